@@ -1,0 +1,1 @@
+//! Holds no code: the benches are under `benches/benches`.

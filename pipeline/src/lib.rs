@@ -1,0 +1,17 @@
+//! Video to clips, clips to shards, shards to training batches.
+//!
+//! The rooms, in the order in which data flows:
+//! - [`video`]: GStreamer. Decodes a file to I420 frames with their times, samples clips from them, encodes test material.
+//! - [`shard`]: the Parquet format, writer and reader side by side.
+//! - [`order`]: which clip comes when; [`sample`]: which crop and flip it gets; [`mask`]: which tokens stay visible.
+//! - [`transform`]: planes to a normalised, cropped training clip.
+//! - [`loader`]: worker threads that put all of it together, as an iterator of `Result<Batch>`.
+
+pub mod atomic_file;
+pub mod loader;
+pub mod mask;
+pub mod order;
+pub mod sample;
+pub mod shard;
+pub mod transform;
+pub mod video;

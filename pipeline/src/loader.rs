@@ -1,0 +1,297 @@
+//! Shards to batches: worker threads behind an iterator of `Result<Batch>`.
+//!
+//! ```text
+//! tickets ──> workers (read, decompress, crop, mask) ──> finished batches ──> the iterator puts them in order
+//!    ^                                                                             │
+//!    └─────────────────────── one more for each batch handed out ──────────────────┘
+//! ```
+//!
+//! A ticket is the number of a batch to make. At most [`LoaderOptions::prefetch`] tickets are out at a time, so that many batches exist
+//! beside the one in use, and no queue ever blocks a worker: both have room for every ticket. What a batch holds depends on the seed and its
+//! number only, never on which worker made it or when.
+
+use crate::mask::Mask;
+use crate::order::{Cursor, Purpose, SampleId, SampleOrder, stream};
+use crate::sample::Augmentation;
+use crate::shard::{ClipReader, ShardError, ShardSet};
+use crate::transform::Transform;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use schemas::geometry::{GridError, PatchGrid};
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// What batches to make, and how.
+#[derive(Debug, Clone)]
+pub struct LoaderOptions {
+    /// Clips a batch.
+    pub batch_size: usize,
+    /// Frames and size of a training clip, and its patches.
+    pub grid: PatchGrid,
+    /// Share of the tokens that is masked.
+    pub mask_ratio: f64,
+    /// Ranges of crops and flips.
+    pub augmentation: Augmentation,
+    /// Seed of order, crops, flips and masks.
+    pub seed: u64,
+    /// Worker threads.
+    pub threads: usize,
+    /// Batches made ahead.
+    pub prefetch: usize,
+    /// Where to begin.
+    pub start: Cursor,
+}
+
+/// Why a batch cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A shard, or a clip in it, cannot be read.
+    #[error(transparent)]
+    Shard(#[from] ShardError),
+    /// The patches do not fit the clip.
+    #[error(transparent)]
+    Grid(#[from] GridError),
+    /// There is nothing to load.
+    #[error("{} holds no clips", path.display())]
+    Empty {
+        /// Which folder.
+        path: PathBuf,
+    },
+    /// A stored clip is shorter than a training clip.
+    #[error("the clips in {} have {stored} frames, training wants {wanted}: build shards with --frames {wanted}, or train on {stored}", path.display())]
+    TooFewFrames {
+        /// Which shard.
+        path: PathBuf,
+        /// Frames stored.
+        stored: usize,
+        /// Frames wanted.
+        wanted: usize,
+    },
+    /// An option makes no sense.
+    #[error("{0}")]
+    Option(String),
+    /// A worker panicked: a bug.
+    #[error("a loader thread panicked: {message}")]
+    Panic {
+        /// What it said.
+        message: String,
+    },
+    /// The operating system gave no thread.
+    #[error("cannot start a loader thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// One batch of training clips.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// Which samples these are, in order.
+    pub samples: Vec<SampleId>,
+    /// `[clips, 3, frames, size, size]`, RGB, normalised.
+    pub pixels: Vec<f32>,
+    /// One mask a clip, all with the same number of visible tokens.
+    pub masks: Vec<Mask>,
+    /// Class number of each clip.
+    pub labels: Vec<Option<i32>>,
+    /// Where the next batch begins.
+    pub next: Cursor,
+    /// How long the caller had to wait for this batch.
+    pub wait: Duration,
+}
+
+/// What all workers share.
+struct Shared {
+    data: Arc<ShardSet>,
+    options: LoaderOptions,
+    keep: usize,
+}
+
+type Finished = (u64, Result<Batch, LoadError>);
+
+/// An endless iterator over batches. After an error it ends. Dropped, it stops and joins its threads.
+pub struct Loader {
+    tickets: Option<Sender<u64>>,
+    /// The workers' end of the tickets, to take them back.
+    waiting: Receiver<u64>,
+    finished: Receiver<Finished>,
+    /// Batches that came before their turn.
+    early: HashMap<u64, Result<Batch, LoadError>>,
+    next: u64,
+    issued: u64,
+    workers: Vec<JoinHandle<()>>,
+    failed: bool,
+}
+
+impl Loader {
+    /// Starts loading from `data`.
+    ///
+    /// # Errors
+    /// When the options make no sense, the data is empty or has too few frames a clip, or a thread cannot be started.
+    pub fn new(data: Arc<ShardSet>, options: LoaderOptions) -> Result<Self, LoadError> {
+        check(&data, &options)?;
+        let keep = options.grid.visible_tokens(options.mask_ratio);
+        let (threads, prefetch) = (options.threads, options.prefetch);
+        let shared = Arc::new(Shared { data, options, keep });
+        let (tickets, waiting) = bounded(prefetch);
+        let (done, finished) = bounded(prefetch);
+        let mut loader = Self {
+            tickets: Some(tickets),
+            waiting,
+            finished,
+            early: HashMap::new(),
+            next: 0,
+            issued: 0,
+            workers: Vec::with_capacity(threads),
+            failed: false,
+        };
+        for index in 0..threads {
+            let (shared, waiting, done) = (Arc::clone(&shared), loader.waiting.clone(), done.clone());
+            let worker = std::thread::Builder::new()
+                .name(format!("loader-{index}"))
+                .spawn(move || work(&shared, &waiting, &done))
+                .map_err(LoadError::Thread)?;
+            loader.workers.push(worker);
+        }
+        for _ in 0..prefetch {
+            loader.issue();
+        }
+        Ok(loader)
+    }
+
+    /// Hands out one more ticket. There is always room for it.
+    fn issue(&mut self) {
+        if let Some(tickets) = &self.tickets
+            && tickets.send(self.issued).is_ok()
+        {
+            self.issued += 1;
+        }
+    }
+
+    fn receive(&mut self) -> Result<Batch, LoadError> {
+        let began = Instant::now();
+        let result = loop {
+            if let Some(result) = self.early.remove(&self.next) {
+                break result;
+            }
+            match self.finished.recv() {
+                Ok((number, result)) => drop(self.early.insert(number, result)),
+                Err(_) => break Err(LoadError::Panic { message: "all loader threads have ended".to_owned() }),
+            }
+        };
+        let wait = began.elapsed();
+        self.next += 1;
+        self.issue();
+        result.map(|batch| Batch { wait, ..batch })
+    }
+}
+
+impl Iterator for Loader {
+    type Item = Result<Batch, LoadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let result = self.receive();
+        self.failed = result.is_err();
+        Some(result)
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        // Workers end when no ticket can come any more. None is blocked: the finished channel has room for every ticket that is out.
+        // Tickets that wait are taken back first, so that each worker finishes its batch in hand and no other.
+        self.tickets = None;
+        while self.waiting.try_recv().is_ok() {}
+        for worker in self.workers.drain(..) {
+            // A worker catches its own panics.
+            let _ = worker.join();
+        }
+    }
+}
+
+fn check(data: &ShardSet, options: &LoaderOptions) -> Result<(), LoadError> {
+    let grid = options.grid.validate()?;
+    let at_least_one = [("batch size", options.batch_size), ("loader threads", options.threads), ("prefetch", options.prefetch)];
+    if let Some((name, _)) = at_least_one.into_iter().find(|&(_, value)| value == 0) {
+        return Err(LoadError::Option(format!("{name} is 0; it must be at least 1")));
+    }
+    let keep = grid.visible_tokens(options.mask_ratio);
+    if !(0.0..1.0).contains(&options.mask_ratio) || keep == 0 || keep == grid.tokens() {
+        let tokens = grid.tokens();
+        return Err(LoadError::Option(format!(
+            "mask ratio {} leaves {keep} of {tokens} tokens visible; some must be visible and some masked",
+            options.mask_ratio
+        )));
+    }
+    if data.is_empty() {
+        return Err(LoadError::Empty { path: data.dir().to_owned() });
+    }
+    let wanted = grid.frames;
+    for shard in data.shards() {
+        if let Some(short) = shard.clips().iter().find(|clip| clip.frames < wanted) {
+            return Err(LoadError::TooFewFrames { path: shard.path().to_owned(), stored: short.frames, wanted });
+        }
+    }
+    Ok(())
+}
+
+/// A worker's life: tickets in, batches out, until either end is gone.
+fn work(shared: &Shared, tickets: &Receiver<u64>, finished: &Sender<Finished>) {
+    let mut worker = Worker {
+        reader: ClipReader::default(),
+        transform: Transform::default(),
+        order: SampleOrder::new(shared.data.len() as u64, shared.options.seed),
+    };
+    for number in tickets {
+        let result = catch_unwind(AssertUnwindSafe(|| worker.batch(shared, number))).unwrap_or_else(|panic| {
+            let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let message = message.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            Err(LoadError::Panic { message })
+        });
+        if finished.send((number, result)).is_err() {
+            return;
+        }
+    }
+}
+
+/// What a worker reuses from batch to batch.
+struct Worker {
+    reader: ClipReader,
+    transform: Transform,
+    order: SampleOrder,
+}
+
+impl Worker {
+    fn batch(&mut self, shared: &Shared, number: u64) -> Result<Batch, LoadError> {
+        let options = &shared.options;
+        let grid = options.grid;
+        let first = options.start.samples + number * options.batch_size as u64;
+        let next = Cursor { samples: first + options.batch_size as u64 };
+        let mut batch = Batch {
+            samples: Vec::with_capacity(options.batch_size),
+            pixels: vec![0.0; options.batch_size * grid.clip_values()],
+            masks: Vec::with_capacity(options.batch_size),
+            labels: Vec::with_capacity(options.batch_size),
+            next,
+            wait: Duration::ZERO,
+        };
+        for (samples, pixels) in (first..next.samples).zip(batch.pixels.chunks_exact_mut(grid.clip_values())) {
+            let sample = self.order.sample(Cursor { samples });
+            let random = |purpose| stream(purpose, options.seed, sample.epoch, sample.clip);
+            let (shard, row) = shared.data.locate(sample.clip as usize);
+            let clip = shard.clips()[row];
+            let view = options.augmentation.draw(&mut random(Purpose::Augment), clip.frames, grid.frames, clip.size);
+            let color = (clip.color_range, clip.color_matrix);
+            let stored = self.reader.read(shard, row)?;
+            self.transform.apply(stored, clip.size, color, view, grid.frames, grid.size, pixels);
+            batch.masks.push(Mask::random(&mut random(Purpose::Mask), grid.tokens(), shared.keep));
+            batch.labels.push(clip.label);
+            batch.samples.push(sample);
+        }
+        Ok(batch)
+    }
+}

@@ -1,0 +1,91 @@
+//! The shard format: [`writer`] and [`reader`] side by side, with the page codec between them.
+//!
+//! A shard is a Parquet file with one clip a row ([`schemas::shard`]). Clips are compressed where they are made, into ready pages
+//! ([`page::encode`]), so the one thread that writes a shard only appends bytes; and read by one slice of the mapped file and one
+//! decompression ([`reader::ClipReader`]).
+
+pub mod page;
+pub mod reader;
+mod rows;
+pub mod writer;
+
+use std::path::{Path, PathBuf};
+
+pub use page::EncodedClip;
+pub use reader::{ClipEntry, ClipReader, Shard, ShardSet};
+pub use writer::ShardSetWriter;
+
+/// What can go wrong with shards.
+#[derive(Debug, thiserror::Error)]
+pub enum ShardError {
+    /// The file system refused.
+    #[error("cannot {operation} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// The Parquet crate refused.
+    #[error("cannot {operation} {}: {source}", path.display())]
+    Parquet {
+        /// What was tried.
+        operation: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why it failed.
+        source: parquet::errors::ParquetError,
+    },
+    /// The file is sound Parquet, but not a shard that this version reads.
+    #[error("{} is not a shard that this version reads: {reason}", path.display())]
+    NotAShard {
+        /// Which file.
+        path: PathBuf,
+        /// What is missing or other than expected.
+        reason: String,
+    },
+    /// The bytes of one clip are not what was written.
+    #[error("clip {row} of {} is damaged: {reason}; rebuild this shard", path.display())]
+    Damaged {
+        /// Which shard.
+        path: PathBuf,
+        /// Which row of it.
+        row: usize,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The folder holds no finished build.
+    #[error("{} holds no {}: give a folder that `shardtool build` has finished", path.display(), schemas::manifest::MANIFEST_FILE)]
+    NoManifest {
+        /// Which folder.
+        path: PathBuf,
+    },
+    /// The manifest cannot be read.
+    #[error("{} is not a manifest that this version reads: {reason}", path.display())]
+    BadManifest {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// A clip is too large for one Parquet page.
+    #[error("a clip of {bytes} bytes does not fit into one Parquet page (2 GiB); use fewer frames or a smaller short side")]
+    TooLarge {
+        /// Bytes of the clip.
+        bytes: usize,
+    },
+}
+
+impl ShardError {
+    fn io(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { operation, path, source }
+    }
+
+    fn parquet(operation: &'static str, path: &Path) -> impl FnOnce(parquet::errors::ParquetError) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Parquet { operation, path, source }
+    }
+}

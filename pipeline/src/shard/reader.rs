@@ -1,0 +1,292 @@
+//! Reads clips from mapped shards, each by one slice and one decompression.
+
+use super::page::{LENGTH_BYTES, page_sizes};
+use super::{ShardError, rows};
+use bytes::Bytes;
+use memmap2::{Advice, Mmap};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::basic::Compression;
+use parquet::file::metadata::PageIndexPolicy;
+use schemas::geometry::I420;
+use schemas::manifest::{MANIFEST_FILE, Manifest};
+use schemas::shard::{ClipMeta, ColorMatrix, ColorRange, DATA_COLUMN, FORMAT_VERSION, FORMAT_VERSION_KEY, arrow_schema};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// What is kept in memory for a clip: enough to read and to transform it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClipEntry {
+    /// Frames stored.
+    pub frames: usize,
+    /// Size of a frame.
+    pub size: I420,
+    /// Range of its samples.
+    pub color_range: ColorRange,
+    /// Matrix of its samples.
+    pub color_matrix: ColorMatrix,
+    /// Class number.
+    pub label: Option<i32>,
+    xxh3: u64,
+    page_offset: usize,
+    page_bytes: usize,
+    compressed: bool,
+}
+
+/// One open shard: its file, mapped, and an entry for each of its clips.
+#[derive(Debug)]
+pub struct Shard {
+    path: PathBuf,
+    file: Bytes,
+    clips: Vec<ClipEntry>,
+}
+
+impl Shard {
+    /// Maps the shard at `path` and reads all that it says of its clips, pixels left out.
+    ///
+    /// # Errors
+    /// When the file cannot be mapped, is not sound Parquet, or is not a shard of this version.
+    pub fn open(path: &Path) -> Result<Self, ShardError> {
+        let (file, metadata) = open_parquet(path)?;
+        let metas = read_metas(path, &file, &metadata)?;
+        let not_a_shard = |reason: &str| ShardError::NotAShard { path: path.to_owned(), reason: reason.to_owned() };
+        let parquet = metadata.metadata();
+        let mut metas = metas.into_iter();
+        let mut clips = Vec::with_capacity(metas.len());
+        for (index, group) in parquet.row_groups().iter().enumerate() {
+            let column = group.num_columns() - 1;
+            let compressed = match group.column(column).compression() {
+                Compression::UNCOMPRESSED => false,
+                Compression::ZSTD(_) => true,
+                other => return Err(not_a_shard(&format!("its pixels are compressed with {other}"))),
+            };
+            let pages = parquet.page_index_for_row_group(index);
+            let pages = pages.offset_index(column).ok_or_else(|| not_a_shard("it has no offset index"))?.page_locations();
+            if pages.len() as i64 != group.num_rows() {
+                return Err(not_a_shard("it does not hold one clip a page"));
+            }
+            for page in pages {
+                let meta = metas.next().ok_or_else(|| not_a_shard("it has fewer rows than pages"))?;
+                let range = page.offset.try_into().ok().zip(page.compressed_page_size.try_into().ok());
+                let (page_offset, page_bytes): (usize, usize) = range.ok_or_else(|| not_a_shard("a page has a negative place"))?;
+                if page_offset.checked_add(page_bytes).is_none_or(|end| end > file.len()) {
+                    return Err(not_a_shard("a page lies outside of the file"));
+                }
+                clips.push(ClipEntry {
+                    frames: meta.frames as usize,
+                    size: I420 { width: meta.width as usize, height: meta.height as usize },
+                    color_range: meta.color_range,
+                    color_matrix: meta.color_matrix,
+                    label: meta.label,
+                    xxh3: meta.data_xxh3,
+                    page_offset,
+                    page_bytes,
+                    compressed,
+                });
+            }
+        }
+        Ok(Self { path: path.to_owned(), file, clips })
+    }
+
+    /// The clips in the order of their rows.
+    pub fn clips(&self) -> &[ClipEntry] {
+        &self.clips
+    }
+
+    /// Where the shard is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Everything that the shard says of its clips, pixels left out.
+    ///
+    /// # Errors
+    /// As [`Shard::open`].
+    pub fn metas(&self) -> Result<Vec<ClipMeta>, ShardError> {
+        let (file, metadata) = open_parquet(&self.path)?;
+        read_metas(&self.path, &file, &metadata)
+    }
+}
+
+/// Reads clips into memory that it reuses: one for each thread.
+#[derive(Default)]
+pub struct ClipReader {
+    zstd: Option<zstd::bulk::Decompressor<'static>>,
+    page: Vec<u8>,
+}
+
+impl ClipReader {
+    /// The payload of clip `row` of `shard`, checked against its hash: its frames, one after the other, each tightly packed I420.
+    ///
+    /// # Errors
+    /// [`ShardError::Damaged`] when the bytes are not those that were written.
+    ///
+    /// # Panics
+    /// When `row` is not a row of the shard.
+    pub fn read<'a>(&'a mut self, shard: &'a Shard, row: usize) -> Result<&'a [u8], ShardError> {
+        let clip = &shard.clips[row];
+        let damaged = |reason: String| ShardError::Damaged { path: shard.path.clone(), row, reason };
+        let page = &shard.file[clip.page_offset..clip.page_offset + clip.page_bytes];
+        let sizes = page_sizes(page).ok_or_else(|| damaged("its page header cannot be read".to_owned()))?;
+        let body_offset = page.len().checked_sub(sizes.compressed).ok_or_else(|| damaged("its page is cut short".to_owned()))?;
+        let payload_bytes = clip.frames * clip.size.frame_bytes();
+        if sizes.uncompressed != LENGTH_BYTES + payload_bytes {
+            return Err(damaged(format!("expected {payload_bytes} bytes of pixels, the page has {}", sizes.uncompressed)));
+        }
+        let body = &page[body_offset..];
+        let page = if clip.compressed {
+            let zstd = match &mut self.zstd {
+                Some(zstd) => zstd,
+                None => self.zstd.insert(zstd::bulk::Decompressor::new().map_err(|error| damaged(error.to_string()))?),
+            };
+            self.page.resize(sizes.uncompressed, 0);
+            let written = zstd.decompress_to_buffer(body, &mut self.page[..]).map_err(|error| damaged(error.to_string()))?;
+            &self.page[..written]
+        } else {
+            body
+        };
+        let payload = page.get(LENGTH_BYTES..).filter(|payload| payload.len() == payload_bytes);
+        let payload = payload.ok_or_else(|| damaged("its page is shorter than it says".to_owned()))?;
+        if xxh3_64(payload) != clip.xxh3 {
+            return Err(damaged("its pixels do not have the hash that was stored with them".to_owned()));
+        }
+        Ok(payload)
+    }
+}
+
+/// All shards of a finished build, as one list of clips.
+#[derive(Debug)]
+pub struct ShardSet {
+    dir: PathBuf,
+    manifest: Manifest,
+    shards: Vec<Shard>,
+    /// Number of the first clip of each shard.
+    starts: Vec<usize>,
+    clips: usize,
+}
+
+impl ShardSet {
+    /// Opens the build in folder `dir`.
+    ///
+    /// # Errors
+    /// When the folder has no manifest, or a shard that the manifest names is missing, damaged or has another number of clips.
+    pub fn open(dir: &Path) -> Result<Self, ShardError> {
+        let manifest = read_manifest(dir)?;
+        let mut set = Self { dir: dir.to_owned(), shards: Vec::new(), starts: Vec::new(), clips: 0, manifest };
+        for entry in &set.manifest.shards {
+            let shard = Shard::open(&dir.join(&entry.file))?;
+            if shard.clips.len() as u64 != entry.clips {
+                let reason = format!("the manifest says {} clips, the shard has {}", entry.clips, shard.clips.len());
+                return Err(ShardError::NotAShard { path: shard.path, reason });
+            }
+            set.starts.push(set.clips);
+            set.clips += shard.clips.len();
+            set.shards.push(shard);
+        }
+        Ok(set)
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What the build says of itself.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The shards in order.
+    pub fn shards(&self) -> &[Shard] {
+        &self.shards
+    }
+
+    /// Number of clips in all shards.
+    pub fn len(&self) -> usize {
+        self.clips
+    }
+
+    /// Whether there are no clips.
+    pub fn is_empty(&self) -> bool {
+        self.clips == 0
+    }
+
+    /// The shard and the row in it of clip `index`.
+    ///
+    /// # Panics
+    /// When `index` is not less than [`Self::len`].
+    pub fn locate(&self, index: usize) -> (&Shard, usize) {
+        assert!(index < self.clips, "clip {index} of {}", self.clips);
+        let shard = self.starts.partition_point(|&start| start <= index) - 1;
+        (&self.shards[shard], index - self.starts[shard])
+    }
+}
+
+/// Reads the manifest of folder `dir`.
+///
+/// # Errors
+/// When there is none, or it is not one that this version reads.
+pub fn read_manifest(dir: &Path) -> Result<Manifest, ShardError> {
+    let path = dir.join(MANIFEST_FILE);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(ShardError::NoManifest { path: dir.to_owned() }),
+        Err(error) => return Err(ShardError::io("read", &path)(error)),
+    };
+    let manifest: Manifest =
+        serde_json::from_str(&text).map_err(|error| ShardError::BadManifest { path: path.clone(), reason: error.to_string() })?;
+    if manifest.format_version != FORMAT_VERSION {
+        let reason = format!("it has format version {}, this program reads {FORMAT_VERSION}", manifest.format_version);
+        return Err(ShardError::BadManifest { path, reason });
+    }
+    Ok(manifest)
+}
+
+fn open_parquet(path: &Path) -> Result<(Bytes, ArrowReaderMetadata), ShardError> {
+    let file = File::open(path).map_err(ShardError::io("open", path))?;
+    // SAFETY: shards are written under a temporary name and renamed when whole, and never written again, so the mapping does not
+    // change under its readers. Whoever truncates a shard in place while it is mapped breaks that, and the process gets SIGBUS.
+    let map = unsafe { Mmap::map(&file) }.map_err(ShardError::io("map", path))?;
+    // Clips are read in random order: reading ahead would fetch what nobody asked for. Advice only: refusal costs nothing but speed.
+    let _ = map.advise(Advice::Random);
+    let bytes = Bytes::from_owner(map);
+    let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
+    let metadata = ArrowReaderMetadata::load(&bytes, options).map_err(ShardError::parquet("read", path))?;
+    let not_a_shard = |reason: String| ShardError::NotAShard { path: path.to_owned(), reason };
+    let key_values = metadata.metadata().file_metadata().key_value_metadata();
+    let version = key_values.into_iter().flatten().find(|pair| pair.key == FORMAT_VERSION_KEY).and_then(|pair| pair.value.as_deref());
+    match version {
+        None => return Err(not_a_shard(format!("its metadata has no {FORMAT_VERSION_KEY}"))),
+        Some(version) if version != FORMAT_VERSION.to_string() => {
+            return Err(not_a_shard(format!("it has format version {version}, this program reads {FORMAT_VERSION}")));
+        }
+        Some(_) => {}
+    }
+    let expected = arrow_schema();
+    if metadata.schema().fields() != expected.fields() {
+        return Err(not_a_shard("its columns are not those of a shard".to_owned()));
+    }
+    Ok((bytes, metadata))
+}
+
+fn read_metas(path: &Path, file: &Bytes, metadata: &ArrowReaderMetadata) -> Result<Vec<ClipMeta>, ShardError> {
+    let schema = metadata.parquet_schema();
+    let meta_columns = (0..schema.num_columns()).filter(|&column| schema.column(column).name() != DATA_COLUMN);
+    let projection = ProjectionMask::leaves(schema, meta_columns);
+    let read_error = || ShardError::parquet("read", path);
+    let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file.clone(), metadata.clone())
+        .with_projection(projection)
+        .build()
+        .map_err(read_error())?;
+    let mut metas = Vec::new();
+    for batch in reader {
+        let batch = batch.map_err(|error| read_error()(error.into()))?;
+        let rows = rows::from_batch(&batch);
+        metas.extend(rows.ok_or_else(|| ShardError::NotAShard {
+            path: path.to_owned(),
+            reason: "a row names an unknown colour range or matrix".to_owned(),
+        })?);
+    }
+    Ok(metas)
+}

@@ -1,0 +1,91 @@
+//! [`ClipMeta`] to Arrow arrays and back; the order is [`arrow_schema`]'s.
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int32Array, Int64Builder, ListBuilder, RecordBatch, StringArray, UInt32Array,
+    UInt64Array,
+};
+use arrow::datatypes::{DataType, Field, Float64Type, Int32Type, Int64Type, UInt32Type, UInt64Type};
+use schemas::shard::{ClipMeta, ColorMatrix, ColorRange};
+use std::sync::Arc;
+
+/// The columns of `rows` in the schema's order, all but `data`.
+pub fn to_arrays(rows: &[ClipMeta]) -> Vec<ArrayRef> {
+    let text = |get: fn(&ClipMeta) -> &str| -> ArrayRef { Arc::new(rows.iter().map(|row| Some(get(row))).collect::<StringArray>()) };
+    let number = |get: fn(&ClipMeta) -> u32| -> ArrayRef { Arc::new(rows.iter().map(get).collect::<UInt32Array>()) };
+    let mut pts = ListBuilder::new(Int64Builder::new()).with_field(Field::new("item", DataType::Int64, false));
+    for row in rows {
+        pts.values().append_slice(&row.pts_ns);
+        pts.append(true);
+    }
+    vec![
+        text(|row| &row.video),
+        text(|row| &row.video_blake3),
+        number(|row| row.clip),
+        Arc::new(rows.iter().map(|row| row.label).collect::<Int32Array>()),
+        Arc::new(rows.iter().map(|row| row.class.as_deref()).collect::<StringArray>()),
+        number(|row| row.frames),
+        number(|row| row.stride),
+        Arc::new(rows.iter().map(|row| row.fps).collect::<Float64Array>()),
+        number(|row| row.width),
+        number(|row| row.height),
+        Arc::new(pts.finish()),
+        number(|row| row.repeated_frames),
+        number(|row| row.source_width),
+        number(|row| row.source_height),
+        number(|row| row.rotation),
+        Arc::new(BooleanArray::from_iter(rows.iter().map(|row| Some(row.mirrored)))),
+        text(|row| &row.pixel_format),
+        text(|row| row.color_range.name()),
+        text(|row| row.color_matrix.name()),
+        text(|row| &row.codec),
+        text(|row| &row.decoder),
+        Arc::new(rows.iter().map(|row| row.data_xxh3).collect::<UInt64Array>()),
+    ]
+}
+
+/// The rows of a batch whose schema is known to be the shard's, `data` left out. `None` when a colour's name is unknown.
+pub fn from_batch(batch: &RecordBatch) -> Option<Vec<ClipMeta>> {
+    let column = |name: &str| batch.column_by_name(name);
+    let text = |name: &str| column(name)?.as_string_opt::<i32>();
+    let number = |name: &str| column(name)?.as_primitive_opt::<UInt32Type>();
+    let (video, video_blake3, clip) = (text("video")?, text("video_blake3")?, number("clip")?);
+    let (label, class) = (column("label")?.as_primitive_opt::<Int32Type>()?, text("class")?);
+    let (frames, stride) = (number("frames")?, number("stride")?);
+    let fps = column("fps")?.as_primitive_opt::<Float64Type>()?;
+    let (width, height) = (number("width")?, number("height")?);
+    let pts = column("pts_ns")?.as_list_opt::<i32>()?;
+    let repeated_frames = number("repeated_frames")?;
+    let (source_width, source_height) = (number("source_width")?, number("source_height")?);
+    let (rotation, mirrored) = (number("rotation")?, column("mirrored")?.as_boolean_opt()?);
+    let (pixel_format, color_range, color_matrix) = (text("pixel_format")?, text("color_range")?, text("color_matrix")?);
+    let (codec, decoder) = (text("codec")?, text("decoder")?);
+    let data_xxh3 = column("data_xxh3")?.as_primitive_opt::<UInt64Type>()?;
+    (0..batch.num_rows())
+        .map(|row| {
+            Some(ClipMeta {
+                video: video.value(row).to_owned(),
+                video_blake3: video_blake3.value(row).to_owned(),
+                clip: clip.value(row),
+                label: label.is_valid(row).then(|| label.value(row)),
+                class: class.is_valid(row).then(|| class.value(row).to_owned()),
+                frames: frames.value(row),
+                stride: stride.value(row),
+                fps: fps.value(row),
+                width: width.value(row),
+                height: height.value(row),
+                pts_ns: pts.value(row).as_primitive_opt::<Int64Type>()?.values().to_vec(),
+                repeated_frames: repeated_frames.value(row),
+                source_width: source_width.value(row),
+                source_height: source_height.value(row),
+                rotation: rotation.value(row),
+                mirrored: mirrored.value(row),
+                pixel_format: pixel_format.value(row).to_owned(),
+                color_range: ColorRange::from_name(color_range.value(row))?,
+                color_matrix: ColorMatrix::from_name(color_matrix.value(row))?,
+                codec: codec.value(row).to_owned(),
+                decoder: decoder.value(row).to_owned(),
+                data_xxh3: data_xxh3.value(row),
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,233 @@
+//! I420 planes to a training clip: crop, resize, colour, normalise, in one pass over the output.
+//!
+//! The result is what the reference computes on RGB frames: a bilinear resize of the crop without antialias (sample centres at half
+//! pixels, clamped to the crop), then `(x / 255 - 0.45) / 0.225`. Here the planes are interpolated first and turned to RGB afterwards; the two
+//! steps are linear, so only rounding and the chroma's own interpolation differ. Chroma is taken as H.264 places it by default: level with
+//! the even columns of luma, and between its rows.
+
+use crate::sample::View;
+use schemas::geometry::I420;
+use schemas::shard::{ColorMatrix, ColorRange};
+
+/// Mean of the normalisation, of values in 0..=1.
+pub const MEAN: f32 = 0.45;
+
+/// Standard deviation of the normalisation.
+pub const STD: f32 = 0.225;
+
+/// How Y'CbCr samples become normalised R'G'B': an affine map, with the normalisation folded in.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct ToRgb {
+    luma: f32,
+    luma_offset: f32,
+    red_cr: f32,
+    green_cb: f32,
+    green_cr: f32,
+    blue_cb: f32,
+}
+
+impl ToRgb {
+    /// ITU-T H.273: `R = Y + 2(1-Kr)Cr`, `B = Y + 2(1-Kb)Cb`, and G from `Y = Kr R + Kg G + Kb B`; limited range has 219 steps of luma
+    /// from 16 and 224 of chroma, full range 255.
+    fn new(range: ColorRange, matrix: ColorMatrix) -> Self {
+        let (kr, kb) = match matrix {
+            ColorMatrix::Bt601 => (0.299, 0.114),
+            ColorMatrix::Bt709 => (0.2126, 0.0722),
+            ColorMatrix::Bt2020 => (0.2627, 0.0593),
+        };
+        let kg = 1.0 - kr - kb;
+        let (luma_zero, luma_steps, chroma_steps) = match range {
+            ColorRange::Limited => (16.0, 219.0, 224.0),
+            ColorRange::Full => (0.0, 255.0, 255.0),
+        };
+        let (mean, std) = (f64::from(MEAN), f64::from(STD));
+        let chroma = |gain: f64| (gain / chroma_steps / std) as f32;
+        Self {
+            luma: (1.0 / luma_steps / std) as f32,
+            luma_offset: ((-luma_zero / luma_steps - mean) / std) as f32,
+            red_cr: chroma(2.0 * (1.0 - kr)),
+            green_cb: chroma(-2.0 * (1.0 - kb) * kb / kg),
+            green_cr: chroma(-2.0 * (1.0 - kr) * kr / kg),
+            blue_cb: chroma(2.0 * (1.0 - kb)),
+        }
+    }
+}
+
+/// For one output column or row: the two input samples that it lies between, and the weight of the second.
+#[derive(Debug, Clone, Copy)]
+struct Tap {
+    first: usize,
+    second: usize,
+    weight: f32,
+}
+
+impl Tap {
+    /// Taps at `positions` (0 is the centre of sample 0), clamped to the samples `low..=high`.
+    fn at(position: f64, low: usize, high: usize) -> Self {
+        let position = position.clamp(low as f64, high as f64);
+        let first = position.floor() as usize;
+        Self { first, second: (first + 1).min(high), weight: (position - first as f64) as f32 }
+    }
+}
+
+/// The taps of one axis, for luma and for chroma.
+#[derive(Debug)]
+struct Axis {
+    luma: Vec<Tap>,
+    chroma: Vec<Tap>,
+}
+
+impl Axis {
+    /// Taps of `size` outputs over the crop `start..start + length`. A chroma sample `c` lies at luma position `2 c + chroma_offset`.
+    fn new(start: usize, length: usize, size: usize, flip: bool, chroma_offset: f64) -> Self {
+        let scale = length as f64 / size as f64;
+        let end = start + length - 1;
+        let position = |output: usize| {
+            let output = if flip { size - 1 - output } else { output };
+            (start as f64 + (output as f64 + 0.5) * scale - 0.5).clamp(start as f64, end as f64)
+        };
+        let luma = (0..size).map(|output| Tap::at(position(output), start, end)).collect();
+        let chroma = (0..size).map(|output| Tap::at((position(output) - chroma_offset) / 2.0, start / 2, end / 2)).collect();
+        Self { luma, chroma }
+    }
+}
+
+/// Turns stored clips into training clips. Reuses its memory from clip to clip.
+#[derive(Debug, Default)]
+pub struct Transform {
+    rows: [Vec<f32>; 3],
+}
+
+impl Transform {
+    /// Writes the view of `clip` (tightly packed I420 frames of `size`) to `out`, `[3, frames, side, side]`, RGB, normalised.
+    ///
+    /// # Panics
+    /// When `out` has another length, or the clip has fewer frames than the view needs.
+    pub fn apply(
+        &mut self,
+        clip: &[u8],
+        size: I420,
+        color: (ColorRange, ColorMatrix),
+        view: View,
+        frames: usize,
+        side: usize,
+        out: &mut [f32],
+    ) {
+        assert_eq!(out.len(), 3 * frames * side * side, "values of a training clip");
+        let crop = view.crop;
+        let columns = Axis::new(crop.left, crop.width, side, view.flip, 0.0);
+        let rows = Axis::new(crop.top, crop.height, side, false, 0.5);
+        let to_rgb = ToRgb::new(color.0, color.1);
+        let channel_values = frames * side * side;
+        let (red, rest) = out.split_at_mut(channel_values);
+        let (green, blue) = rest.split_at_mut(channel_values);
+        let stored = clip.chunks_exact(size.frame_bytes()).skip(view.first_frame).take(frames);
+        let mut outputs = red.chunks_exact_mut(side).zip(green.chunks_exact_mut(side)).zip(blue.chunks_exact_mut(side));
+        for frame in stored {
+            for y in 0..side {
+                let taps = [rows.luma[y], rows.chroma[y], rows.chroma[y]];
+                for (plane, (row, tap)) in self.rows.iter_mut().zip(taps).enumerate() {
+                    blend_rows(&frame[size.plane_range(plane)], size.plane_size(plane).0, tap, row);
+                }
+                let [luma, cb, cr] = &self.rows;
+                let ((red, green), blue) = outputs.next().expect("a row of output for each row");
+                for x in 0..side {
+                    let luma = to_rgb.luma * blend(luma, columns.luma[x]) + to_rgb.luma_offset;
+                    let cb = blend(cb, columns.chroma[x]) - 128.0;
+                    let cr = blend(cr, columns.chroma[x]) - 128.0;
+                    red[x] = luma + to_rgb.red_cr * cr;
+                    green[x] = luma + to_rgb.green_cb * cb + to_rgb.green_cr * cr;
+                    blue[x] = luma + to_rgb.blue_cb * cb;
+                }
+            }
+        }
+        assert!(outputs.next().is_none(), "the clip has fewer frames than the view needs");
+    }
+}
+
+/// The row between two rows of a plane.
+fn blend_rows(plane: &[u8], width: usize, tap: Tap, out: &mut Vec<f32>) {
+    let first = &plane[tap.first * width..][..width];
+    let second = &plane[tap.second * width..][..width];
+    out.clear();
+    out.extend(first.iter().zip(second).map(|(&a, &b)| {
+        let (a, b) = (f32::from(a), f32::from(b));
+        a + (b - a) * tap.weight
+    }));
+}
+
+fn blend(row: &[f32], tap: Tap) -> f32 {
+    let (a, b) = (row[tap.first], row[tap.second]);
+    a + (b - a) * tap.weight
+}
+
+/// A normalised value as the 8-bit sample that it came from, clamped.
+pub fn denormalise(value: f32) -> u8 {
+    ((value * STD + MEAN) * 255.0).round().clamp(0.0, 255.0) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::Crop;
+
+    fn whole(size: I420) -> View {
+        View { first_frame: 0, crop: Crop { left: 0, top: 0, width: size.width, height: size.height }, flip: false }
+    }
+
+    fn rgb(yuv: [u8; 3], range: ColorRange, matrix: ColorMatrix) -> [u8; 3] {
+        let size = I420 { width: 2, height: 2 };
+        let clip = [[yuv[0]; 4].as_slice(), &yuv[1..]].concat();
+        let mut out = [0.0; 12];
+        Transform::default().apply(&clip, size, (range, matrix), whole(size), 1, 2, &mut out);
+        [denormalise(out[0]), denormalise(out[4]), denormalise(out[8])]
+    }
+
+    #[test]
+    fn primaries_come_out_in_their_colours() {
+        // Y'CbCr of pure red, green, blue and white, from H.273's formulas rounded to 8 bits.
+        let near = |got: [u8; 3], want: [u8; 3]| assert!(got.iter().zip(want).all(|(&a, b)| a.abs_diff(b) <= 2), "{got:?} for {want:?}");
+        near(rgb([81, 90, 240], ColorRange::Limited, ColorMatrix::Bt601), [255, 0, 0]);
+        near(rgb([145, 54, 34], ColorRange::Limited, ColorMatrix::Bt601), [0, 255, 0]);
+        near(rgb([41, 240, 110], ColorRange::Limited, ColorMatrix::Bt601), [0, 0, 255]);
+        near(rgb([235, 128, 128], ColorRange::Limited, ColorMatrix::Bt709), [255, 255, 255]);
+        near(rgb([63, 102, 240], ColorRange::Limited, ColorMatrix::Bt709), [255, 0, 0]);
+        near(rgb([76, 85, 255], ColorRange::Full, ColorMatrix::Bt601), [255, 0, 0]);
+        near(rgb([74, 97, 240], ColorRange::Limited, ColorMatrix::Bt2020), [255, 0, 0]);
+    }
+
+    #[test]
+    fn a_crop_is_resized_about_pixel_centres() {
+        // PyTorch 2.13: F.interpolate(torch.arange(4.).reshape(1,1,1,4).expand(1,1,4,4), size=(8,8), mode="bilinear")[0,0,0]
+        //   -> 0.00 0.25 0.75 1.25 1.75 2.25 2.75 3.00
+        // and size=(2,2) -> 0.5 2.5 (no antialias).
+        let size = I420 { width: 8, height: 8 };
+        let luma: Vec<u8> = (0..64).map(|at| 40 + 10 * (at % 8) as u8).collect();
+        let clip = [luma, vec![128; 32]].concat();
+        let crop = Crop { left: 2, top: 2, width: 4, height: 4 };
+        let first_row = |side: usize, flip: bool| {
+            let mut out = vec![0.0; 3 * side * side];
+            let view = View { first_frame: 0, crop, flip };
+            Transform::default().apply(&clip, size, (ColorRange::Full, ColorMatrix::Bt601), view, 1, side, &mut out);
+            out[..side].iter().map(|&value| ((value * STD + MEAN) * 255.0 - 60.0) / 10.0).collect::<Vec<_>>()
+        };
+        let close = |got: Vec<f32>, want: &[f32]| {
+            assert!(got.len() == want.len() && got.iter().zip(want).all(|(a, b)| (a - b).abs() < 1e-4), "{got:?}");
+        };
+        close(first_row(8, false), &[0.0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.0]);
+        close(first_row(8, true), &[3.0, 2.75, 2.25, 1.75, 1.25, 0.75, 0.25, 0.0]);
+        close(first_row(2, false), &[0.5, 2.5]);
+    }
+
+    #[test]
+    fn the_frames_of_the_window_are_taken() {
+        let size = I420 { width: 3, height: 3 };
+        let clip: Vec<u8> = (0..4).flat_map(|frame| [vec![50 * frame; 9], vec![128; 8]].concat()).collect();
+        let mut out = vec![0.0; 3 * 2 * 16];
+        let view = View { first_frame: 1, ..whole(size) };
+        Transform::default().apply(&clip, size, (ColorRange::Full, ColorMatrix::Bt601), view, 2, 4, &mut out);
+        assert!(out[..16].iter().all(|&value| denormalise(value) == 50));
+        assert!(out[16..32].iter().all(|&value| denormalise(value) == 100));
+        assert!(out[64..80].iter().all(|&value| denormalise(value) == 50), "channel by channel, then frame by frame");
+    }
+}

@@ -1,0 +1,296 @@
+//! Decoded frames to clips, sampled by presentation time.
+//!
+//! Time is cut into ticks of `1 / fps` seconds from the first frame on. A frame's tick is its time rounded to the nearest tick, and a
+//! tick shows the last frame whose own tick is not later: the rule of ffmpeg's `fps` filter, so frames of any rate, also a variable one, are
+//! repeated or passed over as a viewer at `fps` would see them. A clip takes every `stride`-th tick.
+
+use super::VideoError;
+use super::decode::{DecodeOptions, DecodedFrame, VideoDecoder};
+use super::frame::{FrameScaler, Orientation};
+use schemas::geometry::I420;
+use schemas::manifest::{BuildOptions, Tiling};
+use schemas::shard::{ColorMatrix, ColorRange};
+use std::collections::VecDeque;
+use std::path::Path;
+
+/// The tick of a time that lies `ns` nanoseconds after the first frame. One nanosecond of grace: GStreamer rounds times down.
+pub fn tick_of(ns: i64, fps: f64) -> u64 {
+    ((ns + 1) as f64 * fps / 1e9 + 0.5).floor().max(0.0) as u64
+}
+
+/// Ticks from a clip's first frame to its last, both included.
+pub fn span_ticks(options: &BuildOptions) -> u64 {
+    u64::from(options.frames - 1) * u64::from(options.stride) + 1
+}
+
+/// First ticks of the clips of a video that lasts `ticks` ticks. There is always one: a video that is shorter than a clip gives a clip
+/// whose last frame is repeated.
+pub fn clip_starts(options: &BuildOptions, ticks: u64) -> Vec<u64> {
+    let last_start = ticks.saturating_sub(span_ticks(options));
+    match options.tiling {
+        Tiling::EverySeconds(_) => (0..).map(|clip| nth_start(options, clip)).take_while(|&start| start <= last_start).collect(),
+        Tiling::ClipsPerVideo(1) => vec![last_start / 2],
+        Tiling::ClipsPerVideo(clips) => {
+            let mut starts: Vec<u64> = (0..u64::from(clips)).map(|clip| clip * last_start / u64::from(clips - 1)).collect();
+            // A short video has fewer places than clips were asked for.
+            starts.dedup();
+            starts
+        }
+    }
+}
+
+/// First tick of clip `clip` where clips start every so many seconds.
+fn nth_start(options: &BuildOptions, clip: u64) -> u64 {
+    match options.tiling {
+        Tiling::EverySeconds(seconds) => (clip as f64 * seconds * options.fps).round() as u64,
+        Tiling::ClipsPerVideo(_) => unreachable!("the number of clips is known beforehand"),
+    }
+}
+
+/// One clip, as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Clip {
+    /// Number within its video.
+    pub index: u32,
+    /// `frames` tightly packed I420 frames, one after the other.
+    pub data: Vec<u8>,
+    /// Presentation time of each frame.
+    pub pts_ns: Vec<i64>,
+    /// How many frames at the end repeat the last one.
+    pub repeated_frames: u32,
+}
+
+/// What all clips of one video have in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClipSource {
+    /// Size of a stored frame.
+    pub size: I420,
+    /// Size of a decoded frame.
+    pub source_size: I420,
+    /// How decoded frames were turned.
+    pub orientation: Orientation,
+    /// Decoder's pixel format.
+    pub pixel_format: &'static str,
+    /// Range of the stored samples.
+    pub color_range: ColorRange,
+    /// Matrix of the stored samples.
+    pub color_matrix: ColorMatrix,
+    /// Codec of the stream.
+    pub codec: String,
+    /// Element that decoded it.
+    pub decoder: String,
+}
+
+/// Decodes the clips of one video, in order.
+pub struct ClipDecoder {
+    decoder: VideoDecoder,
+    source: ClipSource,
+    scaler: FrameScaler,
+    options: BuildOptions,
+    starts: Starts,
+    start_ns: i64,
+    /// The newest frame: it is shown until the next one's tick.
+    shown: Option<DecodedFrame>,
+    shown_tick: u64,
+    ended: bool,
+    open: VecDeque<OpenClip>,
+    done: VecDeque<Clip>,
+    clips: u32,
+    scratch: Vec<u8>,
+}
+
+/// Where clips start: known beforehand, or one after the other until the video ends.
+enum Starts {
+    Listed(VecDeque<u64>),
+    Running { next: u64 },
+}
+
+struct OpenClip {
+    start: u64,
+    clip: Clip,
+}
+
+impl ClipDecoder {
+    /// Opens the video at `path` and decodes its first frame. A number of clips for a video needs its length, so the packets are
+    /// counted first ([`super::probe`](fn@super::probe)).
+    ///
+    /// # Errors
+    /// As [`VideoDecoder::next_frame`], and [`VideoError::NoFrames`] when there is none.
+    pub fn open(path: &Path, options: &BuildOptions, decode: DecodeOptions) -> Result<Self, VideoError> {
+        let starts = match options.tiling {
+            Tiling::EverySeconds(_) => Starts::Running { next: 0 },
+            Tiling::ClipsPerVideo(_) => {
+                let probe = super::probe(path, decode.timeout)?;
+                Starts::Listed(clip_starts(options, tick_of(probe.end_ns - probe.start_ns, options.fps)).into())
+            }
+        };
+        let mut decoder = VideoDecoder::open(path, decode)?;
+        let first = decoder.next_frame()?.ok_or(VideoError::NoFrames)?;
+        let (codec, decoder_name) = decoder.codec_and_decoder();
+        let orientation = decoder.orientation();
+        let size = orientation.upright_size(first.size()).scaled_to_short_side(options.short_side as usize);
+        let color = first.color();
+        let source = ClipSource {
+            size,
+            source_size: first.size(),
+            orientation,
+            pixel_format: first.pixel_format(),
+            color_range: color.range,
+            color_matrix: color.matrix,
+            codec,
+            decoder: decoder_name,
+        };
+        Ok(Self {
+            decoder,
+            source,
+            scaler: FrameScaler::new(size, orientation),
+            options: options.clone(),
+            starts,
+            start_ns: first.pts_ns,
+            shown: Some(first),
+            shown_tick: 0,
+            ended: false,
+            open: VecDeque::new(),
+            done: VecDeque::new(),
+            clips: 0,
+            scratch: Vec::new(),
+        })
+    }
+
+    /// What all clips of this video have in common.
+    pub fn source(&self) -> &ClipSource {
+        &self.source
+    }
+
+    /// The next clip, or `None` after the last.
+    ///
+    /// # Errors
+    /// As [`VideoDecoder::next_frame`]. The clips that came before the error are whole.
+    pub fn next_clip(&mut self) -> Result<Option<Clip>, VideoError> {
+        loop {
+            if let Some(clip) = self.done.pop_front() {
+                return Ok(Some(clip));
+            }
+            if self.ended || self.no_clip_is_wanted() {
+                return Ok(None);
+            }
+            match self.decoder.next_frame()? {
+                Some(frame) => {
+                    let tick = tick_of(frame.pts_ns - self.start_ns, self.options.fps);
+                    self.show_until(tick)?;
+                    self.shown_tick = self.shown_tick.max(tick);
+                    self.shown = Some(frame);
+                }
+                None => self.finish()?,
+            }
+        }
+    }
+
+    fn no_clip_is_wanted(&self) -> bool {
+        matches!(&self.starts, Starts::Listed(starts) if starts.is_empty() && self.open.is_empty())
+    }
+
+    /// Gives the shown frame to every clip that wants a tick before `until`.
+    fn show_until(&mut self, until: u64) -> Result<(), VideoError> {
+        while let Some(start) = self.next_start().filter(|&start| start < until) {
+            self.advance_start();
+            let clip = Clip { index: self.clips, data: Vec::new(), pts_ns: Vec::new(), repeated_frames: 0 };
+            self.clips += 1;
+            self.open.push_back(OpenClip { start, clip });
+        }
+        let (frames, stride) = (self.options.frames as usize, u64::from(self.options.stride));
+        let Some(shown) = &self.shown else { return Ok(()) };
+        self.scratch.clear();
+        for open in &mut self.open {
+            while open.clip.pts_ns.len() < frames && open.start + open.clip.pts_ns.len() as u64 * stride < until {
+                if self.scratch.is_empty() {
+                    shown.with_planes(|planes| self.scaler.append(planes, &mut self.scratch))?;
+                }
+                if open.clip.data.is_empty() {
+                    open.clip.data.reserve_exact(frames * self.scratch.len());
+                }
+                open.clip.data.extend_from_slice(&self.scratch);
+                open.clip.pts_ns.push(shown.pts_ns);
+            }
+        }
+        while self.open.front().is_some_and(|open| open.clip.pts_ns.len() == frames) {
+            self.done.extend(self.open.pop_front().map(|open| open.clip));
+        }
+        Ok(())
+    }
+
+    fn next_start(&self) -> Option<u64> {
+        match &self.starts {
+            Starts::Listed(starts) => starts.front().copied(),
+            Starts::Running { next } => Some(nth_start(&self.options, *next)),
+        }
+    }
+
+    fn advance_start(&mut self) {
+        match &mut self.starts {
+            Starts::Listed(starts) => drop(starts.pop_front()),
+            Starts::Running { next } => *next += 1,
+        }
+    }
+
+    /// Shows the last frame for as long as it lasts, then ends the clips that must exist by repeating their last frame: the only clip
+    /// of a short video, and those that were planned from a longer one.
+    fn finish(&mut self) -> Result<(), VideoError> {
+        self.ended = true;
+        let Some(last) = &self.shown else { return Ok(()) };
+        let duration_ns = last.duration_ns.unwrap_or_else(|| (1e9 / last.frame_rate().unwrap_or(self.options.fps)) as i64);
+        let end = tick_of(last.pts_ns + duration_ns - self.start_ns, self.options.fps);
+        self.show_until(end.max(self.shown_tick + 1))?;
+        let planned = matches!(self.starts, Starts::Listed(_));
+        for mut open in std::mem::take(&mut self.open) {
+            if planned || open.clip.index == 0 {
+                let clip = &mut open.clip;
+                let (frames, frame_bytes) = (self.options.frames as usize, self.source.size.frame_bytes());
+                let last_frame = clip.data[clip.data.len() - frame_bytes..].to_vec();
+                let last_pts = clip.pts_ns[clip.pts_ns.len() - 1];
+                clip.repeated_frames = (frames - clip.pts_ns.len()) as u32;
+                clip.data.extend(last_frame.repeat(clip.repeated_frames as usize));
+                clip.pts_ns.resize(frames, last_pts);
+                self.done.push_back(open.clip);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(tiling: Tiling) -> BuildOptions {
+        BuildOptions { frames: 16, stride: 4, fps: 30.0, tiling, short_side: 256, level: 3, shard_bytes: 1 << 28 }
+    }
+
+    #[test]
+    fn times_that_gstreamer_rounded_down_keep_their_tick() {
+        for frame in 0..1000u64 {
+            let ns = (frame * 1_000_000_000 / 30) as i64;
+            assert_eq!(tick_of(ns, 30.0), frame);
+        }
+        assert_eq!(tick_of(16_666_666, 30.0), 1, "half a tick rounds up, as in ffmpeg");
+        assert_eq!(tick_of(16_600_000, 30.0), 0);
+    }
+
+    #[test]
+    fn clips_tile_a_video_as_long_as_whole_ones_fit() {
+        // 16 frames at stride 4 span 61 ticks.
+        let every = options(Tiling::EverySeconds(64.0 / 30.0));
+        assert_eq!(clip_starts(&every, 300), [0, 64, 128, 192]);
+        assert_eq!(clip_starts(&every, 125), [0, 64]);
+        assert_eq!(clip_starts(&every, 124), [0]);
+        assert_eq!(clip_starts(&every, 5), [0], "a short video gives one clip");
+    }
+
+    #[test]
+    fn a_number_of_clips_is_spread_from_start_to_end() {
+        assert_eq!(clip_starts(&options(Tiling::ClipsPerVideo(3)), 300), [0, 119, 239]);
+        assert_eq!(clip_starts(&options(Tiling::ClipsPerVideo(1)), 300), [119]);
+        assert_eq!(clip_starts(&options(Tiling::ClipsPerVideo(4)), 62), [0, 1]);
+        assert_eq!(clip_starts(&options(Tiling::ClipsPerVideo(4)), 10), [0]);
+    }
+}

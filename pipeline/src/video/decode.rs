@@ -1,0 +1,259 @@
+//! A video file to decoded frames, in presentation order, with their times.
+
+use super::frame::{Color, Orientation};
+use super::{POLL, RunningPipeline, VideoError, media_type};
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+use gstreamer_video as gst_video;
+use schemas::geometry::I420;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Decoded frames that wait for the reader, at most.
+const QUEUED_FRAMES: u32 = 4;
+
+/// How to decode.
+#[derive(Debug, Clone, Copy)]
+pub struct DecodeOptions {
+    /// Threads of the decoder itself. The frames are the same for any number.
+    pub threads: u32,
+    /// How long the decoder may make no progress.
+    pub timeout: Duration,
+}
+
+impl Default for DecodeOptions {
+    fn default() -> Self {
+        Self { threads: 1, timeout: super::DEFAULT_TIMEOUT }
+    }
+}
+
+/// What the pipeline's own threads tell the reader.
+#[derive(Debug, Default)]
+struct Found {
+    video: bool,
+    no_more_pads: bool,
+    decoder: Option<gst::Element>,
+}
+
+/// One decoded frame, still in the decoder's memory and format.
+#[derive(Debug, Clone)]
+pub struct DecodedFrame {
+    sample: gst::Sample,
+    info: gst_video::VideoInfo,
+    /// Presentation time in nanoseconds of stream time: edit lists and a start other than zero are accounted for.
+    pub pts_ns: i64,
+    /// How long it is shown, where the stream says so.
+    pub duration_ns: Option<i64>,
+}
+
+impl DecodedFrame {
+    /// Size as decoded.
+    pub fn size(&self) -> I420 {
+        I420 { width: self.info.width() as usize, height: self.info.height() as usize }
+    }
+
+    /// GStreamer's name of the pixel format.
+    pub fn pixel_format(&self) -> &'static str {
+        self.info.format().to_str().as_str()
+    }
+
+    /// What the samples mean.
+    pub fn color(&self) -> Color {
+        Color::of(&self.info)
+    }
+
+    /// Frames a second, as far as the stream has a fixed rate.
+    pub fn frame_rate(&self) -> Option<f64> {
+        let rate = self.info.fps();
+        (rate.numer() > 0).then(|| f64::from(rate.numer()) / f64::from(rate.denom()))
+    }
+
+    /// Maps the frame and hands it to `use_frame`.
+    ///
+    /// # Errors
+    /// [`VideoError::Frame`] when it cannot be mapped, and what `use_frame` fails with.
+    pub fn with_planes<T>(
+        &self,
+        use_frame: impl FnOnce(&gst_video::VideoFrameRef<&gst::BufferRef>) -> Result<T, VideoError>,
+    ) -> Result<T, VideoError> {
+        let buffer = self.sample.buffer().ok_or_else(|| VideoError::frame("it has no buffer"))?;
+        let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &self.info).map_err(VideoError::frame)?;
+        use_frame(&frame)
+    }
+}
+
+/// Decodes the first video stream of a file from its start to its end.
+#[derive(Debug)]
+pub struct VideoDecoder {
+    pipeline: RunningPipeline,
+    sink: gst_app::AppSink,
+    found: Arc<Mutex<Found>>,
+    timeout: Duration,
+    caps: Option<(gst::Caps, gst_video::VideoInfo)>,
+    last_pts_ns: Option<i64>,
+}
+
+impl VideoDecoder {
+    /// Opens the file at `path`. Errors in the file itself come from [`Self::next_frame`].
+    ///
+    /// # Errors
+    /// [`VideoError::Setup`] when GStreamer or its plugins are missing.
+    pub fn open(path: &Path, options: DecodeOptions) -> Result<Self, VideoError> {
+        super::init()?;
+        let raw_video = gst::Caps::builder("video/x-raw").build();
+        let decodebin = gst::ElementFactory::make("decodebin")
+            .property("caps", &raw_video)
+            .property("expose-all-streams", false)
+            .build()
+            .map_err(VideoError::setup)?;
+        let sink = gst_app::AppSink::builder().caps(&raw_video).sync(false).max_buffers(QUEUED_FRAMES).build();
+        sink.set_property("enable-last-sample", false);
+        let pipeline = RunningPipeline::reading(path, &decodebin)?;
+        pipeline.0.add(&sink).map_err(VideoError::setup)?;
+
+        let found = Arc::new(Mutex::new(Found::default()));
+        let sink_pad = sink.static_pad("sink").ok_or_else(|| VideoError::setup("appsink has no sink pad"))?;
+        decodebin.connect_pad_added({
+            let found = Arc::clone(&found);
+            move |_, pad| {
+                if !sink_pad.is_linked() && pad.link(&sink_pad).is_ok() {
+                    lock(&found).video = true;
+                }
+            }
+        });
+        decodebin.connect_no_more_pads({
+            let found = Arc::clone(&found);
+            move |_| lock(&found).no_more_pads = true
+        });
+        pipeline.0.connect_deep_element_added({
+            let found = Arc::clone(&found);
+            move |_, _, element| {
+                let is_video_decoder = element
+                    .factory()
+                    .is_some_and(|factory| factory.has_type(gst::ElementFactoryType::DECODER | gst::ElementFactoryType::MEDIA_VIDEO));
+                if is_video_decoder {
+                    limit_threads(element, options.threads);
+                    lock(&found).decoder = Some(element.clone());
+                }
+            }
+        });
+        let decoder = Self { pipeline, sink, found, timeout: options.timeout, caps: None, last_pts_ns: None };
+        decoder.pipeline.start()?;
+        Ok(decoder)
+    }
+
+    /// The next frame, or `None` at the end of the stream.
+    ///
+    /// # Errors
+    /// What the stream's elements report; [`VideoError::NoVideo`]; [`VideoError::Stalled`] after the deadline.
+    pub fn next_frame(&mut self) -> Result<Option<DecodedFrame>, VideoError> {
+        let mut deadline = Instant::now() + self.timeout;
+        loop {
+            if let Some(sample) = self.sink.try_pull_sample(POLL) {
+                match self.frame(sample)? {
+                    Some(frame) => return Ok(Some(frame)),
+                    // Outside of the edit list: decoded, but not shown.
+                    None => {
+                        deadline = Instant::now() + self.timeout;
+                        continue;
+                    }
+                }
+            }
+            if let Some(error) = self.pipeline.bus_error() {
+                return Err(error);
+            }
+            if self.sink.is_eos() {
+                return Ok(None);
+            }
+            let no_video = {
+                let found = lock(&self.found);
+                found.no_more_pads && !found.video
+            };
+            if no_video {
+                return Err(VideoError::NoVideo);
+            }
+            if Instant::now() > deadline {
+                return Err(VideoError::Stalled { timeout: self.timeout });
+            }
+        }
+    }
+
+    /// How the picture has to be turned; known once the first frame has come.
+    pub fn orientation(&self) -> Orientation {
+        orientation_of(&self.sink.static_pad("sink"))
+    }
+
+    /// Codec of the stream (`x-h264`) and the element that decodes it; known once the first frame has come.
+    pub fn codec_and_decoder(&self) -> (String, String) {
+        let found = lock(&self.found);
+        let Some(decoder) = &found.decoder else { return ("raw".to_owned(), "none".to_owned()) };
+        let caps = decoder.static_pad("sink").and_then(|pad| pad.current_caps());
+        let codec = caps.as_deref().map_or("unknown", |caps| media_type(caps).trim_start_matches("video/")).to_owned();
+        let name = decoder.factory().map_or_else(|| "unknown".into(), |factory| factory.name());
+        (codec, format!("{name}, {}", super::version()))
+    }
+
+    fn frame(&mut self, sample: gst::Sample) -> Result<Option<DecodedFrame>, VideoError> {
+        let caps = sample.caps_owned().ok_or_else(|| VideoError::frame("it has no caps"))?;
+        let info = match &self.caps {
+            Some((known, info)) if *known == caps => info.clone(),
+            _ => {
+                let info = gst_video::VideoInfo::from_caps(&caps).map_err(VideoError::frame)?;
+                self.caps = Some((caps, info.clone()));
+                info
+            }
+        };
+        let buffer = sample.buffer().ok_or_else(|| VideoError::frame("it has no buffer"))?;
+        let duration_ns = buffer.duration().map(|duration| duration.nseconds() as i64);
+        let pts_ns = match buffer.pts() {
+            Some(pts) => {
+                let segment = sample.segment().and_then(|segment| segment.downcast_ref::<gst::format::Time>());
+                match segment.map_or(Some(pts), |segment| segment.to_stream_time(pts)) {
+                    Some(time) => time.nseconds() as i64,
+                    None => return Ok(None),
+                }
+            }
+            // A frame without a time follows the one before it.
+            None => match self.last_pts_ns {
+                None => 0,
+                Some(last) => {
+                    let rate = info.fps();
+                    let frame_ns = 1e9 * f64::from(rate.denom()) / f64::from(rate.numer().max(1));
+                    last + duration_ns.unwrap_or(frame_ns as i64)
+                }
+            },
+        };
+        self.last_pts_ns = Some(pts_ns);
+        Ok(Some(DecodedFrame { sample, info, pts_ns, duration_ns }))
+    }
+}
+
+/// Sets the number of threads of a software decoder, whose property has one of two names.
+fn limit_threads(decoder: &gst::Element, threads: u32) {
+    if let Some(property) = ["max-threads", "threads"].into_iter().find(|name| decoder.find_property(name).is_some()) {
+        decoder.set_property_from_str(property, &threads.to_string());
+    }
+}
+
+/// Reads the orientation from the tags that stick to `pad`; a stream's own tag comes after the container's and wins.
+pub(super) fn orientation_of(pad: &Option<gst::Pad>) -> Orientation {
+    let mut orientation = Orientation::default();
+    if let Some(pad) = pad {
+        pad.sticky_events_foreach(|event| {
+            if let gst::EventView::Tag(tags) = event.view()
+                && let Some(tag) = tags.tag().get::<gst::tags::ImageOrientation>()
+            {
+                orientation = Orientation::from_tag(tag.get());
+            }
+            std::ops::ControlFlow::Continue(gst::EventForeachAction::Keep)
+        });
+    }
+    orientation
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // What is inside is whole at every moment: a panic elsewhere does not spoil it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,115 @@
+//! I420 frames to an H.264 file (x264, mp4).
+
+use super::{RunningPipeline, VideoError};
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+use gstreamer_video as gst_video;
+use schemas::geometry::I420;
+use std::path::{Path, PathBuf};
+
+/// x264's quantiser of every frame: visually clean, a few kilobytes a frame.
+const QUANTIZER: u32 = 20;
+
+/// Frames from one key frame to the next, at most.
+const KEY_FRAME_INTERVAL: u32 = 60;
+
+/// Writes frames to an H.264 mp4 file. Equal frames give an equal file.
+pub struct H264Writer {
+    pipeline: RunningPipeline,
+    source: gst_app::AppSrc,
+    path: PathBuf,
+    size: I420,
+    fps: u32,
+    frames: u64,
+}
+
+impl H264Writer {
+    /// Begins the file at `path`, of frames of `size` at `fps` frames a second. Both sides of `size` must be even.
+    ///
+    /// # Errors
+    /// [`VideoError::Setup`] when a plugin is missing, [`VideoError::Write`] when the file cannot be created.
+    pub fn create(path: &Path, size: I420, fps: u32) -> Result<Self, VideoError> {
+        super::init()?;
+        let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, size.width as u32, size.height as u32)
+            .fps(gst::Fraction::new(fps as i32, 1))
+            .build()
+            .map_err(VideoError::frame)?;
+        let source = gst_app::AppSrc::builder()
+            .caps(&info.to_caps().map_err(VideoError::frame)?)
+            .format(gst::Format::Time)
+            .block(true)
+            .max_bytes(8 * info.size() as u64)
+            .build();
+        let make = gst::ElementFactory::make;
+        let encoder = make("x264enc")
+            .property_from_str("pass", "quant")
+            .property("quantizer", QUANTIZER)
+            .property("key-int-max", KEY_FRAME_INTERVAL)
+            .property_from_str("speed-preset", "veryfast")
+            .property("threads", 1u32)
+            .build()
+            .map_err(VideoError::setup)?;
+        let muxer = make("mp4mux").property("faststart", true).build().map_err(VideoError::setup)?;
+        let sink = make("filesink").property("location", path).build().map_err(VideoError::setup)?;
+        let pipeline = gst::Pipeline::new();
+        let elements = [source.upcast_ref(), &encoder, &muxer, &sink];
+        pipeline.add_many(elements).map_err(VideoError::setup)?;
+        gst::Element::link_many(elements).map_err(VideoError::setup)?;
+        let writer = Self { pipeline: RunningPipeline(pipeline), source, path: path.to_owned(), size, fps, frames: 0 };
+        writer.pipeline.start().map_err(|error| writer.error(error))?;
+        Ok(writer)
+    }
+
+    /// Appends a tightly packed frame.
+    ///
+    /// # Errors
+    /// [`VideoError::Write`] when the pipeline has failed.
+    pub fn push(&mut self, frame: &[u8]) -> Result<(), VideoError> {
+        assert_eq!(frame.len(), self.size.frame_bytes(), "bytes of a frame");
+        let time = |frame: u64| gst::ClockTime::from_nseconds(frame * 1_000_000_000 / u64::from(self.fps));
+        let mut buffer = gst::Buffer::from_slice(frame.to_vec());
+        if let Some(buffer) = buffer.get_mut() {
+            buffer.set_pts(time(self.frames));
+            buffer.set_duration(time(self.frames + 1) - time(self.frames));
+            // GStreamer's own layout pads the rows; the meta says that these are not.
+            let (offsets, strides) =
+                ([0, 1, 2].map(|plane| self.size.plane_range(plane).start), [0, 1, 2].map(|plane| self.size.plane_size(plane).0 as i32));
+            gst_video::VideoMeta::add_full(
+                buffer,
+                gst_video::VideoFrameFlags::empty(),
+                gst_video::VideoFormat::I420,
+                self.size.width as u32,
+                self.size.height as u32,
+                &offsets,
+                &strides,
+            )
+            .map_err(VideoError::frame)?;
+        }
+        self.frames += 1;
+        self.source.push_buffer(buffer).map(drop).map_err(|error| self.error(VideoError::frame(error)))
+    }
+
+    /// Ends the file.
+    ///
+    /// # Errors
+    /// [`VideoError::Write`] when the pipeline fails before the end.
+    pub fn finish(self) -> Result<(), VideoError> {
+        self.source.end_of_stream().map_err(|error| self.error(VideoError::frame(error)))?;
+        let bus = self.pipeline.0.bus().ok_or_else(|| VideoError::setup("a pipeline without a bus"))?;
+        let timeout = super::DEFAULT_TIMEOUT;
+        let deadline = gst::ClockTime::try_from(timeout).map_err(VideoError::setup)?;
+        let message = bus.timed_pop_filtered(deadline, &[gst::MessageType::Eos, gst::MessageType::Error]);
+        match message.as_ref().map(|message| message.view()) {
+            Some(gst::MessageView::Eos(_)) => Ok(()),
+            Some(gst::MessageView::Error(error)) => Err(self.error(VideoError::frame(error.error()))),
+            _ => Err(self.error(VideoError::Stalled { timeout })),
+        }
+    }
+
+    /// The pipeline's own error where it has one, and else `error`, with the file's name.
+    fn error(&self, error: VideoError) -> VideoError {
+        let reason = self.pipeline.bus_error().unwrap_or(error).to_string();
+        VideoError::Write { path: self.path.clone(), reason }
+    }
+}

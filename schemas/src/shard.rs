@@ -1,0 +1,143 @@
+//! The shard: one Parquet file of clips, one clip a row, and one data page a clip.
+
+use arrow::datatypes::{DataType, Field, Schema};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Version of the shard's layout. A reader refuses a version that it does not know.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Key of the Parquet file's metadata that holds [`FORMAT_VERSION`].
+pub const FORMAT_VERSION_KEY: &str = "clip_shard.format_version";
+
+/// Key of the Parquet file's metadata that holds the [`crate::manifest::BuildOptions`] as JSON.
+pub const OPTIONS_KEY: &str = "clip_shard.options";
+
+/// The column that holds the pixels, the last one.
+pub const DATA_COLUMN: &str = "data";
+
+/// Everything that a row says about its clip, save the pixels.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClipMeta {
+    /// The source file, as the build was told to find it.
+    pub video: String,
+    /// BLAKE3 of the source file's bytes, in hex.
+    pub video_blake3: String,
+    /// Number of this clip within its video, from 0.
+    pub clip: u32,
+    /// Class number, if the build was given labels.
+    pub label: Option<i32>,
+    /// Class name, if the labels have names.
+    pub class: Option<String>,
+    /// Frames stored.
+    pub frames: u32,
+    /// Ticks of `1 / fps` seconds between two stored frames.
+    pub stride: u32,
+    /// Ticks a second of the sampling grid.
+    pub fps: f64,
+    /// Stored luma width in pixels, after rotation and scaling.
+    pub width: u32,
+    /// Stored luma height in pixels, after rotation and scaling.
+    pub height: u32,
+    /// Presentation time of each stored frame in the source, in nanoseconds of stream time.
+    pub pts_ns: Vec<i64>,
+    /// How many frames at the end repeat the last one, because the video ended before the clip did.
+    pub repeated_frames: u32,
+    /// Width of the decoded source frame, before rotation and scaling.
+    pub source_width: u32,
+    /// Height of the decoded source frame, before rotation and scaling.
+    pub source_height: u32,
+    /// Clockwise rotation that was applied, in degrees: 0, 90, 180 or 270.
+    pub rotation: u32,
+    /// Whether the frame was mirrored left to right, after the rotation.
+    pub mirrored: bool,
+    /// Pixel format that the decoder gave (GStreamer's name), before conversion to I420.
+    pub pixel_format: String,
+    /// `limited` (16..235) or `full` (0..255): the range of the stored samples.
+    pub color_range: ColorRange,
+    /// The matrix that turns the stored samples into RGB.
+    pub color_matrix: ColorMatrix,
+    /// Codec of the source, GStreamer's media type without `video/`.
+    pub codec: String,
+    /// Decoder element and the version of GStreamer that ran it.
+    pub decoder: String,
+    /// XXH3-64 of the payload in `data`.
+    pub data_xxh3: u64,
+}
+
+/// Range of the stored luma and chroma samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ColorRange {
+    /// Luma 16..=235, chroma 16..=240.
+    Limited,
+    /// 0..=255.
+    Full,
+}
+
+/// Which luma coefficients turn Y'CbCr into R'G'B'.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ColorMatrix {
+    /// ITU-R BT.601: Kr 0.299, Kb 0.114.
+    Bt601,
+    /// ITU-R BT.709: Kr 0.2126, Kb 0.0722.
+    Bt709,
+    /// ITU-R BT.2020: Kr 0.2627, Kb 0.0593.
+    Bt2020,
+}
+
+macro_rules! names {
+    ($type:ty { $($variant:path => $name:literal),+ $(,)? }) => {
+        impl $type {
+            /// The name that is stored.
+            pub const fn name(self) -> &'static str {
+                match self { $($variant => $name),+ }
+            }
+
+            /// The value of a stored name.
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name { $($name => Some($variant),)+ _ => None }
+            }
+        }
+    };
+}
+
+names!(ColorRange { Self::Limited => "limited", Self::Full => "full" });
+names!(ColorMatrix { Self::Bt601 => "bt601", Self::Bt709 => "bt709", Self::Bt2020 => "bt2020" });
+
+/// The shard's Arrow schema: the fields of [`ClipMeta`] in their order, then `data`, the payload: `frames` I420 frames of
+/// `width` x `height`, tightly packed ([`crate::geometry::I420`]).
+///
+/// `data` is a required `LargeBinary`, PLAIN, without dictionary or statistics, one value a page: a page is 4 length bytes and the
+/// payload, compressed as one zstd frame, so that a reader with the offset index gets a clip by one slice and one decompression.
+pub fn arrow_schema() -> Arc<Schema> {
+    let required = |name: &str, data_type| Field::new(name, data_type, false);
+    let pts = Arc::new(required("item", DataType::Int64));
+    Arc::new(Schema::new(vec![
+        required("video", DataType::Utf8),
+        required("video_blake3", DataType::Utf8),
+        required("clip", DataType::UInt32),
+        Field::new("label", DataType::Int32, true),
+        Field::new("class", DataType::Utf8, true),
+        required("frames", DataType::UInt32),
+        required("stride", DataType::UInt32),
+        required("fps", DataType::Float64),
+        required("width", DataType::UInt32),
+        required("height", DataType::UInt32),
+        required("pts_ns", DataType::List(pts)),
+        required("repeated_frames", DataType::UInt32),
+        required("source_width", DataType::UInt32),
+        required("source_height", DataType::UInt32),
+        required("rotation", DataType::UInt32),
+        required("mirrored", DataType::Boolean),
+        required("pixel_format", DataType::Utf8),
+        required("color_range", DataType::Utf8),
+        required("color_matrix", DataType::Utf8),
+        required("codec", DataType::Utf8),
+        required("decoder", DataType::Utf8),
+        required("data_xxh3", DataType::UInt64),
+        required(DATA_COLUMN, DataType::LargeBinary),
+    ]))
+}

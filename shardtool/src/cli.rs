@@ -1,0 +1,175 @@
+//! What can be typed.
+
+use crate::labels::LabelSource;
+use clap::{Args, Parser, Subcommand};
+use schemas::manifest::{BuildOptions, Tiling};
+use std::path::PathBuf;
+
+/// Turns raw video into zstd-compressed Parquet shards of frame-sampled clips.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    about,
+    after_help = "\
+Start here:
+  shardtool synth ./videos                 make a small labelled set of videos to play with
+  shardtool build ./videos                 build shards of your own folder of videos into ./shards
+  trainer run --data ./shards              train on them"
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Build shards of clips from videos.
+    Build(BuildArgs),
+    /// Write a small labelled set of real H.264 videos of moving shapes.
+    Synth(SynthArgs),
+}
+
+/// Build shards of clips from videos.
+///
+/// Every video is decoded once, sampled by time into clips of --frames frames, scaled down, and stored as exact I420 in
+/// zstd-compressed Parquet. A file that cannot be decoded is named with its reason and left out; it does not stop the build.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  shardtool build ./videos                               16 frames at stride 4 (30 fps), back to back, into ./shards
+  shardtool build ./videos --dry-run                     how many clips, how much disk
+  shardtool build ./videos --labels dirs --out ./train   the parent folder of each file names its class
+  shardtool build a.mkv b.mov --every 10                 a clip every ten seconds")]
+pub struct BuildArgs {
+    /// Video files, or folders that are searched for them; what is video is decided by content, not by name.
+    #[arg(required = true, value_name = "VIDEOS")]
+    pub videos: Vec<PathBuf>,
+    /// Folder to write the shards to.
+    #[arg(long, value_name = "DIR", default_value = "./shards")]
+    pub out: PathBuf,
+    /// Frames a clip.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub frames: u32,
+    /// Ticks of 1/fps seconds between two frames of a clip.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub stride: u32,
+    /// Ticks a second: videos of other rates are resampled by time.
+    #[arg(long, value_name = "RATE", default_value_t = 30.0, value_parser = positive)]
+    pub fps: f64,
+    /// So many clips from each video, spread evenly.
+    #[arg(long, value_name = "N", conflicts_with = "every", value_parser = clap::value_parser!(u32).range(1..))]
+    pub clips_per_video: Option<u32>,
+    /// A clip every so many seconds [default: clips back to back].
+    #[arg(long, value_name = "SECONDS", value_parser = positive)]
+    pub every: Option<f64>,
+    /// Scale frames down until their short side has this many pixels; never up.
+    #[arg(long, value_name = "PIXELS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(16..=8192))]
+    pub short_side: u32,
+    /// zstd level, 1 to 19; 0 stores without compression.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(i32).range(0..=19))]
+    pub level: i32,
+    /// Close a shard when it has this many megabytes.
+    #[arg(long, value_name = "MB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=16384))]
+    pub shard_mb: u64,
+    /// Where labels come from: "none", "dirs" (the name of each file's folder), or a file with a line "path label" for each video.
+    #[arg(long, value_name = "none|dirs|FILE", default_value = "none", value_parser = LabelSource::parse)]
+    pub labels: LabelSource,
+    /// Videos decoded at a time [default: all cores].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub jobs: Option<u32>,
+    /// Give up a video that makes no progress for so many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = positive)]
+    pub timeout: f64,
+    /// Only count: clips, bytes, disk needed. Nothing is decoded or written.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Exit with 1 if any file was rejected.
+    #[arg(long)]
+    pub strict: bool,
+    /// Replace a build that is already in the folder.
+    #[arg(long)]
+    pub force: bool,
+    /// Print the summary as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl BuildArgs {
+    /// The options that decide what is in the shards.
+    ///
+    /// # Errors
+    /// When --every is less than a tick.
+    pub fn options(&self) -> anyhow::Result<BuildOptions> {
+        let mut options = BuildOptions {
+            frames: self.frames,
+            stride: self.stride,
+            fps: self.fps,
+            tiling: Tiling::EverySeconds(f64::from(self.frames) * f64::from(self.stride) / self.fps),
+            short_side: self.short_side,
+            level: self.level,
+            shard_bytes: self.shard_mb * 1_000_000,
+        };
+        if let Some(seconds) = self.every {
+            options.tiling = Tiling::EverySeconds(seconds);
+            let ticks = seconds * self.fps;
+            anyhow::ensure!(
+                ticks >= 1.0,
+                "--every {seconds} is less than one tick at --fps {}; give at least {}",
+                self.fps,
+                1.0 / self.fps
+            );
+        }
+        if let Some(clips) = self.clips_per_video {
+            options.tiling = Tiling::ClipsPerVideo(clips);
+        }
+        Ok(options)
+    }
+
+    /// Videos decoded at a time.
+    pub fn jobs(&self) -> usize {
+        self.jobs.map_or_else(crate::fan_out::all_cores, |jobs| jobs as usize)
+    }
+}
+
+/// Write a small labelled set of real H.264 videos of moving shapes.
+///
+/// One folder for each motion: right, left, down, up, clockwise, counterclockwise, grow, shrink. Shapes, textures, places and sizes are drawn
+/// alike for all classes, and each class is another one's reverse in time, so that a single frame does not tell the class.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  shardtool synth ./videos                         64 videos of 8 classes, 160x160, 4 seconds
+  shardtool synth ./videos --videos 400 --seed 7   more of them, and others
+  shardtool build ./videos --labels dirs           build shards of them, with labels")]
+pub struct SynthArgs {
+    /// Folder to write to; it must be empty or not exist.
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Videos in all.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub videos: u32,
+    /// Classes: the first so many of the list above.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=8))]
+    pub classes: u32,
+    /// Width and height in pixels, even.
+    #[arg(long, value_name = "PIXELS", default_value_t = 160, value_parser = clap::value_parser!(u32).range(32..=2048))]
+    pub size: u32,
+    /// Length of each video.
+    #[arg(long, value_name = "SECONDS", default_value_t = 4.0, value_parser = positive)]
+    pub seconds: f64,
+    /// Another seed gives other videos; the same seed the same ones.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Print the summary as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
+        _ => Err("not a number greater than 0".to_owned()),
+    }
+}

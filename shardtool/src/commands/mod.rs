@@ -1,0 +1,4 @@
+//! The commands, a file each.
+
+pub mod build;
+pub mod synth;

@@ -1,0 +1,35 @@
+//! `shardtool`: raw video to shards of clips.
+
+mod cli;
+mod commands;
+mod discover;
+mod fan_out;
+mod labels;
+mod output;
+mod scene;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version are no errors; what the user mistyped is the user's input: 1, and 2 stays for bugs.
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::from(error.use_stderr()));
+        }
+    };
+    let result = match &cli.command {
+        cli::Command::Build(args) => commands::build::run(args),
+        cli::Command::Synth(args) => commands::synth::run(args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(1)
+        }
+    }
+}
