@@ -103,8 +103,10 @@ impl VideoDecoder {
     pub fn open(path: &Path, options: DecodeOptions) -> Result<Self, VideoError> {
         super::init()?;
         let raw_video = gst::Caps::builder("video/x-raw").build();
+        // Decoders also offer memory that is not the system's; without `ANY`, decodebin finds none that fits.
+        let any_raw_video = gst::Caps::builder("video/x-raw").any_features().build();
         let decodebin = gst::ElementFactory::make("decodebin")
-            .property("caps", &raw_video)
+            .property("caps", &any_raw_video)
             .property("expose-all-streams", false)
             .build()
             .map_err(VideoError::setup)?;
