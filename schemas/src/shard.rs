@@ -50,7 +50,7 @@ pub struct ClipMeta {
     pub source_height: u32,
     /// Clockwise rotation that was applied, in degrees: 0, 90, 180 or 270.
     pub rotation: u32,
-    /// Whether the frame was mirrored left to right, after the rotation.
+    /// Whether the frame was mirrored left to right, before the rotation.
     pub mirrored: bool,
     /// Pixel format that the decoder gave (GStreamer's name), before conversion to I420.
     pub pixel_format: String,

@@ -15,6 +15,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::{SerializedFileWriter, SerializedPageWriter, TrackedWrite};
 use schemas::manifest::{BuildOptions, ShardEntry};
 use schemas::shard::{ClipMeta, FORMAT_VERSION, FORMAT_VERSION_KEY, OPTIONS_KEY, arrow_schema};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -156,11 +157,11 @@ impl OpenShard {
         Ok(())
     }
 
-    fn close(mut self) -> Result<ShardEntry, ShardError> {
-        self.writer.finish().map_err(ShardError::parquet("write", &self.path))?;
-        let bytes = self.writer.bytes_written() as u64;
+    fn close(self) -> Result<ShardEntry, ShardError> {
+        // This also writes the footer.
         let sink = self.writer.into_inner().map_err(ShardError::parquet("write", &self.path))?;
         sink.commit().map_err(ShardError::io("finish", &self.path))?;
+        let bytes = fs::metadata(&self.path).map_err(ShardError::io("measure", &self.path))?.len();
         Ok(ShardEntry { file: self.file, clips: self.clips, bytes })
     }
 }

@@ -134,7 +134,8 @@ impl FrameScaler {
     fn convert(&mut self, frame: &gst_video::VideoFrameRef<&gstreamer::BufferRef>, size: I420) -> Result<(), VideoError> {
         let info = frame.info();
         if self.converter.as_ref().is_none_or(|(known, _)| known != info) {
-            let mut target = gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, info.width(), info.height());
+            // The same frame rate, or the converter refuses.
+            let mut target = gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, info.width(), info.height()).fps(info.fps());
             // Y'CbCr keeps its matrix and range, which are recorded; RGB has none, and takes GStreamer's for the size.
             let colorimetry = info.colorimetry();
             if info.is_yuv() || info.is_gray() {
