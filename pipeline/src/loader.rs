@@ -12,8 +12,8 @@
 
 use crate::mask::Mask;
 use crate::order::{Cursor, Purpose, SampleId, SampleOrder, stream};
-use crate::sample::Augmentation;
-use crate::shard::{ClipReader, ShardError, ShardSet};
+use crate::sample::{Augmentation, View, central_view};
+use crate::shard::{ClipEntry, ClipReader, ShardError, ShardSet};
 use crate::transform::Transform;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use schemas::geometry::{GridError, PatchGrid};
@@ -241,11 +241,8 @@ fn check(data: &ShardSet, options: &LoaderOptions) -> Result<(), LoadError> {
 
 /// A worker's life: tickets in, batches out, until either end is gone.
 fn work(shared: &Shared, tickets: &Receiver<u64>, finished: &Sender<Finished>) {
-    let mut worker = Worker {
-        reader: ClipReader::default(),
-        transform: Transform::default(),
-        order: SampleOrder::new(shared.data.len() as u64, shared.options.seed),
-    };
+    let order = SampleOrder::new(shared.data.len() as u64, shared.options.seed);
+    let mut worker = Worker { clips: ClipLoader::default(), order };
     for number in tickets {
         let result = catch_unwind(AssertUnwindSafe(|| worker.batch(shared, number))).unwrap_or_else(|panic| {
             let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
@@ -258,10 +255,55 @@ fn work(shared: &Shared, tickets: &Receiver<u64>, finished: &Sender<Finished>) {
     }
 }
 
-/// What a worker reuses from batch to batch.
-struct Worker {
+impl Batch {
+    /// A batch without clips, with room for `clips` of them.
+    fn with_room_for(clips: usize, grid: PatchGrid, next: Cursor) -> Self {
+        Self {
+            samples: Vec::with_capacity(clips),
+            pixels: Vec::with_capacity(clips * grid.clip_values()),
+            masks: Vec::with_capacity(clips),
+            labels: Vec::with_capacity(clips),
+            next,
+            wait: Duration::ZERO,
+        }
+    }
+}
+
+/// What a thread reuses from clip to clip.
+#[derive(Default)]
+struct ClipLoader {
     reader: ClipReader,
     transform: Transform,
+}
+
+impl ClipLoader {
+    /// Appends `sample` to `batch`, seen as `view` says.
+    fn push(
+        &mut self,
+        batch: &mut Batch,
+        data: &ShardSet,
+        sample: SampleId,
+        grid: PatchGrid,
+        view: impl FnOnce(&ClipEntry) -> View,
+        mask: Mask,
+    ) -> Result<(), ShardError> {
+        let (shard, row) = data.locate(sample.clip as usize);
+        let clip = &shard.clips()[row];
+        let stored = self.reader.read(shard, row)?;
+        let start = batch.pixels.len();
+        batch.pixels.resize(start + grid.clip_values(), 0.0);
+        let color = (clip.color_range, clip.color_matrix);
+        self.transform.apply(stored, clip.size, color, view(clip), grid.frames, grid.size, &mut batch.pixels[start..]);
+        batch.masks.push(mask);
+        batch.labels.push(clip.label);
+        batch.samples.push(sample);
+        Ok(())
+    }
+}
+
+/// What a worker reuses from batch to batch.
+struct Worker {
+    clips: ClipLoader,
     order: SampleOrder,
 }
 
@@ -271,27 +313,31 @@ impl Worker {
         let grid = options.grid;
         let first = options.start.samples + number * options.batch_size as u64;
         let next = Cursor { samples: first + options.batch_size as u64 };
-        let mut batch = Batch {
-            samples: Vec::with_capacity(options.batch_size),
-            pixels: vec![0.0; options.batch_size * grid.clip_values()],
-            masks: Vec::with_capacity(options.batch_size),
-            labels: Vec::with_capacity(options.batch_size),
-            next,
-            wait: Duration::ZERO,
-        };
-        for (samples, pixels) in (first..next.samples).zip(batch.pixels.chunks_exact_mut(grid.clip_values())) {
+        let mut batch = Batch::with_room_for(options.batch_size, grid, next);
+        for samples in first..next.samples {
             let sample = self.order.sample(Cursor { samples });
             let random = |purpose| stream(purpose, options.seed, sample.epoch, sample.clip);
-            let (shard, row) = shared.data.locate(sample.clip as usize);
-            let clip = shard.clips()[row];
-            let view = options.augmentation.draw(&mut random(Purpose::Augment), clip.frames, grid.frames, clip.size);
-            let color = (clip.color_range, clip.color_matrix);
-            let stored = self.reader.read(shard, row)?;
-            self.transform.apply(stored, clip.size, color, view, grid.frames, grid.size, pixels);
-            batch.masks.push(Mask::random(&mut random(Purpose::Mask), grid.tokens(), shared.keep));
-            batch.labels.push(clip.label);
-            batch.samples.push(sample);
+            let view = |clip: &ClipEntry| options.augmentation.draw(&mut random(Purpose::Augment), clip.frames, grid.frames, clip.size);
+            let mask = Mask::random(&mut random(Purpose::Mask), grid.tokens(), shared.keep);
+            self.clips.push(&mut batch, &shared.data, sample, grid, view, mask)?;
         }
         Ok(batch)
     }
+}
+
+/// Up to `count` clips to look at, evenly spread over the data: the central square of each, and a mask that no epoch of training has.
+///
+/// # Errors
+/// When a clip cannot be read.
+pub fn examples(data: &ShardSet, grid: PatchGrid, mask_ratio: f64, seed: u64, count: usize) -> Result<Batch, LoadError> {
+    let keep = grid.visible_tokens(mask_ratio);
+    let count = count.min(data.len());
+    let mut clips = ClipLoader::default();
+    let mut batch = Batch::with_room_for(count, grid, Cursor::default());
+    for number in 0..count {
+        let sample = SampleId { epoch: u64::MAX, clip: ((2 * number + 1) * data.len() / (2 * count)) as u64 };
+        let mask = Mask::random(&mut stream(Purpose::Mask, seed, sample.epoch, sample.clip), grid.tokens(), keep);
+        clips.push(&mut batch, data, sample, grid, |clip| central_view(clip.size), mask)?;
+    }
+    Ok(batch)
 }

@@ -17,6 +17,8 @@ pub enum Purpose {
     Mask = 3,
     /// A synthesised video.
     Synth = 4,
+    /// The first values of a model's parameters.
+    Init = 5,
 }
 
 /// The random stream for `purpose` that (`seed`, `epoch`, `index`) names: the same on every thread and machine, in every run.

@@ -103,11 +103,11 @@ pub struct RunReport {
     pub resumed_from: u64,
     /// Step that the run has reached.
     pub steps: u64,
-    /// Mean loss over the first ten steps of this process.
+    /// Mean loss over the first ten steps of the run.
     pub first_loss: f64,
-    /// Mean loss over the last ten steps.
+    /// Mean loss over its last ten steps.
     pub last_loss: f64,
-    /// Clips a second over this process, start-up left out.
+    /// Clips a second of this process, its first step left out; 0 when there was nothing left to do.
     pub clips_per_second: f64,
     /// Share of that time spent waiting for data.
     pub stall_fraction: f64,

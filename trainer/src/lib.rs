@@ -1,1 +1,21 @@
-//! stub
+//! Pre-trains a video ViT by masked autoencoding (Feichtenhofer et al. 2022, "Masked Autoencoders As Spatiotemporal Learners").
+//!
+//! The rooms, in the order in which data flows:
+//! - [`config`]: presets, the user's file and flags, resolved to one [`config::Config`].
+//! - [`data`]: a batch of the loader becomes tensors; the only crossing from host to device.
+//! - [`model`]: embedding, blocks, encoder, decoder, and the autoencoder that joins them, from the [`ops`] below them.
+//! - [`loss`], [`optimizer`], [`schedule`]: one training step's arithmetic.
+//! - [`checkpoint`]: what a run needs to go on; [`engine`]: the loop that uses all of it.
+//! - [`visualise`]: pictures of what a model reconstructs.
+
+pub mod checkpoint;
+pub mod config;
+pub mod data;
+pub mod engine;
+pub mod loss;
+pub mod metrics;
+pub mod model;
+pub mod ops;
+pub mod optimizer;
+pub mod schedule;
+pub mod visualise;

@@ -1,1 +1,32 @@
-fn main() {}
+//! `trainer`: pre-trains a video ViT on shards of clips.
+
+mod cli;
+mod output;
+mod run;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // 0 done, 1 the user's input or environment, 2 a bug.
+    std::panic::catch_unwind(start).unwrap_or(ExitCode::from(2))
+}
+
+fn start() -> ExitCode {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::from(error.use_stderr()));
+        }
+    };
+    let cli::Command::Run(args) = &cli.command;
+    match run::run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(1)
+        }
+    }
+}

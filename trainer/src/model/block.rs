@@ -1,0 +1,98 @@
+//! A transformer block, and the layers that it is made of.
+
+use super::parameters::{Init, ParameterBuilder};
+use crate::ops;
+use candle_core::{Result, Tensor};
+
+/// Width of the MLP's inner layer over the block's width.
+const MLP_RATIO: usize = 4;
+
+/// Added to the variance in layer normalisation, as in the reference.
+const LAYER_NORM_EPSILON: f64 = 1e-6;
+
+#[derive(Debug)]
+pub(crate) struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Linear {
+    pub(crate) fn new(parameters: &mut ParameterBuilder, name: &str, inputs: usize, outputs: usize) -> Result<Self> {
+        Ok(Self {
+            weight: parameters.get(&format!("{name}.weight"), &[outputs, inputs], Init::Xavier)?,
+            bias: parameters.get(&format!("{name}.bias"), &[outputs], Init::Zeros)?,
+        })
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        ops::linear(x, &self.weight, &self.bias)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl LayerNorm {
+    pub(crate) fn new(parameters: &mut ParameterBuilder, name: &str, width: usize) -> Result<Self> {
+        Ok(Self {
+            weight: parameters.get(&format!("{name}.weight"), &[width], Init::Ones)?,
+            bias: parameters.get(&format!("{name}.bias"), &[width], Init::Zeros)?,
+        })
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        ops::layer_norm(x, &self.weight, &self.bias, LAYER_NORM_EPSILON)
+    }
+}
+
+#[derive(Debug)]
+struct Attention {
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    proj: Linear,
+    heads: usize,
+}
+
+impl Attention {
+    fn new(parameters: &mut ParameterBuilder, name: &str, width: usize, heads: usize) -> Result<Self> {
+        let mut linear = |part: &str| Linear::new(parameters, &format!("{name}.{part}"), width, width);
+        Ok(Self { q: linear("q")?, k: linear("k")?, v: linear("v")?, proj: linear("proj")?, heads })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.proj.forward(&ops::attention(&self.q.forward(x)?, &self.k.forward(x)?, &self.v.forward(x)?, self.heads)?)
+    }
+}
+
+/// A pre-norm block: attention and MLP (exact GELU), each added to what came in.
+#[derive(Debug)]
+pub(crate) struct Block {
+    norm1: LayerNorm,
+    attn: Attention,
+    norm2: LayerNorm,
+    fc1: Linear,
+    fc2: Linear,
+}
+
+impl Block {
+    pub(crate) fn new(parameters: &mut ParameterBuilder, name: &str, width: usize, heads: usize) -> Result<Self> {
+        Ok(Self {
+            norm1: LayerNorm::new(parameters, &format!("{name}.norm1"), width)?,
+            attn: Attention::new(parameters, &format!("{name}.attn"), width, heads)?,
+            norm2: LayerNorm::new(parameters, &format!("{name}.norm2"), width)?,
+            fc1: Linear::new(parameters, &format!("{name}.mlp.fc1"), width, MLP_RATIO * width)?,
+            fc2: Linear::new(parameters, &format!("{name}.mlp.fc2"), MLP_RATIO * width, width)?,
+        })
+    }
+
+    /// `[clips, tokens, width]` to the same.
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let x = (x + self.attn.forward(&self.norm1.forward(x)?)?)?;
+        let inner = self.fc1.forward(&self.norm2.forward(&x)?)?.gelu_erf()?;
+        x + self.fc2.forward(&inner)?
+    }
+}

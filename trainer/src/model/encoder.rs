@@ -1,0 +1,56 @@
+//! The encoder: sees the visible tokens only.
+
+use super::block::{Block, LayerNorm};
+use super::embed::Positions;
+use super::mae::{Masking, TransformerConfig};
+use super::parameters::{Init, ParameterBuilder};
+use crate::ops;
+use candle_core::{Result, Tensor};
+use schemas::geometry::PatchGrid;
+
+#[derive(Debug)]
+pub(crate) struct Encoder {
+    proj_weight: Tensor,
+    proj_bias: Tensor,
+    positions: Positions,
+    cls_token: Tensor,
+    blocks: Vec<Block>,
+    norm: LayerNorm,
+    grid: PatchGrid,
+}
+
+impl Encoder {
+    pub(crate) fn new(parameters: &mut ParameterBuilder, grid: PatchGrid, config: TransformerConfig) -> Result<Self> {
+        let TransformerConfig { width, depth, heads } = config;
+        let kernel = [width, 3, grid.tubelet, grid.patch, grid.patch];
+        let fan_in = grid.tubelet_values();
+        Ok(Self {
+            proj_weight: parameters.get("patch_embed.proj.weight", &kernel, Init::Xavier)?,
+            proj_bias: parameters.get("patch_embed.proj.bias", &[width], Init::ConvolutionBias { fan_in })?,
+            positions: Positions::new(parameters, "", grid, width)?,
+            cls_token: parameters.get("cls_token", &[1, 1, width], Init::Token)?,
+            blocks: (0..depth).map(|i| Block::new(parameters, &format!("blocks.{i}"), width, heads)).collect::<Result<_>>()?,
+            norm: LayerNorm::new(parameters, "norm", width)?,
+            grid,
+        })
+    }
+
+    /// `[clips, tokens, values]` patches (of [`super::embed::channel_first_patches`]) to `[clips, visible, width]`, without the cls token.
+    ///
+    /// Masked patches are dropped before they are embedded: the reference embeds all of them first, with the same result.
+    pub(crate) fn forward(&self, patches: &Tensor, masking: &Masking) -> Result<Tensor> {
+        let (clips, visible) = (masking.clips(), masking.visible());
+        let values = self.grid.tubelet_values();
+        let patches = patches.reshape((clips * self.grid.tokens(), values))?.index_select(masking.visible_rows(), 0)?;
+        let width = self.proj_bias.dim(0)?;
+        let tokens = ops::linear(&patches, &self.proj_weight.reshape((width, values))?, &self.proj_bias)?;
+        let positions = self.positions.of_tokens()?.index_select(masking.visible_tokens(), 0)?;
+        let tokens = (tokens + positions)?.reshape((clips, visible, width))?;
+        let class = (&self.cls_token + self.positions.of_class())?.broadcast_as((clips, 1, width))?;
+        let mut x = Tensor::cat(&[&class, &tokens], 1)?;
+        for block in &self.blocks {
+            x = block.forward(&x)?;
+        }
+        self.norm.forward(&x)?.narrow(1, 1, visible)
+    }
+}

@@ -1,0 +1,287 @@
+//! The masked autoencoder: encoder and decoder joined, and the target that it learns.
+
+use super::decoder::Decoder;
+use super::embed::{channel_first_patches, channel_last_patches};
+use super::encoder::Encoder;
+use super::parameters::{ParameterBuilder, ParameterError, Parameters};
+use candle_core::{D, Device, Result, Tensor};
+use pipeline::mask::Mask;
+use schemas::geometry::PatchGrid;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+
+/// Added to a patch's variance when its pixels are normalised, as in the reference.
+const PATCH_EPSILON: f64 = 1e-6;
+
+/// Size of an encoder or decoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransformerConfig {
+    /// Values of a token.
+    pub width: usize,
+    /// Blocks.
+    pub depth: usize,
+    /// Heads of attention; they divide the width.
+    pub heads: usize,
+}
+
+/// What decides the model's shapes and its target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaeConfig {
+    /// Clips and patches.
+    pub grid: PatchGrid,
+    /// The encoder.
+    pub encoder: TransformerConfig,
+    /// The decoder.
+    pub decoder: TransformerConfig,
+    /// Frames of each tubelet that are predicted: 1 in the paper.
+    pub slices: usize,
+    /// Whether the pixels of each patch are predicted normalised by the patch's own mean and variance.
+    pub normalise_target: bool,
+}
+
+impl MaeConfig {
+    /// Frames that are predicted, of the clip's `frames`: evenly spread from the first to the last, rounded down.
+    pub fn target_frames(&self) -> Vec<u32> {
+        let (frames, targets) = (self.grid.frames, self.grid.time() * self.slices);
+        (0..targets).map(|i| (i * (frames - 1) / (targets - 1).max(1)) as u32).collect()
+    }
+
+    /// Values that are predicted of a token.
+    pub const fn target_values(&self) -> usize {
+        3 * self.slices * self.grid.patch * self.grid.patch
+    }
+}
+
+/// The masks of a batch, as the row numbers that the model gathers by.
+#[derive(Debug, Clone)]
+pub struct Masking {
+    clips: usize,
+    visible: usize,
+    visible_tokens: Tensor,
+    visible_rows: Tensor,
+    decoder_rows: Tensor,
+    mask: Tensor,
+}
+
+impl Masking {
+    /// Masks of a batch, all with the same number of visible tokens.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn new(masks: &[Mask], device: &Device) -> Result<Self> {
+        let clips = masks.len();
+        let visible = masks.first().map_or(0, |mask| mask.visible.len());
+        let tokens = visible + masks.first().map_or(0, |mask| mask.masked.len());
+        let mask_token_row = (clips * visible) as u32;
+        let (mut visible_tokens, mut visible_rows, mut decoder_rows, mut masked) = (vec![], vec![], vec![], vec![]);
+        for (clip, mask) in masks.iter().enumerate() {
+            debug_assert!(mask.visible.len() == visible && visible + mask.masked.len() == tokens, "masks of one size");
+            visible_tokens.extend_from_slice(&mask.visible);
+            visible_rows.extend(mask.visible.iter().map(|&token| (clip * tokens) as u32 + token));
+            for row in mask.restore() {
+                let is_visible = (row as usize) < visible;
+                decoder_rows.push(if is_visible { (clip * visible) as u32 + row } else { mask_token_row });
+                masked.push(if is_visible { 0.0f32 } else { 1.0 });
+            }
+        }
+        Ok(Self {
+            clips,
+            visible,
+            visible_tokens: Tensor::new(visible_tokens, device)?,
+            visible_rows: Tensor::new(visible_rows, device)?,
+            decoder_rows: Tensor::new(decoder_rows, device)?,
+            mask: Tensor::from_vec(masked, (clips, tokens), device)?,
+        })
+    }
+
+    /// Clips of the batch.
+    pub const fn clips(&self) -> usize {
+        self.clips
+    }
+
+    /// Visible tokens of each clip.
+    pub const fn visible(&self) -> usize {
+        self.visible
+    }
+
+    /// `[clips, tokens]`, f32: 0 visible, 1 masked.
+    pub const fn mask(&self) -> &Tensor {
+        &self.mask
+    }
+
+    /// `[clips * visible]`, u32: the visible tokens of each clip.
+    pub(crate) const fn visible_tokens(&self) -> &Tensor {
+        &self.visible_tokens
+    }
+
+    /// `[clips * visible]`, u32: the same as rows of `[clips * tokens, ..]`.
+    pub(crate) const fn visible_rows(&self) -> &Tensor {
+        &self.visible_rows
+    }
+
+    /// `[clips * tokens]`, u32: for each token of the decoder its row among the `clips * visible` encoded ones, or the row after these, which is
+    /// the mask token's.
+    pub(crate) const fn decoder_rows(&self) -> &Tensor {
+        &self.decoder_rows
+    }
+}
+
+/// What the model has to predict: [`Mae::target`].
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// `[clips, tokens, values]`, values ordered frame, row, column, channel.
+    pub values: Tensor,
+    /// `[clips, tokens, 1]`: mean and standard deviation that were normalised away; none for raw pixels.
+    pub statistics: Option<(Tensor, Tensor)>,
+}
+
+impl Target {
+    /// Undoes the patches' normalisation: predictions in the scale of the clip's pixels. The model does not predict mean and deviation, so they
+    /// are borrowed from the true patches.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn denormalise(&self, predicted: &Tensor) -> Result<Tensor> {
+        match &self.statistics {
+            None => Ok(predicted.clone()),
+            Some((mean, deviation)) => predicted.broadcast_mul(deviation)?.broadcast_add(mean),
+        }
+    }
+}
+
+/// A masked autoencoder of video clips.
+#[derive(Debug)]
+pub struct Mae {
+    config: MaeConfig,
+    parameters: Parameters,
+    encoder: Encoder,
+    decoder: Decoder,
+}
+
+impl Mae {
+    /// A model that begins as `seed` says.
+    ///
+    /// # Errors
+    /// When the device has no room for it.
+    pub fn seeded(config: MaeConfig, seed: u64, device: &Device) -> std::result::Result<Self, ParameterError> {
+        Self::build(config, ParameterBuilder::seeded(seed, device))
+    }
+
+    /// A model of given parameters, under the reference's names.
+    ///
+    /// # Errors
+    /// [`ParameterError::Mismatch`] when a name is missing or unknown, or a shape differs.
+    pub fn given(config: MaeConfig, values: HashMap<String, Tensor>, device: &Device) -> std::result::Result<Self, ParameterError> {
+        Self::build(config, ParameterBuilder::given(values, device))
+    }
+
+    fn build(config: MaeConfig, mut builder: ParameterBuilder) -> std::result::Result<Self, ParameterError> {
+        let encoder = Encoder::new(&mut builder, config.grid, config.encoder)?;
+        let decoder = Decoder::new(&mut builder, config.grid, config.encoder.width, config.decoder, config.target_values())?;
+        Ok(Self { config, parameters: builder.finish()?, encoder, decoder })
+    }
+
+    /// The trainable tensors.
+    pub const fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// What decides the shapes.
+    pub const fn config(&self) -> &MaeConfig {
+        &self.config
+    }
+
+    /// Predictions `[clips, tokens, values]` for `[clips, 3, frames, size, size]`, normalised RGB, of which only the visible patches are seen.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn forward(&self, clips: &Tensor, masking: &Masking) -> Result<Tensor> {
+        let patches = channel_first_patches(clips, self.config.grid)?;
+        self.decoder.forward(&self.encoder.forward(&patches, masking)?, masking)
+    }
+
+    /// The target for `clips`, as [`Self::forward`] takes them.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn target(&self, clips: &Tensor) -> Result<Target> {
+        let frames = Tensor::new(self.config.target_frames(), clips.device())?;
+        let values = channel_last_patches(&clips.index_select(&frames, 2)?, self.config.grid, self.config.slices)?;
+        if !self.config.normalise_target {
+            return Ok(Target { values, statistics: None });
+        }
+        let mean = values.mean_keepdim(D::Minus1)?;
+        let deviation = (values.var_keepdim(D::Minus1)? + PATCH_EPSILON)?.sqrt()?;
+        let values = values.broadcast_sub(&mean)?.broadcast_div(&deviation)?;
+        Ok(Target { values, statistics: Some((mean, deviation)) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: MaeConfig = MaeConfig {
+        grid: PatchGrid { frames: 16, size: 32, tubelet: 2, patch: 16 },
+        encoder: TransformerConfig { width: 12, depth: 1, heads: 2 },
+        decoder: TransformerConfig { width: 8, depth: 1, heads: 2 },
+        slices: 1,
+        normalise_target: true,
+    };
+
+    #[test]
+    fn target_frames_are_those_of_the_reference() {
+        // torch.linspace(0, 15, 8).long(), torch.linspace(0, 15, 16).long(), torch.linspace(0, 7, 4).long()
+        assert_eq!(SMALL.target_frames(), [0, 2, 4, 6, 8, 10, 12, 15]);
+        assert_eq!(MaeConfig { slices: 2, ..SMALL }.target_frames(), (0..16).collect::<Vec<_>>());
+        let short = MaeConfig { grid: PatchGrid { frames: 8, ..SMALL.grid }, ..SMALL };
+        assert_eq!(short.target_frames(), [0, 2, 4, 7]);
+        let still = MaeConfig { grid: PatchGrid { frames: 2, ..SMALL.grid }, ..SMALL };
+        assert_eq!(still.target_frames(), [0]);
+    }
+
+    #[test]
+    fn weights_that_do_not_fit_are_named() {
+        let device = Device::Cpu;
+        let model = Mae::seeded(SMALL, 1, &device).expect("a model");
+        let mut values: HashMap<String, Tensor> =
+            model.parameters().iter().map(|(name, variable)| (name.to_owned(), variable.as_detached_tensor())).collect();
+        Mae::given(SMALL, values.clone(), &device).expect("its own weights fit");
+        values.remove("norm.bias");
+        values.insert("cls_token".to_owned(), Tensor::zeros((1, 1, 3), candle_core::DType::F32, &device).expect("a tensor"));
+        values.insert("head.weight".to_owned(), Tensor::zeros(3, candle_core::DType::F32, &device).expect("a tensor"));
+        let error = Mae::given(SMALL, values, &device).expect_err("three do not fit").to_string();
+        assert_eq!(
+            error,
+            "the weights do not fit this model: cls_token is [1, 1, 3], not [1, 1, 12]; norm.bias is missing; head.weight is not part of it"
+        );
+    }
+
+    #[test]
+    fn the_model_begins_as_the_reference_does() {
+        let model = Mae::seeded(SMALL, 1, &Device::Cpu).expect("a model");
+        let again = Mae::seeded(SMALL, 1, &Device::Cpu).expect("a model");
+        let values = |model: &Mae, name: &str| {
+            let (_, variable) = model.parameters().iter().find(|(known, _)| *known == name).expect("a parameter");
+            variable.flatten_all().and_then(|flat| flat.to_vec1::<f32>()).expect("values")
+        };
+        let greatest = |name: &str| values(&model, name).into_iter().fold(0.0, |most: f32, value| most.max(value.abs()));
+        assert!(values(&model, "decoder_cls_token").iter().all(|&value| value == 0.0));
+        assert!(values(&model, "blocks.0.norm1.weight").iter().all(|&value| value == 1.0));
+        assert!(values(&model, "blocks.0.mlp.fc1.bias").iter().all(|&value| value == 0.0));
+        // Xavier bounds: sqrt(6 / (fan in + fan out)), with the patch embedding flattened to [12, 1536].
+        for (name, fans) in [("patch_embed.proj.weight", 12 + 1536), ("blocks.0.mlp.fc1.weight", 12 + 48)] {
+            let bound = (6.0 / fans as f32).sqrt();
+            assert!(greatest(name) <= bound && greatest(name) > 0.95 * bound, "{name}: {} of {bound}", greatest(name));
+        }
+        assert!(greatest("patch_embed.proj.bias") <= 1.0 / 1536f32.sqrt() && greatest("patch_embed.proj.bias") > 0.0);
+        let spatial = values(&model, "pos_embed_spatial");
+        let deviation = (spatial.iter().map(|value| value * value).sum::<f32>() / spatial.len() as f32).sqrt();
+        assert!((0.012..0.028).contains(&deviation), "{deviation} for 0.02");
+        for (name, _) in model.parameters().iter() {
+            assert_eq!(values(&model, name), values(&again, name));
+        }
+        assert_ne!(spatial, values(&Mae::seeded(SMALL, 2, &Device::Cpu).expect("a model"), "pos_embed_spatial"));
+    }
+}

@@ -1,0 +1,141 @@
+//! Every trainable tensor under its name, and how it begins.
+
+use candle_core::{DType, Device, Result, Tensor, Var};
+use pipeline::order::{Purpose, stream};
+use rand::{Rng, RngExt};
+use rand_distr::{Distribution, StandardNormal};
+use std::collections::{BTreeMap, HashMap};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Standard deviation of positions, the cls token and the mask token at the start, as in the reference.
+const TOKEN_STD: f32 = 0.02;
+
+/// How a parameter begins.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Init {
+    /// All zero.
+    Zeros,
+    /// All one.
+    Ones,
+    /// Normal with standard deviation 0.02.
+    Token,
+    /// Uniform in ±sqrt(6 / (fan in + fan out)) (Glorot and Bengio 2010), of the tensor flattened to `[fan out, fan in]`.
+    Xavier,
+    /// Uniform in ±1 / sqrt(fan in): the bias of a convolution in PyTorch.
+    ConvolutionBias {
+        /// Inputs of one output.
+        fan_in: usize,
+    },
+}
+
+/// Weights that do not fit the model.
+#[derive(Debug, thiserror::Error)]
+pub enum ParameterError {
+    /// Names or shapes differ.
+    #[error("the weights do not fit this model: {}", problems.join("; "))]
+    Mismatch {
+        /// One for each parameter that is missing, has another shape, or is not the model's.
+        problems: Vec<String>,
+    },
+    /// candle failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+/// Where parameters get their values from, while a model is built.
+#[derive(Debug)]
+enum Source {
+    /// A seed.
+    Seed(u64),
+    /// Given values; what the model has asked for is taken out.
+    Given(HashMap<String, Tensor>),
+}
+
+/// Gives a model its parameters, one by one, and keeps all of them.
+#[derive(Debug)]
+pub(crate) struct ParameterBuilder {
+    source: Source,
+    device: Device,
+    variables: BTreeMap<String, Var>,
+    problems: Vec<String>,
+}
+
+impl ParameterBuilder {
+    pub(crate) fn seeded(seed: u64, device: &Device) -> Self {
+        Self { source: Source::Seed(seed), device: device.clone(), variables: BTreeMap::new(), problems: Vec::new() }
+    }
+
+    pub(crate) fn given(values: HashMap<String, Tensor>, device: &Device) -> Self {
+        Self { source: Source::Given(values), device: device.clone(), variables: BTreeMap::new(), problems: Vec::new() }
+    }
+
+    /// The parameter `name`, f32. What does not fit is noted, and told by [`Self::finish`].
+    pub(crate) fn get(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
+        let value = match &mut self.source {
+            Source::Seed(seed) => initial(*seed, name, shape, init, &self.device)?,
+            Source::Given(values) => match values.remove(name) {
+                Some(value) if value.dims() == shape => value.to_dtype(DType::F32)?.to_device(&self.device)?,
+                Some(value) => {
+                    self.problems.push(format!("{name} is {:?}, not {shape:?}", value.dims()));
+                    Tensor::zeros(shape, DType::F32, &self.device)?
+                }
+                None => {
+                    self.problems.push(format!("{name} is missing"));
+                    Tensor::zeros(shape, DType::F32, &self.device)?
+                }
+            },
+        };
+        let variable = Var::from_tensor(&value)?;
+        let tensor = variable.as_tensor().clone();
+        let earlier = self.variables.insert(name.to_owned(), variable);
+        debug_assert!(earlier.is_none(), "{name} is asked for twice");
+        Ok(tensor)
+    }
+
+    /// All parameters that were asked for.
+    pub(crate) fn finish(mut self) -> std::result::Result<Parameters, ParameterError> {
+        if let Source::Given(values) = self.source {
+            let mut left: Vec<String> = values.into_keys().map(|name| format!("{name} is not part of it")).collect();
+            left.sort_unstable();
+            self.problems.append(&mut left);
+        }
+        if self.problems.is_empty() { Ok(Parameters(self.variables)) } else { Err(ParameterError::Mismatch { problems: self.problems }) }
+    }
+}
+
+/// The first value of a parameter: a pure function of seed and name.
+fn initial(seed: u64, name: &str, shape: &[usize], init: Init, device: &Device) -> Result<Tensor> {
+    let mut rng = stream(Purpose::Init, seed, 0, xxh3_64(name.as_bytes()));
+    let count = shape.iter().product::<usize>();
+    let values = match init {
+        Init::Zeros => vec![0.0; count],
+        Init::Ones => vec![1.0; count],
+        Init::Token => (0..count).map(|_| TOKEN_STD * <StandardNormal as Distribution<f32>>::sample(&StandardNormal, &mut rng)).collect(),
+        Init::Xavier => {
+            let fan_out = shape[0];
+            uniform(&mut rng, count, (6.0 / (fan_out + count / fan_out) as f32).sqrt())
+        }
+        Init::ConvolutionBias { fan_in } => uniform(&mut rng, count, 1.0 / (fan_in as f32).sqrt()),
+    };
+    Tensor::from_vec(values, shape, device)
+}
+
+fn uniform(rng: &mut impl Rng, count: usize, bound: f32) -> Vec<f32> {
+    (0..count).map(|_| rng.random_range(-bound..=bound)).collect()
+}
+
+/// The trainable tensors of a model by name, in the order of their names (so in the same order in every process).
+#[derive(Debug, Clone)]
+pub struct Parameters(BTreeMap<String, Var>);
+
+impl Parameters {
+    /// Names and variables.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Var)> {
+        self.0.iter().map(|(name, variable)| (name.as_str(), variable))
+    }
+
+    /// Trainable values in all.
+    pub fn count(&self) -> usize {
+        self.0.values().map(|variable| variable.elem_count()).sum()
+    }
+}

@@ -1,0 +1,116 @@
+//! AdamW with clipping by the global norm.
+//!
+//! candle's own has one weight decay for all parameters and hides its moments, which an exact resume needs.
+
+use crate::model::Parameters;
+use candle_core::backprop::GradStore;
+use candle_core::{Result, Tensor, Var};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+
+/// The optimiser's settings. The defaults of the presets are the reference's for pre-training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdamWConfig {
+    /// Learning rate for 256 clips a step; that of a run is in proportion to its clips a step.
+    pub base_lr: f64,
+    /// Decay of the two moments.
+    pub betas: [f64; 2],
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Decay of weights, in proportion to the learning rate; not for biases and other one-dimensional tensors.
+    pub weight_decay: f64,
+    /// Greatest global norm of the gradients.
+    pub clip_norm: f64,
+}
+
+struct Parameter {
+    name: String,
+    variable: Var,
+    decays: bool,
+    first: Tensor,
+    second: Tensor,
+}
+
+/// AdamW (Loshchilov and Hutter 2019): decay apart from the gradient, moments corrected for their start at zero.
+pub struct AdamW {
+    config: AdamWConfig,
+    parameters: Vec<Parameter>,
+    steps: u64,
+}
+
+impl AdamW {
+    /// An optimiser of `parameters` that has done no step.
+    ///
+    /// # Errors
+    /// When the device has no room for the moments.
+    pub fn new(parameters: &Parameters, config: AdamWConfig) -> Result<Self> {
+        let parameter = |(name, variable): (&str, &Var)| {
+            Ok(Parameter {
+                name: name.to_owned(),
+                variable: variable.clone(),
+                decays: variable.rank() > 1 && !name.ends_with(".bias"),
+                first: variable.zeros_like()?,
+                second: variable.zeros_like()?,
+            })
+        };
+        Ok(Self { config, parameters: parameters.iter().map(parameter).collect::<Result<_>>()?, steps: 0 })
+    }
+
+    /// One step along `gradients` at rate `lr`. Returns the gradients' global norm before clipping; when that is not finite, nothing is changed.
+    ///
+    /// # Errors
+    /// When a parameter has no gradient: the graph is cut somewhere, a bug.
+    pub fn step(&mut self, gradients: &GradStore, lr: f64) -> Result<f64> {
+        let AdamWConfig { betas: [beta1, beta2], epsilon, weight_decay, clip_norm, .. } = self.config;
+        let gradients: Vec<Tensor> = self.parameters.iter().map(|parameter| gradient(parameter, gradients)).collect::<Result<_>>()?;
+        let squares: Vec<Tensor> = gradients.iter().map(|gradient| gradient.sqr()?.sum_all()).collect::<Result<_>>()?;
+        let norm = f64::from(Tensor::stack(&squares, 0)?.sum_all()?.to_scalar::<f32>()?).sqrt();
+        if !norm.is_finite() {
+            return Ok(norm);
+        }
+        let clip = (clip_norm / (norm + 1e-6)).min(1.0);
+        self.steps += 1;
+        let correction1 = 1.0 - beta1.powf(self.steps as f64);
+        let correction2 = 1.0 - beta2.powf(self.steps as f64);
+        for (parameter, gradient) in self.parameters.iter_mut().zip(gradients) {
+            let gradient = (gradient * clip)?;
+            parameter.first = ((&parameter.first * beta1)? + (&gradient * (1.0 - beta1))?)?;
+            parameter.second = ((&parameter.second * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;
+            let root = ((parameter.second.sqrt()? * correction2.powf(-0.5))? + epsilon)?;
+            let update = ((&parameter.first / root)? * (lr / correction1))?;
+            let decay = if parameter.decays { 1.0 - lr * weight_decay } else { 1.0 };
+            let value = parameter.variable.as_detached_tensor();
+            parameter.variable.set(&((value * decay)? - update)?)?;
+        }
+        Ok(norm)
+    }
+
+    /// The moments, `first/NAME` and `second/NAME`.
+    pub fn state(&self) -> HashMap<String, Tensor> {
+        let moments = |p: &Parameter| [(format!("first/{}", p.name), p.first.clone()), (format!("second/{}", p.name), p.second.clone())];
+        self.parameters.iter().flat_map(moments).collect()
+    }
+
+    /// Goes on from a [`Self::state`] after `steps` steps.
+    ///
+    /// # Errors
+    /// When a moment is missing or has another shape.
+    pub fn restore(&mut self, mut state: HashMap<String, Tensor>, steps: u64) -> Result<()> {
+        for parameter in &mut self.parameters {
+            for (prefix, moment) in [("first", &mut parameter.first), ("second", &mut parameter.second)] {
+                let name = format!("{prefix}/{}", parameter.name);
+                let stored = state.remove(&name).filter(|stored| stored.dims() == moment.dims());
+                let lacking = || candle_core::Error::Msg(format!("the optimiser's state lacks {name}, or has it in another shape"));
+                *moment = stored.ok_or_else(lacking)?;
+            }
+        }
+        self.steps = steps;
+        Ok(())
+    }
+}
+
+fn gradient(parameter: &Parameter, gradients: &GradStore) -> Result<Tensor> {
+    let gradient = gradients.get(&parameter.variable);
+    gradient.cloned().ok_or_else(|| candle_core::Error::Msg(format!("{} has no gradient: the graph is cut", parameter.name)))
+}

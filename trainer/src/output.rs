@@ -1,0 +1,65 @@
+//! Progress on standard error, results on standard output.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use schemas::report::StepMetrics;
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+/// Where there is no terminal, a line comes this often.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// A progress bar on a terminal; a line now and then elsewhere.
+pub struct Progress {
+    bar: ProgressBar,
+    last_line: Option<Instant>,
+    waited: f64,
+}
+
+impl Progress {
+    /// A bar that shows itself at the first step.
+    pub fn new() -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        let style = ProgressStyle::with_template("{bar:24} step {pos}/{len}  {msg}  {elapsed}, {eta} left");
+        bar.set_style(style.expect("a sound template"));
+        Self { bar, last_line: None, waited: 0.0 }
+    }
+
+    /// A step is done, of `steps` in all.
+    pub fn advance(&mut self, metrics: &StepMetrics, steps: u64) {
+        if self.bar.length().is_none() {
+            self.bar.set_length(steps);
+            self.bar.set_position(metrics.step - 1);
+            self.bar.reset_eta();
+        }
+        self.waited += metrics.wait_seconds;
+        let StepMetrics { step, loss, lr, clips_per_second, .. } = metrics;
+        let message = format!("loss {loss:.4}  lr {lr:.1e}  {clips_per_second:.1} clips/s  waited {:.1} s", self.waited);
+        let is_due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
+        if is_due && !io::stderr().is_terminal() {
+            self.last_line = Some(Instant::now());
+            eprintln!("step {step}/{steps}  {message}");
+        }
+        self.bar.set_message(message);
+        self.bar.set_position(*step);
+    }
+
+    /// Takes the bar away.
+    pub fn finish(self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Writes `text` and a line's end to standard output.
+///
+/// # Errors
+/// When standard output is closed.
+pub fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{text}")?;
+    stdout.flush()
+}
+
+/// Whether the reader of our output has gone, which is no failure.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe))
+}

@@ -1,0 +1,183 @@
+//! `trainer run`: from flags to a finished run.
+
+use crate::cli::{DeviceChoice, RunArgs};
+use crate::output::{self, Progress};
+use anyhow::{Context, bail, ensure};
+use candle_core::Device;
+use pipeline::atomic_file;
+use pipeline::shard::ShardSet;
+use schemas::report::{RunReport, StepMetrics};
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use trainer::config::{Config, Preset};
+use trainer::engine::{self, Outcome, Run};
+use trainer::metrics::METRICS_FILE;
+
+/// Name of the resolved configuration inside the folder of a run.
+const CONFIG_FILE: &str = "config.toml";
+
+/// Folder in which runs without a name are numbered.
+const RUNS_DIR: &str = "runs";
+
+/// Steps over which the first and the last loss are averaged.
+const LOSS_STEPS: usize = 10;
+
+/// Runs the command.
+///
+/// # Errors
+/// What the user can mend: flags and files that do not fit, missing data, a full disk.
+pub fn run(args: &RunArgs) -> anyhow::Result<()> {
+    let device = device(args.device)?;
+    let data = Arc::new(ShardSet::open(&args.data)?);
+    let (config, dir) = if args.resume { resume(args)? } else { begin(args)? };
+    let run = Run { config, data, dir, device, loader_threads: args.loader_threads() };
+
+    let mut progress = Progress::new();
+    // The first step pays for start-up.
+    let (mut steps, mut seconds, mut waited) = (0, 0.0, 0.0);
+    let outcome = engine::pretrain(&run, |metrics, all| {
+        progress.advance(metrics, all);
+        if steps > 0 {
+            seconds += metrics.step_seconds;
+            waited += metrics.wait_seconds;
+        }
+        steps += 1;
+    });
+    progress.finish();
+    let outcome = outcome.inspect_err(|_| {
+        let shown = run.dir.display();
+        eprintln!("{shown} keeps what was saved; `trainer run --data {} --out {shown} --resume` goes on from there", args.data.display());
+    })?;
+    let timed_clips = f64::from(steps.max(1) - 1) * run.config.data.batch_size as f64;
+    let per_second = |amount: f64| if seconds > 0.0 { amount / seconds } else { 0.0 };
+    report(args, &run.dir, outcome, per_second(timed_clips), per_second(waited))
+}
+
+fn report(args: &RunArgs, dir: &Path, outcome: Outcome, clips_per_second: f64, stall_fraction: f64) -> anyhow::Result<()> {
+    let (first_loss, last_loss) = losses(&dir.join(METRICS_FILE))?;
+    let report = RunReport {
+        out: dir.display().to_string(),
+        resumed_from: outcome.resumed_from,
+        steps: outcome.steps,
+        first_loss,
+        last_loss,
+        clips_per_second,
+        stall_fraction,
+        parameters: outcome.parameters as u64,
+        checkpoint: outcome.checkpoint.display().to_string(),
+        picture: outcome.picture.display().to_string(),
+    };
+    if args.json {
+        return Ok(output::print(&serde_json::to_string_pretty(&report)?)?);
+    }
+    Ok(output::print(&format!(
+        "{} steps in {}: loss {first_loss:.4} over the first ten, {last_loss:.4} over the last ten; {clips_per_second:.1} clips/s, {:.1} % of the \
+         time waiting for data\nweights: {}\npicture: {}\n  three rows a clip: its frames; what the encoder sees of them; the reconstruction with the \
+         visible patches pasted in",
+        report.steps,
+        report.out,
+        100.0 * stall_fraction,
+        report.checkpoint,
+        report.picture
+    ))?)
+}
+
+/// Mean loss over the first and the last steps of the whole run.
+fn losses(path: &Path) -> anyhow::Result<(f64, f64)> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let metrics: Vec<StepMetrics> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let mean = |steps: &[StepMetrics]| steps.iter().map(|step| step.loss).sum::<f64>() / steps.len() as f64;
+    let some = LOSS_STEPS.min(metrics.len());
+    Ok((mean(&metrics[..some]), mean(&metrics[metrics.len() - some..])))
+}
+
+fn device(choice: DeviceChoice) -> anyhow::Result<Device> {
+    match choice {
+        DeviceChoice::Cpu => Ok(Device::Cpu),
+        DeviceChoice::Cuda(_) if !cfg!(feature = "cuda") => {
+            bail!("this program was built for the CPU; build it with `cargo build --release --features trainer/cuda` for --device cuda")
+        }
+        DeviceChoice::Cuda(number) => Device::new_cuda(number).with_context(|| format!("cannot use CUDA device {number}")),
+    }
+}
+
+/// Configuration and folder of a new run.
+fn begin(args: &RunArgs) -> anyhow::Result<(Config, PathBuf)> {
+    let preset = args.preset.unwrap_or(Preset::Tiny);
+    let config = Config::resolve(preset, args.config.as_deref(), &args.overrides())?;
+    let dir = match &args.out {
+        Some(dir) => {
+            fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+            dir.clone()
+        }
+        None => create_numbered(preset)?,
+    };
+    let is_taken = fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))?.next().is_some();
+    ensure!(!is_taken, "{} is not empty: --resume goes on with the run in it, another --out starts a new one", dir.display());
+    let path = dir.join(CONFIG_FILE);
+    atomic_file::write(&path, config.to_toml().as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok((config, dir))
+}
+
+/// Configuration and folder of a run that goes on. Flags may repeat what the run was started with, but not change it.
+fn resume(args: &RunArgs) -> anyhow::Result<(Config, PathBuf)> {
+    let preset = args.preset.unwrap_or(Preset::Tiny);
+    let dir = match &args.out {
+        Some(dir) => dir.clone(),
+        None => numbered(preset)?
+            .pop()
+            .map(|(_, dir)| dir)
+            .with_context(|| format!("there is no {RUNS_DIR}/{}-N to resume; give the folder of the run with --out", preset.name()))?,
+    };
+    let path = dir.join(CONFIG_FILE);
+    ensure!(path.exists(), "{} holds no run to resume (it has no {CONFIG_FILE})", dir.display());
+    let saved = Config::read(&path)?;
+    let asked = if args.preset.is_some() || args.config.is_some() {
+        Config::resolve(preset, args.config.as_deref(), &args.overrides())?
+    } else {
+        saved.clone().with(&args.overrides())?
+    };
+    let differences = asked.differences(&saved);
+    ensure!(
+        differences.is_empty(),
+        "{} was started with another configuration, and a resumed run has to keep it:\n  {}\nleave these flags out, or start a new run with another --out",
+        dir.display(),
+        differences.join("\n  ")
+    );
+    Ok((saved, dir))
+}
+
+/// Makes `runs/PRESET-N` with the next free N.
+fn create_numbered(preset: Preset) -> anyhow::Result<PathBuf> {
+    let mut number = numbered(preset)?.last().map_or(1, |(number, _)| number + 1);
+    fs::create_dir_all(RUNS_DIR).with_context(|| format!("cannot create {RUNS_DIR}"))?;
+    loop {
+        let dir = Path::new(RUNS_DIR).join(format!("{}-{number}", preset.name()));
+        match fs::create_dir(&dir) {
+            Ok(()) => return Ok(dir),
+            // Another run has just taken it.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => number += 1,
+            Err(error) => return Err(error).with_context(|| format!("cannot create {}", dir.display())),
+        }
+    }
+}
+
+/// The folders `runs/PRESET-N`, by number.
+fn numbered(preset: Preset) -> anyhow::Result<Vec<(u64, PathBuf)>> {
+    let mut found = Vec::new();
+    let entries = match fs::read_dir(RUNS_DIR) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(found),
+        Err(error) => return Err(error).context(format!("cannot read {RUNS_DIR}")),
+    };
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let number = name.strip_prefix(preset.name()).and_then(|rest| rest.strip_prefix('-')).and_then(|number| number.parse().ok());
+        found.extend(number.map(|number| (number, path)));
+    }
+    found.sort_unstable();
+    Ok(found)
+}

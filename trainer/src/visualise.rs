@@ -1,0 +1,67 @@
+//! Pictures of what a model reconstructs.
+
+use crate::data::DeviceBatch;
+use crate::model::{Mae, Masking};
+use candle_core::{D, Device, Tensor};
+use image::{Rgb, RgbImage};
+use pipeline::loader::Batch;
+use pipeline::transform::denormalise;
+
+/// Pixels between tiles.
+const GAP: usize = 2;
+
+/// Colour of masked patches and of the gaps.
+const MASKED: Rgb<u8> = Rgb([96, 96, 96]);
+const GAP_COLOR: Rgb<u8> = Rgb([255, 255, 255]);
+
+/// Draws a batch, three rows a clip: its frames, the frames as the encoder sees them, and the reconstruction with the visible patches pasted in.
+/// The frames are those that the model predicts.
+///
+/// Where the model predicts normalised patches, their mean and deviation are borrowed from the true ones: it has no other.
+///
+/// # Errors
+/// When the device fails.
+pub fn reconstruction(model: &Mae, batch: Batch, device: &Device) -> candle_core::Result<RgbImage> {
+    let config = model.config();
+    let masks = batch.masks.clone();
+    let batch = DeviceBatch::new(batch, config.grid, device)?;
+    let target = model.target(&batch.clips)?;
+    let predicted = target.denormalise(&model.forward(&batch.clips, &batch.masking)?)?;
+    let truth = target.denormalise(&target.values)?;
+    let pasted = paste(&truth, &predicted, &batch.masking)?;
+    let (truth, pasted) = (truth.to_vec3::<f32>()?, pasted.to_vec3::<f32>()?);
+
+    let (size, frames) = (config.grid.size, config.target_frames().len());
+    let span = |tiles: usize| (tiles * (size + GAP) - GAP) as u32;
+    let mut picture = RgbImage::from_pixel(span(frames), span(3 * masks.len()), GAP_COLOR);
+    for (clip, mask) in masks.iter().enumerate() {
+        draw_row(&mut picture, model, 3 * clip, &truth[clip], &[]);
+        draw_row(&mut picture, model, 3 * clip + 1, &truth[clip], &mask.masked);
+        draw_row(&mut picture, model, 3 * clip + 2, &pasted[clip], &[]);
+    }
+    Ok(picture)
+}
+
+/// The predicted values where masked, the true ones elsewhere.
+fn paste(truth: &Tensor, predicted: &Tensor, masking: &Masking) -> candle_core::Result<Tensor> {
+    let mask = masking.mask().unsqueeze(D::Minus1)?;
+    truth + (predicted - truth)?.broadcast_mul(&mask)?
+}
+
+/// Draws the tokens of one clip as a row of frames; those in `hidden` are left grey.
+fn draw_row(picture: &mut RgbImage, model: &Mae, row: usize, tokens: &[Vec<f32>], hidden: &[u32]) {
+    let (grid, slices) = (model.config().grid, model.config().slices);
+    for (token, values) in tokens.iter().enumerate() {
+        let is_hidden = hidden.binary_search(&(token as u32)).is_ok();
+        let (time, place) = (token / grid.space(), token % grid.space());
+        let (top, left) = (place / grid.side() * grid.patch, place % grid.side() * grid.patch);
+        for (at, rgb) in values.chunks_exact(3).enumerate() {
+            let (slice, pixel) = (at / (grid.patch * grid.patch), at % (grid.patch * grid.patch));
+            let frame = time * slices + slice;
+            let x = frame * (grid.size + GAP) + left + pixel % grid.patch;
+            let y = row * (grid.size + GAP) + top + pixel / grid.patch;
+            let color = if is_hidden { MASKED } else { Rgb([denormalise(rgb[0]), denormalise(rgb[1]), denormalise(rgb[2])]) };
+            picture.put_pixel(x as u32, y as u32, color);
+        }
+    }
+}
