@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn epochs_and_seeds_differ() {
-        let draw = |seed, epoch| {
+        let draw = |seed, epoch: u64| {
             let mut order = SampleOrder::new(100, seed);
             (0..100).map(|place| order.sample(Cursor { samples: epoch * 100 + place }).clip).collect::<Vec<_>>()
         };

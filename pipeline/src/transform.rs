@@ -2,7 +2,7 @@
 //!
 //! The result is what the reference computes on RGB frames: a bilinear resize of the crop without antialias (sample centres at half
 //! pixels, clamped to the crop), then `(x / 255 - 0.45) / 0.225`. Here the planes are interpolated first and turned to RGB afterwards; the two
-//! steps are linear, so only rounding and the chroma's own interpolation differ. Chroma is taken as H.264 places it by default: level with
+//! steps are linear, so only rounding, clamping and the chroma's own interpolation differ. Chroma is taken as H.264 places it by default: level with
 //! the even columns of luma, and between its rows.
 
 use crate::sample::View;
@@ -14,6 +14,10 @@ pub const MEAN: f32 = 0.45;
 
 /// Standard deviation of the normalisation.
 pub const STD: f32 = 0.225;
+
+/// The range of normalised values. Y'CbCr can name colours beyond it, which 8-bit RGB has no room for.
+const BLACK: f32 = -MEAN / STD;
+const WHITE: f32 = (1.0 - MEAN) / STD;
 
 /// How Y'CbCr samples become normalised R'G'B': an affine map, with the normalisation folded in.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -135,9 +139,9 @@ impl Transform {
                     let luma = to_rgb.luma * blend(luma, columns.luma[x]) + to_rgb.luma_offset;
                     let cb = blend(cb, columns.chroma[x]) - 128.0;
                     let cr = blend(cr, columns.chroma[x]) - 128.0;
-                    red[x] = luma + to_rgb.red_cr * cr;
-                    green[x] = luma + to_rgb.green_cb * cb + to_rgb.green_cr * cr;
-                    blue[x] = luma + to_rgb.blue_cb * cb;
+                    red[x] = (luma + to_rgb.red_cr * cr).clamp(BLACK, WHITE);
+                    green[x] = (luma + to_rgb.green_cb * cb + to_rgb.green_cr * cr).clamp(BLACK, WHITE);
+                    blue[x] = (luma + to_rgb.blue_cb * cb).clamp(BLACK, WHITE);
                 }
             }
         }

@@ -1,1 +1,154 @@
-//! stub
+//! What the whole-product tests share: clips, shards and videos made on the spot, real footage where there is some, and ffmpeg to compare with.
+
+use pipeline::order::{Purpose, stream};
+use pipeline::shard::{ShardSetWriter, page};
+use pipeline::video::encode::H264Writer;
+use rand::RngExt;
+use schemas::geometry::I420;
+use schemas::manifest::{BuildOptions, MANIFEST_FILE, Manifest, Tiling};
+use schemas::shard::{ClipMeta, ColorMatrix, ColorRange, FORMAT_VERSION};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A clip in memory, as a build would store it.
+#[derive(Debug, Clone)]
+pub struct TestClip {
+    /// What is known of it.
+    pub meta: ClipMeta,
+    /// Its frames, tightly packed I420.
+    pub payload: Vec<u8>,
+}
+
+impl TestClip {
+    /// Smooth texture that moves; every `seed` has its own.
+    pub fn moving(seed: u64, frames: u32, width: usize, height: usize) -> Self {
+        let size = I420 { width, height };
+        let payload = (0..frames).flat_map(|frame| moving_frame(seed, f64::from(frame), size)).collect();
+        Self { meta: meta(seed, frames, size), payload }
+    }
+
+    /// Noise: zstd cannot make it smaller.
+    pub fn noise(seed: u64, frames: u32, width: usize, height: usize) -> Self {
+        let size = I420 { width, height };
+        let mut rng = stream(Purpose::Synth, seed, 1, 0);
+        let payload = (0..frames as usize * size.frame_bytes()).map(|_| rng.random()).collect();
+        Self { meta: meta(seed, frames, size), payload }
+    }
+}
+
+/// One frame of a texture that moves to the right by two pixels a frame, as tightly packed I420.
+pub fn moving_frame(seed: u64, frame: f64, size: I420) -> Vec<u8> {
+    let mut rng = stream(Purpose::Synth, seed, 0, 0);
+    let mut draw = |range: std::ops::Range<f64>| rng.random_range(range);
+    let (slope, period, phase) = (draw(-1.0..1.0), draw(9.0..23.0), draw(0.0..6.3));
+    // Mild chroma: every colour has its place in RGB.
+    let colors = [(draw(90.0..150.0), 50.0), (draw(120.0..136.0), 12.0), (draw(120.0..136.0), 12.0)];
+    let mut bytes = Vec::with_capacity(size.frame_bytes());
+    for (plane, (color, contrast)) in colors.into_iter().enumerate() {
+        let (width, height) = size.plane_size(plane);
+        let scale = if plane == 0 { 1.0 } else { 2.0 };
+        for y in 0..height {
+            for x in 0..width {
+                let along = scale * (x as f64 + slope * y as f64) - 2.0 * frame;
+                bytes.push((color + contrast * (along / period + phase).sin()) as u8);
+            }
+        }
+    }
+    bytes
+}
+
+fn meta(seed: u64, frames: u32, size: I420) -> ClipMeta {
+    ClipMeta {
+        video: format!("video-{seed}.mp4"),
+        video_blake3: "00".repeat(32),
+        clip: 0,
+        label: seed.is_multiple_of(2).then_some(seed as i32),
+        class: seed.is_multiple_of(2).then(|| format!("class {seed}")),
+        frames,
+        stride: 4,
+        fps: 30.0,
+        width: size.width as u32,
+        height: size.height as u32,
+        pts_ns: (0..i64::from(frames)).map(|frame| frame * 133_333_333).collect(),
+        repeated_frames: 0,
+        source_width: size.width as u32,
+        source_height: size.height as u32,
+        rotation: 0,
+        mirrored: false,
+        pixel_format: "I420".to_owned(),
+        color_range: ColorRange::Limited,
+        color_matrix: ColorMatrix::Bt601,
+        codec: "none".to_owned(),
+        decoder: "none".to_owned(),
+        data_xxh3: 0,
+    }
+}
+
+/// Options of a build as the tests need one.
+pub fn options(level: i32, shard_bytes: u64) -> BuildOptions {
+    BuildOptions { frames: 16, stride: 4, fps: 30.0, tiling: Tiling::EverySeconds(64.0 / 30.0), short_side: 256, level, shard_bytes }
+}
+
+/// Writes shards of `clips` and a manifest into `dir`, with zstd level 3.
+pub fn write_shards(dir: &Path, clips: &[TestClip]) -> Manifest {
+    write_shards_with(dir, clips, options(3, 256 << 20))
+}
+
+/// Writes shards of `clips` and a manifest into `dir`.
+pub fn write_shards_with(dir: &Path, clips: &[TestClip], options: BuildOptions) -> Manifest {
+    std::fs::create_dir_all(dir).expect("a folder");
+    let mut writer = ShardSetWriter::new(dir, options.clone());
+    for clip in clips {
+        writer.push(clip.meta.clone(), page::encode(&clip.payload, options.level).expect("compressed")).expect("written");
+    }
+    let manifest = Manifest {
+        format_version: FORMAT_VERSION,
+        created_by: "tests".to_owned(),
+        options,
+        classes: Vec::new(),
+        shards: writer.finish().expect("finished"),
+        clips: clips.len() as u64,
+        videos: clips.len() as u64,
+        rejected: 0,
+    };
+    std::fs::write(dir.join(MANIFEST_FILE), serde_json::to_vec(&manifest).expect("JSON")).expect("written");
+    manifest
+}
+
+/// Encodes a moving texture to an H.264 file.
+pub fn write_video(path: &Path, seed: u64, frames: u32, fps: u32, size: I420) {
+    pipeline::video::init().expect("GStreamer");
+    let mut writer = H264Writer::create(path, size, fps).expect("x264");
+    for frame in 0..frames {
+        writer.push(&moving_frame(seed, f64::from(frame), size)).expect("encoded");
+    }
+    writer.finish().expect("finished");
+}
+
+/// Real footage: the files in folder `kind` (`real`, `odd`) of the folder that the environment variable `TEST_VIDEOS` names. None where it is not
+/// set: the product does not carry videos.
+pub fn real_videos(kind: &str) -> Vec<PathBuf> {
+    let Some(root) = std::env::var_os("TEST_VIDEOS") else {
+        eprintln!("TEST_VIDEOS is not set: no real footage is tested");
+        return Vec::new();
+    };
+    let dir = Path::new(&root).join(kind);
+    let entries = std::fs::read_dir(&dir).unwrap_or_else(|error| panic!("TEST_VIDEOS names no folder with {}: {error}", dir.display()));
+    let mut videos: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    videos.sort();
+    assert!(!videos.is_empty(), "{} is empty", dir.display());
+    videos
+}
+
+/// All frames that the ffmpeg command line decodes from `path`, as I420, with `arguments` before the output.
+pub fn ffmpeg_frames(path: &Path, arguments: &[&str]) -> Vec<u8> {
+    let output = Command::new("ffmpeg")
+        .args(["-v", "error", "-i"])
+        .arg(path)
+        .args(arguments)
+        .args(["-f", "rawvideo", "-pix_fmt", "yuv420p", "-"])
+        .output()
+        .expect("ffmpeg runs; scripts/system-packages.sh installs it");
+    assert!(output.status.success(), "ffmpeg: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}

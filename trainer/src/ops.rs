@@ -62,7 +62,7 @@ mod tests {
         Tensor::from_vec(values, shape, &Device::Cpu).expect("a tensor")
     }
 
-    /// Compares the gradients of `sum(weights * f(inputs))` with central differences, in f64.
+    /// Compares the gradients of `sum(weights * f(inputs))` with central differences, in f64 (candle's gelu has constants of f32 precision).
     fn check_gradients(shapes: &[&[usize]], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
         let inputs: Vec<Tensor> = shapes.iter().enumerate().map(|(index, shape)| random(index as u64, shape)).collect();
         let weights = random(99, f(&inputs).expect("computed").dims());
@@ -83,7 +83,7 @@ mod tests {
                     value(&inputs).and_then(|value| value.to_scalar::<f64>()).expect("a value")
                 };
                 let difference = (moved(1e-5) - moved(-1e-5)) / 2e-5;
-                assert!((gradient[at] - difference).abs() < 1e-7, "input {which}, value {at}: {} for {difference}", gradient[at]);
+                assert!((gradient[at] - difference).abs() < 1e-6, "input {which}, value {at}: {} for {difference}", gradient[at]);
             }
         }
     }

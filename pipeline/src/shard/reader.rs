@@ -12,6 +12,7 @@ use schemas::geometry::I420;
 use schemas::manifest::{MANIFEST_FILE, Manifest};
 use schemas::shard::{ClipMeta, ColorMatrix, ColorRange, DATA_COLUMN, FORMAT_VERSION, FORMAT_VERSION_KEY, arrow_schema};
 use std::fs::{self, File};
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -48,6 +49,14 @@ impl Shard {
     /// # Errors
     /// When the file cannot be mapped, is not sound Parquet, or is not a shard of this version.
     pub fn open(path: &Path) -> Result<Self, ShardError> {
+        // The Parquet crate takes much of a footer for granted, and panics where it is wrong.
+        catch_unwind(|| Self::open_trusting(path)).unwrap_or_else(|_| {
+            let reason = "its footer is damaged; rebuild this shard".to_owned();
+            Err(ShardError::NotAShard { path: path.to_owned(), reason })
+        })
+    }
+
+    fn open_trusting(path: &Path) -> Result<Self, ShardError> {
         let (file, metadata) = open_parquet(path)?;
         let metas = read_metas(path, &file, &metadata)?;
         let not_a_shard = |reason: &str| ShardError::NotAShard { path: path.to_owned(), reason: reason.to_owned() };
