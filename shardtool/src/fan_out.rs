@@ -60,7 +60,7 @@ mod tests {
     fn results_come_in_the_order_of_the_items() {
         let items: Vec<u32> = (0..50).collect();
         let mut seen = Vec::new();
-        let send_thrice = |&item: &u32, sender: &Sender<u32>| (0..3).for_each(|part| drop(sender.send(3 * item + part)));
+        let send_thrice = |&item: &u32, sender: &Sender<u32>| (0..3).for_each(|part| assert!(sender.send(3 * item + part).is_ok()));
         fan_out(&items, 4, 1, send_thrice, |_, receiver| {
             seen.extend(receiver);
             Ok(())

@@ -12,9 +12,14 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // 0 done, 1 the user's input or environment, 2 a bug.
+    std::panic::catch_unwind(start).unwrap_or(ExitCode::from(2))
+}
+
+fn start() -> ExitCode {
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
-        // Help and version are no errors; what the user mistyped is the user's input: 1, and 2 stays for bugs.
+        // Help and version are no errors; what the user mistyped is the user's input.
         Err(error) => {
             let _ = error.print();
             return ExitCode::from(u8::from(error.use_stderr()));

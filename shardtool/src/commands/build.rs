@@ -265,7 +265,7 @@ fn summary(report: &BuildReport) -> String {
         report.seconds
     );
     if report.padded_clips > 0 {
-        text += &format!("{} end by repeating the last frame: their videos are shorter than a clip\n", count(report.padded_clips, "clip"));
+        text += &format!("{} padded with the last frame of a video that is shorter than a clip\n", count(report.padded_clips, "clip"));
     }
     if !report.rejected.is_empty() {
         text += &format!("{} rejected, with reasons in {}/{REJECTED_FILE}\n", count(report.rejected.len() as u64, "file"), report.out);

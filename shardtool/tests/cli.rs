@@ -1,0 +1,211 @@
+//! The program as its users meet it: exit code, standard output and standard error of every command.
+
+use assert_cmd::Command;
+use schemas::manifest::Rejected;
+use schemas::report::{BuildReport, DryRunReport, SynthReport};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Output, Stdio};
+use tempfile::TempDir;
+
+fn shardtool(dir: &Path, arguments: &[&str]) -> Output {
+    Command::cargo_bin("shardtool").expect("built").current_dir(dir).args(arguments).output().expect("run")
+}
+
+/// Exit code, standard output and standard error; what differs from run to run is replaced.
+fn shown(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+    let code = output.status.code().map_or("killed".to_owned(), |code| code.to_string());
+    format!("exit code: {code}\n--- stdout\n{}\n--- stderr\n{}", text(&output.stdout), text(&output.stderr))
+}
+
+fn assert_shown(name: &str, output: &Output) {
+    insta::with_settings!({ filters => vec![
+        (r"\d+(\.\d+)? (k|M|G)?B", "[BYTES]"),
+        (r"\d+\.\d+ s\b", "[SECONDS]"),
+        // Terminals of other widths wrap elsewhere.
+        (r" +\n", "\n"),
+    ] }, { insta::assert_snapshot!(name, shown(output)) });
+}
+
+fn json<T: serde::de::DeserializeOwned>(output: &Output) -> T {
+    assert!(output.status.success(), "{}", shown(output));
+    serde_json::from_slice(&output.stdout).expect("the report's JSON")
+}
+
+/// A folder with `count` synthesised videos of four classes in `videos`.
+fn with_videos(count: &str) -> TempDir {
+    let dir = tempfile::tempdir().expect("a folder");
+    let report: SynthReport = json(&shardtool(
+        dir.path(),
+        &["synth", "videos", "--videos", count, "--classes", "4", "--size", "64", "--seconds", "2.5", "--json"],
+    ));
+    assert_eq!((report.videos.to_string().as_str(), report.classes.len()), (count, 4));
+    dir
+}
+
+#[test]
+fn help_teaches() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for (name, arguments) in [("help", vec!["--help"]), ("help-build", vec!["build", "--help"]), ("help-synth", vec!["synth", "--help"])] {
+        let output = shardtool(dir.path(), &arguments);
+        assert_shown(name, &output);
+    }
+}
+
+#[test]
+fn synth_then_build_with_labels() {
+    let dir = with_videos("8");
+    let output = shardtool(dir.path(), &["build", "videos", "--labels", "dirs"]);
+    assert_shown("build", &output);
+    let report: BuildReport = json(&shardtool(dir.path(), &["build", "videos", "--labels", "dirs", "--out", "again", "--json"]));
+    assert_eq!((report.videos, report.clips, report.rejected.len(), report.padded_clips), (8, 8, 0, 0));
+    assert_eq!(report.classes, ["down", "left", "right", "up"]);
+    // Label and class of each clip are those of its folder.
+    let set = pipeline::shard::ShardSet::open(&dir.path().join("again")).expect("shards");
+    let metas: Vec<_> = set.shards().iter().flat_map(|shard| shard.metas().expect("read")).collect();
+    assert_eq!(metas.len(), 8);
+    for meta in metas {
+        let class = meta.class.expect("a class");
+        assert!(meta.video.contains(&format!("/{class}/")), "{} is of class {class}", meta.video);
+        assert_eq!(report.classes[meta.label.expect("a label") as usize], class);
+        assert_eq!((meta.width, meta.height, meta.frames, meta.pts_ns.len()), (64, 64, 16, 16));
+    }
+}
+
+#[test]
+fn synth_is_seeded_and_never_overwrites() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let synth = |name: &str, seed: &str| {
+        shardtool(dir.path(), &["synth", name, "--videos", "2", "--size", "64", "--seconds", "0.5", "--seed", seed])
+    };
+    for (name, seed) in [("a", "1"), ("b", "1"), ("c", "2")] {
+        assert!(synth(name, seed).status.success());
+    }
+    let read = |name: &str| fs::read(dir.path().join(name).join("right/right-00000.mp4")).expect("a video");
+    assert!(read("a") == read("b"));
+    assert!(read("a") != read("c"));
+    assert_shown("synth-into-a-folder-that-is-taken", &synth("a", "1"));
+}
+
+#[test]
+fn files_that_are_no_video_are_named_and_left_out() {
+    let dir = with_videos("4");
+    let bad = dir.path().join("videos/bad");
+    fs::create_dir(&bad).expect("made");
+    fs::write(bad.join("empty.mp4"), "").expect("written");
+    fs::write(bad.join("text.mp4"), "this is no video").expect("written");
+    fs::write(bad.join("notes.txt"), "nor is this, and its name does not say so").expect("written");
+    symlink("nowhere", bad.join("dangling.mp4")).expect("linked");
+    let fifo = std::process::Command::new("mkfifo").arg(bad.join("fifo.mp4")).status();
+    assert!(fifo.expect("mkfifo runs").success());
+
+    let output = shardtool(dir.path(), &["build", "videos"]);
+    assert_shown("build-with-rejected-files", &output);
+    let lines = fs::read_to_string(dir.path().join("shards/rejected.jsonl")).expect("the list");
+    let listed: Vec<Rejected> = lines.lines().map(|line| serde_json::from_str(line).expect("a line")).collect();
+    assert_eq!(listed.len(), 4);
+
+    let output = shardtool(dir.path(), &["build", "videos", "--out", "strict", "--strict", "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let report: BuildReport = serde_json::from_slice(&output.stdout).expect("the report is printed all the same");
+    assert_eq!((report.rejected, report.not_video, report.clips), (listed, 1, 4));
+
+    let output = shardtool(dir.path(), &["build", "videos/bad", "--out", "none"]);
+    assert_shown("build-without-any-video", &output);
+    assert!(!dir.path().join("none").exists());
+}
+
+#[test]
+fn a_build_is_not_replaced_unless_told() {
+    let dir = with_videos("4");
+    assert!(shardtool(dir.path(), &["build", "videos"]).status.success());
+    let before = fs::read(dir.path().join("shards/shard-00000.parquet")).expect("a shard");
+    assert_shown("build-into-a-folder-that-is-taken", &shardtool(dir.path(), &["build", "videos", "--frames", "8"]));
+    assert!(fs::read(dir.path().join("shards/shard-00000.parquet")).expect("a shard") == before);
+    let report: BuildReport = json(&shardtool(dir.path(), &["build", "videos", "--frames", "8", "--force", "--json"]));
+    assert_eq!(report.clips, 8, "two clips of 8 frames at stride 4 fit into 2.5 s");
+    assert!(fs::read(dir.path().join("shards/shard-00000.parquet")).expect("a shard") != before);
+}
+
+#[test]
+fn shards_are_the_same_for_any_number_of_jobs() {
+    let dir = with_videos("10");
+    let build = |out: &str, jobs: &str| {
+        let report: BuildReport =
+            json(&shardtool(dir.path(), &["build", "videos", "--shard-mb", "1", "--level", "0", "--out", out, "--jobs", jobs, "--json"]));
+        (0..report.shards)
+            .map(|shard| fs::read(dir.path().join(out).join(format!("shard-{shard:05}.parquet"))).expect("a shard"))
+            .collect::<Vec<_>>()
+    };
+    let one = build("one", "1");
+    assert!(one == build("three", "3"));
+    assert_eq!(
+        fs::read(dir.path().join("one/manifest.json")).expect("a manifest"),
+        fs::read(dir.path().join("three/manifest.json")).expect("a manifest")
+    );
+}
+
+#[test]
+fn labels_come_from_a_file() {
+    let dir = with_videos("4");
+    fs::write(dir.path().join("labels.txt"), "videos/right/right-00000.mp4 7\nvideos/up/up-00003.mp4 2\n").expect("written");
+    let report: BuildReport = json(&shardtool(dir.path(), &["build", "videos", "--labels", "labels.txt", "--json"]));
+    assert_eq!((report.clips, report.unlabelled), (4, 2));
+    let set = pipeline::shard::ShardSet::open(&dir.path().join("shards")).expect("shards");
+    for meta in set.shards()[0].metas().expect("read") {
+        let expected = if meta.video.contains("right-00000") {
+            Some(7)
+        } else if meta.video.contains("up-00003") {
+            Some(2)
+        } else {
+            None
+        };
+        assert_eq!(meta.label, expected, "{}", meta.video);
+    }
+    fs::write(dir.path().join("bad.txt"), "videos/right/right-00000.mp4\n").expect("written");
+    assert_shown("build-with-a-bad-label-file", &shardtool(dir.path(), &["build", "videos", "--labels", "bad.txt", "--out", "x"]));
+    assert_shown("build-without-the-label-file", &shardtool(dir.path(), &["build", "videos", "--labels", "none.txt", "--out", "x"]));
+}
+
+#[test]
+fn a_dry_run_counts_what_a_build_gives() {
+    let dir = with_videos("5");
+    for tiling in [vec![], vec!["--every", "0.1"], vec!["--clips-per-video", "3"]] {
+        let dry: DryRunReport = json(&shardtool(dir.path(), &[&["build", "videos", "--dry-run", "--json"], tiling.as_slice()].concat()));
+        assert!(!dir.path().join("shards").exists(), "nothing is written");
+        let built: BuildReport = json(&shardtool(dir.path(), &[&["build", "videos", "--json"], tiling.as_slice()].concat()));
+        assert_eq!((dry.videos, dry.clips, dry.decoded_bytes), (built.videos, built.clips, built.decoded_bytes), "{tiling:?}");
+        assert!(dry.free_bytes > 0 && (dry.video_seconds - 12.5).abs() < 0.01, "{}", dry.video_seconds);
+        fs::remove_dir_all(dir.path().join("shards")).expect("removed");
+    }
+    assert_shown("dry-run", &shardtool(dir.path(), &["build", "videos", "--dry-run"]));
+}
+
+#[test]
+fn a_closed_pipe_is_no_failure() {
+    let dir = with_videos("4");
+    let program = assert_cmd::cargo::cargo_bin("shardtool");
+    let mut child = std::process::Command::new(program)
+        .current_dir(dir.path())
+        .args(["build", "videos", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("run");
+    drop(child.stdout.take());
+    assert_eq!(child.wait().expect("ended").code(), Some(0));
+    assert!(dir.path().join("shards/manifest.json").exists(), "the build is finished");
+}
+
+#[test]
+fn what_cannot_be_written_or_understood_is_said() {
+    let dir = with_videos("4");
+    fs::write(dir.path().join("file"), "in the way").expect("written");
+    assert_shown("build-into-a-file", &shardtool(dir.path(), &["build", "videos", "--out", "file/shards"]));
+    assert_shown("build-of-nothing", &shardtool(dir.path(), &["build", "nothing-here"]));
+    assert_shown("build-with-a-bad-flag", &shardtool(dir.path(), &["build", "videos", "--frames", "0"]));
+    assert_shown("build-every-too-often", &shardtool(dir.path(), &["build", "videos", "--every", "0.01"]));
+    assert_shown("synth-of-an-odd-size", &shardtool(dir.path(), &["synth", "odd", "--size", "65"]));
+}
