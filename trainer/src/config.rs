@@ -159,7 +159,7 @@ pub enum ConfigError {
         message: String,
     },
     /// Clips and patches do not fit.
-    #[error("[clip]: {0}")]
+    #[error("clips and patches do not fit")]
     Grid(#[from] GridError),
     /// A value is out of its range.
     #[error("{key} is {value}; it must be {wanted}")]
@@ -359,7 +359,10 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
         file.write_all(text.as_bytes()).expect("written");
         let path = file.path().display().to_string();
-        Config::resolve(Preset::Tiny, Some(file.path()), &Overrides::default()).map_err(|error| error.to_string().replace(&path, "FILE"))
+        Config::resolve(Preset::Tiny, Some(file.path()), &Overrides::default()).map_err(|error| match error {
+            ConfigError::Grid(error) => error.to_string(),
+            error => error.to_string().replace(&path, "FILE"),
+        })
     }
 
     #[test]

@@ -1,0 +1,165 @@
+//! The program as its users meet it.
+
+use assert_cmd::Command;
+use schemas::report::{RunReport, StepMetrics};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Output, Stdio};
+use tempfile::TempDir;
+use tests::{TestClip, write_shards};
+
+/// A model that takes milliseconds a step.
+const SMALL: &str = "\
+[clip]
+frames = 8
+size = 32
+patch = 8
+[encoder]
+width = 24
+depth = 1
+[decoder]
+width = 24
+depth = 1
+[data]
+batch_size = 2
+[checkpoints]
+every = 4
+";
+
+fn trainer(dir: &Path, arguments: &[&str]) -> Output {
+    Command::cargo_bin("trainer").expect("built").current_dir(dir).args(arguments).output().expect("run")
+}
+
+/// Exit code, standard output and standard error; what differs from run to run is replaced.
+fn shown(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+    let code = output.status.code().map_or("killed".to_owned(), |code| code.to_string());
+    format!("exit code: {code}\n--- stdout\n{}\n--- stderr\n{}", text(&output.stdout), text(&output.stderr))
+}
+
+fn assert_shown(name: &str, output: &Output) {
+    insta::with_settings!({ filters => vec![
+        (r"\d+\.\d+ clips/s", "[SPEED]"),
+        (r"\d+\.\d+ % of the time", "[SHARE] of the time"),
+        (r"waited \d+\.\d+ s", "waited [SECONDS]"),
+        // Losses depend on the machine's arithmetic.
+        (r"loss \d+\.\d{4}", "loss [LOSS]"),
+        (r"\d+\.\d{4} over", "[LOSS] over"),
+        (r" +\n", "\n"),
+    ] }, { insta::assert_snapshot!(name, shown(output)) });
+}
+
+fn json(output: &Output) -> RunReport {
+    assert!(output.status.success(), "{}", shown(output));
+    serde_json::from_slice(&output.stdout).expect("the report's JSON")
+}
+
+/// A folder with shards in `shards` and a small configuration in `small.toml`.
+fn with_data() -> TempDir {
+    let dir = tempfile::tempdir().expect("a folder");
+    let clips: Vec<TestClip> = (0..5).map(|seed| TestClip::moving(seed, 8, 40, 36)).collect();
+    write_shards(&dir.path().join("shards"), &clips);
+    fs::write(dir.path().join("small.toml"), SMALL).expect("written");
+    dir
+}
+
+fn steps(run: &Path) -> Vec<StepMetrics> {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).expect("metrics");
+    text.lines().map(|line| serde_json::from_str(line).expect("a step")).collect()
+}
+
+#[test]
+fn help_teaches() {
+    let dir = tempfile::tempdir().expect("a folder");
+    assert_shown("help", &trainer(dir.path(), &["--help"]));
+    assert_shown("help-run", &trainer(dir.path(), &["run", "--help"]));
+}
+
+#[test]
+fn a_run_leaves_all_that_it_promises() {
+    let dir = with_data();
+    assert_shown("run", &trainer(dir.path(), &["run", "--config", "small.toml", "--steps", "5"]));
+    let run = dir.path().join("runs/tiny-1");
+    let metrics = steps(&run);
+    assert_eq!(metrics.iter().map(|step| step.step).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    assert!(metrics.iter().all(|step| step.loss.is_finite() && step.grad_norm > 0.0 && step.clips_per_second > 0.0));
+    let weights = candle_core::safetensors::load(run.join("checkpoints/step-000005/model.safetensors"), &candle_core::Device::Cpu);
+    assert_eq!(weights.expect("weights")["patch_embed.proj.weight"].dims(), [24, 3, 2, 8, 8]);
+    let picture = image::open(run.join("reconstruction.png")).expect("a picture");
+    // Three clips of three rows; four predicted frames of 32 pixels, with gaps of 2.
+    assert_eq!((picture.width(), picture.height()), (4 * 34 - 2, 9 * 34 - 2));
+
+    // The next run gets the next number; the same seed gives the same losses.
+    let report = json(&trainer(dir.path(), &["run", "--config", "small.toml", "--steps", "5", "--loader-threads", "3", "--json"]));
+    assert_eq!((report.out.as_str(), report.resumed_from, report.steps), ("runs/tiny-2", 0, 5));
+    let losses = |run: &Path| steps(run).into_iter().map(|step| step.loss).collect::<Vec<_>>();
+    assert_eq!(losses(&run), losses(&dir.path().join("runs/tiny-2")));
+    assert!((report.first_loss - losses(&run).iter().sum::<f64>() / 5.0).abs() < 1e-12);
+}
+
+#[test]
+fn a_killed_run_is_resumed() {
+    let dir = with_data();
+    let run = ["run", "--config", "small.toml", "--steps", "400"];
+    json(&trainer(dir.path(), &[run.as_slice(), &["--out", "whole", "--json"]].concat()));
+
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("trainer"))
+        .current_dir(dir.path())
+        .args(run)
+        .args(["--out", "killed"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("run");
+    // Its first line comes with its first step; it is killed as soon as it has a whole checkpoint.
+    BufReader::new(child.stderr.take().expect("piped")).lines().next();
+    let is_whole = |entry: std::io::Result<fs::DirEntry>| !entry.expect("an entry").path().to_string_lossy().ends_with(".tmp");
+    let has_checkpoint = || fs::read_dir(dir.path().join("killed/checkpoints")).is_ok_and(|mut entries| entries.any(is_whole));
+    while !has_checkpoint() && child.try_wait().expect("a state").is_none() {
+        std::thread::yield_now();
+    }
+    child.kill().expect("killed");
+    assert!(!child.wait().expect("ended").success(), "it was killed in the middle");
+    let done = steps_if_whole(&dir.path().join("killed"));
+    assert!(done < 400, "{done} steps were done before the kill");
+
+    let report = json(&trainer(dir.path(), &[run.as_slice(), &["--out", "killed", "--resume", "--json"]].concat()));
+    assert_eq!(report.steps, 400);
+    assert!(report.resumed_from > 0, "it goes on from a checkpoint");
+    let weights = |run: &str| fs::read(dir.path().join(run).join("checkpoints/step-000400/model.safetensors")).expect("weights");
+    assert!(weights("whole") == weights("killed"), "the same weights as without the kill");
+    // Nothing is left to do, and that is no error.
+    let again = json(&trainer(dir.path(), &["run", "--out", "killed", "--resume", "--json"]));
+    assert_eq!((again.resumed_from, again.steps, again.clips_per_second), (400, 400, 0.0));
+}
+
+/// Whole lines of the metrics.
+fn steps_if_whole(run: &Path) -> usize {
+    fs::read_to_string(run.join("metrics.jsonl")).expect("metrics").matches('\n').count()
+}
+
+#[test]
+fn a_run_is_neither_overwritten_nor_changed() {
+    let dir = with_data();
+    let run = |more: &[&str]| trainer(dir.path(), &[&["run", "--config", "small.toml", "--out", "a"], more].concat());
+    assert!(run(&["--steps", "2"]).status.success());
+    assert_shown("run-into-a-folder-that-is-taken", &run(&["--steps", "2"]));
+    assert_shown("resume-with-another-configuration", &run(&["--resume", "--seed", "3", "--steps", "9"]));
+    assert_shown("resume-of-nothing", &trainer(dir.path(), &["run", "--resume"]));
+    assert_shown("resume-of-another-folder", &trainer(dir.path(), &["run", "--resume", "--out", "shards"]));
+}
+
+#[test]
+fn what_does_not_fit_is_said() {
+    let dir = with_data();
+    assert_shown("run-without-data", &trainer(dir.path(), &["run", "--data", "nowhere"]));
+    assert_shown("run-with-too-few-frames", &trainer(dir.path(), &["run", "--preset", "small", "--out", "b"]));
+    fs::write(dir.path().join("odd.toml"), "[clip]\nsize = 100\n").expect("written");
+    assert_shown("run-with-a-size-that-does-not-divide", &trainer(dir.path(), &["run", "--config", "odd.toml"]));
+    fs::write(dir.path().join("typo.toml"), "[encoder]\nwidht = 100\n").expect("written");
+    assert_shown("run-with-an-unknown-key", &trainer(dir.path(), &["run", "--config", "typo.toml"]));
+    assert_shown("run-with-a-bad-flag", &trainer(dir.path(), &["run", "--device", "gpu"]));
+    #[cfg(not(feature = "cuda"))]
+    assert_shown("run-on-a-gpu-without-support", &trainer(dir.path(), &["run", "--device", "cuda:0"]));
+}
