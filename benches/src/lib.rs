@@ -1,1 +1,1 @@
-//! Holds no code: the benches are under `benches/benches`.
+//! Criterion benches of the stages: `cargo bench --package benches`.

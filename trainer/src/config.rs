@@ -404,7 +404,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_named() {
         let fails = |text: &str| resolve(text).expect_err("it does not fit");
-        assert_eq!(fails("[clip]\nsize = 100"), "[clip]: size = 100 is not a multiple of patch = 16; choose size = 96, or another patch");
+        assert_eq!(fails("[clip]\nsize = 100"), "size = 100 is not a multiple of patch = 16; choose size = 96, or another patch");
         assert_eq!(fails("[encoder]\nheads = 5"), "encoder.width is 192; it must be a multiple of heads = 5");
         assert_eq!(
             fails("[masking]\nratio = 0.9999"),
