@@ -8,18 +8,13 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Output, Stdio};
 use tempfile::TempDir;
+use tests::shown;
 
 fn shardtool(dir: &Path, arguments: &[&str]) -> Output {
     Command::cargo_bin("shardtool").expect("built").current_dir(dir).args(arguments).output().expect("run")
 }
 
-/// Exit code, standard output and standard error; what differs from run to run is replaced.
-fn shown(output: &Output) -> String {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
-    let code = output.status.code().map_or("killed".to_owned(), |code| code.to_string());
-    format!("exit code: {code}\n--- stdout\n{}\n--- stderr\n{}", text(&output.stdout), text(&output.stderr))
-}
-
+/// Compares with the snapshot; what differs from run to run is replaced.
 fn assert_shown(name: &str, output: &Output) {
     insta::with_settings!({ filters => vec![
         (r"\d+(\.\d+)? (k|M|G)?B", "[BYTES]"),

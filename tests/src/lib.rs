@@ -8,7 +8,7 @@ use schemas::geometry::I420;
 use schemas::manifest::{BuildOptions, MANIFEST_FILE, Manifest, Tiling};
 use schemas::shard::{ClipMeta, ColorMatrix, ColorRange, FORMAT_VERSION};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 /// A clip in memory, as a build would store it.
 #[derive(Debug, Clone)]
@@ -151,4 +151,11 @@ pub fn ffmpeg_frames(path: &Path, arguments: &[&str]) -> Vec<u8> {
         .expect("ffmpeg runs; scripts/system-packages.sh installs it");
     assert!(output.status.success(), "ffmpeg: {}", String::from_utf8_lossy(&output.stderr));
     output.stdout
+}
+
+/// What a program printed and how it ended, as text for a snapshot.
+pub fn shown(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+    let code = output.status.code().map_or("killed".to_owned(), |code| code.to_string());
+    format!("exit code: {code}\n--- stdout\n{}\n--- stderr\n{}", text(&output.stdout), text(&output.stderr))
 }

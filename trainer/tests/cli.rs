@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Output, Stdio};
 use tempfile::TempDir;
-use tests::{TestClip, write_shards};
+use tests::{TestClip, shown, write_shards};
 
 /// A model that takes milliseconds a step.
 const SMALL: &str = "\
@@ -31,13 +31,7 @@ fn trainer(dir: &Path, arguments: &[&str]) -> Output {
     Command::cargo_bin("trainer").expect("built").current_dir(dir).args(arguments).output().expect("run")
 }
 
-/// Exit code, standard output and standard error; what differs from run to run is replaced.
-fn shown(output: &Output) -> String {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
-    let code = output.status.code().map_or("killed".to_owned(), |code| code.to_string());
-    format!("exit code: {code}\n--- stdout\n{}\n--- stderr\n{}", text(&output.stdout), text(&output.stderr))
-}
-
+/// Compares with the snapshot; what differs from run to run is replaced.
 fn assert_shown(name: &str, output: &Output) {
     insta::with_settings!({ filters => vec![
         (r"\d+\.\d+ clips/s", "[SPEED]"),
