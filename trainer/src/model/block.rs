@@ -3,6 +3,19 @@
 use super::parameters::{Init, ParameterBuilder};
 use crate::ops;
 use candle_core::{Result, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// Size of an encoder or decoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransformerConfig {
+    /// Values of a token.
+    pub width: usize,
+    /// Blocks.
+    pub depth: usize,
+    /// Heads of attention; they divide the width.
+    pub heads: usize,
+}
 
 /// Width of the MLP's inner layer over the block's width.
 const MLP_RATIO: usize = 4;

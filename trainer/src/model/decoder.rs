@@ -1,8 +1,8 @@
 //! The decoder: fills the masked places with the mask token, and predicts the pixels of every token.
 
-use super::block::{Block, LayerNorm, Linear};
+use super::block::{Block, LayerNorm, Linear, TransformerConfig};
 use super::embed::Positions;
-use super::mae::{Masking, TransformerConfig};
+use super::masking::Masking;
 use super::parameters::{Init, ParameterBuilder};
 use candle_core::{Result, Tensor};
 use schemas::geometry::PatchGrid;

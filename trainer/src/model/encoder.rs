@@ -1,8 +1,8 @@
 //! The encoder: sees the visible tokens only.
 
-use super::block::{Block, LayerNorm};
+use super::block::{Block, LayerNorm, TransformerConfig};
 use super::embed::Positions;
-use super::mae::{Masking, TransformerConfig};
+use super::masking::Masking;
 use super::parameters::{Init, ParameterBuilder};
 use crate::ops;
 use candle_core::{Result, Tensor};

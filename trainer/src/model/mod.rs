@@ -5,7 +5,10 @@ mod decoder;
 mod embed;
 mod encoder;
 mod mae;
+mod masking;
 mod parameters;
 
-pub use mae::{Mae, MaeConfig, Masking, TransformerConfig};
+pub use block::TransformerConfig;
+pub use mae::{Mae, MaeConfig, Target};
+pub use masking::Masking;
 pub use parameters::{ParameterError, Parameters};
