@@ -29,20 +29,25 @@ impl Progress {
         self.bar.inc(1);
         if !io::stderr().is_terminal() && self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
-            eprintln!("{}/{} {}, {message}", self.bar.position(), self.bar.length().unwrap_or(0), self.what);
+            say(&format!("{}/{} {}, {message}", self.bar.position(), self.bar.length().unwrap_or(0), self.what));
         }
         self.bar.set_message(message);
     }
 
     /// Writes a line without spoiling the bar.
     pub fn line(&self, line: &str) {
-        self.bar.suspend(|| eprintln!("{line}"));
+        self.bar.suspend(|| say(line));
     }
 
     /// Takes the bar away.
     pub fn finish(self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// Writes a line to standard error. When nobody reads it, it is lost, and that stops nothing.
+pub fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Writes `text` and a line's end to standard output.

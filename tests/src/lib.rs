@@ -1,5 +1,7 @@
 //! What the whole-product tests share: clips, shards and videos made on the spot, real footage where there is some, and ffmpeg to compare with.
 
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use parquet::file::metadata::PageIndexPolicy;
 use pipeline::order::{Purpose, stream};
 use pipeline::shard::{ShardSetWriter, page};
 use pipeline::video::encode::H264Writer;
@@ -7,6 +9,8 @@ use rand::RngExt;
 use schemas::geometry::I420;
 use schemas::manifest::{BuildOptions, MANIFEST_FILE, Manifest, Tiling};
 use schemas::shard::{ClipMeta, ColorMatrix, ColorRange, FORMAT_VERSION};
+use std::fs::{self, File};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -39,7 +43,7 @@ impl TestClip {
 /// One frame of a texture that moves to the right by two pixels a frame, as tightly packed I420.
 pub fn moving_frame(seed: u64, frame: f64, size: I420) -> Vec<u8> {
     let mut rng = stream(Purpose::Synth, seed, 0, 0);
-    let mut draw = |range: std::ops::Range<f64>| rng.random_range(range);
+    let mut draw = |range: Range<f64>| rng.random_range(range);
     let (slope, period, phase) = (draw(-1.0..1.0), draw(9.0..23.0), draw(0.0..6.3));
     // Mild chroma: every colour has its place in RGB.
     let colors = [(draw(90.0..150.0), 50.0), (draw(120.0..136.0), 12.0), (draw(120.0..136.0), 12.0)];
@@ -96,7 +100,7 @@ pub fn write_shards(dir: &Path, clips: &[TestClip]) -> Manifest {
 
 /// Writes shards of `clips` and a manifest into `dir`.
 pub fn write_shards_with(dir: &Path, clips: &[TestClip], options: BuildOptions) -> Manifest {
-    std::fs::create_dir_all(dir).expect("a folder");
+    fs::create_dir_all(dir).expect("a folder");
     let mut writer = ShardSetWriter::new(dir, options.clone());
     for clip in clips {
         writer.push(clip.meta.clone(), page::encode(&clip.payload, options.level).expect("compressed")).expect("written");
@@ -111,8 +115,29 @@ pub fn write_shards_with(dir: &Path, clips: &[TestClip], options: BuildOptions) 
         videos: clips.len() as u64,
         rejected: 0,
     };
-    std::fs::write(dir.join(MANIFEST_FILE), serde_json::to_vec(&manifest).expect("JSON")).expect("written");
+    fs::write(dir.join(MANIFEST_FILE), serde_json::to_vec(&manifest).expect("JSON")).expect("written");
     manifest
+}
+
+/// Where the pages of the clips in the sound shard at `path` lie, headers included, as Parquet's own reader finds them.
+pub fn data_pages(path: &Path) -> Vec<Range<usize>> {
+    let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
+    let metadata = ArrowReaderMetadata::load(&File::open(path).expect("the shard"), options).expect("a sound footer");
+    let metadata = metadata.metadata();
+    let groups = metadata.row_groups().iter().enumerate();
+    let pages = groups.flat_map(|(group, columns)| {
+        let index = metadata.page_index_for_row_group(group);
+        index.offset_index(columns.num_columns() - 1).expect("an offset index").page_locations().to_vec()
+    });
+    pages.map(|page| page.offset as usize..page.offset as usize + page.compressed_page_size as usize).collect()
+}
+
+/// Flips one bit in the middle of the pixels of clip `row` of the sound shard at `path`.
+pub fn damage_clip(path: &Path, row: usize) {
+    let page = &data_pages(path)[row];
+    let mut bytes = fs::read(path).expect("the shard");
+    bytes[page.start.midpoint(page.end)] ^= 1;
+    fs::write(path, bytes).expect("written");
 }
 
 /// Encodes a moving texture to an H.264 file.
@@ -133,7 +158,7 @@ pub fn real_videos(kind: &str) -> Vec<PathBuf> {
         return Vec::new();
     };
     let dir = Path::new(&root).join(kind);
-    let entries = std::fs::read_dir(&dir).unwrap_or_else(|error| panic!("TEST_VIDEOS names no folder with {}: {error}", dir.display()));
+    let entries = fs::read_dir(&dir).unwrap_or_else(|error| panic!("TEST_VIDEOS names no folder with {}: {error}", dir.display()));
     let mut videos: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
     videos.sort();
     assert!(!videos.is_empty(), "{} is empty", dir.display());

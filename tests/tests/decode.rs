@@ -6,6 +6,7 @@ use pipeline::video::frame::FrameScaler;
 use schemas::geometry::I420;
 use schemas::manifest::{BuildOptions, Tiling};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 use tests::{ffmpeg_frames, moving_frame, options, real_videos, write_video};
 
@@ -55,6 +56,55 @@ fn phone_footage_is_brought_upright() {
         // ffmpeg turns by the display matrix unless told otherwise.
         let (size, ours) = frames(&path);
         assert_same_frames(&path, size, &ours, &ffmpeg_frames(&path, &["-map", "0:v:0", "-fps_mode", "passthrough"]));
+    }
+}
+
+/// Turns the picture of a video that this crate wrote, by its track's display matrix alone.
+fn set_display_matrix(path: &Path, matrix: [i32; 4]) {
+    // 16.16 fixed point, the last of a row 2.30.
+    let coefficients = |[a, b, c, d]: [i32; 4]| -> Vec<u8> {
+        let rows = [a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30];
+        rows.into_iter().flat_map(i32::to_be_bytes).collect()
+    };
+    let mut bytes = std::fs::read(path).expect("a video");
+    let track = bytes.windows(4).position(|name| name == b"tkhd").expect("a track's header");
+    let upright = coefficients([1, 0, 0, 1]);
+    let place = track + bytes[track..].windows(upright.len()).position(|window| window == upright).expect("its matrix");
+    bytes[place..place + upright.len()].copy_from_slice(&coefficients(matrix));
+    std::fs::write(path, bytes).expect("written");
+}
+
+#[test]
+fn display_matrices_are_applied_as_by_ffmpeg() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let size = I420 { width: 98, height: 66 };
+    let lying = I420 { width: 66, height: 98 };
+    for (degrees, matrix, turned) in [(90, [0, 1, -1, 0], lying), (180, [-1, 0, 0, -1], size), (270, [0, -1, 1, 0], lying)] {
+        let path = dir.path().join(format!("{degrees}.mp4"));
+        write_video(&path, 6, 9, 30, size);
+        set_display_matrix(&path, matrix);
+        let (upright, ours) = frames(&path);
+        assert_eq!(upright, turned, "{degrees} degrees");
+        assert_same_frames(&path, upright, &ours, &ffmpeg_frames(&path, &["-fps_mode", "passthrough"]));
+        let decoder = ClipDecoder::open(&path, &options(3, 1 << 30), DECODE).expect("opened");
+        assert_eq!((decoder.source().size, decoder.source().source_size), (turned, size));
+        assert_eq!(decoder.source().orientation.rotation, degrees);
+    }
+}
+
+#[test]
+fn frames_are_the_same_for_any_number_of_threads() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("a.mp4");
+    write_video(&path, 7, 70, 30, I420 { width: 98, height: 66 });
+    let clips = |threads| {
+        let mut decoder = ClipDecoder::open(&path, &options(3, 1 << 30), DecodeOptions { threads, ..DECODE }).expect("opened");
+        std::iter::from_fn(|| decoder.next_clip().expect("decoded")).collect::<Vec<_>>()
+    };
+    let one = clips(1);
+    assert_eq!(one.len(), 1);
+    for threads in [2, 5] {
+        assert!(clips(threads) == one, "{threads} threads");
     }
 }
 
@@ -114,6 +164,83 @@ fn clips_are_sampled_by_time() {
         let (size, _) = frames(&path);
         compare_with_ffmpegs_resampling(&path, size.frame_bytes());
     }
+}
+
+/// Presentation times of all frames as ffprobe says them: units, and units a second as a fraction.
+fn presentation_times(path: &Path) -> (Vec<i64>, (i64, i64)) {
+    let ask = |entries: &str| {
+        let arguments = ["-v", "error", "-select_streams", "v:0", "-show_entries", entries, "-of", "default=nokey=1:noprint_wrappers=1"];
+        let output = Command::new("ffprobe").args(arguments).arg(path).output().expect("ffprobe comes with ffmpeg");
+        assert!(output.status.success(), "ffprobe: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let base = ask("stream=time_base");
+    let (seconds, units) = base.trim().split_once('/').expect("a fraction");
+    let times = ask("frame=pts").lines().map(|line| line.parse().expect("a time")).collect();
+    (times, (units.parse().expect("a number"), seconds.parse().expect("a number")))
+}
+
+/// Compares the clips of a video with those that its frames' times say, in whole numbers; returns how many frames are shown more than once or never.
+fn compare_with_presentation_times(path: &Path, size: I420, options: &BuildOptions) -> (usize, usize) {
+    let (times, (units, seconds)) = presentation_times(path);
+    let theirs = ffmpeg_frames(path, &["-map", "0:v:0", "-fps_mode", "passthrough"]);
+    let theirs: Vec<&[u8]> = theirs.chunks_exact(size.frame_bytes()).collect();
+    assert_eq!(theirs.len(), times.len());
+    // The nearest tick, halves up: floor(2 x + 1) / 2.
+    let tick = |time: i64| (2 * (time - times[0]) * seconds * options.fps as i64 + units).div_euclid(2 * units);
+    let (mut repeated, mut passed_over) = (0, 0);
+    for pair in times.windows(2) {
+        repeated += usize::from(tick(pair[1]) > tick(pair[0]) + 1);
+        passed_over += usize::from(tick(pair[1]) == tick(pair[0]));
+    }
+    let (frames, stride) = (i64::from(options.frames), i64::from(options.stride));
+    let clips = clips(path, options);
+    for (index, (data, pts, repeated)) in clips.iter().enumerate() {
+        assert_eq!(*repeated, 0);
+        for (number, (ours, pts)) in data.chunks_exact(size.frame_bytes()).zip(pts).enumerate() {
+            let wanted = index as i64 * frames * stride + number as i64 * stride;
+            let shown = times.partition_point(|&time| tick(time) <= wanted) - 1;
+            assert!(ours == theirs[shown], "{}: clip {index}, frame {number} is not frame {shown}", path.display());
+            let expected = times[shown] as f64 * seconds as f64 / units as f64 * 1e9;
+            assert!((*pts as f64 - expected).abs() <= 1.0, "{}: clip {index}, frame {number} at {pts} ns", path.display());
+        }
+    }
+    // The next clip does not fit.
+    let last = tick(times[times.len() - 1]);
+    assert!(!clips.is_empty() && clips.len() as i64 * frames * stride + (frames - 1) * stride > last, "{} clips", clips.len());
+    (repeated, passed_over)
+}
+
+#[test]
+fn clips_hold_the_frames_that_are_shown_at_their_ticks() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let size = I420 { width: 64, height: 48 };
+    // At 60 frames a second every other frame lies half way between two ticks.
+    for (rate, fps) in [(30, 30), (60, 30), (24, 30), (25, 10), (50, 12)] {
+        let path = dir.path().join(format!("{rate}.mp4"));
+        write_video(&path, 8, 5 * rate, rate, size);
+        let every = Tiling::EverySeconds(24.0 / f64::from(fps));
+        let options = BuildOptions { frames: 8, stride: 3, fps: f64::from(fps), tiling: every, ..options(3, 1 << 30) };
+        compare_with_presentation_times(&path, size, &options);
+    }
+}
+
+#[test]
+fn frames_of_a_variable_rate_are_repeated() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let size = I420 { width: 64, height: 48 };
+    let (even, uneven) = (dir.path().join("even.mp4"), dir.path().join("uneven.mp4"));
+    write_video(&even, 9, 120, 30, size);
+    // Two of three frames late, and half a second of standstill. A function of the time and not of the packet's number: packets lie in decoding order.
+    let times = "setts=pts='PTS+(0.011*mod(round(PTS*TB*30),3)+0.5*gte(PTS*TB,1.65))/TB'";
+    let output = Command::new("ffmpeg").args(["-v", "error", "-i"]).arg(&even).args(["-c", "copy", "-bsf:v", times]).arg(&uneven).output();
+    let output = output.expect("ffmpeg runs");
+    assert!(output.status.success(), "ffmpeg: {}", String::from_utf8_lossy(&output.stderr));
+    let every = Tiling::EverySeconds(24.0 / 30.0);
+    let options = BuildOptions { frames: 8, stride: 3, tiling: every, ..options(3, 1 << 30) };
+    let (repeated, _) = compare_with_presentation_times(&uneven, size, &options);
+    assert!(repeated > 0, "the standstill repeats a frame");
+    compare_with_ffmpegs_resampling(&uneven, size.frame_bytes());
 }
 
 #[test]

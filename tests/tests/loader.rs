@@ -6,10 +6,9 @@ use pipeline::sample::Augmentation;
 use pipeline::shard::{ShardError, ShardSet};
 use schemas::geometry::PatchGrid;
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use tests::{TestClip, options, write_shards_with};
+use tests::{TestClip, damage_clip, options, write_shards_with};
 
 const CLIPS: u64 = 11;
 
@@ -137,16 +136,13 @@ fn a_damaged_clip_ends_the_iterator_with_its_place() {
         data.manifest().clone()
     };
     let path = dir.path().join(&manifest.shards[1].file);
-    let mut bytes = fs::read(&path).expect("the shard");
-    let at = bytes.len() / 4;
-    bytes[at] ^= 1;
-    fs::write(&path, bytes).expect("written");
+    damage_clip(&path, 1);
     let data = Arc::new(ShardSet::open(dir.path()).expect("the footers are whole"));
     for threads in [1, 3] {
         let mut loader = Loader::new(Arc::clone(&data), loader_options(threads)).expect("a loader");
         let error = loader.by_ref().find_map(Result::err).expect("one epoch meets every clip");
-        let LoadError::Shard(ShardError::Damaged { path: named, .. }) = error else { panic!("{error}") };
-        assert_eq!(named, path);
+        let LoadError::Shard(ShardError::Damaged { path: named, row, .. }) = error else { panic!("{error}") };
+        assert_eq!((&named, row), (&path, 1));
         assert!(loader.next().is_none(), "after an error it ends");
     }
 }

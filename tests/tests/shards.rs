@@ -7,7 +7,7 @@ use schemas::manifest::MANIFEST_FILE;
 use schemas::shard::DATA_COLUMN;
 use std::fs::{self, File};
 use std::path::Path;
-use tests::{TestClip, options, write_shards, write_shards_with};
+use tests::{TestClip, damage_clip, options, write_shards, write_shards_with};
 
 fn many_clips() -> Vec<TestClip> {
     let odd_sizes = [(33, 17), (40, 24), (1, 1), (64, 48)];
@@ -88,17 +88,28 @@ fn read_all(path: &Path) -> Result<(), ShardError> {
 }
 
 #[test]
-fn a_flipped_bit_is_damage_with_shard_and_row() {
-    assert!(spoiled(|_| ()).is_none());
-    // Pixels are about all that a shard holds, so its middle is in one clip's page: here the last one's.
-    let error = spoiled(|bytes| {
-        let middle = bytes.len() / 4;
-        bytes[middle] ^= 1;
-    });
-    let Some(ShardError::Damaged { path, row, .. }) = &error else { panic!("{error:?}") };
-    assert!(path.ends_with("shard-00000.parquet") && *row < 5);
-    let message = error.expect("an error").to_string();
-    assert!(message.contains("shard-00000.parquet") && message.contains("rebuild"), "{message}");
+fn a_flipped_bit_is_damage_of_that_clip_alone() {
+    // Two row groups, and clips at their edges.
+    let clips: Vec<TestClip> = (0..40).map(|seed| TestClip::moving(seed, 4, 24, 18)).collect();
+    for (level, row) in [(0, 0), (0, 31), (3, 32), (3, 39)] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let manifest = write_shards_with(dir.path(), &clips, options(level, 1 << 30));
+        let path = dir.path().join(&manifest.shards[0].file);
+        damage_clip(&path, row);
+        let shard = Shard::open(&path).expect("the footer is whole");
+        let mut reader = ClipReader::default();
+        for (at, clip) in clips.iter().enumerate() {
+            match reader.read(&shard, at) {
+                Ok(payload) => assert!(at != row && payload == clip.payload, "clip {at} at level {level}"),
+                Err(error) => {
+                    let message = error.to_string();
+                    assert!(message.contains(&format!("clip {row} of {}", path.display())) && message.contains("rebuild"), "{message}");
+                    let ShardError::Damaged { path: named, row: damaged, .. } = error else { panic!("{message}") };
+                    assert_eq!((named.as_path(), damaged, at), (path.as_path(), row, row));
+                }
+            }
+        }
+    }
 }
 
 #[test]
@@ -121,6 +132,45 @@ fn fs_length() -> usize {
     let mut length = 0;
     spoiled(|bytes| length = bytes.len());
     length
+}
+
+#[test]
+fn pixels_are_never_wrong_whichever_byte_is() {
+    let clips: Vec<TestClip> = (0..3).map(|seed| TestClip::noise(seed, 2, 6, 4)).collect();
+    for level in [0, 3] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let manifest = write_shards_with(dir.path(), &clips, options(level, 1 << 30));
+        let whole = fs::read(dir.path().join(&manifest.shards[0].file)).expect("the shard");
+        let path = dir.path().join("spoiled.parquet");
+        let mut refused = 0;
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x55;
+            fs::write(&path, &bytes).expect("written");
+            let Ok(shard) = Shard::open(&path) else {
+                refused += 1;
+                continue;
+            };
+            let mut reader = ClipReader::default();
+            for (row, clip) in clips.iter().enumerate().take(shard.clips().len()) {
+                match reader.read(&shard, row) {
+                    Ok(payload) => assert!(payload == clip.payload, "byte {at}, clip {row} at level {level}"),
+                    Err(_) => refused += 1,
+                }
+            }
+        }
+        assert!(refused > whole.len() / 4, "{refused} refusals in {} bytes", whole.len());
+    }
+}
+
+#[test]
+fn a_manifest_and_a_shard_that_disagree_are_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut manifest = write_shards(dir.path(), &many_clips()[..3]);
+    manifest.shards[0].clips = 4;
+    fs::write(dir.path().join(MANIFEST_FILE), serde_json::to_vec(&manifest).expect("JSON")).expect("written");
+    let error = ShardSet::open(dir.path()).expect_err("another number of clips").to_string();
+    assert!(error.contains("the manifest says 4 clips, the shard has 3"), "{error}");
 }
 
 #[test]

@@ -37,7 +37,7 @@ impl Progress {
         let is_due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
         if is_due && !io::stderr().is_terminal() {
             self.last_line = Some(Instant::now());
-            eprintln!("step {step}/{steps}  {message}");
+            say(&format!("step {step}/{steps}  {message}"));
         }
         self.bar.set_message(message);
         self.bar.set_position(*step);
@@ -47,6 +47,11 @@ impl Progress {
     pub fn finish(self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// Writes a line to standard error. When nobody reads it, it is lost, and that stops nothing.
+pub fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Writes `text` and a line's end to standard output.

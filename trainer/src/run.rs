@@ -48,10 +48,10 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     progress.finish();
     let outcome = outcome.inspect_err(|_| {
         let shown = run.dir.display();
-        eprintln!(
+        output::say(&format!(
             "to go on from the last checkpoint, once the cause is mended: trainer run --data {} --out {shown} --resume",
             args.data.display()
-        );
+        ));
     })?;
     let timed_clips = f64::from(steps.max(1) - 1) * run.config.data.batch_size as f64;
     let per_second = |amount: f64| if seconds > 0.0 { amount / seconds } else { 0.0 };

@@ -51,7 +51,7 @@ pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
     let options = args.options()?;
     let discovered = discover(&args.videos);
     for rejected in &discovered.rejected {
-        eprintln!("rejected {}: {}", rejected.path, rejected.reason);
+        output::say(&format!("rejected {}: {}", rejected.path, rejected.reason));
     }
     if discovered.videos.is_empty() {
         bail!("no video among {}", count(discovered.rejected.len() as u64 + discovered.not_video, "file"));
