@@ -9,19 +9,25 @@ use serde::{Deserialize, Serialize};
 pub struct BuildReport {
     /// Folder of the shards.
     pub out: String,
-    /// Videos that gave at least one clip.
+    /// Videos with at least one clip in the shards.
     pub videos: u64,
-    /// Clips written.
+    /// Clips in the shards.
     pub clips: u64,
+    /// Clips that were left out because frames of them are damaged.
+    pub damaged_clips: u64,
     /// Clips whose end repeats the last frame, because their video was too short.
     pub padded_clips: u64,
-    /// Shards written.
+    /// Shards.
     pub shards: u64,
     /// Bytes of all shards.
     pub stored_bytes: u64,
     /// Bytes of all clips before compression.
     pub decoded_bytes: u64,
-    /// Files that looked like video but gave no clips.
+    /// Videos that were in the shards already, from an earlier run of the same build.
+    pub known_videos: u64,
+    /// Videos whose clips are in the shards, and which are no longer where they were.
+    pub removed_videos: Vec<String>,
+    /// Files that gave no clips, and parts of files that were left out.
     pub rejected: Vec<Rejected>,
     /// Files found in folders that are no video by content nor by name.
     pub not_video: u64,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// Version of the shard's layout. A reader refuses a version that it does not know.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Key of the Parquet file's metadata that holds [`FORMAT_VERSION`].
 pub const FORMAT_VERSION_KEY: &str = "clip_shard.format_version";
@@ -32,10 +32,10 @@ pub struct ClipMeta {
     pub class: Option<String>,
     /// Frames stored.
     pub frames: u32,
-    /// Ticks of `1 / fps` seconds between two stored frames.
+    /// Ticks of the sampling grid between two stored frames.
     pub stride: u32,
-    /// Ticks a second of the sampling grid.
-    pub fps: f64,
+    /// Ticks a second of the sampling grid; none where its ticks are the source's frames.
+    pub fps: Option<f64>,
     /// Stored luma width in pixels, after rotation and scaling.
     pub width: u32,
     /// Stored luma height in pixels, after rotation and scaling.
@@ -52,6 +52,8 @@ pub struct ClipMeta {
     pub rotation: u32,
     /// Whether the frame was mirrored left to right, before the rotation.
     pub mirrored: bool,
+    /// Whether the source was interlaced, and each frame made from one field of it.
+    pub deinterlaced: bool,
     /// Pixel format that the decoder gave (GStreamer's name), before conversion to I420.
     pub pixel_format: String,
     /// `limited` (16..235) or `full` (0..255): the range of the stored samples.
@@ -62,8 +64,22 @@ pub struct ClipMeta {
     pub codec: String,
     /// Decoder element and the version of GStreamer that ran it.
     pub decoder: String,
+    /// How `data` holds the frames.
+    pub payload: Payload,
     /// XXH3-64 of the payload in `data`.
     pub data_xxh3: u64,
+}
+
+/// How a clip's frames are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Payload {
+    /// Exact 8-bit planes: `frames` tightly packed I420 frames, one after the other.
+    I420,
+    /// 8-bit R'G'B', three bytes a pixel, row after row, frame after frame.
+    Rgb,
+    /// One closed group of H.264 pictures (Annex B byte stream), of I420 frames whose sides are rounded up to even numbers.
+    H264,
 }
 
 /// Range of the stored luma and chroma samples.
@@ -88,27 +104,12 @@ pub enum ColorMatrix {
     Bt2020,
 }
 
-macro_rules! names {
-    ($type:ty { $($variant:path => $name:literal),+ $(,)? }) => {
-        impl $type {
-            /// The name that is stored.
-            pub const fn name(self) -> &'static str {
-                match self { $($variant => $name),+ }
-            }
-
-            /// The value of a stored name.
-            pub fn from_name(name: &str) -> Option<Self> {
-                match name { $($name => Some($variant),)+ _ => None }
-            }
-        }
-    };
-}
-
+names!(Payload { Self::I420 => "i420", Self::Rgb => "rgb", Self::H264 => "h264" });
 names!(ColorRange { Self::Limited => "limited", Self::Full => "full" });
 names!(ColorMatrix { Self::Bt601 => "bt601", Self::Bt709 => "bt709", Self::Bt2020 => "bt2020" });
 
-/// The shard's Arrow schema: the fields of [`ClipMeta`] in their order, then `data`, the payload: `frames` I420 frames of
-/// `width` x `height`, tightly packed ([`crate::geometry::I420`]).
+/// The shard's Arrow schema: the fields of [`ClipMeta`] in their order, then `data`: `frames` frames of
+/// `width` x `height` as [`Payload`] says ([`crate::geometry::I420`] has the layout of planes).
 ///
 /// `data` is a required `LargeBinary`, PLAIN, without dictionary or statistics, one value a page: a page is 4 length bytes and the
 /// payload, compressed as one zstd frame, so that a reader with the offset index gets a clip by one slice and one decompression.
@@ -123,7 +124,7 @@ pub fn arrow_schema() -> Arc<Schema> {
         Field::new("class", DataType::Utf8, true),
         required("frames", DataType::UInt32),
         required("stride", DataType::UInt32),
-        required("fps", DataType::Float64),
+        Field::new("fps", DataType::Float64, true),
         required("width", DataType::UInt32),
         required("height", DataType::UInt32),
         required("pts_ns", DataType::List(pts)),
@@ -132,11 +133,13 @@ pub fn arrow_schema() -> Arc<Schema> {
         required("source_height", DataType::UInt32),
         required("rotation", DataType::UInt32),
         required("mirrored", DataType::Boolean),
+        required("deinterlaced", DataType::Boolean),
         required("pixel_format", DataType::Utf8),
         required("color_range", DataType::Utf8),
         required("color_matrix", DataType::Utf8),
         required("codec", DataType::Utf8),
         required("decoder", DataType::Utf8),
+        required("payload", DataType::Utf8),
         required("data_xxh3", DataType::UInt64),
         required(DATA_COLUMN, DataType::LargeBinary),
     ]))

@@ -1,8 +1,10 @@
 //! What can be typed.
 
 use crate::labels::LabelSource;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
-use schemas::manifest::{BuildOptions, Tiling};
+use schemas::manifest::{BuildOptions, OnCorrupt, Sampling, ShortVideo, Tiling};
+use schemas::shard::Payload;
 use std::path::PathBuf;
 
 /// Turns raw video into zstd-compressed Parquet shards of frame-sampled clips.
@@ -52,9 +54,12 @@ pub struct BuildArgs {
     /// Frames a clip.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub frames: u32,
-    /// Ticks of 1/fps seconds between two frames of a clip.
+    /// Ticks between two frames of a clip.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub stride: u32,
+    /// What a tick is: a moment, --fps of them a second, or a frame of the source, whatever its time.
+    #[arg(long, value_name = "time|frames", default_value = "time", value_parser = ["time", "frames"])]
+    pub sample: String,
     /// Ticks a second: videos of other rates are resampled by time.
     #[arg(long, value_name = "RATE", default_value_t = 30.0, value_parser = positive)]
     pub fps: f64,
@@ -64,9 +69,21 @@ pub struct BuildArgs {
     /// A clip every so many seconds [default: clips back to back].
     #[arg(long, value_name = "SECONDS", value_parser = positive)]
     pub every: Option<f64>,
+    /// What becomes of a video that is shorter than a clip: repeat its last frame, or skip it.
+    #[arg(long, value_name = "repeat|skip", default_value = "repeat", value_parser = named(ShortVideo::NAMES, ShortVideo::from_name))]
+    pub short: ShortVideo,
+    /// What becomes of a video with damaged parts: skip it, keep its clips that are undamaged, or fail: stop the build.
+    #[arg(long, value_name = "skip|keep-good|fail", default_value = "keep-good", value_parser = named(OnCorrupt::NAMES, OnCorrupt::from_name))]
+    pub on_corrupt: OnCorrupt,
     /// Scale frames down until their short side has this many pixels; never up.
     #[arg(long, value_name = "PIXELS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(16..=8192))]
     pub short_side: u32,
+    /// How frames are stored: exact planes, exact RGB (twice as large), or one group of H.264 pictures a clip (14 to 25 times smaller).
+    #[arg(long, value_name = "i420|rgb|h264", default_value = "i420", value_parser = named(Payload::NAMES, Payload::from_name))]
+    pub payload: Payload,
+    /// Quality of --payload h264: x264's constant rate factor, 0 to 51; smaller is better and larger.
+    #[arg(long, value_name = "N", default_value_t = 18, value_parser = clap::value_parser!(u32).range(0..=51))]
+    pub crf: u32,
     /// zstd level, 1 to 19; 0 stores without compression.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(i32).range(0..=19))]
     pub level: i32,
@@ -105,14 +122,23 @@ impl BuildArgs {
         let mut options = BuildOptions {
             frames: self.frames,
             stride: self.stride,
-            fps: self.fps,
-            tiling: Tiling::EverySeconds(f64::from(self.frames) * f64::from(self.stride) / self.fps),
+            sampling: if self.samples_frames() { Sampling::SourceFrames } else { Sampling::TicksPerSecond(self.fps) },
+            tiling: Tiling::BackToBack,
+            short: self.short,
+            on_corrupt: self.on_corrupt,
             short_side: self.short_side,
+            payload: self.payload,
+            crf: self.crf,
             level: self.level,
+            labels: self.labels.kind(),
             shard_bytes: self.shard_mb * 1_000_000,
         };
         if let Some(seconds) = self.every {
             options.tiling = Tiling::EverySeconds(seconds);
+            anyhow::ensure!(
+                !self.samples_frames(),
+                "--every counts seconds, --sample frames does not; leave one of them out, or use --clips-per-video"
+            );
             let ticks = seconds * self.fps;
             anyhow::ensure!(
                 ticks >= 1.0,
@@ -125,6 +151,10 @@ impl BuildArgs {
             options.tiling = Tiling::ClipsPerVideo(clips);
         }
         Ok(options)
+    }
+
+    fn samples_frames(&self) -> bool {
+        self.sample == "frames"
     }
 
     /// Videos decoded at a time.
@@ -165,6 +195,14 @@ pub struct SynthArgs {
     /// Print the summary as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// A value out of a closed set of names.
+fn named<T: Clone + Send + Sync + 'static>(
+    names: &'static [&'static str],
+    from_name: fn(&str) -> Option<T>,
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(names).map(move |name| from_name(&name).expect("one of the names"))
 }
 
 fn positive(text: &str) -> Result<f64, String> {

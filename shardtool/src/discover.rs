@@ -111,7 +111,7 @@ impl Search {
     }
 
     fn reject(&mut self, path: &Path, reason: String) {
-        self.found.rejected.push(Rejected { path: path.display().to_string(), reason });
+        self.found.rejected.push(Rejected::file(path.display(), reason));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::discover::VideoFile;
 use anyhow::{Context, bail};
+use schemas::manifest::Labelling;
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,15 @@ pub enum LabelSource {
 }
 
 impl LabelSource {
+    /// Which of the three it is.
+    pub const fn kind(&self) -> Labelling {
+        match self {
+            Self::None => Labelling::None,
+            Self::Dirs => Labelling::Dirs,
+            Self::File(_) => Labelling::File,
+        }
+    }
+
     /// Reads the flag's value; it never fails.
     pub fn parse(text: &str) -> Result<Self, std::convert::Infallible> {
         Ok(match text {

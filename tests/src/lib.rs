@@ -7,8 +7,8 @@ use pipeline::shard::{ShardSetWriter, page};
 use pipeline::video::encode::H264Writer;
 use rand::RngExt;
 use schemas::geometry::I420;
-use schemas::manifest::{BuildOptions, MANIFEST_FILE, Manifest, Tiling};
-use schemas::shard::{ClipMeta, ColorMatrix, ColorRange, FORMAT_VERSION};
+use schemas::manifest::{BuildOptions, Labelling, MANIFEST_FILE, Manifest, OnCorrupt, Sampling, ShortVideo, Tiling};
+use schemas::shard::{ClipMeta, ColorMatrix, ColorRange, FORMAT_VERSION, Payload};
 use std::fs::{self, File};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -70,7 +70,7 @@ fn meta(seed: u64, frames: u32, size: I420) -> ClipMeta {
         class: seed.is_multiple_of(2).then(|| format!("class {seed}")),
         frames,
         stride: 4,
-        fps: 30.0,
+        fps: Some(30.0),
         width: size.width as u32,
         height: size.height as u32,
         pts_ns: (0..i64::from(frames)).map(|frame| frame * 133_333_333).collect(),
@@ -79,18 +79,33 @@ fn meta(seed: u64, frames: u32, size: I420) -> ClipMeta {
         source_height: size.height as u32,
         rotation: 0,
         mirrored: false,
+        deinterlaced: false,
         pixel_format: "I420".to_owned(),
         color_range: ColorRange::Limited,
         color_matrix: ColorMatrix::Bt601,
         codec: "none".to_owned(),
         decoder: "none".to_owned(),
+        payload: Payload::I420,
         data_xxh3: 0,
     }
 }
 
 /// Options of a build as the tests need one.
 pub fn options(level: i32, shard_bytes: u64) -> BuildOptions {
-    BuildOptions { frames: 16, stride: 4, fps: 30.0, tiling: Tiling::EverySeconds(64.0 / 30.0), short_side: 256, level, shard_bytes }
+    BuildOptions {
+        frames: 16,
+        stride: 4,
+        sampling: Sampling::TicksPerSecond(30.0),
+        tiling: Tiling::BackToBack,
+        short: ShortVideo::Repeat,
+        on_corrupt: OnCorrupt::KeepGood,
+        short_side: 256,
+        payload: Payload::I420,
+        crf: 18,
+        level,
+        labels: Labelling::None,
+        shard_bytes,
+    }
 }
 
 /// Writes shards of `clips` and a manifest into `dir`, with zstd level 3.
@@ -101,7 +116,7 @@ pub fn write_shards(dir: &Path, clips: &[TestClip]) -> Manifest {
 /// Writes shards of `clips` and a manifest into `dir`.
 pub fn write_shards_with(dir: &Path, clips: &[TestClip], options: BuildOptions) -> Manifest {
     fs::create_dir_all(dir).expect("a folder");
-    let mut writer = ShardSetWriter::new(dir, options.clone());
+    let mut writer = ShardSetWriter::new(dir, options.clone(), Vec::new());
     for clip in clips {
         writer.push(clip.meta.clone(), page::encode(&clip.payload, options.level).expect("compressed")).expect("written");
     }
@@ -113,7 +128,8 @@ pub fn write_shards_with(dir: &Path, clips: &[TestClip], options: BuildOptions) 
         shards: writer.finish().expect("finished"),
         clips: clips.len() as u64,
         videos: clips.len() as u64,
-        rejected: 0,
+        finished: true,
+        open_video: None,
     };
     fs::write(dir.join(MANIFEST_FILE), serde_json::to_vec(&manifest).expect("JSON")).expect("written");
     manifest

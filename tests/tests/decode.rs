@@ -4,7 +4,7 @@ use pipeline::video::clips::ClipDecoder;
 use pipeline::video::decode::{DecodeOptions, VideoDecoder};
 use pipeline::video::frame::FrameScaler;
 use schemas::geometry::I420;
-use schemas::manifest::{BuildOptions, Tiling};
+use schemas::manifest::{BuildOptions, Sampling, Tiling};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -187,7 +187,7 @@ fn compare_with_presentation_times(path: &Path, size: I420, options: &BuildOptio
     let theirs: Vec<&[u8]> = theirs.chunks_exact(size.frame_bytes()).collect();
     assert_eq!(theirs.len(), times.len());
     // The nearest tick, halves up: floor(2 x + 1) / 2.
-    let tick = |time: i64| (2 * (time - times[0]) * seconds * options.fps as i64 + units).div_euclid(2 * units);
+    let tick = |time: i64| (2 * (time - times[0]) * seconds * options.sampling.fps().expect("time") as i64 + units).div_euclid(2 * units);
     let (mut repeated, mut passed_over) = (0, 0);
     for pair in times.windows(2) {
         repeated += usize::from(tick(pair[1]) > tick(pair[0]) + 1);
@@ -220,7 +220,8 @@ fn clips_hold_the_frames_that_are_shown_at_their_ticks() {
         let path = dir.path().join(format!("{rate}.mp4"));
         write_video(&path, 8, 5 * rate, rate, size);
         let every = Tiling::EverySeconds(24.0 / f64::from(fps));
-        let options = BuildOptions { frames: 8, stride: 3, fps: f64::from(fps), tiling: every, ..options(3, 1 << 30) };
+        let options =
+            BuildOptions { frames: 8, stride: 3, sampling: Sampling::TicksPerSecond(f64::from(fps)), tiling: every, ..options(3, 1 << 30) };
         compare_with_presentation_times(&path, size, &options);
     }
 }

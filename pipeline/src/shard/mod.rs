@@ -9,7 +9,10 @@ pub mod reader;
 mod rows;
 pub mod writer;
 
+use memmap2::Mmap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use xxhash_rust::xxh3::Xxh3;
 
 pub use page::EncodedClip;
 pub use reader::{ClipEntry, ClipReader, Shard, ShardSet};
@@ -46,6 +49,14 @@ pub enum ShardError {
         /// What is missing or other than expected.
         reason: String,
     },
+    /// The shard's size, or a byte of it outside of the pixels, is not what was written.
+    #[error("{} is damaged: {reason}; restore it, or build these shards again", path.display())]
+    DamagedShard {
+        /// Which shard.
+        path: PathBuf,
+        /// What does not fit.
+        reason: String,
+    },
     /// The bytes of one clip are not what was written.
     #[error("clip {row} of {} is damaged: {reason}; rebuild this shard", path.display())]
     Damaged {
@@ -56,8 +67,8 @@ pub enum ShardError {
         /// What does not fit.
         reason: String,
     },
-    /// The folder holds no finished build.
-    #[error("{} holds no {}: give a folder that `shardtool build` has finished", path.display(), schemas::manifest::MANIFEST_FILE)]
+    /// The folder holds no build.
+    #[error("{} holds no {}: give a folder of shards that `shardtool build` has made", path.display(), schemas::manifest::MANIFEST_FILE)]
     NoManifest {
         /// Which folder.
         path: PathBuf,
@@ -88,4 +99,28 @@ impl ShardError {
         let path = path.to_owned();
         move |source| Self::Parquet { operation, path, source }
     }
+}
+
+/// Maps the shard at `path`.
+fn map(path: &Path) -> Result<Mmap, ShardError> {
+    let file = File::open(path).map_err(ShardError::io("open", path))?;
+    // SAFETY: shards are written under a temporary name and renamed when whole, and never written again, so the mapping does not
+    // change under its readers. Whoever truncates a shard in place while it is mapped breaks that, and the process gets SIGBUS.
+    unsafe { Mmap::map(&file) }.map_err(ShardError::io("map", path))
+}
+
+/// XXH3-64 in hexadecimal of all bytes of a shard but those of `pixels`, offsets and lengths in order; `None` where these do not lie in it.
+fn index_xxh3(file: &[u8], pixels: &[(u64, u64)]) -> Option<String> {
+    let mut hash = Xxh3::new();
+    let mut rest = file;
+    let mut at = 0;
+    for &(offset, bytes) in pixels {
+        let index;
+        (index, rest) = rest.split_at_checked(usize::try_from(offset.checked_sub(at)?).ok()?)?;
+        hash.update(index);
+        rest = rest.get(usize::try_from(bytes).ok()?..)?;
+        at = offset + bytes;
+    }
+    hash.update(rest);
+    Some(format!("{:016x}", hash.digest()))
 }

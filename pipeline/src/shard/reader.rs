@@ -1,17 +1,17 @@
 //! Reads clips from mapped shards, each by one slice and one decompression.
 
 use super::page::{LENGTH_BYTES, page_sizes};
-use super::{ShardError, rows};
+use super::{ShardError, index_xxh3, map, rows};
 use bytes::Bytes;
-use memmap2::{Advice, Mmap};
+use memmap2::Advice;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::basic::Compression;
 use parquet::file::metadata::PageIndexPolicy;
 use schemas::geometry::I420;
-use schemas::manifest::{MANIFEST_FILE, Manifest};
+use schemas::manifest::{MANIFEST_FILE, Manifest, ShardEntry};
 use schemas::shard::{ClipMeta, ColorMatrix, ColorRange, DATA_COLUMN, FORMAT_VERSION, FORMAT_VERSION_KEY, arrow_schema};
-use std::fs::{self, File};
+use std::fs;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
@@ -44,6 +44,28 @@ pub struct Shard {
 }
 
 impl Shard {
+    /// Maps the shard that `entry` names in folder `dir`, and compares it with what the manifest says of it: its size, the hash of all
+    /// but its pixels, and its number of clips.
+    ///
+    /// # Errors
+    /// As [`Shard::open`], and [`ShardError::DamagedShard`] when something differs.
+    pub fn open_as_listed(dir: &Path, entry: &ShardEntry) -> Result<Self, ShardError> {
+        let path = dir.join(&entry.file);
+        let damaged = |reason: String| ShardError::DamagedShard { path: path.clone(), reason };
+        let file = map(&path)?;
+        if file.len() as u64 != entry.bytes {
+            return Err(damaged(format!("it has {} bytes, the manifest says {}", file.len(), entry.bytes)));
+        }
+        if index_xxh3(&file, &entry.pixels).as_ref() != Some(&entry.index_xxh3) {
+            return Err(damaged("its footer or its table of clips does not have the hash that the manifest says".to_owned()));
+        }
+        let shard = Self::open(&path)?;
+        if shard.clips.len() as u64 != entry.clips {
+            return Err(damaged(format!("it has {} clips, the manifest says {}", shard.clips.len(), entry.clips)));
+        }
+        Ok(shard)
+    }
+
     /// Maps the shard at `path` and reads all that it says of its clips, pixels left out.
     ///
     /// # Errors
@@ -184,11 +206,7 @@ impl ShardSet {
         let manifest = read_manifest(dir)?;
         let mut set = Self { dir: dir.to_owned(), shards: Vec::new(), starts: Vec::new(), clips: 0, manifest };
         for entry in &set.manifest.shards {
-            let shard = Shard::open(&dir.join(&entry.file))?;
-            if shard.clips.len() as u64 != entry.clips {
-                let reason = format!("the manifest says {} clips, the shard has {}", entry.clips, shard.clips.len());
-                return Err(ShardError::NotAShard { path: shard.path, reason });
-            }
+            let shard = Shard::open_as_listed(dir, entry)?;
             set.starts.push(set.clips);
             set.clips += shard.clips.len();
             set.shards.push(shard);
@@ -253,10 +271,7 @@ pub fn read_manifest(dir: &Path) -> Result<Manifest, ShardError> {
 }
 
 fn open_parquet(path: &Path) -> Result<(Bytes, ArrowReaderMetadata), ShardError> {
-    let file = File::open(path).map_err(ShardError::io("open", path))?;
-    // SAFETY: shards are written under a temporary name and renamed when whole, and never written again, so the mapping does not
-    // change under its readers. Whoever truncates a shard in place while it is mapped breaks that, and the process gets SIGBUS.
-    let map = unsafe { Mmap::map(&file) }.map_err(ShardError::io("map", path))?;
+    let map = map(path)?;
     // Clips are read in random order: reading ahead would fetch what nobody asked for. Advice only: refusal costs nothing but speed.
     let _ = map.advise(Advice::Random);
     let bytes = Bytes::from_owner(map);
@@ -294,7 +309,7 @@ fn read_metas(path: &Path, file: &Bytes, metadata: &ArrowReaderMetadata) -> Resu
         let rows = rows::from_batch(&batch);
         metas.extend(rows.ok_or_else(|| ShardError::NotAShard {
             path: path.to_owned(),
-            reason: "a row names an unknown colour range or matrix".to_owned(),
+            reason: "a row names an unknown payload, colour range or matrix".to_owned(),
         })?);
     }
     Ok(metas)

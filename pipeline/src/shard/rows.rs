@@ -5,7 +5,7 @@ use arrow::array::{
     UInt64Array,
 };
 use arrow::datatypes::{DataType, Field, Float64Type, Int32Type, Int64Type, UInt32Type, UInt64Type};
-use schemas::shard::{ClipMeta, ColorMatrix, ColorRange};
+use schemas::shard::{ClipMeta, ColorMatrix, ColorRange, Payload};
 use std::sync::Arc;
 
 /// The columns of `rows` in the schema's order, all but `data`.
@@ -17,6 +17,7 @@ pub fn to_arrays(rows: &[ClipMeta]) -> Vec<ArrayRef> {
         pts.values().append_slice(&row.pts_ns);
         pts.append(true);
     }
+    let flag = |get: fn(&ClipMeta) -> bool| -> ArrayRef { Arc::new(BooleanArray::from_iter(rows.iter().map(|row| Some(get(row))))) };
     vec![
         text(|row| &row.video),
         text(|row| &row.video_blake3),
@@ -33,17 +34,19 @@ pub fn to_arrays(rows: &[ClipMeta]) -> Vec<ArrayRef> {
         number(|row| row.source_width),
         number(|row| row.source_height),
         number(|row| row.rotation),
-        Arc::new(BooleanArray::from_iter(rows.iter().map(|row| Some(row.mirrored)))),
+        flag(|row| row.mirrored),
+        flag(|row| row.deinterlaced),
         text(|row| &row.pixel_format),
         text(|row| row.color_range.name()),
         text(|row| row.color_matrix.name()),
         text(|row| &row.codec),
         text(|row| &row.decoder),
+        text(|row| row.payload.name()),
         Arc::new(rows.iter().map(|row| row.data_xxh3).collect::<UInt64Array>()),
     ]
 }
 
-/// The rows of a batch whose schema is known to be the shard's, `data` left out. `None` when a colour's name is unknown.
+/// The rows of a batch whose schema is known to be the shard's, `data` left out. `None` when a payload's or colour's name is unknown.
 pub fn from_batch(batch: &RecordBatch) -> Option<Vec<ClipMeta>> {
     let column = |name: &str| batch.column_by_name(name);
     let text = |name: &str| column(name)?.as_string_opt::<i32>();
@@ -57,8 +60,10 @@ pub fn from_batch(batch: &RecordBatch) -> Option<Vec<ClipMeta>> {
     let repeated_frames = number("repeated_frames")?;
     let (source_width, source_height) = (number("source_width")?, number("source_height")?);
     let (rotation, mirrored) = (number("rotation")?, column("mirrored")?.as_boolean_opt()?);
+    let deinterlaced = column("deinterlaced")?.as_boolean_opt()?;
     let (pixel_format, color_range, color_matrix) = (text("pixel_format")?, text("color_range")?, text("color_matrix")?);
     let (codec, decoder) = (text("codec")?, text("decoder")?);
+    let payload = text("payload")?;
     let data_xxh3 = column("data_xxh3")?.as_primitive_opt::<UInt64Type>()?;
     (0..batch.num_rows())
         .map(|row| {
@@ -70,7 +75,7 @@ pub fn from_batch(batch: &RecordBatch) -> Option<Vec<ClipMeta>> {
                 class: class.is_valid(row).then(|| class.value(row).to_owned()),
                 frames: frames.value(row),
                 stride: stride.value(row),
-                fps: fps.value(row),
+                fps: fps.is_valid(row).then(|| fps.value(row)),
                 width: width.value(row),
                 height: height.value(row),
                 pts_ns: pts.value(row).as_primitive_opt::<Int64Type>()?.values().to_vec(),
@@ -79,11 +84,13 @@ pub fn from_batch(batch: &RecordBatch) -> Option<Vec<ClipMeta>> {
                 source_height: source_height.value(row),
                 rotation: rotation.value(row),
                 mirrored: mirrored.value(row),
+                deinterlaced: deinterlaced.value(row),
                 pixel_format: pixel_format.value(row).to_owned(),
                 color_range: ColorRange::from_name(color_range.value(row))?,
                 color_matrix: ColorMatrix::from_name(color_matrix.value(row))?,
                 codec: codec.value(row).to_owned(),
                 decoder: decoder.value(row).to_owned(),
+                payload: Payload::from_name(payload.value(row))?,
                 data_xxh3: data_xxh3.value(row),
             })
         })

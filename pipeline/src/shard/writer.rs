@@ -1,7 +1,7 @@
 //! Writes clips into a folder of shards of bounded size.
 
 use super::page::EncodedClip;
-use super::{ShardError, rows};
+use super::{ShardError, index_xxh3, map, rows};
 use crate::atomic_file::AtomicFile;
 use bytes::Bytes;
 use parquet::arrow::arrow_writer::{ArrowRowGroupWriterFactory, compute_leaves};
@@ -15,7 +15,6 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::{SerializedFileWriter, SerializedPageWriter, TrackedWrite};
 use schemas::manifest::{BuildOptions, ShardEntry};
 use schemas::shard::{ClipMeta, FORMAT_VERSION, FORMAT_VERSION_KEY, OPTIONS_KEY, arrow_schema};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -41,16 +40,22 @@ pub struct ShardSetWriter {
 }
 
 impl ShardSetWriter {
-    /// A writer into `dir`, which must exist.
-    pub fn new(dir: &Path, options: BuildOptions) -> Self {
-        Self { dir: dir.to_owned(), options, open: None, group: Vec::new(), group_bytes: 0, finished: Vec::new() }
+    /// A writer into `dir`, which must exist and hold the shards `finished`, none for a new build; further ones are numbered on.
+    pub fn new(dir: &Path, options: BuildOptions, finished: Vec<ShardEntry>) -> Self {
+        Self { dir: dir.to_owned(), options, open: None, group: Vec::new(), group_bytes: 0, finished }
     }
 
-    /// Appends a clip. `meta.data_xxh3` is taken from the encoded clip.
+    /// The shards that are whole, in order.
+    pub fn finished(&self) -> &[ShardEntry] {
+        &self.finished
+    }
+
+    /// Appends a clip; returns whether it was the last of its shard, which is then on disk. `meta.data_xxh3` is taken from the encoded
+    /// clip.
     ///
     /// # Errors
     /// When the shard cannot be written (a full disk, say). What was finished before stays usable.
-    pub fn push(&mut self, mut meta: ClipMeta, clip: EncodedClip) -> Result<(), ShardError> {
+    pub fn push(&mut self, mut meta: ClipMeta, clip: EncodedClip) -> Result<bool, ShardError> {
         meta.data_xxh3 = clip.xxh3;
         self.group_bytes += clip.body.len();
         self.group.push((meta, clip));
@@ -62,7 +67,7 @@ impl ShardSetWriter {
         if shard_is_full {
             self.close_shard()?;
         }
-        Ok(())
+        Ok(shard_is_full)
     }
 
     /// Writes what is left and returns all shards in order.
@@ -82,7 +87,7 @@ impl ShardSetWriter {
         let shard = match &mut self.open {
             Some(shard) => shard,
             None => {
-                let file = format!("shard-{:05}.parquet", self.finished.len());
+                let file = shard_file(self.finished.len());
                 self.open.insert(OpenShard::create(&self.dir, file, &self.options)?)
             }
         };
@@ -97,6 +102,11 @@ impl ShardSetWriter {
         }
         Ok(())
     }
+}
+
+/// Name of the shard of number `index`.
+fn shard_file(index: usize) -> String {
+    format!("shard-{index:05}.parquet")
 }
 
 struct OpenShard {
@@ -157,12 +167,18 @@ impl OpenShard {
         Ok(())
     }
 
-    fn close(self) -> Result<ShardEntry, ShardError> {
+    fn close(mut self) -> Result<ShardEntry, ShardError> {
+        let mut pixels = Vec::new();
+        for group in self.writer.flushed_row_groups() {
+            pixels.push(group.column(group.num_columns() - 1).byte_range());
+        }
         // This also writes the footer.
+        self.writer.finish().map_err(ShardError::parquet("write", &self.path))?;
         let sink = self.writer.into_inner().map_err(ShardError::parquet("write", &self.path))?;
         sink.commit().map_err(ShardError::io("finish", &self.path))?;
-        let bytes = fs::metadata(&self.path).map_err(ShardError::io("measure", &self.path))?.len();
-        Ok(ShardEntry { file: self.file, clips: self.clips, bytes })
+        let file = map(&self.path)?;
+        let index_xxh3 = index_xxh3(&file, &pixels).expect("row groups follow each other within their file");
+        Ok(ShardEntry { file: self.file, clips: self.clips, bytes: file.len() as u64, pixels, index_xxh3 })
     }
 }
 

@@ -2,13 +2,14 @@
 //!
 //! Time is cut into ticks of `1 / fps` seconds from the first frame on. A frame's tick is its time rounded to the nearest tick, and a
 //! tick shows the last frame whose own tick is not later: the rule of ffmpeg's `fps` filter, so frames of any rate, also a variable one, are
-//! repeated or passed over as a viewer at `fps` would see them. A clip takes every `stride`-th tick.
+//! repeated or passed over as a viewer at `fps` would see them. A clip takes every `stride`-th tick. Where source frames are to be sampled, whatever
+//! their times, a frame's tick is its number.
 
-use super::VideoError;
 use super::decode::{DecodeOptions, DecodedFrame, VideoDecoder};
 use super::frame::{FrameScaler, Orientation};
+use super::{VideoError, VideoProbe};
 use schemas::geometry::I420;
-use schemas::manifest::{BuildOptions, Tiling};
+use schemas::manifest::{BuildOptions, Sampling, ShortVideo, Tiling};
 use schemas::shard::{ColorMatrix, ColorRange};
 use std::collections::VecDeque;
 use std::path::Path;
@@ -16,6 +17,14 @@ use std::path::Path;
 /// The tick of a time that lies `ns` nanoseconds after the first frame. One nanosecond of grace: GStreamer rounds times down.
 pub fn tick_of(ns: i64, fps: f64) -> u64 {
     ((ns + 1) as f64 * fps / 1e9 + 0.5).floor().max(0.0) as u64
+}
+
+/// Ticks of a video of so many packets that are shown for so long, by the grid of `options`.
+pub fn video_ticks(options: &BuildOptions, probe: &VideoProbe) -> u64 {
+    match options.sampling {
+        Sampling::TicksPerSecond(fps) => tick_of(probe.end_ns - probe.start_ns, fps),
+        Sampling::SourceFrames => probe.packets,
+    }
 }
 
 /// Ticks from a clip's first frame to its last, both included.
@@ -28,7 +37,9 @@ pub fn span_ticks(options: &BuildOptions) -> u64 {
 pub fn clip_starts(options: &BuildOptions, ticks: u64) -> Vec<u64> {
     let last_start = ticks.saturating_sub(span_ticks(options));
     match options.tiling {
-        Tiling::EverySeconds(_) => (0..).map(|clip| nth_start(options, clip)).take_while(|&start| start <= last_start).collect(),
+        Tiling::BackToBack | Tiling::EverySeconds(_) => {
+            (0..).map(|clip| nth_start(options, clip)).take_while(|&start| start <= last_start).collect()
+        }
         Tiling::ClipsPerVideo(1) => vec![last_start / 2],
         Tiling::ClipsPerVideo(clips) => {
             let mut starts: Vec<u64> = (0..u64::from(clips)).map(|clip| clip * last_start / u64::from(clips - 1)).collect();
@@ -39,10 +50,14 @@ pub fn clip_starts(options: &BuildOptions, ticks: u64) -> Vec<u64> {
     }
 }
 
-/// First tick of clip `clip` where clips start every so many seconds.
+/// First tick of clip `clip` where clips follow each other without end.
 fn nth_start(options: &BuildOptions, clip: u64) -> u64 {
     match options.tiling {
-        Tiling::EverySeconds(seconds) => (clip as f64 * seconds * options.fps).round() as u64,
+        Tiling::BackToBack => clip * u64::from(options.frames) * u64::from(options.stride),
+        Tiling::EverySeconds(seconds) => {
+            let fps = options.sampling.fps().expect("source frames are not counted in seconds");
+            (clip as f64 * seconds * fps).round() as u64
+        }
         Tiling::ClipsPerVideo(_) => unreachable!("the number of clips is known beforehand"),
     }
 }
@@ -118,10 +133,10 @@ impl ClipDecoder {
     /// As [`VideoDecoder::next_frame`], and [`VideoError::NoFrames`] when there is none.
     pub fn open(path: &Path, options: &BuildOptions, decode: DecodeOptions) -> Result<Self, VideoError> {
         let starts = match options.tiling {
-            Tiling::EverySeconds(_) => Starts::Running { next: 0 },
+            Tiling::BackToBack | Tiling::EverySeconds(_) => Starts::Running { next: 0 },
             Tiling::ClipsPerVideo(_) => {
                 let probe = super::probe(path, decode.timeout)?;
-                Starts::Listed(clip_starts(options, tick_of(probe.end_ns - probe.start_ns, options.fps)).into())
+                Starts::Listed(clip_starts(options, video_ticks(options, &probe)).into())
             }
         };
         let mut decoder = VideoDecoder::open(path, decode)?;
@@ -176,7 +191,10 @@ impl ClipDecoder {
             }
             match self.decoder.next_frame()? {
                 Some(frame) => {
-                    let tick = tick_of(frame.pts_ns - self.start_ns, self.options.fps);
+                    let tick = match self.options.sampling {
+                        Sampling::TicksPerSecond(fps) => tick_of(frame.pts_ns - self.start_ns, fps),
+                        Sampling::SourceFrames => self.shown_tick + 1,
+                    };
                     self.show_until(tick)?;
                     self.shown_tick = self.shown_tick.max(tick);
                     self.shown = Some(frame);
@@ -233,24 +251,23 @@ impl ClipDecoder {
         }
     }
 
-    /// Shows the last frame for as long as it lasts, then ends the clips that must exist by repeating their last frame: the only clip
-    /// of a short video, and those that were planned from a longer one.
+    /// Shows the last frame for as long as it lasts, then ends the clips that must exist by repeating their last frame, where that is
+    /// wanted: the only clip of a short video, and those that were planned from a longer one.
     fn finish(&mut self) -> Result<(), VideoError> {
         self.ended = true;
         let Some(last) = &self.shown else { return Ok(()) };
-        let duration_ns = last.duration_ns.unwrap_or_else(|| (1e9 / last.frame_rate().unwrap_or(self.options.fps)) as i64);
-        let end = tick_of(last.pts_ns + duration_ns - self.start_ns, self.options.fps);
+        let end = match self.options.sampling {
+            Sampling::TicksPerSecond(fps) => {
+                let duration_ns = last.duration_ns.unwrap_or_else(|| (1e9 / last.frame_rate().unwrap_or(fps)) as i64);
+                tick_of(last.pts_ns + duration_ns - self.start_ns, fps)
+            }
+            Sampling::SourceFrames => self.shown_tick + 1,
+        };
         self.show_until(end.max(self.shown_tick + 1))?;
         let planned = matches!(self.starts, Starts::Listed(_));
         for mut open in std::mem::take(&mut self.open) {
-            if planned || open.clip.index == 0 {
-                let clip = &mut open.clip;
-                let (frames, frame_bytes) = (self.options.frames as usize, self.source.size.frame_bytes());
-                let last_frame = clip.data[clip.data.len() - frame_bytes..].to_vec();
-                let last_pts = clip.pts_ns[clip.pts_ns.len() - 1];
-                clip.repeated_frames = (frames - clip.pts_ns.len()) as u32;
-                clip.data.extend(last_frame.repeat(clip.repeated_frames as usize));
-                clip.pts_ns.resize(frames, last_pts);
+            if self.options.short == ShortVideo::Repeat && (planned || open.clip.index == 0) {
+                open.clip.repeat_last_frame(self.options.frames as usize);
                 self.done.push_back(open.clip);
             }
         }
@@ -258,12 +275,38 @@ impl ClipDecoder {
     }
 }
 
+impl Clip {
+    /// Fills the clip up to `frames` frames.
+    fn repeat_last_frame(&mut self, frames: usize) {
+        let shown = self.pts_ns.len();
+        let last_frame = self.data[self.data.len() - self.data.len() / shown..].to_vec();
+        self.repeated_frames = (frames - shown) as u32;
+        self.data.extend(last_frame.repeat(frames - shown));
+        self.pts_ns.resize(frames, self.pts_ns[shown - 1]);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use schemas::manifest::{Labelling, OnCorrupt};
+    use schemas::shard::Payload;
 
     fn options(tiling: Tiling) -> BuildOptions {
-        BuildOptions { frames: 16, stride: 4, fps: 30.0, tiling, short_side: 256, level: 3, shard_bytes: 1 << 28 }
+        BuildOptions {
+            frames: 16,
+            stride: 4,
+            sampling: Sampling::TicksPerSecond(30.0),
+            tiling,
+            short: ShortVideo::Repeat,
+            on_corrupt: OnCorrupt::KeepGood,
+            short_side: 256,
+            payload: Payload::I420,
+            crf: 18,
+            level: 3,
+            labels: Labelling::None,
+            shard_bytes: 1 << 28,
+        }
     }
 
     #[test]
@@ -279,7 +322,7 @@ mod tests {
     #[test]
     fn clips_tile_a_video_as_long_as_whole_ones_fit() {
         // 16 frames at stride 4 span 61 ticks.
-        let every = options(Tiling::EverySeconds(64.0 / 30.0));
+        let every = options(Tiling::BackToBack);
         assert_eq!(clip_starts(&every, 300), [0, 64, 128, 192]);
         assert_eq!(clip_starts(&every, 125), [0, 64]);
         assert_eq!(clip_starts(&every, 124), [0]);

@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use crossbeam_channel::Sender;
 use pipeline::atomic_file::{self, TEMPORARY_ENDING};
 use pipeline::shard::{EncodedClip, ShardSetWriter, page};
-use pipeline::video::clips::{Clip, ClipDecoder, ClipSource, clip_starts, tick_of};
+use pipeline::video::clips::{Clip, ClipDecoder, ClipSource, clip_starts, video_ticks};
 use pipeline::video::decode::DecodeOptions;
 use pipeline::video::{self, VideoProbe};
 use schemas::manifest::{BuildOptions, MANIFEST_FILE, Manifest, REJECTED_FILE, Rejected};
@@ -66,7 +66,7 @@ pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
     prepare_folder(&args.out, args.force)?;
     let mut build = Build {
         args,
-        writer: ShardSetWriter::new(&args.out, options.clone()),
+        writer: ShardSetWriter::new(&args.out, options.clone(), Vec::new()),
         progress: Progress::new(sources.len() as u64, "videos"),
         rejected: discovered.rejected,
         contents: BTreeSet::new(),
@@ -102,7 +102,8 @@ pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
         shards,
         clips,
         videos,
-        rejected: rejected.len() as u64,
+        finished: true,
+        open_video: None,
     };
     let json = serde_json::to_vec_pretty(&manifest)?;
     atomic_file::write(&args.out.join(MANIFEST_FILE), &json).context("cannot write the manifest")?;
@@ -111,6 +112,9 @@ pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
         out: args.out.display().to_string(),
         videos,
         clips,
+        damaged_clips: 0,
+        known_videos: 0,
+        removed_videos: Vec::new(),
         padded_clips,
         shards: shard_count,
         stored_bytes,
@@ -160,7 +164,7 @@ impl Build<'_> {
                 }
                 Message::Failed(reason) => {
                     let kept = if clips == 0 { String::new() } else { format!(" (after {}, which are kept)", count(clips, "clip")) };
-                    let rejected = Rejected { path: source.file.path.display().to_string(), reason: reason + &kept };
+                    let rejected = Rejected::file(source.file.path.display(), reason + &kept);
                     self.progress.line(&format!("rejected {}: {}", rejected.path, rejected.reason));
                     self.rejected.push(rejected);
                 }
@@ -199,7 +203,7 @@ fn clip_meta(source: &Source, hash: &str, options: &BuildOptions, video: &ClipSo
         class: source.label.class.clone(),
         frames: options.frames,
         stride: options.stride,
-        fps: options.fps,
+        fps: options.sampling.fps(),
         width: video.size.width as u32,
         height: video.size.height as u32,
         pts_ns: clip.pts_ns,
@@ -208,11 +212,13 @@ fn clip_meta(source: &Source, hash: &str, options: &BuildOptions, video: &ClipSo
         source_height: video.source_size.height as u32,
         rotation: video.orientation.rotation,
         mirrored: video.orientation.mirrored,
+        deinterlaced: false,
         pixel_format: video.pixel_format.to_owned(),
         color_range: video.color_range,
         color_matrix: video.color_matrix,
         codec: video.codec.clone(),
         decoder: video.decoder.clone(),
+        payload: options.payload,
         // The writer knows it from the encoded clip.
         data_xxh3: 0,
     }
@@ -307,7 +313,7 @@ fn dry_run(
             Err(error) => {
                 let path = source.file.path.display().to_string();
                 progress.line(&format!("rejected {path}: {error}"));
-                report.rejected.push(Rejected { path, reason: error.to_string() });
+                report.rejected.push(Rejected::file(path, error));
             }
         }
         progress.advance(count(report.clips, "clip"));
@@ -336,8 +342,7 @@ fn dry_run(
 }
 
 fn add_probe(report: &mut DryRunReport, options: &BuildOptions, probe: &VideoProbe) {
-    let ticks = tick_of(probe.end_ns - probe.start_ns, options.fps);
-    let clips = clip_starts(options, ticks).len() as u64;
+    let clips = clip_starts(options, video_ticks(options, probe)).len() as u64;
     let size = probe.orientation.upright_size(probe.size).scaled_to_short_side(options.short_side as usize);
     report.videos += 1;
     report.video_seconds += probe.seconds();
