@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// One 8-bit planar 4:2:0 frame, tightly packed: the luma plane, then the two chroma planes at half size, rounded up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct I420 {
     /// Luma samples a row.
     pub width: usize,

@@ -66,6 +66,10 @@ pub struct VideoRecord {
     pub class: Option<String>,
     /// Clips of it in the shards.
     pub clips: u64,
+    /// Those of them whose end repeats the last frame, because the video is too short.
+    pub padded_clips: u64,
+    /// Bytes of its clips before they were compressed.
+    pub decoded_bytes: u64,
     /// What of it was left out.
     pub rejected: Vec<Rejected>,
 }

@@ -7,6 +7,9 @@ use schemas::manifest::{BuildOptions, OnCorrupt, Sampling, ShortVideo, Tiling};
 use schemas::shard::Payload;
 use std::path::PathBuf;
 
+/// Name of the command that a build starts its worker processes with.
+pub const WORKER: &str = "decode-worker";
+
 /// Turns raw video into zstd-compressed Parquet shards of frame-sampled clips.
 #[derive(Debug, Parser)]
 #[command(
@@ -31,6 +34,9 @@ pub enum Command {
     Build(BuildArgs),
     /// Write a small labelled set of real H.264 videos of moving shapes.
     Synth(SynthArgs),
+    /// Decode what a build says on standard input.
+    #[command(name = WORKER, hide = true)]
+    DecodeWorker,
 }
 
 /// Build shards of clips from videos.

@@ -121,7 +121,7 @@ fn has_video_ending(path: &Path) -> bool {
 }
 
 /// The reason without the operating system's number, which tells nobody anything.
-fn io_reason(error: &io::Error) -> String {
+pub fn io_reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "no such file".to_owned(),
         io::ErrorKind::PermissionDenied => "permission denied".to_owned(),

@@ -12,7 +12,7 @@ pub fn all_cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
-/// Runs `work` on every item with `jobs` threads, and `consume` on the calling thread, item after item in their order, with the
+/// Runs `work` on every item with `jobs` threads, each with a `state` of its own, and `consume` on the calling thread, item after item in their order, with the
 /// receiver of what `work` sends for it. Each item's channel holds `queued` messages; then its worker waits.
 ///
 /// No deadlock: items are begun in order, so the item that `consume` waits for has a worker. When `consume` fails, receivers are dropped, and
@@ -20,11 +20,12 @@ pub fn all_cores() -> usize {
 ///
 /// # Errors
 /// The first error of `consume`.
-pub fn fan_out<T: Sync, M: Send>(
+pub fn fan_out<T: Sync, M: Send, S>(
     items: &[T],
     jobs: usize,
     queued: usize,
-    work: impl Fn(&T, &Sender<M>) + Sync,
+    state: impl Fn() -> S + Sync,
+    work: impl Fn(&mut S, &T, &Sender<M>) + Sync,
     mut consume: impl FnMut(&T, Receiver<M>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let (begin, begun) = unbounded::<(&T, Sender<M>)>();
@@ -32,8 +33,11 @@ pub fn fan_out<T: Sync, M: Send>(
         // Moved in, so that they are dropped before the scope waits for the workers.
         let begin = begin;
         for _ in 0..jobs.min(items.len()) {
-            let (begun, work) = (begun.clone(), &work);
-            scope.spawn(move || begun.into_iter().for_each(|(item, sender)| work(item, &sender)));
+            let (begun, state, work) = (begun.clone(), &state, &work);
+            scope.spawn(move || {
+                let mut state = state();
+                begun.into_iter().for_each(|(item, sender)| work(&mut state, item, &sender));
+            });
         }
         let mut waiting = VecDeque::new();
         let mut rest = items.iter();
@@ -60,11 +64,19 @@ mod tests {
     fn results_come_in_the_order_of_the_items() {
         let items: Vec<u32> = (0..50).collect();
         let mut seen = Vec::new();
-        let send_thrice = |&item: &u32, sender: &Sender<u32>| (0..3).for_each(|part| assert!(sender.send(3 * item + part).is_ok()));
-        fan_out(&items, 4, 1, send_thrice, |_, receiver| {
-            seen.extend(receiver);
-            Ok(())
-        })
+        let send_thrice =
+            |(): &mut (), &item: &u32, sender: &Sender<u32>| (0..3).for_each(|part| assert!(sender.send(3 * item + part).is_ok()));
+        fan_out(
+            &items,
+            4,
+            1,
+            || (),
+            send_thrice,
+            |_, receiver| {
+                seen.extend(receiver);
+                Ok(())
+            },
+        )
         .expect("nothing fails");
         assert_eq!(seen, (0..150).collect::<Vec<_>>());
     }
@@ -72,12 +84,19 @@ mod tests {
     #[test]
     fn a_failing_consumer_ends_the_workers() {
         let items: Vec<u32> = (0..50).collect();
-        let endless = |_: &u32, sender: &Sender<u32>| while sender.send(0).is_ok() {};
-        let result = fan_out(&items, 3, 2, endless, |&item, receiver| {
-            drop(receiver);
-            anyhow::ensure!(item < 5, "enough");
-            Ok(())
-        });
+        let endless = |(): &mut (), _: &u32, sender: &Sender<u32>| while sender.send(0).is_ok() {};
+        let result = fan_out(
+            &items,
+            3,
+            2,
+            || (),
+            endless,
+            |&item, receiver| {
+                drop(receiver);
+                anyhow::ensure!(item < 5, "enough");
+                Ok(())
+            },
+        );
         assert_eq!(result.expect_err("the sixth item fails").to_string(), "enough");
     }
 }

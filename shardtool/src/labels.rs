@@ -58,11 +58,11 @@ pub struct Labels {
     pub unlabelled: u64,
 }
 
-/// Finds the label of each video.
+/// Finds the label of each video. Classes that are `known` keep their numbers; new ones follow them.
 ///
 /// # Errors
 /// When the file of labels cannot be read, or a line of it has no label.
-pub fn label(videos: &[VideoFile], source: &LabelSource) -> anyhow::Result<Labels> {
+pub fn label(videos: &[VideoFile], source: &LabelSource, known: &[String]) -> anyhow::Result<Labels> {
     let names = match source {
         LabelSource::None => return Ok(Labels { labels: vec![Label::default(); videos.len()], ..Labels::default() }),
         LabelSource::Dirs => videos.iter().map(|video| folder_name(&video.path)).collect(),
@@ -73,14 +73,18 @@ pub fn label(videos: &[VideoFile], source: &LabelSource) -> anyhow::Result<Label
         bail!("{} names none of the videos; its paths must be as found, relative to the folder given, or bare file names", file.display());
     }
     // Labels that are numbers already stay what they are.
-    if matches!(source, LabelSource::File(_)) && names.iter().flatten().all(|name| name.parse::<u16>().is_ok()) {
+    if matches!(source, LabelSource::File(_)) && known.is_empty() && names.iter().flatten().all(|name| name.parse::<u16>().is_ok()) {
         let number = |name: &Option<String>| name.as_ref().and_then(|name| name.parse().ok());
         let labels = names.iter().map(|name| Label { number: number(name), class: None }).collect();
         return Ok(Labels { labels, classes: Vec::new(), unlabelled });
     }
-    let classes: Vec<String> = names.iter().flatten().cloned().collect::<BTreeSet<_>>().into_iter().collect();
-    let number = |name: &String| classes.binary_search(name).ok().map(|number| number as i32);
+    let mut classes = known.to_vec();
+    let names_in_order: BTreeSet<&String> = names.iter().flatten().collect();
+    classes.extend(names_in_order.into_iter().filter(|name| !known.contains(name)).cloned());
+    let numbers: HashMap<&String, i32> = classes.iter().zip(0..).collect();
+    let number = |name: &String| numbers.get(name).copied();
     let labels = names.iter().map(|name| Label { number: name.as_ref().and_then(number), class: name.clone() }).collect();
+    drop(numbers);
     Ok(Labels { labels, classes, unlabelled })
 }
 
@@ -137,7 +141,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let file = dir.path().join("labels.txt");
         fs::write(&file, text).expect("written");
-        label(&videos(paths), &LabelSource::File(file))
+        label(&videos(paths), &LabelSource::File(file), &[])
     }
 
     #[test]

@@ -4,9 +4,14 @@ mod cli;
 mod commands;
 mod discover;
 mod fan_out;
+mod journal;
 mod labels;
 mod output;
+mod protocol;
 mod scene;
+mod stop;
+mod supervise;
+mod worker;
 
 use clap::Parser;
 use std::process::ExitCode;
@@ -28,6 +33,7 @@ fn start() -> ExitCode {
     let result = match &cli.command {
         cli::Command::Build(args) => commands::build::run(args),
         cli::Command::Synth(args) => commands::synth::run(args),
+        cli::Command::DecodeWorker => worker::run(),
     };
     match result {
         Ok(code) => code,

@@ -125,7 +125,7 @@ pub fn write_shards_with(dir: &Path, clips: &[TestClip], options: BuildOptions) 
         created_by: "tests".to_owned(),
         options,
         classes: Vec::new(),
-        shards: writer.finish().expect("finished"),
+        shards: writer.finish().expect("finished").to_vec(),
         clips: clips.len() as u64,
         videos: clips.len() as u64,
         finished: true,

@@ -70,14 +70,14 @@ impl ShardSetWriter {
         Ok(shard_is_full)
     }
 
-    /// Writes what is left and returns all shards in order.
+    /// Writes what is left; all shards are whole then.
     ///
     /// # Errors
     /// As [`Self::push`].
-    pub fn finish(mut self) -> Result<Vec<ShardEntry>, ShardError> {
+    pub fn finish(&mut self) -> Result<&[ShardEntry], ShardError> {
         self.flush_group()?;
         self.close_shard()?;
-        Ok(self.finished)
+        Ok(&self.finished)
     }
 
     fn flush_group(&mut self) -> Result<(), ShardError> {
@@ -167,13 +167,12 @@ impl OpenShard {
         Ok(())
     }
 
-    fn close(mut self) -> Result<ShardEntry, ShardError> {
+    fn close(self) -> Result<ShardEntry, ShardError> {
         let mut pixels = Vec::new();
         for group in self.writer.flushed_row_groups() {
             pixels.push(group.column(group.num_columns() - 1).byte_range());
         }
         // This also writes the footer.
-        self.writer.finish().map_err(ShardError::parquet("write", &self.path))?;
         let sink = self.writer.into_inner().map_err(ShardError::parquet("write", &self.path))?;
         sink.commit().map_err(ShardError::io("finish", &self.path))?;
         let file = map(&self.path)?;

@@ -11,6 +11,7 @@ use super::{VideoError, VideoProbe};
 use schemas::geometry::I420;
 use schemas::manifest::{BuildOptions, Sampling, ShortVideo, Tiling};
 use schemas::shard::{ColorMatrix, ColorRange};
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::path::Path;
 
@@ -73,6 +74,28 @@ pub struct Clip {
     pub pts_ns: Vec<i64>,
     /// How many frames at the end repeat the last one.
     pub repeated_frames: u32,
+    /// Whether a frame of it is damaged, or stands for one that is.
+    pub damaged: bool,
+}
+
+/// What one step of decoding gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// A frame, and no clip yet.
+    Frame,
+    /// A clip.
+    Clip(Clip),
+    /// All clips have been given.
+    End,
+}
+
+/// Something that is wrong with a stretch of a video.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fault {
+    /// From when to when, in seconds of stream time.
+    pub seconds: (f64, f64),
+    /// What is wrong.
+    pub reason: String,
 }
 
 /// What all clips of one video have in common.
@@ -82,6 +105,8 @@ pub struct ClipSource {
     pub size: I420,
     /// Size of a decoded frame.
     pub source_size: I420,
+    /// Whether the source is interlaced.
+    pub deinterlaced: bool,
     /// How decoded frames were turned.
     pub orientation: Orientation,
     /// Decoder's pixel format.
@@ -107,6 +132,10 @@ pub struct ClipDecoder {
     /// The newest frame: it is shown until the next one's tick.
     shown: Option<DecodedFrame>,
     shown_tick: u64,
+    /// End of the last frame, in stream time.
+    end_ns: i64,
+    frames: u64,
+    missing_bytes: u64,
     ended: bool,
     open: VecDeque<OpenClip>,
     done: VecDeque<Clip>,
@@ -141,6 +170,7 @@ impl ClipDecoder {
         };
         let mut decoder = VideoDecoder::open(path, decode)?;
         let first = decoder.next_frame()?.ok_or(VideoError::NoFrames)?;
+        let missing_bytes = super::container::missing_bytes(path).unwrap_or(0);
         let (codec, decoder_name) = decoder.codec_and_decoder();
         let orientation = decoder.orientation();
         let size = orientation.upright_size(first.size()).scaled_to_short_side(options.short_side as usize);
@@ -148,6 +178,7 @@ impl ClipDecoder {
         let source = ClipSource {
             size,
             source_size: first.size(),
+            deinterlaced: decoder.is_deinterlaced(),
             orientation,
             pixel_format: first.pixel_format(),
             color_range: color.range,
@@ -162,6 +193,9 @@ impl ClipDecoder {
             options: options.clone(),
             starts,
             start_ns: first.pts_ns,
+            end_ns: first.pts_ns,
+            frames: 1,
+            missing_bytes,
             shown: Some(first),
             shown_tick: 0,
             ended: false,
@@ -180,39 +214,54 @@ impl ClipDecoder {
     /// The next clip, or `None` after the last.
     ///
     /// # Errors
-    /// As [`VideoDecoder::next_frame`]. The clips that came before the error are whole.
+    /// As [`Self::step`].
     pub fn next_clip(&mut self) -> Result<Option<Clip>, VideoError> {
         loop {
-            if let Some(clip) = self.done.pop_front() {
-                return Ok(Some(clip));
-            }
-            if self.ended || self.no_clip_is_wanted() {
-                return Ok(None);
-            }
-            match self.decoder.next_frame()? {
-                Some(frame) => {
-                    let tick = match self.options.sampling {
-                        Sampling::TicksPerSecond(fps) => tick_of(frame.pts_ns - self.start_ns, fps),
-                        Sampling::SourceFrames => self.shown_tick + 1,
-                    };
-                    self.show_until(tick)?;
-                    self.shown_tick = self.shown_tick.max(tick);
-                    self.shown = Some(frame);
-                }
-                None => self.finish()?,
+            match self.step()? {
+                Step::Frame => {}
+                Step::Clip(clip) => return Ok(Some(clip)),
+                Step::End => return Ok(None),
             }
         }
+    }
+
+    /// Decodes at most one frame.
+    ///
+    /// # Errors
+    /// As [`VideoDecoder::next_frame`]; [`VideoError::StillPicture`] and [`VideoError::TooShort`] at the end. The clips that came before the
+    /// error are whole.
+    pub fn step(&mut self) -> Result<Step, VideoError> {
+        if let Some(clip) = self.done.pop_front() {
+            return Ok(Step::Clip(clip));
+        }
+        if self.ended || self.no_clip_is_wanted() {
+            return Ok(Step::End);
+        }
+        match self.decoder.next_frame()? {
+            Some(frame) => {
+                let tick = match self.options.sampling {
+                    Sampling::TicksPerSecond(fps) => tick_of(frame.pts_ns - self.start_ns, fps),
+                    Sampling::SourceFrames => self.shown_tick + 1,
+                };
+                self.show_until(tick, frame.after_hole)?;
+                self.shown_tick = self.shown_tick.max(tick);
+                self.frames += 1;
+                self.shown = Some(frame);
+            }
+            None => self.finish()?,
+        }
+        Ok(Step::Frame)
     }
 
     fn no_clip_is_wanted(&self) -> bool {
         matches!(&self.starts, Starts::Listed(starts) if starts.is_empty() && self.open.is_empty())
     }
 
-    /// Gives the shown frame to every clip that wants a tick before `until`.
-    fn show_until(&mut self, until: u64) -> Result<(), VideoError> {
+    /// Gives the shown frame to every clip that wants a tick before `until`. `before_hole`: after its own tick it stands for damaged frames.
+    fn show_until(&mut self, until: u64, before_hole: bool) -> Result<(), VideoError> {
         while let Some(start) = self.next_start().filter(|&start| start < until) {
             self.advance_start();
-            let clip = Clip { index: self.clips, data: Vec::new(), pts_ns: Vec::new(), repeated_frames: 0 };
+            let clip = Clip { index: self.clips, data: Vec::new(), pts_ns: Vec::new(), repeated_frames: 0, damaged: false };
             self.clips += 1;
             self.open.push_back(OpenClip { start, clip });
         }
@@ -227,6 +276,8 @@ impl ClipDecoder {
                 if open.clip.data.is_empty() {
                     open.clip.data.reserve_exact(frames * self.scratch.len());
                 }
+                let tick = open.start + open.clip.pts_ns.len() as u64 * stride;
+                open.clip.damaged |= shown.damaged || (before_hole && tick > self.shown_tick);
                 open.clip.data.extend_from_slice(&self.scratch);
                 open.clip.pts_ns.push(shown.pts_ns);
             }
@@ -256,22 +307,64 @@ impl ClipDecoder {
     fn finish(&mut self) -> Result<(), VideoError> {
         self.ended = true;
         let Some(last) = &self.shown else { return Ok(()) };
+        if self.frames == 1 && self.source.codec.starts_with("image/") {
+            return Err(VideoError::StillPicture);
+        }
+        let duration_ns = last.duration_ns.unwrap_or_else(|| {
+            let fps = last.frame_rate().or(self.options.sampling.fps());
+            fps.map_or(0, |fps| (1e9 / fps) as i64)
+        });
+        self.end_ns = last.pts_ns + duration_ns;
         let end = match self.options.sampling {
-            Sampling::TicksPerSecond(fps) => {
-                let duration_ns = last.duration_ns.unwrap_or_else(|| (1e9 / last.frame_rate().unwrap_or(fps)) as i64);
-                tick_of(last.pts_ns + duration_ns - self.start_ns, fps)
-            }
+            Sampling::TicksPerSecond(fps) => tick_of(self.end_ns - self.start_ns, fps),
             Sampling::SourceFrames => self.shown_tick + 1,
         };
-        self.show_until(end.max(self.shown_tick + 1))?;
+        let in_hole = self.decoder.ends_in_hole();
+        self.show_until(end.max(self.shown_tick + 1), in_hole)?;
         let planned = matches!(self.starts, Starts::Listed(_));
         for mut open in std::mem::take(&mut self.open) {
             if self.options.short == ShortVideo::Repeat && (planned || open.clip.index == 0) {
+                open.clip.damaged |= in_hole;
                 open.clip.repeat_last_frame(self.options.frames as usize);
                 self.done.push_back(open.clip);
+            } else if open.clip.index == 0 {
+                let ticks_per_second =
+                    self.options.sampling.fps().or(self.shown.as_ref().and_then(DecodedFrame::frame_rate)).unwrap_or(30.0);
+                let seconds = (self.end_ns - self.start_ns) as f64 / 1e9;
+                return Err(VideoError::TooShort { seconds, clip_seconds: span_ticks(&self.options) as f64 / ticks_per_second });
             }
         }
         Ok(())
+    }
+
+    /// Stream time of the last frame so far, in seconds.
+    pub fn end_seconds(&self) -> f64 {
+        self.shown.as_ref().map_or(0, |shown| shown.pts_ns) as f64 / 1e9
+    }
+
+    /// What is wrong with the video, as far as it was decoded: stretches that are damaged, and an end that is missing.
+    pub fn faults(&self) -> Vec<Fault> {
+        let seconds = |ns: i64| ns.max(self.start_ns) as f64 / 1e9;
+        let end_ns = self.end_ns.max(self.shown.as_ref().map_or(0, |shown| shown.pts_ns));
+        let mut faults: Vec<Fault> = self
+            .decoder
+            .damages()
+            .into_iter()
+            .map(|damage| Fault {
+                seconds: (seconds(damage.from_ns), seconds(damage.to_ns.unwrap_or(end_ns))),
+                reason: format!("damaged: the decoder says \"{}\"", damage.reason),
+            })
+            .collect();
+        let end = (seconds(end_ns), seconds(end_ns));
+        if self.missing_bytes > 0 {
+            faults.push(Fault {
+                seconds: end,
+                reason: format!("cut short: the file lacks {} bytes that its container says it has", self.missing_bytes),
+            });
+        } else if self.ended && self.decoder.ended_early() {
+            faults.push(Fault { seconds: end, reason: "cut short: the container lists frames that the file does not hold".to_owned() });
+        }
+        faults
     }
 }
 

@@ -1,5 +1,6 @@
 //! A video file to decoded frames, in presentation order, with their times.
 
+use super::damage::{Damage, DamageTracker};
 use super::frame::{Color, Orientation};
 use super::{POLL, RunningPipeline, VideoError, media_type};
 use gstreamer as gst;
@@ -32,9 +33,16 @@ impl Default for DecodeOptions {
 /// What the pipeline's own threads tell the reader.
 #[derive(Debug, Default)]
 struct Found {
-    video: bool,
-    no_more_pads: bool,
-    decoder: Option<gst::Element>,
+    pads: Vec<gst::Pad>,
+    decoders: Vec<FoundDecoder>,
+    /// What became of the choice among the pads, once it is made.
+    chosen: Option<Result<(), VideoError>>,
+}
+
+#[derive(Debug, Clone)]
+struct FoundDecoder {
+    element: gst::Element,
+    tracker: Arc<Mutex<DamageTracker>>,
 }
 
 /// One decoded frame, still in the decoder's memory and format.
@@ -46,6 +54,10 @@ pub struct DecodedFrame {
     pub pts_ns: i64,
     /// How long it is shown, where the stream says so.
     pub duration_ns: Option<i64>,
+    /// Whether its packet was broken, or one that it refers to.
+    pub damaged: bool,
+    /// Whether frames are missing just before it, because their packets were broken.
+    pub after_hole: bool,
 }
 
 impl DecodedFrame {
@@ -84,7 +96,8 @@ impl DecodedFrame {
     }
 }
 
-/// Decodes the first video stream of a file from its start to its end.
+/// Decodes the default video stream of a file from its start to its end. Interlaced streams are deinterlaced: of each frame the top field is kept,
+/// and its missing lines are made by GStreamer's `deinterlace`.
 #[derive(Debug)]
 pub struct VideoDecoder {
     pipeline: RunningPipeline,
@@ -93,6 +106,10 @@ pub struct VideoDecoder {
     timeout: Duration,
     caps: Option<(gst::Caps, gst_video::VideoInfo)>,
     last_pts_ns: Option<i64>,
+    /// Stream time minus the buffers' time, of the last frame.
+    shift_ns: i64,
+    /// The tracker of the chosen stream's decoder.
+    tracker: Option<Arc<Mutex<DamageTracker>>>,
 }
 
 impl VideoDecoder {
@@ -116,18 +133,19 @@ impl VideoDecoder {
         pipeline.0.add(&sink).map_err(VideoError::setup)?;
 
         let found = Arc::new(Mutex::new(Found::default()));
-        let sink_pad = sink.static_pad("sink").ok_or_else(|| VideoError::setup("appsink has no sink pad"))?;
         decodebin.connect_pad_added({
             let found = Arc::clone(&found);
-            move |_, pad| {
-                if !sink_pad.is_linked() && pad.link(&sink_pad).is_ok() {
-                    lock(&found).video = true;
-                }
-            }
+            move |_, pad| lock(&found).pads.push(pad.clone())
         });
+        // All pads are there before data flows through any of them.
         decodebin.connect_no_more_pads({
-            let found = Arc::clone(&found);
-            move |_| lock(&found).no_more_pads = true
+            let (found, pipeline, sink) = (Arc::clone(&found), pipeline.0.downgrade(), sink.downgrade());
+            move |_| {
+                let (Some(pipeline), Some(sink)) = (pipeline.upgrade(), sink.upgrade()) else { return };
+                let pads = lock(&found).pads.clone();
+                let chosen = default_stream(&pads).ok_or(VideoError::NoVideo).and_then(|pad| link(&pipeline, &pad, &sink));
+                lock(&found).chosen = Some(chosen);
+            }
         });
         pipeline.0.connect_deep_element_added({
             let found = Arc::clone(&found);
@@ -137,11 +155,13 @@ impl VideoDecoder {
                     .is_some_and(|factory| factory.has_type(gst::ElementFactoryType::DECODER | gst::ElementFactoryType::MEDIA_VIDEO));
                 if is_video_decoder {
                     limit_threads(element, options.threads);
-                    lock(&found).decoder = Some(element.clone());
+                    let tracker = Arc::new(Mutex::new(DamageTracker::new(options.threads)));
+                    track_packets(element, &tracker);
+                    lock(&found).decoders.push(FoundDecoder { element: element.clone(), tracker });
                 }
             }
         });
-        let decoder = Self { pipeline, sink, found, timeout: options.timeout, caps: None, last_pts_ns: None };
+        let decoder = Self { pipeline, sink, found, timeout: options.timeout, caps: None, last_pts_ns: None, shift_ns: 0, tracker: None };
         decoder.pipeline.start()?;
         Ok(decoder)
     }
@@ -169,12 +189,8 @@ impl VideoDecoder {
             if self.sink.is_eos() {
                 return Ok(None);
             }
-            let no_video = {
-                let found = lock(&self.found);
-                found.no_more_pads && !found.video
-            };
-            if no_video {
-                return Err(VideoError::NoVideo);
+            if let Some(Err(error)) = &lock(&self.found).chosen {
+                return Err(error.clone());
             }
             if Instant::now() > deadline {
                 return Err(VideoError::Stalled { timeout: self.timeout });
@@ -187,14 +203,47 @@ impl VideoDecoder {
         orientation_of(&self.sink.static_pad("sink"))
     }
 
+    /// Whether the stream is interlaced, and its frames are made from fields; known once the first frame has come.
+    pub fn is_deinterlaced(&self) -> bool {
+        self.pipeline.0.by_name(DEINTERLACE).is_some()
+    }
+
     /// Codec of the stream (`x-h264`) and the element that decodes it; known once the first frame has come.
     pub fn codec_and_decoder(&self) -> (String, String) {
-        let found = lock(&self.found);
-        let Some(decoder) = &found.decoder else { return ("raw".to_owned(), "none".to_owned()) };
-        let caps = decoder.static_pad("sink").and_then(|pad| pad.current_caps());
+        let Some(decoder) = self.chosen_decoder() else { return ("raw".to_owned(), "none".to_owned()) };
+        let caps = decoder.element.static_pad("sink").and_then(|pad| pad.current_caps());
         let codec = caps.as_deref().map_or("unknown", |caps| media_type(caps).trim_start_matches("video/")).to_owned();
-        let name = decoder.factory().map_or_else(|| "unknown".into(), |factory| factory.name());
+        let name = decoder.element.factory().map_or_else(|| "unknown".into(), |factory| factory.name());
         (codec, format!("{name}, {}", super::version()))
+    }
+
+    /// The stretches that are damaged so far, in order, in stream time.
+    pub fn damages(&self) -> Vec<Damage> {
+        let Some(tracker) = &self.tracker else { return Vec::new() };
+        let damages = lock(tracker).damages().to_vec();
+        let shifted = |ns: i64| ns.saturating_add(self.shift_ns);
+        damages.into_iter().map(|damage| Damage { from_ns: shifted(damage.from_ns), to_ns: damage.to_ns.map(shifted), ..damage }).collect()
+    }
+
+    /// Whether the file was read to its end and a packet was not whole there.
+    pub fn ended_early(&self) -> bool {
+        self.tracker.as_ref().is_some_and(|tracker| lock(tracker).ended_early())
+    }
+
+    /// Whether damaged frames are missing after the last one; to be asked at the end.
+    pub fn ends_in_hole(&self) -> bool {
+        self.tracker.as_ref().is_some_and(|tracker| lock(tracker).end())
+    }
+
+    /// The decoder of the chosen stream: the one whose pad is linked.
+    fn chosen_decoder(&self) -> Option<FoundDecoder> {
+        let found = lock(&self.found);
+        let is_chosen = |decoder: &&FoundDecoder| {
+            let pad = decoder.element.static_pad("src");
+            let caps = pad.and_then(|pad| pad.current_caps());
+            found.decoders.len() == 1 || caps.is_some_and(|_| found.is_linked(&decoder.element))
+        };
+        found.decoders.iter().find(is_chosen).cloned()
     }
 
     fn frame(&mut self, sample: gst::Sample) -> Result<Option<DecodedFrame>, VideoError> {
@@ -207,6 +256,9 @@ impl VideoDecoder {
                 info
             }
         };
+        if self.tracker.is_none() {
+            self.tracker = self.chosen_decoder().map(|decoder| decoder.tracker);
+        }
         let buffer = sample.buffer().ok_or_else(|| VideoError::frame("it has no buffer"))?;
         let duration_ns = buffer.duration().map(|duration| duration.nseconds() as i64);
         let pts_ns = match buffer.pts() {
@@ -227,9 +279,69 @@ impl VideoDecoder {
                 }
             },
         };
+        let buffer_ns = buffer.pts().map_or(pts_ns, |pts| pts.nseconds() as i64);
+        let (damaged, after_hole) = self.tracker.as_ref().map_or((false, false), |tracker| lock(tracker).frame(buffer_ns));
+        self.shift_ns = pts_ns - buffer_ns;
         self.last_pts_ns = Some(pts_ns);
-        Ok(Some(DecodedFrame { sample, info, pts_ns, duration_ns }))
+        Ok(Some(DecodedFrame { sample, info, pts_ns, duration_ns, damaged, after_hole }))
     }
+}
+
+impl Found {
+    /// Whether what `decoder` makes is the stream that was linked.
+    fn is_linked(&self, decoder: &gst::Element) -> bool {
+        self.pads.iter().filter(|pad| pad.is_linked()).any(|pad| {
+            let target = pad.downcast_ref::<gst::GhostPad>().and_then(GhostPadExt::target);
+            target.and_then(|pad| pad.parent_element()).as_ref() == Some(decoder)
+        })
+    }
+}
+
+/// Name of the element that deinterlaces, where there is one.
+const DEINTERLACE: &str = "deinterlacer";
+
+/// The video stream that the container marks as the one to show, else the first.
+fn default_stream(pads: &[gst::Pad]) -> Option<gst::Pad> {
+    let is_default = |pad: &&gst::Pad| {
+        let start = pad.sticky_event::<gst::event::StreamStart>(0);
+        start.is_some_and(|start| start.stream_flags().contains(gst::StreamFlags::SELECT))
+    };
+    pads.iter().find(is_default).or(pads.first()).cloned()
+}
+
+/// Links the chosen stream to the sink, through a deinterlacer where it is interlaced.
+fn link(pipeline: &gst::Pipeline, pad: &gst::Pad, sink: &gst_app::AppSink) -> Result<(), VideoError> {
+    let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
+    let mode = caps.structure(0).and_then(|structure| structure.get::<String>("interlace-mode").ok());
+    let sink_pad = |element: &gst::Element| element.static_pad("sink").ok_or_else(|| VideoError::setup("an element without a sink pad"));
+    let sink = sink.upcast_ref::<gst::Element>();
+    let first = if mode.is_none_or(|mode| mode == "progressive") {
+        sink.clone()
+    } else {
+        let deinterlace = gst::ElementFactory::make("deinterlace")
+            .name(DEINTERLACE)
+            .property_from_str("fields", "top")
+            .build()
+            .map_err(VideoError::setup)?;
+        pipeline.add(&deinterlace).map_err(VideoError::setup)?;
+        deinterlace.link(sink).map_err(VideoError::setup)?;
+        deinterlace.sync_state_with_parent().map_err(VideoError::setup)?;
+        deinterlace
+    };
+    pad.link(&sink_pad(&first)?).map(drop).map_err(VideoError::setup)
+}
+
+/// Tells `tracker` of every packet that `decoder` is given.
+fn track_packets(decoder: &gst::Element, tracker: &Arc<Mutex<DamageTracker>>) {
+    let Some(pad) = decoder.static_pad("sink") else { return };
+    let tracker = Arc::clone(tracker);
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if let Some(packet) = info.buffer() {
+            let is_key = !packet.flags().contains(gst::BufferFlags::DELTA_UNIT);
+            lock(&tracker).packet(packet.pts().map(|pts| pts.nseconds() as i64), is_key);
+        }
+        gst::PadProbeReturn::Ok
+    });
 }
 
 /// Sets the number of threads of a software decoder, whose property has one of two names.

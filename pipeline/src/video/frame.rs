@@ -7,9 +7,10 @@ use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
 use schemas::geometry::I420;
 use schemas::shard::{ColorMatrix, ColorRange};
+use serde::{Deserialize, Serialize};
 
 /// How a picture has to be turned to be upright: mirrored left to right first, then rotated clockwise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Orientation {
     /// Degrees clockwise: 0, 90, 180 or 270.
     pub rotation: u32,

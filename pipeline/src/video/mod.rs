@@ -3,11 +3,15 @@
 //! - [`sniff`](fn@sniff): is this file video, by its content?
 //! - [`probe`](fn@probe): what is in it, and how long is it really? Demultiplexes without decoding.
 //! - [`decode::VideoDecoder`]: a file to frames with their presentation times.
+//! - [`damage`]: which of them are broken, or missing.
+//! - [`container`](mod@container): does the file end before its container says?
 //! - [`clips`]: frames to clips, sampled by time.
 //! - [`frame`]: one decoded frame to an I420 frame, scaled and upright.
 //! - [`encode`]: I420 frames to an H.264 file.
 
 pub mod clips;
+pub mod container;
+pub mod damage;
 pub mod decode;
 pub mod encode;
 pub mod frame;
@@ -17,6 +21,7 @@ mod sniff;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::time::Duration;
 
 pub use probe::{VideoProbe, probe};
@@ -51,6 +56,17 @@ pub enum VideoError {
     /// The stream ended without a frame.
     #[error("no frames could be decoded")]
     NoFrames,
+    /// The only picture is a still one.
+    #[error("only a still picture (cover art)")]
+    StillPicture,
+    /// The video is shorter than a clip, and such are not wanted.
+    #[error("shorter than a clip: {seconds:.2} s of video, a clip spans {clip_seconds:.2} s")]
+    TooShort {
+        /// Length of the video.
+        seconds: f64,
+        /// Length of a clip.
+        clip_seconds: f64,
+    },
     /// No sample, no error and no end within the deadline.
     #[error("no progress within {} s", timeout.as_secs_f64())]
     Stalled {
@@ -88,7 +104,24 @@ impl VideoError {
 /// # Errors
 /// [`VideoError::Setup`] when it does not start.
 pub fn init() -> Result<(), VideoError> {
-    gst::init().map_err(VideoError::setup)
+    gst::init().map_err(VideoError::setup)?;
+    damage::listen();
+    prefer_libav();
+    Ok(())
+}
+
+/// Makes libav's decoders the first choice for what GStreamer would give to another library: they report broken packets, and their frames are
+/// those of the ffmpeg command line to the bit.
+fn prefer_libav() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let registry = gst::Registry::get();
+        for name in ["avdec_vp8", "avdec_vp9", "avdec_mjpeg"] {
+            if let Some(decoder) = registry.lookup_feature(name) {
+                decoder.set_rank(gst::Rank::PRIMARY + 1);
+            }
+        }
+    });
 }
 
 /// `GStreamer 1.22.0`, say: which version runs.

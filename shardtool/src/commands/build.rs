@@ -1,45 +1,74 @@
 //! `shardtool build`: videos to shards.
 //!
-//! Workers decode, sample and compress, one video each at a time; this thread appends the compressed clips in the order of the videos, so that
-//! the shards are the same for any number of workers.
+//! Worker processes decode, sample and compress, one video each at a time; this process appends the compressed clips in the order of the videos,
+//! so that the shards are the same for any number of workers, and writes down what is done.
 
+use super::dry_run;
 use crate::cli::BuildArgs;
-use crate::discover::{VideoFile, discover};
+use crate::discover::{Discovered, VideoFile, discover};
 use crate::fan_out::fan_out;
+use crate::journal::Journal;
 use crate::labels::{Label, label};
 use crate::output::{self, Progress, count};
-use anyhow::{Context, bail};
-use crossbeam_channel::Sender;
-use pipeline::atomic_file::{self, TEMPORARY_ENDING};
+use crate::protocol::{Reply, Task};
+use crate::stop;
+use crate::supervise::{Ending, Reported, Supervisor};
+use anyhow::{bail, ensure};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use pipeline::shard::{EncodedClip, ShardSetWriter, page};
-use pipeline::video::clips::{Clip, ClipDecoder, ClipSource, clip_starts, video_ticks};
-use pipeline::video::decode::DecodeOptions;
-use pipeline::video::{self, VideoProbe};
-use schemas::manifest::{BuildOptions, MANIFEST_FILE, Manifest, REJECTED_FILE, Rejected};
-use schemas::report::{BuildReport, DryRunReport};
-use schemas::shard::{ClipMeta, FORMAT_VERSION};
-use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::path::Path;
+use pipeline::video;
+use schemas::geometry::I420;
+use schemas::manifest::{BuildOptions, OpenVideo, REJECTED_FILE, Rejected, VideoRecord};
+use schemas::report::BuildReport;
+use schemas::shard::ClipMeta;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Compressed clips that wait for their turn, for each video in flight.
-const QUEUED_CLIPS: usize = 16;
+/// Bytes of clips before compression that may wait for their turn, for each video in flight.
+const QUEUED_BYTES: usize = 32 << 20;
 
-/// Stored over decoded bytes of I420 with zstd, as measured on real footage; for estimates only.
-const USUAL_RATIO: f64 = 0.45;
+/// How long one wait for a worker lasts before it is seen whether the build is to stop.
+const POLL: Duration = Duration::from_millis(100);
 
 /// A video and its label: the unit of work.
-struct Source {
-    file: VideoFile,
+#[derive(Debug)]
+pub struct Source {
+    /// Where it is.
+    pub file: VideoFile,
     label: Label,
+    /// Clips of it that finished shards hold already.
+    skip: u64,
 }
 
-/// What a worker says of its video.
+impl Source {
+    /// The file's name, in the system's own bytes.
+    pub fn path_bytes(&self) -> Vec<u8> {
+        self.file.path.as_os_str().as_bytes().to_vec()
+    }
+
+    fn name(&self) -> String {
+        self.file.path.display().to_string()
+    }
+}
+
+/// What is said of a video.
 enum Message {
+    Identity(String),
+    Skipped {
+        decoded_bytes: u64,
+        padded: bool,
+    },
     Clip(Box<ClipMeta>, EncodedClip),
-    Failed(String),
+    Rejected(Rejected),
+    /// The build is to stop, and why.
+    Fatal(String),
+    /// Nothing more comes.
+    Done,
 }
 
 /// Runs the command.
@@ -48,83 +77,49 @@ enum Message {
 /// What the user can mend: no videos, a folder that is taken, a full disk.
 pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
     video::init()?;
+    stop::listen()?;
     let options = args.options()?;
-    let discovered = discover(&args.videos);
+    let mut discovered = discover(&args.videos);
     for rejected in &discovered.rejected {
         output::say(&format!("rejected {}: {}", rejected.path, rejected.reason));
     }
     if discovered.videos.is_empty() {
         bail!("no video among {}", count(discovered.rejected.len() as u64 + discovered.not_video, "file"));
     }
-    let labels = label(&discovered.videos, &args.labels)?;
-    let sources: Vec<Source> = discovered.videos.into_iter().zip(labels.labels).map(|(file, label)| Source { file, label }).collect();
+    let videos = std::mem::take(&mut discovered.videos);
     if args.dry_run {
-        return dry_run(args, &options, &sources, discovered.rejected, discovered.not_video);
+        let labels = label(&videos, &args.labels, &[])?.labels;
+        let sources: Vec<Source> = videos.into_iter().zip(labels).map(|(file, label)| Source { file, label, skip: 0 }).collect();
+        return dry_run::run(args, &options, &sources, discovered.rejected, discovered.not_video);
     }
 
     let began = Instant::now();
-    prepare_folder(&args.out, args.force)?;
-    let mut build = Build {
-        args,
-        writer: ShardSetWriter::new(&args.out, options.clone(), Vec::new()),
-        progress: Progress::new(sources.len() as u64, "videos"),
-        rejected: discovered.rejected,
-        contents: BTreeSet::new(),
-        videos: 0,
-        clips: 0,
-        padded_clips: 0,
-        decoded_bytes: 0,
-    };
-    let jobs = args.jobs();
-    // With fewer videos than cores, the decoders themselves use the rest.
-    let decode = DecodeOptions { threads: (jobs / sources.len()).max(1) as u32, timeout: Duration::from_secs_f64(args.timeout) };
-    let work = |source: &Source, messages: &Sender<Message>| {
-        if let Err(error) = build_video(source, &options, decode, messages) {
-            // Nobody listens any more only when the build itself has failed.
-            let _ = messages.send(Message::Failed(format!("{error:#}")));
-        }
-    };
-    fan_out(&sources, jobs, QUEUED_CLIPS, work, |source, messages| build.take(source, messages))?;
-    let Build { writer, progress, rejected, videos, clips, padded_clips, decoded_bytes, .. } = build;
-    progress.finish();
-    if clips == 0 {
-        bail!("none of {} gave a clip", count(sources.len() as u64, "video"));
+    let mut journal = Journal::open(&args.out, &options, args.force)?;
+    let labels = label(&videos, &args.labels, &journal.manifest.classes)?;
+    journal.manifest.classes = labels.classes;
+    let sources = videos.into_iter().zip(labels.labels).map(|(file, label)| Source { file, label, skip: 0 }).collect();
+    let plan = Plan::new(&journal, sources)?;
+    for path in &plan.removed {
+        output::say(&format!("note: {path} is not there any more; its clips stay in the shards"));
     }
-    let shards = writer.finish()?;
-    let stored_bytes = shards.iter().map(|shard| shard.bytes).sum();
-    let shard_count = shards.len() as u64;
-    write_rejected(&args.out, &rejected)?;
-    let manifest = Manifest {
-        format_version: FORMAT_VERSION,
-        created_by: concat!("shardtool ", env!("CARGO_PKG_VERSION")).to_owned(),
-        options,
-        classes: labels.classes.clone(),
-        shards,
-        clips,
-        videos,
-        finished: true,
-        open_video: None,
-    };
-    let json = serde_json::to_vec_pretty(&manifest)?;
-    atomic_file::write(&args.out.join(MANIFEST_FILE), &json).context("cannot write the manifest")?;
-
-    let report = BuildReport {
-        out: args.out.display().to_string(),
-        videos,
-        clips,
-        damaged_clips: 0,
-        known_videos: 0,
-        removed_videos: Vec::new(),
-        padded_clips,
-        shards: shard_count,
-        stored_bytes,
-        decoded_bytes,
-        not_video: discovered.not_video,
-        unlabelled: labels.unlabelled,
-        classes: labels.classes,
-        seconds: began.elapsed().as_secs_f64(),
-        rejected,
-    };
+    let (known_videos, removed_videos) = (plan.known, plan.removed);
+    let writer = ShardSetWriter::new(&args.out, options.clone(), journal.manifest.shards.clone());
+    let progress = Progress::new(plan.sources.len() as u64, "videos");
+    let contents = journal.known().values().map(|record| record.blake3.clone()).collect();
+    let mut build = Build { args, options: &options, journal, writer, progress, contents };
+    let result = build.run(&plan.sources);
+    let Build { journal, progress, .. } = build;
+    progress.finish();
+    // Also after a failure: what was left out until then.
+    let rejected = journal.write_rejected(&discovered.rejected);
+    if let Err(error) = result {
+        if stop::requested() {
+            output::say(&stopped(args, &journal));
+            return Ok(ExitCode::from(stop::EXIT_CODE));
+        }
+        return Err(error.context(unfinished(args, &journal)));
+    }
+    let report = report(args, &journal, rejected?, &discovered, labels.unlabelled, known_videos, removed_videos, began);
     if args.json {
         output::print(&serde_json::to_string_pretty(&report)?)?;
     } else {
@@ -133,131 +128,284 @@ pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(args.strict && !report.rejected.is_empty())))
 }
 
+/// What is left to do.
+struct Plan {
+    sources: Vec<Source>,
+    /// Videos that are done.
+    known: u64,
+    /// Videos that are done, and no longer there.
+    removed: Vec<String>,
+}
+
+impl Plan {
+    /// Compares the videos that there are with those that are done.
+    fn new(journal: &Journal, sources: Vec<Source>) -> anyhow::Result<Self> {
+        let mut done = journal.known();
+        let (mut todo, mut known, mut changed) = (Vec::new(), 0, Vec::new());
+        for source in sources {
+            let Some(record) = done.remove(source.name().as_str()) else {
+                todo.push(source);
+                continue;
+            };
+            let same_label = (record.label, &record.class) == (source.label.number, &source.label.class);
+            match (is_same_file(&source, record), same_label) {
+                (true, true) => known += 1,
+                // Of what gave nothing, nothing has to stay.
+                _ if record.clips == 0 => todo.push(source),
+                (false, _) => changed.push(format!("{} has another content", source.name())),
+                (true, false) => changed.push(format!("{} has another label", source.name())),
+            }
+        }
+        if let Some(open) = &journal.manifest.open_video {
+            match todo.iter().position(|source| source.name() == open.path) {
+                Some(index) => todo[..=index].rotate_right(1),
+                None => changed.push(format!("{}, at which the build was stopped, is not there any more", open.path)),
+            }
+            todo.first_mut().into_iter().for_each(|source| source.skip = open.clips);
+        }
+        ensure!(
+            changed.is_empty(),
+            "since these shards were built, their videos have changed: {}; restore them, give another --out, or --force to build anew",
+            changed.join("; ")
+        );
+        let removed = done.into_values().filter(|record| record.clips > 0).map(|record| record.path.clone()).collect();
+        Ok(Self { sources: todo, known, removed })
+    }
+}
+
+/// Whether the file is the one that was recorded: the same size and time, or else the same content.
+fn is_same_file(source: &Source, record: &VideoRecord) -> bool {
+    let (bytes, modified_ns) = size_and_time(source);
+    if (bytes, modified_ns) == (record.bytes, record.modified_ns) {
+        return true;
+    }
+    let mut hasher = blake3::Hasher::new();
+    let hashed = fs::File::open(&source.file.path).and_then(|file| hasher.update_reader(file).map(drop));
+    bytes == record.bytes && hashed.is_ok() && hasher.finalize().to_hex().as_str() == record.blake3
+}
+
+/// Size in bytes, and time of the last change in nanoseconds since 1970; zeros when the file is not there.
+fn size_and_time(source: &Source) -> (u64, i64) {
+    fs::metadata(&source.file.path).map_or((0, 0), |file| (file.len(), file.mtime() * 1_000_000_000 + file.mtime_nsec()))
+}
+
 /// The build as the appending thread sees it.
 struct Build<'a> {
     args: &'a BuildArgs,
+    options: &'a BuildOptions,
+    journal: Journal,
     writer: ShardSetWriter,
     progress: Progress,
-    rejected: Vec<Rejected>,
     /// Hashes of the videos so far.
-    contents: BTreeSet<String>,
-    videos: u64,
-    clips: u64,
-    padded_clips: u64,
-    decoded_bytes: u64,
+    contents: std::collections::BTreeSet<String>,
 }
 
 impl Build<'_> {
+    fn run(&mut self, sources: &[Source]) -> anyhow::Result<()> {
+        if sources.is_empty() && self.journal.manifest.finished {
+            return Ok(());
+        }
+        let jobs = self.args.jobs();
+        // With fewer videos than cores, the decoders themselves use the rest.
+        let threads = (jobs / sources.len().max(1)).max(1) as u32;
+        let timeout = self.args.timeout;
+        let options = self.options;
+        let supervisor = || Supervisor::new(Duration::from_secs_f64(timeout));
+        let work = |supervisor: &mut Supervisor, source: &Source, messages: &Sender<Message>| {
+            let task = Task::Build { path: source.path_bytes(), options: options.clone(), threads, timeout, skip: source.skip };
+            supervise(supervisor, &task, source, messages);
+        };
+        fan_out(sources, jobs, queued_clips(options), supervisor, work, |source, messages| self.take(source, &messages))?;
+        ensure!(self.journal.clips() > 0, "none of {} gave a clip", count(sources.len() as u64, "video"));
+        self.writer.finish()?;
+        let shards = self.writer.finished().to_vec();
+        self.journal.commit(&shards, None, true)
+    }
+
     /// Appends the clips of one video as they come.
-    fn take(&mut self, source: &Source, messages: crossbeam_channel::Receiver<Message>) -> anyhow::Result<()> {
-        let mut clips = 0;
-        for message in messages {
+    fn take(&mut self, source: &Source, messages: &Receiver<Message>) -> anyhow::Result<()> {
+        let (bytes, modified_ns) = size_and_time(source);
+        let mut record = VideoRecord {
+            path: source.name(),
+            bytes,
+            modified_ns,
+            blake3: String::new(),
+            label: source.label.number,
+            class: source.label.class.clone(),
+            clips: 0,
+            padded_clips: 0,
+            decoded_bytes: 0,
+            rejected: Vec::new(),
+        };
+        loop {
+            let message = match messages.recv_timeout(POLL) {
+                Ok(message) => message,
+                Err(RecvTimeoutError::Timeout) if !stop::requested() => continue,
+                Err(_) => bail!("stopped"),
+            };
             match message {
-                Message::Clip(meta, clip) => {
-                    clips += 1;
-                    self.padded_clips += u64::from(meta.repeated_frames > 0);
-                    self.decoded_bytes += (clip.uncompressed_bytes - page::LENGTH_BYTES) as u64;
-                    if clips == 1 && !self.contents.insert(meta.video_blake3.clone()) {
-                        self.progress.line(&format!("note: {} has the same content as another video; both are kept", meta.video));
+                Message::Identity(blake3) => record.blake3 = self.identify(source, blake3)?,
+                Message::Skipped { decoded_bytes, padded } => count_clip(&mut record, decoded_bytes, padded),
+                Message::Clip(mut meta, clip) => {
+                    (meta.label, meta.class) = (record.label, record.class.clone());
+                    let padded = meta.repeated_frames > 0;
+                    count_clip(&mut record, (clip.uncompressed_bytes - page::LENGTH_BYTES) as u64, padded);
+                    if self.writer.push(*meta, clip)? {
+                        let open = OpenVideo { path: record.path.clone(), blake3: record.blake3.clone(), clips: record.clips };
+                        self.journal.commit(self.writer.finished(), Some(open), false)?;
                     }
-                    self.writer.push(*meta, clip)?;
                 }
-                Message::Failed(reason) => {
-                    let kept = if clips == 0 { String::new() } else { format!(" (after {}, which are kept)", count(clips, "clip")) };
-                    let rejected = Rejected::file(source.file.path.display(), reason + &kept);
-                    self.progress.line(&format!("rejected {}: {}", rejected.path, rejected.reason));
-                    self.rejected.push(rejected);
+                Message::Rejected(rejected) => {
+                    self.progress.line(&rejection(&rejected));
+                    record.rejected.push(rejected);
                 }
+                Message::Fatal(reason) => bail!("{reason}"),
+                Message::Done => break,
             }
         }
-        self.clips += clips;
-        self.videos += u64::from(clips > 0);
-        self.progress.advance(format!("{} into {}", count(self.clips, "clip"), self.args.out.display()));
+        self.journal.record(record);
+        self.progress.advance(format!("{} into {}", count(self.journal.clips(), "clip"), self.args.out.display()));
         Ok(())
     }
-}
 
-/// A worker's part: decodes one video and sends its clips, compressed.
-fn build_video(source: &Source, options: &BuildOptions, decode: DecodeOptions, messages: &Sender<Message>) -> anyhow::Result<()> {
-    let path = &source.file.path;
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(File::open(path)?)?;
-    let hash = hasher.finalize().to_hex().to_string();
-    let mut decoder = ClipDecoder::open(path, options, decode)?;
-    while let Some(clip) = decoder.next_clip()? {
-        let encoded = page::encode(&clip.data, options.level)?;
-        let meta = clip_meta(source, &hash, options, decoder.source(), clip);
-        if messages.send(Message::Clip(Box::new(meta), encoded)).is_err() {
-            break;
+    fn identify(&mut self, source: &Source, blake3: String) -> anyhow::Result<String> {
+        let open = self.journal.manifest.open_video.as_ref().filter(|open| source.skip > 0 && open.path == source.name());
+        ensure!(
+            open.is_none_or(|open| open.blake3 == blake3),
+            "{}, at which the build was stopped, has another content now; restore it, or --force to build anew",
+            source.name()
+        );
+        if open.is_none() && !self.contents.insert(blake3.clone()) {
+            self.progress.line(&format!("note: {} has the same content as another video; both are kept", source.name()));
         }
-    }
-    Ok(())
-}
-
-fn clip_meta(source: &Source, hash: &str, options: &BuildOptions, video: &ClipSource, clip: Clip) -> ClipMeta {
-    ClipMeta {
-        video: source.file.path.to_string_lossy().into_owned(),
-        video_blake3: hash.to_owned(),
-        clip: clip.index,
-        label: source.label.number,
-        class: source.label.class.clone(),
-        frames: options.frames,
-        stride: options.stride,
-        fps: options.sampling.fps(),
-        width: video.size.width as u32,
-        height: video.size.height as u32,
-        pts_ns: clip.pts_ns,
-        repeated_frames: clip.repeated_frames,
-        source_width: video.source_size.width as u32,
-        source_height: video.source_size.height as u32,
-        rotation: video.orientation.rotation,
-        mirrored: video.orientation.mirrored,
-        deinterlaced: false,
-        pixel_format: video.pixel_format.to_owned(),
-        color_range: video.color_range,
-        color_matrix: video.color_matrix,
-        codec: video.codec.clone(),
-        decoder: video.decoder.clone(),
-        payload: options.payload,
-        // The writer knows it from the encoded clip.
-        data_xxh3: 0,
+        Ok(blake3)
     }
 }
 
-/// Makes the folder ready for a new build.
-fn prepare_folder(out: &Path, force: bool) -> anyhow::Result<()> {
-    fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
-    let mut earlier = Vec::new();
-    for entry in fs::read_dir(out).with_context(|| format!("cannot read {}", out.display()))? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let is_shard = name.starts_with("shard-") && name.ends_with(".parquet");
-        if name.ends_with(TEMPORARY_ENDING) && name.starts_with("shard-") {
-            // Nobody else's: a build that was killed leaves it.
-            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
-        } else if is_shard || name == MANIFEST_FILE || name == REJECTED_FILE {
-            earlier.push(path);
+fn count_clip(record: &mut VideoRecord, decoded_bytes: u64, padded: bool) {
+    record.clips += 1;
+    record.padded_clips += u64::from(padded);
+    record.decoded_bytes += decoded_bytes;
+}
+
+/// Clips that may wait, for each video in flight: as many as fit the budget, if frames are twice as long as wide.
+fn queued_clips(options: &BuildOptions) -> usize {
+    let side = options.short_side as usize;
+    let clip_bytes = options.frames as usize * I420 { width: 2 * side, height: side }.frame_bytes();
+    (QUEUED_BYTES / clip_bytes).clamp(1, 16)
+}
+
+/// Has a worker do one video, and passes on what it says.
+fn supervise(supervisor: &mut Supervisor, task: &Task, source: &Source, messages: &Sender<Message>) {
+    let (mut clips, mut stops) = (0u64, false);
+    let rejected = |reason: String, seconds, clips| Message::Rejected(Rejected { path: source.name(), reason, seconds, clips });
+    // Nobody listens any more only when the build itself has failed.
+    let ending = supervisor.run(task, |reply, bytes| {
+        let (message, reported) = match reply {
+            Reply::Alive | Reply::Probed(_) => return Ok(Reported::Nothing),
+            Reply::Identity { blake3 } => (Message::Identity(blake3), Reported::Nothing),
+            Reply::Skipped { decoded_bytes, padded } => {
+                clips += 1;
+                (Message::Skipped { decoded_bytes, padded }, Reported::Nothing)
+            }
+            Reply::Clip { meta, uncompressed_bytes, xxh3, stored_bytes } => {
+                clips += 1;
+                let mut body = vec![0; stored_bytes];
+                bytes.read_exact(&mut body)?;
+                (Message::Clip(meta, EncodedClip { body, uncompressed_bytes, xxh3 }), Reported::Nothing)
+            }
+            Reply::Built { faults } => {
+                for (fault, lost) in faults {
+                    let _ = messages.send(rejected(fault.reason, Some(fault.seconds), Some(lost)));
+                }
+                return Ok(Reported::Done);
+            }
+            Reply::Failed { reason, seconds, stops_build: true } => {
+                stops = true;
+                let place = seconds.map_or(String::new(), |(from, _)| format!(" at {from:.2} s"));
+                let message =
+                    format!("{} is damaged{place}: {reason}; --on-corrupt keep-good goes on without the damaged clips", source.name());
+                (Message::Fatal(message), Reported::Failed)
+            }
+            Reply::Failed { reason, seconds, .. } => (rejected(after(reason, clips), seconds, None), Reported::Failed),
+        };
+        messages.send(message).map_err(|_| io::ErrorKind::ConnectionAborted)?;
+        Ok(reported)
+    });
+    let last = match ending {
+        Ok(Ending::Whole) if stops => return,
+        Ok(Ending::Whole) => Message::Done,
+        Ok(Ending::Stopped) => return,
+        Ok(Ending::Lost(reason)) => {
+            let _ = messages.send(rejected(after(reason, clips), None, None));
+            Message::Done
         }
-    }
-    if earlier.is_empty() {
-        return Ok(());
-    }
-    if !force {
-        let state = if earlier.iter().any(|path| path.ends_with(MANIFEST_FILE)) { "a finished build" } else { "an unfinished build" };
-        bail!("{} already holds {state}; give another --out, or --force to replace it", out.display());
-    }
-    // The manifest goes first: without it, nobody takes what is left for a finished build.
-    earlier.sort_by_key(|path| !path.ends_with(MANIFEST_FILE));
-    for path in earlier {
-        fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
-    }
-    Ok(())
+        Err(error) => Message::Fatal(format!("{error:#}")),
+    };
+    let _ = messages.send(last);
 }
 
-fn write_rejected(out: &Path, rejected: &[Rejected]) -> anyhow::Result<()> {
-    let lines: Vec<String> = rejected.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
-    let text: String = lines.into_iter().map(|line| line + "\n").collect();
-    atomic_file::write(&out.join(REJECTED_FILE), text.as_bytes()).context("cannot write the list of rejected files")
+/// The reason why a video ended, with the clips that came before.
+fn after(reason: String, clips: u64) -> String {
+    if clips == 0 { reason } else { format!("{reason} (after {}, kept)", count(clips, "clip")) }
+}
+
+fn rejection(rejected: &Rejected) -> String {
+    match (rejected.seconds, rejected.clips) {
+        (Some((from, to)), Some(clips)) => {
+            let lost = if clips == 0 { "no clip lost".to_owned() } else { format!("{} left out", count(clips, "clip")) };
+            format!("{} from {from:.2} to {to:.2} s: {}; {lost}", rejected.path, rejected.reason)
+        }
+        _ => format!("rejected {}: {}", rejected.path, rejected.reason),
+    }
+}
+
+fn unfinished(args: &BuildArgs, journal: &Journal) -> String {
+    match journal.manifest.shards.len() as u64 {
+        0 => format!("the build into {} has failed", args.out.display()),
+        shards => format!(
+            "the build into {} has stopped; {} are whole and can be used, and the same command goes on from there",
+            args.out.display(),
+            count(shards, "shard")
+        ),
+    }
+}
+
+fn stopped(args: &BuildArgs, journal: &Journal) -> String {
+    let shards = count(journal.manifest.shards.len() as u64, "shard");
+    format!("stopped: {shards} of {} are whole; run the same command again to go on", args.out.display())
+}
+
+fn report(
+    args: &BuildArgs,
+    journal: &Journal,
+    rejected: Vec<Rejected>,
+    discovered: &Discovered,
+    unlabelled: u64,
+    known_videos: u64,
+    removed_videos: Vec<String>,
+    began: Instant,
+) -> BuildReport {
+    let records: BTreeMap<_, _> = journal.known();
+    let sum = |get: fn(&VideoRecord) -> u64| records.values().map(|record| get(record)).sum::<u64>();
+    let manifest = &journal.manifest;
+    BuildReport {
+        out: args.out.display().to_string(),
+        videos: sum(|record| u64::from(record.clips > 0)),
+        clips: manifest.clips,
+        damaged_clips: rejected.iter().filter_map(|rejected| rejected.clips).sum(),
+        padded_clips: sum(|record| record.padded_clips),
+        shards: manifest.shards.len() as u64,
+        stored_bytes: manifest.shards.iter().map(|shard| shard.bytes).sum(),
+        decoded_bytes: sum(|record| record.decoded_bytes),
+        known_videos,
+        removed_videos,
+        rejected,
+        not_video: discovered.not_video,
+        unlabelled,
+        classes: manifest.classes.clone(),
+        seconds: began.elapsed().as_secs_f64(),
+    }
 }
 
 fn summary(report: &BuildReport) -> String {
@@ -270,11 +418,18 @@ fn summary(report: &BuildReport) -> String {
         output::bytes(report.decoded_bytes),
         report.seconds
     );
+    if report.known_videos > 0 {
+        text += &format!("{} done in an earlier run\n", count(report.known_videos, "video"));
+    }
     if report.padded_clips > 0 {
         text += &format!("{} padded with the last frame of a video that is shorter than a clip\n", count(report.padded_clips, "clip"));
     }
+    if report.damaged_clips > 0 {
+        text += &format!("{} left out: damaged\n", count(report.damaged_clips, "clip"));
+    }
     if !report.rejected.is_empty() {
-        text += &format!("{} rejected, with reasons in {}/{REJECTED_FILE}\n", count(report.rejected.len() as u64, "file"), report.out);
+        let lines = count(report.rejected.len() as u64, "rejection");
+        text += &format!("{lines} of files or parts of them, with reasons in {}/{REJECTED_FILE}\n", report.out);
     }
     if report.not_video > 0 {
         text += &format!("{} left out: not video\n", count(report.not_video, "file"));
@@ -283,77 +438,4 @@ fn summary(report: &BuildReport) -> String {
         text += &format!("{} without a label\n", count(report.unlabelled, "video"));
     }
     text + &format!("next: trainer run --data {}", report.out)
-}
-
-/// Counts what a build would give, from the packets of each video.
-fn dry_run(
-    args: &BuildArgs,
-    options: &BuildOptions,
-    sources: &[Source],
-    rejected: Vec<Rejected>,
-    not_video: u64,
-) -> anyhow::Result<ExitCode> {
-    let mut report = DryRunReport {
-        out: args.out.display().to_string(),
-        videos: 0,
-        video_seconds: 0.0,
-        clips: 0,
-        decoded_bytes: 0,
-        estimated_bytes: 0,
-        free_bytes: free_bytes(&args.out)?,
-        rejected,
-        not_video,
-    };
-    let mut progress = Progress::new(sources.len() as u64, "videos");
-    let timeout = Duration::from_secs_f64(args.timeout);
-    let work = |source: &Source, results: &Sender<_>| drop(results.send(video::probe(&source.file.path, timeout)));
-    fan_out(sources, args.jobs(), 1, work, |source, results| {
-        match results.recv()? {
-            Ok(probe) => add_probe(&mut report, options, &probe),
-            Err(error) => {
-                let path = source.file.path.display().to_string();
-                progress.line(&format!("rejected {path}: {error}"));
-                report.rejected.push(Rejected::file(path, error));
-            }
-        }
-        progress.advance(count(report.clips, "clip"));
-        Ok(())
-    })?;
-    progress.finish();
-    let ratio = if options.level == 0 { 1.0 } else { USUAL_RATIO };
-    report.estimated_bytes = (report.decoded_bytes as f64 * ratio) as u64;
-    if args.json {
-        output::print(&serde_json::to_string_pretty(&report)?)?;
-    } else {
-        output::print(&format!(
-            "{} of {:.1} s would give {}: {} decoded, about {} stored; {} are free in {}\n{} rejected, {} left out: not video",
-            count(report.videos, "video"),
-            report.video_seconds,
-            count(report.clips, "clip"),
-            output::bytes(report.decoded_bytes),
-            output::bytes(report.estimated_bytes),
-            output::bytes(report.free_bytes),
-            report.out,
-            count(report.rejected.len() as u64, "file"),
-            count(report.not_video, "file"),
-        ))?;
-    }
-    Ok(ExitCode::from(u8::from(args.strict && !report.rejected.is_empty())))
-}
-
-fn add_probe(report: &mut DryRunReport, options: &BuildOptions, probe: &VideoProbe) {
-    let clips = clip_starts(options, video_ticks(options, probe)).len() as u64;
-    let size = probe.orientation.upright_size(probe.size).scaled_to_short_side(options.short_side as usize);
-    report.videos += 1;
-    report.video_seconds += probe.seconds();
-    report.clips += clips;
-    report.decoded_bytes += clips * u64::from(options.frames) * size.frame_bytes() as u64;
-}
-
-/// Bytes free where `folder` is or would be made.
-fn free_bytes(folder: &Path) -> anyhow::Result<u64> {
-    let existing = folder.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
-    let existing = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
-    let status = rustix::fs::statvfs(existing).with_context(|| format!("cannot ask for the free space of {}", existing.display()))?;
-    Ok(status.f_bavail * status.f_frsize)
 }

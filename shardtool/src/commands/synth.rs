@@ -39,15 +39,22 @@ pub fn run(args: &SynthArgs) -> anyhow::Result<ExitCode> {
         .collect();
     let mut progress = Progress::new(videos.len() as u64, "videos");
     let mut bytes = 0;
-    let work = |(index, motion, path): &(u64, Motion, PathBuf), results: &Sender<_>| {
+    let work = |(): &mut (), (index, motion, path): &(u64, Motion, PathBuf), results: &Sender<_>| {
         drop(results.send(write_video(args, *index, *motion, path)));
     };
-    fan_out(&videos, all_cores(), 1, work, |(_, _, path), results| {
-        results.recv()??;
-        bytes += fs::metadata(path)?.len();
-        progress.advance(output::bytes(bytes));
-        Ok(())
-    })?;
+    fan_out(
+        &videos,
+        all_cores(),
+        1,
+        || (),
+        work,
+        |(_, _, path), results| {
+            results.recv()??;
+            bytes += fs::metadata(path)?.len();
+            progress.advance(output::bytes(bytes));
+            Ok(())
+        },
+    )?;
     progress.finish();
     let report = SynthReport {
         dir: dir.display().to_string(),

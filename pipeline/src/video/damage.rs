@@ -1,0 +1,266 @@
+//! Damage that GStreamer hides: a decoder conceals a broken frame, a demultiplexer takes a file that was cut short for one that ends.
+//!
+//! Both say so in the debug log and nowhere else, so the log is listened to. Its messages name no stream: in a process that decodes several videos
+//! at a time, the damage of one is charged to all of them. A build decodes each video in a process where it is alone.
+//!
+//! A message belongs to the packet that the decoder has last been given. Damage spreads from there to the frames that refer to it, up to
+//! the next key frame.
+
+use gstreamer as gst;
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+
+/// Log categories that are listened to, and from which level on.
+const CATEGORIES: [(&str, gst::DebugLevel); 5] = [
+    ("libav", gst::DebugLevel::Debug),
+    ("videodecoder", gst::DebugLevel::Warning),
+    ("qtdemux", gst::DebugLevel::Warning),
+    ("matroskareadcommon", gst::DebugLevel::Warning),
+    ("avidemux", gst::DebugLevel::Warning),
+];
+
+/// What the log has said so far, in the whole process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Heard {
+    /// Messages of decoders about broken packets.
+    decoder_errors: u64,
+    /// The last of them that nobody has asked for.
+    last_decoder_error: String,
+    /// Messages of demultiplexers about a file that ends before its last packet does.
+    short_reads: u64,
+}
+
+static HEARD: Mutex<Heard> = Mutex::new(Heard { decoder_errors: 0, last_decoder_error: String::new(), short_reads: 0 });
+
+fn heard() -> MutexGuard<'static, Heard> {
+    HEARD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts to listen to the log, once for the process.
+pub(super) fn listen() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // The usual printing to standard error stays only where the user asked for it.
+        if std::env::var_os("GST_DEBUG").is_none() {
+            gst::log::remove_default_log_function();
+        }
+        gst::log::add_log_function(|category, level, file, _, _, _, message| {
+            let known = CATEGORIES.iter().find(|(name, _)| *name == category.name());
+            if known.is_none_or(|&(_, least)| level > least) {
+                return;
+            }
+            // GStreamer's own part of the category names its source file; libav's messages have none.
+            if category.name() == "libav" && !file.is_empty() {
+                return;
+            }
+            let text = message.get().map(|text| text.trim().to_owned()).unwrap_or_default();
+            let mut heard = heard();
+            match category.name() {
+                "libav" if level <= gst::DebugLevel::Error || tells_damage(&text) => {
+                    heard.decoder_errors += 1;
+                    // An error tells more than what is done about it.
+                    if level <= gst::DebugLevel::Error || heard.last_decoder_error.is_empty() {
+                        heard.last_decoder_error = text;
+                    }
+                }
+                "videodecoder" => {
+                    // `_gst_video_decoder_error` alone means a broken packet; other warnings are about negotiation and time.
+                    if let Some((_, text)) = text.split_once("error: ").or(text.starts_with("error: ").then_some(("", &text[7..]))) {
+                        let text = text.to_owned();
+                        heard.decoder_errors += 1;
+                        heard.last_decoder_error = text;
+                    }
+                }
+                "libav" => {}
+                _ => heard.short_reads += u64::from(text.to_ascii_lowercase().contains("short ")),
+            }
+        });
+        for (name, level) in CATEGORIES {
+            gst::log::set_threshold_for_name(name, level);
+        }
+    });
+}
+
+/// Whether a message of libav below the rank of an error is about a broken packet all the same.
+fn tells_damage(text: &str) -> bool {
+    text.starts_with("concealing ") || text.starts_with("bytestream overread")
+}
+
+/// A stretch of a video whose frames are not what was recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// Presentation time of the first damaged frame, in nanoseconds.
+    pub from_ns: i64,
+    /// Presentation time of the first frame that is sound again; none when the damage lasts to the end.
+    pub to_ns: Option<i64>,
+    /// What the decoder said.
+    pub reason: String,
+}
+
+impl Damage {
+    fn covers(&self, ns: i64) -> bool {
+        self.from_ns <= ns && self.to_ns.is_none_or(|to| ns < to)
+    }
+}
+
+/// Follows one decoder's packets and frames, and knows which frames are damaged. All times are those of the buffers.
+#[derive(Debug)]
+pub(super) struct DamageTracker {
+    heard: Heard,
+    /// Packets by which a message can be late: a decoder with several threads has so many in hand.
+    late: usize,
+    /// Packets since the last key frame, that included, in decoding order.
+    group: Vec<i64>,
+    /// Packets before it that a late message could mean.
+    before: Vec<i64>,
+    /// Whether the last damage goes on until the next key frame.
+    open: bool,
+    damages: Vec<Damage>,
+    /// Packets whose frames have not come out.
+    inside: BTreeSet<i64>,
+    last_frame: Option<i64>,
+}
+
+impl DamageTracker {
+    /// A tracker of a decoder with so many threads.
+    pub(super) fn new(threads: u32) -> Self {
+        let late = if threads > 1 { threads as usize } else { 0 };
+        Self {
+            heard: heard().clone(),
+            late,
+            group: Vec::new(),
+            before: Vec::new(),
+            open: false,
+            damages: Vec::new(),
+            inside: BTreeSet::new(),
+            last_frame: None,
+        }
+    }
+
+    /// The decoder is about to be given a packet.
+    pub(super) fn packet(&mut self, pts: Option<i64>, is_key: bool) {
+        self.listen();
+        // A packet without a time is taken for the next frame to come out: the damage is then rather too long than too short.
+        let pts = pts.unwrap_or_else(|| self.last_frame.map_or(i64::MIN, |last| last + 1));
+        if is_key {
+            if std::mem::take(&mut self.open)
+                && let Some(damage) = self.damages.last_mut()
+            {
+                damage.to_ns = Some(pts);
+            }
+            let all = self.before.len() + self.group.len();
+            self.before.append(&mut self.group);
+            self.before.drain(..all - self.late.min(all));
+        }
+        self.group.push(pts);
+        self.inside.insert(pts);
+        if self.open
+            && let Some(damage) = self.damages.last_mut()
+        {
+            damage.from_ns = damage.from_ns.min(pts);
+        }
+    }
+
+    /// A frame has come out: whether it is damaged, and whether frames that are damaged are missing just before it.
+    pub(super) fn frame(&mut self, pts: i64) -> (bool, bool) {
+        self.listen();
+        let missing: Vec<i64> = self.inside.range(..pts).copied().collect();
+        let hole = missing.iter().any(|&missing| self.is_damaged(missing));
+        self.inside = self.inside.split_off(&(pts + 1));
+        self.last_frame = Some(pts);
+        (self.is_damaged(pts), hole)
+    }
+
+    /// No frame will come any more: whether damaged ones are missing at the end.
+    pub(super) fn end(&mut self) -> bool {
+        self.listen();
+        self.inside.iter().any(|&missing| self.is_damaged(missing))
+    }
+
+    /// The stretches that are damaged, in order.
+    pub(super) fn damages(&self) -> &[Damage] {
+        &self.damages
+    }
+
+    /// Whether the file ended before a packet did.
+    pub(super) fn ended_early(&self) -> bool {
+        heard().short_reads > self.heard.short_reads
+    }
+
+    fn is_damaged(&self, pts: i64) -> bool {
+        self.damages.iter().rev().any(|damage| damage.covers(pts))
+    }
+
+    /// Charges new messages to the packet in hand and those after it.
+    fn listen(&mut self) {
+        let reason = {
+            let mut now = heard();
+            if now.decoder_errors == self.heard.decoder_errors {
+                return;
+            }
+            self.heard.decoder_errors = now.decoder_errors;
+            std::mem::take(&mut now.last_decoder_error)
+        };
+        if self.open {
+            // The damage lasts until the next key frame already.
+            return;
+        }
+        let in_hand = self.before.iter().chain(&self.group);
+        let first = (self.before.len() + self.group.len()).saturating_sub(self.late + 1);
+        let from_ns = in_hand.skip(first).copied().min().unwrap_or(i64::MIN);
+        match self.damages.last_mut() {
+            // Two key frames in a row that are damaged: one stretch.
+            Some(last) if last.to_ns.is_some_and(|to| to >= from_ns) => {
+                last.from_ns = last.from_ns.min(from_ns);
+                last.to_ns = None;
+            }
+            _ => self.damages.push(Damage { from_ns, to_ns: None, reason }),
+        }
+        self.open = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As if the log had spoken.
+    fn say(reason: &str) {
+        let mut heard = heard();
+        heard.decoder_errors += 1;
+        heard.last_decoder_error = reason.to_owned();
+    }
+
+    /// One test, for the log is the process's.
+    #[test]
+    fn damage_lasts_from_the_broken_packet_to_the_next_key_frame() {
+        let mut tracker = DamageTracker::new(1);
+        // Decoding order I P B B P, and the next group.
+        for (pts, key) in [(0, true), (3, false), (1, false)] {
+            tracker.packet(Some(pts), key);
+        }
+        assert_eq!(tracker.frame(0), (false, false));
+        tracker.packet(Some(2), false);
+        say("broken");
+        tracker.packet(Some(6), false);
+        assert_eq!(tracker.frame(1), (false, false));
+        assert_eq!(tracker.frame(2), (true, false));
+        // The packet that arrived before the broken one is not charged, though it is shown later.
+        assert_eq!(tracker.frame(3), (true, false), "a time inside the stretch is damaged, whatever its packet");
+        tracker.packet(Some(7), true);
+        // 6 never comes out.
+        assert_eq!(tracker.frame(7), (false, true));
+        assert_eq!(tracker.damages(), [Damage { from_ns: 2, to_ns: Some(7), reason: "broken".to_owned() }]);
+        tracker.packet(Some(8), false);
+        say("again");
+        assert!(tracker.end());
+        assert_eq!(tracker.damages().last(), Some(&Damage { from_ns: 8, to_ns: None, reason: "again".to_owned() }));
+
+        // With several threads the message may mean an earlier packet.
+        let mut tracker = DamageTracker::new(2);
+        (0..5).for_each(|pts| tracker.packet(Some(pts), pts == 0));
+        say("late");
+        assert_eq!(tracker.frame(1), (false, false));
+        assert_eq!(tracker.frame(2), (true, false));
+    }
+}

@@ -1,0 +1,134 @@
+//! `shardtool build --dry-run`: what a build would give, by counting and not by decoding.
+
+use super::build::Source;
+use crate::cli::BuildArgs;
+use crate::fan_out::fan_out;
+use crate::output::{self, Progress, count};
+use crate::protocol::{Reply, Task};
+use crate::supervise::{Ending, Reported, Supervisor};
+use anyhow::Context;
+use crossbeam_channel::Sender;
+use pipeline::video::VideoProbe;
+use pipeline::video::clips::{clip_starts, span_ticks, video_ticks};
+use schemas::manifest::{BuildOptions, Rejected, ShortVideo};
+use schemas::report::DryRunReport;
+use schemas::shard::Payload;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Stored over decoded bytes of planes and of RGB with zstd, and of H.264, as measured on real footage; for estimates only.
+const fn usual_ratio(options: &BuildOptions) -> f64 {
+    match options.payload {
+        Payload::H264 => 0.04,
+        Payload::I420 | Payload::Rgb if options.level == 0 => 1.0,
+        Payload::I420 | Payload::Rgb => 0.45,
+    }
+}
+
+/// Counts what a build would give, from the packets of each video.
+///
+/// # Errors
+/// When no worker can be started, or the disk cannot be asked for its free space.
+pub fn run(
+    args: &BuildArgs,
+    options: &BuildOptions,
+    sources: &[Source],
+    rejected: Vec<Rejected>,
+    not_video: u64,
+) -> anyhow::Result<ExitCode> {
+    let mut report = DryRunReport {
+        out: args.out.display().to_string(),
+        videos: 0,
+        video_seconds: 0.0,
+        clips: 0,
+        decoded_bytes: 0,
+        estimated_bytes: 0,
+        free_bytes: free_bytes(&args.out)?,
+        rejected,
+        not_video,
+    };
+    let mut progress = Progress::new(sources.len() as u64, "videos");
+    let supervisor = || Supervisor::new(Duration::from_secs_f64(args.timeout));
+    let work = |supervisor: &mut Supervisor, source: &Source, results: &Sender<_>| {
+        // Nobody listens any more only when the command itself has failed.
+        let _ = results.send(probe(supervisor, source, args.timeout));
+    };
+    fan_out(sources, args.jobs(), 1, supervisor, work, |source, results| {
+        match results.recv()?? {
+            Ok(probe) => add_probe(&mut report, options, &probe),
+            Err(reason) => {
+                let rejected = Rejected::file(source.file.path.display(), reason);
+                progress.line(&format!("rejected {}: {}", rejected.path, rejected.reason));
+                report.rejected.push(rejected);
+            }
+        }
+        progress.advance(count(report.clips, "clip"));
+        Ok(())
+    })?;
+    progress.finish();
+    report.estimated_bytes = (report.decoded_bytes as f64 * usual_ratio(options)) as u64;
+    if args.json {
+        output::print(&serde_json::to_string_pretty(&report)?)?;
+    } else {
+        output::print(&format!(
+            "{} of {:.1} s would give {}: {} decoded, about {} stored; {} are free in {}\n{} rejected, {} left out: not video",
+            count(report.videos, "video"),
+            report.video_seconds,
+            count(report.clips, "clip"),
+            output::bytes(report.decoded_bytes),
+            output::bytes(report.estimated_bytes),
+            output::bytes(report.free_bytes),
+            report.out,
+            count(report.rejected.len() as u64, "file"),
+            count(report.not_video, "file"),
+        ))?;
+    }
+    Ok(ExitCode::from(u8::from(args.strict && !report.rejected.is_empty())))
+}
+
+/// What a worker counts in the video, or why it cannot.
+fn probe(supervisor: &mut Supervisor, source: &Source, timeout: f64) -> anyhow::Result<Result<VideoProbe, String>> {
+    let task = Task::Probe { path: source.path_bytes(), timeout };
+    let mut answer = Err("it was not counted".to_owned());
+    let ending = supervisor.run(&task, |reply, _| {
+        Ok(match reply {
+            Reply::Probed(probe) => {
+                answer = Ok(probe);
+                Reported::Done
+            }
+            Reply::Failed { reason, .. } => {
+                answer = Err(reason);
+                Reported::Failed
+            }
+            _ => Reported::Nothing,
+        })
+    })?;
+    Ok(match ending {
+        Ending::Lost(reason) => Err(reason),
+        Ending::Whole | Ending::Stopped => answer,
+    })
+}
+
+fn add_probe(report: &mut DryRunReport, options: &BuildOptions, probe: &VideoProbe) {
+    let ticks = video_ticks(options, probe);
+    let too_short = options.short == ShortVideo::Skip && ticks < span_ticks(options);
+    let clips = if too_short { 0 } else { clip_starts(options, ticks).len() as u64 };
+    let size = probe.orientation.upright_size(probe.size).scaled_to_short_side(options.short_side as usize);
+    report.videos += 1;
+    report.video_seconds += probe.seconds();
+    report.clips += clips;
+    let frame_bytes = match options.payload {
+        Payload::Rgb => 3 * size.luma_bytes(),
+        Payload::I420 | Payload::H264 => size.frame_bytes(),
+    };
+    report.decoded_bytes += clips * u64::from(options.frames) * frame_bytes as u64;
+}
+
+/// Bytes free where `folder` is or would be made.
+fn free_bytes(folder: &Path) -> anyhow::Result<u64> {
+    let existing = folder.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
+    let existing = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
+    let status = rustix::fs::statvfs(existing).with_context(|| format!("cannot ask for the free space of {}", existing.display()))?;
+    Ok(status.f_bavail * status.f_frsize)
+}

@@ -1,0 +1,102 @@
+//! What a build and its worker processes say to each other: JSON lines, and after some of them the bytes that the line announces.
+
+use pipeline::video::VideoProbe;
+use pipeline::video::clips::Fault;
+use schemas::manifest::BuildOptions;
+use schemas::shard::ClipMeta;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::io::{self, BufRead, Write};
+
+/// What a worker is told to do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Task {
+    /// Make the clips of a video.
+    Build {
+        /// The file's name, in the system's own bytes.
+        path: Vec<u8>,
+        /// How to make them.
+        options: BuildOptions,
+        /// Threads of the decoder.
+        threads: u32,
+        /// Seconds that the decoder may make no progress.
+        timeout: f64,
+        /// Clips that the shards hold already: they are counted and not sent.
+        skip: u64,
+    },
+    /// Count the packets of a video.
+    Probe {
+        /// The file's name, in the system's own bytes.
+        path: Vec<u8>,
+        /// Seconds that the demultiplexer may make no progress.
+        timeout: f64,
+    },
+}
+
+/// What a worker says.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Reply {
+    /// There is progress.
+    Alive,
+    /// The file has been read: its identity.
+    Identity {
+        /// BLAKE3 of its bytes, in hex.
+        blake3: String,
+    },
+    /// A clip that was to be skipped.
+    Skipped {
+        /// Its bytes before compression.
+        decoded_bytes: u64,
+        /// Whether its end repeats the last frame.
+        padded: bool,
+    },
+    /// A clip; `stored_bytes` bytes follow.
+    Clip {
+        /// All that is known of it.
+        meta: Box<ClipMeta>,
+        /// Bytes of the page's body before compression.
+        uncompressed_bytes: usize,
+        /// XXH3-64 of the payload.
+        xxh3: u64,
+        /// Bytes that follow: the page's body.
+        stored_bytes: usize,
+    },
+    /// The video is done, but for what was wrong with it.
+    Built {
+        /// What was wrong, with the number of clips that were left out for each.
+        faults: Vec<(Fault, u64)>,
+    },
+    /// The answer to [`Task::Probe`].
+    Probed(VideoProbe),
+    /// The task ends here.
+    Failed {
+        /// Why.
+        reason: String,
+        /// Where in the video, where that is known.
+        seconds: Option<(f64, f64)>,
+        /// Whether the video is to blame that the whole build was told to stop for.
+        stops_build: bool,
+    },
+}
+
+/// Writes a message.
+///
+/// # Errors
+/// When the other side has gone.
+pub fn send(to: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *to, message)?;
+    to.write_all(b"\n")?;
+    to.flush()
+}
+
+/// Reads a message; none when the other side has gone.
+///
+/// # Errors
+/// When it is none of ours, or cannot be read.
+pub fn receive<T: DeserializeOwned>(from: &mut impl BufRead) -> io::Result<Option<T>> {
+    let mut line = Vec::new();
+    if from.read_until(b'\n', &mut line)? == 0 {
+        return Ok(None);
+    }
+    Ok(Some(serde_json::from_slice(&line)?))
+}
