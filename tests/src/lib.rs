@@ -194,6 +194,13 @@ pub fn ffmpeg_frames(path: &Path, arguments: &[&str]) -> Vec<u8> {
     output.stdout
 }
 
+/// Has the ffmpeg command line make `output` of `input`, with `arguments` between them.
+pub fn ffmpeg(input: &Path, arguments: &[&str], output: &Path) {
+    let result = Command::new("ffmpeg").args(["-v", "error", "-y", "-i"]).arg(input).args(arguments).arg(output).output();
+    let result = result.expect("ffmpeg runs; scripts/system-packages.sh installs it");
+    assert!(result.status.success(), "ffmpeg: {}", String::from_utf8_lossy(&result.stderr));
+}
+
 /// What a program printed and how it ended, as text for a snapshot.
 pub fn shown(output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();

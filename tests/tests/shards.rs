@@ -170,7 +170,7 @@ fn a_manifest_and_a_shard_that_disagree_are_refused() {
     manifest.shards[0].clips = 4;
     fs::write(dir.path().join(MANIFEST_FILE), serde_json::to_vec(&manifest).expect("JSON")).expect("written");
     let error = ShardSet::open(dir.path()).expect_err("another number of clips").to_string();
-    assert!(error.contains("the manifest says 4 clips, the shard has 3"), "{error}");
+    assert!(error.contains("it has 3 clips, the manifest says 4"), "{error}");
 }
 
 #[test]

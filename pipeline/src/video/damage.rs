@@ -11,7 +11,8 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 /// Log categories that are listened to, and from which level on.
-const CATEGORIES: [(&str, gst::DebugLevel); 5] = [
+const CATEGORIES: [(&str, gst::DebugLevel); 6] = [
+    ("GST_ERROR_SYSTEM", gst::DebugLevel::Info),
     ("libav", gst::DebugLevel::Debug),
     ("videodecoder", gst::DebugLevel::Warning),
     ("qtdemux", gst::DebugLevel::Warning),
@@ -28,9 +29,14 @@ struct Heard {
     last_decoder_error: String,
     /// Messages of demultiplexers about a file that ends before its last packet does.
     short_reads: u64,
+    /// Errors that elements have posted.
+    posted: u64,
+    /// The last of them.
+    last_posted: String,
 }
 
-static HEARD: Mutex<Heard> = Mutex::new(Heard { decoder_errors: 0, last_decoder_error: String::new(), short_reads: 0 });
+static HEARD: Mutex<Heard> =
+    Mutex::new(Heard { decoder_errors: 0, last_decoder_error: String::new(), short_reads: 0, posted: 0, last_posted: String::new() });
 
 fn heard() -> MutexGuard<'static, Heard> {
     HEARD.lock().unwrap_or_else(PoisonError::into_inner)
@@ -72,6 +78,12 @@ pub(super) fn listen() {
                     }
                 }
                 "libav" => {}
+                "GST_ERROR_SYSTEM" => {
+                    if let Some(text) = text.strip_prefix("posted error message: ") {
+                        heard.posted += 1;
+                        heard.last_posted = text.trim_end_matches('.').to_owned();
+                    }
+                }
                 _ => heard.short_reads += u64::from(text.to_ascii_lowercase().contains("short ")),
             }
         });
@@ -79,6 +91,13 @@ pub(super) fn listen() {
             gst::log::set_threshold_for_name(name, level);
         }
     });
+}
+
+/// How many errors elements have posted so far, and the last one. An element that fails while `decodebin` is about to link it is not heard of
+/// on the bus (GStreamer 1.22): `decodebin` keeps such errors to itself, and then neither data nor an end ever comes.
+pub(super) fn posted_errors() -> (u64, String) {
+    let heard = heard();
+    (heard.posted, heard.last_posted.clone())
 }
 
 /// Whether a message of libav below the rank of an error is about a broken packet all the same.

@@ -2,7 +2,7 @@
 
 use super::damage::{Damage, DamageTracker};
 use super::frame::{Color, Orientation};
-use super::{POLL, RunningPipeline, VideoError, media_type};
+use super::{POLL, RunningPipeline, SwallowedError, VideoError, media_type};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
@@ -34,6 +34,8 @@ impl Default for DecodeOptions {
 #[derive(Debug, Default)]
 struct Found {
     pads: Vec<gst::Pad>,
+    /// Media type of a stream that nothing decodes.
+    undecoded: Option<String>,
     decoders: Vec<FoundDecoder>,
     /// What became of the choice among the pads, once it is made.
     chosen: Option<Result<(), VideoError>>,
@@ -108,6 +110,7 @@ pub struct VideoDecoder {
     last_pts_ns: Option<i64>,
     /// Stream time minus the buffers' time, of the last frame.
     shift_ns: i64,
+    swallowed: SwallowedError,
     /// The tracker of the chosen stream's decoder.
     tracker: Option<Arc<Mutex<DamageTracker>>>,
 }
@@ -137,6 +140,17 @@ impl VideoDecoder {
             let found = Arc::clone(&found);
             move |_, pad| lock(&found).pads.push(pad.clone())
         });
+        decodebin.connect("unknown-type", false, {
+            let found = Arc::clone(&found);
+            move |arguments| {
+                let caps = arguments.get(2).and_then(|caps| caps.get::<gst::Caps>().ok())?;
+                let media = media_type(&caps);
+                if media.starts_with("video/") || media.starts_with("image/") {
+                    lock(&found).undecoded = Some(media.to_owned());
+                }
+                None
+            }
+        });
         // All pads are there before data flows through any of them.
         decodebin.connect_no_more_pads({
             let (found, pipeline, sink) = (Arc::clone(&found), pipeline.0.downgrade(), sink.downgrade());
@@ -161,7 +175,17 @@ impl VideoDecoder {
                 }
             }
         });
-        let decoder = Self { pipeline, sink, found, timeout: options.timeout, caps: None, last_pts_ns: None, shift_ns: 0, tracker: None };
+        let decoder = Self {
+            pipeline,
+            sink,
+            found,
+            timeout: options.timeout,
+            caps: None,
+            last_pts_ns: None,
+            shift_ns: 0,
+            swallowed: SwallowedError::listen(),
+            tracker: None,
+        };
         decoder.pipeline.start()?;
         Ok(decoder)
     }
@@ -184,13 +208,21 @@ impl VideoDecoder {
                 }
             }
             if let Some(error) = self.pipeline.bus_error() {
-                return Err(error);
+                return Err(match (error, lock(&self.found).undecoded.clone()) {
+                    (VideoError::NoVideo, Some(codec)) => VideoError::NoDecoder { codec },
+                    (error, _) => error,
+                });
             }
             if self.sink.is_eos() {
                 return Ok(None);
             }
             if let Some(Err(error)) = &lock(&self.found).chosen {
                 return Err(error.clone());
+            }
+            if lock(&self.found).chosen.is_none()
+                && let Some(error) = self.swallowed.error()
+            {
+                return Err(error);
             }
             if Instant::now() > deadline {
                 return Err(VideoError::Stalled { timeout: self.timeout });

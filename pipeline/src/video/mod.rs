@@ -22,7 +22,7 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use probe::{VideoProbe, probe};
 pub use sniff::{Content, sniff};
@@ -43,9 +43,9 @@ pub enum VideoError {
         reason: String,
     },
     /// An element reported an error.
-    #[error("{message} ({element})")]
+    #[error("{message}")]
     Stream {
-        /// Element that reported it.
+        /// Element that reported it; empty where that is not known.
         element: String,
         /// What it said.
         message: String,
@@ -53,6 +53,12 @@ pub enum VideoError {
     /// The container has no video stream.
     #[error("no video stream")]
     NoVideo,
+    /// No installed plugin decodes the stream.
+    #[error("no installed plugin of GStreamer decodes {codec}")]
+    NoDecoder {
+        /// Media type of the stream.
+        codec: String,
+    },
     /// The stream ended without a frame.
     #[error("no frames could be decoded")]
     NoFrames,
@@ -155,6 +161,10 @@ impl RunningPipeline {
         let bus = self.0.bus()?;
         let message = bus.pop_filtered(&[gst::MessageType::Error])?;
         let gst::MessageView::Error(error) = message.view() else { return None };
+        // All that was asked for is video: what is missing is its decoder, or the video.
+        if error.error().matches(gst::CoreError::MissingPlugin) || error.error().matches(gst::StreamError::CodecNotFound) {
+            return Some(VideoError::NoVideo);
+        }
         let element = error.src().map_or_else(String::new, |source| source.name().to_string());
         // GStreamer numbers its elements across the process; the number would make equal failures look different.
         let element = element.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned();
@@ -166,6 +176,33 @@ impl Drop for RunningPipeline {
     fn drop(&mut self) {
         // Nothing is left to do about a pipeline that will not stop.
         let _ = self.0.set_state(gst::State::Null);
+    }
+}
+
+/// How long a pipeline whose element has posted an error that nobody was told of may stay silent.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// Finds the error that a pipeline's own `decodebin` has kept to itself ([`damage::posted_errors`]).
+#[derive(Debug)]
+struct SwallowedError {
+    before: u64,
+    since: Option<Instant>,
+}
+
+impl SwallowedError {
+    /// Listens from now on.
+    fn listen() -> Self {
+        Self { before: damage::posted_errors().0, since: None }
+    }
+
+    /// The error, when one was posted and silence has followed. To be asked now and then while no data comes.
+    fn error(&mut self) -> Option<VideoError> {
+        let (posted, message) = damage::posted_errors();
+        if posted == self.before {
+            return None;
+        }
+        let since = *self.since.get_or_insert_with(Instant::now);
+        (since.elapsed() > SILENCE).then(|| VideoError::Stream { element: String::new(), message })
     }
 }
 

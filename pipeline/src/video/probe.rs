@@ -4,7 +4,7 @@
 
 use super::decode::orientation_of;
 use super::frame::Orientation;
-use super::{POLL, RunningPipeline, VideoError, media_type};
+use super::{POLL, RunningPipeline, SwallowedError, VideoError, media_type};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
@@ -67,6 +67,7 @@ pub fn probe(path: &Path, timeout: Duration) -> Result<VideoProbe, VideoError> {
         let (no_video, sink_pad) = (Arc::clone(&no_video), sink_pad.clone());
         move |_| no_video.store(!sink_pad.is_linked(), Ordering::SeqCst)
     });
+    let mut swallowed = SwallowedError::listen();
     pipeline.start()?;
 
     let mut probe: Option<VideoProbe> = None;
@@ -85,6 +86,9 @@ pub fn probe(path: &Path, timeout: Duration) -> Result<VideoProbe, VideoError> {
         }
         if no_video.load(Ordering::SeqCst) {
             return Err(VideoError::NoVideo);
+        }
+        if let (None, Some(error)) = (&probe, swallowed.error()) {
+            return Err(error);
         }
         if Instant::now() > deadline {
             return Err(VideoError::Stalled { timeout });

@@ -428,8 +428,8 @@ fn summary(report: &BuildReport) -> String {
         text += &format!("{} left out: damaged\n", count(report.damaged_clips, "clip"));
     }
     if !report.rejected.is_empty() {
-        let lines = count(report.rejected.len() as u64, "rejection");
-        text += &format!("{lines} of files or parts of them, with reasons in {}/{REJECTED_FILE}\n", report.out);
+        let lines = report.rejected.len();
+        text += &format!("{lines} rejected, whole files or parts of them, with reasons in {}/{REJECTED_FILE}\n", report.out);
     }
     if report.not_video > 0 {
         text += &format!("{} left out: not video\n", count(report.not_video, "file"));
