@@ -181,13 +181,15 @@ pub fn real_videos(kind: &str) -> Vec<PathBuf> {
     videos
 }
 
-/// All frames that the ffmpeg command line decodes from `path`, as I420, with `arguments` before the output.
+/// All frames that the ffmpeg command line decodes from `path`, as limited-range I420 unless `arguments`, which come before the output, say
+/// another `-pix_fmt`.
 pub fn ffmpeg_frames(path: &Path, arguments: &[&str]) -> Vec<u8> {
     let output = Command::new("ffmpeg")
         .args(["-v", "error", "-i"])
         .arg(path)
+        .args(["-pix_fmt", "yuv420p"])
         .args(arguments)
-        .args(["-f", "rawvideo", "-pix_fmt", "yuv420p", "-"])
+        .args(["-f", "rawvideo", "-"])
         .output()
         .expect("ffmpeg runs; scripts/system-packages.sh installs it");
     assert!(output.status.success(), "ffmpeg: {}", String::from_utf8_lossy(&output.stderr));

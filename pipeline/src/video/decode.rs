@@ -45,6 +45,8 @@ struct Found {
 struct FoundDecoder {
     element: gst::Element,
     tracker: Arc<Mutex<DamageTracker>>,
+    /// What the container says of the colours.
+    container_color: Arc<Mutex<Option<gst_video::VideoColorimetry>>>,
 }
 
 /// One decoded frame, still in the decoder's memory and format.
@@ -52,6 +54,7 @@ struct FoundDecoder {
 pub struct DecodedFrame {
     sample: gst::Sample,
     info: gst_video::VideoInfo,
+    container_color: Option<gst_video::VideoColorimetry>,
     /// Presentation time in nanoseconds of stream time: edit lists and a start other than zero are accounted for.
     pub pts_ns: i64,
     /// How long it is shown, where the stream says so.
@@ -75,7 +78,7 @@ impl DecodedFrame {
 
     /// What the samples mean.
     pub fn color(&self) -> Color {
-        Color::of(&self.info)
+        Color::of(&self.info, self.container_color.as_ref())
     }
 
     /// Frames a second, as far as the stream has a fixed rate.
@@ -111,6 +114,7 @@ pub struct VideoDecoder {
     /// Stream time minus the buffers' time, of the last frame.
     shift_ns: i64,
     swallowed: SwallowedError,
+    container_color: Option<gst_video::VideoColorimetry>,
     /// The tracker of the chosen stream's decoder.
     tracker: Option<Arc<Mutex<DamageTracker>>>,
 }
@@ -171,7 +175,8 @@ impl VideoDecoder {
                     limit_threads(element, options.threads);
                     let tracker = Arc::new(Mutex::new(DamageTracker::new(options.threads)));
                     track_packets(element, &tracker);
-                    lock(&found).decoders.push(FoundDecoder { element: element.clone(), tracker });
+                    let container_color = keep_container_color(element);
+                    lock(&found).decoders.push(FoundDecoder { element: element.clone(), tracker, container_color });
                 }
             }
         });
@@ -184,6 +189,7 @@ impl VideoDecoder {
             last_pts_ns: None,
             shift_ns: 0,
             swallowed: SwallowedError::listen(),
+            container_color: None,
             tracker: None,
         };
         decoder.pipeline.start()?;
@@ -288,34 +294,39 @@ impl VideoDecoder {
                 info
             }
         };
-        if self.tracker.is_none() {
-            self.tracker = self.chosen_decoder().map(|decoder| decoder.tracker);
+        if self.tracker.is_none()
+            && let Some(decoder) = self.chosen_decoder()
+        {
+            self.container_color = *lock(&decoder.container_color);
+            self.tracker = Some(decoder.tracker);
         }
         let buffer = sample.buffer().ok_or_else(|| VideoError::frame("it has no buffer"))?;
         let duration_ns = buffer.duration().map(|duration| duration.nseconds() as i64);
-        let pts_ns = match buffer.pts() {
+        let stream_time = match buffer.pts() {
             Some(pts) => {
                 let segment = sample.segment().and_then(|segment| segment.downcast_ref::<gst::format::Time>());
                 match segment.map_or(Some(pts), |segment| segment.to_stream_time(pts)) {
-                    Some(time) => time.nseconds() as i64,
+                    Some(time) => Some(time.nseconds() as i64),
                     None => return Ok(None),
                 }
             }
-            // A frame without a time follows the one before it.
-            None => match self.last_pts_ns {
-                None => 0,
-                Some(last) => {
-                    let rate = info.fps();
-                    let frame_ns = 1e9 * f64::from(rate.denom()) / f64::from(rate.numer().max(1));
-                    last + duration_ns.unwrap_or(frame_ns as i64)
-                }
-            },
+            None => None,
+        };
+        // A frame without a time follows the one before it, and so does one whose time is not later: AVI has times of decoding only.
+        let pts_ns = match (stream_time, self.last_pts_ns) {
+            (Some(time), Some(last)) if time > last => time,
+            (time, None) => time.unwrap_or(0),
+            (_, Some(last)) => {
+                let rate = info.fps();
+                let frame_ns = 1e9 * f64::from(rate.denom()) / f64::from(rate.numer().max(1));
+                last + duration_ns.filter(|&duration| duration > 0).unwrap_or(frame_ns as i64)
+            }
         };
         let buffer_ns = buffer.pts().map_or(pts_ns, |pts| pts.nseconds() as i64);
         let (damaged, after_hole) = self.tracker.as_ref().map_or((false, false), |tracker| lock(tracker).frame(buffer_ns));
         self.shift_ns = pts_ns - buffer_ns;
         self.last_pts_ns = Some(pts_ns);
-        Ok(Some(DecodedFrame { sample, info, pts_ns, duration_ns, damaged, after_hole }))
+        Ok(Some(DecodedFrame { sample, info, container_color: self.container_color, pts_ns, duration_ns, damaged, after_hole }))
     }
 }
 
@@ -334,11 +345,13 @@ const DEINTERLACE: &str = "deinterlacer";
 
 /// The video stream that the container marks as the one to show, else the first.
 fn default_stream(pads: &[gst::Pad]) -> Option<gst::Pad> {
-    let is_default = |pad: &&gst::Pad| {
+    let flags = |pad: &gst::Pad| {
         let start = pad.sticky_event::<gst::event::StreamStart>(0);
-        start.is_some_and(|start| start.stream_flags().contains(gst::StreamFlags::SELECT))
+        start.map_or(gst::StreamFlags::empty(), |start| start.stream_flags())
     };
-    pads.iter().find(is_default).or(pads.first()).cloned()
+    let is_default = |pad: &&gst::Pad| flags(pad).contains(gst::StreamFlags::SELECT);
+    let is_shown = |pad: &&gst::Pad| !flags(pad).contains(gst::StreamFlags::UNSELECT);
+    pads.iter().find(is_default).or_else(|| pads.iter().find(is_shown)).or(pads.first()).cloned()
 }
 
 /// Links the chosen stream to the sink, through a deinterlacer where it is interlaced.
@@ -374,6 +387,31 @@ fn track_packets(decoder: &gst::Element, tracker: &Arc<Mutex<DamageTracker>>) {
         }
         gst::PadProbeReturn::Ok
     });
+}
+
+/// Keeps what the container says of the colours from one of libav's decoders, and returns it: the decoder would believe it before the stream's own
+/// word, and what GStreamer 1.22 reads from mp4 lacks the range.
+fn keep_container_color(decoder: &gst::Element) -> Arc<Mutex<Option<gst_video::VideoColorimetry>>> {
+    let kept = Arc::new(Mutex::new(None));
+    let is_libavs = decoder.factory().is_some_and(|factory| factory.name().starts_with("avdec_"));
+    if let (true, Some(pad)) = (is_libavs, decoder.static_pad("sink")) {
+        let kept = Arc::clone(&kept);
+        pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+            let caps = match info.event().map(|event| event.view()) {
+                Some(gst::EventView::Caps(event)) => event.caps_owned(),
+                _ => return gst::PadProbeReturn::Ok,
+            };
+            let text = caps.structure(0).and_then(|structure| structure.get::<String>("colorimetry").ok());
+            if let Some(color) = text.and_then(|text| text.parse().ok()) {
+                *lock(&kept) = Some(color);
+                let mut caps = caps;
+                caps.make_mut().iter_mut().for_each(|structure| structure.remove_field("colorimetry"));
+                info.data = Some(gst::PadProbeData::Event(gst::event::Caps::new(&caps)));
+            }
+            gst::PadProbeReturn::Ok
+        });
+    }
+    kept
 }
 
 /// Sets the number of threads of a software decoder, whose property has one of two names.

@@ -67,21 +67,23 @@ pub struct Color {
 }
 
 impl Color {
-    /// Colour of frames of `info` once they are I420. What the stream does not say is taken as GStreamer does: limited range,
-    /// BT.601 for small pictures and BT.709 for those of more than 576 lines.
-    pub fn of(info: &gst_video::VideoInfo) -> Self {
-        let colorimetry = info.colorimetry();
-        let range = match colorimetry.range() {
-            gst_video::VideoColorRange::Range0_255 if info.is_yuv() || info.is_gray() => ColorRange::Full,
-            _ => ColorRange::Limited,
+    /// Colour of frames of `info` once they are I420. What the stream does not say the container does; what neither says is taken as
+    /// GStreamer does: limited range, BT.601 for small pictures and BT.709 for those of more than 576 lines.
+    pub fn of(info: &gst_video::VideoInfo, container: Option<&gst_video::VideoColorimetry>) -> Self {
+        let stream = info.colorimetry();
+        // RGB is brought to limited range.
+        let keeps_range = info.is_yuv() || info.is_gray();
+        let is_full = |color: &gst_video::VideoColorimetry| color.range() == gst_video::VideoColorRange::Range0_255;
+        let range =
+            if keeps_range && (is_full(&stream) || container.is_some_and(is_full)) { ColorRange::Full } else { ColorRange::Limited };
+        let known = |color: &gst_video::VideoColorimetry| match color.matrix() {
+            gst_video::VideoColorMatrix::Bt709 => Some(ColorMatrix::Bt709),
+            gst_video::VideoColorMatrix::Bt2020 => Some(ColorMatrix::Bt2020),
+            gst_video::VideoColorMatrix::Bt601 | gst_video::VideoColorMatrix::Fcc => Some(ColorMatrix::Bt601),
+            _ => None,
         };
-        let matrix = match colorimetry.matrix() {
-            gst_video::VideoColorMatrix::Bt709 => ColorMatrix::Bt709,
-            gst_video::VideoColorMatrix::Bt2020 => ColorMatrix::Bt2020,
-            gst_video::VideoColorMatrix::Bt601 | gst_video::VideoColorMatrix::Fcc => ColorMatrix::Bt601,
-            _ if info.height() > 576 => ColorMatrix::Bt709,
-            _ => ColorMatrix::Bt601,
-        };
+        let usual = if info.height() > 576 { ColorMatrix::Bt709 } else { ColorMatrix::Bt601 };
+        let matrix = known(&stream).or(container.and_then(known)).unwrap_or(usual);
         Self { range, matrix }
     }
 }

@@ -122,9 +122,12 @@ fn prefer_libav() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let registry = gst::Registry::get();
-        for name in ["avdec_vp8", "avdec_vp9", "avdec_mjpeg"] {
-            if let Some(decoder) = registry.lookup_feature(name) {
-                decoder.set_rank(gst::Rank::PRIMARY + 1);
+        // libav's decoder of JPEG wants whole pictures.
+        registry.lookup_feature("jpegparse").into_iter().for_each(|parser| parser.set_rank(gst::Rank::PRIMARY));
+        for (libavs, other) in [("avdec_vp8", "vp8dec"), ("avdec_vp9", "vp9dec"), ("avdec_mjpeg", "jpegdec")] {
+            if let Some(decoder) = registry.lookup_feature(libavs) {
+                decoder.set_rank(gst::Rank::PRIMARY);
+                registry.lookup_feature(other).into_iter().for_each(|other| other.set_rank(gst::Rank::NONE));
             }
         }
     });
