@@ -383,6 +383,7 @@ const BAD_INPUTS: &[BadInput] = &[
         |_, path| generate(path, &["-f", "lavfi", "-i", "color=red:size=64x64:duration=0.04:rate=25", "-c:v", "mjpeg"]),
         "only a still picture (cover art)",
     ),
+    ("no-frames.mp4", |film, path| ffmpeg(film, &["-vf", "select=0", "-c:v", "libx264"], path), "This file contains no playable streams"),
     ("unicode-ünï-🎞.mp4", |film, path| assert!(fs::copy(film, path).is_ok()), ""),
     ("dangling.mp4", |_, path| std::os::unix::fs::symlink("nowhere", path).expect("linked"), "the link leads nowhere"),
     ("loop", |_, path| std::os::unix::fs::symlink(".", path).expect("linked"), ""),
@@ -476,6 +477,17 @@ fn every_bad_input_has_its_outcome() {
             assert!(said.contains("is damaged at") && said.contains("--on-corrupt keep-good goes on"), "{said}");
         }
     }
+}
+
+#[test]
+fn two_videos_of_one_content_are_both_kept_and_named() {
+    let dir = with_videos(2);
+    fs::copy(dir.path().join("videos/00.mp4"), dir.path().join("videos/twin.mp4")).expect("copied");
+    let output = build(dir.path(), &["videos"]);
+    assert!(output.status.success(), "{}", shown(&output));
+    let note = "note: videos/twin.mp4 has the same content as another video; both are kept";
+    assert!(String::from_utf8_lossy(&output.stderr).contains(note), "{}", shown(&output));
+    assert_eq!(manifest(&dir.path().join("shards")).videos, 3);
 }
 
 #[test]
