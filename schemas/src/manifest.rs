@@ -94,8 +94,6 @@ pub struct BuildOptions {
     pub short_side: u32,
     /// How pixels are stored.
     pub payload: Payload,
-    /// x264's constant rate factor, for [`Payload::H264`]; smaller is better and larger.
-    pub crf: u32,
     /// zstd level of the pixels; 0 stores them as they are.
     pub level: i32,
     /// Where labels come from.

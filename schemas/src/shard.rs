@@ -76,10 +76,6 @@ pub struct ClipMeta {
 pub enum Payload {
     /// Exact 8-bit planes: `frames` tightly packed I420 frames, one after the other.
     I420,
-    /// 8-bit R'G'B', three bytes a pixel, row after row, frame after frame.
-    Rgb,
-    /// One closed group of H.264 pictures (Annex B byte stream), of I420 frames whose sides are rounded up to even numbers.
-    H264,
 }
 
 /// Range of the stored luma and chroma samples.
@@ -104,7 +100,7 @@ pub enum ColorMatrix {
     Bt2020,
 }
 
-names!(Payload { Self::I420 => "i420", Self::Rgb => "rgb", Self::H264 => "h264" });
+names!(Payload { Self::I420 => "i420" });
 names!(ColorRange { Self::Limited => "limited", Self::Full => "full" });
 names!(ColorMatrix { Self::Bt601 => "bt601", Self::Bt709 => "bt709", Self::Bt2020 => "bt2020" });
 

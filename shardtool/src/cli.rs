@@ -84,12 +84,6 @@ pub struct BuildArgs {
     /// Scale frames down until their short side has this many pixels; never up.
     #[arg(long, value_name = "PIXELS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(16..=8192))]
     pub short_side: u32,
-    /// How frames are stored: exact planes, exact RGB (twice as large), or one group of H.264 pictures a clip (14 to 25 times smaller).
-    #[arg(long, value_name = "i420|rgb|h264", default_value = "i420", value_parser = named(Payload::NAMES, Payload::from_name))]
-    pub payload: Payload,
-    /// Quality of --payload h264: x264's constant rate factor, 0 to 51; smaller is better and larger.
-    #[arg(long, value_name = "N", default_value_t = 18, value_parser = clap::value_parser!(u32).range(0..=51))]
-    pub crf: u32,
     /// zstd level, 1 to 19; 0 stores without compression.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(i32).range(0..=19))]
     pub level: i32,
@@ -133,8 +127,7 @@ impl BuildArgs {
             short: self.short,
             on_corrupt: self.on_corrupt,
             short_side: self.short_side,
-            payload: self.payload,
-            crf: self.crf,
+            payload: Payload::I420,
             level: self.level,
             labels: self.labels.kind(),
             shard_bytes: self.shard_mb * 1_000_000,

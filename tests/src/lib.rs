@@ -101,7 +101,6 @@ pub fn options(level: i32, shard_bytes: u64) -> BuildOptions {
         on_corrupt: OnCorrupt::KeepGood,
         short_side: 256,
         payload: Payload::I420,
-        crf: 18,
         level,
         labels: Labelling::None,
         shard_bytes,

@@ -395,7 +395,6 @@ mod tests {
             on_corrupt: OnCorrupt::KeepGood,
             short_side: 256,
             payload: Payload::I420,
-            crf: 18,
             level: 3,
             labels: Labelling::None,
             shard_bytes: 1 << 28,

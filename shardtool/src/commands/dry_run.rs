@@ -12,19 +12,12 @@ use pipeline::video::VideoProbe;
 use pipeline::video::clips::{clip_starts, span_ticks, video_ticks};
 use schemas::manifest::{BuildOptions, Rejected, ShortVideo};
 use schemas::report::DryRunReport;
-use schemas::shard::Payload;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Stored over decoded bytes of planes and of RGB with zstd, and of H.264, as measured on real footage; for estimates only.
-const fn usual_ratio(options: &BuildOptions) -> f64 {
-    match options.payload {
-        Payload::H264 => 0.04,
-        Payload::I420 | Payload::Rgb if options.level == 0 => 1.0,
-        Payload::I420 | Payload::Rgb => 0.45,
-    }
-}
+/// Stored over decoded bytes of I420 with zstd, as measured on real footage; for estimates only.
+const USUAL_RATIO: f64 = 0.45;
 
 /// Counts what a build would give, from the packets of each video.
 ///
@@ -67,7 +60,8 @@ pub fn run(
         Ok(())
     })?;
     progress.finish();
-    report.estimated_bytes = (report.decoded_bytes as f64 * usual_ratio(options)) as u64;
+    let ratio = if options.level == 0 { 1.0 } else { USUAL_RATIO };
+    report.estimated_bytes = (report.decoded_bytes as f64 * ratio) as u64;
     if args.json {
         output::print(&serde_json::to_string_pretty(&report)?)?;
     } else {
@@ -118,11 +112,7 @@ fn add_probe(report: &mut DryRunReport, options: &BuildOptions, probe: &VideoPro
     report.videos += 1;
     report.video_seconds += probe.seconds();
     report.clips += clips;
-    let frame_bytes = match options.payload {
-        Payload::Rgb => 3 * size.luma_bytes(),
-        Payload::I420 | Payload::H264 => size.frame_bytes(),
-    };
-    report.decoded_bytes += clips * u64::from(options.frames) * frame_bytes as u64;
+    report.decoded_bytes += clips * u64::from(options.frames) * size.frame_bytes() as u64;
 }
 
 /// Bytes free where `folder` is or would be made.
