@@ -5,12 +5,14 @@
 //! - [`shard`]: the Parquet format, writer and reader side by side.
 //! - [`order`]: which clip comes when; [`sample`]: which crop and flip it gets; [`mask`]: which tokens stay visible.
 //! - [`transform`]: planes to a normalised, cropped training clip.
+//! - [`picture`]: a stored frame as RGB, to look at.
 //! - [`loader`]: worker threads that put all of it together, as an iterator of `Result<Batch>`.
 
 pub mod atomic_file;
 pub mod loader;
 pub mod mask;
 pub mod order;
+pub mod picture;
 pub mod sample;
 pub mod shard;
 pub mod transform;

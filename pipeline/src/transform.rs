@@ -21,7 +21,7 @@ const WHITE: f32 = (1.0 - MEAN) / STD;
 
 /// How Y'CbCr samples become normalised R'G'B': an affine map, with the normalisation folded in.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct ToRgb {
+pub(crate) struct ToRgb {
     luma: f32,
     luma_offset: f32,
     red_cr: f32,
@@ -33,7 +33,7 @@ struct ToRgb {
 impl ToRgb {
     /// ITU-T H.273: `R = Y + 2(1-Kr)Cr`, `B = Y + 2(1-Kb)Cb`, and G from `Y = Kr R + Kg G + Kb B`; limited range has 219 steps of luma
     /// from 16 and 224 of chroma, full range 255.
-    fn new(range: ColorRange, matrix: ColorMatrix) -> Self {
+    pub(crate) fn new(range: ColorRange, matrix: ColorMatrix) -> Self {
         let (kr, kb) = match matrix {
             ColorMatrix::Bt601 => (0.299, 0.114),
             ColorMatrix::Bt709 => (0.2126, 0.0722),
@@ -55,11 +55,20 @@ impl ToRgb {
             blue_cb: chroma(2.0 * (1.0 - kb)),
         }
     }
+
+    /// Normalised R'G'B' of one pixel, clamped to what 8 bits have room for.
+    #[inline]
+    pub(crate) fn apply(self, luma: f32, cb: f32, cr: f32) -> [f32; 3] {
+        let luma = self.luma * luma + self.luma_offset;
+        let (cb, cr) = (cb - 128.0, cr - 128.0);
+        [luma + self.red_cr * cr, luma + self.green_cb * cb + self.green_cr * cr, luma + self.blue_cb * cb]
+            .map(|value| value.clamp(BLACK, WHITE))
+    }
 }
 
 /// For one output column or row: the two input samples that it lies between, and the weight of the second.
 #[derive(Debug, Clone, Copy)]
-struct Tap {
+pub(crate) struct Tap {
     first: usize,
     second: usize,
     weight: f32,
@@ -76,12 +85,22 @@ impl Tap {
 
 /// The taps of one axis, for luma and for chroma.
 #[derive(Debug)]
-struct Axis {
-    luma: Vec<Tap>,
-    chroma: Vec<Tap>,
+pub(crate) struct Axis {
+    pub(crate) luma: Vec<Tap>,
+    pub(crate) chroma: Vec<Tap>,
 }
 
 impl Axis {
+    /// Taps along a row.
+    pub(crate) fn columns(start: usize, length: usize, size: usize, flip: bool) -> Self {
+        Self::new(start, length, size, flip, 0.0)
+    }
+
+    /// Taps along a column.
+    pub(crate) fn rows(start: usize, length: usize, size: usize) -> Self {
+        Self::new(start, length, size, false, 0.5)
+    }
+
     /// Taps of `size` outputs over the crop `start..start + length`. A chroma sample `c` lies at luma position `2 c + chroma_offset`.
     fn new(start: usize, length: usize, size: usize, flip: bool, chroma_offset: f64) -> Self {
         let scale = length as f64 / size as f64;
@@ -119,8 +138,8 @@ impl Transform {
     ) {
         assert_eq!(out.len(), 3 * frames * side * side, "values of a training clip");
         let crop = view.crop;
-        let columns = Axis::new(crop.left, crop.width, side, view.flip, 0.0);
-        let rows = Axis::new(crop.top, crop.height, side, false, 0.5);
+        let columns = Axis::columns(crop.left, crop.width, side, view.flip);
+        let rows = Axis::rows(crop.top, crop.height, side);
         let to_rgb = ToRgb::new(color.0, color.1);
         let channel_values = frames * side * side;
         let (red, rest) = out.split_at_mut(channel_values);
@@ -136,12 +155,8 @@ impl Transform {
                 let [luma, cb, cr] = &self.rows;
                 let ((red, green), blue) = outputs.next().expect("a row of output for each row");
                 for x in 0..side {
-                    let luma = to_rgb.luma * blend(luma, columns.luma[x]) + to_rgb.luma_offset;
-                    let cb = blend(cb, columns.chroma[x]) - 128.0;
-                    let cr = blend(cr, columns.chroma[x]) - 128.0;
-                    red[x] = (luma + to_rgb.red_cr * cr).clamp(BLACK, WHITE);
-                    green[x] = (luma + to_rgb.green_cb * cb + to_rgb.green_cr * cr).clamp(BLACK, WHITE);
-                    blue[x] = (luma + to_rgb.blue_cb * cb).clamp(BLACK, WHITE);
+                    let (luma_tap, chroma_tap) = (columns.luma[x], columns.chroma[x]);
+                    [red[x], green[x], blue[x]] = to_rgb.apply(blend(luma, luma_tap), blend(cb, chroma_tap), blend(cr, chroma_tap));
                 }
             }
         }
@@ -150,7 +165,7 @@ impl Transform {
 }
 
 /// The row between two rows of a plane.
-fn blend_rows(plane: &[u8], width: usize, tap: Tap, out: &mut Vec<f32>) {
+pub(crate) fn blend_rows(plane: &[u8], width: usize, tap: Tap, out: &mut Vec<f32>) {
     let first = &plane[tap.first * width..][..width];
     let second = &plane[tap.second * width..][..width];
     out.clear();
@@ -160,7 +175,7 @@ fn blend_rows(plane: &[u8], width: usize, tap: Tap, out: &mut Vec<f32>) {
     }));
 }
 
-fn blend(row: &[f32], tap: Tap) -> f32 {
+pub(crate) fn blend(row: &[f32], tap: Tap) -> f32 {
     let (a, b) = (row[tap.first], row[tap.second]);
     a + (b - a) * tap.weight
 }

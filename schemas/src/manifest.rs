@@ -182,6 +182,9 @@ pub struct ShardEntry {
     pub pixels: Vec<(u64, u64)>,
     /// XXH3-64 of all other bytes of the file, in 16 hexadecimal digits.
     pub index_xxh3: String,
+    /// XXH3-64 of the bytes of `pixels`, one range after the other, as they are stored, in 16 hexadecimal digits. Clips are read without it; it
+    /// covers what no clip's own hash does: the headers of pages and of compressed frames.
+    pub pixels_xxh3: String,
 }
 
 /// A file that gave no clips, or a part of one that was left out, and why.

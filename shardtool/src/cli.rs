@@ -34,6 +34,16 @@ pub enum Command {
     Build(BuildArgs),
     /// Write a small labelled set of real H.264 videos of moving shapes.
     Synth(SynthArgs),
+    /// Check every byte of a folder of shards.
+    Verify(VerifyArgs),
+    /// List the clips of a folder of shards, or draw them.
+    Inspect(InspectArgs),
+    /// Count what is in a folder of shards.
+    Stats(StatsArgs),
+    /// Write one clip as a video or as pictures.
+    Export(ExportArgs),
+    /// Print a script that completes commands and flags in your shell.
+    Completions(CompletionsArgs),
     /// Decode what a build says on standard input.
     #[command(name = WORKER, hide = true)]
     DecodeWorker,
@@ -194,6 +204,120 @@ pub struct SynthArgs {
     /// Print the summary as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Check every byte of a folder of shards.
+///
+/// Compares each shard with the manifest, and each clip with the hash that was stored with it. All that is wrong is listed, with its file,
+/// its row and what to do; the exit code is then 1.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  shardtool verify ./shards            is what is on disk what was built?
+  shardtool verify ./shards --deep     the same, and a second opinion: every clip through Parquet's own reader, decoded to frames")]
+pub struct VerifyArgs {
+    /// Folder of shards.
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Also read every clip with Parquet's own reader, and decode it to frames.
+    #[arg(long)]
+    pub deep: bool,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// List the clips of a folder of shards, or draw them.
+///
+/// Clips are numbered from 0 through all shards, in the order in which they are stored.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  shardtool inspect ./shards                                     a table of the first 20 clips
+  shardtool inspect ./shards --clip 7                            all that is known about clip 7
+  shardtool inspect ./shards --sample 10 --sheet sheet.png       a contact sheet of ten clips drawn by chance")]
+pub struct InspectArgs {
+    /// Folder of shards.
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Say all that is known about this clip; may be given several times.
+    #[arg(long = "clip", value_name = "N", conflicts_with_all = ["sample", "limit"])]
+    pub clips: Vec<u64>,
+    /// So many clips, drawn by chance.
+    #[arg(long, value_name = "N", conflicts_with = "limit", value_parser = clap::value_parser!(u64).range(1..))]
+    pub sample: Option<u64>,
+    /// Another seed draws other clips; the same seed the same ones.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// So many clips, from the first one on.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: u64,
+    /// Draw the chosen clips to this PNG file: a row a clip, up to 8 of its frames. A file that is there is replaced.
+    #[arg(long, value_name = "OUT.png")]
+    pub sheet: Option<PathBuf>,
+    /// Print the clips as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Count what is in a folder of shards.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  shardtool stats ./shards                        clips, videos, hours, bytes, classes, sizes, codecs
+  shardtool stats ./shards --picture stats.png    the same, drawn: bytes per clip, classes, sizes
+  shardtool stats ./shards --json                 for a script")]
+pub struct StatsArgs {
+    /// Folder of shards.
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Draw bytes per clip, classes and sizes to this PNG file. A file that is there is replaced.
+    #[arg(long, value_name = "OUT.png")]
+    pub picture: Option<PathBuf>,
+    /// Print the counts as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Write one clip as a video or as pictures.
+///
+/// A name that ends in .mp4 becomes an H.264 video at the clip's own rate, one that ends in .png all frames in one picture, and one without an
+/// ending a folder with a PNG file for each frame. Odd sides of a video are made even by repeating the last row or column.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  shardtool export ./shards --clip 7 clip.mp4     a video to play
+  shardtool export ./shards --clip 7 clip.png     all frames in one picture
+  shardtool export ./shards --clip 7 frames       frames/frame-0000.png and on, pixel for pixel")]
+pub struct ExportArgs {
+    /// Folder of shards.
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Number of the clip, as `shardtool inspect` shows it.
+    #[arg(long, value_name = "N")]
+    pub clip: u64,
+    /// A file that ends in .mp4 or .png, or a folder.
+    #[arg(value_name = "OUT")]
+    pub out: PathBuf,
+    /// Replace what is already there.
+    #[arg(long)]
+    pub force: bool,
+    /// Print what was written as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Print a script that completes commands and flags in your shell.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  shardtool completions bash > ~/.local/share/bash-completion/completions/shardtool
+  shardtool completions zsh > ~/.zfunc/_shardtool       with ~/.zfunc in your fpath
+  shardtool completions fish > ~/.config/fish/completions/shardtool.fish")]
+pub struct CompletionsArgs {
+    /// Which shell.
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
 }
 
 /// A value out of a closed set of names.

@@ -3,11 +3,13 @@
 mod cli;
 mod commands;
 mod discover;
+mod drawing;
 mod fan_out;
 mod journal;
 mod labels;
 mod output;
 mod protocol;
+mod reading;
 mod scene;
 mod stop;
 mod supervise;
@@ -33,6 +35,11 @@ fn start() -> ExitCode {
     let result = match &cli.command {
         cli::Command::Build(args) => commands::build::run(args),
         cli::Command::Synth(args) => commands::synth::run(args),
+        cli::Command::Verify(args) => commands::verify::run(args),
+        cli::Command::Inspect(args) => commands::inspect::run(args),
+        cli::Command::Stats(args) => commands::stats::run(args),
+        cli::Command::Export(args) => commands::export::run(args),
+        cli::Command::Completions(args) => commands::completions::run(args),
         cli::Command::DecodeWorker => worker::run(),
     };
     match result {

@@ -4,6 +4,7 @@
 //! ([`page::encode`]), so the one thread that writes a shard only appends bytes; and read by one slice of the mapped file and one
 //! decompression ([`reader::ClipReader`]).
 
+pub mod check;
 pub mod page;
 pub mod reader;
 mod rows;
@@ -119,8 +120,22 @@ fn index_xxh3(file: &[u8], pixels: &[(u64, u64)]) -> Option<String> {
         (index, rest) = rest.split_at_checked(usize::try_from(offset.checked_sub(at)?).ok()?)?;
         hash.update(index);
         rest = rest.get(usize::try_from(bytes).ok()?..)?;
-        at = offset + bytes;
+        at = offset.checked_add(bytes)?;
     }
     hash.update(rest);
-    Some(format!("{:016x}", hash.digest()))
+    Some(hex(&hash))
+}
+
+/// XXH3-64 in hexadecimal of the `pixels` of a shard, offsets and lengths in order; `None` where these do not lie in it.
+fn pixels_xxh3(file: &[u8], pixels: &[(u64, u64)]) -> Option<String> {
+    let mut hash = Xxh3::new();
+    for &(offset, bytes) in pixels {
+        let from = file.get(usize::try_from(offset).ok()?..)?;
+        hash.update(from.get(..usize::try_from(bytes).ok()?)?);
+    }
+    Some(hex(&hash))
+}
+
+fn hex(hash: &Xxh3) -> String {
+    format!("{:016x}", hash.digest())
 }

@@ -35,6 +35,18 @@ pub struct ClipEntry {
     compressed: bool,
 }
 
+impl ClipEntry {
+    /// Bytes that the pixels take in the file.
+    pub const fn stored_bytes(&self) -> usize {
+        self.page_bytes
+    }
+
+    /// XXH3-64 of the payload.
+    pub(super) const fn xxh3(&self) -> u64 {
+        self.xxh3
+    }
+}
+
 /// One open shard: its file, mapped, and an entry for each of its clips.
 #[derive(Debug)]
 pub struct Shard {
@@ -250,6 +262,12 @@ impl ShardSet {
     }
 }
 
+/// The one field of a manifest that all versions have.
+#[derive(serde::Deserialize)]
+struct Version {
+    format_version: u32,
+}
+
 /// Reads the manifest of folder `dir`.
 ///
 /// # Errors
@@ -261,16 +279,16 @@ pub fn read_manifest(dir: &Path) -> Result<Manifest, ShardError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(ShardError::NoManifest { path: dir.to_owned() }),
         Err(error) => return Err(ShardError::io("read", &path)(error)),
     };
-    let manifest: Manifest =
-        serde_json::from_str(&text).map_err(|error| ShardError::BadManifest { path: path.clone(), reason: error.to_string() })?;
-    if manifest.format_version != FORMAT_VERSION {
-        let reason = format!("it has format version {}, this program reads {FORMAT_VERSION}", manifest.format_version);
-        return Err(ShardError::BadManifest { path, reason });
+    let bad = |reason: String| ShardError::BadManifest { path: path.clone(), reason };
+    // First of all its version: the fields of another one may have other names.
+    let Version { format_version } = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
+    if format_version != FORMAT_VERSION {
+        return Err(bad(format!("it has format version {format_version}, this program reads {FORMAT_VERSION}")));
     }
-    Ok(manifest)
+    serde_json::from_str(&text).map_err(|error| bad(error.to_string()))
 }
 
-fn open_parquet(path: &Path) -> Result<(Bytes, ArrowReaderMetadata), ShardError> {
+pub(super) fn open_parquet(path: &Path) -> Result<(Bytes, ArrowReaderMetadata), ShardError> {
     let map = map(path)?;
     // Clips are read in random order: reading ahead would fetch what nobody asked for. Advice only: refusal costs nothing but speed.
     let _ = map.advise(Advice::Random);

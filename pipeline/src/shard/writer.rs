@@ -1,7 +1,7 @@
 //! Writes clips into a folder of shards of bounded size.
 
 use super::page::EncodedClip;
-use super::{ShardError, index_xxh3, map, rows};
+use super::{ShardError, hex, index_xxh3, map, rows};
 use crate::atomic_file::AtomicFile;
 use bytes::Bytes;
 use parquet::arrow::arrow_writer::{ArrowRowGroupWriterFactory, compute_leaves};
@@ -17,6 +17,7 @@ use schemas::manifest::{BuildOptions, ShardEntry};
 use schemas::shard::{ClipMeta, FORMAT_VERSION, FORMAT_VERSION_KEY, OPTIONS_KEY, arrow_schema};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use xxhash_rust::xxh3::Xxh3;
 
 /// Clips a row group, at most. Readers that cannot skip pages read a whole column chunk, so row groups are small.
 pub const ROW_GROUP_CLIPS: usize = 32;
@@ -116,6 +117,8 @@ struct OpenShard {
     columns: ArrowRowGroupWriterFactory,
     data_compression: Compression,
     clips: u64,
+    /// Of the pixels of all row groups so far, as stored.
+    pixels_hash: Xxh3,
 }
 
 impl OpenShard {
@@ -140,7 +143,7 @@ impl OpenShard {
         let writer = SerializedFileWriter::new(sink, parquet_schema.root_schema_ptr(), Arc::new(properties)).map_err(parquet_error())?;
         let columns = ArrowRowGroupWriterFactory::new(&writer, schema);
         let data_compression = if options.level == 0 { Compression::UNCOMPRESSED } else { zstd(META_LEVEL) };
-        Ok(Self { path, file, writer, columns, data_compression, clips: 0 })
+        Ok(Self { path, file, writer, columns, data_compression, clips: 0, pixels_hash: Xxh3::new() })
     }
 
     fn bytes_written(&self) -> usize {
@@ -162,6 +165,7 @@ impl OpenShard {
         }
         self.clips += clips.len() as u64;
         let (chunk, close) = data_chunk(clips, data_column, self.data_compression)?;
+        self.pixels_hash.update(&chunk);
         group.append_column(&chunk, close)?;
         group.close()?;
         Ok(())
@@ -177,7 +181,8 @@ impl OpenShard {
         sink.commit().map_err(ShardError::io("finish", &self.path))?;
         let file = map(&self.path)?;
         let index_xxh3 = index_xxh3(&file, &pixels).expect("row groups follow each other within their file");
-        Ok(ShardEntry { file: self.file, clips: self.clips, bytes: file.len() as u64, pixels, index_xxh3 })
+        let pixels_xxh3 = hex(&self.pixels_hash);
+        Ok(ShardEntry { file: self.file, clips: self.clips, bytes: file.len() as u64, pixels, index_xxh3, pixels_xxh3 })
     }
 }
 

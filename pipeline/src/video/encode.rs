@@ -1,5 +1,6 @@
 //! I420 frames to an H.264 file (x264, mp4).
 
+use super::frame::Color;
 use super::{RunningPipeline, VideoError};
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -20,7 +21,8 @@ pub struct H264Writer {
     source: gst_app::AppSrc,
     path: PathBuf,
     size: I420,
-    fps: u32,
+    /// Frames a second.
+    rate: gst::Fraction,
     frames: u64,
 }
 
@@ -30,11 +32,27 @@ impl H264Writer {
     /// # Errors
     /// [`VideoError::Setup`] when a plugin is missing, [`VideoError::Write`] when the file cannot be created.
     pub fn create(path: &Path, size: I420, fps: u32) -> Result<Self, VideoError> {
+        Self::begin(path, size, gst::Fraction::new(fps as i32, 1), None)
+    }
+
+    /// As [`Self::create`], at a rate that need not be whole (29.97 becomes 2997/100), and with samples of `color`.
+    ///
+    /// # Errors
+    /// As [`Self::create`], and [`VideoError::Frame`] when no fraction of 32-bit numbers is near the rate.
+    pub fn create_with(path: &Path, size: I420, fps: f64, color: Color) -> Result<Self, VideoError> {
+        let rate = gst::Fraction::approximate_f64(fps).filter(|rate| rate.numer() > 0);
+        let rate = rate.ok_or_else(|| VideoError::frame(format!("{fps} frames a second cannot be written")))?;
+        Self::begin(path, size, rate, Some(color))
+    }
+
+    fn begin(path: &Path, size: I420, rate: gst::Fraction, color: Option<Color>) -> Result<Self, VideoError> {
         super::init()?;
-        let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, size.width as u32, size.height as u32)
-            .fps(gst::Fraction::new(fps as i32, 1))
-            .build()
-            .map_err(VideoError::frame)?;
+        let mut info = gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, size.width as u32, size.height as u32).fps(rate);
+        let colorimetry = color.map(Color::colorimetry);
+        if let Some(colorimetry) = &colorimetry {
+            info = info.colorimetry(colorimetry);
+        }
+        let info = info.build().map_err(VideoError::frame)?;
         let source = gst_app::AppSrc::builder()
             .caps(&info.to_caps().map_err(VideoError::frame)?)
             .format(gst::Format::Time)
@@ -56,7 +74,7 @@ impl H264Writer {
         let elements = [source.upcast_ref(), &encoder, &muxer, &sink];
         pipeline.add_many(elements).map_err(VideoError::setup)?;
         gst::Element::link_many(elements).map_err(VideoError::setup)?;
-        let writer = Self { pipeline: RunningPipeline(pipeline), source, path: path.to_owned(), size, fps, frames: 0 };
+        let writer = Self { pipeline: RunningPipeline(pipeline), source, path: path.to_owned(), size, rate, frames: 0 };
         writer.pipeline.start().map_err(|error| writer.error(error))?;
         Ok(writer)
     }
@@ -67,7 +85,8 @@ impl H264Writer {
     /// [`VideoError::Write`] when the pipeline has failed.
     pub fn push(&mut self, frame: &[u8]) -> Result<(), VideoError> {
         assert_eq!(frame.len(), self.size.frame_bytes(), "bytes of a frame");
-        let time = |frame: u64| gst::ClockTime::from_nseconds(frame * 1_000_000_000 / u64::from(self.fps));
+        let seconds_of = |frames: u64| u128::from(frames) * self.rate.denom() as u128;
+        let time = |frame: u64| gst::ClockTime::from_nseconds((seconds_of(frame) * 1_000_000_000 / self.rate.numer() as u128) as u64);
         let mut buffer = gst::Buffer::from_slice(frame.to_vec());
         if let Some(buffer) = buffer.get_mut() {
             buffer.set_pts(time(self.frames));

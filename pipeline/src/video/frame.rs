@@ -86,6 +86,20 @@ impl Color {
         let matrix = known(&stream).or(container.and_then(known)).unwrap_or(usual);
         Self { range, matrix }
     }
+
+    /// GStreamer's words for it. Nothing is known of the transfer function and the primaries.
+    pub(super) fn colorimetry(self) -> gst_video::VideoColorimetry {
+        let range = match self.range {
+            ColorRange::Limited => gst_video::VideoColorRange::Range16_235,
+            ColorRange::Full => gst_video::VideoColorRange::Range0_255,
+        };
+        let matrix = match self.matrix {
+            ColorMatrix::Bt601 => gst_video::VideoColorMatrix::Bt601,
+            ColorMatrix::Bt709 => gst_video::VideoColorMatrix::Bt709,
+            ColorMatrix::Bt2020 => gst_video::VideoColorMatrix::Bt2020,
+        };
+        gst_video::VideoColorimetry::new(range, matrix, gst_video::VideoTransferFunction::Unknown, gst_video::VideoColorPrimaries::Unknown)
+    }
 }
 
 /// Brings decoded frames to I420 frames of one size. Reuses its memory from frame to frame.

@@ -1,5 +1,12 @@
 //! The commands, a file each.
 
 pub mod build;
+pub mod completions;
 pub mod dry_run;
+pub mod export;
+pub mod inspect;
+pub mod sheet;
+pub mod stats;
+pub mod stats_picture;
 pub mod synth;
+pub mod verify;

@@ -1,0 +1,170 @@
+//! `shardtool export`: one clip as a video or as pictures.
+
+use crate::cli::ExportArgs;
+use crate::drawing::{blank, paste, save};
+use crate::output::{self, count};
+use crate::reading::{clips, for_each_frame, frames_per_second, open, size};
+use anyhow::{Context, bail, ensure};
+use image::RgbImage;
+use pipeline::picture::to_rgb;
+use pipeline::shard::ShardSet;
+use pipeline::video::encode::H264Writer;
+use pipeline::video::frame::Color;
+use schemas::geometry::I420;
+use schemas::report::{ExportReport, InspectedClip};
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// What is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// An H.264 file.
+    Video,
+    /// A PNG file of all frames.
+    Grid,
+    /// A folder with a PNG file a frame.
+    Frames,
+}
+
+impl Form {
+    fn of(path: &Path) -> anyhow::Result<Self> {
+        match path.extension().map(|ending| ending.to_string_lossy().to_lowercase()).as_deref() {
+            Some("mp4") => Ok(Self::Video),
+            Some("png") => Ok(Self::Grid),
+            None => Ok(Self::Frames),
+            Some(_) => bail!("{}: give a name that ends in .mp4 or .png, or one without an ending for a folder of frames", path.display()),
+        }
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When the clip is not there or damaged, or its file is there already or cannot be written.
+pub fn run(args: &ExportArgs) -> anyhow::Result<ExitCode> {
+    let form = Form::of(&args.out)?;
+    let set = open(&args.dir)?;
+    let clip = clips(&set, &[args.clip])?.pop().context("a clip for its number")?;
+    let taken = args.out.symlink_metadata().is_ok();
+    ensure!(args.force || !taken, "{} is there already; give another name, or --force to replace it", args.out.display());
+    let stored = size(&clip.meta);
+    let (written, fps) = match form {
+        Form::Video => {
+            let fps = frames_per_second(&clip.meta);
+            write_video(&set, &clip, fps, &args.out)?;
+            (even(stored), Some(fps))
+        }
+        Form::Grid => {
+            write_grid(&set, &clip, &args.out)?;
+            (stored, None)
+        }
+        Form::Frames => {
+            write_frames(&set, &clip, &args.out)?;
+            (stored, None)
+        }
+    };
+    let report = ExportReport {
+        out: args.out.display().to_string(),
+        clip: args.clip,
+        frames: u64::from(clip.meta.frames),
+        width: written.width as u64,
+        height: written.height as u64,
+        fps,
+    };
+    if args.json {
+        output::print(&serde_json::to_string_pretty(&report)?)?;
+    } else {
+        let rate = fps.map_or(String::new(), |fps| format!(", {} a second", (fps * 1000.0).round() / 1000.0));
+        let frames = count(report.frames, "frame");
+        output::print(&format!("clip {} in {}: {frames} of {}x{}{rate}", args.clip, report.out, report.width, report.height))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The file is written under a name of its own beside `path`, so that it appears whole or not at all.
+fn write_video(set: &ShardSet, clip: &InspectedClip, fps: f64, path: &Path) -> anyhow::Result<()> {
+    let mut name = path.file_name().context("a file name")?.to_owned();
+    name.push(pipeline::atomic_file::TEMPORARY_ENDING);
+    let temporary = path.with_file_name(name);
+    let stored = size(&clip.meta);
+    let color = Color { range: clip.meta.color_range, matrix: clip.meta.color_matrix };
+    let write = || {
+        let mut writer = H264Writer::create_with(&temporary, even(stored), fps, color)?;
+        for_each_frame(set, clip, |_, frame| Ok(writer.push(&padded(frame, stored))?))?;
+        writer.finish()?;
+        fs::rename(&temporary, path).with_context(|| format!("cannot write {}", path.display()))
+    };
+    let result = write();
+    if result.is_err() {
+        // The first failure is the one to report.
+        let _ = fs::remove_file(&temporary);
+    }
+    result
+}
+
+/// The least even size that holds `size`.
+const fn even(size: I420) -> I420 {
+    I420 { width: size.width.next_multiple_of(2), height: size.height.next_multiple_of(2) }
+}
+
+/// A frame of even sides: the last column and row of luma come twice where there is an odd number of them. Chroma is rounded up already.
+fn padded(frame: &[u8], size: I420) -> Vec<u8> {
+    let even = even(size);
+    let mut out = Vec::with_capacity(even.frame_bytes());
+    for y in 0..even.height {
+        let row = &frame[y.min(size.height - 1) * size.width..][..size.width];
+        out.extend_from_slice(row);
+        out.extend(row.last().filter(|_| even.width > size.width));
+    }
+    out.extend_from_slice(&frame[size.luma_bytes()..]);
+    out
+}
+
+fn write_grid(set: &ShardSet, clip: &InspectedClip, path: &Path) -> anyhow::Result<()> {
+    let (size, frames) = (size(&clip.meta), clip.meta.frames);
+    let columns = f64::from(frames).sqrt().ceil().max(1.0) as u32;
+    let (width, height) = (clip.meta.width, clip.meta.height);
+    let mut grid = blank(columns.saturating_mul(width), frames.div_ceil(columns).saturating_mul(height))?;
+    let color = (clip.meta.color_range, clip.meta.color_matrix);
+    for_each_frame(set, clip, |number, frame| {
+        let place = (number as u32 % columns * width, number as u32 / columns * height);
+        paste(&mut grid, place, &to_rgb(frame, size, color, size.width, size.height), width);
+        Ok(())
+    })?;
+    save(&grid, path)
+}
+
+/// Frames of another clip that are in the folder already are removed.
+fn write_frames(set: &ShardSet, clip: &InspectedClip, folder: &Path) -> anyhow::Result<()> {
+    let size = size(&clip.meta);
+    let color = (clip.meta.color_range, clip.meta.color_matrix);
+    // A clip that is damaged leaves everything as it is.
+    for_each_frame(set, clip, |_, _| Ok(()))?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with("frame-") && name.ends_with(".png") {
+            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    for_each_frame(set, clip, |number, frame| {
+        let pixels = to_rgb(frame, size, color, size.width, size.height);
+        let picture = RgbImage::from_raw(clip.meta.width, clip.meta.height, pixels).context("a picture of its size")?;
+        save(&picture, &folder.join(format!("frame-{number:04}.png")))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_sides_repeat_their_last_row_and_column() {
+        let size = I420 { width: 3, height: 1 };
+        assert_eq!(padded(&[1, 2, 3, 10, 11, 20, 21], size), [1, 2, 3, 3, 1, 2, 3, 3, 10, 11, 20, 21]);
+        let size = I420 { width: 2, height: 2 };
+        assert_eq!(padded(&[1, 2, 3, 4, 5, 6], size), [1, 2, 3, 4, 5, 6]);
+    }
+}

@@ -1,0 +1,139 @@
+//! `shardtool inspect`: which clips are there, and what do they look like?
+
+use super::sheet;
+use crate::cli::InspectArgs;
+use crate::output::{self, count};
+use crate::reading::{self, class, printable, start_seconds, video_name};
+use pipeline::order::{Cursor, SampleOrder};
+use pipeline::shard::ShardSet;
+use schemas::report::{InspectReport, InspectedClip};
+use std::process::ExitCode;
+
+/// Runs the command.
+///
+/// # Errors
+/// When the folder holds no sound build, a clip is not there, or the sheet cannot be written.
+pub fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
+    let set = reading::open(&args.dir)?;
+    let clips = reading::clips(&set, &chosen(args, &set))?;
+    if let Some(path) = &args.sheet {
+        sheet::draw(&set, &clips, path)?;
+    }
+    let report = InspectReport {
+        dir: args.dir.display().to_string(),
+        finished: set.manifest().finished,
+        all_clips: set.len() as u64,
+        clips,
+        sheet: args.sheet.as_ref().map(|path| path.display().to_string()),
+    };
+    if args.json {
+        output::print(&serde_json::to_string_pretty(&report)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if report.clips.is_empty() {
+        output::print("no clips")?;
+    } else if args.clips.is_empty() {
+        output::print(&table(&report.clips))?;
+    } else {
+        let all: Vec<String> = report.clips.iter().map(details).collect();
+        output::print(&all.join("\n\n"))?;
+    }
+    let (shown, all) = (report.clips.len() as u64, report.all_clips);
+    if args.clips.is_empty() && args.sample.is_none() && shown < all {
+        output::say(&format!("the first {shown} of {}; --limit {all} shows all", count(all, "clip")));
+    }
+    if let Some(path) = report.sheet {
+        output::say(&format!("drawn to {path}"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Numbers of the clips to show, in order.
+fn chosen(args: &InspectArgs, set: &ShardSet) -> Vec<u64> {
+    let all = set.len() as u64;
+    let mut numbers: Vec<u64> = match args.sample {
+        _ if !args.clips.is_empty() => args.clips.clone(),
+        Some(sample) if all > 0 => {
+            let mut order = SampleOrder::new(all, args.seed);
+            (0..sample.min(all)).map(|samples| order.sample(Cursor { samples }).clip).collect()
+        }
+        _ => (0..args.limit.min(all)).collect(),
+    };
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers
+}
+
+/// A line a clip.
+fn table(clips: &[InspectedClip]) -> String {
+    let mut rows = vec![["clip", "video", "no.", "class", "frames", "size", "start", "codec", "stored"].map(str::to_owned)];
+    for clip in clips {
+        let meta = &clip.meta;
+        rows.push([
+            clip.clip.to_string(),
+            video_name(meta),
+            meta.clip.to_string(),
+            class(meta).unwrap_or_else(|| "-".to_owned()),
+            meta.frames.to_string(),
+            format!("{}x{}", meta.width, meta.height),
+            format!("{:.3} s", start_seconds(meta)),
+            printable(&meta.codec),
+            output::bytes(clip.stored_bytes),
+        ]);
+    }
+    // Text to the left, numbers to the right.
+    let is_text = [false, true, false, true, false, false, false, true, false];
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..is_text.len()).map(width).collect();
+    let line = |row: &[String; 9]| {
+        let cells = row.iter().zip(&widths).zip(is_text);
+        let cells = cells.map(|((cell, &width), is_text)| if is_text { format!("{cell:<width$}") } else { format!("{cell:>width$}") });
+        cells.collect::<Vec<_>>().join("  ")
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// All that is known of a clip, a line each.
+fn details(clip: &InspectedClip) -> String {
+    let meta = &clip.meta;
+    let mut turned = format!("turned by {} degrees", meta.rotation);
+    if meta.mirrored {
+        turned = format!("mirrored, then {turned}");
+    }
+    let sampling = match meta.fps {
+        Some(fps) => format!("every {} of {fps} a second", ordinal(meta.stride)),
+        None => format!("every {} of the source's frames", ordinal(meta.stride)),
+    };
+    let times: Vec<String> = meta.pts_ns.iter().map(|&pts| format!("{:.3}", pts as f64 / 1e9)).collect();
+    let lines = [
+        ("clip", clip.clip.to_string()),
+        ("stored in", format!("{}, row {}", clip.shard, clip.row)),
+        ("video", printable(&meta.video)),
+        ("BLAKE3 of it", meta.video_blake3.clone()),
+        ("no. in it", meta.clip.to_string()),
+        ("class", meta.class.as_deref().map_or("none".to_owned(), printable)),
+        ("label", meta.label.map_or("none".to_owned(), |label| label.to_string())),
+        ("frames", format!("{} of {}x{}, {sampling}", meta.frames, meta.width, meta.height)),
+        ("repeated", format!("{} at the end", meta.repeated_frames)),
+        ("times", format!("{} s", times.join(" "))),
+        ("source", format!("{}x{} {} {}", meta.source_width, meta.source_height, printable(&meta.codec), printable(&meta.pixel_format))),
+        ("decoder", printable(&meta.decoder)),
+        ("orientation", turned),
+        ("deinterlaced", if meta.deinterlaced { "yes" } else { "no" }.to_owned()),
+        ("colour", format!("{} range, {}", meta.color_range.name(), meta.color_matrix.name())),
+        ("payload", format!("{}, XXH3-64 {:016x}", meta.payload.name(), meta.data_xxh3)),
+        ("bytes", format!("{} stored, {} decoded", output::bytes(clip.stored_bytes), output::bytes(clip.decoded_bytes))),
+    ];
+    lines.map(|(name, value)| format!("{name:<13} {value}")).join("\n")
+}
+
+/// `tick`, `2nd tick`, `3rd tick`, ...
+fn ordinal(number: u32) -> String {
+    match (number % 10, number % 100) {
+        _ if number == 1 => "tick".to_owned(),
+        (1, tens) if tens != 11 => format!("{number}st tick"),
+        (2, tens) if tens != 12 => format!("{number}nd tick"),
+        (3, tens) if tens != 13 => format!("{number}rd tick"),
+        _ => format!("{number}th tick"),
+    }
+}

@@ -1,0 +1,105 @@
+//! The contact sheet of `shardtool inspect`: a row a clip.
+
+use crate::drawing::{BLACK, LETTER, blank, paste, save, text, text_width};
+use crate::reading::{class, for_each_frame, size, start_seconds, video_name};
+use anyhow::ensure;
+use pipeline::picture::{size_within, to_rgb};
+use pipeline::shard::ShardSet;
+use schemas::report::InspectedClip;
+use std::path::Path;
+
+/// Frames of a clip, at most.
+const FRAMES: usize = 8;
+
+/// Clips of a sheet, at most.
+const MOST_CLIPS: usize = 500;
+
+/// The box that a frame is scaled down to, if it is larger.
+const FRAME_WIDTH: usize = 192;
+const FRAME_HEIGHT: usize = 128;
+
+/// Pixels between frames, and around lines of text.
+const GAP: u32 = 4;
+
+/// Height of a caption.
+const CAPTION: u32 = LETTER + 2 * GAP;
+
+/// Draws `clips` to the PNG file `path`: over each row its number, video, class and time, then up to 8 frames, evenly spread from the first to
+/// the last.
+///
+/// # Errors
+/// When there are too many clips or none, one of them is damaged, or the file cannot be written.
+pub fn draw(set: &ShardSet, clips: &[InspectedClip], path: &Path) -> anyhow::Result<()> {
+    ensure!(!clips.is_empty(), "there is no clip to draw");
+    ensure!(clips.len() <= MOST_CLIPS, "a sheet holds {MOST_CLIPS} clips, these are {}; choose fewer", clips.len());
+    let rows: Vec<Row> = clips.iter().map(Row::of).collect();
+    let width = rows.iter().map(Row::width).max().unwrap_or(1);
+    let height = rows.iter().map(Row::height).sum();
+    let mut sheet = blank(width, height)?;
+    let mut top = 0;
+    for (row, clip) in rows.iter().zip(clips) {
+        text(&mut sheet, (GAP, top + GAP), 1, BLACK, &row.caption);
+        let color = (clip.meta.color_range, clip.meta.color_matrix);
+        for_each_frame(set, clip, |number, frame| {
+            // A short clip shows none of its frames twice, so a number is found once.
+            if let Some(column) = row.frames.iter().position(|&chosen| chosen == number) {
+                let pixels = to_rgb(frame, size(&clip.meta), color, row.size.0, row.size.1);
+                let left = GAP + column as u32 * (row.size.0 as u32 + GAP);
+                paste(&mut sheet, (left, top + CAPTION), &pixels, row.size.0 as u32);
+            }
+            Ok(())
+        })?;
+        top += row.height();
+    }
+    save(&sheet, path)
+}
+
+/// Where things are in the row of a clip.
+struct Row {
+    caption: String,
+    /// Numbers of the frames to draw.
+    frames: Vec<usize>,
+    /// Size of each.
+    size: (usize, usize),
+}
+
+impl Row {
+    fn of(clip: &InspectedClip) -> Self {
+        let meta = &clip.meta;
+        let class = class(meta).map_or(String::new(), |class| format!("  {class}"));
+        Self {
+            caption: format!("{}  {}{class}  {:.3} s", clip.clip, video_name(meta), start_seconds(meta)),
+            frames: spread(meta.frames as usize, FRAMES),
+            size: size_within(size(meta), FRAME_WIDTH, FRAME_HEIGHT),
+        }
+    }
+
+    fn width(&self) -> u32 {
+        let frames = self.frames.len() as u32 * (self.size.0 as u32 + GAP) + GAP;
+        frames.max(text_width(&self.caption, 1) + 2 * GAP)
+    }
+
+    fn height(&self) -> u32 {
+        CAPTION + self.size.1 as u32 + GAP
+    }
+}
+
+/// Up to `most` of the numbers 0 to `count - 1`, evenly spread, the first and the last among them.
+fn spread(count: usize, most: usize) -> Vec<usize> {
+    if count <= most {
+        return (0..count).collect();
+    }
+    (0..most).map(|at| (at * (count - 1) + (most - 1) / 2) / (most - 1)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_spread_from_the_first_to_the_last() {
+        assert_eq!(spread(16, 8), [0, 2, 4, 6, 9, 11, 13, 15]);
+        assert_eq!(spread(3, 8), [0, 1, 2]);
+        assert_eq!(spread(9, 8), [0, 1, 2, 3, 5, 6, 7, 8]);
+    }
+}

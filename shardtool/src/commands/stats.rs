@@ -1,0 +1,208 @@
+//! `shardtool stats`: what is in the shards, counted.
+
+use super::stats_picture;
+use crate::cli::StatsArgs;
+use crate::output::{self, count};
+use crate::reading::{self, class, decoded_bytes};
+use schemas::report::{Spread, StatsReport};
+use schemas::shard::ClipMeta;
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::ExitCode;
+
+/// Lines of text for the values of one kind; the rarer ones are counted together.
+const MOST_VALUES: usize = 12;
+
+/// Runs the command.
+///
+/// # Errors
+/// When the folder holds no sound build, or the picture cannot be written.
+pub fn run(args: &StatsArgs) -> anyhow::Result<ExitCode> {
+    let set = reading::open(&args.dir)?;
+    let mut report = empty(args.dir.display().to_string());
+    report.finished = set.manifest().finished;
+    report.shards = set.shards().len() as u64;
+    report.stored_bytes = set.manifest().shards.iter().map(|shard| shard.bytes).sum();
+    let mut videos = BTreeSet::new();
+    let mut clip_bytes: Vec<u64> = Vec::with_capacity(set.len());
+    for shard in set.shards() {
+        clip_bytes.extend(shard.clips().iter().map(|clip| clip.stored_bytes() as u64));
+        for meta in shard.metas()? {
+            add(&mut report, &meta);
+            videos.insert(meta.video);
+        }
+    }
+    clip_bytes.sort_unstable();
+    report.videos = videos.len() as u64;
+    report.clip_bytes = spread(&clip_bytes);
+    report.ratio = if report.decoded_bytes == 0 { 0.0 } else { report.stored_bytes as f64 / report.decoded_bytes as f64 };
+    if let Some(path) = &args.picture {
+        stats_picture::draw(&report, &clip_bytes, path)?;
+    }
+    if args.json {
+        output::print(&serde_json::to_string_pretty(&report)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    output::print(&summary(&report))?;
+    if let Some(path) = &args.picture {
+        output::say(&format!("drawn to {}", path.display()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn empty(dir: String) -> StatsReport {
+    StatsReport {
+        dir,
+        finished: false,
+        clips: 0,
+        videos: 0,
+        hours: 0.0,
+        shards: 0,
+        stored_bytes: 0,
+        decoded_bytes: 0,
+        ratio: 0.0,
+        clip_bytes: Spread::default(),
+        classes: BTreeMap::new(),
+        unlabelled: 0,
+        resolutions: BTreeMap::new(),
+        codecs: BTreeMap::new(),
+        pixel_formats: BTreeMap::new(),
+        color_ranges: BTreeMap::new(),
+        color_matrices: BTreeMap::new(),
+        repeated: 0,
+        deinterlaced: 0,
+        rotated: 0,
+        mirrored: 0,
+    }
+}
+
+fn add(report: &mut StatsReport, meta: &ClipMeta) {
+    report.clips += 1;
+    report.hours += footage_seconds(meta) / 3600.0;
+    report.decoded_bytes += decoded_bytes(meta);
+    match class(meta) {
+        Some(class) => *report.classes.entry(class).or_default() += 1,
+        None => report.unlabelled += 1,
+    }
+    let mut count = |values: fn(&mut StatsReport) -> &mut BTreeMap<String, u64>, value: &str| {
+        *values(report).entry(reading::printable(value)).or_default() += 1;
+    };
+    count(|report| &mut report.resolutions, &format!("{}x{}", meta.width, meta.height));
+    count(|report| &mut report.codecs, &meta.codec);
+    count(|report| &mut report.pixel_formats, &meta.pixel_format);
+    count(|report| &mut report.color_ranges, meta.color_range.name());
+    count(|report| &mut report.color_matrices, meta.color_matrix.name());
+    report.repeated += u64::from(meta.repeated_frames > 0);
+    report.deinterlaced += u64::from(meta.deinterlaced);
+    report.rotated += u64::from(meta.rotation != 0);
+    report.mirrored += u64::from(meta.mirrored);
+}
+
+/// How much of its video a clip spans: its frames, each for as long as it stands; those that were repeated to fill it up do not count.
+fn footage_seconds(meta: &ClipMeta) -> f64 {
+    let frames = meta.frames.saturating_sub(meta.repeated_frames);
+    match (meta.fps, meta.pts_ns.as_slice()) {
+        (Some(fps), _) => f64::from(frames) * f64::from(meta.stride) / fps,
+        // By the times of its frames; the last one is taken to stand as long as the others.
+        (None, [first, .., last]) if frames > 1 => (last - first) as f64 / 1e9 * f64::from(frames) / f64::from(frames - 1),
+        (None, _) => 0.0,
+    }
+}
+
+/// Of sorted numbers.
+fn spread(sorted: &[u64]) -> Spread {
+    let (&[min, ..], &[.., max]) = (sorted, sorted) else { return Spread::default() };
+    let p95 = (sorted.len() * 95).div_ceil(100) - 1;
+    let mean = sorted.iter().sum::<u64>() as f64 / sorted.len() as f64;
+    Spread { min, median: sorted[sorted.len() / 2], mean, p95: sorted[p95], max }
+}
+
+fn summary(report: &StatsReport) -> String {
+    let bytes = output::bytes;
+    let spread = report.clip_bytes;
+    let flags = [
+        ("repeated frames", report.repeated),
+        ("deinterlaced", report.deinterlaced),
+        ("rotated", report.rotated),
+        ("mirrored", report.mirrored),
+    ];
+    let lines = [
+        ("clips", format!("{} from {}, {}", report.clips, count(report.videos, "video"), footage(report.hours))),
+        (
+            "bytes",
+            format!(
+                "{} in {}, {} decoded: {:.0} %",
+                bytes(report.stored_bytes),
+                count(report.shards, "shard"),
+                bytes(report.decoded_bytes),
+                100.0 * report.ratio
+            ),
+        ),
+        (
+            "bytes per clip",
+            format!(
+                "min {}, median {}, mean {}, 95 in 100 up to {}, max {}",
+                bytes(spread.min),
+                bytes(spread.median),
+                bytes(spread.mean as u64),
+                bytes(spread.p95),
+                bytes(spread.max)
+            ),
+        ),
+        ("classes", values(&report.classes)),
+        ("unlabelled", report.unlabelled.to_string()),
+        ("sizes", values(&report.resolutions)),
+        ("codecs", values(&report.codecs)),
+        ("pixel formats", values(&report.pixel_formats)),
+        ("ranges", values(&report.color_ranges)),
+        ("matrices", values(&report.color_matrices)),
+        ("clips with", flags.map(|(name, clips)| format!("{name} {clips}")).join(", ")),
+    ];
+    lines.map(|(name, value)| format!("{name:<15} {value}")).join("\n")
+}
+
+/// `2.50 hours of footage`, or seconds where that is little.
+fn footage(hours: f64) -> String {
+    if hours < 0.1 { format!("{:.1} seconds of footage", hours * 3600.0) } else { format!("{hours:.2} hours of footage") }
+}
+
+/// The most frequent values, with their counts.
+fn values(counts: &BTreeMap<String, u64>) -> String {
+    if counts.is_empty() {
+        return "none".to_owned();
+    }
+    let shown = most_frequent(counts, MOST_VALUES);
+    shown.into_iter().map(|(name, clips)| format!("{name} {clips}")).collect::<Vec<_>>().join(", ")
+}
+
+/// The `most` most frequent values, the more frequent first; the last of them may be all others together.
+pub fn most_frequent(counts: &BTreeMap<String, u64>, most: usize) -> Vec<(String, u64)> {
+    let mut sorted: Vec<(String, u64)> = counts.iter().map(|(name, &clips)| (name.clone(), clips)).collect();
+    sorted.sort_by_key(|&(_, clips)| std::cmp::Reverse(clips));
+    if sorted.len() > most {
+        let others = sorted.split_off(most - 1);
+        let clips = others.iter().map(|(_, clips)| clips).sum();
+        sorted.push((format!("{} others", others.len()), clips));
+    }
+    sorted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spreads_are_by_rank() {
+        let numbers: Vec<u64> = (1..=100).collect();
+        assert_eq!(spread(&numbers), Spread { min: 1, median: 51, mean: 50.5, p95: 95, max: 100 });
+        assert_eq!(spread(&[7]), Spread { min: 7, median: 7, mean: 7.0, p95: 7, max: 7 });
+        assert_eq!(spread(&[]), Spread::default());
+    }
+
+    #[test]
+    fn rare_values_are_counted_together() {
+        let counts = BTreeMap::from([("a", 1), ("b", 5), ("c", 2), ("d", 1)].map(|(name, clips)| (name.to_owned(), clips)));
+        let expected = [("b", 5), ("c", 2), ("2 others", 2)].map(|(name, clips)| (name.to_owned(), clips));
+        assert_eq!(most_frequent(&counts, 3), expected);
+        assert_eq!(most_frequent(&counts, 4).len(), 4);
+    }
+}

@@ -1,0 +1,136 @@
+//! The picture of `shardtool stats`: a histogram of bytes per clip, and bars of classes and sizes.
+
+use super::stats::most_frequent;
+use crate::drawing::{BLACK, GREY, LETTER, blank, fill, save, text, text_width};
+use crate::output::{self, count};
+use image::{Rgb, RgbImage};
+use schemas::report::StatsReport;
+use std::path::Path;
+
+/// Width of the picture.
+const WIDTH: u32 = 960;
+
+/// Space at the edges.
+const MARGIN: u32 = 24;
+
+/// All text is twice the font's size.
+const SCALE: u32 = 2;
+
+/// A line of text with its space, which is also a bar with its space.
+const LINE: u32 = SCALE * LETTER + 8;
+
+/// Columns of the histogram, and the height of the tallest.
+const BINS: usize = 32;
+const TALLEST: u32 = 160;
+
+/// Bars of one kind, at most.
+const MOST_BARS: usize = 24;
+
+/// Letters of a bar's name, at most.
+const MOST_LETTERS: usize = 24;
+
+const COLOR: Rgb<u8> = Rgb([52, 101, 164]);
+
+/// Draws `report`, whose clips have `clip_bytes`, to the PNG file `path`.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn draw(report: &StatsReport, clip_bytes: &[u64], path: &Path) -> anyhow::Result<()> {
+    let mut classes = most_frequent(&report.classes, MOST_BARS);
+    if report.unlabelled > 0 {
+        classes.push(("without a label".to_owned(), report.unlabelled));
+    }
+    let sizes = most_frequent(&report.resolutions, MOST_BARS);
+    let bars_height = |bars: &[(String, u64)]| (bars.len() as u32 + 2) * LINE;
+    let height = 2 * MARGIN + 2 * LINE + TALLEST + 2 * LINE + bars_height(&classes) + bars_height(&sizes);
+    let mut picture = blank(WIDTH, height)?;
+    let mut top = MARGIN;
+    let title = format!("{} from {}, {}", count(report.clips, "clip"), count(report.videos, "video"), output::bytes(report.stored_bytes));
+    text(&mut picture, (MARGIN, top), SCALE, BLACK, &title);
+    top += 2 * LINE;
+    top = histogram(&mut picture, top, clip_bytes);
+    top = bars(&mut picture, top, "clips per class", &classes);
+    bars(&mut picture, top, "clips per size", &sizes);
+    save(&picture, path)
+}
+
+/// How many clips have how many bytes; returns where the next drawing begins.
+fn histogram(picture: &mut RgbImage, top: u32, sorted: &[u64]) -> u32 {
+    let (min, max) = (sorted.first().copied().unwrap_or(0), sorted.last().copied().unwrap_or(0));
+    let mut bins = [0u64; BINS];
+    for &bytes in sorted {
+        bins[bin(bytes, min, max)] += 1;
+    }
+    let most = bins.iter().copied().max().unwrap_or(0).max(1);
+    let bottom = top + TALLEST;
+    let step = (WIDTH - 2 * MARGIN) / BINS as u32;
+    for (at, &clips) in (0..).zip(&bins) {
+        let height = length(clips, most, TALLEST);
+        fill(picture, (MARGIN + at * step, bottom - height), (step - 2, height), COLOR);
+    }
+    let right = MARGIN + BINS as u32 * step - 2;
+    fill(picture, (MARGIN, bottom), (right - MARGIN, 2), BLACK);
+    let (low, high) = (output::bytes(min), output::bytes(max));
+    let line = bottom + 8;
+    text(picture, (MARGIN, line), SCALE, BLACK, &low);
+    text(picture, (right.saturating_sub(text_width(&high, SCALE)), line), SCALE, BLACK, &high);
+    let name = format!("bytes per clip, up to {} a bar", count(most, "clip"));
+    text(picture, ((WIDTH - text_width(&name, SCALE)) / 2, line), SCALE, GREY, &name);
+    bottom + 2 * LINE
+}
+
+/// The column of the histogram from `min` to `max` that `bytes` falls into.
+fn bin(bytes: u64, min: u64, max: u64) -> usize {
+    let share = (bytes - min) as f64 / (max - min).max(1) as f64;
+    ((share * BINS as f64) as usize).min(BINS - 1)
+}
+
+/// A bar each; returns where the next drawing begins.
+fn bars(picture: &mut RgbImage, top: u32, title: &str, values: &[(String, u64)]) -> u32 {
+    text(picture, (MARGIN, top), SCALE, GREY, title);
+    let names: Vec<String> = values.iter().map(|(name, _)| shortened(name)).collect();
+    let left = MARGIN + names.iter().map(|name| text_width(name, SCALE)).max().unwrap_or(0) + 8;
+    let most = values.iter().map(|&(_, clips)| clips).max().unwrap_or(0).max(1);
+    let longest = WIDTH - MARGIN - left - text_width(&most.to_string(), SCALE) - 8;
+    let mut line = top + LINE;
+    for (name, &(_, clips)) in names.iter().zip(values) {
+        let length = length(clips, most, longest);
+        text(picture, (MARGIN, line), SCALE, BLACK, name);
+        fill(picture, (left, line), (length, SCALE * LETTER), COLOR);
+        text(picture, (left + length + 8, line), SCALE, BLACK, &clips.to_string());
+        line += LINE;
+    }
+    line + LINE
+}
+
+/// Pixels of a bar; what is not nothing is seen.
+fn length(clips: u64, most: u64, longest: u32) -> u32 {
+    let length = (clips as f64 / most as f64 * f64::from(longest)).round() as u32;
+    if clips > 0 { length.max(1) } else { 0 }
+}
+
+/// A name whose middle is left out if it is long.
+fn shortened(name: &str) -> String {
+    let letters: Vec<char> = name.chars().collect();
+    if letters.len() <= MOST_LETTERS {
+        return name.to_owned();
+    }
+    let half = (MOST_LETTERS - 2) / 2;
+    letters[..half].iter().chain(&['.', '.']).chain(&letters[letters.len() - half..]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_has_a_column() {
+        assert_eq!((bin(10, 10, 20), bin(20, 10, 20), bin(15, 10, 20), bin(7, 7, 7)), (0, BINS - 1, BINS / 2, 0));
+    }
+
+    #[test]
+    fn long_names_keep_their_ends() {
+        assert_eq!(shortened("clockwise"), "clockwise");
+        assert_eq!(shortened("a very long name of a class of motion"), "a very long.. of motion");
+    }
+}

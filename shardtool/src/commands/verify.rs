@@ -1,0 +1,263 @@
+//! `shardtool verify`: is what is on disk what was built?
+//!
+//! First the shards, a worker each: size, the hash of all but the pixels, and only then the footer, which is trusted from there on; and the
+//! hash of the stored pixels. Then the clips of all shards that could be opened, a worker for every few of them.
+
+use crate::cli::VerifyArgs;
+use crate::fan_out::{all_cores, fan_out};
+use crate::output::{self, Progress, count};
+use crate::reading;
+use anyhow::Context;
+use crossbeam_channel::Sender;
+use pipeline::shard::check::{ArrowReader, check_pixels};
+use pipeline::shard::reader::read_manifest;
+use pipeline::shard::{ClipReader, Shard, ShardError};
+use schemas::manifest::{Manifest, ShardEntry, VIDEOS_FILE, VideoRecord};
+use schemas::report::{Problem, VerifyReport};
+use schemas::shard::ClipMeta;
+use std::fs;
+use std::ops::Range;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// Clips that a worker checks at a time.
+const CHUNK_CLIPS: usize = 16;
+
+/// What to do about a shard that is not what was built.
+const RESTORE: &str = "restore this file from a copy, or build all shards again: `shardtool build` with --force";
+
+/// What to do about a list of videos that does not fit.
+const VIDEOS_REMEDY: &str = "the shards can be used all the same; before you add videos to this build, restore it or build with --force";
+
+/// Runs the command.
+///
+/// # Errors
+/// When there is no manifest to compare with.
+pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
+    let began = Instant::now();
+    let manifest = read_manifest(&args.dir)?;
+    reading::note_unfinished(&args.dir, &manifest);
+    let mut problems = Vec::new();
+    let shards = open_shards(&args.dir, &manifest, &mut problems)?;
+    let clips = check_clips(args, &manifest, &shards, &mut problems)?;
+    problems.extend(check_counts(&manifest));
+    problems.extend(unnamed_shards(&args.dir, &manifest)?);
+    problems.extend(check_videos(&args.dir, &manifest));
+    // As the manifest has the shards; what is about other files comes last.
+    problems.sort_by_key(|problem| manifest.shards.iter().position(|shard| shard.file == problem.file).unwrap_or(usize::MAX));
+    let report = VerifyReport {
+        dir: args.dir.display().to_string(),
+        finished: manifest.finished,
+        deep: args.deep,
+        shards: manifest.shards.len() as u64,
+        clips,
+        bytes: manifest.shards.iter().map(|shard| shard.bytes).sum(),
+        problems,
+        seconds: began.elapsed().as_secs_f64(),
+    };
+    if args.json {
+        output::print(&serde_json::to_string_pretty(&report)?)?;
+    } else {
+        output::print(&summary(&report))?;
+    }
+    Ok(ExitCode::from(u8::from(!report.problems.is_empty())))
+}
+
+/// A shard that could be opened.
+struct Opened {
+    shard: Shard,
+    metas: Vec<ClipMeta>,
+    /// What is wrong with the bytes of its pixels as they are stored: often a clip of it is damaged, and says more.
+    stored_pixels: Option<ShardError>,
+}
+
+/// Opens all shards; those that cannot be are `None`, and problems.
+fn open_shards(dir: &Path, manifest: &Manifest, problems: &mut Vec<Problem>) -> anyhow::Result<Vec<Option<Opened>>> {
+    let mut shards = Vec::with_capacity(manifest.shards.len());
+    let mut progress = Progress::new(manifest.shards.len() as u64, "shards");
+    let work = |(): &mut (), entry: &ShardEntry, results: &Sender<_>| {
+        let open = || {
+            let shard = Shard::open_as_listed(dir, entry)?;
+            let metas = shard.metas()?;
+            Ok(Opened { shard, metas, stored_pixels: check_pixels(dir, entry).err() })
+        };
+        // The receiver is gone only when the whole command has failed.
+        let _ = results.send(open());
+    };
+    let take = |entry: &ShardEntry, results: crossbeam_channel::Receiver<Result<Opened, ShardError>>| {
+        match results.recv().context("a worker has died")? {
+            Ok(opened) => shards.push(Some(opened)),
+            Err(error) => {
+                shards.push(None);
+                problems.push(problem(&entry.file, what(&error), RESTORE));
+            }
+        }
+        progress.advance(count(problems.len() as u64, "problem"));
+        Ok(())
+    };
+    fan_out(&manifest.shards, all_cores(), 1, || (), work, take)?;
+    progress.finish();
+    Ok(shards)
+}
+
+/// Some clips of a shard: the unit of work.
+struct Chunk<'a> {
+    entry: &'a ShardEntry,
+    opened: &'a Opened,
+    /// Number of the shard's first clip among all clips.
+    first_clip: u64,
+    rows: Range<usize>,
+}
+
+/// Reads every clip of the opened shards; returns how many there were.
+fn check_clips(args: &VerifyArgs, manifest: &Manifest, shards: &[Option<Opened>], problems: &mut Vec<Problem>) -> anyhow::Result<u64> {
+    let mut chunks = Vec::new();
+    let (mut first_clip, mut clips) = (0, 0);
+    for (entry, opened) in manifest.shards.iter().zip(shards) {
+        if let Some(opened) = opened {
+            let rows = opened.shard.clips().len();
+            clips += rows as u64;
+            let starts = (0..rows).step_by(CHUNK_CLIPS);
+            chunks.extend(starts.map(|start| Chunk { entry, opened, first_clip, rows: start..rows.min(start + CHUNK_CLIPS) }));
+        }
+        first_clip += entry.clips;
+    }
+    let mut progress = Progress::new(clips, "clips");
+    let work = |reader: &mut ClipReader, chunk: &Chunk, results: &Sender<Option<String>>| {
+        let arrow = if args.deep { Some(ArrowReader::open(&chunk.opened.shard)) } else { None };
+        for row in chunk.rows.clone() {
+            let result = check_clip(reader, chunk.opened, row, arrow.as_ref());
+            if results.send(result.err()).is_err() {
+                break;
+            }
+        }
+    };
+    let mut damaged_shards = Vec::new();
+    let take = |chunk: &Chunk, results: crossbeam_channel::Receiver<Option<String>>| {
+        for row in chunk.rows.clone() {
+            if let Some(what) = results.recv().context("a worker has died")? {
+                damaged_shards.push(chunk.entry.file.clone());
+                let clip = chunk.first_clip + row as u64;
+                let place = Problem { row: Some(row as u64), clip: Some(clip), ..problem(&chunk.entry.file, what, RESTORE) };
+                problems.push(place);
+            }
+            progress.advance(count(problems.len() as u64, "problem"));
+        }
+        Ok(())
+    };
+    fan_out(&chunks, all_cores(), CHUNK_CLIPS, ClipReader::default, work, take)?;
+    progress.finish();
+    for (entry, opened) in manifest.shards.iter().zip(shards) {
+        let error = opened.as_ref().and_then(|opened| opened.stored_pixels.as_ref());
+        if let Some(error) = error.filter(|_| !damaged_shards.contains(&entry.file)) {
+            let what = format!("{}, though each of its clips decodes to what was built: bytes around the pixels differ", what(error));
+            problems.push(problem(&entry.file, what, RESTORE));
+        }
+    }
+    Ok(clips)
+}
+
+/// What is wrong with a clip, if anything is.
+fn check_clip(reader: &mut ClipReader, opened: &Opened, row: usize, arrow: Option<&Result<ArrowReader, ShardError>>) -> Result<(), String> {
+    let payload = reader.read(&opened.shard, row).map_err(|error| what(&error))?;
+    if let Some(arrow) = arrow {
+        let meta = opened.metas.get(row).ok_or("its row is missing")?;
+        reading::frames(meta, payload).map_err(|error| format!("{error:#}"))?;
+        let arrow = arrow.as_ref().map_err(what)?;
+        arrow.check(row).map_err(|error| what(&error))?;
+    }
+    Ok(())
+}
+
+/// Whether the manifest's own numbers fit together.
+fn check_counts(manifest: &Manifest) -> Option<Problem> {
+    let sum: u64 = manifest.shards.iter().map(|shard| shard.clips).sum();
+    let what = format!("it says that there are {}, its shards have {sum}", count(manifest.clips, "clip"));
+    (sum != manifest.clips).then(|| problem(schemas::manifest::MANIFEST_FILE, what, RESTORE))
+}
+
+/// Shards in the folder that the manifest does not name.
+fn unnamed_shards(dir: &Path, manifest: &Manifest) -> anyhow::Result<Vec<Problem>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
+        let name = entry.with_context(|| format!("cannot read {}", dir.display()))?.file_name().to_string_lossy().into_owned();
+        let named = manifest.shards.iter().any(|shard| shard.file == name);
+        if name.starts_with("shard-") && name.ends_with(".parquet") && !named {
+            let remedy = if manifest.finished {
+                "nothing reads it: remove it"
+            } else {
+                "a build that was stopped leaves it, or one that runs now has just written it: go on with the build"
+            };
+            found.push(problem(&name, "the manifest does not name it".to_owned(), remedy));
+        }
+    }
+    found.sort_by(|a, b| a.file.cmp(&b.file));
+    Ok(found)
+}
+
+/// Whether the list of videos, where there is one, has as many lines and clips as the manifest says.
+fn check_videos(dir: &Path, manifest: &Manifest) -> Vec<Problem> {
+    let text = match fs::read(dir.join(VIDEOS_FILE)) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
+        Err(error) => return vec![problem(VIDEOS_FILE, format!("it cannot be read: {error}"), VIDEOS_REMEDY)],
+    };
+    let mut problems = Vec::new();
+    let (mut lines, mut clips) = (0, 0);
+    // Lines beyond those that the manifest counts are from a build that was stopped.
+    let wanted = usize::try_from(manifest.videos).unwrap_or(usize::MAX);
+    for line in text.split_inclusive(|&byte| byte == b'\n').take(wanted) {
+        lines += 1;
+        match serde_json::from_slice::<VideoRecord>(line) {
+            Ok(record) => clips += record.clips,
+            Err(error) => problems.push(problem(VIDEOS_FILE, format!("line {lines} cannot be read: {error}"), VIDEOS_REMEDY)),
+        }
+    }
+    if lines < manifest.videos {
+        let what = format!("it has {}, the manifest says {}", count(lines, "line"), manifest.videos);
+        problems.push(problem(VIDEOS_FILE, what, VIDEOS_REMEDY));
+    }
+    let expected = manifest.clips.saturating_sub(manifest.open_video.as_ref().map_or(0, |video| video.clips));
+    if problems.is_empty() && clips != expected {
+        let what = format!("its videos have {}, the manifest says {expected}", count(clips, "clip"));
+        problems.push(problem(VIDEOS_FILE, what, VIDEOS_REMEDY));
+    }
+    problems
+}
+
+fn problem(file: &str, what: String, remedy: &str) -> Problem {
+    Problem { file: file.to_owned(), row: None, clip: None, what, remedy: remedy.to_owned() }
+}
+
+/// What an error says, without the file and the remedy, which are said apart.
+fn what(error: &ShardError) -> String {
+    match error {
+        ShardError::Io { operation, source, .. } => format!("cannot {operation} it: {source}"),
+        ShardError::Parquet { operation, source, .. } => format!("cannot {operation} it: {source}"),
+        ShardError::NotAShard { reason, .. } | ShardError::DamagedShard { reason, .. } | ShardError::Damaged { reason, .. } => {
+            reason.clone()
+        }
+        error => error.to_string(),
+    }
+}
+
+fn summary(report: &VerifyReport) -> String {
+    let mut text = String::new();
+    for problem in &report.problems {
+        let place = problem.row.zip(problem.clip).map_or(String::new(), |(row, clip)| format!(", row {row} (clip {clip})"));
+        text += &format!("{}{place}: {}\n  -> {}\n", reading::printable(&problem.file), problem.what, problem.remedy);
+    }
+    let read = format!(
+        "{} of {} read{}, {}, {:.1} s",
+        count(report.clips, "clip"),
+        count(report.shards, "shard"),
+        if report.deep { ", by Parquet's own reader too" } else { "" },
+        output::bytes(report.bytes),
+        report.seconds
+    );
+    match report.problems.len() as u64 {
+        0 => format!("{text}{}: all is as it was built ({read})", report.dir),
+        problems => format!("{text}{}: {} ({read})", report.dir, count(problems, "problem")),
+    }
+}

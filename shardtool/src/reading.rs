@@ -1,0 +1,147 @@
+//! What the commands that read shards share: opening them, finding a clip, decoding it.
+
+use crate::output::{self, count};
+use anyhow::{Context, anyhow, bail, ensure};
+use pipeline::shard::{ClipReader, Shard, ShardError, ShardSet};
+use schemas::geometry::I420;
+use schemas::manifest::Manifest;
+use schemas::report::InspectedClip;
+use schemas::shard::{ClipMeta, Payload};
+use std::borrow::Cow;
+use std::path::Path;
+
+/// Opens the build in folder `dir`, and says so when it has not finished.
+///
+/// # Errors
+/// When the folder holds no build, or a shard of it is missing or damaged.
+pub fn open(dir: &Path) -> anyhow::Result<ShardSet> {
+    let set = ShardSet::open(dir).map_err(|error| match error {
+        ShardError::NoManifest { .. } | ShardError::BadManifest { .. } => anyhow!(error),
+        error => anyhow!("{error}\n`shardtool verify {}` lists all that is damaged", dir.display()),
+    })?;
+    note_unfinished(dir, set.manifest());
+    Ok(set)
+}
+
+/// Says when the build has not come to its end.
+pub fn note_unfinished(dir: &Path, manifest: &Manifest) {
+    if !manifest.finished {
+        let (dir, clips) = (dir.display(), count(manifest.clips, "clip"));
+        output::say(&format!("note: the build in {dir} has not finished; it has {clips} so far. `shardtool build` goes on with it"));
+    }
+}
+
+/// The clips of the sorted `numbers`, with all that is known of them.
+///
+/// # Errors
+/// When a number is not one of a clip, or a shard cannot be read.
+pub fn clips(set: &ShardSet, numbers: &[u64]) -> anyhow::Result<Vec<InspectedClip>> {
+    let mut clips = Vec::with_capacity(numbers.len());
+    // Of the shard that the last clip was in.
+    let mut metas: (Option<&Path>, Vec<ClipMeta>) = (None, Vec::new());
+    for &number in numbers {
+        let (shard, row) = locate(set, number)?;
+        if metas.0 != Some(shard.path()) {
+            metas = (Some(shard.path()), shard.metas()?);
+        }
+        let meta = metas.1.get(row).with_context(|| format!("{} has no row {row}; verify it", shard.path().display()))?;
+        clips.push(InspectedClip {
+            clip: number,
+            shard: shard.path().file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            row: row as u64,
+            stored_bytes: shard.clips()[row].stored_bytes() as u64,
+            decoded_bytes: decoded_bytes(meta),
+            meta: meta.clone(),
+        });
+    }
+    Ok(clips)
+}
+
+/// The shard and the row of clip `number`.
+///
+/// # Errors
+/// When there is no such clip.
+pub fn locate(set: &ShardSet, number: u64) -> anyhow::Result<(&Shard, usize)> {
+    match usize::try_from(number) {
+        Ok(index) if index < set.len() => Ok(set.locate(index)),
+        _ if set.is_empty() => bail!("there is no clip {number}: {} has no clips yet", set.dir().display()),
+        _ => bail!("there is no clip {number}: {} has {}, numbered from 0", set.dir().display(), count(set.len() as u64, "clip")),
+    }
+}
+
+/// Size of a clip's frames.
+pub const fn size(meta: &ClipMeta) -> I420 {
+    I420 { width: meta.width as usize, height: meta.height as usize }
+}
+
+/// Bytes of a clip's frames as I420.
+pub const fn decoded_bytes(meta: &ClipMeta) -> u64 {
+    meta.frames as u64 * size(meta).frame_bytes() as u64
+}
+
+/// Frames a second of a clip, as a video that is made of it plays them. Where its ticks are the source's frames, the source is taken to have had 30
+/// a second.
+pub fn frames_per_second(meta: &ClipMeta) -> f64 {
+    meta.fps.unwrap_or(30.0) / f64::from(meta.stride.max(1))
+}
+
+/// The frames of a clip, tightly packed I420 one after the other, from its stored `payload`.
+///
+/// # Errors
+/// When the payload does not decode to the frames that `meta` says.
+pub fn frames<'a>(meta: &ClipMeta, payload: &'a [u8]) -> anyhow::Result<Cow<'a, [u8]>> {
+    let frames = match meta.payload {
+        Payload::I420 => Cow::Borrowed(payload),
+        Payload::Rgb | Payload::H264 => bail!("this version cannot decode a payload of {}", meta.payload.name()),
+    };
+    let (got, expected) = (frames.len() as u64, decoded_bytes(meta));
+    ensure!(got == expected && got > 0, "its pixels decode to {got} bytes, {} frames of it have {expected}", meta.frames);
+    Ok(frames)
+}
+
+/// Reads and decodes `clip` of `set`, and hands each of its frames to `use_frame`, with its number.
+///
+/// # Errors
+/// When the clip is damaged, and what `use_frame` fails with.
+pub fn for_each_frame(
+    set: &ShardSet,
+    clip: &InspectedClip,
+    mut use_frame: impl FnMut(usize, &[u8]) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let (shard, row) = locate(set, clip.clip)?;
+    let mut reader = ClipReader::default();
+    let payload = reader.read(shard, row)?;
+    let frames = frames(&clip.meta, payload).with_context(|| format!("clip {row} of {}", shard.path().display()))?;
+    frames.chunks_exact(size(&clip.meta).frame_bytes()).enumerate().try_for_each(|(number, frame)| use_frame(number, frame))
+}
+
+/// The name of the video that a clip is from, without its folders, fit to be shown on a line.
+pub fn video_name(meta: &ClipMeta) -> String {
+    let name = Path::new(&meta.video).file_name().map_or(meta.video.as_str().into(), |name| name.to_string_lossy());
+    printable(&name)
+}
+
+/// `text` with its control characters, which could play tricks on a terminal, written out.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
+/// The name of a clip's class, or the number of its label, or nothing.
+pub fn class(meta: &ClipMeta) -> Option<String> {
+    meta.class.as_deref().map(printable).or_else(|| meta.label.map(|label| label.to_string()))
+}
+
+/// When a clip starts in its video, in seconds.
+pub fn start_seconds(meta: &ClipMeta) -> f64 {
+    meta.pts_ns.first().map_or(0.0, |&pts| pts as f64 / 1e9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_written_out() {
+        assert_eq!(printable("a\u{1b}[2J\nö"), "a\\u{1b}[2J\\nö");
+    }
+}
