@@ -1,11 +1,12 @@
 //! What it costs to bring a stored clip to the trainer: reading, transforming, and whole batches.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use pipeline::frames::Frames;
 use pipeline::loader::{Loader, LoaderOptions};
 use pipeline::order::{Cursor, Purpose, stream};
 use pipeline::sample::Augmentation;
 use pipeline::shard::{ClipReader, ShardSet};
-use pipeline::transform::Transform;
+use pipeline::transform::transform;
 use schemas::geometry::PatchGrid;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -28,16 +29,15 @@ fn loading(criterion: &mut Criterion) {
     let entry = shard.clips()[row];
     let mut reader = ClipReader::default();
     group.throughput(Throughput::Bytes(clips[3].payload.len() as u64));
-    group.bench_function("read", |bench| bench.iter(|| black_box(reader.read(shard, row).expect("a clip").len())));
+    group.bench_function("read", |bench| bench.iter(|| black_box(reader.payload(shard, row).expect("a clip").len())));
 
-    let mut transform = Transform::default();
     let mut pixels = vec![0.0; GRID.clip_values()];
     let view = Augmentation::default().draw(&mut stream(Purpose::Augment, 0, 0, 0), 16, 16, entry.size);
     group.throughput(Throughput::Elements(1));
     group.bench_function("transform", |bench| {
         bench.iter(|| {
-            let color = (entry.color_range, entry.color_matrix);
-            transform.apply(&clips[3].payload, entry.size, color, view, GRID.frames, GRID.size, &mut pixels);
+            let frames = Frames::I420(&clips[3].payload, entry.color);
+            transform(frames, entry.size, view, GRID.frames, GRID.size, &mut pixels);
         });
     });
 

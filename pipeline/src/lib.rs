@@ -2,6 +2,7 @@
 //!
 //! The rooms, in the order in which data flows:
 //! - [`video`]: GStreamer. Decodes a file to I420 frames with their times, samples clips from them, encodes test material.
+//! - [`payload`]: decoded [`frames`] to the bytes that are stored, and back.
 //! - [`shard`]: the Parquet format, writer and reader side by side.
 //! - [`order`]: which clip comes when; [`sample`]: which crop and flip it gets; [`mask`]: which tokens stay visible.
 //! - [`transform`]: planes to a normalised, cropped training clip.
@@ -9,9 +10,11 @@
 //! - [`loader`]: worker threads that put all of it together, as an iterator of `Result<Batch>`.
 
 pub mod atomic_file;
+pub mod frames;
 pub mod loader;
 pub mod mask;
 pub mod order;
+pub mod payload;
 pub mod picture;
 pub mod sample;
 pub mod shard;

@@ -14,7 +14,7 @@ use crate::mask::Mask;
 use crate::order::{Cursor, Purpose, SampleId, SampleOrder, stream};
 use crate::sample::{Augmentation, View, central_view};
 use crate::shard::{ClipEntry, ClipReader, ShardError, ShardSet};
-use crate::transform::Transform;
+use crate::transform::transform;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use schemas::geometry::{GridError, PatchGrid};
 use std::collections::HashMap;
@@ -242,7 +242,7 @@ fn check(data: &ShardSet, options: &LoaderOptions) -> Result<(), LoadError> {
 /// A worker's life: tickets in, batches out, until either end is gone.
 fn work(shared: &Shared, tickets: &Receiver<u64>, finished: &Sender<Finished>) {
     let order = SampleOrder::new(shared.data.len() as u64, shared.options.seed);
-    let mut worker = Worker { clips: ClipLoader::default(), order };
+    let mut worker = Worker { reader: ClipReader::default(), order };
     for number in tickets {
         let result = catch_unwind(AssertUnwindSafe(|| worker.batch(shared, number))).unwrap_or_else(|panic| {
             let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
@@ -267,20 +267,11 @@ impl Batch {
             wait: Duration::ZERO,
         }
     }
-}
 
-/// What a thread reuses from clip to clip.
-#[derive(Default)]
-struct ClipLoader {
-    reader: ClipReader,
-    transform: Transform,
-}
-
-impl ClipLoader {
-    /// Appends `sample` to `batch`, seen as `view` says.
+    /// Appends `sample`, seen as `view` says.
     fn push(
         &mut self,
-        batch: &mut Batch,
+        reader: &mut ClipReader,
         data: &ShardSet,
         sample: SampleId,
         grid: PatchGrid,
@@ -289,21 +280,22 @@ impl ClipLoader {
     ) -> Result<(), ShardError> {
         let (shard, row) = data.locate(sample.clip as usize);
         let clip = &shard.clips()[row];
-        let stored = self.reader.read(shard, row)?;
-        let start = batch.pixels.len();
-        batch.pixels.resize(start + grid.clip_values(), 0.0);
-        let color = (clip.color_range, clip.color_matrix);
-        self.transform.apply(stored, clip.size, color, view(clip), grid.frames, grid.size, &mut batch.pixels[start..]);
-        batch.masks.push(mask);
-        batch.labels.push(clip.label);
-        batch.samples.push(sample);
+        let view = view(clip);
+        // Frames after the view's last one need not be decoded.
+        let stored = reader.frames(shard, row, view.first_frame + grid.frames)?;
+        let start = self.pixels.len();
+        self.pixels.resize(start + grid.clip_values(), 0.0);
+        transform(stored, clip.size, view, grid.frames, grid.size, &mut self.pixels[start..]);
+        self.masks.push(mask);
+        self.labels.push(clip.label);
+        self.samples.push(sample);
         Ok(())
     }
 }
 
 /// What a worker reuses from batch to batch.
 struct Worker {
-    clips: ClipLoader,
+    reader: ClipReader,
     order: SampleOrder,
 }
 
@@ -319,7 +311,7 @@ impl Worker {
             let random = |purpose| stream(purpose, options.seed, sample.epoch, sample.clip);
             let view = |clip: &ClipEntry| options.augmentation.draw(&mut random(Purpose::Augment), clip.frames, grid.frames, clip.size);
             let mask = Mask::random(&mut random(Purpose::Mask), grid.tokens(), shared.keep);
-            self.clips.push(&mut batch, &shared.data, sample, grid, view, mask)?;
+            batch.push(&mut self.reader, &shared.data, sample, grid, view, mask)?;
         }
         Ok(batch)
     }
@@ -332,12 +324,12 @@ impl Worker {
 pub fn examples(data: &ShardSet, grid: PatchGrid, mask_ratio: f64, seed: u64, count: usize) -> Result<Batch, LoadError> {
     let keep = grid.visible_tokens(mask_ratio);
     let count = count.min(data.len());
-    let mut clips = ClipLoader::default();
+    let mut reader = ClipReader::default();
     let mut batch = Batch::with_room_for(count, grid, Cursor::default());
     for number in 0..count {
         let sample = SampleId { epoch: u64::MAX, clip: ((2 * number + 1) * data.len() / (2 * count)) as u64 };
         let mask = Mask::random(&mut stream(Purpose::Mask, seed, sample.epoch, sample.clip), grid.tokens(), keep);
-        clips.push(&mut batch, data, sample, grid, |clip| central_view(clip.size), mask)?;
+        batch.push(&mut reader, data, sample, grid, |clip| central_view(clip.size), mask)?;
     }
     Ok(batch)
 }

@@ -1,31 +1,22 @@
-//! One stored frame as an 8-bit RGB picture, for people to look at. The maths is [`crate::transform`]'s.
+//! One stored frame as an 8-bit RGB picture, for people to look at. The maths is [`crate::transform`](mod@crate::transform)'s.
 
-use crate::transform::{Axis, ToRgb, blend, blend_rows, denormalise};
+use crate::frames::Frames;
+use crate::sample::Crop;
+use crate::transform::{Resampler, denormalise};
 use schemas::geometry::I420;
-use schemas::shard::{ColorMatrix, ColorRange};
 
-/// Turns `frame`, tightly packed I420 of `size`, into `width` x `height` pixels of R'G'B': three bytes a pixel, row after row. At the frame's own size
-/// luma is taken as it is; at others it is interpolated, as training clips are.
+/// Turns `frame`, a single one of `size`, into `width` x `height` pixels of R'G'B': three bytes a pixel, row after row. At the frame's own size
+/// pixels are taken as they are (chroma is interpolated); at others they are interpolated, as training clips are.
 ///
 /// # Panics
 /// When `frame` has another length than `size` says, or a side of either is 0.
-pub fn to_rgb(frame: &[u8], size: I420, color: (ColorRange, ColorMatrix), width: usize, height: usize) -> Vec<u8> {
-    assert_eq!(frame.len(), size.frame_bytes(), "bytes of a frame");
-    let columns = Axis::columns(0, size.width, width, false);
-    let rows = Axis::rows(0, size.height, height);
-    let to_rgb = ToRgb::new(color.0, color.1);
-    let mut planes: [Vec<f32>; 3] = Default::default();
+pub fn to_rgb(frame: Frames<'_>, size: I420, width: usize, height: usize) -> Vec<u8> {
+    assert_eq!(frame.bytes().len(), frame.frame_bytes(size), "bytes of a frame");
+    let whole = Crop { left: 0, top: 0, width: size.width, height: size.height };
+    let mut resampler = Resampler::new(frame, size, whole, false, width, height);
     let mut out = Vec::with_capacity(3 * width * height);
     for y in 0..height {
-        let taps = [rows.luma[y], rows.chroma[y], rows.chroma[y]];
-        for (plane, (row, tap)) in planes.iter_mut().zip(taps).enumerate() {
-            blend_rows(&frame[size.plane_range(plane)], size.plane_size(plane).0, tap, row);
-        }
-        let [luma, cb, cr] = &planes;
-        for x in 0..width {
-            let (luma_tap, chroma_tap) = (columns.luma[x], columns.chroma[x]);
-            out.extend(to_rgb.apply(blend(luma, luma_tap), blend(cb, chroma_tap), blend(cr, chroma_tap)).map(denormalise));
-        }
+        resampler.row(frame.bytes(), y, |_, rgb| out.extend(rgb.map(denormalise)));
     }
     out
 }
@@ -40,19 +31,21 @@ pub fn size_within(size: I420, width: usize, height: usize) -> (usize, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::{Crop, View};
-    use crate::transform::Transform;
+    use crate::frames::Color;
+    use crate::sample::View;
+    use crate::transform::transform;
+    use schemas::shard::{ColorMatrix, ColorRange};
 
     #[test]
     fn a_picture_is_what_training_sees() {
         let size = I420 { width: 6, height: 6 };
         let frame: Vec<u8> = (0..size.frame_bytes()).map(|at| (60 + 37 * at % 140) as u8).collect();
-        let color = (ColorRange::Limited, ColorMatrix::Bt709);
+        let frame = Frames::I420(&frame, Color { range: ColorRange::Limited, matrix: ColorMatrix::Bt709 });
         for side in [3, 6, 11] {
             let view = View { first_frame: 0, crop: Crop { left: 0, top: 0, width: 6, height: 6 }, flip: false };
             let mut clip = vec![0.0; 3 * side * side];
-            Transform::default().apply(&frame, size, color, view, 1, side, &mut clip);
-            let picture = to_rgb(&frame, size, color, side, side);
+            transform(frame, size, view, 1, side, &mut clip);
+            let picture = to_rgb(frame, size, side, side);
             for (pixel, rgb) in picture.chunks_exact(3).enumerate() {
                 for (channel, &value) in rgb.iter().enumerate() {
                     assert_eq!(value, denormalise(clip[channel * side * side + pixel]), "pixel {pixel} at side {side}");
@@ -65,9 +58,10 @@ mod tests {
     fn grey_keeps_its_value_at_the_frames_own_size() {
         let size = I420 { width: 5, height: 3 };
         let frame: Vec<u8> = (0..15).map(|at| at * 17).chain([128; 12]).collect();
-        let picture = to_rgb(&frame, size, (ColorRange::Full, ColorMatrix::Bt601), 5, 3);
+        let picture = to_rgb(Frames::I420(&frame, Color { range: ColorRange::Full, matrix: ColorMatrix::Bt601 }), size, 5, 3);
         let expected: Vec<u8> = (0..15).flat_map(|at| [at * 17; 3]).collect();
         assert_eq!(picture, expected);
+        assert_eq!(to_rgb(Frames::Rgb(&picture), size, 5, 3), picture, "RGB is what it is");
     }
 
     #[test]

@@ -1,11 +1,12 @@
-//! I420 planes to a training clip: crop, resize, colour, normalise, in one pass over the output.
+//! Stored frames to a training clip: crop, resize, colour, normalise, in one pass over the output.
 //!
 //! The result is what the reference computes on RGB frames: a bilinear resize of the crop without antialias (sample centres at half
-//! pixels, clamped to the crop), then `(x / 255 - 0.45) / 0.225`. Here the planes are interpolated first and turned to RGB afterwards; the two
+//! pixels, clamped to the crop), then `(x / 255 - 0.45) / 0.225`. Here planes are interpolated first and turned to RGB afterwards; the two
 //! steps are linear, so only rounding, clamping and the chroma's own interpolation differ. Chroma is taken as H.264 places it by default: level with
 //! the even columns of luma, and between its rows.
 
-use crate::sample::View;
+use crate::frames::{Color, Frames};
+use crate::sample::{Crop, View};
 use schemas::geometry::I420;
 use schemas::shard::{ColorMatrix, ColorRange};
 
@@ -21,7 +22,7 @@ const WHITE: f32 = (1.0 - MEAN) / STD;
 
 /// How Y'CbCr samples become normalised R'G'B': an affine map, with the normalisation folded in.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct ToRgb {
+struct ToRgb {
     luma: f32,
     luma_offset: f32,
     red_cr: f32,
@@ -33,14 +34,14 @@ pub(crate) struct ToRgb {
 impl ToRgb {
     /// ITU-T H.273: `R = Y + 2(1-Kr)Cr`, `B = Y + 2(1-Kb)Cb`, and G from `Y = Kr R + Kg G + Kb B`; limited range has 219 steps of luma
     /// from 16 and 224 of chroma, full range 255.
-    pub(crate) fn new(range: ColorRange, matrix: ColorMatrix) -> Self {
-        let (kr, kb) = match matrix {
+    fn new(color: Color) -> Self {
+        let (kr, kb) = match color.matrix {
             ColorMatrix::Bt601 => (0.299, 0.114),
             ColorMatrix::Bt709 => (0.2126, 0.0722),
             ColorMatrix::Bt2020 => (0.2627, 0.0593),
         };
         let kg = 1.0 - kr - kb;
-        let (luma_zero, luma_steps, chroma_steps) = match range {
+        let (luma_zero, luma_steps, chroma_steps) = match color.range {
             ColorRange::Limited => (16.0, 219.0, 224.0),
             ColorRange::Full => (0.0, 255.0, 255.0),
         };
@@ -58,7 +59,7 @@ impl ToRgb {
 
     /// Normalised R'G'B' of one pixel, clamped to what 8 bits have room for.
     #[inline]
-    pub(crate) fn apply(self, luma: f32, cb: f32, cr: f32) -> [f32; 3] {
+    fn apply(self, luma: f32, cb: f32, cr: f32) -> [f32; 3] {
         let luma = self.luma * luma + self.luma_offset;
         let (cb, cr) = (cb - 128.0, cr - 128.0);
         [luma + self.red_cr * cr, luma + self.green_cb * cb + self.green_cr * cr, luma + self.blue_cb * cb]
@@ -68,7 +69,7 @@ impl ToRgb {
 
 /// For one output column or row: the two input samples that it lies between, and the weight of the second.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Tap {
+struct Tap {
     first: usize,
     second: usize,
     weight: f32,
@@ -85,19 +86,19 @@ impl Tap {
 
 /// The taps of one axis, for luma and for chroma.
 #[derive(Debug)]
-pub(crate) struct Axis {
-    pub(crate) luma: Vec<Tap>,
-    pub(crate) chroma: Vec<Tap>,
+struct Axis {
+    luma: Vec<Tap>,
+    chroma: Vec<Tap>,
 }
 
 impl Axis {
     /// Taps along a row.
-    pub(crate) fn columns(start: usize, length: usize, size: usize, flip: bool) -> Self {
+    fn columns(start: usize, length: usize, size: usize, flip: bool) -> Self {
         Self::new(start, length, size, flip, 0.0)
     }
 
     /// Taps along a column.
-    pub(crate) fn rows(start: usize, length: usize, size: usize) -> Self {
+    fn rows(start: usize, length: usize, size: usize) -> Self {
         Self::new(start, length, size, false, 0.5)
     }
 
@@ -115,69 +116,85 @@ impl Axis {
     }
 }
 
-/// Turns stored clips into training clips. Reuses its memory from clip to clip.
-#[derive(Debug, Default)]
-pub struct Transform {
-    rows: [Vec<f32>; 3],
+/// Resamples a crop of frames of one kind and size, a row of output at a time.
+#[derive(Debug)]
+pub(crate) struct Resampler {
+    size: I420,
+    /// None where frames are RGB already.
+    to_rgb: Option<ToRgb>,
+    columns: Axis,
+    rows: Axis,
+    /// A row of output before its columns are resampled: a plane each, or all three channels in the first.
+    blended: [Vec<f32>; 3],
 }
 
-impl Transform {
-    /// Writes the view of `clip` (tightly packed I420 frames of `size`) to `out`, `[3, frames, side, side]`, RGB, normalised.
-    ///
-    /// # Panics
-    /// When `out` has another length, or the clip has fewer frames than the view needs.
-    pub fn apply(
-        &mut self,
-        clip: &[u8],
-        size: I420,
-        color: (ColorRange, ColorMatrix),
-        view: View,
-        frames: usize,
-        side: usize,
-        out: &mut [f32],
-    ) {
-        assert_eq!(out.len(), 3 * frames * side * side, "values of a training clip");
-        let crop = view.crop;
-        let columns = Axis::columns(crop.left, crop.width, side, view.flip);
-        let rows = Axis::rows(crop.top, crop.height, side);
-        let to_rgb = ToRgb::new(color.0, color.1);
-        let channel_values = frames * side * side;
-        let (red, rest) = out.split_at_mut(channel_values);
-        let (green, blue) = rest.split_at_mut(channel_values);
-        let stored = clip.chunks_exact(size.frame_bytes()).skip(view.first_frame).take(frames);
-        let mut outputs = red.chunks_exact_mut(side).zip(green.chunks_exact_mut(side)).zip(blue.chunks_exact_mut(side));
-        for frame in stored {
-            for y in 0..side {
-                let taps = [rows.luma[y], rows.chroma[y], rows.chroma[y]];
-                for (plane, (row, tap)) in self.rows.iter_mut().zip(taps).enumerate() {
-                    blend_rows(&frame[size.plane_range(plane)], size.plane_size(plane).0, tap, row);
-                }
-                let [luma, cb, cr] = &self.rows;
-                let ((red, green), blue) = outputs.next().expect("a row of output for each row");
-                for x in 0..side {
-                    let (luma_tap, chroma_tap) = (columns.luma[x], columns.chroma[x]);
-                    [red[x], green[x], blue[x]] = to_rgb.apply(blend(luma, luma_tap), blend(cb, chroma_tap), blend(cr, chroma_tap));
-                }
+impl Resampler {
+    /// Of `crop` of `frames`, which are of `size`, to `width` x `height`.
+    pub(crate) fn new(frames: Frames<'_>, size: I420, crop: Crop, flip: bool, width: usize, height: usize) -> Self {
+        let to_rgb = match frames {
+            Frames::I420(_, color) => Some(ToRgb::new(color)),
+            Frames::Rgb(_) => None,
+        };
+        let columns = Axis::columns(crop.left, crop.width, width, flip);
+        let rows = Axis::rows(crop.top, crop.height, height);
+        Self { size, to_rgb, columns, rows, blended: Default::default() }
+    }
+
+    /// Hands each pixel of row `y` of output, made of the bytes of one frame, to `put`, with its column: normalised R'G'B'.
+    pub(crate) fn row(&mut self, frame: &[u8], y: usize, mut put: impl FnMut(usize, [f32; 3])) {
+        let (size, luma_row, chroma_row) = (self.size, self.rows.luma[y], self.rows.chroma[y]);
+        let Some(to_rgb) = self.to_rgb else {
+            let [pixels, ..] = &mut self.blended;
+            blend_rows(frame, 3 * size.width, luma_row, pixels);
+            for (x, &tap) in self.columns.luma.iter().enumerate() {
+                let channel = |channel: usize| between(pixels[3 * tap.first + channel], pixels[3 * tap.second + channel], tap.weight);
+                put(x, [0, 1, 2].map(|at| (channel(at) / 255.0 - MEAN) / STD));
             }
+            return;
+        };
+        for (plane, (row, tap)) in self.blended.iter_mut().zip([luma_row, chroma_row, chroma_row]).enumerate() {
+            blend_rows(&frame[size.plane_range(plane)], size.plane_size(plane).0, tap, row);
         }
-        assert!(outputs.next().is_none(), "the clip has fewer frames than the view needs");
+        let [luma, cb, cr] = &self.blended;
+        for (x, (&luma_tap, &chroma_tap)) in self.columns.luma.iter().zip(&self.columns.chroma).enumerate() {
+            put(x, to_rgb.apply(blend(luma, luma_tap), blend(cb, chroma_tap), blend(cr, chroma_tap)));
+        }
     }
 }
 
+/// Writes the view of `clip`, whose frames are of `size`, to `out`, `[3, frames, side, side]`, RGB, normalised.
+///
+/// # Panics
+/// When `out` has another length, or the clip has fewer frames than the view needs.
+pub fn transform(clip: Frames<'_>, size: I420, view: View, frames: usize, side: usize, out: &mut [f32]) {
+    assert_eq!(out.len(), 3 * frames * side * side, "values of a training clip");
+    let mut resampler = Resampler::new(clip, size, view.crop, view.flip, side, side);
+    let (red, rest) = out.split_at_mut(frames * side * side);
+    let (green, blue) = rest.split_at_mut(frames * side * side);
+    let mut outputs = red.chunks_exact_mut(side).zip(green.chunks_exact_mut(side)).zip(blue.chunks_exact_mut(side));
+    for frame in clip.bytes().chunks_exact(clip.frame_bytes(size)).skip(view.first_frame).take(frames) {
+        for y in 0..side {
+            let ((red, green), blue) = outputs.next().expect("a row of output for each row");
+            resampler.row(frame, y, |x, rgb| [red[x], green[x], blue[x]] = rgb);
+        }
+    }
+    assert!(outputs.next().is_none(), "the clip has fewer frames than the view needs");
+}
+
 /// The row between two rows of a plane.
-pub(crate) fn blend_rows(plane: &[u8], width: usize, tap: Tap, out: &mut Vec<f32>) {
+fn blend_rows(plane: &[u8], width: usize, tap: Tap, out: &mut Vec<f32>) {
     let first = &plane[tap.first * width..][..width];
     let second = &plane[tap.second * width..][..width];
     out.clear();
-    out.extend(first.iter().zip(second).map(|(&a, &b)| {
-        let (a, b) = (f32::from(a), f32::from(b));
-        a + (b - a) * tap.weight
-    }));
+    out.extend(first.iter().zip(second).map(|(&a, &b)| between(f32::from(a), f32::from(b), tap.weight)));
 }
 
-pub(crate) fn blend(row: &[f32], tap: Tap) -> f32 {
-    let (a, b) = (row[tap.first], row[tap.second]);
-    a + (b - a) * tap.weight
+fn blend(row: &[f32], tap: Tap) -> f32 {
+    between(row[tap.first], row[tap.second], tap.weight)
+}
+
+fn between(a: f32, b: f32, weight: f32) -> f32 {
+    a + (b - a) * weight
 }
 
 /// A normalised value as the 8-bit sample that it came from, clamped.
@@ -188,7 +205,8 @@ pub fn denormalise(value: f32) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::Crop;
+
+    const FULL: Color = Color { range: ColorRange::Full, matrix: ColorMatrix::Bt601 };
 
     fn whole(size: I420) -> View {
         View { first_frame: 0, crop: Crop { left: 0, top: 0, width: size.width, height: size.height }, flip: false }
@@ -198,7 +216,7 @@ mod tests {
         let size = I420 { width: 2, height: 2 };
         let clip = [[yuv[0]; 4].as_slice(), &yuv[1..]].concat();
         let mut out = [0.0; 12];
-        Transform::default().apply(&clip, size, (range, matrix), whole(size), 1, 2, &mut out);
+        transform(Frames::I420(&clip, Color { range, matrix }), size, whole(size), 1, 2, &mut out);
         [denormalise(out[0]), denormalise(out[4]), denormalise(out[8])]
     }
 
@@ -227,7 +245,7 @@ mod tests {
         let first_row = |side: usize, flip: bool| {
             let mut out = vec![0.0; 3 * side * side];
             let view = View { first_frame: 0, crop, flip };
-            Transform::default().apply(&clip, size, (ColorRange::Full, ColorMatrix::Bt601), view, 1, side, &mut out);
+            transform(Frames::I420(&clip, FULL), size, view, 1, side, &mut out);
             out[..side].iter().map(|&value| ((value * STD + MEAN) * 255.0 - 60.0) / 10.0).collect::<Vec<_>>()
         };
         let close = |got: Vec<f32>, want: &[f32]| {
@@ -244,9 +262,21 @@ mod tests {
         let clip: Vec<u8> = (0..4).flat_map(|frame| [vec![50 * frame; 9], vec![128; 8]].concat()).collect();
         let mut out = vec![0.0; 3 * 2 * 16];
         let view = View { first_frame: 1, ..whole(size) };
-        Transform::default().apply(&clip, size, (ColorRange::Full, ColorMatrix::Bt601), view, 2, 4, &mut out);
+        transform(Frames::I420(&clip, FULL), size, view, 2, 4, &mut out);
         assert!(out[..16].iter().all(|&value| denormalise(value) == 50));
         assert!(out[16..32].iter().all(|&value| denormalise(value) == 100));
         assert!(out[64..80].iter().all(|&value| denormalise(value) == 50), "channel by channel, then frame by frame");
+    }
+
+    #[test]
+    fn rgb_is_cropped_and_resized_channel_by_channel() {
+        // The same ramp as above in each channel, 10 and 20 higher from one to the next.
+        let size = I420 { width: 8, height: 8 };
+        let clip: Vec<u8> = (0..64).flat_map(|at| [0, 10, 20].map(|channel| 40 + channel + 10 * (at % 8) as u8)).collect();
+        let view = View { first_frame: 0, crop: Crop { left: 2, top: 2, width: 4, height: 4 }, flip: true };
+        let mut out = vec![0.0; 3 * 2 * 2];
+        transform(Frames::Rgb(&clip), size, view, 1, 2, &mut out);
+        let values: Vec<u8> = out.into_iter().map(denormalise).collect();
+        assert_eq!(values, [85, 65, 85, 65, 95, 75, 95, 75, 105, 85, 105, 85]);
     }
 }

@@ -68,7 +68,7 @@ pub struct VideoRecord {
     pub clips: u64,
     /// Those of them whose end repeats the last frame, because the video is too short.
     pub padded_clips: u64,
-    /// Bytes of its clips before they were compressed.
+    /// Bytes of its clips as I420 frames, however they are stored.
     pub decoded_bytes: u64,
     /// What of it was left out.
     pub rejected: Vec<Rejected>,
@@ -94,7 +94,10 @@ pub struct BuildOptions {
     pub short_side: u32,
     /// How pixels are stored.
     pub payload: Payload,
-    /// zstd level of the pixels; 0 stores them as they are.
+    /// x264's constant rate factor of payload `h264`, 0 (lossless) to 50; no other payload has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crf: Option<u32>,
+    /// zstd level of the payload; 0 stores it as it is.
     pub level: i32,
     /// Where labels come from.
     pub labels: Labelling,

@@ -55,7 +55,7 @@ pub struct DryRunReport {
     pub clips: u64,
     /// Bytes of these clips before compression: the most that the shards can take, but for a small overhead.
     pub decoded_bytes: u64,
-    /// Bytes that the shards should take: [`DryRunReport::decoded_bytes`] by the usual ratio of the chosen level.
+    /// Bytes that the shards should take: [`DryRunReport::decoded_bytes`] by the usual ratio of the chosen payload and level.
     pub estimated_bytes: u64,
     /// Bytes free where the shards would go.
     pub free_bytes: u64,

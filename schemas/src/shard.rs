@@ -56,9 +56,9 @@ pub struct ClipMeta {
     pub deinterlaced: bool,
     /// Pixel format that the decoder gave (GStreamer's name), before conversion to I420.
     pub pixel_format: String,
-    /// `limited` (16..235) or `full` (0..255): the range of the stored samples.
+    /// `limited` (16..235) or `full` (0..255): the range of the stored samples; with payload `rgb`, of those that RGB was made of.
     pub color_range: ColorRange,
-    /// The matrix that turns the stored samples into RGB.
+    /// The matrix that turns the stored samples into RGB, or has done so.
     pub color_matrix: ColorMatrix,
     /// Codec of the source, GStreamer's media type without `video/`.
     pub codec: String,
@@ -76,6 +76,11 @@ pub struct ClipMeta {
 pub enum Payload {
     /// Exact 8-bit planes: `frames` tightly packed I420 frames, one after the other.
     I420,
+    /// `frames` tightly packed frames of 8-bit R'G'B', three bytes a pixel, one after the other.
+    Rgb,
+    /// One closed group of pictures of H.264 as an Annex B byte stream: a single IDR picture, the first, and `frames` access units, each with a
+    /// delimiter. Sides that are odd, or less than 16, are filled up by repeating the last column and row: decoded frames are larger then.
+    H264,
 }
 
 /// Range of the stored luma and chroma samples.
@@ -100,7 +105,7 @@ pub enum ColorMatrix {
     Bt2020,
 }
 
-names!(Payload { Self::I420 => "i420" });
+names!(Payload { Self::I420 => "i420", Self::Rgb => "rgb", Self::H264 => "h264" });
 names!(ColorRange { Self::Limited => "limited", Self::Full => "full" });
 names!(ColorMatrix { Self::Bt601 => "bt601", Self::Bt709 => "bt709", Self::Bt2020 => "bt2020" });
 

@@ -3,6 +3,7 @@
 use crate::labels::LabelSource;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
+use pipeline::payload::DEFAULT_CRF;
 use schemas::manifest::{BuildOptions, OnCorrupt, Sampling, ShortVideo, Tiling};
 use schemas::shard::Payload;
 use std::path::PathBuf;
@@ -51,15 +52,16 @@ pub enum Command {
 
 /// Build shards of clips from videos.
 ///
-/// Every video is decoded once, sampled by time into clips of --frames frames, scaled down, and stored as exact I420 in
-/// zstd-compressed Parquet. A file that cannot be decoded is named with its reason and left out; it does not stop the build.
+/// Every video is decoded once, sampled by time into clips of --frames frames, scaled down, and stored in zstd-compressed
+/// Parquet, as exact I420 if not asked for otherwise. A file that cannot be decoded is named with its reason and left out; it does not stop the build.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   shardtool build ./videos                               16 frames at stride 4 (30 fps), back to back, into ./shards
   shardtool build ./videos --dry-run                     how many clips, how much disk
   shardtool build ./videos --labels dirs --out ./train   the parent folder of each file names its class
-  shardtool build a.mkv b.mov --every 10                 a clip every ten seconds")]
+  shardtool build a.mkv b.mov --every 10                 a clip every ten seconds
+  shardtool build ./videos --payload h264 --frames 64    a small data set: long clips of H.264, of which training takes windows")]
 pub struct BuildArgs {
     /// Video files, or folders that are searched for them; what is video is decided by content, not by name.
     #[arg(required = true, value_name = "VIDEOS")]
@@ -94,9 +96,16 @@ pub struct BuildArgs {
     /// Scale frames down until their short side has this many pixels; never up.
     #[arg(long, value_name = "PIXELS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(16..=8192))]
     pub short_side: u32,
-    /// zstd level, 1 to 19; 0 stores without compression.
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(i32).range(0..=19))]
-    pub level: i32,
+    /// How frames are stored: exact planes, RGB (twice the size, for other readers), or each clip as a short H.264 stream (some 30 times smaller,
+    /// not exact).
+    #[arg(long, value_name = "i420|rgb|h264", default_value = "i420", value_parser = named(Payload::NAMES, Payload::from_name))]
+    pub payload: Payload,
+    /// Quality of --payload h264: x264's constant rate factor, 0 (without loss) to 50 [default: 18].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=50))]
+    pub crf: Option<u32>,
+    /// zstd level, 1 to 19; 0 stores without compression [default: 3, and 0 with --payload h264].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..=19))]
+    pub level: Option<i32>,
     /// Close a shard when it has this many megabytes.
     #[arg(long, value_name = "MB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=16384))]
     pub shard_mb: u64,
@@ -127,8 +136,14 @@ impl BuildArgs {
     /// The options that decide what is in the shards.
     ///
     /// # Errors
-    /// When --every is less than a tick.
+    /// When --every is less than a tick, or --crf is given to a payload that has none.
     pub fn options(&self) -> anyhow::Result<BuildOptions> {
+        let is_h264 = self.payload == Payload::H264;
+        anyhow::ensure!(
+            is_h264 || self.crf.is_none(),
+            "--crf is the quality of --payload h264; --payload {} has none: leave one of them out",
+            self.payload.name()
+        );
         let mut options = BuildOptions {
             frames: self.frames,
             stride: self.stride,
@@ -137,8 +152,10 @@ impl BuildArgs {
             short: self.short,
             on_corrupt: self.on_corrupt,
             short_side: self.short_side,
-            payload: Payload::I420,
-            level: self.level,
+            payload: self.payload,
+            crf: is_h264.then(|| self.crf.unwrap_or(DEFAULT_CRF)),
+            // H.264 is as small as it gets.
+            level: self.level.unwrap_or(if is_h264 { 0 } else { 3 }),
             labels: self.labels.kind(),
             shard_bytes: self.shard_mb * 1_000_000,
         };

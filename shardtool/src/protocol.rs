@@ -45,7 +45,7 @@ pub enum Reply {
     },
     /// A clip that was to be skipped.
     Skipped {
-        /// Its bytes before compression.
+        /// Bytes of its I420 frames.
         decoded_bytes: u64,
         /// Whether its end repeats the last frame.
         padded: bool,

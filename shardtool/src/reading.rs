@@ -1,13 +1,13 @@
 //! What the commands that read shards share: opening them, finding a clip, decoding it.
 
 use crate::output::{self, count};
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, anyhow, bail};
+use pipeline::frames::Frames;
 use pipeline::shard::{ClipReader, Shard, ShardError, ShardSet};
 use schemas::geometry::I420;
 use schemas::manifest::Manifest;
 use schemas::report::InspectedClip;
-use schemas::shard::{ClipMeta, Payload};
-use std::borrow::Cow;
+use schemas::shard::ClipMeta;
 use std::path::Path;
 
 /// Opens the build in folder `dir`, and says so when it has not finished.
@@ -85,19 +85,6 @@ pub fn frames_per_second(meta: &ClipMeta) -> f64 {
     meta.fps.unwrap_or(30.0) / f64::from(meta.stride.max(1))
 }
 
-/// The frames of a clip, tightly packed I420 one after the other, from its stored `payload`.
-///
-/// # Errors
-/// When the payload does not decode to the frames that `meta` says.
-pub fn frames<'a>(meta: &ClipMeta, payload: &'a [u8]) -> anyhow::Result<Cow<'a, [u8]>> {
-    let frames = match meta.payload {
-        Payload::I420 => Cow::Borrowed(payload),
-    };
-    let (got, expected) = (frames.len() as u64, decoded_bytes(meta));
-    ensure!(got == expected && got > 0, "its pixels decode to {got} bytes, {} frames of it have {expected}", meta.frames);
-    Ok(frames)
-}
-
 /// Reads and decodes `clip` of `set`, and hands each of its frames to `use_frame`, with its number.
 ///
 /// # Errors
@@ -105,13 +92,12 @@ pub fn frames<'a>(meta: &ClipMeta, payload: &'a [u8]) -> anyhow::Result<Cow<'a, 
 pub fn for_each_frame(
     set: &ShardSet,
     clip: &InspectedClip,
-    mut use_frame: impl FnMut(usize, &[u8]) -> anyhow::Result<()>,
+    mut use_frame: impl FnMut(usize, Frames<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let (shard, row) = locate(set, clip.clip)?;
     let mut reader = ClipReader::default();
-    let payload = reader.read(shard, row)?;
-    let frames = frames(&clip.meta, payload).with_context(|| format!("clip {row} of {}", shard.path().display()))?;
-    frames.chunks_exact(size(&clip.meta).frame_bytes()).enumerate().try_for_each(|(number, frame)| use_frame(number, frame))
+    let frames = reader.frames(shard, row, clip.meta.frames as usize)?;
+    frames.each(size(&clip.meta)).enumerate().try_for_each(|(number, frame)| use_frame(number, frame))
 }
 
 /// The name of the video that a clip is from, without its folders, fit to be shown on a line.

@@ -4,6 +4,8 @@
 
 use crate::protocol::{Reply, Task, receive, send};
 use anyhow::{Context, bail};
+use pipeline::frames::Color;
+use pipeline::payload;
 use pipeline::shard::page;
 use pipeline::video::clips::{Clip, ClipDecoder, ClipSource, Fault, Step};
 use pipeline::video::decode::DecodeOptions;
@@ -164,7 +166,9 @@ impl Worker {
     }
 
     fn send_clip(&mut self, path: &Path, blake3: &str, options: &BuildOptions, video: &ClipSource, clip: Clip) -> Result<(), End> {
-        let encoded = page::encode(&clip.data, options.level).map_err(failed)?;
+        let color = Color { range: video.color_range, matrix: video.color_matrix };
+        let payload = payload::encode(&clip.data, video.size, color, options).map_err(failed)?;
+        let encoded = page::encode(&payload, options.level).map_err(failed)?;
         let reply = Reply::Clip {
             meta: Box::new(clip_meta(path, blake3, options, video, clip)),
             uncompressed_bytes: encoded.uncompressed_bytes,

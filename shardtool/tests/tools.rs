@@ -62,7 +62,7 @@ fn a_clip_comes_back_as_a_video_and_as_pictures() {
     let mut reader = pipeline::shard::ClipReader::default();
     let set = pipeline::shard::ShardSet::open(&dir.path().join("shards")).expect("shards");
     let (shard, row) = set.locate(2);
-    let stored = reader.read(shard, row).expect("read");
+    let stored = reader.payload(shard, row).expect("read");
     assert_eq!(frames.len(), stored.len());
     let error: f64 = frames.iter().zip(stored).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum::<f64>() / stored.len() as f64;
     assert!(error < 40.0, "mean squared error {error}");

@@ -2,7 +2,9 @@
 
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::file::metadata::PageIndexPolicy;
+use pipeline::frames::Color;
 use pipeline::order::{Purpose, stream};
+use pipeline::payload;
 use pipeline::shard::{ShardSetWriter, page};
 use pipeline::video::encode::H264Writer;
 use rand::RngExt;
@@ -101,6 +103,7 @@ pub fn options(level: i32, shard_bytes: u64) -> BuildOptions {
         on_corrupt: OnCorrupt::KeepGood,
         short_side: 256,
         payload: Payload::I420,
+        crf: None,
         level,
         labels: Labelling::None,
         shard_bytes,
@@ -117,7 +120,11 @@ pub fn write_shards_with(dir: &Path, clips: &[TestClip], options: BuildOptions) 
     fs::create_dir_all(dir).expect("a folder");
     let mut writer = ShardSetWriter::new(dir, options.clone(), Vec::new());
     for clip in clips {
-        writer.push(clip.meta.clone(), page::encode(&clip.payload, options.level).expect("compressed")).expect("written");
+        let size = I420 { width: clip.meta.width as usize, height: clip.meta.height as usize };
+        let color = Color { range: clip.meta.color_range, matrix: clip.meta.color_matrix };
+        let payload = payload::encode(&clip.payload, size, color, &options).expect("encoded");
+        let encoded = page::encode(&payload, options.level).expect("compressed");
+        writer.push(ClipMeta { payload: options.payload, ..clip.meta.clone() }, encoded).expect("written");
     }
     let manifest = Manifest {
         format_version: FORMAT_VERSION,

@@ -38,7 +38,7 @@ fn clips_come_back_to_the_byte() {
         // Not in order, so that nothing depends on what was read before.
         for at in (0..clips.len()).rev() {
             let (shard, row) = set.locate(at);
-            assert!(reader.read(shard, row).expect("read") == clips[at].payload, "clip {at} at level {level}");
+            assert!(reader.payload(shard, row).expect("read") == clips[at].payload, "clip {at} at level {level}");
         }
         let metas: Vec<_> = set.shards().iter().flat_map(|shard| shard.metas().expect("read")).collect();
         assert_eq!(metas.len(), clips.len());
@@ -84,7 +84,7 @@ fn spoiled(spoil: impl FnOnce(&mut Vec<u8>)) -> Option<ShardError> {
 fn read_all(path: &Path) -> Result<(), ShardError> {
     let shard = Shard::open(path)?;
     let mut reader = ClipReader::default();
-    (0..shard.clips().len()).try_for_each(|row| reader.read(&shard, row).map(|_| ()))
+    (0..shard.clips().len()).try_for_each(|row| reader.payload(&shard, row).map(|_| ()))
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_flipped_bit_is_damage_of_that_clip_alone() {
         let shard = Shard::open(&path).expect("the footer is whole");
         let mut reader = ClipReader::default();
         for (at, clip) in clips.iter().enumerate() {
-            match reader.read(&shard, at) {
+            match reader.payload(&shard, at) {
                 Ok(payload) => assert!(at != row && payload == clip.payload, "clip {at} at level {level}"),
                 Err(error) => {
                     let message = error.to_string();
@@ -153,7 +153,7 @@ fn pixels_are_never_wrong_whichever_byte_is() {
             };
             let mut reader = ClipReader::default();
             for (row, clip) in clips.iter().enumerate().take(shard.clips().len()) {
-                match reader.read(&shard, row) {
+                match reader.payload(&shard, row) {
                     Ok(payload) => assert!(payload == clip.payload, "byte {at}, clip {row} at level {level}"),
                     Err(_) => refused += 1,
                 }

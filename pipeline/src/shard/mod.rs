@@ -68,6 +68,16 @@ pub enum ShardError {
         /// What does not fit.
         reason: String,
     },
+    /// The payload of one clip is what was written, and yet does not decode.
+    #[error("clip {row} of {} cannot be decoded: {source}", path.display())]
+    Undecodable {
+        /// Which shard.
+        path: PathBuf,
+        /// Which row of it.
+        row: usize,
+        /// Why not.
+        source: crate::video::VideoError,
+    },
     /// The folder holds no build.
     #[error("{} holds no {}: give a folder of shards that `shardtool build` has made", path.display(), schemas::manifest::MANIFEST_FILE)]
     NoManifest {

@@ -395,6 +395,7 @@ mod tests {
             on_corrupt: OnCorrupt::KeepGood,
             short_side: 256,
             payload: Payload::I420,
+            crf: None,
             level: 3,
             labels: Labelling::None,
             shard_bytes: 1 << 28,

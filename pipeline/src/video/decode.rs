@@ -1,8 +1,9 @@
 //! A video file to decoded frames, in presentation order, with their times.
 
 use super::damage::{Damage, DamageTracker};
-use super::frame::{Color, Orientation};
+use super::frame::Orientation;
 use super::{POLL, RunningPipeline, SwallowedError, VideoError, media_type};
+use crate::frames::Color;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;

@@ -1,7 +1,7 @@
 //! I420 frames to an H.264 file (x264, mp4).
 
-use super::frame::Color;
 use super::{RunningPipeline, VideoError};
+use crate::frames::Color;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
@@ -87,24 +87,8 @@ impl H264Writer {
         assert_eq!(frame.len(), self.size.frame_bytes(), "bytes of a frame");
         let seconds_of = |frames: u64| u128::from(frames) * self.rate.denom() as u128;
         let time = |frame: u64| gst::ClockTime::from_nseconds((seconds_of(frame) * 1_000_000_000 / self.rate.numer() as u128) as u64);
-        let mut buffer = gst::Buffer::from_slice(frame.to_vec());
-        if let Some(buffer) = buffer.get_mut() {
-            buffer.set_pts(time(self.frames));
-            buffer.set_duration(time(self.frames + 1) - time(self.frames));
-            // GStreamer's own layout pads the rows; the meta says that these are not.
-            let (offsets, strides) =
-                ([0, 1, 2].map(|plane| self.size.plane_range(plane).start), [0, 1, 2].map(|plane| self.size.plane_size(plane).0 as i32));
-            gst_video::VideoMeta::add_full(
-                buffer,
-                gst_video::VideoFrameFlags::empty(),
-                gst_video::VideoFormat::I420,
-                self.size.width as u32,
-                self.size.height as u32,
-                &offsets,
-                &strides,
-            )
-            .map_err(VideoError::frame)?;
-        }
+        let (begin, end) = (time(self.frames), time(self.frames + 1));
+        let buffer = raw_buffer(frame.to_vec(), self.size, begin, end - begin)?;
         self.frames += 1;
         self.source.push_buffer(buffer).map(drop).map_err(|error| self.error(VideoError::frame(error)))
     }
@@ -130,5 +114,51 @@ impl H264Writer {
     fn error(&self, error: VideoError) -> VideoError {
         let reason = self.pipeline.bus_error().unwrap_or(error).to_string();
         VideoError::Write { path: self.path.clone(), reason }
+    }
+}
+
+/// A buffer of one tightly packed I420 frame.
+pub(super) fn raw_buffer(frame: Vec<u8>, size: I420, pts: gst::ClockTime, duration: gst::ClockTime) -> Result<gst::Buffer, VideoError> {
+    let mut buffer = gst::Buffer::from_slice(frame);
+    if let Some(buffer) = buffer.get_mut() {
+        buffer.set_pts(pts);
+        buffer.set_duration(duration);
+        // GStreamer's own layout pads the rows; the meta says that these are not.
+        let offsets = [0, 1, 2].map(|plane| size.plane_range(plane).start);
+        let strides = [0, 1, 2].map(|plane| size.plane_size(plane).0 as i32);
+        let (flags, format) = (gst_video::VideoFrameFlags::empty(), gst_video::VideoFormat::I420);
+        gst_video::VideoMeta::add_full(buffer, flags, format, size.width as u32, size.height as u32, &offsets, &strides)
+            .map_err(VideoError::frame)?;
+    }
+    Ok(buffer)
+}
+
+/// A frame of `size` as one of `coded`, which is not smaller: the last column and the last row of each plane are repeated as often as need be.
+pub fn filled_up(frame: &[u8], size: I420, coded: I420) -> Vec<u8> {
+    let mut out = Vec::with_capacity(coded.frame_bytes());
+    for plane in 0..3 {
+        let ((width, height), (coded_width, coded_height)) = (size.plane_size(plane), coded.plane_size(plane));
+        let samples = &frame[size.plane_range(plane)];
+        for y in 0..coded_height {
+            let row = &samples[y.min(height - 1) * width..][..width];
+            out.extend_from_slice(row);
+            out.resize(out.len() + coded_width - width, row[width - 1]);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sides_are_filled_up_with_their_last_row_and_column() {
+        let (size, even) = (I420 { width: 3, height: 1 }, I420 { width: 4, height: 2 });
+        assert_eq!(filled_up(&[1, 2, 3, 10, 11, 20, 21], size, even), [1, 2, 3, 3, 1, 2, 3, 3, 10, 11, 20, 21]);
+        let size = I420 { width: 2, height: 2 };
+        assert_eq!(filled_up(&[1, 2, 3, 4, 5, 6], size, size), [1, 2, 3, 4, 5, 6]);
+        let padded = filled_up(&[1, 2, 3, 4, 5, 6], size, I420 { width: 4, height: 4 });
+        assert_eq!(padded, [1, 2, 2, 2, 3, 4, 4, 4, 3, 4, 4, 4, 3, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6]);
     }
 }

@@ -1,6 +1,7 @@
 //! One decoded frame to one I420 frame: converted, scaled, upright.
 
 use super::VideoError;
+use crate::frames::Color;
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use gstreamer_video as gst_video;
@@ -55,15 +56,6 @@ impl Orientation {
         };
         if self.mirrored { (width - 1 - x, y) } else { (x, y) }
     }
-}
-
-/// What the samples of a decoded frame mean.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Color {
-    /// Range of the samples.
-    pub range: ColorRange,
-    /// Matrix to RGB.
-    pub matrix: ColorMatrix,
 }
 
 impl Color {
@@ -159,20 +151,10 @@ impl FrameScaler {
                 target = target.colorimetry(&colorimetry);
             }
             let target = target.build().map_err(VideoError::frame)?;
-            let mut config = gst_video::VideoConverterConfig::new();
-            config.set_dither_method(gst_video::VideoDitherMethod::None);
-            config.set_threads(1);
-            let converter = gst_video::VideoConverter::new(info, &target, Some(config)).map_err(VideoError::frame)?;
-            self.converter = Some((info.clone(), converter));
+            self.converter = Some((info.clone(), converter(info, &target)?));
         }
         let Some((_, converter)) = &self.converter else { unreachable!("set above") };
-        let target = converter.out_info().clone();
-        let buffer = gstreamer::Buffer::with_size(target.size()).map_err(VideoError::frame)?;
-        let mut converted = gst_video::VideoFrame::from_buffer_writable(buffer, &target).map_err(|_| VideoError::frame("out of memory"))?;
-        converter.frame_ref(frame, &mut converted.as_mut_video_frame_ref());
-        let buffer = converted.into_buffer();
-        let converted = gst_video::VideoFrameRef::from_buffer_ref_readable(&buffer, &target).map_err(VideoError::frame)?;
-        pack(&converted, size, &mut self.packed)
+        converted(converter, frame, size, &mut self.packed)
     }
 
     fn scale(&mut self, from: I420, to: I420) -> Result<(), VideoError> {
@@ -191,8 +173,49 @@ impl FrameScaler {
     }
 }
 
-/// Appends the three planes of an I420 frame without the padding at the ends of their rows.
-fn pack(frame: &gst_video::VideoFrameRef<&gstreamer::BufferRef>, size: I420, out: &mut Vec<u8>) -> Result<(), VideoError> {
+/// A converter that neither dithers nor starts threads.
+fn converter(from: &gst_video::VideoInfo, to: &gst_video::VideoInfo) -> Result<gst_video::VideoConverter, VideoError> {
+    let mut config = gst_video::VideoConverterConfig::new();
+    config.set_dither_method(gst_video::VideoDitherMethod::None);
+    config.set_threads(1);
+    gst_video::VideoConverter::new(from, to, Some(config)).map_err(VideoError::frame)
+}
+
+/// Appends `frame` as `converter` makes it, an I420 frame of `size`, tightly packed.
+fn converted(
+    converter: &gst_video::VideoConverter,
+    frame: &gst_video::VideoFrameRef<&gstreamer::BufferRef>,
+    size: I420,
+    out: &mut Vec<u8>,
+) -> Result<(), VideoError> {
+    let target = converter.out_info().clone();
+    let buffer = gstreamer::Buffer::with_size(target.size()).map_err(VideoError::frame)?;
+    let mut converted = gst_video::VideoFrame::from_buffer_writable(buffer, &target).map_err(|_| VideoError::frame("out of memory"))?;
+    converter.frame_ref(frame, &mut converted.as_mut_video_frame_ref());
+    let buffer = converted.into_buffer();
+    let converted = gst_video::VideoFrameRef::from_buffer_ref_readable(&buffer, &target).map_err(VideoError::frame)?;
+    pack(&converted, size, out)
+}
+
+/// One frame of tightly packed 8-bit R'G'B' of `size`, as tightly packed I420 of `color`.
+///
+/// # Errors
+/// [`VideoError::Frame`] when GStreamer cannot convert it.
+pub fn rgb_to_i420(pixels: &[u8], size: I420, color: Color) -> Result<Vec<u8>, VideoError> {
+    super::init()?;
+    let (width, height) = (size.width as u32, size.height as u32);
+    let from = gst_video::VideoInfo::builder(gst_video::VideoFormat::Rgb, width, height).stride(&[3 * width as i32]).build();
+    let to = gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, width, height).colorimetry(&color.colorimetry()).build();
+    let (from, to) = (from.map_err(VideoError::frame)?, to.map_err(VideoError::frame)?);
+    let buffer = gstreamer::Buffer::from_slice(pixels.to_vec());
+    let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(&buffer, &from).map_err(VideoError::frame)?;
+    let mut out = Vec::with_capacity(size.frame_bytes());
+    converted(&converter(&from, &to)?, &frame, size, &mut out)?;
+    Ok(out)
+}
+
+/// Appends the three planes of an I420 frame without the padding at the ends of their rows; of a frame that is larger than `size`, its top left part.
+pub(super) fn pack(frame: &gst_video::VideoFrameRef<&gstreamer::BufferRef>, size: I420, out: &mut Vec<u8>) -> Result<(), VideoError> {
     for plane in 0..3 {
         let (width, height) = size.plane_size(plane);
         let stride = frame.plane_stride()[plane] as usize;

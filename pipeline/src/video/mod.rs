@@ -7,7 +7,7 @@
 //! - [`container`](mod@container): does the file end before its container says?
 //! - [`clips`]: frames to clips, sampled by time.
 //! - [`frame`]: one decoded frame to an I420 frame, scaled and upright.
-//! - [`encode`]: I420 frames to an H.264 file.
+//! - [`encode`]: frames to an H.264 file; [`gop`]: a stored clip as H.264, and back.
 
 pub mod clips;
 pub mod container;
@@ -15,6 +15,7 @@ pub mod damage;
 pub mod decode;
 pub mod encode;
 pub mod frame;
+pub mod gop;
 mod probe;
 mod sniff;
 

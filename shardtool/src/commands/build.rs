@@ -11,11 +11,12 @@ use crate::journal::Journal;
 use crate::labels::{Label, label};
 use crate::output::{self, Progress, count};
 use crate::protocol::{Reply, Task};
+use crate::reading;
 use crate::stop;
 use crate::supervise::{Ending, Reported, Supervisor};
 use anyhow::{bail, ensure};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use pipeline::shard::{EncodedClip, ShardSetWriter, page};
+use pipeline::shard::{EncodedClip, ShardSetWriter};
 use pipeline::video;
 use schemas::geometry::I420;
 use schemas::manifest::{BuildOptions, OpenVideo, REJECTED_FILE, Rejected, VideoRecord};
@@ -249,7 +250,7 @@ impl Build<'_> {
                 Message::Clip(mut meta, clip) => {
                     (meta.label, meta.class) = (record.label, record.class.clone());
                     let padded = meta.repeated_frames > 0;
-                    count_clip(&mut record, (clip.uncompressed_bytes - page::LENGTH_BYTES) as u64, padded);
+                    count_clip(&mut record, reading::decoded_bytes(&meta), padded);
                     if self.writer.push(*meta, clip)? {
                         let open = OpenVideo { path: record.path.clone(), blake3: record.blake3.clone(), clips: record.clips };
                         self.journal.commit(self.writer.finished(), Some(open), false)?;

@@ -8,16 +8,27 @@ use crate::protocol::{Reply, Task};
 use crate::supervise::{Ending, Reported, Supervisor};
 use anyhow::Context;
 use crossbeam_channel::Sender;
+use pipeline::payload::DEFAULT_CRF;
 use pipeline::video::VideoProbe;
 use pipeline::video::clips::{clip_starts, span_ticks, video_ticks};
 use schemas::manifest::{BuildOptions, Rejected, ShortVideo};
 use schemas::report::DryRunReport;
+use schemas::shard::Payload;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Stored over decoded bytes of I420 with zstd, as measured on real footage; for estimates only.
-const USUAL_RATIO: f64 = 0.45;
+/// Stored over decoded bytes of I420, as measured on real footage; for estimates only.
+fn usual_ratio(options: &BuildOptions) -> f64 {
+    match (options.payload, options.level) {
+        (Payload::I420, 0) => 1.0,
+        (Payload::I420, _) => 0.45,
+        (Payload::Rgb, 0) => 2.0,
+        (Payload::Rgb, _) => 1.0,
+        // Six steps of the rate factor are about half the bytes.
+        (Payload::H264, _) => 0.03 * ((18.0 - f64::from(options.crf.unwrap_or(DEFAULT_CRF))) / 6.0).exp2(),
+    }
+}
 
 /// Counts what a build would give, from the packets of each video.
 ///
@@ -60,8 +71,7 @@ pub fn run(
         Ok(())
     })?;
     progress.finish();
-    let ratio = if options.level == 0 { 1.0 } else { USUAL_RATIO };
-    report.estimated_bytes = (report.decoded_bytes as f64 * ratio) as u64;
+    report.estimated_bytes = (report.decoded_bytes as f64 * usual_ratio(options)) as u64;
     if args.json {
         output::print(&serde_json::to_string_pretty(&report)?)?;
     } else {

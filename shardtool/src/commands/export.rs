@@ -6,12 +6,14 @@ use crate::output::{self, count};
 use crate::reading::{clips, for_each_frame, frames_per_second, open, size};
 use anyhow::{Context, bail, ensure};
 use image::RgbImage;
+use pipeline::frames::{Color, Frames};
 use pipeline::picture::to_rgb;
 use pipeline::shard::ShardSet;
-use pipeline::video::encode::H264Writer;
-use pipeline::video::frame::Color;
+use pipeline::video::encode::{H264Writer, filled_up};
+use pipeline::video::frame::rgb_to_i420;
 use schemas::geometry::I420;
 use schemas::report::{ExportReport, InspectedClip};
+use std::borrow::Cow;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -91,7 +93,13 @@ fn write_video(set: &ShardSet, clip: &InspectedClip, fps: f64, path: &Path) -> a
     let color = Color { range: clip.meta.color_range, matrix: clip.meta.color_matrix };
     let write = || {
         let mut writer = H264Writer::create_with(&temporary, even(stored), fps, color)?;
-        for_each_frame(set, clip, |_, frame| Ok(writer.push(&padded(frame, stored))?))?;
+        for_each_frame(set, clip, |_, frame| {
+            let planes = match frame {
+                Frames::I420(planes, _) => Cow::Borrowed(planes),
+                Frames::Rgb(pixels) => Cow::Owned(rgb_to_i420(pixels, stored, color)?),
+            };
+            Ok(writer.push(&filled_up(&planes, stored, even(stored)))?)
+        })?;
         writer.finish()?;
         fs::rename(&temporary, path).with_context(|| format!("cannot write {}", path.display()))
     };
@@ -108,28 +116,14 @@ const fn even(size: I420) -> I420 {
     I420 { width: size.width.next_multiple_of(2), height: size.height.next_multiple_of(2) }
 }
 
-/// A frame of even sides: the last column and row of luma come twice where there is an odd number of them. Chroma is rounded up already.
-fn padded(frame: &[u8], size: I420) -> Vec<u8> {
-    let even = even(size);
-    let mut out = Vec::with_capacity(even.frame_bytes());
-    for y in 0..even.height {
-        let row = &frame[y.min(size.height - 1) * size.width..][..size.width];
-        out.extend_from_slice(row);
-        out.extend(row.last().filter(|_| even.width > size.width));
-    }
-    out.extend_from_slice(&frame[size.luma_bytes()..]);
-    out
-}
-
 fn write_grid(set: &ShardSet, clip: &InspectedClip, path: &Path) -> anyhow::Result<()> {
     let (size, frames) = (size(&clip.meta), clip.meta.frames);
     let columns = f64::from(frames).sqrt().ceil().max(1.0) as u32;
     let (width, height) = (clip.meta.width, clip.meta.height);
     let mut grid = blank(columns.saturating_mul(width), frames.div_ceil(columns).saturating_mul(height))?;
-    let color = (clip.meta.color_range, clip.meta.color_matrix);
     for_each_frame(set, clip, |number, frame| {
         let place = (number as u32 % columns * width, number as u32 / columns * height);
-        paste(&mut grid, place, &to_rgb(frame, size, color, size.width, size.height), width);
+        paste(&mut grid, place, &to_rgb(frame, size, size.width, size.height), width);
         Ok(())
     })?;
     save(&grid, path)
@@ -138,7 +132,6 @@ fn write_grid(set: &ShardSet, clip: &InspectedClip, path: &Path) -> anyhow::Resu
 /// Frames of another clip that are in the folder already are removed.
 fn write_frames(set: &ShardSet, clip: &InspectedClip, folder: &Path) -> anyhow::Result<()> {
     let size = size(&clip.meta);
-    let color = (clip.meta.color_range, clip.meta.color_matrix);
     // A clip that is damaged leaves everything as it is.
     for_each_frame(set, clip, |_, _| Ok(()))?;
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
@@ -150,21 +143,8 @@ fn write_frames(set: &ShardSet, clip: &InspectedClip, folder: &Path) -> anyhow::
         }
     }
     for_each_frame(set, clip, |number, frame| {
-        let pixels = to_rgb(frame, size, color, size.width, size.height);
+        let pixels = to_rgb(frame, size, size.width, size.height);
         let picture = RgbImage::from_raw(clip.meta.width, clip.meta.height, pixels).context("a picture of its size")?;
         save(&picture, &folder.join(format!("frame-{number:04}.png")))
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn odd_sides_repeat_their_last_row_and_column() {
-        let size = I420 { width: 3, height: 1 };
-        assert_eq!(padded(&[1, 2, 3, 10, 11, 20, 21], size), [1, 2, 3, 3, 1, 2, 3, 3, 10, 11, 20, 21]);
-        let size = I420 { width: 2, height: 2 };
-        assert_eq!(padded(&[1, 2, 3, 4, 5, 6], size), [1, 2, 3, 4, 5, 6]);
-    }
 }

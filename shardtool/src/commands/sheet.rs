@@ -39,11 +39,10 @@ pub fn draw(set: &ShardSet, clips: &[InspectedClip], path: &Path) -> anyhow::Res
     let mut top = 0;
     for (row, clip) in rows.iter().zip(clips) {
         text(&mut sheet, (GAP, top + GAP), 1, BLACK, &row.caption);
-        let color = (clip.meta.color_range, clip.meta.color_matrix);
         for_each_frame(set, clip, |number, frame| {
             // A short clip shows none of its frames twice, so a number is found once.
             if let Some(column) = row.frames.iter().position(|&chosen| chosen == number) {
-                let pixels = to_rgb(frame, size(&clip.meta), color, row.size.0, row.size.1);
+                let pixels = to_rgb(frame, size(&clip.meta), row.size.0, row.size.1);
                 let left = GAP + column as u32 * (row.size.0 as u32 + GAP);
                 paste(&mut sheet, (left, top + CAPTION), &pixels, row.size.0 as u32);
             }

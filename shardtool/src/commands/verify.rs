@@ -14,7 +14,6 @@ use pipeline::shard::reader::read_manifest;
 use pipeline::shard::{ClipReader, Shard, ShardError};
 use schemas::manifest::{Manifest, ShardEntry, VIDEOS_FILE, VideoRecord};
 use schemas::report::{Problem, VerifyReport};
-use schemas::shard::ClipMeta;
 use std::fs;
 use std::ops::Range;
 use std::path::Path;
@@ -67,7 +66,6 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
 /// A shard that could be opened.
 struct Opened {
     shard: Shard,
-    metas: Vec<ClipMeta>,
     /// What is wrong with the bytes of its pixels as they are stored: often a clip of it is damaged, and says more.
     stored_pixels: Option<ShardError>,
 }
@@ -79,8 +77,7 @@ fn open_shards(dir: &Path, manifest: &Manifest, problems: &mut Vec<Problem>) -> 
     let work = |(): &mut (), entry: &ShardEntry, results: &Sender<_>| {
         let open = || {
             let shard = Shard::open_as_listed(dir, entry)?;
-            let metas = shard.metas()?;
-            Ok(Opened { shard, metas, stored_pixels: check_pixels(dir, entry).err() })
+            Ok(Opened { shard, stored_pixels: check_pixels(dir, entry).err() })
         };
         // The receiver is gone only when the whole command has failed.
         let _ = results.send(open());
@@ -160,10 +157,9 @@ fn check_clips(args: &VerifyArgs, manifest: &Manifest, shards: &[Option<Opened>]
 
 /// What is wrong with a clip, if anything is.
 fn check_clip(reader: &mut ClipReader, opened: &Opened, row: usize, arrow: Option<&Result<ArrowReader, ShardError>>) -> Result<(), String> {
-    let payload = reader.read(&opened.shard, row).map_err(|error| what(&error))?;
+    reader.payload(&opened.shard, row).map_err(|error| what(&error))?;
     if let Some(arrow) = arrow {
-        let meta = opened.metas.get(row).ok_or("its row is missing")?;
-        reading::frames(meta, payload).map_err(|error| format!("{error:#}"))?;
+        reader.frames(&opened.shard, row, opened.shard.clips()[row].frames).map_err(|error| what(&error))?;
         let arrow = arrow.as_ref().map_err(what)?;
         arrow.check(row).map_err(|error| what(&error))?;
     }
@@ -238,6 +234,7 @@ fn what(error: &ShardError) -> String {
         ShardError::NotAShard { reason, .. } | ShardError::DamagedShard { reason, .. } | ShardError::Damaged { reason, .. } => {
             reason.clone()
         }
+        ShardError::Undecodable { source, .. } => format!("it cannot be decoded: {source}"),
         error => error.to_string(),
     }
 }
