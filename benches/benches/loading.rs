@@ -8,9 +8,11 @@ use pipeline::sample::Augmentation;
 use pipeline::shard::{ClipReader, ShardSet};
 use pipeline::transform::transform;
 use schemas::geometry::PatchGrid;
+use schemas::manifest::BuildOptions;
+use schemas::shard::Payload;
 use std::hint::black_box;
 use std::sync::Arc;
-use tests::{TestClip, write_shards};
+use tests::{TestClip, options, write_shards, write_shards_with};
 
 /// The paper's clips.
 const GRID: PatchGrid = PatchGrid { frames: 16, size: 224, tubelet: 2, patch: 16 };
@@ -27,9 +29,16 @@ fn loading(criterion: &mut Criterion) {
 
     let (shard, row) = data.locate(3);
     let entry = shard.clips()[row];
-    let mut reader = ClipReader::default();
     group.throughput(Throughput::Bytes(clips[3].payload.len() as u64));
-    group.bench_function("read", |bench| bench.iter(|| black_box(reader.payload(shard, row).expect("a clip").len())));
+    for payload in [Payload::I420, Payload::Rgb, Payload::H264] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let level = if payload == Payload::H264 { 0 } else { 3 };
+        write_shards_with(dir.path(), &clips[3..4], BuildOptions { payload, ..options(level, 1 << 28) });
+        let data = ShardSet::open(dir.path()).expect("shards");
+        let (shard, mut reader) = (&data.shards()[0], ClipReader::default());
+        let name = format!("read {}", payload.name());
+        group.bench_function(name, |bench| bench.iter(|| black_box(reader.frames(shard, 0, 16).expect("a clip").bytes().len())));
+    }
 
     let mut pixels = vec![0.0; GRID.clip_values()];
     let view = Augmentation::default().draw(&mut stream(Purpose::Augment, 0, 0, 0), 16, 16, entry.size);

@@ -23,13 +23,18 @@ fn json<T: DeserializeOwned>(dir: &Path, arguments: &[&str]) -> T {
 
 /// Shards of three videos of two clips each.
 fn with_shards() -> TempDir {
+    with_shards_of(&[])
+}
+
+/// The same, built with further `flags`.
+fn with_shards_of(flags: &[&str]) -> TempDir {
     let dir = tempfile::tempdir().expect("a folder");
     for (class, seed) in [("a", 1), ("a", 2), ("b", 3)] {
         let folder = dir.path().join("videos").join(class);
         fs::create_dir_all(&folder).expect("made");
         write_video(&folder.join(format!("{seed}.mp4")), seed, 130, 30, SIZE);
     }
-    let output = shardtool(dir.path(), &["build", "videos", "--labels", "dirs"]);
+    let output = shardtool(dir.path(), &[&["build", "videos", "--labels", "dirs"], flags].concat());
     assert!(output.status.success(), "{}", shown(&output));
     dir
 }
@@ -72,6 +77,57 @@ fn a_clip_comes_back_as_a_video_and_as_pictures() {
     assert!(output.status.code() == Some(1) && String::from_utf8_lossy(&output.stderr).contains("--force"), "{}", shown(&output));
     let output = shardtool(dir.path(), &["export", "shards", "--clip", "6", "x.mp4"]);
     assert!(output.status.code() == Some(1) && !dir.path().join("x.mp4").exists(), "{}", shown(&output));
+}
+
+#[test]
+fn every_payload_is_built_checked_drawn_and_exported() {
+    let exact = with_shards();
+    assert_eq!(shardtool(exact.path(), &["export", "shards", "--clip", "2", "exact"]).status.code(), Some(0));
+    for (payload, flags) in [
+        ("rgb", &["--payload", "rgb", "--level", "0"][..]),
+        ("h264", &["--payload", "h264", "--crf", "10"]),
+        ("i420", &["--payload", "i420", "--level", "0"]),
+    ] {
+        let one = with_shards_of(&[flags, &["--jobs", "1"]].concat());
+        let again = shardtool(one.path(), &[&["build", "videos", "--labels", "dirs", "--out", "again", "--jobs", "4"], flags].concat());
+        assert!(again.status.success(), "{}", shown(&again));
+        let read = |folder: &str| fs::read(one.path().join(folder).join("shard-00000.parquet")).expect("read");
+        assert!(read("shards") == read("again"), "{payload} with other jobs");
+        let dir = one.path();
+        let verified: VerifyReport = json(dir, &["verify", "shards", "--deep"]);
+        assert_eq!((verified.clips, verified.problems), (6, Vec::new()), "{payload}");
+        let inspected: InspectReport = json(dir, &["inspect", "shards", "--clip", "2", "--sheet", "sheet.png"]);
+        assert_eq!(inspected.clips[0].meta.payload.name(), payload);
+        let clip_bytes = 16 * SIZE.frame_bytes() as u64;
+        let expected = match payload {
+            "rgb" => 2 * clip_bytes..2 * clip_bytes + 100,
+            "i420" => clip_bytes..clip_bytes + 100,
+            _ => 1..clip_bytes / 10,
+        };
+        assert!(expected.contains(&inspected.clips[0].stored_bytes), "{payload}: {} bytes", inspected.clips[0].stored_bytes);
+        // A picture of the clip is that of the exact one, or nearly so.
+        assert_eq!(shardtool(dir, &["export", "shards", "--clip", "2", "frames"]).status.code(), Some(0), "{payload}");
+        let picture = |dir: &Path, folder: &str| image::open(dir.join(folder).join("frame-0007.png")).expect("a picture").into_rgb8();
+        let (got, wanted) = (picture(dir, "frames"), picture(exact.path(), "exact"));
+        let greatest = got.iter().zip(wanted.iter()).map(|(&a, &b)| a.abs_diff(b)).max().expect("pixels");
+        assert!(greatest <= if payload == "h264" { 12 } else { 0 }, "{payload} differs by {greatest}");
+        let exported: ExportReport = json(dir, &["export", "shards", "--clip", "2", "clip.mp4"]);
+        assert_eq!((exported.frames, exported.width, exported.height), (16, 96, 64), "{payload}");
+        let frames = ffmpeg_frames(&dir.join("clip.mp4"), &["-fps_mode", "passthrough"]);
+        let set = pipeline::shard::ShardSet::open(&exact.path().join("shards")).expect("shards");
+        let mut reader = pipeline::shard::ClipReader::default();
+        let planes = reader.payload(set.locate(2).0, 2).expect("read");
+        let error: f64 = frames.iter().zip(planes).map(|(&a, &b)| f64::from(a.abs_diff(b)).powi(2)).sum::<f64>() / planes.len() as f64;
+        assert!(frames.len() == planes.len() && error < 40.0, "{payload}: mean squared error {error}");
+    }
+}
+
+#[test]
+fn a_rate_factor_without_h264_is_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let output = shardtool(dir.path(), &["build", ".", "--crf", "20"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--payload i420 has none"), "{}", shown(&output));
 }
 
 #[test]

@@ -22,9 +22,9 @@ use std::time::Duration;
 fn usual_ratio(options: &BuildOptions) -> f64 {
     match (options.payload, options.level) {
         (Payload::I420, 0) => 1.0,
-        (Payload::I420, _) => 0.45,
+        (Payload::I420, _) => 0.5,
         (Payload::Rgb, 0) => 2.0,
-        (Payload::Rgb, _) => 1.0,
+        (Payload::Rgb, _) => 1.3,
         // Six steps of the rate factor are about half the bytes.
         (Payload::H264, _) => 0.03 * ((18.0 - f64::from(options.crf.unwrap_or(DEFAULT_CRF))) / 6.0).exp2(),
     }
