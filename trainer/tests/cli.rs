@@ -165,13 +165,13 @@ fn damaged_shards_are_named() {
     let sound = fs::read(&path).expect("a shard");
     let run = || trainer(dir.path(), &["run", "--config", "small.toml", "--out", "a", "--steps", "50"]);
     tests::damage_clip(&path, 0);
-    let flipped = tests::shown(&run());
+    let flipped = shown(&run());
     assert!(flipped.contains("exit code: 1") && flipped.contains("clip 0 of") && flipped.contains("shard-00000.parquet"), "{flipped}");
     fs::write(&path, &sound[..sound.len() / 2]).expect("written");
-    let cut = tests::shown(&run());
+    let cut = shown(&run());
     assert!(cut.contains("exit code: 1") && cut.contains("shard-00000.parquet is damaged: it has"), "{cut}");
     fs::remove_file(&path).expect("removed");
-    let missing = tests::shown(&run());
+    let missing = shown(&run());
     assert!(missing.contains("exit code: 1") && missing.contains("cannot open") && missing.contains("shard-00000.parquet"), "{missing}");
     assert!(!(flipped + &cut + &missing).contains("panicked"));
 }
