@@ -42,9 +42,19 @@ impl<'a> Frames<'a> {
     /// # Panics
     /// When a side of `size` is 0.
     pub fn each(self, size: I420) -> impl Iterator<Item = Self> {
-        self.bytes().chunks_exact(self.frame_bytes(size)).map(move |frame| match self {
-            Self::I420(_, color) => Self::I420(frame, color),
-            Self::Rgb(_) => Self::Rgb(frame),
-        })
+        self.bytes().chunks_exact(self.frame_bytes(size)).map(move |frame| self.alike(frame))
+    }
+
+    /// The first `count` frames, where all are of `size`; none where there are not so many.
+    pub fn first(self, count: usize, size: I420) -> Option<Self> {
+        self.bytes().get(..count * self.frame_bytes(size)).map(|frames| self.alike(frames))
+    }
+
+    /// Other frames of the same kind.
+    const fn alike(self, bytes: &'a [u8]) -> Self {
+        match self {
+            Self::I420(_, color) => Self::I420(bytes, color),
+            Self::Rgb(_) => Self::Rgb(bytes),
+        }
     }
 }

@@ -60,14 +60,9 @@ impl PayloadDecoder {
                 Frames::I420(&self.frames, color)
             }
         };
-        let wanted = count * frames.frame_bytes(size);
-        match (frames, frames.bytes().get(..wanted)) {
-            (Frames::I420(..), Some(bytes)) => Ok(Frames::I420(bytes, color)),
-            (Frames::Rgb(_), Some(bytes)) => Ok(Frames::Rgb(bytes)),
-            (_, None) => {
-                let got = frames.bytes().len() / frames.frame_bytes(size).max(1);
-                Err(VideoError::Frame { reason: format!("it holds {got} frames of {}x{}, expected {count}", size.width, size.height) })
-            }
-        }
+        frames.first(count, size).ok_or_else(|| {
+            let got = frames.bytes().len() / frames.frame_bytes(size).max(1);
+            VideoError::Frame { reason: format!("it holds {got} frames of {}x{}, expected {count}", size.width, size.height) }
+        })
     }
 }

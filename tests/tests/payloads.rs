@@ -75,12 +75,19 @@ fn a_rate_factor_sets_quality_and_zero_loses_nothing() {
 }
 
 #[test]
-fn sides_of_any_size_come_back() {
+fn sides_and_colours_of_any_kind_come_back() {
     for (width, height) in [(1, 1), (2, 3), (17, 5), (33, 51), (130, 2)] {
         let size = I420 { width, height };
         let clip = frames(5, size);
-        let stream = encode_gop(&clip, size, COLOR, 0).expect("encoded");
-        assert!(decoded(&stream, size, 5) == clip, "{width}x{height}");
+        for (range, matrix) in [
+            (ColorRange::Limited, ColorMatrix::Bt601),
+            (ColorRange::Full, ColorMatrix::Bt601),
+            (ColorRange::Full, ColorMatrix::Bt709),
+            (ColorRange::Limited, ColorMatrix::Bt2020),
+        ] {
+            let stream = encode_gop(&clip, size, Color { range, matrix }, 0).expect("encoded");
+            assert!(decoded(&stream, size, 5) == clip, "{width}x{height}, {range:?}, {matrix:?}");
+        }
     }
 }
 
