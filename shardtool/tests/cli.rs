@@ -43,9 +43,9 @@ fn with_videos(count: &str) -> TempDir {
 #[test]
 fn help_teaches() {
     let dir = tempfile::tempdir().expect("a folder");
-    for (name, arguments) in [("help", vec!["--help"]), ("help-build", vec!["build", "--help"]), ("help-synth", vec!["synth", "--help"])] {
-        let output = shardtool(dir.path(), &arguments);
-        assert_shown(name, &output);
+    assert_shown("help", &shardtool(dir.path(), &["--help"]));
+    for command in ["build", "synth", "verify", "inspect", "stats", "export"] {
+        assert_shown(&format!("help-{command}"), &shardtool(dir.path(), &[command, "--help"]));
     }
 }
 
@@ -254,4 +254,24 @@ fn what_cannot_be_written_or_understood_is_said() {
     assert_shown("build-with-a-bad-flag", &shardtool(dir.path(), &["build", "videos", "--frames", "0"]));
     assert_shown("build-every-too-often", &shardtool(dir.path(), &["build", "videos", "--every", "0.01"]));
     assert_shown("synth-of-an-odd-size", &shardtool(dir.path(), &["synth", "odd", "--size", "65"]));
+}
+
+#[test]
+fn what_is_in_shards_is_told() {
+    let dir = with_videos("4");
+    assert!(shardtool(dir.path(), &["build", "videos", "--labels", "dirs", "--frames", "8"]).status.success());
+    for (name, arguments) in [
+        ("verify", &["verify", "shards"][..]),
+        ("verify-deep", &["verify", "shards", "--deep"]),
+        ("inspect", &["inspect", "shards", "--limit", "3", "--sheet", "sheet.png"]),
+        ("stats", &["stats", "shards", "--picture", "stats.png"]),
+        ("export", &["export", "shards", "--clip", "1", "clip.mp4"]),
+        ("export-of-no-clip", &["export", "shards", "--clip", "99", "clip.mp4"]),
+        ("export-to-what-is-there", &["export", "shards", "--clip", "1", "clip.mp4"]),
+        ("inspect-of-no-shards", &["inspect", "videos"]),
+    ] {
+        assert_shown(name, &shardtool(dir.path(), arguments));
+    }
+    tests::damage_clip(&dir.path().join("shards/shard-00000.parquet"), 2);
+    assert_shown("verify-of-a-damaged-clip", &shardtool(dir.path(), &["verify", "shards"]));
 }
