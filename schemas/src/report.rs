@@ -1,7 +1,7 @@
 //! What commands print with `--json`, and the lines of `metrics.jsonl`.
 
 use crate::manifest::Rejected;
-use crate::shard::ClipMeta;
+use crate::shard::{ClipMeta, Payload};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -145,7 +145,7 @@ pub struct InspectedClip {
     pub row: u64,
     /// Bytes that its pixels take in the shard.
     pub stored_bytes: u64,
-    /// Bytes of its pixels before compression.
+    /// Bytes of its frames as I420.
     pub decoded_bytes: u64,
     /// What its row says.
     pub meta: ClipMeta,
@@ -167,6 +167,8 @@ pub struct StatsReport {
     pub hours: f64,
     /// Shards.
     pub shards: u64,
+    /// How frames are stored.
+    pub payload: Payload,
     /// Bytes of all shards.
     pub stored_bytes: u64,
     /// Bytes of all clips as I420.

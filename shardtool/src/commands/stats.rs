@@ -5,7 +5,7 @@ use crate::cli::StatsArgs;
 use crate::output::{self, count};
 use crate::reading::{self, class, decoded_bytes};
 use schemas::report::{Spread, StatsReport};
-use schemas::shard::ClipMeta;
+use schemas::shard::{ClipMeta, Payload};
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
@@ -18,7 +18,7 @@ const MOST_VALUES: usize = 12;
 /// When the folder holds no sound build, or the picture cannot be written.
 pub fn run(args: &StatsArgs) -> anyhow::Result<ExitCode> {
     let set = reading::open(&args.dir)?;
-    let mut report = empty(args.dir.display().to_string());
+    let mut report = empty(args.dir.display().to_string(), set.manifest().options.payload);
     report.finished = set.manifest().finished;
     report.shards = set.shards().len() as u64;
     report.stored_bytes = set.manifest().shards.iter().map(|shard| shard.bytes).sum();
@@ -49,7 +49,7 @@ pub fn run(args: &StatsArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn empty(dir: String) -> StatsReport {
+fn empty(dir: String, payload: Payload) -> StatsReport {
     StatsReport {
         dir,
         finished: false,
@@ -57,6 +57,7 @@ fn empty(dir: String) -> StatsReport {
         videos: 0,
         hours: 0.0,
         shards: 0,
+        payload,
         stored_bytes: 0,
         decoded_bytes: 0,
         ratio: 0.0,
@@ -130,9 +131,10 @@ fn summary(report: &StatsReport) -> String {
         (
             "bytes",
             format!(
-                "{} in {}, {} decoded: {:.0} %",
+                "{} in {} as {}, {} decoded: {:.0} %",
                 bytes(report.stored_bytes),
                 count(report.shards, "shard"),
+                report.payload.name(),
                 bytes(report.decoded_bytes),
                 100.0 * report.ratio
             ),
