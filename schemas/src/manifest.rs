@@ -95,7 +95,7 @@ pub struct BuildOptions {
     /// How pixels are stored.
     pub payload: Payload,
     /// x264's constant rate factor of payload `h264`, 0 (lossless) to 50; no other payload has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub crf: Option<u32>,
     /// zstd level of the payload; 0 stores it as it is.
     pub level: i32,

@@ -142,7 +142,8 @@ impl Journal {
         for (name, now) in now.as_object().into_iter().flatten() {
             let before = &before[name];
             if before != now {
-                differences.push(format!("{name} was {before}, is {now}"));
+                let shown = |value: &serde_json::Value| if value.is_null() { "none".to_owned() } else { value.to_string() };
+                differences.push(format!("{name} was {}, is {}", shown(before), shown(now)));
             }
         }
         ensure!(

@@ -304,6 +304,9 @@ fn other_options_and_other_builds_are_refused() {
         said.contains("short_side was 256, is 32") && said.contains("tiling was \"back_to_back\", is {\"every_seconds\":1.0}"),
         "{said}"
     );
+    let output = build(dir.path(), &["videos", "--payload", "h264"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("crf was none, is 18; level was 3, is 0; payload was \"i420\", is \"h264\""), "{said}");
     // Shards of somebody else's.
     fs::create_dir(dir.path().join("foreign")).expect("made");
     fs::write(dir.path().join("foreign/shard-00000.parquet"), "not ours").expect("written");
