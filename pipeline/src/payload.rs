@@ -6,7 +6,7 @@ use crate::video::VideoError;
 use crate::video::gop::{GopDecoder, encode_gop};
 use schemas::geometry::I420;
 use schemas::manifest::BuildOptions;
-use schemas::shard::Payload;
+use schemas::shard::{ColorMatrix, ColorRange, Payload};
 use std::borrow::Cow;
 
 /// x264's constant rate factor where none is asked for: hard to tell from the original.
@@ -25,6 +25,16 @@ pub fn encode<'a>(frames: &'a [u8], size: I420, color: Color, options: &BuildOpt
         }
         Payload::H264 => Cow::Owned(encode_gop(frames, size, color, options.crf.unwrap_or(DEFAULT_CRF))?),
     })
+}
+
+/// Whether what [`encode`] needs for `options` is there.
+///
+/// # Errors
+/// [`VideoError::Setup`] when x264 is missing.
+pub fn check(options: &BuildOptions) -> Result<(), VideoError> {
+    let size = I420 { width: 16, height: 16 };
+    let color = Color { range: ColorRange::Limited, matrix: ColorMatrix::Bt601 };
+    encode(&vec![128; size.frame_bytes()], size, color, options).map(drop)
 }
 
 /// Turns payloads into frames. Reuses its memory and its decoder from clip to clip.

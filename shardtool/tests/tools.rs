@@ -4,6 +4,7 @@ use schemas::geometry::I420;
 use schemas::report::{ExportReport, InspectReport, StatsReport, VerifyReport};
 use serde::de::DeserializeOwned;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output};
 use tempfile::TempDir;
@@ -120,6 +121,36 @@ fn every_payload_is_built_checked_drawn_and_exported() {
         let error: f64 = frames.iter().zip(planes).map(|(&a, &b)| f64::from(a.abs_diff(b)).powi(2)).sum::<f64>() / planes.len() as f64;
         assert!(frames.len() == planes.len() && error < 40.0, "{payload}: mean squared error {error}");
     }
+}
+
+#[test]
+fn a_missing_encoder_is_said_before_anything_is_decoded() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let inspect =
+        Command::new("gst-inspect-1.0").arg("x264enc").output().expect("gst-inspect runs; scripts/system-packages.sh installs it");
+    let text = String::from_utf8_lossy(&inspect.stdout).into_owned();
+    let plugin = text.lines().find_map(|line| line.trim().strip_prefix("Filename")).expect("the plugin's file").trim().to_owned();
+    // All plugins but x264's.
+    fs::create_dir(dir.path().join("plugins")).expect("made");
+    for entry in fs::read_dir(Path::new(&plugin).parent().expect("a folder")).expect("listed") {
+        let path = entry.expect("an entry").path();
+        if path != Path::new(&plugin) && path.is_file() {
+            symlink(&path, dir.path().join("plugins").join(path.file_name().expect("a name"))).expect("linked");
+        }
+    }
+    write_video(&dir.path().join("a.mp4"), 1, 70, 30, SIZE);
+    let build = |payload: &str| {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin("shardtool"));
+        command.current_dir(dir.path()).args(["build", "a.mp4", "--payload", payload, "--out", payload]);
+        command.env("GST_PLUGIN_SYSTEM_PATH_1_0", dir.path().join("plugins")).env("GST_REGISTRY_1_0", dir.path().join("registry"));
+        command.output().expect("run")
+    };
+    let output = build("h264");
+    let said = shown(&output);
+    assert!(output.status.code() == Some(1) && said.contains("x264enc") && said.contains("install GStreamer"), "{said}");
+    assert!(!dir.path().join("h264").exists(), "nothing was begun");
+    let output = build("i420");
+    assert!(output.status.success(), "{}", shown(&output));
 }
 
 #[test]

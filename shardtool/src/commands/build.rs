@@ -16,6 +16,7 @@ use crate::stop;
 use crate::supervise::{Ending, Reported, Supervisor};
 use anyhow::{bail, ensure};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use pipeline::payload;
 use pipeline::shard::{EncodedClip, ShardSetWriter};
 use pipeline::video;
 use schemas::geometry::I420;
@@ -80,6 +81,7 @@ pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
     video::init()?;
     stop::listen()?;
     let options = args.options()?;
+    payload::check(&options)?;
     let mut discovered = discover(&args.videos);
     for rejected in &discovered.rejected {
         output::say(&format!("rejected {}: {}", rejected.path, rejected.reason));
