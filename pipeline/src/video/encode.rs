@@ -132,33 +132,3 @@ pub(super) fn raw_buffer(frame: Vec<u8>, size: I420, pts: gst::ClockTime, durati
     }
     Ok(buffer)
 }
-
-/// A frame of `size` as one of `coded`, which is not smaller: the last column and the last row of each plane are repeated as often as need be.
-pub fn filled_up(frame: &[u8], size: I420, coded: I420) -> Vec<u8> {
-    let mut out = Vec::with_capacity(coded.frame_bytes());
-    for plane in 0..3 {
-        let ((width, height), (coded_width, coded_height)) = (size.plane_size(plane), coded.plane_size(plane));
-        let samples = &frame[size.plane_range(plane)];
-        for y in 0..coded_height {
-            let row = &samples[y.min(height - 1) * width..][..width];
-            out.extend_from_slice(row);
-            out.resize(out.len() + coded_width - width, row[width - 1]);
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sides_are_filled_up_with_their_last_row_and_column() {
-        let (size, even) = (I420 { width: 3, height: 1 }, I420 { width: 4, height: 2 });
-        assert_eq!(filled_up(&[1, 2, 3, 10, 11, 20, 21], size, even), [1, 2, 3, 3, 1, 2, 3, 3, 10, 11, 20, 21]);
-        let size = I420 { width: 2, height: 2 };
-        assert_eq!(filled_up(&[1, 2, 3, 4, 5, 6], size, size), [1, 2, 3, 4, 5, 6]);
-        let padded = filled_up(&[1, 2, 3, 4, 5, 6], size, I420 { width: 4, height: 4 });
-        assert_eq!(padded, [1, 2, 2, 2, 3, 4, 4, 4, 3, 4, 4, 4, 3, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6]);
-    }
-}

@@ -4,9 +4,9 @@
 //! other end. There is no queue and no thread, and nothing to wait for.
 
 use super::VideoError;
-use super::encode::{filled_up, raw_buffer};
+use super::encode::raw_buffer;
 use super::frame::pack;
-use crate::frames::Color;
+use crate::frames::{Color, filled_up};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_video as gst_video;
