@@ -5,7 +5,7 @@
 //! - [`payload`]: decoded [`frames`] to the bytes that are stored, and back.
 //! - [`shard`]: the Parquet format, writer and reader side by side.
 //! - [`order`]: which clip comes when; [`sample`]: which crop and flip it gets; [`mask`]: which tokens stay visible.
-//! - [`transform`]: planes to a normalised, cropped training clip.
+//! - [`resample`]: a crop, resized; [`transform`](mod@transform): frames to a normalised, cropped training clip.
 //! - [`picture`]: a stored frame as RGB, to look at.
 //! - [`loader`]: worker threads that put all of it together, as an iterator of `Result<Batch>`.
 
@@ -16,6 +16,7 @@ pub mod mask;
 pub mod order;
 pub mod payload;
 pub mod picture;
+pub mod resample;
 pub mod sample;
 pub mod shard;
 pub mod transform;

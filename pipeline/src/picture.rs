@@ -1,8 +1,9 @@
 //! One stored frame as an 8-bit RGB picture, for people to look at. The maths is [`crate::transform`](mod@crate::transform)'s.
 
 use crate::frames::Frames;
+use crate::resample::Resampler;
 use crate::sample::Crop;
-use crate::transform::{Resampler, denormalise};
+use crate::transform::{Normalise, denormalise};
 use schemas::geometry::I420;
 
 /// Turns `frame`, a single one of `size`, into `width` x `height` pixels of R'G'B': three bytes a pixel, row after row. At the frame's own size
@@ -14,9 +15,12 @@ pub fn to_rgb(frame: Frames<'_>, size: I420, width: usize, height: usize) -> Vec
     assert_eq!(frame.bytes().len(), frame.frame_bytes(size), "bytes of a frame");
     let whole = Crop { left: 0, top: 0, width: size.width, height: size.height };
     let mut resampler = Resampler::new(frame, size, whole, false, width, height);
+    let normalise = Normalise::new(frame);
+    let [mut red, mut green, mut blue] = [(); 3].map(|()| vec![0.0; width]);
     let mut out = Vec::with_capacity(3 * width * height);
     for y in 0..height {
-        resampler.row(frame.bytes(), y, |_, rgb| out.extend(rgb.map(denormalise)));
+        normalise.row(resampler.row(frame.bytes(), y), [&mut red, &mut green, &mut blue]);
+        out.extend(red.iter().zip(&green).zip(&blue).flat_map(|((&red, &green), &blue)| [red, green, blue].map(denormalise)));
     }
     out
 }

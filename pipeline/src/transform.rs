@@ -1,12 +1,13 @@
 //! Stored frames to a training clip: crop, resize, colour, normalise, in one pass over the output.
 //!
 //! The result is what the reference computes on RGB frames: a bilinear resize of the crop without antialias (sample centres at half
-//! pixels, clamped to the crop), then `(x / 255 - 0.45) / 0.225`. Here planes are interpolated first and turned to RGB afterwards; the two
-//! steps are linear, so only rounding, clamping and the chroma's own interpolation differ. Chroma is taken as H.264 places it by default: level with
-//! the even columns of luma, and between its rows.
+//! pixels, clamped to the crop), then `(x / 255 - 0.45) / 0.225`. Here planes are interpolated first ([`crate::resample`]) and turned to RGB afterwards;
+//! the two steps are linear, so only rounding, clamping and the chroma's own interpolation differ. Chroma is taken as H.264 places it by default: level
+//! with the even columns of luma, and between its rows.
 
 use crate::frames::{Color, Frames};
-use crate::sample::{Crop, View};
+use crate::resample::{CENTRE, Resampler, SCALE, has_vectors};
+use crate::sample::View;
 use schemas::geometry::I420;
 use schemas::shard::{ColorMatrix, ColorRange};
 
@@ -20,21 +21,30 @@ pub const STD: f32 = 0.225;
 const BLACK: f32 = -MEAN / STD;
 const WHITE: f32 = (1.0 - MEAN) / STD;
 
-/// How Y'CbCr samples become normalised R'G'B': an affine map, with the normalisation folded in.
+/// How resampled samples become normalised R'G'B': an affine map, with the normalisation and the samples' scale folded in.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct ToRgb {
-    luma: f32,
-    luma_offset: f32,
-    red_cr: f32,
-    green_cb: f32,
-    green_cr: f32,
-    blue_cb: f32,
+pub(crate) enum Normalise {
+    /// Of Y'CbCr.
+    Yuv { luma: f32, offset: f32, red_cr: f32, green_cb: f32, green_cr: f32, blue_cb: f32 },
+    /// Of R'G'B'.
+    Rgb { gain: f32, offset: f32 },
 }
 
-impl ToRgb {
+impl Normalise {
+    /// For frames as `frames` are.
+    pub(crate) fn new(frames: Frames<'_>) -> Self {
+        match frames {
+            Frames::I420(_, color) => Self::yuv(color),
+            Frames::Rgb(_) => {
+                let (gain, offset) = affine(0.0, 255.0);
+                Self::Rgb { gain, offset }
+            }
+        }
+    }
+
     /// ITU-T H.273: `R = Y + 2(1-Kr)Cr`, `B = Y + 2(1-Kb)Cb`, and G from `Y = Kr R + Kg G + Kb B`; limited range has 219 steps of luma
     /// from 16 and 224 of chroma, full range 255.
-    fn new(color: Color) -> Self {
+    fn yuv(color: Color) -> Self {
         let (kr, kb) = match color.matrix {
             ColorMatrix::Bt601 => (0.299, 0.114),
             ColorMatrix::Bt709 => (0.2126, 0.0722),
@@ -45,11 +55,11 @@ impl ToRgb {
             ColorRange::Limited => (16.0, 219.0, 224.0),
             ColorRange::Full => (0.0, 255.0, 255.0),
         };
-        let (mean, std) = (f64::from(MEAN), f64::from(STD));
-        let chroma = |gain: f64| (gain / chroma_steps / std) as f32;
-        Self {
-            luma: (1.0 / luma_steps / std) as f32,
-            luma_offset: ((-luma_zero / luma_steps - mean) / std) as f32,
+        let (luma, offset) = affine(luma_zero, luma_steps);
+        let chroma = |gain: f64| (gain / chroma_steps / f64::from(STD) / f64::from(SCALE)) as f32;
+        Self::Yuv {
+            luma,
+            offset,
             red_cr: chroma(2.0 * (1.0 - kr)),
             green_cb: chroma(-2.0 * (1.0 - kb) * kb / kg),
             green_cr: chroma(-2.0 * (1.0 - kr) * kr / kg),
@@ -57,109 +67,54 @@ impl ToRgb {
         }
     }
 
-    /// Normalised R'G'B' of one pixel, clamped to what 8 bits have room for.
-    #[inline]
-    fn apply(self, luma: f32, cb: f32, cr: f32) -> [f32; 3] {
-        let luma = self.luma * luma + self.luma_offset;
-        let (cb, cr) = (cb - 128.0, cr - 128.0);
-        [luma + self.red_cr * cr, luma + self.green_cb * cb + self.green_cr * cr, luma + self.blue_cb * cb]
-            .map(|value| value.clamp(BLACK, WHITE))
-    }
-}
-
-/// For one output column or row: the two input samples that it lies between, and the weight of the second.
-#[derive(Debug, Clone, Copy)]
-struct Tap {
-    first: usize,
-    second: usize,
-    weight: f32,
-}
-
-impl Tap {
-    /// Taps at `positions` (0 is the centre of sample 0), clamped to the samples `low..=high`.
-    fn at(position: f64, low: usize, high: usize) -> Self {
-        let position = position.clamp(low as f64, high as f64);
-        let first = position.floor() as usize;
-        Self { first, second: (first + 1).min(high), weight: (position - first as f64) as f32 }
-    }
-}
-
-/// The taps of one axis, for luma and for chroma.
-#[derive(Debug)]
-struct Axis {
-    luma: Vec<Tap>,
-    chroma: Vec<Tap>,
-}
-
-impl Axis {
-    /// Taps along a row.
-    fn columns(start: usize, length: usize, size: usize, flip: bool) -> Self {
-        Self::new(start, length, size, flip, 0.0)
+    /// Turns a row of samples into a row of each of `out`'s channels, clamped to what 8 bits have room for.
+    pub(crate) fn row(self, samples: [&[i16]; 3], out: [&mut [f32]; 3]) {
+        #[cfg(target_arch = "x86_64")]
+        if has_vectors() {
+            // SAFETY: the processor has AVX2.
+            return unsafe { self.row_with_avx2(samples, out) };
+        }
+        self.row_plainly(samples, out);
     }
 
-    /// Taps along a column.
-    fn rows(start: usize, length: usize, size: usize) -> Self {
-        Self::new(start, length, size, false, 0.5)
+    /// [`Self::row_plainly`], compiled for AVX2: sums and products are those of the plain one, none is fused.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    fn row_with_avx2(self, samples: [&[i16]; 3], out: [&mut [f32]; 3]) {
+        self.row_plainly(samples, out);
     }
 
-    /// Taps of `size` outputs over the crop `start..start + length`. A chroma sample `c` lies at luma position `2 c + chroma_offset`.
-    fn new(start: usize, length: usize, size: usize, flip: bool, chroma_offset: f64) -> Self {
-        let scale = length as f64 / size as f64;
-        let end = start + length - 1;
-        let position = |output: usize| {
-            let output = if flip { size - 1 - output } else { output };
-            (start as f64 + (output as f64 + 0.5) * scale - 0.5).clamp(start as f64, end as f64)
-        };
-        let luma = (0..size).map(|output| Tap::at(position(output), start, end)).collect();
-        let chroma = (0..size).map(|output| Tap::at((position(output) - chroma_offset) / 2.0, start / 2, end / 2)).collect();
-        Self { luma, chroma }
-    }
-}
-
-/// Resamples a crop of frames of one kind and size, a row of output at a time.
-#[derive(Debug)]
-pub(crate) struct Resampler {
-    size: I420,
-    /// None where frames are RGB already.
-    to_rgb: Option<ToRgb>,
-    columns: Axis,
-    rows: Axis,
-    /// A row of output before its columns are resampled: a plane each, or all three channels in the first.
-    blended: [Vec<f32>; 3],
-}
-
-impl Resampler {
-    /// Of `crop` of `frames`, which are of `size`, to `width` x `height`.
-    pub(crate) fn new(frames: Frames<'_>, size: I420, crop: Crop, flip: bool, width: usize, height: usize) -> Self {
-        let to_rgb = match frames {
-            Frames::I420(_, color) => Some(ToRgb::new(color)),
-            Frames::Rgb(_) => None,
-        };
-        let columns = Axis::columns(crop.left, crop.width, width, flip);
-        let rows = Axis::rows(crop.top, crop.height, height);
-        Self { size, to_rgb, columns, rows, blended: Default::default() }
-    }
-
-    /// Hands each pixel of row `y` of output, made of the bytes of one frame, to `put`, with its column: normalised R'G'B'.
-    pub(crate) fn row(&mut self, frame: &[u8], y: usize, mut put: impl FnMut(usize, [f32; 3])) {
-        let (size, luma_row, chroma_row) = (self.size, self.rows.luma[y], self.rows.chroma[y]);
-        let Some(to_rgb) = self.to_rgb else {
-            let [pixels, ..] = &mut self.blended;
-            blend_rows(frame, 3 * size.width, luma_row, pixels);
-            for (x, &tap) in self.columns.luma.iter().enumerate() {
-                let channel = |channel: usize| between(pixels[3 * tap.first + channel], pixels[3 * tap.second + channel], tap.weight);
-                put(x, [0, 1, 2].map(|at| (channel(at) / 255.0 - MEAN) / STD));
+    #[inline(always)]
+    fn row_plainly(self, samples: [&[i16]; 3], [red, green, blue]: [&mut [f32]; 3]) {
+        let width = red.len();
+        // Slices of one length, so that the loops below need no checks.
+        let [first, second, third] = samples.map(|row| &row[..width]);
+        let (green, blue) = (&mut green[..width], &mut blue[..width]);
+        match self {
+            Self::Yuv { luma, offset, red_cr, green_cb, green_cr, blue_cb } => {
+                for x in 0..width {
+                    let (y, cb, cr) = (f32::from(first[x]) * luma + offset, f32::from(second[x]), f32::from(third[x]));
+                    red[x] = (y + red_cr * cr).clamp(BLACK, WHITE);
+                    green[x] = (y + green_cb * cb + green_cr * cr).clamp(BLACK, WHITE);
+                    blue[x] = (y + blue_cb * cb).clamp(BLACK, WHITE);
+                }
             }
-            return;
-        };
-        for (plane, (row, tap)) in self.blended.iter_mut().zip([luma_row, chroma_row, chroma_row]).enumerate() {
-            blend_rows(&frame[size.plane_range(plane)], size.plane_size(plane).0, tap, row);
-        }
-        let [luma, cb, cr] = &self.blended;
-        for (x, (&luma_tap, &chroma_tap)) in self.columns.luma.iter().zip(&self.columns.chroma).enumerate() {
-            put(x, to_rgb.apply(blend(luma, luma_tap), blend(cb, chroma_tap), blend(cr, chroma_tap)));
+            Self::Rgb { gain, offset } => {
+                for (samples, out) in [(first, red), (second, green), (third, blue)] {
+                    for x in 0..width {
+                        out[x] = f32::from(samples[x]) * gain + offset;
+                    }
+                }
+            }
         }
     }
+}
+
+/// Gain and offset that normalise a resampled sample: `zero` is black, and white is `steps` above it.
+fn affine(zero: f64, steps: f64) -> (f32, f32) {
+    let (mean, std) = (f64::from(MEAN), f64::from(STD));
+    let centre = (f64::from(CENTRE) - zero) / steps;
+    ((1.0 / steps / std / f64::from(SCALE)) as f32, ((centre - mean) / std) as f32)
 }
 
 /// Writes the view of `clip`, whose frames are of `size`, to `out`, `[3, frames, side, side]`, RGB, normalised.
@@ -169,32 +124,18 @@ impl Resampler {
 pub fn transform(clip: Frames<'_>, size: I420, view: View, frames: usize, side: usize, out: &mut [f32]) {
     assert_eq!(out.len(), 3 * frames * side * side, "values of a training clip");
     let mut resampler = Resampler::new(clip, size, view.crop, view.flip, side, side);
+    let normalise = Normalise::new(clip);
     let (red, rest) = out.split_at_mut(frames * side * side);
     let (green, blue) = rest.split_at_mut(frames * side * side);
     let mut outputs = red.chunks_exact_mut(side).zip(green.chunks_exact_mut(side)).zip(blue.chunks_exact_mut(side));
-    for frame in clip.bytes().chunks_exact(clip.frame_bytes(size)).skip(view.first_frame).take(frames) {
+    for frame in clip.each(size).skip(view.first_frame).take(frames) {
+        resampler.begin_frame();
         for y in 0..side {
             let ((red, green), blue) = outputs.next().expect("a row of output for each row");
-            resampler.row(frame, y, |x, rgb| [red[x], green[x], blue[x]] = rgb);
+            normalise.row(resampler.row(frame.bytes(), y), [red, green, blue]);
         }
     }
     assert!(outputs.next().is_none(), "the clip has fewer frames than the view needs");
-}
-
-/// The row between two rows of a plane.
-fn blend_rows(plane: &[u8], width: usize, tap: Tap, out: &mut Vec<f32>) {
-    let first = &plane[tap.first * width..][..width];
-    let second = &plane[tap.second * width..][..width];
-    out.clear();
-    out.extend(first.iter().zip(second).map(|(&a, &b)| between(f32::from(a), f32::from(b), tap.weight)));
-}
-
-fn blend(row: &[f32], tap: Tap) -> f32 {
-    between(row[tap.first], row[tap.second], tap.weight)
-}
-
-fn between(a: f32, b: f32, weight: f32) -> f32 {
-    a + (b - a) * weight
 }
 
 /// A normalised value as the 8-bit sample that it came from, clamped.
@@ -205,6 +146,7 @@ pub fn denormalise(value: f32) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sample::Crop;
 
     const FULL: Color = Color { range: ColorRange::Full, matrix: ColorMatrix::Bt601 };
 
