@@ -7,6 +7,7 @@
 //! - [`order`]: which clip comes when; [`sample`]: which crop and flip it gets; [`mask`]: which tokens stay visible.
 //! - [`resample`]: a crop, resized; [`transform`](mod@transform): frames to a normalised, cropped training clip.
 //! - [`picture`]: a stored frame as RGB, to look at.
+//! - [`ring`]: memory for batches, used again and again.
 //! - [`loader`]: worker threads that put all of it together, as an iterator of `Result<Batch>`.
 
 pub mod atomic_file;
@@ -17,6 +18,7 @@ pub mod order;
 pub mod payload;
 pub mod picture;
 pub mod resample;
+pub mod ring;
 pub mod sample;
 pub mod shard;
 pub mod transform;

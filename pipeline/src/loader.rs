@@ -12,6 +12,7 @@
 
 use crate::mask::Mask;
 use crate::order::{Cursor, Purpose, SampleId, SampleOrder, stream};
+use crate::ring::{Buffer, Ring};
 use crate::sample::{Augmentation, View, central_view};
 use crate::shard::{ClipEntry, ClipReader, ShardError, ShardSet};
 use crate::transform::transform;
@@ -90,7 +91,7 @@ pub struct Batch {
     /// Which samples these are, in order.
     pub samples: Vec<SampleId>,
     /// `[clips, 3, frames, size, size]`, RGB, normalised.
-    pub pixels: Vec<f32>,
+    pub pixels: Buffer,
     /// One mask a clip, all with the same number of visible tokens.
     pub masks: Vec<Mask>,
     /// Class number of each clip.
@@ -106,6 +107,7 @@ struct Shared {
     data: Arc<ShardSet>,
     options: LoaderOptions,
     keep: usize,
+    buffers: Ring,
 }
 
 type Finished = (u64, Result<Batch, LoadError>);
@@ -133,7 +135,8 @@ impl Loader {
         check(&data, &options)?;
         let keep = options.grid.visible_tokens(options.mask_ratio);
         let (threads, prefetch) = (options.threads, options.prefetch);
-        let shared = Arc::new(Shared { data, options, keep });
+        let buffers = Ring::new(options.batch_size * options.grid.clip_values());
+        let shared = Arc::new(Shared { data, options, keep, buffers });
         let (tickets, waiting) = bounded(prefetch);
         let (done, finished) = bounded(prefetch);
         let mut loader = Self {
@@ -256,11 +259,11 @@ fn work(shared: &Shared, tickets: &Receiver<u64>, finished: &Sender<Finished>) {
 }
 
 impl Batch {
-    /// A batch without clips, with room for `clips` of them.
-    fn with_room_for(clips: usize, grid: PatchGrid, next: Cursor) -> Self {
+    /// A batch without clips yet, with room for `clips` of them in `pixels`.
+    fn new(clips: usize, pixels: Buffer, next: Cursor) -> Self {
         Self {
             samples: Vec::with_capacity(clips),
-            pixels: Vec::with_capacity(clips * grid.clip_values()),
+            pixels,
             masks: Vec::with_capacity(clips),
             labels: Vec::with_capacity(clips),
             next,
@@ -283,9 +286,8 @@ impl Batch {
         let view = view(clip);
         // Frames after the view's last one need not be decoded.
         let stored = reader.frames(shard, row, view.first_frame + grid.frames)?;
-        let start = self.pixels.len();
-        self.pixels.resize(start + grid.clip_values(), 0.0);
-        transform(stored, clip.size, view, grid.frames, grid.size, &mut self.pixels[start..]);
+        let place = self.samples.len() * grid.clip_values()..(self.samples.len() + 1) * grid.clip_values();
+        transform(stored, clip.size, view, grid.frames, grid.size, &mut self.pixels[place]);
         self.masks.push(mask);
         self.labels.push(clip.label);
         self.samples.push(sample);
@@ -305,7 +307,7 @@ impl Worker {
         let grid = options.grid;
         let first = options.start.samples + number * options.batch_size as u64;
         let next = Cursor { samples: first + options.batch_size as u64 };
-        let mut batch = Batch::with_room_for(options.batch_size, grid, next);
+        let mut batch = Batch::new(options.batch_size, shared.buffers.take(), next);
         for samples in first..next.samples {
             let sample = self.order.sample(Cursor { samples });
             let random = |purpose| stream(purpose, options.seed, sample.epoch, sample.clip);
@@ -325,7 +327,7 @@ pub fn examples(data: &ShardSet, grid: PatchGrid, mask_ratio: f64, seed: u64, co
     let keep = grid.visible_tokens(mask_ratio);
     let count = count.min(data.len());
     let mut reader = ClipReader::default();
-    let mut batch = Batch::with_room_for(count, grid, Cursor::default());
+    let mut batch = Batch::new(count, Ring::new(count * grid.clip_values()).take(), Cursor::default());
     for number in 0..count {
         let sample = SampleId { epoch: u64::MAX, clip: ((2 * number + 1) * data.len() / (2 * count)) as u64 };
         let mask = Mask::random(&mut stream(Purpose::Mask, seed, sample.epoch, sample.clip), grid.tokens(), keep);

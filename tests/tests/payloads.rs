@@ -141,7 +141,7 @@ fn batches(data: &Arc<ShardSet>) -> Vec<Batch> {
 fn difference(a: &[Batch], b: &[Batch]) -> f32 {
     let pairs = a.iter().zip(b).flat_map(|(a, b)| {
         assert_eq!((&a.samples, &a.masks, &a.labels), (&b.samples, &b.masks, &b.labels));
-        a.pixels.iter().zip(&b.pixels)
+        a.pixels.iter().zip(b.pixels.iter())
     });
     pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) * 0.225 * 255.0
 }

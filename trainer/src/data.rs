@@ -21,6 +21,6 @@ impl DeviceBatch {
     /// When the device has no room for it.
     pub fn new(batch: Batch, grid: PatchGrid, device: &Device) -> Result<Self> {
         let shape = (batch.masks.len(), 3, grid.frames, grid.size, grid.size);
-        Ok(Self { clips: Tensor::from_vec(batch.pixels, shape, device)?, masking: Masking::new(&batch.masks, device)? })
+        Ok(Self { clips: Tensor::from_slice(&batch.pixels, shape, device)?, masking: Masking::new(&batch.masks, device)? })
     }
 }
