@@ -175,7 +175,7 @@ impl Resampler {
         let samples = if self.is_rgb {
             let pixels = &frame[3 * self.size.width * row..][..3 * self.size.width];
             self.channel.clear();
-            self.channel.extend(pixels.iter().skip(part).step_by(3));
+            self.channel.extend(pixels.chunks_exact(3).map(|pixel| pixel[part]));
             &self.channel
         } else {
             let width = self.size.plane_size(part).0;
