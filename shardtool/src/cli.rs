@@ -57,11 +57,11 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  shardtool build ./videos                               16 frames at stride 4 (30 fps), back to back, into ./shards
+  shardtool build ./videos                               16 frames at stride 4 of 30 fps
   shardtool build ./videos --dry-run                     how many clips, how much disk
-  shardtool build ./videos --labels dirs --out ./train   the parent folder of each file names its class
+  shardtool build ./videos --labels dirs --out ./train   folders name the classes
   shardtool build a.mkv b.mov --every 10                 a clip every ten seconds
-  shardtool build ./videos --payload h264 --frames 64    a small data set: long clips of H.264, of which training takes windows")]
+  shardtool build ./videos --payload h264 --frames 64    long clips, small on disk")]
 pub struct BuildArgs {
     /// Video files, or folders that are searched for them; what is video is decided by content, not by name.
     #[arg(required = true, value_name = "VIDEOS")]
@@ -96,7 +96,7 @@ pub struct BuildArgs {
     /// Scale frames down until their short side has this many pixels; never up.
     #[arg(long, value_name = "PIXELS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(16..=8192))]
     pub short_side: u32,
-    /// How frames are stored: exact planes, RGB (twice the size, for other readers), or each clip as a short H.264 stream (some 30 times smaller,
+    /// How frames are stored: exact planes, RGB (twice the size, for other readers), or each clip as a short H.264 stream (some 17 times smaller,
     /// not exact).
     #[arg(long, value_name = "i420|rgb|h264", default_value = "i420", value_parser = named(Payload::NAMES, Payload::from_name))]
     pub payload: Payload,
