@@ -3,6 +3,7 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use pipeline::frames::Frames;
 use pipeline::loader::{Loader, LoaderOptions};
+use pipeline::mask::{MaskKind, MaskRule};
 use pipeline::order::{Cursor, Purpose, stream};
 use pipeline::sample::Augmentation;
 use pipeline::shard::{ClipReader, ShardSet};
@@ -53,7 +54,7 @@ fn loading(criterion: &mut Criterion) {
     let options = LoaderOptions {
         batch_size: 4,
         grid: GRID,
-        mask_ratio: 0.9,
+        mask_rule: MaskRule { kind: MaskKind::Random, ratio: 0.9 },
         augmentation: Augmentation::default(),
         seed: 0,
         threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),

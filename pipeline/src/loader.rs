@@ -10,7 +10,7 @@
 //! beside the one in use, and no queue ever blocks a worker: both have room for every ticket. What a batch holds depends on the seed and its
 //! number only, never on which worker made it or when.
 
-use crate::mask::Mask;
+use crate::mask::{Mask, MaskRule};
 use crate::order::{Cursor, Purpose, SampleId, SampleOrder, stream};
 use crate::ring::{Buffer, Ring};
 use crate::sample::{Augmentation, View, central_view};
@@ -32,8 +32,8 @@ pub struct LoaderOptions {
     pub batch_size: usize,
     /// Frames and size of a training clip, and its patches.
     pub grid: PatchGrid,
-    /// Share of the tokens that is masked.
-    pub mask_ratio: f64,
+    /// How masks are drawn.
+    pub mask_rule: MaskRule,
     /// Ranges of crops and flips.
     pub augmentation: Augmentation,
     /// Seed of order, crops, flips and masks.
@@ -106,7 +106,6 @@ pub struct Batch {
 struct Shared {
     data: Arc<ShardSet>,
     options: LoaderOptions,
-    keep: usize,
     buffers: Ring,
 }
 
@@ -133,10 +132,9 @@ impl Loader {
     /// When the options make no sense, the data is empty or has too few frames a clip, or a thread cannot be started.
     pub fn new(data: Arc<ShardSet>, options: LoaderOptions) -> Result<Self, LoadError> {
         check(&data, &options)?;
-        let keep = options.grid.visible_tokens(options.mask_ratio);
         let (threads, prefetch) = (options.threads, options.prefetch);
         let buffers = Ring::new(options.batch_size * options.grid.clip_values());
-        let shared = Arc::new(Shared { data, options, keep, buffers });
+        let shared = Arc::new(Shared { data, options, buffers });
         let (tickets, waiting) = bounded(prefetch);
         let (done, finished) = bounded(prefetch);
         let mut loader = Self {
@@ -222,13 +220,9 @@ fn check(data: &ShardSet, options: &LoaderOptions) -> Result<(), LoadError> {
     if let Some((name, _)) = at_least_one.into_iter().find(|&(_, value)| value == 0) {
         return Err(LoadError::Option(format!("{name} is 0; it must be at least 1")));
     }
-    let keep = grid.visible_tokens(options.mask_ratio);
-    if !(0.0..1.0).contains(&options.mask_ratio) || keep == 0 || keep == grid.tokens() {
-        let tokens = grid.tokens();
-        return Err(LoadError::Option(format!(
-            "mask ratio {} leaves {keep} of {tokens} tokens visible; some must be visible and some masked",
-            options.mask_ratio
-        )));
+    if options.mask_rule.visible(grid).is_none() {
+        let (ratio, tokens) = (options.mask_rule.ratio, grid.tokens());
+        return Err(LoadError::Option(format!("mask ratio {ratio} does not leave some of {tokens} tokens visible and some masked")));
     }
     if data.is_empty() {
         return Err(LoadError::Empty { path: data.dir().to_owned() });
@@ -312,7 +306,7 @@ impl Worker {
             let sample = self.order.sample(Cursor { samples });
             let random = |purpose| stream(purpose, options.seed, sample.epoch, sample.clip);
             let view = |clip: &ClipEntry| options.augmentation.draw(&mut random(Purpose::Augment), clip.frames, grid.frames, clip.size);
-            let mask = Mask::random(&mut random(Purpose::Mask), grid.tokens(), shared.keep);
+            let mask = options.mask_rule.draw(&mut random(Purpose::Mask), grid);
             batch.push(&mut self.reader, &shared.data, sample, grid, view, mask)?;
         }
         Ok(batch)
@@ -323,14 +317,13 @@ impl Worker {
 ///
 /// # Errors
 /// When a clip cannot be read.
-pub fn examples(data: &ShardSet, grid: PatchGrid, mask_ratio: f64, seed: u64, count: usize) -> Result<Batch, LoadError> {
-    let keep = grid.visible_tokens(mask_ratio);
+pub fn examples(data: &ShardSet, grid: PatchGrid, mask_rule: MaskRule, seed: u64, count: usize) -> Result<Batch, LoadError> {
     let count = count.min(data.len());
     let mut reader = ClipReader::default();
     let mut batch = Batch::new(count, Ring::new(count * grid.clip_values()).take(), Cursor::default());
     for number in 0..count {
         let sample = SampleId { epoch: u64::MAX, clip: ((2 * number + 1) * data.len() / (2 * count)) as u64 };
-        let mask = Mask::random(&mut stream(Purpose::Mask, seed, sample.epoch, sample.clip), grid.tokens(), keep);
+        let mask = mask_rule.draw(&mut stream(Purpose::Mask, seed, sample.epoch, sample.clip), grid);
         batch.push(&mut reader, data, sample, grid, |clip| central_view(clip.size), mask)?;
     }
     Ok(batch)

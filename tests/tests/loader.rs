@@ -1,6 +1,7 @@
 //! Batches are the same for any number of threads, can be taken up anywhere, and every way out is clean.
 
 use pipeline::loader::{Batch, LoadError, Loader, LoaderOptions, examples};
+use pipeline::mask::{MaskKind, MaskRule};
 use pipeline::order::Cursor;
 use pipeline::sample::Augmentation;
 use pipeline::shard::{ShardError, ShardSet};
@@ -24,7 +25,7 @@ fn loader_options(threads: usize) -> LoaderOptions {
     LoaderOptions {
         batch_size: 4,
         grid: PatchGrid { frames: 6, size: 32, tubelet: 2, patch: 8 },
-        mask_ratio: 0.9,
+        mask_rule: MaskRule { kind: MaskKind::Random, ratio: 0.9 },
         augmentation: Augmentation::default(),
         seed: 5,
         threads,
@@ -110,7 +111,7 @@ fn examples_are_the_clips_as_they_are() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = shards(dir.path());
     let grid = PatchGrid { frames: 8, size: 38, tubelet: 2, patch: 19 };
-    let batch = examples(&data, grid, 0.5, 0, 100).expect("examples");
+    let batch = examples(&data, grid, MaskRule { kind: MaskKind::Random, ratio: 0.5 }, 0, 100).expect("examples");
     assert_eq!(batch.samples.iter().map(|sample| sample.clip).collect::<Vec<_>>(), (0..CLIPS).collect::<Vec<_>>());
     // Clip 0 is 50 x 38: its central square is not resized, so a grey of its luma comes out as it went in.
     let clip = TestClip::moving(0, 8, 50, 38);
@@ -171,7 +172,7 @@ fn options_that_make_no_sense_are_refused() {
     assert!(message.contains("size = 30 is not a multiple of patch = 8"), "{message}");
     for options in [
         LoaderOptions { batch_size: 0, ..loader_options(1) },
-        LoaderOptions { mask_ratio: 0.99, ..loader_options(1) },
+        LoaderOptions { mask_rule: MaskRule { kind: MaskKind::Random, ratio: 0.99 }, ..loader_options(1) },
         LoaderOptions { prefetch: 0, ..loader_options(1) },
         LoaderOptions { threads: 0, ..loader_options(1) },
     ] {

@@ -2,6 +2,7 @@
 
 use pipeline::frames::{Color, Frames};
 use pipeline::loader::{Batch, LoadError, Loader, LoaderOptions};
+use pipeline::mask::{MaskKind, MaskRule};
 use pipeline::order::Cursor;
 use pipeline::picture::to_rgb;
 use pipeline::sample::Augmentation;
@@ -123,7 +124,7 @@ fn loader_options() -> LoaderOptions {
     LoaderOptions {
         batch_size: 4,
         grid: PatchGrid { frames: 8, size: 32, tubelet: 2, patch: 8 },
-        mask_ratio: 0.9,
+        mask_rule: MaskRule { kind: MaskKind::Random, ratio: 0.9 },
         augmentation: Augmentation::default(),
         seed: 5,
         threads: 2,

@@ -149,7 +149,7 @@ fn the_picture_shows_frames_masks_and_the_visible_patches() {
     let data = data(&dir.path().join("shards"), 2);
     let config = config(1);
     let model = Mae::seeded(config.model(), 1, &Device::Cpu).expect("a model");
-    let examples = || pipeline::loader::examples(&data, config.clip, config.masking.ratio, 0, 3).expect("examples");
+    let examples = || pipeline::loader::examples(&data, config.clip, config.masking, 0, 3).expect("examples");
     let picture = trainer::visualise::reconstruction(&model, examples(), &Device::Cpu).expect("a picture");
     // Two clips of three rows, two predicted frames each, with gaps of 2.
     assert_eq!(picture.dimensions(), (2 * 34 - 2, 6 * 34 - 2));

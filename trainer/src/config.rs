@@ -3,6 +3,7 @@
 use crate::model::{MaeConfig, TransformerConfig};
 use crate::optimizer::AdamWConfig;
 use crate::schedule::Schedule;
+use pipeline::mask::MaskRule;
 use pipeline::sample::Augmentation;
 use schemas::geometry::{GridError, PatchGrid};
 use serde::{Deserialize, Serialize};
@@ -64,7 +65,7 @@ pub struct Config {
     /// The decoder.
     pub decoder: TransformerConfig,
     /// How much is hidden.
-    pub masking: MaskingConfig,
+    pub masking: MaskRule,
     /// What is predicted.
     pub target: TargetConfig,
     /// Batches.
@@ -75,14 +76,6 @@ pub struct Config {
     pub schedule: ScheduleConfig,
     /// When to save.
     pub checkpoints: CheckpointsConfig,
-}
-
-/// How much is hidden.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MaskingConfig {
-    /// Share of the tokens that the encoder does not see.
-    pub ratio: f64,
 }
 
 /// What is predicted.
@@ -281,11 +274,9 @@ impl Config {
             let divides = width > 0 && width.is_multiple_of(heads);
             check(key("encoder.width", "decoder.width"), width, divides, format!("a multiple of heads = {heads}"))?;
         }
-        let (ratio, tokens) = (self.masking.ratio, self.clip.tokens());
-        let in_range = (0.0..1.0).contains(&ratio);
-        let visible = if in_range { self.clip.visible_tokens(ratio) } else { 0 };
-        let leaves_both = in_range && visible > 0 && visible < tokens;
-        check("masking.ratio", ratio, leaves_both, format!("such that of {tokens} tokens some are visible and some are masked"))?;
+        let leaves_both = self.masking.visible(self.clip).is_some();
+        let wanted = format!("such that of {} tokens some are visible and some are masked", self.clip.tokens());
+        check("masking.ratio", self.masking.ratio, leaves_both, wanted)?;
         let (slices, tubelet) = (self.target.slices, self.clip.tubelet);
         check("target.slices", slices, (1..=tubelet).contains(&slices), format!("from 1 to clip.tubelet = {tubelet}"))?;
         let values = self.model().target_values();
@@ -381,7 +372,7 @@ mod tests {
             let config = Config::resolve(preset, None, &Overrides::default()).expect("a sound preset");
             assert_eq!((config.encoder.width, config.encoder.depth, config.encoder.heads), size);
             assert_eq!((config.decoder.width, config.decoder.depth, config.decoder.heads), (512, 4, 16));
-            assert_eq!(config.clip.visible_tokens(config.masking.ratio), 156);
+            assert_eq!(config.masking.visible(config.clip), Some(156));
             assert_eq!(config.model().target_values(), 768);
             assert_eq!(config.schedule.length, Length::Epochs(800.0));
             let schedule = config.schedule(240_000);
@@ -409,6 +400,10 @@ mod tests {
         assert_eq!(
             fails("[masking]\nratio = 0.9999"),
             "masking.ratio is 0.9999; it must be such that of 392 tokens some are visible and some are masked"
+        );
+        assert!(
+            fails("[masking]\nkind = \"tubes\"\nratio = 0.9")
+                .contains("unknown variant `tubes`, expected one of `random`, `tube`, `frame`, `block`")
         );
         assert_eq!(fails("[target]\nslices = 3"), "target.slices is 3; it must be from 1 to clip.tubelet = 2");
         assert!(fails("[encoder]\nwidht = 5").contains("unknown field `widht`"));

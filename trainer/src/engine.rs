@@ -128,7 +128,7 @@ pub fn pretrain(run: &Run, mut on_step: impl FnMut(&StepMetrics, u64)) -> Result
         let options = LoaderOptions {
             batch_size: config.data.batch_size,
             grid: config.clip,
-            mask_ratio: config.masking.ratio,
+            mask_rule: config.masking,
             augmentation: config.augmentation(),
             seed: config.seed,
             threads: *loader_threads,
@@ -206,7 +206,7 @@ fn step(model: &Mae, optimizer: &mut AdamW, batch: DeviceBatch, lr: f64) -> cand
 
 fn draw_picture(run: &Run, model: &Mae) -> Result<PathBuf, RunError> {
     let Run { config, data, dir, device, .. } = run;
-    let examples = loader::examples(data, config.clip, config.masking.ratio, config.seed, PICTURE_CLIPS)?;
+    let examples = loader::examples(data, config.clip, config.masking, config.seed, PICTURE_CLIPS)?;
     let picture = visualise::reconstruction(model, examples, device)?;
     let path = dir.join(PICTURE_FILE);
     picture.save(&path).map_err(|error| RunError::write(&path, error))?;
