@@ -3,12 +3,15 @@
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::file::metadata::PageIndexPolicy;
 use pipeline::frames::Color;
-use pipeline::order::{Purpose, stream};
+use pipeline::loader::LoaderOptions;
+use pipeline::mask::{MaskKind, MaskRule};
+use pipeline::order::{Cursor, Purpose, stream};
 use pipeline::payload;
+use pipeline::sample::Augmentation;
 use pipeline::shard::{ShardSetWriter, page};
 use pipeline::video::encode::H264Writer;
 use rand::RngExt;
-use schemas::geometry::I420;
+use schemas::geometry::{I420, PatchGrid};
 use schemas::manifest::{BuildOptions, Labelling, MANIFEST_FILE, Manifest, OnCorrupt, Sampling, ShortVideo, Tiling};
 use schemas::shard::{ClipMeta, ColorMatrix, ColorRange, FORMAT_VERSION, Payload};
 use std::fs::{self, File};
@@ -107,6 +110,20 @@ pub fn options(level: i32, shard_bytes: u64) -> BuildOptions {
         level,
         labels: Labelling::None,
         shard_bytes,
+    }
+}
+
+/// Options of a loader of small clips of 6 frames.
+pub fn loader_options(threads: usize) -> LoaderOptions {
+    LoaderOptions {
+        batch_size: 4,
+        grid: PatchGrid { frames: 6, size: 32, tubelet: 2, patch: 8 },
+        mask_rule: MaskRule { kind: MaskKind::Random, ratio: 0.9 },
+        augmentation: Augmentation::default(),
+        seed: 5,
+        threads,
+        prefetch: 3,
+        start: Cursor::default(),
     }
 }
 

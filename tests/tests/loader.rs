@@ -2,14 +2,12 @@
 
 use pipeline::loader::{Batch, LoadError, Loader, LoaderOptions, examples};
 use pipeline::mask::{MaskKind, MaskRule};
-use pipeline::order::Cursor;
-use pipeline::sample::Augmentation;
 use pipeline::shard::{ShardError, ShardSet};
 use schemas::geometry::PatchGrid;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use tests::{TestClip, damage_clip, options, write_shards_with};
+use tests::{TestClip, damage_clip, loader_options, options, write_shards_with};
 
 const CLIPS: u64 = 11;
 
@@ -19,19 +17,6 @@ fn shards(dir: &Path) -> Arc<ShardSet> {
     let set = ShardSet::open(dir).expect("opened");
     assert!(set.shards().len() > 2, "several shards");
     Arc::new(set)
-}
-
-fn loader_options(threads: usize) -> LoaderOptions {
-    LoaderOptions {
-        batch_size: 4,
-        grid: PatchGrid { frames: 6, size: 32, tubelet: 2, patch: 8 },
-        mask_rule: MaskRule { kind: MaskKind::Random, ratio: 0.9 },
-        augmentation: Augmentation::default(),
-        seed: 5,
-        threads,
-        prefetch: 3,
-        start: Cursor::default(),
-    }
 }
 
 fn batches(data: &Arc<ShardSet>, options: LoaderOptions, count: usize) -> Vec<Batch> {

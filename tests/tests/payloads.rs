@@ -1,19 +1,16 @@
 //! Clips stored as RGB and as H.264 come back as what they were, and train like exact ones.
 
 use pipeline::frames::{Color, Frames};
-use pipeline::loader::{Batch, LoadError, Loader, LoaderOptions};
-use pipeline::mask::{MaskKind, MaskRule};
-use pipeline::order::Cursor;
+use pipeline::loader::{Batch, LoadError, Loader};
 use pipeline::picture::to_rgb;
-use pipeline::sample::Augmentation;
 use pipeline::shard::{ClipReader, Shard, ShardError, ShardSet};
 use pipeline::video::gop::{GopDecoder, encode_gop};
-use schemas::geometry::{I420, PatchGrid};
+use schemas::geometry::I420;
 use schemas::manifest::BuildOptions;
 use schemas::shard::{ColorMatrix, ColorRange, Payload};
 use std::path::Path;
 use std::sync::Arc;
-use tests::{TestClip, damage_clip, moving_frame, options, write_shards_with};
+use tests::{TestClip, damage_clip, loader_options, moving_frame, options, write_shards_with};
 
 const COLOR: Color = Color { range: ColorRange::Limited, matrix: ColorMatrix::Bt601 };
 
@@ -120,21 +117,8 @@ fn shards(dir: &Path, payload: Payload, crf: Option<u32>, stored_frames: u32) ->
     Arc::new(ShardSet::open(dir).expect("opened"))
 }
 
-fn loader_options() -> LoaderOptions {
-    LoaderOptions {
-        batch_size: 4,
-        grid: PatchGrid { frames: 8, size: 32, tubelet: 2, patch: 8 },
-        mask_rule: MaskRule { kind: MaskKind::Random, ratio: 0.9 },
-        augmentation: Augmentation::default(),
-        seed: 5,
-        threads: 2,
-        prefetch: 3,
-        start: Cursor::default(),
-    }
-}
-
 fn batches(data: &Arc<ShardSet>) -> Vec<Batch> {
-    let loader = Loader::new(Arc::clone(data), loader_options()).expect("a loader");
+    let loader = Loader::new(Arc::clone(data), loader_options(2)).expect("a loader");
     loader.take(5).map(|batch| batch.expect("a batch")).collect()
 }
 
@@ -188,7 +172,7 @@ fn damage_to_a_payload_names_the_clip() {
         let error = reader.frames(&shard, 1, 8).expect_err("damaged");
         assert!(matches!(&error, ShardError::Damaged { path: named, row: 1, .. } if *named == path), "{error}");
         let data = Arc::new(ShardSet::open(dir.path()).expect("opened"));
-        let error = Loader::new(data, loader_options()).expect("a loader").find_map(Result::err).expect("an epoch meets every clip");
+        let error = Loader::new(data, loader_options(2)).expect("a loader").find_map(Result::err).expect("an epoch meets every clip");
         assert!(matches!(error, LoadError::Shard(ShardError::Damaged { row: 1, .. })), "{error}");
     }
 }
