@@ -1,14 +1,18 @@
 //! What it costs to bring a stored clip to the trainer: reading, transforming, and whole batches.
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use half::bf16;
+use pipeline::batch::Form;
 use pipeline::frames::Frames;
 use pipeline::loader::{Loader, LoaderOptions};
-use pipeline::mask::{MaskKind, MaskRule};
-use pipeline::order::{Cursor, Purpose, stream};
-use pipeline::sample::Augmentation;
+use pipeline::mask::{Mask, MaskKind, MaskRule, MaskScratch};
+use pipeline::order::{Purpose, stream};
+use pipeline::sample::{Augmentation, View};
 use pipeline::shard::{ClipReader, ShardSet};
-use pipeline::transform::transform;
-use schemas::geometry::PatchGrid;
+use pipeline::source::{Source, WeightedSource};
+use pipeline::transform::{Transform, Value};
+use schemas::geometry::{I420, PatchGrid};
 use schemas::manifest::BuildOptions;
 use schemas::shard::Payload;
 use std::hint::black_box;
@@ -21,11 +25,32 @@ const GRID: PatchGrid = PatchGrid { frames: 16, size: 224, tubelet: 2, patch: 16
 /// A usual stored size: 16:9 scaled to a short side of 256.
 const STORED: (usize, usize) = (456, 256);
 
+/// The paper's masks.
+const MASK: MaskRule = MaskRule { kind: MaskKind::Random, ratio: 0.9 };
+
+/// Times a clip as a whole, and the patches of it that training uses.
+fn bench_transform<T: Value>(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, frames: Frames<'_>, size: I420, view: View) {
+    let mut transform = Transform::default();
+    let mut pixels = vec![T::zeroed(); GRID.clip_values()];
+    group.bench_function(format!("transform clip {name}"), |bench| {
+        bench.iter(|| transform.clip(frames, size, view, GRID.frames, GRID.size, &mut pixels));
+    });
+    let mut tokens = vec![0; GRID.tokens()];
+    MASK.draw(&mut stream(Purpose::Mask, 0, 0, 0), GRID, &mut MaskScratch::default(), &mut tokens);
+    let (visible, masked) = tokens.split_at(MASK.visible(GRID).expect("a rule"));
+    let mask = Mask { visible, masked };
+    let mut seen = vec![T::zeroed(); visible.len() * GRID.tubelet_values()];
+    let mut target = vec![T::zeroed(); masked.len() * GRID.target_values(1)];
+    group.bench_function(format!("transform patches {name}"), |bench| {
+        bench.iter(|| transform.patches(frames, size, view, GRID, mask, 1, &mut seen, &mut target));
+    });
+}
+
 fn loading(criterion: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a folder");
     let clips: Vec<TestClip> = (0..16).map(|seed| TestClip::moving(seed, 16, STORED.0, STORED.1)).collect();
     write_shards(dir.path(), &clips);
-    let data = Arc::new(ShardSet::open(dir.path()).expect("shards"));
+    let data = ShardSet::open(dir.path()).expect("shards");
     let mut group = criterion.benchmark_group("loading");
 
     let (shard, row) = data.locate(3);
@@ -41,29 +66,35 @@ fn loading(criterion: &mut Criterion) {
         group.bench_function(name, |bench| bench.iter(|| black_box(reader.frames(shard, 0, 16).expect("a clip").bytes().len())));
     }
 
-    let mut pixels = vec![0.0; GRID.clip_values()];
     let view = Augmentation::default().draw(&mut stream(Purpose::Augment, 0, 0, 0), 16, 16, entry.size);
+    let frames = Frames::I420(&clips[3].payload, entry.color);
     group.throughput(Throughput::Elements(1));
-    group.bench_function("transform", |bench| {
-        bench.iter(|| {
-            let frames = Frames::I420(&clips[3].payload, entry.color);
-            transform(frames, entry.size, view, GRID.frames, GRID.size, &mut pixels);
-        });
-    });
+    bench_transform::<f32>(&mut group, "f32", frames, entry.size, view);
+    bench_transform::<bf16>(&mut group, "bf16", frames, entry.size, view);
+    bench_transform::<u8>(&mut group, "u8", frames, entry.size, view);
 
-    let options = LoaderOptions {
-        batch_size: 4,
-        grid: GRID,
-        mask_rule: MaskRule { kind: MaskKind::Random, ratio: 0.9 },
-        augmentation: Augmentation::default(),
-        seed: 0,
-        threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        prefetch: 4,
-        start: Cursor::default(),
-    };
-    group.throughput(Throughput::Elements(options.batch_size as u64));
-    let mut loader = Loader::new(Arc::clone(&data), options).expect("a loader");
-    group.bench_function("batch of 4, all cores", |bench| bench.iter(|| black_box(loader.next().expect("endless").expect("a batch").next)));
+    for kind in [MaskKind::Random, MaskKind::Tube, MaskKind::Frame, MaskKind::Block] {
+        let (mut rng, mut scratch, mut tokens) = (stream(Purpose::Mask, 0, 0, 0), MaskScratch::default(), vec![0; GRID.tokens()]);
+        let rule = MaskRule { kind, ratio: 0.75 };
+        group.bench_function(format!("mask {kind:?}").to_lowercase(), |bench| {
+            bench.iter(|| rule.draw(&mut rng, GRID, &mut scratch, &mut tokens))
+        });
+    }
+
+    let data: Arc<[WeightedSource]> = [WeightedSource::from(Source::Shards(data))].into();
+    for (name, form) in [("clips", Form::Clips), ("patches", Form::Patches { slices: 1 })] {
+        let mut options = LoaderOptions {
+            threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            prefetch: 4,
+            ..LoaderOptions::new(8, GRID, MASK)
+        };
+        options.format.form = form;
+        group.throughput(Throughput::Elements(options.batch_size as u64));
+        let mut loader = Loader::new(Arc::clone(&data), options).expect("a loader");
+        group.bench_function(format!("batch of 8 as {name}, all cores"), |bench| {
+            bench.iter(|| black_box(loader.next().expect("endless").expect("a batch").next));
+        });
+    }
     group.finish();
 }
 

@@ -4,13 +4,16 @@
 //! - [`video`]: GStreamer. Decodes a file to I420 frames with their times, samples clips from them, encodes test material.
 //! - [`payload`]: decoded [`frames`] to the bytes that are stored, and back.
 //! - [`shard`]: the Parquet format, writer and reader side by side.
-//! - [`order`]: which clip comes when; [`sample`]: which crop and flip it gets; [`mask`]: which tokens stay visible.
-//! - [`resample`]: a crop, resized; [`transform`](mod@transform): frames to a normalised, cropped training clip.
+//! - [`source`]: where clips come from.
+//! - [`order`]: which clip comes when; [`sample`]: which window, crop and flip it gets; [`mask`]: which tokens stay visible.
+//! - [`resample`]: a crop, resized; [`transform`](mod@transform): frames to a normalised, cropped training clip, or to the patches of it that are used.
 //! - [`picture`]: a stored frame as RGB, to look at.
-//! - [`ring`]: memory for batches, used again and again.
-//! - [`loader`]: worker threads that put all of it together, as an iterator of `Result<Batch>`.
+//! - [`batch`]: what a batch holds; [`buffers`]: memory for batches, used again and again.
+//! - [`loader`]: worker threads that put all of it together, as an iterator of `Result<Batch>`; [`stats`]: what it counts.
 
 pub mod atomic_file;
+pub mod batch;
+pub mod buffers;
 pub mod frames;
 pub mod loader;
 pub mod mask;
@@ -18,8 +21,9 @@ pub mod order;
 pub mod payload;
 pub mod picture;
 pub mod resample;
-pub mod ring;
 pub mod sample;
 pub mod shard;
+pub mod source;
+pub mod stats;
 pub mod transform;
 pub mod video;

@@ -1,57 +1,140 @@
-//! Shards to batches: worker threads behind an iterator of `Result<Batch>`.
+//! Sources to batches: worker threads behind an iterator of `Result<Batch>`.
 //!
 //! ```text
-//! tickets ──> workers (read, decompress, crop, mask) ──> finished batches ──> the iterator puts them in order
-//!    ^                                                                             │
-//!    └─────────────────────── one more for each batch handed out ──────────────────┘
+//! order ──> tasks ──> workers: read, decode, transform into their slots of a block ──> finished blocks ──> batches in order
+//!   ^                                                                                                          │
+//!   └──────────────────────── one more block when the last batch of one was handed out ────────────────────────┘
 //! ```
 //!
-//! A ticket is the number of a batch to make. At most [`LoaderOptions::prefetch`] tickets are out at a time, so that many batches exist
-//! beside the one in use, and no queue ever blocks a worker: both have room for every ticket. What a batch holds depends on the seed and its
-//! number only, never on which worker made it or when.
+//! A block is what is read at a time for one batch, or for as many batches as clips have repeats ([`crate::order`]). A task is one clip of a block: whoever does
+//! it writes all repeats of this clip, each into its slot of its batch. The last worker that lets go of a block sends it on.
+//!
+//! A bounded number of blocks is on the way, by [`LoaderOptions::prefetch`] and [`LoaderOptions::memory_bytes`]. Both channels have room for all that
+//! can be in them, so no worker ever waits to send, and nothing can deadlock: the user waits for workers, workers for tasks only. What a batch holds depends on
+//! the seed and its number, never on which worker made it or when.
 
-use crate::mask::{Mask, MaskRule};
-use crate::order::{Cursor, Purpose, SampleId, SampleOrder, stream};
-use crate::ring::{Buffer, Ring};
+use crate::batch::{Batch, BatchFormat, Form, Skipped, ValueType};
+use crate::buffers::{Buffer, Filling, Ring};
+use crate::mask::{MaskRule, MaskScratch};
+use crate::order::{Cursor, Order, Purpose, SampleId};
 use crate::sample::{Augmentation, View, central_view};
-use crate::shard::{ClipEntry, ClipReader, ShardError, ShardSet};
-use crate::transform::transform;
+use crate::source::{ClipBytes, ClipInfo, SourceError, SourceReader, WeightedSource};
+use crate::stats::{Consumption, Counters, Stage, StageClock};
+use crate::transform::Transform;
 use crossbeam_channel::{Receiver, Sender, bounded};
+use rustix::time::{ClockId, clock_gettime};
 use schemas::geometry::{GridError, PatchGrid};
-use std::collections::HashMap;
+use schemas::report::LoaderFigures;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+/// Bad clips that are left out before loading stops, unless told otherwise.
+pub const DEFAULT_MAX_BAD: usize = 100;
+
+/// Memory for batches on the way, unless told otherwise.
+pub const DEFAULT_MEMORY_BYTES: usize = 2 << 30;
+
+/// How much more the loader's threads yield to others than usual threads do (`nice`): they work ahead, and whoever computes has to be done now.
+const NICENESS: i32 = 5;
+
+/// Buffers beyond those on the way: the batch in use, and those that a device is still copying from.
+const SPARE_BUFFERS: usize = 3;
 
 /// What batches to make, and how.
 #[derive(Debug, Clone)]
 pub struct LoaderOptions {
-    /// Clips a batch.
+    /// Clips a batch, of all ranks together.
     pub batch_size: usize,
-    /// Frames and size of a training clip, and its patches.
-    pub grid: PatchGrid,
-    /// How masks are drawn.
-    pub mask_rule: MaskRule,
+    /// Samples that are taken of a clip each time that it is read.
+    pub repeat: usize,
+    /// What a batch holds.
+    pub format: BatchFormat,
     /// Ranges of crops and flips.
     pub augmentation: Augmentation,
     /// Seed of order, crops, flips and masks.
     pub seed: u64,
+    /// Which part of each batch to make.
+    pub rank: Rank,
     /// Worker threads.
     pub threads: usize,
-    /// Batches made ahead.
+    /// Batches made ahead, at most; no fewer than one block's.
     pub prefetch: usize,
-    /// Where to begin.
+    /// Memory of the batches that are made ahead, at most.
+    pub memory_bytes: usize,
+    /// Clips that may be bad before loading stops.
+    pub max_bad: usize,
+    /// Where to begin: between two batches.
     pub start: Cursor,
+}
+
+impl LoaderOptions {
+    /// The defaults for batches of `batch_size` clips of `grid`: whole clips in `f32`, all of them for one rank, each clip sampled once each time that it is
+    /// read.
+    pub fn new(batch_size: usize, grid: PatchGrid, mask_rule: MaskRule) -> Self {
+        Self {
+            batch_size,
+            repeat: 1,
+            format: BatchFormat { grid, mask_rule, form: Form::Clips, values: ValueType::F32 },
+            augmentation: Augmentation::default(),
+            seed: 0,
+            rank: Rank::default(),
+            threads: 1,
+            prefetch: 2,
+            memory_bytes: DEFAULT_MEMORY_BYTES,
+            max_bad: DEFAULT_MAX_BAD,
+            start: Cursor::default(),
+        }
+    }
+
+    /// Blocks on the way.
+    const fn blocks(&self) -> usize {
+        // While the batches of a block are handed out one by one, the next one is made.
+        (self.prefetch + self.repeat - 1).div_ceil(self.repeat)
+    }
+}
+
+/// One of several equal loaders that share the work: it makes part `number` of `of` of each batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rank {
+    /// From 0.
+    pub number: usize,
+    /// How many there are.
+    pub of: usize,
+}
+
+impl Default for Rank {
+    fn default() -> Self {
+        Self { number: 0, of: 1 }
+    }
 }
 
 /// Why a batch cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// A shard, or a clip in it, cannot be read.
+    /// A clip cannot be read.
     #[error(transparent)]
-    Shard(#[from] ShardError),
+    Source(#[from] SourceError),
+    /// Too many clips cannot be read.
+    #[error("{} clips cannot be read, which is more than the {limit} that may be left out; the last one: {last}", limit + 1)]
+    TooManyBad {
+        /// How many may be.
+        limit: usize,
+        /// Why not the last one.
+        last: Box<SourceError>,
+    },
+    /// No clip can be read.
+    #[error("none of the {clips} clips can be read; the last one: {last}")]
+    AllBad {
+        /// How many there are.
+        clips: usize,
+        /// Why not the last one.
+        last: Box<SourceError>,
+    },
     /// The patches do not fit the clip.
     #[error(transparent)]
     Grid(#[from] GridError),
@@ -64,7 +147,7 @@ pub enum LoadError {
     /// A stored clip is shorter than a training clip.
     #[error("the clips in {} have {stored} frames, training wants {wanted}: build shards with --frames {wanted}, or train on {stored}", path.display())]
     TooFewFrames {
-        /// Which shard.
+        /// Which data set.
         path: PathBuf,
         /// Frames stored.
         stored: usize,
@@ -74,6 +157,22 @@ pub enum LoadError {
     /// An option makes no sense.
     #[error("{0}")]
     Option(String),
+    /// The batches do not fit into the memory that they may take.
+    #[error(
+        "{batches} batches of {batch_bytes} bytes each have to be in memory at a time, and {memory_bytes} bytes are allowed: allow more, or make \
+         batches smaller"
+    )]
+    Memory {
+        /// Bytes of a batch.
+        batch_bytes: usize,
+        /// Batches that are made together.
+        batches: usize,
+        /// Bytes that are allowed.
+        memory_bytes: usize,
+    },
+    /// The system has no memory left.
+    #[error("no memory for a batch: {0}")]
+    NoMemory(std::io::Error),
     /// A worker panicked: a bug.
     #[error("a loader thread panicked: {message}")]
     Panic {
@@ -85,67 +184,97 @@ pub enum LoadError {
     Thread(std::io::Error),
 }
 
-/// One batch of training clips.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Batch {
-    /// Which samples these are, in order.
-    pub samples: Vec<SampleId>,
-    /// `[clips, 3, frames, size, size]`, RGB, normalised.
-    pub pixels: Buffer,
-    /// One mask a clip, all with the same number of visible tokens.
-    pub masks: Vec<Mask>,
-    /// Class number of each clip.
-    pub labels: Vec<Option<i32>>,
-    /// Where the next batch begins.
-    pub next: Cursor,
-    /// How long the caller had to wait for this batch.
-    pub wait: Duration,
-}
-
 /// What all workers share.
 struct Shared {
-    data: Arc<ShardSet>,
+    sources: Arc<[WeightedSource]>,
     options: LoaderOptions,
-    buffers: Ring,
+    counters: Counters,
+    /// The loader is going.
+    stop: Arc<AtomicBool>,
 }
 
-type Finished = (u64, Result<Batch, LoadError>);
+/// As many batches as clips have repeats, on the way.
+struct Block {
+    number: u64,
+    /// Repeat of the first of `batches`: others were handed out before the loader began.
+    first_repeat: usize,
+    batches: Vec<Filling>,
+    /// What became of each clip, by its slot.
+    outcomes: Vec<Mutex<Outcome>>,
+}
+
+/// What became of a clip.
+enum Outcome {
+    /// Nothing yet.
+    Open,
+    /// All repeats are in their slots.
+    Done(SampleId, Option<i32>),
+    /// It cannot be read.
+    Failed(SampleId, LoadError),
+}
+
+/// One clip to load.
+struct Task {
+    block: Arc<Block>,
+    slot: usize,
+    sample: SampleId,
+}
 
 /// An endless iterator over batches. After an error it ends. Dropped, it stops and joins its threads.
 pub struct Loader {
-    tickets: Option<Sender<u64>>,
-    /// The workers' end of the tickets, to take them back.
-    waiting: Receiver<u64>,
-    finished: Receiver<Finished>,
-    /// Batches that came before their turn.
-    early: HashMap<u64, Result<Batch, LoadError>>,
-    next: u64,
-    issued: u64,
+    shared: Arc<Shared>,
+    order: Order,
+    ring: Ring,
+    tasks: Option<Sender<Task>>,
+    /// The workers' end of the tasks, to take them back.
+    waiting: Receiver<Task>,
+    finished: Receiver<Block>,
+    /// Blocks that came before their turn.
+    early: HashMap<u64, Block>,
+    /// Batches of the block in hand.
+    ready: VecDeque<Batch>,
+    next_block: u64,
+    issued_blocks: u64,
+    bad: HashSet<(u32, u64)>,
+    /// Clips that failed since the last one that did not.
+    bad_in_a_row: usize,
     workers: Vec<JoinHandle<()>>,
     failed: bool,
+    consumption: Consumption,
 }
 
 impl Loader {
-    /// Starts loading from `data`.
+    /// Starts loading from `sources`, mixed by their weights.
     ///
     /// # Errors
-    /// When the options make no sense, the data is empty or has too few frames a clip, or a thread cannot be started.
-    pub fn new(data: Arc<ShardSet>, options: LoaderOptions) -> Result<Self, LoadError> {
-        check(&data, &options)?;
-        let (threads, prefetch) = (options.threads, options.prefetch);
-        let buffers = Ring::new(options.batch_size * options.grid.clip_values());
-        let shared = Arc::new(Shared { data, options, buffers });
-        let (tickets, waiting) = bounded(prefetch);
-        let (done, finished) = bounded(prefetch);
+    /// When the options make no sense, a data set is empty or has too few frames a clip, or a thread cannot be started.
+    pub fn new(sources: Arc<[WeightedSource]>, options: LoaderOptions) -> Result<Self, LoadError> {
+        let blocks = check(&sources, &options)?;
+        let slots = options.batch_size / options.rank.of;
+        let sets: Vec<(u64, f64)> = sources.iter().map(|set| (set.source.len() as u64, set.weight)).collect();
+        let order = Order::new(&sets, options.seed);
+        let ring = Ring::new(options.format.layout(slots), blocks * options.repeat + SPARE_BUFFERS);
+        let (tasks, waiting) = bounded(blocks * slots);
+        let (done, finished) = bounded(blocks);
+        let first_block = options.start.samples / (options.batch_size * options.repeat) as u64;
+        let threads = options.threads;
+        let shared = Arc::new(Shared { sources, options, counters: Counters::default(), stop: Arc::default() });
         let mut loader = Self {
-            tickets: Some(tickets),
+            shared: Arc::clone(&shared),
+            order,
+            ring,
+            tasks: Some(tasks),
             waiting,
             finished,
             early: HashMap::new(),
-            next: 0,
-            issued: 0,
+            ready: VecDeque::new(),
+            next_block: first_block,
+            issued_blocks: first_block,
+            bad: HashSet::new(),
+            bad_in_a_row: 0,
             workers: Vec::with_capacity(threads),
             failed: false,
+            consumption: Consumption::new(),
         };
         for index in 0..threads {
             let (shared, waiting, done) = (Arc::clone(&shared), loader.waiting.clone(), done.clone());
@@ -155,36 +284,131 @@ impl Loader {
                 .map_err(LoadError::Thread)?;
             loader.workers.push(worker);
         }
-        for _ in 0..prefetch {
-            loader.issue();
+        for _ in 0..blocks {
+            loader.issue()?;
         }
         Ok(loader)
     }
 
-    /// Hands out one more ticket. There is always room for it.
-    fn issue(&mut self) {
-        if let Some(tickets) = &self.tickets
-            && tickets.send(self.issued).is_ok()
-        {
-            self.issued += 1;
+    /// What was measured so far.
+    pub fn figures(&self) -> LoaderFigures {
+        self.consumption.figures(&self.shared.counters, self.shared.options.threads)
+    }
+
+    /// Measures anew from now on, as after warming up.
+    pub fn restart_figures(&mut self) {
+        self.consumption.restart(&self.shared.counters);
+    }
+
+    /// Hands out the tasks of one more block. There is always room for them.
+    fn issue(&mut self) -> Result<(), LoadError> {
+        let options = &self.shared.options;
+        let Rank { number: rank, of: ranks } = options.rank;
+        let slots = options.batch_size / ranks;
+        let block_samples = (options.batch_size * options.repeat) as u64;
+        let number = self.issued_blocks;
+        let before = options.start.samples.saturating_sub(number * block_samples) as usize;
+        let first_repeat = before / options.batch_size;
+        let batches = (first_repeat..options.repeat).map(|_| self.ring.take()).collect::<Result<_, _>>().map_err(LoadError::NoMemory)?;
+        let outcomes = (0..slots).map(|_| Mutex::new(Outcome::Open)).collect();
+        let block = Arc::new(Block { number, first_repeat, batches, outcomes });
+        let first_draw = number * options.batch_size as u64 + (rank * slots) as u64;
+        // The last task takes the block itself along: were one left here, it could be the last to be let go of.
+        for (slot, block) in std::iter::repeat_n(block, slots).enumerate() {
+            let sample = self.order.draw(first_draw + slot as u64);
+            self.shared.sources[sample.set as usize].source.fetch(sample.clip as usize);
+            if let Some(tasks) = &self.tasks {
+                // The workers live as long as this channel.
+                let _ = tasks.send(Task { block, slot, sample });
+            }
         }
+        self.issued_blocks += 1;
+        Ok(())
     }
 
     fn receive(&mut self) -> Result<Batch, LoadError> {
         let began = Instant::now();
-        let result = loop {
-            if let Some(result) = self.early.remove(&self.next) {
-                break result;
+        let was_ready = self.ready.len() + (self.early.len() + self.finished.len()) * self.shared.options.repeat;
+        while self.ready.is_empty() {
+            let block = loop {
+                if let Some(block) = self.early.remove(&self.next_block) {
+                    break block;
+                }
+                match self.finished.recv() {
+                    Ok(block) => drop(self.early.insert(block.number, block)),
+                    Err(_) => return Err(LoadError::Panic { message: "all loader threads have ended".to_owned() }),
+                }
+            };
+            self.next_block += 1;
+            self.unpack(block)?;
+            if self.ready.is_empty() {
+                self.issue()?;
             }
-            match self.finished.recv() {
-                Ok((number, result)) => drop(self.early.insert(number, result)),
-                Err(_) => break Err(LoadError::Panic { message: "all loader threads have ended".to_owned() }),
-            }
-        };
+        }
         let wait = began.elapsed();
-        self.next += 1;
-        self.issue();
-        result.map(|batch| Batch { wait, ..batch })
+        let batch = self.ready.pop_front().expect("it is not empty");
+        if self.ready.is_empty() {
+            self.issue()?;
+        }
+        self.consumption.batch(
+            &self.shared.counters,
+            wait,
+            batch.len(),
+            self.shared.options.format.grid.frames,
+            batch.skipped.len(),
+            was_ready,
+        );
+        Ok(Batch { wait, ..batch })
+    }
+
+    /// Makes the batches of a block ready, without the clips that failed.
+    fn unpack(&mut self, block: Block) -> Result<(), LoadError> {
+        let options = &self.shared.options;
+        let (mut samples, mut labels, mut skipped, mut gaps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for (slot, outcome) in block.outcomes.into_iter().enumerate() {
+            match outcome.into_inner().unwrap_or_else(PoisonError::into_inner) {
+                Outcome::Done(sample, label) => {
+                    self.bad_in_a_row = 0;
+                    samples.push(sample);
+                    labels.push(label);
+                }
+                Outcome::Failed(sample, LoadError::Source(error)) if error.is_of_one_clip() => {
+                    self.bad_in_a_row += 1;
+                    let clips = self.shared.sources.iter().map(|set| set.source.len()).sum();
+                    let is_new = self.bad.insert((sample.set, sample.clip));
+                    if self.bad_in_a_row >= clips {
+                        return Err(LoadError::AllBad { clips, last: Box::new(error) });
+                    }
+                    if self.bad.len() > options.max_bad {
+                        return Err(LoadError::TooManyBad { limit: options.max_bad, last: Box::new(error) });
+                    }
+                    gaps.push(slot);
+                    skipped.push(Skipped { sample, reason: error.to_string(), is_new });
+                }
+                Outcome::Failed(_, error) => return Err(error),
+                Outcome::Open => return Err(LoadError::Panic { message: "a loader thread has left a clip undone".to_owned() }),
+            }
+        }
+        let block_start = block.number * (options.batch_size * options.repeat) as u64;
+        for (repeat, filling) in (block.first_repeat..).zip(block.batches) {
+            let mut buffer: Buffer = filling.finish();
+            gaps.iter().rev().for_each(|&slot| buffer.remove(slot));
+            if samples.is_empty() {
+                continue;
+            }
+            let repeated = |sample: &SampleId| SampleId { repeat: repeat as u32, ..*sample };
+            self.ready.push_back(Batch {
+                format: options.format,
+                samples: samples.iter().map(repeated).collect(),
+                labels: labels.clone(),
+                // They are told once.
+                skipped: std::mem::take(&mut skipped),
+                buffer,
+                next: Cursor { samples: block_start + ((repeat + 1) * options.batch_size) as u64 },
+                wait: Duration::ZERO,
+            });
+        }
+        Ok(())
     }
 }
 
@@ -203,9 +427,10 @@ impl Iterator for Loader {
 
 impl Drop for Loader {
     fn drop(&mut self) {
-        // Workers end when no ticket can come any more. None is blocked: the finished channel has room for every ticket that is out.
-        // Tickets that wait are taken back first, so that each worker finishes its batch in hand and no other.
-        self.tickets = None;
+        // Workers end when no task can come any more. None is blocked: the finished channel has room for every block that is out. Tasks that wait are taken back
+        // first, so that each worker finishes its clip in hand and no other.
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.tasks = None;
         while self.waiting.try_recv().is_ok() {}
         for worker in self.workers.drain(..) {
             // A worker catches its own panics.
@@ -214,117 +439,202 @@ impl Drop for Loader {
     }
 }
 
-fn check(data: &ShardSet, options: &LoaderOptions) -> Result<(), LoadError> {
-    let grid = options.grid.validate()?;
-    let at_least_one = [("batch size", options.batch_size), ("loader threads", options.threads), ("prefetch", options.prefetch)];
+/// Checks that batches can be made so; gives the number of blocks that may be on the way.
+fn check(sources: &[WeightedSource], options: &LoaderOptions) -> Result<usize, LoadError> {
+    let refused = |message: String| Err(LoadError::Option(message));
+    let grid = options.format.grid.validate()?;
+    let at_least_one = [
+        ("batch size", options.batch_size),
+        ("repeat", options.repeat),
+        ("loader threads", options.threads),
+        ("prefetch", options.prefetch),
+        ("ranks", options.rank.of),
+    ];
     if let Some((name, _)) = at_least_one.into_iter().find(|&(_, value)| value == 0) {
-        return Err(LoadError::Option(format!("{name} is 0; it must be at least 1")));
+        return refused(format!("{name} is 0; it must be at least 1"));
     }
-    if options.mask_rule.visible(grid).is_none() {
-        let (ratio, tokens) = (options.mask_rule.ratio, grid.tokens());
-        return Err(LoadError::Option(format!("mask ratio {ratio} does not leave some of {tokens} tokens visible and some masked")));
+    let Rank { number: rank, of: ranks } = options.rank;
+    if rank >= ranks {
+        return refused(format!("there is no rank {rank} of {ranks}: they are counted from 0"));
     }
-    if data.is_empty() {
-        return Err(LoadError::Empty { path: data.dir().to_owned() });
+    if !options.batch_size.is_multiple_of(ranks) {
+        return refused(format!("a batch of {} clips cannot be shared by {ranks} ranks; choose a multiple", options.batch_size));
     }
-    let wanted = grid.frames;
-    for shard in data.shards() {
-        if let Some(short) = shard.clips().iter().find(|clip| clip.frames < wanted) {
-            return Err(LoadError::TooFewFrames { path: shard.path().to_owned(), stored: short.frames, wanted });
+    if !options.start.samples.is_multiple_of(options.batch_size as u64) {
+        let (samples, batch_size) = (options.start.samples, options.batch_size);
+        return refused(format!(
+            "sample {samples} lies inside of a batch of {batch_size}: go on with the batch size that the run began with"
+        ));
+    }
+    if options.format.mask_rule.visible(grid).is_none() {
+        let (ratio, tokens) = (options.format.mask_rule.ratio, grid.tokens());
+        return refused(format!("mask ratio {ratio} does not leave some of {tokens} tokens visible and some masked"));
+    }
+    if let Form::Patches { slices } = options.format.form
+        && !(1..=grid.tubelet).contains(&slices)
+    {
+        return refused(format!("{slices} target slices of a tubelet of {} frames; choose 1 to {}", grid.tubelet, grid.tubelet));
+    }
+    if sources.is_empty() || sources.len() > MAX_SETS {
+        return refused(format!("{} data sets; give at least one, and at most {MAX_SETS}", sources.len()));
+    }
+    for WeightedSource { source, weight } in sources {
+        if !weight.is_finite() || *weight <= 0.0 {
+            return refused(format!("the weight of {} is {weight}; it must be a number above 0", source.dir().display()));
+        }
+        if source.is_empty() {
+            return Err(LoadError::Empty { path: source.dir().to_owned() });
+        }
+        let wanted = grid.frames;
+        if let Some(short) = (0..source.len()).map(|clip| source.clip(clip)).find(|clip| clip.frames < wanted) {
+            return Err(LoadError::TooFewFrames { path: source.dir().to_owned(), stored: short.frames, wanted });
         }
     }
-    Ok(())
+    let batch_bytes = options.format.layout(options.batch_size / ranks).bytes();
+    let fitting = options.memory_bytes / (batch_bytes * options.repeat);
+    if fitting == 0 {
+        return Err(LoadError::Memory { batch_bytes, batches: options.repeat, memory_bytes: options.memory_bytes });
+    }
+    Ok(options.blocks().min(fitting))
 }
 
-/// A worker's life: tickets in, batches out, until either end is gone.
-fn work(shared: &Shared, tickets: &Receiver<u64>, finished: &Sender<Finished>) {
-    let order = SampleOrder::new(shared.data.len() as u64, shared.options.seed);
-    let mut worker = Worker { reader: ClipReader::default(), order };
-    for number in tickets {
-        let result = catch_unwind(AssertUnwindSafe(|| worker.batch(shared, number))).unwrap_or_else(|panic| {
+/// Data sets, at most: each has at least one draw in a period of the order.
+const MAX_SETS: usize = 256;
+
+/// What a worker uses again from clip to clip.
+struct Worker {
+    reader: SourceReader,
+    transform: Transform,
+    scratch: MaskScratch,
+    views: Vec<View>,
+    starts: Vec<usize>,
+}
+
+impl Worker {
+    fn new(_stop: &Arc<AtomicBool>) -> Self {
+        Self {
+            reader: SourceReader::default(),
+            transform: Transform::default(),
+            scratch: MaskScratch::default(),
+            views: Vec::new(),
+            starts: Vec::new(),
+        }
+    }
+
+    /// Reads a clip and writes it, as each of `views` says, to the slots of `batches`; `sample` is the first of as many repeats.
+    fn load(
+        &mut self,
+        source: &WeightedSource,
+        options: &LoaderOptions,
+        sample: SampleId,
+        slot: usize,
+        batches: &[Filling],
+        clock: &mut StageClock,
+    ) -> Result<(ClipInfo, ClipBytes), SourceError> {
+        let format = &options.format;
+        self.starts.clear();
+        self.starts.extend(self.views.iter().map(|view| view.first_frame));
+        let info = source.source.clip(sample.clip as usize);
+        let (loaded, bytes) = self.reader.load(&source.source, sample.clip as usize, format.grid.frames, &self.starts, clock)?;
+        for (window, (filling, &view)) in batches.iter().zip(&self.views).enumerate() {
+            let (frames, first_frame) = loaded.window(window, view.first_frame);
+            let [tokens, pixels, target] = filling.slot(slot).expect("each slot is filled once");
+            let tokens = BatchFormat::tokens(tokens);
+            let sample = SampleId { repeat: sample.repeat + window as u32, ..sample };
+            format.mask_rule.draw(&mut sample.stream(Purpose::Mask, options.seed), format.grid, &mut self.scratch, tokens);
+            format.write(&mut self.transform, frames, info.size, View { first_frame, ..view }, tokens, pixels, target);
+        }
+        clock.lap(Stage::Transform);
+        Ok((info, bytes))
+    }
+
+    /// Does a task: draws the views of the clip's repeats, and loads them.
+    fn work(&mut self, shared: &Shared, task: &Task) -> Result<Option<i32>, LoadError> {
+        let options = &shared.options;
+        let source = &shared.sources[task.sample.set as usize];
+        let mut clock = StageClock::default();
+        let cpu_before = thread_cpu();
+        let first = SampleId { repeat: task.block.first_repeat as u32, ..task.sample };
+        let info = source.source.clip(task.sample.clip as usize);
+        let repeats = (first.repeat..).take(task.block.batches.len());
+        self.views.clear();
+        self.views.extend(repeats.map(|repeat| {
+            let mut rng = SampleId { repeat, ..first }.stream(Purpose::Augment, options.seed);
+            options.augmentation.draw(&mut rng, info.frames, options.format.grid.frames, info.size)
+        }));
+        let (info, bytes) = self.load(source, options, first, task.slot, &task.block.batches, &mut clock)?;
+        shared.counters.clip(&clock, thread_cpu() - cpu_before, bytes.stored, bytes.decoded);
+        Ok(info.label)
+    }
+}
+
+/// A worker's life: tasks in, blocks out, until either end is gone.
+fn work(shared: &Shared, tasks: &Receiver<Task>, finished: &Sender<Block>) {
+    // A wish: where it is not granted, all is as fast, only not as considerate.
+    let _ = rustix::process::setpriority_process(None, NICENESS);
+    let mut worker = Worker::new(&shared.stop);
+    let mut free_since = Instant::now();
+    for task in tasks {
+        shared.counters.idle(free_since.elapsed());
+        let result = catch_unwind(AssertUnwindSafe(|| worker.work(shared, &task))).unwrap_or_else(|panic| {
+            // What it was doing is undone: begin anew.
+            worker = Worker::new(&shared.stop);
             let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
             let message = message.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
             Err(LoadError::Panic { message })
         });
-        if finished.send((number, result)).is_err() {
+        let Task { block, slot, sample } = task;
+        let outcome = match result {
+            Ok(label) => Outcome::Done(sample, label),
+            Err(error) => Outcome::Failed(sample, error),
+        };
+        *block.outcomes[slot].lock().unwrap_or_else(PoisonError::into_inner) = outcome;
+        // The last one to let go of the block has it for itself.
+        if let Some(block) = Arc::into_inner(block)
+            && finished.send(block).is_err()
+        {
             return;
         }
+        free_since = Instant::now();
     }
 }
 
-impl Batch {
-    /// A batch without clips yet, with room for `clips` of them in `pixels`.
-    fn new(clips: usize, pixels: Buffer, next: Cursor) -> Self {
-        Self {
-            samples: Vec::with_capacity(clips),
-            pixels,
-            masks: Vec::with_capacity(clips),
-            labels: Vec::with_capacity(clips),
-            next,
-            wait: Duration::ZERO,
-        }
-    }
-
-    /// Appends `sample`, seen as `view` says.
-    fn push(
-        &mut self,
-        reader: &mut ClipReader,
-        data: &ShardSet,
-        sample: SampleId,
-        grid: PatchGrid,
-        view: impl FnOnce(&ClipEntry) -> View,
-        mask: Mask,
-    ) -> Result<(), ShardError> {
-        let (shard, row) = data.locate(sample.clip as usize);
-        let clip = &shard.clips()[row];
-        let view = view(clip);
-        // Frames after the view's last one need not be decoded.
-        let stored = reader.frames(shard, row, view.first_frame + grid.frames)?;
-        let place = self.samples.len() * grid.clip_values()..(self.samples.len() + 1) * grid.clip_values();
-        transform(stored, clip.size, view, grid.frames, grid.size, &mut self.pixels[place]);
-        self.masks.push(mask);
-        self.labels.push(clip.label);
-        self.samples.push(sample);
-        Ok(())
-    }
+/// Processor time of this thread.
+fn thread_cpu() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// What a worker reuses from batch to batch.
-struct Worker {
-    reader: ClipReader,
-    order: SampleOrder,
-}
-
-impl Worker {
-    fn batch(&mut self, shared: &Shared, number: u64) -> Result<Batch, LoadError> {
-        let options = &shared.options;
-        let grid = options.grid;
-        let first = options.start.samples + number * options.batch_size as u64;
-        let next = Cursor { samples: first + options.batch_size as u64 };
-        let mut batch = Batch::new(options.batch_size, shared.buffers.take(), next);
-        for samples in first..next.samples {
-            let sample = self.order.sample(Cursor { samples });
-            let random = |purpose| stream(purpose, options.seed, sample.epoch, sample.clip);
-            let view = |clip: &ClipEntry| options.augmentation.draw(&mut random(Purpose::Augment), clip.frames, grid.frames, clip.size);
-            let mask = options.mask_rule.draw(&mut random(Purpose::Mask), grid);
-            batch.push(&mut self.reader, &shared.data, sample, grid, view, mask)?;
-        }
-        Ok(batch)
-    }
-}
-
-/// Up to `count` clips to look at, evenly spread over the data: the central square of each, and a mask that no epoch of training has.
+/// Up to `count` clips to look at, evenly spread over the data, whole: the central square of each, and a mask that no epoch of training has.
 ///
 /// # Errors
 /// When a clip cannot be read.
-pub fn examples(data: &ShardSet, grid: PatchGrid, mask_rule: MaskRule, seed: u64, count: usize) -> Result<Batch, LoadError> {
-    let count = count.min(data.len());
-    let mut reader = ClipReader::default();
-    let mut batch = Batch::new(count, Ring::new(count * grid.clip_values()).take(), Cursor::default());
-    for number in 0..count {
-        let sample = SampleId { epoch: u64::MAX, clip: ((2 * number + 1) * data.len() / (2 * count)) as u64 };
-        let mask = mask_rule.draw(&mut stream(Purpose::Mask, seed, sample.epoch, sample.clip), grid);
-        batch.push(&mut reader, data, sample, grid, |clip| central_view(clip.size), mask)?;
+pub fn examples(sources: &[WeightedSource], grid: PatchGrid, mask_rule: MaskRule, seed: u64, count: usize) -> Result<Batch, LoadError> {
+    let all: usize = sources.iter().map(|set| set.source.len()).sum();
+    let count = count.min(all);
+    let options = LoaderOptions { seed, ..LoaderOptions::new(count, grid, mask_rule) };
+    check(sources, &options)?;
+    let mut worker = Worker::new(&Arc::default());
+    let filling = Ring::new(options.format.layout(count), 1).take().map_err(LoadError::NoMemory)?;
+    let (mut samples, mut labels) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    for slot in 0..count {
+        let mut clip = (2 * slot + 1) * all / (2 * count);
+        let mut sets = sources.iter().zip(0u32..);
+        let (source, set) = sets
+            .find(|(set, _)| {
+                (clip < set.source.len()) || {
+                    clip -= set.source.len();
+                    false
+                }
+            })
+            .expect("fewer clips than all");
+        let sample = SampleId { set, epoch: u64::MAX, clip: clip as u64, repeat: 0 };
+        worker.views.clear();
+        worker.views.push(central_view(source.source.clip(clip).size));
+        let (info, _) = worker.load(source, &options, sample, slot, std::slice::from_ref(&filling), &mut StageClock::default())?;
+        samples.push(sample);
+        labels.push(info.label);
     }
-    Ok(batch)
+    let (buffer, format) = (filling.finish(), options.format);
+    Ok(Batch { format, samples, labels, skipped: Vec::new(), buffer, next: Cursor::default(), wait: Duration::ZERO })
 }

@@ -46,106 +46,175 @@ impl MaskRule {
         (visible > 0 && visible < grid.tokens()).then_some(visible)
     }
 
-    /// Draws the mask of a clip of `grid`.
+    /// Draws the mask of a clip of `grid` into `tokens`: the visible tokens, then the masked ones, both ascending. Uses `scratch` again from call to call.
     ///
     /// # Panics
-    /// When [`Self::visible`] is `None`.
-    pub fn draw(self, rng: &mut impl Rng, grid: PatchGrid) -> Mask {
+    /// When [`Self::visible`] is `None`, or `tokens` is not as long as the clip has tokens.
+    pub fn draw(self, rng: &mut impl Rng, grid: PatchGrid, scratch: &mut MaskScratch, tokens: &mut [u32]) {
+        assert_eq!(tokens.len(), grid.tokens(), "a place for every token");
         let visible = self.visible(grid).expect("some tokens are visible and some masked");
         let (time, space) = (grid.time(), grid.space());
         match self.kind {
-            MaskKind::Random => Mask::random(rng, grid.tokens(), visible),
+            MaskKind::Random => scratch.random(rng, grid.tokens(), visible),
             MaskKind::Tube => {
-                let places = Mask::random(rng, space, visible / time);
-                let through_time =
-                    |places: &[u32]| (0..time).flat_map(|step| places.iter().map(move |place| place + (step * space) as u32)).collect();
-                Mask { visible: through_time(&places.visible), masked: through_time(&places.masked) }
+                scratch.random(rng, space, visible / time);
+                for _ in 1..time {
+                    scratch.is_masked.extend_from_within(..space);
+                }
             }
             MaskKind::Frame => {
-                let steps = Mask::random(rng, time, visible / space);
-                let whole =
-                    |steps: &[u32]| steps.iter().flat_map(|step| (0..space as u32).map(move |place| step * space as u32 + place)).collect();
-                Mask { visible: whole(&steps.visible), masked: whole(&steps.masked) }
+                scratch.random(rng, time, visible / space);
+                let steps = std::mem::take(&mut scratch.is_masked);
+                scratch.is_masked.extend(steps.iter().flat_map(|&is_masked| std::iter::repeat_n(is_masked, space)));
             }
-            MaskKind::Block => blocks(rng, grid, visible),
+            MaskKind::Block => scratch.blocks(rng, grid, visible),
         }
+        scratch.list(visible, tokens);
     }
 }
 
-/// Masks box after box until `keep` tokens are left. Each box holds a token that was visible; the last one stops where enough are masked.
-fn blocks(rng: &mut impl Rng, grid: PatchGrid, keep: usize) -> Mask {
-    let sides = [grid.time(), grid.side(), grid.side()];
-    let mut visible: Vec<u32> = (0..grid.tokens() as u32).collect();
-    let mut is_masked = vec![false; grid.tokens()];
-    while visible.len() > keep {
-        let token = visible[rng.random_range(0..visible.len())] as usize;
-        let place = [token / grid.space(), token % grid.space() / grid.side(), token % grid.side()];
-        let mut around = |axis: usize| -> Range<usize> {
-            let length = rng.random_range(1..=sides[axis].div_ceil(2));
-            // Of all boxes of this length that hold the token and lie in the clip, each is drawn alike.
-            let (first, last) = ((place[axis] + 1).saturating_sub(length), place[axis].min(sides[axis] - length));
-            let start = rng.random_range(first..=last);
-            start..start + length
-        };
-        let (times, rows, columns) = (around(0), around(1), around(2));
-        let mut left = visible.len() - keep;
-        for time in times {
-            for row in rows.clone() {
-                for column in columns.clone() {
-                    let token = &mut is_masked[time * grid.space() + row * grid.side() + column];
-                    if left > 0 && !*token {
-                        *token = true;
-                        left -= 1;
+/// The reference's rule: the `keep` tokens of smallest noise stay visible (`argsort`; equal noise keeps the order of tokens). They are written to `tokens`, and
+/// the masked ones after them, both ascending.
+///
+/// # Panics
+/// When `tokens` is not as long as `noise`, or `keep` is more.
+pub fn from_noise(noise: &[f32], keep: usize, tokens: &mut [u32]) {
+    let mut scratch = MaskScratch::default();
+    scratch.keep_least(noise.iter().copied(), keep);
+    scratch.list(keep, tokens);
+}
+
+/// Memory for drawing masks.
+#[derive(Debug, Default)]
+pub struct MaskScratch {
+    /// Noise in the upper half, token in the lower.
+    keys: Vec<u64>,
+    is_masked: Vec<bool>,
+    visible: Vec<u32>,
+}
+
+impl MaskScratch {
+    /// Of `all` places, a uniformly drawn set of `keep` is not masked.
+    fn random(&mut self, rng: &mut impl Rng, all: usize, keep: usize) {
+        self.keep_least((0..all).map(|_| rng.random::<f32>()), keep);
+    }
+
+    fn keep_least(&mut self, noise: impl Iterator<Item = f32>, keep: usize) {
+        self.keys.clear();
+        // Noise is not negative, so its bits are in the order of its values.
+        self.keys.extend(noise.zip(0u64..).map(|(noise, token)| u64::from(noise.to_bits()) << 32 | token));
+        self.is_masked.clear();
+        self.is_masked.resize(self.keys.len(), true);
+        if keep > 0 {
+            let (below, &mut last, _) = self.keys.select_nth_unstable(keep - 1);
+            for key in below.iter().copied().chain([last]) {
+                self.is_masked[key as u32 as usize] = false;
+            }
+        }
+    }
+
+    /// Masks box after box until `keep` tokens are left. Each box holds a token that was visible; the last one stops where enough are masked.
+    fn blocks(&mut self, rng: &mut impl Rng, grid: PatchGrid, keep: usize) {
+        let Self { is_masked, visible, .. } = self;
+        let sides = [grid.time(), grid.side(), grid.side()];
+        visible.clear();
+        visible.extend(0..grid.tokens() as u32);
+        is_masked.clear();
+        is_masked.resize(grid.tokens(), false);
+        while visible.len() > keep {
+            let token = visible[rng.random_range(0..visible.len())] as usize;
+            let place = [token / grid.space(), token % grid.space() / grid.side(), token % grid.side()];
+            let mut around = |axis: usize| -> Range<usize> {
+                let length = rng.random_range(1..=sides[axis].div_ceil(2));
+                // Of all boxes of this length that hold the token and lie in the clip, each is drawn alike.
+                let (first, last) = ((place[axis] + 1).saturating_sub(length), place[axis].min(sides[axis] - length));
+                let start = rng.random_range(first..=last);
+                start..start + length
+            };
+            let (times, rows, columns) = (around(0), around(1), around(2));
+            let mut left = visible.len() - keep;
+            for time in times {
+                for row in rows.clone() {
+                    for column in columns.clone() {
+                        let token = &mut is_masked[time * grid.space() + row * grid.side() + column];
+                        if left > 0 && !*token {
+                            *token = true;
+                            left -= 1;
+                        }
                     }
                 }
             }
+            visible.retain(|&token| !is_masked[token as usize]);
         }
-        visible.retain(|&token| !is_masked[token as usize]);
     }
-    let masked = (0..grid.tokens() as u32).filter(|&token| is_masked[token as usize]).collect();
-    Mask { visible, masked }
+
+    /// Writes the tokens that are not masked, which are `visible`, and then those that are.
+    fn list(&self, visible: usize, tokens: &mut [u32]) {
+        assert_eq!(tokens.len(), self.is_masked.len(), "a place for every token");
+        let (mut next_visible, mut next_masked) = (0, visible);
+        for (token, &is_masked) in self.is_masked.iter().enumerate() {
+            let next = if is_masked { &mut next_masked } else { &mut next_visible };
+            tokens[*next] = token as u32;
+            *next += 1;
+        }
+    }
 }
 
-/// The mask of one clip. Its visible tokens are in ascending order: the encoder's result does not depend on their order, and memory likes
-/// this one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mask {
+/// The masks of a batch, all with the same number of visible tokens. Visible tokens are in ascending order: the encoder's result does not depend on their
+/// order, and memory likes this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Masks<'a> {
+    /// `[clips, tokens]`: of each clip the visible tokens, then the masked ones.
+    rows: &'a [u32],
+    tokens: usize,
+    visible: usize,
+}
+
+/// The mask of one clip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mask<'a> {
     /// Visible tokens, ascending.
-    pub visible: Vec<u32>,
+    pub visible: &'a [u32],
     /// Masked tokens, ascending.
-    pub masked: Vec<u32>,
+    pub masked: &'a [u32],
 }
 
-impl Mask {
-    /// Random masking: of `tokens` tokens, a uniformly drawn set of `keep` stays visible.
+impl<'a> Masks<'a> {
+    /// Of `rows`, `[clips, tokens]`, as [`MaskRule::draw`] and [`from_noise`] write them, with `visible` visible tokens each.
     ///
     /// # Panics
-    /// When `keep` is more than `tokens`.
-    pub fn random(rng: &mut impl Rng, tokens: usize, keep: usize) -> Self {
-        let noise: Vec<f32> = (0..tokens).map(|_| rng.random()).collect();
-        Self::from_noise(&noise, keep)
+    /// When there are no tokens, or `rows` is not a multiple of them.
+    pub fn new(rows: &'a [u32], tokens: usize, visible: usize) -> Self {
+        assert!(rows.len().is_multiple_of(tokens) && visible <= tokens, "{} tokens of clips of {tokens}", rows.len());
+        Self { rows, tokens, visible }
     }
 
-    /// The reference's rule: the `keep` tokens of smallest noise stay visible (`argsort`; equal noise keeps the order of tokens).
-    ///
-    /// # Panics
-    /// When `keep` is more than the number of tokens.
-    pub fn from_noise(noise: &[f32], keep: usize) -> Self {
-        let mut order: Vec<u32> = (0..noise.len() as u32).collect();
-        order.sort_by(|&a, &b| noise[a as usize].total_cmp(&noise[b as usize]));
-        let mut masked = order.split_off(keep);
-        order.sort_unstable();
-        masked.sort_unstable();
-        Self { visible: order, masked }
+    /// Tokens of a clip.
+    pub const fn tokens(self) -> usize {
+        self.tokens
     }
 
-    /// For every token, its row in the list "visible tokens, then masked ones".
-    pub fn restore(&self) -> Vec<u32> {
-        let mut restore = vec![0; self.visible.len() + self.masked.len()];
-        for (row, &token) in self.visible.iter().chain(&self.masked).enumerate() {
-            restore[token as usize] = row as u32;
-        }
-        restore
+    /// Visible tokens of a clip.
+    pub const fn visible(self) -> usize {
+        self.visible
+    }
+
+    /// Number of clips.
+    pub const fn len(self) -> usize {
+        self.rows.len() / self.tokens
+    }
+
+    /// Whether there are no clips.
+    pub const fn is_empty(self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Each clip's mask.
+    pub fn iter(self) -> impl Iterator<Item = Mask<'a>> {
+        self.rows.chunks_exact(self.tokens).map(move |row| {
+            let (visible, masked) = row.split_at(self.visible);
+            Mask { visible, masked }
+        })
     }
 }
 
@@ -156,20 +225,21 @@ mod tests {
 
     #[test]
     fn smallest_noise_stays_visible() {
-        let mask = Mask::from_noise(&[0.5, 0.1, 0.9, 0.1, 0.0], 2);
-        assert_eq!(mask.visible, [1, 4]);
-        assert_eq!(mask.masked, [0, 2, 3]);
-        assert_eq!(mask.restore(), [2, 0, 3, 4, 1]);
+        let mut tokens = [0; 5];
+        from_noise(&[0.5, 0.1, 0.9, 0.1, 0.0], 2, &mut tokens);
+        assert_eq!(tokens, [1, 4, 0, 2, 3]);
+        let mask = Masks::new(&tokens, 5, 2).iter().next().expect("one clip");
+        assert_eq!((mask.visible, mask.masked), ([1, 4].as_slice(), [0, 2, 3].as_slice()));
     }
 
     #[test]
     fn every_token_is_visible_equally_often() {
         let mut seen = [0; 64];
-        let mut rng = stream(Purpose::Mask, 1, 0, 0);
+        let grid = PatchGrid { frames: 4, size: 8, tubelet: 1, patch: 2 };
+        let (mut rng, mut scratch, mut tokens) = (stream(Purpose::Mask, 1, 0, 0), MaskScratch::default(), [0; 64]);
         for _ in 0..4000 {
-            let mask = Mask::random(&mut rng, 64, 6);
-            assert_eq!(mask.visible.len(), 6);
-            mask.visible.iter().for_each(|&token| seen[token as usize] += 1);
+            MaskRule { kind: MaskKind::Random, ratio: 0.9 }.draw(&mut rng, grid, &mut scratch, &mut tokens);
+            tokens[..6].iter().for_each(|&token| seen[token as usize] += 1);
         }
         // 4000 * 6 / 64 = 375, give or take five standard deviations.
         assert!(seen.iter().all(|&times| (280..470).contains(&times)), "{seen:?}");
@@ -177,8 +247,20 @@ mod tests {
 
     const GRID: PatchGrid = PatchGrid { frames: 16, size: 224, tubelet: 2, patch: 16 };
 
-    fn draws(kind: MaskKind, ratio: f64) -> impl Iterator<Item = Mask> {
-        (0..50).map(move |clip| MaskRule { kind, ratio }.draw(&mut stream(Purpose::Mask, 1, 0, clip), GRID))
+    struct Drawn {
+        visible: Vec<u32>,
+        masked: Vec<u32>,
+    }
+
+    fn draws(kind: MaskKind, ratio: f64) -> impl Iterator<Item = Drawn> {
+        let rule = MaskRule { kind, ratio };
+        let (visible, mut scratch) = (rule.visible(GRID).expect("a rule"), MaskScratch::default());
+        (0..50).map(move |clip| {
+            let mut tokens = vec![0; 1568];
+            rule.draw(&mut stream(Purpose::Mask, 1, 0, clip), GRID, &mut scratch, &mut tokens);
+            let masked = tokens.split_off(visible);
+            Drawn { visible: tokens, masked }
+        })
     }
 
     #[test]

@@ -14,12 +14,13 @@ use schemas::geometry::I420;
 pub fn to_rgb(frame: Frames<'_>, size: I420, width: usize, height: usize) -> Vec<u8> {
     assert_eq!(frame.bytes().len(), frame.frame_bytes(size), "bytes of a frame");
     let whole = Crop { left: 0, top: 0, width: size.width, height: size.height };
-    let mut resampler = Resampler::new(frame, size, whole, false, width, height);
-    let normalise = Normalise::new(frame);
-    let [mut red, mut green, mut blue] = [(); 3].map(|()| vec![0.0; width]);
+    let mut resampler = Resampler::default();
+    resampler.begin_clip(frame, size, whole, false, width, height);
+    let normalise = Normalise::new::<f32>(frame);
+    let [mut red, mut green, mut blue] = [(); 3].map(|()| vec![0f32; width]);
     let mut out = Vec::with_capacity(3 * width * height);
     for y in 0..height {
-        normalise.row(resampler.row(frame.bytes(), y), [&mut red, &mut green, &mut blue]);
+        normalise.row(resampler.row(frame.bytes(), y, &[0..width]), [&mut red, &mut green, &mut blue]);
         out.extend(red.iter().zip(&green).zip(&blue).flat_map(|((&red, &green), &blue)| [red, green, blue].map(denormalise)));
     }
     out
@@ -37,7 +38,7 @@ mod tests {
     use super::*;
     use crate::frames::Color;
     use crate::sample::View;
-    use crate::transform::transform;
+    use crate::transform::Transform;
     use schemas::shard::{ColorMatrix, ColorRange};
 
     #[test]
@@ -47,8 +48,8 @@ mod tests {
         let frame = Frames::I420(&frame, Color { range: ColorRange::Limited, matrix: ColorMatrix::Bt709 });
         for side in [3, 6, 11] {
             let view = View { first_frame: 0, crop: Crop { left: 0, top: 0, width: 6, height: 6 }, flip: false };
-            let mut clip = vec![0.0; 3 * side * side];
-            transform(frame, size, view, 1, side, &mut clip);
+            let mut clip = vec![0f32; 3 * side * side];
+            Transform::default().clip(frame, size, view, 1, side, &mut clip);
             let picture = to_rgb(frame, size, side, side);
             for (pixel, rgb) in picture.chunks_exact(3).enumerate() {
                 for (channel, &value) in rgb.iter().enumerate() {

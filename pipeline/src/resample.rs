@@ -6,6 +6,7 @@
 use crate::frames::Frames;
 use crate::sample::Crop;
 use schemas::geometry::I420;
+use std::ops::Range;
 
 /// Samples are held as so many times their distance from [`CENTRE`].
 pub const SCALE: i16 = 128;
@@ -40,7 +41,7 @@ fn taps(start: usize, length: usize, size: usize, flip: bool, spacing: usize, of
 }
 
 /// How the columns of a plane are resampled.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Columns {
     /// For each output the two samples, and the weight of the second in 128ths.
     taps: Vec<(usize, usize, u8)>,
@@ -62,23 +63,30 @@ struct Group {
 }
 
 impl Columns {
-    fn new(taps: impl Iterator<Item = Tap>, width: usize) -> Self {
-        let taps: Vec<_> = taps.map(|tap| (tap.first, tap.second, (tap.weight * f64::from(SCALE)).round() as u8)).collect();
+    /// From now on by `taps`, on rows of `width` samples.
+    fn set(&mut self, taps: impl Iterator<Item = Tap>, width: usize) {
+        self.taps.clear();
+        self.taps.extend(taps.map(|tap| (tap.first, tap.second, (tap.weight * f64::from(SCALE)).round() as u8)));
+        self.groups.clear();
         // The last group may make some columns of the one before it once more.
-        let starts = (0..taps.len()).step_by(GROUP).map(|start| start.min(taps.len().saturating_sub(GROUP)));
-        let groups: Option<Vec<Group>> = starts.map(|column| Group::new(column, taps.get(column..column + GROUP)?, width)).collect();
-        Self { groups: groups.unwrap_or_default(), taps }
+        let last = self.taps.len().saturating_sub(GROUP);
+        for column in (0..self.taps.len()).step_by(GROUP).map(|start| start.min(last)) {
+            match self.taps.get(column..column + GROUP).and_then(|taps| Group::new(column, taps, width)) {
+                Some(group) => self.groups.push(group),
+                None => return self.groups.clear(),
+            }
+        }
     }
 
-    /// Resamples `row` to as many samples as there are columns.
-    fn apply(&self, row: &[u8], out: &mut [i16], vectors: bool) {
+    /// Resamples `row` to the columns in `span`, and perhaps some around it, of all those in `out`.
+    fn apply(&self, row: &[u8], span: &Range<usize>, out: &mut [i16], vectors: bool) {
         #[cfg(target_arch = "x86_64")]
         if vectors && !self.groups.is_empty() {
             // SAFETY: whoever says `vectors` has seen that the processor has AVX2.
-            return unsafe { x86::columns(&self.groups, row, out) };
+            return unsafe { x86::columns(&self.groups[span.start / GROUP..span.end.div_ceil(GROUP)], row, out) };
         }
         let _ = vectors;
-        for (&(first, second, weight), out) in self.taps.iter().zip(out) {
+        for (&(first, second, weight), out) in self.taps[span.clone()].iter().zip(&mut out[span.clone()]) {
             let (first, second) = (i16::from(row[first]) - CENTRE, i16::from(row[second]) - CENTRE);
             *out = first * (SCALE - i16::from(weight)) + second * i16::from(weight);
         }
@@ -99,14 +107,14 @@ impl Group {
 }
 
 /// A row of a plane, or of a channel, with its columns resampled.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Line {
     /// Which row it is.
     row: Option<usize>,
     samples: Vec<i16>,
 }
 
-/// Resamples a crop of frames of one kind and size.
+/// Resamples a crop of the frames of a clip. Uses its memory again from clip to clip.
 #[derive(Debug)]
 pub struct Resampler {
     size: I420,
@@ -122,51 +130,67 @@ pub struct Resampler {
     vectors: bool,
 }
 
-impl Resampler {
-    /// Of `crop` of `frames`, which are of `size`, to `width` x `height`. `flip` swaps left and right.
-    pub fn new(frames: Frames<'_>, size: I420, crop: Crop, flip: bool, width: usize, height: usize) -> Self {
-        // Chroma is where H.264 has it by default: level with the even columns of luma, and between its rows.
-        let columns =
-            |plane: usize, spacing| Columns::new(taps(crop.left, crop.width, width, flip, spacing, 0.0), size.plane_size(plane).0);
-        let rows = |spacing, offset| {
-            let taps = taps(crop.top, crop.height, height, false, spacing, offset);
-            taps.map(|tap| (tap.first, tap.second, (tap.weight * 32768.0).round().min(32767.0) as i16)).collect()
-        };
+impl Default for Resampler {
+    fn default() -> Self {
         Self {
-            size,
-            is_rgb: matches!(frames, Frames::Rgb(_)),
-            columns: [columns(0, 1), columns(1, 2)],
-            rows: [rows(1, 0.0), rows(2, 0.5)],
-            lines: [(); 3].map(|()| [(); 2].map(|()| Line { row: None, samples: vec![0; width] })),
-            out: [(); 3].map(|()| vec![0; width]),
+            size: I420 { width: 0, height: 0 },
+            is_rgb: false,
+            columns: Default::default(),
+            rows: Default::default(),
+            lines: Default::default(),
+            out: Default::default(),
             channel: Vec::new(),
             vectors: has_vectors(),
         }
     }
+}
 
-    /// What was kept of the last frame is forgotten.
-    pub fn begin_frame(&mut self) {
+impl Resampler {
+    /// From now on `crop` of frames like `frames`, which are of `size`, to `width` x `height`. `flip` swaps left and right.
+    pub fn begin_clip(&mut self, frames: Frames<'_>, size: I420, crop: Crop, flip: bool, width: usize, height: usize) {
+        self.size = size;
+        self.is_rgb = matches!(frames, Frames::Rgb(_));
+        // Chroma is where H.264 has it by default: level with the even columns of luma, and between its rows.
+        for (plane, spacing, offset) in [(0, 1, 0.0), (1, 2, 0.5)] {
+            let columns = taps(crop.left, crop.width, width, flip, spacing, 0.0);
+            self.columns[plane].set(columns, size.plane_size(plane).0);
+            let rows = taps(crop.top, crop.height, height, false, spacing, offset);
+            self.rows[plane].clear();
+            self.rows[plane].extend(rows.map(|tap| (tap.first, tap.second, (tap.weight * 32768.0).round().min(32767.0) as i16)));
+        }
+        self.lines.iter_mut().flatten().for_each(|line| line.samples.resize(width, 0));
+        self.out.iter_mut().for_each(|out| out.resize(width, 0));
+        self.begin_rows();
+    }
+
+    /// What was kept of the last rows is forgotten: to be said before the rows of another frame, or with other columns.
+    pub fn begin_rows(&mut self) {
         self.lines.iter_mut().flatten().for_each(|line| line.row = None);
     }
 
-    /// Row `y` of output of one frame, whose bytes are `frame`: luma and the two chromas, or red, green and blue.
-    pub fn row(&mut self, frame: &[u8], y: usize) -> [&[i16]; 3] {
+    /// Row `y` of output of one frame, whose bytes are `frame`: luma and the two chromas, or red, green and blue. Only the columns in `spans` are made; what
+    /// is in the others has no meaning.
+    pub fn row(&mut self, frame: &[u8], y: usize, spans: &[Range<usize>]) -> [&[i16]; 3] {
         for part in 0..3 {
             let kind = usize::from(part > 0 && !self.is_rgb);
             let (first, second, weight) = self.rows[kind][y];
             for row in [first, second] {
-                self.resample_columns(frame, part, kind, row);
+                self.resample_columns(frame, part, kind, row, spans);
             }
             let [even, odd] = &self.lines[part];
             let of = |row: usize| if row.is_multiple_of(2) { &even.samples } else { &odd.samples };
-            blend(of(first), of(second), weight, &mut self.out[part], self.vectors);
+            let (first, second) = (of(first), of(second));
+            for span in spans {
+                let span = span.clone();
+                blend(&first[span.clone()], &second[span.clone()], weight, &mut self.out[part][span], self.vectors);
+            }
         }
         let [first, second, third] = &self.out;
         [first, second, third]
     }
 
     /// Makes the line of row `row` of a plane or channel, if it is not there yet.
-    fn resample_columns(&mut self, frame: &[u8], part: usize, kind: usize, row: usize) {
+    fn resample_columns(&mut self, frame: &[u8], part: usize, kind: usize, row: usize, spans: &[Range<usize>]) {
         let line = &mut self.lines[part][row % 2];
         if line.row == Some(row) {
             return;
@@ -181,7 +205,9 @@ impl Resampler {
             let width = self.size.plane_size(part).0;
             &frame[self.size.plane_range(part)][width * row..][..width]
         };
-        self.columns[kind].apply(samples, &mut line.samples, self.vectors);
+        for span in spans {
+            self.columns[kind].apply(samples, span, &mut line.samples, self.vectors);
+        }
     }
 }
 
@@ -250,14 +276,16 @@ mod tests {
     use schemas::shard::{ColorMatrix, ColorRange};
 
     /// All rows of output of all three parts.
-    fn resampled(mut resampler: Resampler, frame: &[u8], height: usize) -> Vec<i16> {
-        (0..height).flat_map(|y| resampler.row(frame, y).concat()).collect()
+    fn resampled(resampler: &mut Resampler, frame: &[u8], width: usize, height: usize) -> Vec<i16> {
+        (0..height).flat_map(|y| resampler.row(frame, y, &[0..width]).concat()).collect()
     }
 
     #[test]
     fn vectors_compute_what_plain_loops_do_and_both_what_is_meant() {
         let mut rng = stream(Purpose::Augment, 1, 2, 3);
         let color = Color { range: ColorRange::Limited, matrix: ColorMatrix::Bt601 };
+        // The same two for all cases: what an earlier clip left behind must not matter.
+        let (mut with_vectors, mut plainly) = (Resampler::default(), Resampler { vectors: false, ..Resampler::default() });
         for case in 0..200 {
             let mut draw = |least: usize, most: usize| rng.random_range(least..=most);
             // Rows shorter than a window, crops of one sample, outputs that are no multiple of a group, and scales to 20.
@@ -267,9 +295,24 @@ mod tests {
             let (width, height, flip) = (draw(1, 70), draw(1, 20), draw(0, 1) == 1);
             let bytes: Vec<u8> = (0..3 * size.width * size.height).map(|_| draw(0, 255) as u8).collect();
             for frames in [Frames::I420(&bytes[..size.frame_bytes()], color), Frames::Rgb(&bytes)] {
-                let new = || Resampler::new(frames, size, crop, flip, width, height);
-                let plain = resampled(Resampler { vectors: false, ..new() }, frames.bytes(), height);
-                assert!(resampled(new(), frames.bytes(), height) == plain, "case {case}: {size:?} {crop:?} to {width}x{height}");
+                for resampler in [&mut with_vectors, &mut plainly] {
+                    resampler.begin_clip(frames, size, crop, flip, width, height);
+                }
+                let plain = resampled(&mut plainly, frames.bytes(), width, height);
+                let fast = resampled(&mut with_vectors, frames.bytes(), width, height);
+                assert!(fast == plain, "case {case}: {size:?} {crop:?} to {width}x{height}");
+                // Some columns of it, in two spans.
+                let (from, to) = (draw(0, width - 1), draw(0, width - 1));
+                let spans = [0..from.min(to), from.max(to)..width];
+                for resampler in [&mut with_vectors, &mut plainly] {
+                    resampler.begin_rows();
+                    for y in 0..height {
+                        for (part, row) in resampler.row(frames.bytes(), y, &spans).into_iter().enumerate() {
+                            let whole = &plain[(3 * y + part) * width..][..width];
+                            assert!(spans.iter().all(|span| row[span.clone()] == whole[span.clone()]), "case {case}: {spans:?} of row {y}");
+                        }
+                    }
+                }
                 let meant = exact(frames, size, crop, flip, width, height);
                 let error = plain.iter().zip(meant).map(|(&got, meant)| (f64::from(got) / 128.0 + 128.0 - meant).abs()).fold(0.0, f64::max);
                 // Half a 128th of the difference of two samples, for each of two rows, and rounding.

@@ -4,12 +4,17 @@
 //! pixels, clamped to the crop), then `(x / 255 - 0.45) / 0.225`. Here planes are interpolated first ([`crate::resample`]) and turned to RGB afterwards;
 //! the two steps are linear, so only rounding, clamping and the chroma's own interpolation differ. Chroma is taken as H.264 places it by default: level
 //! with the even columns of luma, and between its rows.
+//!
+//! Of a masked clip only the patches that are asked for are made: at 90 % masking with one target slice, 55 % of the pixels.
 
 use crate::frames::{Color, Frames};
+use crate::mask::Mask;
 use crate::resample::{CENTRE, Resampler, SCALE, has_vectors};
 use crate::sample::View;
-use schemas::geometry::I420;
+use half::bf16;
+use schemas::geometry::{I420, PatchGrid};
 use schemas::shard::{ColorMatrix, ColorRange};
+use std::ops::Range;
 
 /// Mean of the normalisation, of values in 0..=1.
 pub const MEAN: f32 = 0.45;
@@ -17,13 +22,67 @@ pub const MEAN: f32 = 0.45;
 /// Standard deviation of the normalisation.
 pub const STD: f32 = 0.225;
 
-/// The range of normalised values. Y'CbCr can name colours beyond it, which 8-bit RGB has no room for.
-const BLACK: f32 = -MEAN / STD;
-const WHITE: f32 = (1.0 - MEAN) / STD;
+/// What a value of a training clip may be: `f32` and [`bf16`] are normalised, `u8` are R'G'B' samples, to be normalised where they are used.
+pub trait Value: bytemuck::Pod + private::Value {}
 
-/// How resampled samples become normalised R'G'B': an affine map, with the normalisation and the samples' scale folded in.
+impl Value for f32 {}
+impl Value for bf16 {}
+impl Value for u8 {}
+
+mod private {
+    use super::{MEAN, STD};
+    use half::bf16;
+
+    pub trait Value {
+        /// A sample `x` of 0..=255 is made as `(x / 255 - mean) / std`.
+        const MEAN_AND_STD: (f32, f32);
+
+        /// Of a value that lies in the range of what samples become.
+        fn from_f32(value: f32) -> Self;
+    }
+
+    impl Value for f32 {
+        const MEAN_AND_STD: (f32, f32) = (MEAN, STD);
+
+        #[inline(always)]
+        fn from_f32(value: f32) -> Self {
+            value
+        }
+    }
+
+    impl Value for bf16 {
+        const MEAN_AND_STD: (f32, f32) = (MEAN, STD);
+
+        /// Rounded to the nearest, half-way cases to even. There are no NaNs to mind, so vectors can do it.
+        #[inline(always)]
+        fn from_f32(value: f32) -> Self {
+            let bits = value.to_bits();
+            Self::from_bits(((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16)
+        }
+    }
+
+    impl Value for u8 {
+        const MEAN_AND_STD: (f32, f32) = (0.0, 1.0 / 255.0);
+
+        /// Rounded to the nearest: at 2^23 the steps of a float are 1, and its lowest bits the number.
+        #[inline(always)]
+        fn from_f32(value: f32) -> Self {
+            (value + 8_388_608.0).to_bits() as Self
+        }
+    }
+}
+
+/// How resampled samples become values: an affine map, with the normalisation and the samples' scale folded in.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Normalise {
+pub(crate) struct Normalise {
+    matrix: Matrix,
+    /// The range of values. Y'CbCr can name colours beyond it, which 8-bit RGB has no room for.
+    black: f32,
+    white: f32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Matrix {
     /// Of Y'CbCr.
     Yuv { luma: f32, offset: f32, red_cr: f32, green_cb: f32, green_cr: f32, blue_cb: f32 },
     /// Of R'G'B'.
@@ -31,44 +90,22 @@ pub(crate) enum Normalise {
 }
 
 impl Normalise {
-    /// For frames as `frames` are.
-    pub(crate) fn new(frames: Frames<'_>) -> Self {
-        match frames {
-            Frames::I420(_, color) => Self::yuv(color),
+    /// For frames as `frames` are, to values of type `T`.
+    pub(crate) fn new<T: Value>(frames: Frames<'_>) -> Self {
+        let (mean, std) = T::MEAN_AND_STD;
+        let to_values = (f64::from(mean), f64::from(std));
+        let matrix = match frames {
+            Frames::I420(_, color) => Matrix::yuv(color, to_values),
             Frames::Rgb(_) => {
-                let (gain, offset) = affine(0.0, 255.0);
-                Self::Rgb { gain, offset }
+                let (gain, offset) = affine(0.0, 255.0, to_values);
+                Matrix::Rgb { gain, offset }
             }
-        }
-    }
-
-    /// ITU-T H.273: `R = Y + 2(1-Kr)Cr`, `B = Y + 2(1-Kb)Cb`, and G from `Y = Kr R + Kg G + Kb B`; limited range has 219 steps of luma
-    /// from 16 and 224 of chroma, full range 255.
-    fn yuv(color: Color) -> Self {
-        let (kr, kb) = match color.matrix {
-            ColorMatrix::Bt601 => (0.299, 0.114),
-            ColorMatrix::Bt709 => (0.2126, 0.0722),
-            ColorMatrix::Bt2020 => (0.2627, 0.0593),
         };
-        let kg = 1.0 - kr - kb;
-        let (luma_zero, luma_steps, chroma_steps) = match color.range {
-            ColorRange::Limited => (16.0, 219.0, 224.0),
-            ColorRange::Full => (0.0, 255.0, 255.0),
-        };
-        let (luma, offset) = affine(luma_zero, luma_steps);
-        let chroma = |gain: f64| (gain / chroma_steps / f64::from(STD) / f64::from(SCALE)) as f32;
-        Self::Yuv {
-            luma,
-            offset,
-            red_cr: chroma(2.0 * (1.0 - kr)),
-            green_cb: chroma(-2.0 * (1.0 - kb) * kb / kg),
-            green_cr: chroma(-2.0 * (1.0 - kr) * kr / kg),
-            blue_cb: chroma(2.0 * (1.0 - kb)),
-        }
+        Self { matrix, black: -mean / std, white: (1.0 - mean) / std }
     }
 
     /// Turns a row of samples into a row of each of `out`'s channels, clamped to what 8 bits have room for.
-    pub(crate) fn row(self, samples: [&[i16]; 3], out: [&mut [f32]; 3]) {
+    pub(crate) fn row<T: Value>(self, samples: [&[i16]; 3], out: [&mut [T]; 3]) {
         #[cfg(target_arch = "x86_64")]
         if has_vectors() {
             // SAFETY: the processor has AVX2.
@@ -80,29 +117,30 @@ impl Normalise {
     /// [`Self::row_plainly`], compiled for AVX2: sums and products are those of the plain one, none is fused.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2")]
-    fn row_with_avx2(self, samples: [&[i16]; 3], out: [&mut [f32]; 3]) {
+    fn row_with_avx2<T: Value>(self, samples: [&[i16]; 3], out: [&mut [T]; 3]) {
         self.row_plainly(samples, out);
     }
 
     #[inline(always)]
-    fn row_plainly(self, samples: [&[i16]; 3], [red, green, blue]: [&mut [f32]; 3]) {
+    fn row_plainly<T: Value>(self, samples: [&[i16]; 3], [red, green, blue]: [&mut [T]; 3]) {
         let width = red.len();
         // Slices of one length, so that the loops below need no checks.
         let [first, second, third] = samples.map(|row| &row[..width]);
         let (green, blue) = (&mut green[..width], &mut blue[..width]);
-        match self {
-            Self::Yuv { luma, offset, red_cr, green_cb, green_cr, blue_cb } => {
+        let value = |value: f32| T::from_f32(value.clamp(self.black, self.white));
+        match self.matrix {
+            Matrix::Yuv { luma, offset, red_cr, green_cb, green_cr, blue_cb } => {
                 for x in 0..width {
                     let (y, cb, cr) = (f32::from(first[x]) * luma + offset, f32::from(second[x]), f32::from(third[x]));
-                    red[x] = (y + red_cr * cr).clamp(BLACK, WHITE);
-                    green[x] = (y + green_cb * cb + green_cr * cr).clamp(BLACK, WHITE);
-                    blue[x] = (y + blue_cb * cb).clamp(BLACK, WHITE);
+                    red[x] = value(y + red_cr * cr);
+                    green[x] = value(y + green_cb * cb + green_cr * cr);
+                    blue[x] = value(y + blue_cb * cb);
                 }
             }
-            Self::Rgb { gain, offset } => {
+            Matrix::Rgb { gain, offset } => {
                 for (samples, out) in [(first, red), (second, green), (third, blue)] {
                     for x in 0..width {
-                        out[x] = f32::from(samples[x]) * gain + offset;
+                        out[x] = value(f32::from(samples[x]) * gain + offset);
                     }
                 }
             }
@@ -110,32 +148,168 @@ impl Normalise {
     }
 }
 
-/// Gain and offset that normalise a resampled sample: `zero` is black, and white is `steps` above it.
-fn affine(zero: f64, steps: f64) -> (f32, f32) {
-    let (mean, std) = (f64::from(MEAN), f64::from(STD));
+impl Matrix {
+    /// ITU-T H.273: `R = Y + 2(1-Kr)Cr`, `B = Y + 2(1-Kb)Cb`, and G from `Y = Kr R + Kg G + Kb B`; limited range has 219 steps of luma
+    /// from 16 and 224 of chroma, full range 255.
+    fn yuv(color: Color, to_values: (f64, f64)) -> Self {
+        let (kr, kb) = match color.matrix {
+            ColorMatrix::Bt601 => (0.299, 0.114),
+            ColorMatrix::Bt709 => (0.2126, 0.0722),
+            ColorMatrix::Bt2020 => (0.2627, 0.0593),
+        };
+        let kg = 1.0 - kr - kb;
+        let (luma_zero, luma_steps, chroma_steps) = match color.range {
+            ColorRange::Limited => (16.0, 219.0, 224.0),
+            ColorRange::Full => (0.0, 255.0, 255.0),
+        };
+        let (luma, offset) = affine(luma_zero, luma_steps, to_values);
+        let chroma = |gain: f64| (gain / chroma_steps / to_values.1 / f64::from(SCALE)) as f32;
+        Self::Yuv {
+            luma,
+            offset,
+            red_cr: chroma(2.0 * (1.0 - kr)),
+            green_cb: chroma(-2.0 * (1.0 - kb) * kb / kg),
+            green_cr: chroma(-2.0 * (1.0 - kr) * kr / kg),
+            blue_cb: chroma(2.0 * (1.0 - kb)),
+        }
+    }
+}
+
+/// Gain and offset that bring a resampled sample to values of a `mean` and `std`: `zero` is black, and white is `steps` above it.
+fn affine(zero: f64, steps: f64, (mean, std): (f64, f64)) -> (f32, f32) {
     let centre = (f64::from(CENTRE) - zero) / steps;
     ((1.0 / steps / std / f64::from(SCALE)) as f32, ((centre - mean) / std) as f32)
 }
 
-/// Writes the view of `clip`, whose frames are of `size`, to `out`, `[3, frames, side, side]`, RGB, normalised.
-///
-/// # Panics
-/// When `out` has another length, or the clip has fewer frames than the view needs.
-pub fn transform(clip: Frames<'_>, size: I420, view: View, frames: usize, side: usize, out: &mut [f32]) {
-    assert_eq!(out.len(), 3 * frames * side * side, "values of a training clip");
-    let mut resampler = Resampler::new(clip, size, view.crop, view.flip, side, side);
-    let normalise = Normalise::new(clip);
-    let (red, rest) = out.split_at_mut(frames * side * side);
-    let (green, blue) = rest.split_at_mut(frames * side * side);
-    let mut outputs = red.chunks_exact_mut(side).zip(green.chunks_exact_mut(side)).zip(blue.chunks_exact_mut(side));
-    for frame in clip.each(size).skip(view.first_frame).take(frames) {
-        resampler.begin_frame();
-        for y in 0..side {
-            let ((red, green), blue) = outputs.next().expect("a row of output for each row");
-            normalise.row(resampler.row(frame.bytes(), y), [red, green, blue]);
+/// Makes training clips. Uses its memory again from clip to clip.
+#[derive(Debug, Default)]
+pub struct Transform {
+    resampler: Resampler,
+    /// Where each token's pixels go.
+    places: Vec<Place>,
+    /// The columns that are made, in the rows in hand and in those before them.
+    spans: Vec<Range<usize>>,
+    previous: Vec<Range<usize>>,
+    /// A row of the three channels, of values of any type: none is larger.
+    row: Vec<f32>,
+}
+
+/// Where the pixels of a token go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// To the visible ones, as number so and so.
+    Visible(usize),
+    /// To the masked ones.
+    Masked(usize),
+}
+
+impl Transform {
+    /// Writes the view of `clip`, whose frames are of `size`, to `out`: `[3, frames, side, side]`, RGB.
+    ///
+    /// # Panics
+    /// When `out` has another length, or the clip has fewer frames than the view needs.
+    pub fn clip<T: Value>(&mut self, clip: Frames<'_>, size: I420, view: View, frames: usize, side: usize, out: &mut [T]) {
+        assert_eq!(out.len(), 3 * frames * side * side, "values of a training clip");
+        self.resampler.begin_clip(clip, size, view.crop, view.flip, side, side);
+        let normalise = Normalise::new::<T>(clip);
+        let (red, rest) = out.split_at_mut(frames * side * side);
+        let (green, blue) = rest.split_at_mut(frames * side * side);
+        let mut outputs = red.chunks_exact_mut(side).zip(green.chunks_exact_mut(side)).zip(blue.chunks_exact_mut(side));
+        for frame in clip.each(size).skip(view.first_frame).take(frames) {
+            self.resampler.begin_rows();
+            for y in 0..side {
+                let ((red, green), blue) = outputs.next().expect("a row of output for each row");
+                normalise.row(self.resampler.row(frame.bytes(), y, &[0..side]), [red, green, blue]);
+            }
         }
+        assert!(outputs.next().is_none(), "the clip has fewer frames than the view needs");
     }
-    assert!(outputs.next().is_none(), "the clip has fewer frames than the view needs");
+
+    /// Writes of the same view only the patches that a masked autoencoder uses: to `visible` the tubelets that the encoder sees,
+    /// `[visible tokens, 3, tubelet, patch, patch]` (the order of a 3-D convolution's kernel), and to `target` of each masked token the pixels of the frames
+    /// that the model predicts ([`PatchGrid::target_frames`]), `[masked tokens, slices, patch, patch, 3]` (the order of the reference's target). Each
+    /// value is that of [`Self::clip`].
+    ///
+    /// # Panics
+    /// When an output has another length, or the clip has fewer frames than the view needs.
+    pub fn patches<T: Value>(
+        &mut self,
+        clip: Frames<'_>,
+        size: I420,
+        view: View,
+        grid: PatchGrid,
+        mask: Mask<'_>,
+        slices: usize,
+        visible: &mut [T],
+        target: &mut [T],
+    ) {
+        let (side, patch) = (grid.size, grid.patch);
+        assert_eq!(visible.len(), mask.visible.len() * grid.tubelet_values(), "values of the visible tubelets");
+        assert_eq!(target.len(), mask.masked.len() * grid.target_values(slices), "values of the target");
+        self.resampler.begin_clip(clip, size, view.crop, view.flip, side, side);
+        let normalise = Normalise::new::<T>(clip);
+        self.places.clear();
+        self.places.resize(grid.tokens(), Place::Visible(0));
+        mask.visible.iter().enumerate().for_each(|(at, &token)| self.places[token as usize] = Place::Visible(at));
+        mask.masked.iter().enumerate().for_each(|(at, &token)| self.places[token as usize] = Place::Masked(at));
+        self.row.resize(3 * side, 0.0);
+        let row: &mut [T] = &mut bytemuck::cast_slice_mut(&mut self.row)[..3 * side];
+        let (red, rest) = row.split_at_mut(side);
+        let (green, blue) = rest.split_at_mut(side);
+        let mut targets = grid.target_frames(slices).enumerate().peekable();
+        let mut made = 0;
+        for (number, frame) in clip.each(size).skip(view.first_frame).take(grid.frames).enumerate() {
+            made += 1;
+            self.previous.clear();
+            // The target frames are in order, and no frame is predicted twice.
+            let predicted = targets.next_if(|&(_, frame)| frame == number).map(|(target, _)| (target / slices, target % slices));
+            for band in 0..grid.side() {
+                let tokens = |time: usize| time * grid.space() + band * grid.side()..time * grid.space() + (band + 1) * grid.side();
+                let seen = &self.places[tokens(number / grid.tubelet)];
+                let compared = predicted.map(|(time, slice)| (&self.places[tokens(time)], slice));
+                let is_seen = |column: usize| matches!(seen[column], Place::Visible(_));
+                let is_compared = |column: usize| compared.is_some_and(|(places, _)| matches!(places[column], Place::Masked(_)));
+                self.spans.clear();
+                for column in (0..grid.side()).filter(|&column| is_seen(column) || is_compared(column)) {
+                    match self.spans.last_mut() {
+                        Some(span) if span.end == column * patch => span.end += patch,
+                        _ => self.spans.push(column * patch..(column + 1) * patch),
+                    }
+                }
+                if self.spans != self.previous {
+                    self.resampler.begin_rows();
+                    self.previous.clone_from(&self.spans);
+                }
+                for y in 0..patch {
+                    let samples = self.resampler.row(frame.bytes(), band * patch + y, &self.spans);
+                    for span in &self.spans {
+                        let samples = samples.map(|row| &row[span.clone()]);
+                        normalise.row(samples, [&mut red[span.clone()], &mut green[span.clone()], &mut blue[span.clone()]]);
+                    }
+                    for column in 0..grid.side() {
+                        let pixels = column * patch..(column + 1) * patch;
+                        if let Place::Visible(at) = seen[column] {
+                            let tubelet = &mut visible[at * grid.tubelet_values()..][..grid.tubelet_values()];
+                            for (channel, row) in [&red, &green, &blue].into_iter().enumerate() {
+                                let line = (channel * grid.tubelet + number % grid.tubelet) * patch + y;
+                                tubelet[line * patch..][..patch].copy_from_slice(&row[pixels.clone()]);
+                            }
+                        }
+                        if let Some((places, slice)) = compared
+                            && let Place::Masked(at) = places[column]
+                        {
+                            let line = at * grid.target_values(slices) + (slice * patch + y) * patch * 3;
+                            let rgb = red[pixels.clone()].iter().zip(&green[pixels.clone()]).zip(&blue[pixels]);
+                            for (out, ((&red, &green), &blue)) in target[line..][..3 * patch].chunks_exact_mut(3).zip(rgb) {
+                                out.copy_from_slice(&[red, green, blue]);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        assert_eq!(made, grid.frames, "the clip has fewer frames than the view needs");
+    }
 }
 
 /// A normalised value as the 8-bit sample that it came from, clamped.
@@ -146,7 +320,10 @@ pub fn denormalise(value: f32) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::Crop;
+    use crate::mask::{MaskKind, MaskRule, MaskScratch, Masks};
+    use crate::order::{Purpose, stream};
+    use crate::sample::{Augmentation, Crop};
+    use rand::RngExt;
 
     const FULL: Color = Color { range: ColorRange::Full, matrix: ColorMatrix::Bt601 };
 
@@ -157,8 +334,8 @@ mod tests {
     fn rgb(yuv: [u8; 3], range: ColorRange, matrix: ColorMatrix) -> [u8; 3] {
         let size = I420 { width: 2, height: 2 };
         let clip = [[yuv[0]; 4].as_slice(), &yuv[1..]].concat();
-        let mut out = [0.0; 12];
-        transform(Frames::I420(&clip, Color { range, matrix }), size, whole(size), 1, 2, &mut out);
+        let mut out = [0f32; 12];
+        Transform::default().clip(Frames::I420(&clip, Color { range, matrix }), size, whole(size), 1, 2, &mut out);
         [denormalise(out[0]), denormalise(out[4]), denormalise(out[8])]
     }
 
@@ -185,9 +362,9 @@ mod tests {
         let clip = [luma, vec![128; 32]].concat();
         let crop = Crop { left: 2, top: 2, width: 4, height: 4 };
         let first_row = |side: usize, flip: bool| {
-            let mut out = vec![0.0; 3 * side * side];
+            let mut out = vec![0f32; 3 * side * side];
             let view = View { first_frame: 0, crop, flip };
-            transform(Frames::I420(&clip, FULL), size, view, 1, side, &mut out);
+            Transform::default().clip(Frames::I420(&clip, FULL), size, view, 1, side, &mut out);
             out[..side].iter().map(|&value| ((value * STD + MEAN) * 255.0 - 60.0) / 10.0).collect::<Vec<_>>()
         };
         let close = |got: Vec<f32>, want: &[f32]| {
@@ -202,9 +379,9 @@ mod tests {
     fn the_frames_of_the_window_are_taken() {
         let size = I420 { width: 3, height: 3 };
         let clip: Vec<u8> = (0..4).flat_map(|frame| [vec![50 * frame; 9], vec![128; 8]].concat()).collect();
-        let mut out = vec![0.0; 3 * 2 * 16];
+        let mut out = vec![0f32; 3 * 2 * 16];
         let view = View { first_frame: 1, ..whole(size) };
-        transform(Frames::I420(&clip, FULL), size, view, 2, 4, &mut out);
+        Transform::default().clip(Frames::I420(&clip, FULL), size, view, 2, 4, &mut out);
         assert!(out[..16].iter().all(|&value| denormalise(value) == 50));
         assert!(out[16..32].iter().all(|&value| denormalise(value) == 100));
         assert!(out[64..80].iter().all(|&value| denormalise(value) == 50), "channel by channel, then frame by frame");
@@ -216,9 +393,111 @@ mod tests {
         let size = I420 { width: 8, height: 8 };
         let clip: Vec<u8> = (0..64).flat_map(|at| [0, 10, 20].map(|channel| 40 + channel + 10 * (at % 8) as u8)).collect();
         let view = View { first_frame: 0, crop: Crop { left: 2, top: 2, width: 4, height: 4 }, flip: true };
-        let mut out = vec![0.0; 3 * 2 * 2];
-        transform(Frames::Rgb(&clip), size, view, 1, 2, &mut out);
+        let mut out = vec![0f32; 3 * 2 * 2];
+        Transform::default().clip(Frames::Rgb(&clip), size, view, 1, 2, &mut out);
         let values: Vec<u8> = out.into_iter().map(denormalise).collect();
         assert_eq!(values, [85, 65, 85, 65, 95, 75, 95, 75, 105, 85, 105, 85]);
+    }
+
+    fn random_clip(rng: &mut impl RngExt, bytes: usize) -> Vec<u8> {
+        (0..bytes).map(|_| rng.random()).collect()
+    }
+
+    /// Patches against the whole clip, for all value types, odd sizes, every kind of mask and one slice or several.
+    #[test]
+    fn patches_are_those_of_the_whole_clip() {
+        let mut rng = stream(Purpose::Augment, 1, 2, 3);
+        let mut transform = Transform::default();
+        let grids = [
+            (PatchGrid { frames: 16, size: 64, tubelet: 2, patch: 16 }, 1),
+            (PatchGrid { frames: 16, size: 64, tubelet: 2, patch: 16 }, 2),
+            (PatchGrid { frames: 6, size: 30, tubelet: 3, patch: 5 }, 1),
+            (PatchGrid { frames: 3, size: 21, tubelet: 1, patch: 7 }, 1),
+            (PatchGrid { frames: 1, size: 8, tubelet: 1, patch: 2 }, 1),
+        ];
+        for (grid, slices) in grids {
+            for kind in [MaskKind::Random, MaskKind::Tube, MaskKind::Block] {
+                let size = I420 { width: rng.random_range(20..90), height: rng.random_range(20..60) };
+                let bytes = random_clip(&mut rng, (grid.frames + 2) * 3 * size.width * size.height);
+                let planes = Frames::I420(&bytes[..(grid.frames + 2) * size.frame_bytes()], FULL);
+                let view = Augmentation::default().draw(&mut rng, grid.frames + 2, grid.frames, size);
+                let mut tokens = vec![0; grid.tokens()];
+                let rule = MaskRule { kind, ratio: 0.7 };
+                rule.draw(&mut rng, grid, &mut MaskScratch::default(), &mut tokens);
+                let masks = Masks::new(&tokens, grid.tokens(), rule.visible(grid).expect("a rule"));
+                let mask = masks.iter().next().expect("one clip");
+                for frames in [planes, Frames::Rgb(&bytes)] {
+                    check_patches::<f32>(&mut transform, frames, size, view, grid, mask, slices);
+                    check_patches::<bf16>(&mut transform, frames, size, view, grid, mask, slices);
+                    check_patches::<u8>(&mut transform, frames, size, view, grid, mask, slices);
+                }
+            }
+        }
+    }
+
+    fn check_patches<T: Value + PartialEq + std::fmt::Debug>(
+        transform: &mut Transform,
+        frames: Frames<'_>,
+        size: I420,
+        view: View,
+        grid: PatchGrid,
+        mask: Mask<'_>,
+        slices: usize,
+    ) {
+        let mut whole = vec![T::zeroed(); grid.clip_values()];
+        transform.clip(frames, size, view, grid.frames, grid.size, &mut whole);
+        let mut visible = vec![T::zeroed(); mask.visible.len() * grid.tubelet_values()];
+        let mut target = vec![T::zeroed(); mask.masked.len() * grid.target_values(slices)];
+        transform.patches(frames, size, view, grid, mask, slices, &mut visible, &mut target);
+        let pixel = |channel: usize, frame: usize, token: usize, y: usize, x: usize| {
+            let place = token % grid.space();
+            let (y, x) = (place / grid.side() * grid.patch + y, place % grid.side() * grid.patch + x);
+            whole[((channel * grid.frames + frame) * grid.size + y) * grid.size + x]
+        };
+        let mut seen = visible.iter();
+        for &token in mask.visible {
+            let token = token as usize;
+            for channel in 0..3 {
+                for frame in 0..grid.tubelet {
+                    for (y, x) in (0..grid.patch).flat_map(|y| (0..grid.patch).map(move |x| (y, x))) {
+                        let frame = token / grid.space() * grid.tubelet + frame;
+                        assert_eq!(*seen.next().expect("a value"), pixel(channel, frame, token, y, x));
+                    }
+                }
+            }
+        }
+        let mut compared = target.iter();
+        let target_frames: Vec<usize> = grid.target_frames(slices).collect();
+        for &token in mask.masked {
+            let token = token as usize;
+            for slice in 0..slices {
+                let frame = target_frames[token / grid.space() * slices + slice];
+                for (y, x) in (0..grid.patch).flat_map(|y| (0..grid.patch).map(move |x| (y, x))) {
+                    for channel in 0..3 {
+                        assert_eq!(*compared.next().expect("a value"), pixel(channel, frame, token, y, x));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_and_bf16_are_the_floats_rounded() {
+        let mut rng = stream(Purpose::Augment, 3, 2, 1);
+        let size = I420 { width: 37, height: 29 };
+        let bytes = random_clip(&mut rng, 3 * 3 * size.width * size.height);
+        for frames in [Frames::I420(&bytes[..3 * size.frame_bytes()], FULL), Frames::Rgb(&bytes)] {
+            let view = Augmentation::default().draw(&mut rng, 3, 2, size);
+            let (mut transform, values) = (Transform::default(), 3 * 2 * 24 * 24);
+            let (mut floats, mut halves, mut samples) = (vec![0f32; values], vec![bf16::ZERO; values], vec![0u8; values]);
+            transform.clip(frames, size, view, 2, 24, &mut floats);
+            transform.clip(frames, size, view, 2, 24, &mut halves);
+            transform.clip(frames, size, view, 2, 24, &mut samples);
+            for ((&float, half), sample) in floats.iter().zip(halves).zip(samples) {
+                assert_eq!(half, bf16::from_f32(float));
+                let exact = (f64::from(float) * f64::from(STD) + f64::from(MEAN)) * 255.0;
+                assert!((f64::from(sample) - exact).abs() < 0.501, "{sample} for {exact}");
+            }
+        }
     }
 }

@@ -150,6 +150,19 @@ impl PatchGrid {
         (self.tokens() as f64 * (1.0 - mask_ratio)) as usize
     }
 
+    /// Frames that the model predicts, `slices` for each step of time: evenly spread from the clip's first to its last, rounded down
+    /// (`linspace(0, frames - 1, time * slices)` truncated, as in the reference: 0, 2, 4, 6, 8, 10, 12, 15 of 16 frames). Those of step `t` are the `slices` from
+    /// number `t * slices` on.
+    pub fn target_frames(self, slices: usize) -> impl Iterator<Item = usize> {
+        let targets = self.time() * slices;
+        (0..targets).map(move |target| target * (self.frames - 1) / (targets - 1).max(1))
+    }
+
+    /// Values that are predicted of a token: 3 x slices x patch x patch.
+    pub const fn target_values(self, slices: usize) -> usize {
+        3 * slices * self.patch * self.patch
+    }
+
     /// Values of one tubelet: 3 x tubelet x patch x patch.
     pub const fn tubelet_values(self) -> usize {
         3 * self.tubelet * self.patch * self.patch

@@ -235,6 +235,83 @@ pub struct ExportReport {
     pub fps: Option<f64>,
 }
 
+/// What a loader has measured of itself, since its first batch where it says nothing else.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoaderFigures {
+    /// Clips handed out after the first batch.
+    pub clips: u64,
+    /// Wall time in which they were.
+    pub seconds: f64,
+    /// Clips handed out a second.
+    pub clips_per_second: f64,
+    /// Frames of them a second.
+    pub frames_per_second: f64,
+    /// Bytes read from shards a second, as they are stored.
+    pub stored_bytes_per_second: f64,
+    /// Bytes of frames a second that were made of them, or decoded from video.
+    pub decoded_bytes_per_second: f64,
+    /// How long the user waited for a batch.
+    pub batch_wait_ms: WaitFigures,
+    /// Share of the wall time that the user waited for batches.
+    pub stall_fraction: f64,
+    /// Batches that were ready when one was asked for, on average.
+    pub ready_batches: f64,
+    /// Getting a clip's bytes: mapping, decompressing, comparing with the hash.
+    pub read: StageFigures,
+    /// Making frames of them.
+    pub decode: StageFigures,
+    /// Crop, resize, colour, normalisation, masks.
+    pub transform: StageFigures,
+    /// Share of the threads' time that they waited for room to fill.
+    pub idle_fraction: f64,
+    /// What limits.
+    pub limit: LoaderLimit,
+    /// Processor time of the loader's threads for each clip that was read, in milliseconds. Decoders of live video are processes of their own and not in it.
+    pub thread_cpu_ms_per_clip: f64,
+    /// From the start to the first batch.
+    pub first_batch_seconds: f64,
+    /// Clips that could not be read and were left out, each time that they were.
+    pub skipped: u64,
+}
+
+/// How long waits took, in milliseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WaitFigures {
+    /// Half of them were not longer.
+    pub p50: f64,
+    /// 99 in 100 were not longer.
+    pub p99: f64,
+    /// The longest.
+    pub max: f64,
+}
+
+/// What a stage of loading costs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StageFigures {
+    /// Share of the threads' time that was spent in it.
+    pub busy_fraction: f64,
+    /// Wall time of a thread for each clip that was read, in milliseconds.
+    pub ms_per_clip: f64,
+}
+
+/// What limits how many clips a second are loaded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoaderLimit {
+    /// Reading.
+    Read,
+    /// Decoding.
+    Decode,
+    /// Transforming.
+    Transform,
+    /// Who uses the batches: loading could go faster.
+    #[default]
+    Consumer,
+}
+
 /// One line of `metrics.jsonl`: one training step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -255,6 +332,60 @@ pub struct StepMetrics {
     pub step_seconds: f64,
     /// How long this step waited for its batch.
     pub wait_seconds: f64,
+    /// What the loader has measured since this process began.
+    pub loader: LoaderFigures,
+}
+
+/// What `trainer bench loader --json` prints.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoaderReport {
+    /// What was loaded, as it was named.
+    pub data: Vec<String>,
+    /// Clips in it.
+    pub data_clips: u64,
+    /// Who used the batches.
+    pub consumer: String,
+    /// What of a clip a batch holds: `clips` or `patches`.
+    pub form: String,
+    /// Type of the values: `u8`, `f32` or `bf16`.
+    pub values: String,
+    /// Clips a batch.
+    pub batch_size: u64,
+    /// Samples of each reading of a clip.
+    pub repeat: u64,
+    /// Loader's threads.
+    pub threads: u64,
+    /// Clips a second. Equals [`LoaderFigures::clips_per_second`].
+    pub clips_per_second: f64,
+    /// Share of the time that the consumer waited. Equals [`LoaderFigures::stall_fraction`].
+    pub stall_fraction: f64,
+    /// How long it waited for a batch. Equals [`LoaderFigures::batch_wait_ms`].
+    pub batch_wait_ms: WaitFigures,
+    /// Processor time of this process, its consumer and all decoders included, for each clip handed out, in milliseconds.
+    pub cpu_ms_per_clip: f64,
+    /// The most memory that this process has used.
+    pub peak_memory_bytes: u64,
+    /// A100s that the figure of clips a second would feed, at 17 clips/s each (ViT-L, 90 % masked).
+    pub a100s: f64,
+    /// All that the loader has measured.
+    pub loader: LoaderFigures,
+    /// With a training step as consumer: what loading costs it.
+    pub step: Option<StepFigures>,
+}
+
+/// What loading costs a training step: steps with a new batch each, and steps with one batch over and over, in turn.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepFigures {
+    /// Pairs of steps.
+    pub pairs: u64,
+    /// Median seconds of a step with a new batch, its wait included.
+    pub loaded_seconds: f64,
+    /// Median seconds of a step with the same batch again.
+    pub cached_seconds: f64,
+    /// Sum of the first over sum of the second.
+    pub ratio: f64,
 }
 
 /// What `trainer run --json` prints at the end.
@@ -275,6 +406,8 @@ pub struct RunReport {
     pub clips_per_second: f64,
     /// Share of that time spent waiting for data.
     pub stall_fraction: f64,
+    /// How often this process has left out a clip that cannot be read.
+    pub skipped: u64,
     /// Trainable parameters of the model.
     pub parameters: u64,
     /// The last checkpoint.

@@ -2,13 +2,14 @@
 
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::file::metadata::PageIndexPolicy;
+use pipeline::batch::{Batch, Pixels, values};
 use pipeline::frames::Color;
 use pipeline::loader::LoaderOptions;
 use pipeline::mask::{MaskKind, MaskRule};
-use pipeline::order::{Cursor, Purpose, stream};
+use pipeline::order::{Purpose, stream};
 use pipeline::payload;
-use pipeline::sample::Augmentation;
-use pipeline::shard::{ShardSetWriter, page};
+use pipeline::shard::{ShardSet, ShardSetWriter, page};
+use pipeline::source::{Source, WeightedSource};
 use pipeline::video::encode::H264Writer;
 use rand::RngExt;
 use schemas::geometry::{I420, PatchGrid};
@@ -18,6 +19,7 @@ use std::fs::{self, File};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
 
 /// A clip in memory, as a build would store it.
 #[derive(Debug, Clone)]
@@ -116,14 +118,23 @@ pub fn options(level: i32, shard_bytes: u64) -> BuildOptions {
 /// Options of a loader of small clips of 6 frames.
 pub fn loader_options(threads: usize) -> LoaderOptions {
     LoaderOptions {
-        batch_size: 4,
-        grid: PatchGrid { frames: 6, size: 32, tubelet: 2, patch: 8 },
-        mask_rule: MaskRule { kind: MaskKind::Random, ratio: 0.9 },
-        augmentation: Augmentation::default(),
         seed: 5,
         threads,
         prefetch: 3,
-        start: Cursor::default(),
+        ..LoaderOptions::new(4, PatchGrid { frames: 6, size: 32, tubelet: 2, patch: 8 }, MaskRule { kind: MaskKind::Random, ratio: 0.9 })
+    }
+}
+
+/// The shards in `dir` as all there is to load.
+pub fn shard_sources(dir: &Path) -> Arc<[WeightedSource]> {
+    [WeightedSource::from(Source::Shards(ShardSet::open(dir).expect("shards")))].into()
+}
+
+/// A batch's whole clips, as f32.
+pub fn clip_pixels(batch: &Batch) -> &[f32] {
+    match batch.pixels() {
+        Pixels::Clips(bytes) => values(bytes),
+        Pixels::Patches { .. } => panic!("the batch holds patches"),
     }
 }
 

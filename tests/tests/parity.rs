@@ -1,7 +1,7 @@
 //! The model, its loss, its gradients and eight steps of training, against the reference's numbers (`fixtures/README.md`).
 
 use candle_core::{Device, Tensor};
-use pipeline::mask::Mask;
+use pipeline::mask::{Masks, from_noise};
 use safetensors::SafeTensors;
 use schemas::geometry::PatchGrid;
 use std::collections::HashMap;
@@ -47,9 +47,12 @@ impl Fixture {
         Mae::given(self.config, weights.collect(), &Device::Cpu).expect("the reference's names and shapes")
     }
 
-    fn masks(&self, noise: &Tensor, ratio: f64) -> Vec<Mask> {
-        let rows = noise.to_vec2::<f32>().expect("noise");
-        rows.iter().map(|noise| Mask::from_noise(noise, self.config.grid.visible_tokens(ratio))).collect()
+    fn masking(&self, noise: &Tensor, ratio: f64) -> Masking {
+        let (tokens, visible) = (self.config.grid.tokens(), self.config.grid.visible_tokens(ratio));
+        let noise = noise.to_vec2::<f32>().expect("noise");
+        let mut rows = vec![0; noise.len() * tokens];
+        noise.iter().zip(rows.chunks_exact_mut(tokens)).for_each(|(noise, row)| from_noise(noise, visible, row));
+        Masking::new(Masks::new(&rows, tokens, visible), &Device::Cpu).expect("masks")
     }
 }
 
@@ -76,7 +79,7 @@ fn check_forward_and_gradients(file: &str, ratio: f64) {
     let fixture = Fixture::read(file);
     let expected = |name: &str| &fixture.tensors[&format!("ratio{ratio}/{name}")];
     let model = fixture.model();
-    let masking = Masking::new(&fixture.masks(expected("noise"), ratio), &Device::Cpu).expect("masks");
+    let masking = fixture.masking(expected("noise"), ratio);
     assert_eq!(values(masking.mask()), values(expected("mask")), "the same tokens are masked");
 
     let clips = &fixture.tensors["input"];
@@ -132,8 +135,7 @@ fn eight_steps_of_training_follow_the_reference() {
         let lr = schedule.rate(step as u64);
         assert!((lr - expected_lr).abs() <= 1e-6 * peak, "rate of step {step}: {lr} for {expected_lr}");
         let clips = trajectory("input").get(step).expect("a batch");
-        let masks = fixture.masks(&trajectory("noise").get(step).expect("noise"), 0.75);
-        let masking = Masking::new(&masks, &Device::Cpu).expect("masks");
+        let masking = fixture.masking(&trajectory("noise").get(step).expect("noise"), 0.75);
         let target = model.target(&clips).expect("a target").values;
         let predicted = model.forward(&clips, &masking).expect("predictions");
         let loss = masked_mean_squared_error(&predicted, &target, masking.mask()).expect("a loss");

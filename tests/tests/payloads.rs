@@ -1,16 +1,18 @@
 //! Clips stored as RGB and as H.264 come back as what they were, and train like exact ones.
 
+use pipeline::batch::Batch;
 use pipeline::frames::{Color, Frames};
-use pipeline::loader::{Batch, LoadError, Loader};
+use pipeline::loader::{LoadError, Loader, LoaderOptions};
 use pipeline::picture::to_rgb;
 use pipeline::shard::{ClipReader, Shard, ShardError, ShardSet};
+use pipeline::source::{SourceError, WeightedSource};
 use pipeline::video::gop::{GopDecoder, encode_gop};
 use schemas::geometry::I420;
 use schemas::manifest::BuildOptions;
 use schemas::shard::{ColorMatrix, ColorRange, Payload};
 use std::path::Path;
 use std::sync::Arc;
-use tests::{TestClip, damage_clip, loader_options, moving_frame, options, write_shards_with};
+use tests::{TestClip, clip_pixels, damage_clip, loader_options, moving_frame, options, shard_sources, write_shards_with};
 
 const COLOR: Color = Color { range: ColorRange::Limited, matrix: ColorMatrix::Bt601 };
 
@@ -110,14 +112,14 @@ fn a_decoder_is_used_again_after_any_clip() {
     }
 }
 
-fn shards(dir: &Path, payload: Payload, crf: Option<u32>, stored_frames: u32) -> Arc<ShardSet> {
+fn shards(dir: &Path, payload: Payload, crf: Option<u32>, stored_frames: u32) -> Arc<[WeightedSource]> {
     let clips: Vec<TestClip> = (0..6).map(|seed| TestClip::moving(seed, stored_frames, 97, 65 + seed as usize)).collect();
     let level = if payload == Payload::H264 { 0 } else { 3 };
     write_shards_with(dir, &clips, BuildOptions { payload, crf, frames: stored_frames, ..options(level, 1 << 20) });
-    Arc::new(ShardSet::open(dir).expect("opened"))
+    shard_sources(dir)
 }
 
-fn batches(data: &Arc<ShardSet>) -> Vec<Batch> {
+fn batches(data: &Arc<[WeightedSource]>) -> Vec<Batch> {
     let loader = Loader::new(Arc::clone(data), loader_options(2)).expect("a loader");
     loader.take(5).map(|batch| batch.expect("a batch")).collect()
 }
@@ -125,8 +127,8 @@ fn batches(data: &Arc<ShardSet>) -> Vec<Batch> {
 /// The greatest difference of two batches' pixels, in 8-bit steps.
 fn difference(a: &[Batch], b: &[Batch]) -> f32 {
     let pairs = a.iter().zip(b).flat_map(|(a, b)| {
-        assert_eq!((&a.samples, &a.masks, &a.labels), (&b.samples, &b.masks, &b.labels));
-        a.pixels.iter().zip(b.pixels.iter())
+        assert_eq!((&a.samples, a.masks(), &a.labels), (&b.samples, b.masks(), &b.labels));
+        clip_pixels(a).iter().zip(clip_pixels(b))
     });
     pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) * 0.225 * 255.0
 }
@@ -149,7 +151,8 @@ fn all_payloads_train_alike_also_when_stored_clips_are_longer() {
 #[test]
 fn rgb_is_what_training_would_see_of_each_frame() {
     let dir = tempfile::tempdir().expect("a folder");
-    let data = shards(dir.path(), Payload::Rgb, None, 8);
+    drop(shards(dir.path(), Payload::Rgb, None, 8));
+    let data = ShardSet::open(dir.path()).expect("opened");
     let clip = TestClip::moving(2, 8, 97, 67);
     let (shard, row) = data.locate(2);
     let (size, mut reader) = (I420 { width: 97, height: 67 }, ClipReader::default());
@@ -162,18 +165,18 @@ fn rgb_is_what_training_would_see_of_each_frame() {
 fn damage_to_a_payload_names_the_clip() {
     for payload in [Payload::Rgb, Payload::H264] {
         let dir = tempfile::tempdir().expect("a folder");
-        let data = shards(dir.path(), payload, None, 8);
-        let path = data.shards()[0].path().to_owned();
-        drop(data);
+        drop(shards(dir.path(), payload, None, 8));
+        let path = ShardSet::open(dir.path()).expect("opened").shards()[0].path().to_owned();
         damage_clip(&path, 1);
         let shard = Shard::open(&path).expect("the footer is whole");
         let mut reader = ClipReader::default();
         reader.frames(&shard, 0, 8).expect("the first clip is sound");
         let error = reader.frames(&shard, 1, 8).expect_err("damaged");
         assert!(matches!(&error, ShardError::Damaged { path: named, row: 1, .. } if *named == path), "{error}");
-        let data = Arc::new(ShardSet::open(dir.path()).expect("opened"));
-        let error = Loader::new(data, loader_options(2)).expect("a loader").find_map(Result::err).expect("an epoch meets every clip");
-        assert!(matches!(error, LoadError::Shard(ShardError::Damaged { row: 1, .. })), "{error}");
+        let options = LoaderOptions { max_bad: 0, ..loader_options(2) };
+        let error = Loader::new(shard_sources(dir.path()), options).expect("a loader").find_map(Result::err);
+        let Some(LoadError::TooManyBad { last, .. }) = error else { panic!("an epoch meets every clip") };
+        assert!(matches!(*last, SourceError::Shard(ShardError::Damaged { row: 1, .. })), "{last}");
     }
 }
 

@@ -3,7 +3,7 @@
 use pipeline::frames::{Color, Frames};
 use pipeline::order::{Purpose, stream};
 use pipeline::sample::{Augmentation, View};
-use pipeline::transform::{MEAN, STD, transform};
+use pipeline::transform::{MEAN, STD, Transform};
 use pipeline::video::clips::ClipDecoder;
 use pipeline::video::decode::DecodeOptions;
 use schemas::geometry::I420;
@@ -67,8 +67,8 @@ fn real_clips_are_close_to_a_crop_of_rgb_frames() {
         assert_eq!(rgb.len(), 16 * 3 * size.width * size.height);
         for draw in 0..4 {
             let view = Augmentation::default().draw(&mut stream(Purpose::Augment, 0, 0, draw), 16, 1, size);
-            let mut out = vec![0.0; 3 * SIDE * SIDE];
-            transform(Frames::I420(&clip.data, color), size, view, 1, SIDE, &mut out);
+            let mut out = vec![0f32; 3 * SIDE * SIDE];
+            Transform::default().clip(Frames::I420(&clip.data, color), size, view, 1, SIDE, &mut out);
             let frame = &rgb[view.first_frame * 3 * size.width * size.height..];
             let squares = out.iter().zip(cropped(frame, size.width, view)).map(|(&got, wanted)| {
                 let got = (f64::from(got) * f64::from(STD) + f64::from(MEAN)) * 255.0;

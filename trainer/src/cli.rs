@@ -1,8 +1,11 @@
 //! What can be typed.
 
 use clap::{Args, Parser, Subcommand};
+use pipeline::batch::ValueType;
+use pipeline::loader::{DEFAULT_MAX_BAD, DEFAULT_MEMORY_BYTES};
 use std::path::PathBuf;
 use trainer::config::{Overrides, Preset};
+use trainer::engine::Loading;
 
 /// Pre-trains a video ViT by masked autoencoding on shards of clips.
 #[derive(Debug, Parser)]
@@ -25,6 +28,196 @@ pub struct Cli {
 pub enum Command {
     /// Pre-train a masked autoencoder.
     Run(RunArgs),
+    /// Measure how fast this machine loads, and trains.
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+/// What can be measured.
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// Clips a second from shards or videos, where the time goes, and how long a consumer waits.
+    Loader(BenchLoaderArgs),
+}
+
+/// Where clips are, and how they are loaded.
+#[derive(Debug, Args)]
+pub struct LoadArgs {
+    /// Threads that load clips [default: half of the cores, 8 at most].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub loader_threads: Option<u32>,
+    /// Memory for batches that are made ahead, in MiB.
+    #[arg(long, value_name = "MIB", default_value_t = (DEFAULT_MEMORY_BYTES >> 20) as u32, value_parser = clap::value_parser!(u32).range(1..))]
+    pub loader_memory: u32,
+    /// Clips that may be damaged or undecodable before loading stops. Each is named and left out.
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_BAD)]
+    pub max_bad: usize,
+}
+
+impl LoadArgs {
+    /// What they come to, with `threads` threads where no number was given.
+    pub fn loading(&self, threads: usize) -> Loading {
+        Loading {
+            threads: self.loader_threads.map_or(threads, |threads| threads as usize),
+            memory_bytes: (self.loader_memory as usize) << 20,
+            max_bad: self.max_bad,
+        }
+    }
+}
+
+/// Cores that this process may use.
+pub fn all_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// One data set among several.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DataArg {
+    /// Folder of shards.
+    pub path: PathBuf,
+    /// Its share, relative to the others'.
+    pub weight: f64,
+}
+
+impl DataArg {
+    /// `PATH`, or `PATH=WEIGHT`.
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.rsplit_once('=').map(|(path, weight)| (path, weight.parse::<f64>())) {
+            Some((_, Ok(weight))) if !weight.is_finite() || weight <= 0.0 => Err(format!("the weight {weight} is not a number above 0")),
+            Some((path, Ok(weight))) => Ok(Self { path: path.into(), weight }),
+            _ => Ok(Self { path: text.into(), weight: 1.0 }),
+        }
+    }
+}
+
+impl std::fmt::Display for DataArg {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}", self.path.display())?;
+        if self.weight == 1.0 { Ok(()) } else { write!(formatter, "={}", self.weight) }
+    }
+}
+
+/// Clips a second from shards or videos, where the time goes, and how long a consumer waits.
+///
+/// Loads as training does, with the crops, masks and batches of a preset, and hands the batches to a consumer that does nothing, takes a fixed time (a
+/// stand-in for GPUs), or trains on this machine's processor.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  trainer bench loader ./shards                       as fast as this machine can
+  trainer bench loader ./shards --consumer rate:136   does it keep 8 A100s busy? (ViT-L at 90 % masking: 17 clips/s each)
+  trainer bench loader ./shards --consumer step --preset small --seconds 120
+                                                      what loading costs a training step
+  trainer bench loader ./shards --form clips --values f32 --json")]
+pub struct BenchLoaderArgs {
+    /// Folders of shards that `shardtool build` has finished; with several, PATH=WEIGHT says how they are mixed.
+    #[arg(value_name = "DATA", default_value = "./shards", value_parser = DataArg::parse)]
+    pub data: Vec<DataArg>,
+    /// Who uses the batches: none, rate:CLIPS_PER_S, or step (trains the preset).
+    #[arg(long, default_value = "none", value_parser = Consumer::parse)]
+    pub consumer: Consumer,
+    /// How long to measure, after a tenth of this to warm up.
+    #[arg(long, value_name = "S", default_value_t = 30.0, value_parser = positive)]
+    pub seconds: f64,
+    /// Whose clips, masks and model.
+    #[arg(long, value_enum, default_value = "base")]
+    pub preset: Preset,
+    /// TOML file whose keys replace the preset's.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What of a clip is made: the patches that a masked autoencoder uses, or all of it.
+    #[arg(long, value_enum, default_value = "patches")]
+    pub form: FormArg,
+    /// Type of the values [default: the preset's].
+    #[arg(long, value_enum)]
+    pub values: Option<ValuesArg>,
+    /// Clips a batch [default: the preset's].
+    #[arg(long, value_name = "N")]
+    pub batch_size: Option<usize>,
+    /// Samples of each reading of a clip [default: the preset's].
+    #[arg(long, value_name = "R")]
+    pub repeat: Option<usize>,
+    /// Seed of order, crops, flips and masks.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    #[command(flatten)]
+    /// How clips are loaded.
+    pub load: LoadArgs,
+    /// Print the figures as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl BenchLoaderArgs {
+    /// What the flags change in a configuration.
+    pub const fn overrides(&self) -> Overrides {
+        Overrides { steps: None, batch_size: self.batch_size, repeat: self.repeat, seed: self.seed }
+    }
+}
+
+/// Who uses the batches.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Consumer {
+    /// Nobody.
+    None,
+    /// Somebody who takes so many clips a second.
+    Rate(f64),
+    /// Training.
+    Step,
+}
+
+impl Consumer {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self::None),
+            "step" => Ok(Self::Step),
+            _ => text.strip_prefix("rate:").ok_or("none, rate:CLIPS_PER_S or step".to_owned()).and_then(positive).map(Self::Rate),
+        }
+    }
+}
+
+impl std::fmt::Display for Consumer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::None => formatter.write_str("none"),
+            Self::Rate(clips) => write!(formatter, "rate:{clips}"),
+            Self::Step => formatter.write_str("step"),
+        }
+    }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|&number: &f64| number.is_finite() && number > 0.0).ok_or("a number above 0".to_owned())
+}
+
+/// What of a clip is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum FormArg {
+    /// All pixels.
+    Clips,
+    /// Visible patches, and the target's.
+    Patches,
+}
+
+/// Type of the values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ValuesArg {
+    /// Samples.
+    U8,
+    /// Normalised.
+    F32,
+    /// Normalised, half the bytes.
+    Bf16,
+}
+
+impl From<ValuesArg> for ValueType {
+    fn from(values: ValuesArg) -> Self {
+        match values {
+            ValuesArg::U8 => Self::U8,
+            ValuesArg::F32 => Self::F32,
+            ValuesArg::Bf16 => Self::Bf16,
+        }
+    }
 }
 
 /// Pre-train a masked autoencoder.
@@ -45,9 +238,9 @@ A config file holds any of the keys that a run's config.toml shows, for example:
   [schedule]
   length = { epochs = 100.0 }   # or { steps = 5000 }")]
 pub struct RunArgs {
-    /// Folder of shards that `shardtool build` has finished.
-    #[arg(long, value_name = "DIR", default_value = "./shards")]
-    pub data: PathBuf,
+    /// Folder of shards that `shardtool build` has finished. Given several times, all are mixed: alike, or by weight with PATH=WEIGHT.
+    #[arg(long, value_name = "PATH", default_value = "./shards", value_parser = DataArg::parse)]
+    pub data: Vec<DataArg>,
     /// Where to start from [default: tiny].
     #[arg(long, value_enum)]
     pub preset: Option<Preset>,
@@ -63,6 +256,9 @@ pub struct RunArgs {
     /// Clips a step.
     #[arg(long, value_name = "N")]
     pub batch_size: Option<usize>,
+    /// Samples (window, crop, flip, mask) that are taken of a clip each time that it is read; they go to as many steps.
+    #[arg(long, value_name = "R")]
+    pub repeat: Option<usize>,
     /// Seed of the first weights, of order, crops, flips and masks.
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -72,9 +268,9 @@ pub struct RunArgs {
     /// Where to compute: cpu, cuda, or cuda:N.
     #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = DeviceChoice::parse)]
     pub device: DeviceChoice,
-    /// Threads that load clips [default: half of the cores, 8 at most].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
-    pub loader_threads: Option<u32>,
+    #[command(flatten)]
+    /// How clips are loaded.
+    pub load: LoadArgs,
     /// Print the summary as JSON.
     #[arg(long)]
     pub json: bool,
@@ -83,14 +279,13 @@ pub struct RunArgs {
 impl RunArgs {
     /// What the flags change in a configuration.
     pub const fn overrides(&self) -> Overrides {
-        Overrides { steps: self.steps, batch_size: self.batch_size, seed: self.seed }
+        Overrides { steps: self.steps, batch_size: self.batch_size, repeat: self.repeat, seed: self.seed }
     }
+}
 
-    /// Threads that load clips.
-    pub fn loader_threads(&self) -> usize {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        self.loader_threads.map_or((cores / 2).clamp(1, 8), |threads| threads as usize)
-    }
+/// Threads that load while all cores train.
+pub fn loader_threads_beside_training() -> usize {
+    (all_cores() / 2).clamp(1, 8)
 }
 
 /// Where to compute.

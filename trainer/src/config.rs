@@ -3,6 +3,7 @@
 use crate::model::{MaeConfig, TransformerConfig};
 use crate::optimizer::AdamWConfig;
 use crate::schedule::Schedule;
+use pipeline::batch::ValueType;
 use pipeline::mask::MaskRule;
 use pipeline::sample::Augmentation;
 use schemas::geometry::{GridError, PatchGrid};
@@ -94,12 +95,26 @@ pub struct TargetConfig {
 pub struct DataConfig {
     /// Clips a step.
     pub batch_size: usize,
+    /// Samples (window, crop, flip and mask) that are taken of a clip each time that it is read. They go to as many steps.
+    #[serde(default = "once")]
+    pub repeat: usize,
+    /// What the loader makes of pixels. `u8` is a quarter of `f32`'s bytes to a GPU, and rounds crops to 8 bits.
+    #[serde(default = "single_precision")]
+    pub values: ValueType,
     /// [`Augmentation::area`].
     pub area: [f64; 2],
     /// [`Augmentation::aspect`].
     pub aspect: [f64; 2],
     /// [`Augmentation::flip`].
     pub flip: f64,
+}
+
+const fn once() -> usize {
+    1
+}
+
+const fn single_precision() -> ValueType {
+    ValueType::F32
 }
 
 /// Length and learning rate.
@@ -173,6 +188,8 @@ pub struct Overrides {
     pub steps: Option<u64>,
     /// Clips a step.
     pub batch_size: Option<usize>,
+    /// Samples of each reading of a clip.
+    pub repeat: Option<usize>,
     /// Seed.
     pub seed: Option<u64>,
 }
@@ -205,6 +222,7 @@ impl Config {
             self.schedule.length = Length::Steps(steps);
         }
         self.data.batch_size = flags.batch_size.unwrap_or(self.data.batch_size);
+        self.data.repeat = flags.repeat.unwrap_or(self.data.repeat);
         self.seed = flags.seed.unwrap_or(self.seed);
         self.check()?;
         Ok(self)
@@ -284,6 +302,7 @@ impl Config {
 
         let data = &self.data;
         check("data.batch_size", data.batch_size, data.batch_size > 0, "at least 1")?;
+        check("data.repeat", data.repeat, data.repeat > 0, "at least 1")?;
         let is_range = |[least, most]: [f64; 2], limit: f64| least > 0.0 && least <= most && most <= limit;
         check("data.area", format!("{:?}", data.area), is_range(data.area, 1.0), "a least and a greatest value in (0, 1]")?;
         check("data.aspect", format!("{:?}", data.aspect), is_range(data.aspect, f64::MAX), "a least and a greatest value above 0")?;

@@ -3,15 +3,15 @@
 use crate::checkpoint::{self, CheckpointError, Checkpoints, RunState};
 use crate::config::Config;
 use crate::data::DeviceBatch;
-use crate::loss::masked_mean_squared_error;
 use crate::metrics::MetricsFile;
 use crate::model::{Mae, ParameterError};
 use crate::optimizer::AdamW;
 use crate::visualise;
 use candle_core::Device;
-use pipeline::loader::{self, LoadError, Loader, LoaderOptions};
+use pipeline::batch::{BatchFormat, Form, Skipped};
+use pipeline::loader::{self, LoadError, Loader, LoaderOptions, Rank};
 use pipeline::order::{Cursor, SampleId};
-use pipeline::shard::ShardSet;
+use pipeline::source::WeightedSource;
 use schemas::report::StepMetrics;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,13 +28,33 @@ pub struct Run {
     /// What to compute.
     pub config: Config,
     /// The clips.
-    pub data: Arc<ShardSet>,
+    pub data: Arc<[WeightedSource]>,
     /// Folder of the run, which exists. When it holds a checkpoint, the run goes on from it.
     pub dir: PathBuf,
     /// Where to compute.
     pub device: Device,
-    /// Threads that load clips.
-    pub loader_threads: usize,
+    /// How the clips are loaded.
+    pub loading: Loading,
+}
+
+/// How clips are loaded, as far as it does not decide what is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loading {
+    /// Threads.
+    pub threads: usize,
+    /// Memory of the batches that are made ahead.
+    pub memory_bytes: usize,
+    /// Clips that may be bad before the run stops.
+    pub max_bad: usize,
+}
+
+/// What a run tells while it goes on.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A step is done, of so many in all.
+    Step(&'a StepMetrics, u64),
+    /// A clip cannot be read, and was left out for the first time.
+    Skipped(&'a Skipped),
 }
 
 /// What came of it.
@@ -109,15 +129,15 @@ impl RunError {
     }
 }
 
-/// Trains to the end, from the last checkpoint in the run's folder if there is one. Calls `on_step` after each step, with the steps in all.
+/// Trains to the end, from the last checkpoint in the run's folder if there is one. Calls `on_event` after each step, and when a clip is left out.
 ///
 /// A run that was interrupted and resumed computes what an uninterrupted one does: weights, moments and the place in the data are all in
 /// the checkpoint, and every random number is a function of seed and sample.
 ///
 /// # Errors
 /// When data, device or disk fail, or the loss is no longer finite.
-pub fn pretrain(run: &Run, mut on_step: impl FnMut(&StepMetrics, u64)) -> Result<Outcome, RunError> {
-    let Run { config, data, dir, device, loader_threads } = run;
+pub fn pretrain(run: &Run, mut on_event: impl FnMut(Event<'_>)) -> Result<Outcome, RunError> {
+    let Run { config, data, dir, device, .. } = run;
     let checkpoints = Checkpoints::new(dir, config.checkpoints.keep);
     let mut last_checkpoint = checkpoints.latest()?;
     let (model, mut optimizer, mut state) = begin(run, last_checkpoint.as_deref())?;
@@ -125,22 +145,14 @@ pub fn pretrain(run: &Run, mut on_step: impl FnMut(&StepMetrics, u64)) -> Result
     let resumed_from = state.step;
     let mut metrics_file = MetricsFile::open(dir, state.step).map_err(|error| RunError::write(dir, error))?;
     if state.step < schedule.steps {
-        let options = LoaderOptions {
-            batch_size: config.data.batch_size,
-            grid: config.clip,
-            mask_rule: config.masking,
-            augmentation: config.augmentation(),
-            seed: config.seed,
-            threads: *loader_threads,
-            prefetch: 2 * loader_threads,
-            start: state.cursor,
-        };
+        let mut loader = Loader::new(Arc::clone(data), loader_options(config, run.loading, state.cursor))?;
         let mut step_began = Instant::now();
-        for batch in Loader::new(Arc::clone(data), options)?.take((schedule.steps - state.step) as usize) {
-            let batch = batch?;
-            let (wait, next, samples) = (batch.wait, batch.next, batch.samples.clone());
+        while state.step < schedule.steps {
+            let batch = loader.next().expect("after an error nothing is asked for")?;
+            batch.skipped.iter().filter(|skipped| skipped.is_new).for_each(|skipped| on_event(Event::Skipped(skipped)));
+            let (clips, wait, next, samples) = (batch.len(), batch.wait, batch.next, batch.samples.clone());
             let lr = schedule.rate(state.step);
-            let (loss, grad_norm) = step(&model, &mut optimizer, DeviceBatch::new(batch, config.clip, device)?, lr)?;
+            let (loss, grad_norm) = step(&model, &mut optimizer, &DeviceBatch::new(batch, device)?, lr)?;
             if !loss.is_finite() || !grad_norm.is_finite() {
                 return Err(RunError::NotFinite { step: state.step + 1, loss, grad_norm, samples, checkpoint: last_checkpoint });
             }
@@ -153,12 +165,13 @@ pub fn pretrain(run: &Run, mut on_step: impl FnMut(&StepMetrics, u64)) -> Result
                 loss,
                 lr,
                 grad_norm,
-                clips_per_second: config.data.batch_size as f64 / step_seconds,
+                clips_per_second: clips as f64 / step_seconds,
                 step_seconds,
                 wait_seconds: wait.as_secs_f64(),
+                loader: loader.figures(),
             };
             metrics_file.push(&metrics).map_err(|error| RunError::write(dir, error))?;
-            on_step(&metrics, schedule.steps);
+            on_event(Event::Step(&metrics, schedule.steps));
             if state.step % config.checkpoints.every == 0 || state.step == schedule.steps {
                 last_checkpoint = Some(checkpoints.save(model.parameters(), &optimizer, state)?);
             }
@@ -176,7 +189,7 @@ pub fn pretrain(run: &Run, mut on_step: impl FnMut(&StepMetrics, u64)) -> Result
 /// Model, optimiser and place in the data: those of `checkpoint`, or those of a new run.
 fn begin(run: &Run, checkpoint: Option<&Path>) -> Result<(Mae, AdamW, RunState), RunError> {
     let Run { config, data, device, .. } = run;
-    let clips = data.len() as u64;
+    let clips = data.iter().map(|set| set.source.len() as u64).sum();
     let Some(path) = checkpoint else {
         let model = Mae::seeded(config.model(), config.seed, device)?;
         let optimizer = AdamW::new(model.parameters(), config.optimizer.clone())?;
@@ -192,11 +205,35 @@ fn begin(run: &Run, checkpoint: Option<&Path>) -> Result<(Mae, AdamW, RunState),
     Ok((model, optimizer, loaded.state))
 }
 
+/// What the loader of a run is told.
+pub fn loader_options(config: &Config, loading: Loading, start: Cursor) -> LoaderOptions {
+    let Loading { threads, memory_bytes, max_bad } = loading;
+    LoaderOptions {
+        batch_size: config.data.batch_size,
+        repeat: config.data.repeat,
+        format: BatchFormat {
+            grid: config.clip,
+            mask_rule: config.masking,
+            form: Form::Patches { slices: config.target.slices },
+            values: config.data.values,
+        },
+        augmentation: config.augmentation(),
+        seed: config.seed,
+        rank: Rank::default(),
+        threads,
+        prefetch: 2 * threads,
+        memory_bytes,
+        max_bad,
+        start,
+    }
+}
+
 /// One step of training; gives its loss and the gradients' norm before clipping. When either is not finite, nothing is changed.
-fn step(model: &Mae, optimizer: &mut AdamW, batch: DeviceBatch, lr: f64) -> candle_core::Result<(f64, f64)> {
-    let predicted = model.forward(&batch.clips, &batch.masking)?;
-    let target = model.target(&batch.clips)?.values;
-    let loss = masked_mean_squared_error(&predicted, &target, batch.masking.mask())?;
+///
+/// # Errors
+/// When the device fails.
+pub fn step(model: &Mae, optimizer: &mut AdamW, batch: &DeviceBatch, lr: f64) -> candle_core::Result<(f64, f64)> {
+    let loss = model.loss(batch)?;
     let value = f64::from(loss.to_scalar::<f32>()?);
     if !value.is_finite() {
         return Ok((value, f64::NAN));

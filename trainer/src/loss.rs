@@ -12,3 +12,11 @@ pub fn masked_mean_squared_error(predicted: &Tensor, target: &Tensor, mask: &Ten
     let of_tokens = (predicted - target)?.sqr()?.mean(D::Minus1)?;
     (of_tokens * mask)?.sum_all()?.div(&mask.sum_all()?)
 }
+
+/// Mean squared error over all values.
+///
+/// # Errors
+/// When the shapes do not fit.
+pub fn mean_squared_error(predicted: &Tensor, target: &Tensor) -> Result<Tensor> {
+    (predicted - target)?.sqr()?.mean_all()
+}

@@ -1,8 +1,10 @@
 //! `trainer`: pre-trains a video ViT on shards of clips.
 
+mod bench;
 mod cli;
 mod output;
 mod run;
+mod sources;
 
 use clap::Parser;
 use std::process::ExitCode;
@@ -20,8 +22,11 @@ fn start() -> ExitCode {
             return ExitCode::from(u8::from(error.use_stderr()));
         }
     };
-    let cli::Command::Run(args) = &cli.command;
-    match run::run(args) {
+    let result = match &cli.command {
+        cli::Command::Run(args) => run::run(args),
+        cli::Command::Bench(cli::Bench::Loader(args)) => bench::loader(args),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {

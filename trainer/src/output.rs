@@ -43,6 +43,11 @@ impl Progress {
         self.bar.set_position(*step);
     }
 
+    /// Writes a line above the bar.
+    pub fn say(&self, line: &str) {
+        self.bar.suspend(|| say(line));
+    }
+
     /// Takes the bar away.
     pub fn finish(self) {
         self.bar.finish_and_clear();

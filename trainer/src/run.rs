@@ -1,18 +1,17 @@
 //! `trainer run`: from flags to a finished run.
 
-use crate::cli::{DeviceChoice, RunArgs};
+use crate::cli::{DeviceChoice, RunArgs, loader_threads_beside_training};
 use crate::output::{self, Progress};
+use crate::sources;
 use anyhow::{Context, bail, ensure};
 use candle_core::Device;
 use pipeline::atomic_file;
-use pipeline::shard::ShardSet;
 use schemas::report::{RunReport, StepMetrics};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use trainer::config::{Config, Preset};
-use trainer::engine::{self, Outcome, Run};
+use trainer::engine::{self, Event, Outcome, Run};
 use trainer::metrics::METRICS_FILE;
 
 /// Name of the resolved configuration inside the folder of a run.
@@ -30,35 +29,40 @@ const LOSS_STEPS: usize = 10;
 /// What the user can mend: flags and files that do not fit, missing data, a full disk.
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let device = device(args.device)?;
-    let data = Arc::new(ShardSet::open(&args.data)?);
+    let data = sources::open(&args.data)?;
     let (config, dir) = if args.resume { resume(args)? } else { begin(args)? };
-    let run = Run { config, data, dir, device, loader_threads: args.loader_threads() };
+    let run = Run { config, data, dir, device, loading: args.load.loading(loader_threads_beside_training()) };
 
     let mut progress = Progress::new();
     // The first step pays for start-up.
     let (mut steps, mut seconds, mut waited) = (0, 0.0, 0.0);
-    let outcome = engine::pretrain(&run, |metrics, all| {
-        progress.advance(metrics, all);
-        if steps > 0 {
-            seconds += metrics.step_seconds;
-            waited += metrics.wait_seconds;
+    let (mut clips, mut skipped) = (0.0, 0);
+    let outcome = engine::pretrain(&run, |event| match event {
+        Event::Step(metrics, all) => {
+            progress.advance(metrics, all);
+            if steps > 0 {
+                seconds += metrics.step_seconds;
+                waited += metrics.wait_seconds;
+                clips += metrics.step_seconds * metrics.clips_per_second;
+            }
+            steps += 1;
+            skipped = metrics.loader.skipped;
         }
-        steps += 1;
+        Event::Skipped(clip) => progress.say(&format!("warning: left out: {}", clip.reason)),
     });
     progress.finish();
     let outcome = outcome.inspect_err(|_| {
         let shown = run.dir.display();
         output::say(&format!(
-            "to go on from the last checkpoint, once the cause is mended: trainer run --data {} --out {shown} --resume",
-            args.data.display()
+            "to go on from the last checkpoint, once the cause is mended: trainer run {} --out {shown} --resume",
+            args.data.iter().map(|data| format!("--data {data}")).collect::<Vec<_>>().join(" ")
         ));
     })?;
-    let timed_clips = f64::from(steps.max(1) - 1) * run.config.data.batch_size as f64;
     let per_second = |amount: f64| if seconds > 0.0 { amount / seconds } else { 0.0 };
-    report(args, &run.dir, outcome, per_second(timed_clips), per_second(waited))
+    report(args, &run.dir, outcome, per_second(clips), per_second(waited), skipped)
 }
 
-fn report(args: &RunArgs, dir: &Path, outcome: Outcome, clips_per_second: f64, stall_fraction: f64) -> anyhow::Result<()> {
+fn report(args: &RunArgs, dir: &Path, outcome: Outcome, clips_per_second: f64, stall_fraction: f64, skipped: u64) -> anyhow::Result<()> {
     let (first_loss, last_loss) = losses(&dir.join(METRICS_FILE))?;
     let report = RunReport {
         out: dir.display().to_string(),
@@ -68,6 +72,7 @@ fn report(args: &RunArgs, dir: &Path, outcome: Outcome, clips_per_second: f64, s
         last_loss,
         clips_per_second,
         stall_fraction,
+        skipped,
         parameters: outcome.parameters as u64,
         checkpoint: outcome.checkpoint.display().to_string(),
         picture: outcome.picture.display().to_string(),
@@ -77,11 +82,12 @@ fn report(args: &RunArgs, dir: &Path, outcome: Outcome, clips_per_second: f64, s
     }
     Ok(output::print(&format!(
         "{} steps in {}: loss {first_loss:.4} over the first ten, {last_loss:.4} over the last ten; {clips_per_second:.1} clips/s, {:.1} % of the \
-         time waiting for data\nweights: {}\npicture: {}\n  three rows a clip: its frames; what the encoder sees of them; the reconstruction with the \
+         time waiting for data{}\nweights: {}\npicture: {}\n  three rows a clip: its frames; what the encoder sees of them; the reconstruction with the \
          visible patches pasted in",
         report.steps,
         report.out,
         100.0 * stall_fraction,
+        if skipped > 0 { format!("; {skipped} times a clip was left out that cannot be read") } else { String::new() },
         report.checkpoint,
         report.picture
     ))?)

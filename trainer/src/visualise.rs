@@ -1,10 +1,10 @@
 //! Pictures of what a model reconstructs.
 
-use crate::data::DeviceBatch;
+use crate::data::{DeviceBatch, DevicePixels};
 use crate::model::{Mae, Masking};
 use candle_core::{D, Device, Tensor};
 use image::{Rgb, RgbImage};
-use pipeline::loader::Batch;
+use pipeline::batch::Batch;
 use pipeline::transform::denormalise;
 
 /// Pixels between tiles.
@@ -21,22 +21,26 @@ const GAP_COLOR: Rgb<u8> = Rgb([255, 255, 255]);
 ///
 /// # Errors
 /// When the device fails.
+///
+/// # Panics
+/// When the batch is not of whole clips.
 pub fn reconstruction(model: &Mae, batch: Batch, device: &Device) -> candle_core::Result<RgbImage> {
     let config = model.config();
-    let masks = batch.masks.clone();
-    let batch = DeviceBatch::new(batch, config.grid, device)?;
-    let target = model.target(&batch.clips)?;
-    let predicted = target.denormalise(&model.forward(&batch.clips, &batch.masking)?)?;
+    let masked: Vec<Vec<u32>> = batch.masks().iter().map(|mask| mask.masked.to_vec()).collect();
+    let batch = DeviceBatch::new(batch, device)?;
+    let DevicePixels::Clips(clips) = &batch.pixels else { panic!("a picture needs whole clips") };
+    let target = model.target(clips)?;
+    let predicted = target.denormalise(&model.forward(clips, &batch.masking)?)?;
     let truth = target.denormalise(&target.values)?;
     let pasted = paste(&truth, &predicted, &batch.masking)?;
     let (truth, pasted) = (truth.to_vec3::<f32>()?, pasted.to_vec3::<f32>()?);
 
     let (size, frames) = (config.grid.size, config.target_frames().len());
     let span = |tiles: usize| (tiles * (size + GAP) - GAP) as u32;
-    let mut picture = RgbImage::from_pixel(span(frames), span(3 * masks.len()), GAP_COLOR);
-    for (clip, mask) in masks.iter().enumerate() {
+    let mut picture = RgbImage::from_pixel(span(frames), span(3 * masked.len()), GAP_COLOR);
+    for (clip, masked) in masked.iter().enumerate() {
         draw_row(&mut picture, model, 3 * clip, &truth[clip], &[]);
-        draw_row(&mut picture, model, 3 * clip + 1, &truth[clip], &mask.masked);
+        draw_row(&mut picture, model, 3 * clip + 1, &truth[clip], masked);
         draw_row(&mut picture, model, 3 * clip + 2, &pasted[clip], &[]);
     }
     Ok(picture)

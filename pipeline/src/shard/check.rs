@@ -1,7 +1,8 @@
 //! Checks beyond those that every reader makes: the stored bytes as they are, and a second opinion on what they mean.
 
+use super::mapping::Mapping;
 use super::reader::open_parquet;
-use super::{Shard, ShardError, map, pixels_xxh3};
+use super::{Shard, ShardError, pixels_xxh3};
 use arrow::array::{Array, AsArray};
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
@@ -20,7 +21,7 @@ use xxhash_rust::xxh3::xxh3_64;
 /// [`ShardError::Io`] when the file cannot be mapped, [`ShardError::DamagedShard`] when its pixels have another hash.
 pub fn check_pixels(dir: &Path, entry: &ShardEntry) -> Result<(), ShardError> {
     let path = dir.join(&entry.file);
-    let file = map(&path)?;
+    let file = Mapping::open(&path)?;
     if pixels_xxh3(&file, &entry.pixels).as_ref() != Some(&entry.pixels_xxh3) {
         let reason = "its stored pixels do not have the hash that the manifest says".to_owned();
         return Err(ShardError::DamagedShard { path, reason });
@@ -31,7 +32,7 @@ pub fn check_pixels(dir: &Path, entry: &ShardEntry) -> Result<(), ShardError> {
 /// Reads a shard as any other program would: with the Parquet crate's own Arrow reader, and none of our own page code.
 pub struct ArrowReader<'a> {
     shard: &'a Shard,
-    file: Bytes,
+    file: Mapping,
     metadata: ArrowReaderMetadata,
 }
 
@@ -69,7 +70,7 @@ impl<'a> ArrowReader<'a> {
     fn hash(&self, row: usize) -> Result<Option<u64>, ParquetError> {
         let schema = self.metadata.parquet_schema();
         let data = ProjectionMask::leaves(schema, [schema.num_columns() - 1]);
-        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.clone(), self.metadata.clone())
+        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(Bytes::from_owner(self.file.clone()), self.metadata.clone())
             .with_projection(data)
             .with_row_selection(RowSelection::from(vec![RowSelector::skip(row), RowSelector::select(1)]))
             .build()?;

@@ -5,13 +5,12 @@
 //! decompression ([`reader::ClipReader`]).
 
 pub mod check;
+mod mapping;
 pub mod page;
 pub mod reader;
 mod rows;
 pub mod writer;
 
-use memmap2::Mmap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -110,14 +109,6 @@ impl ShardError {
         let path = path.to_owned();
         move |source| Self::Parquet { operation, path, source }
     }
-}
-
-/// Maps the shard at `path`.
-fn map(path: &Path) -> Result<Mmap, ShardError> {
-    let file = File::open(path).map_err(ShardError::io("open", path))?;
-    // SAFETY: shards are written under a temporary name and renamed when whole, and never written again, so the mapping does not
-    // change under its readers. Whoever truncates a shard in place while it is mapped breaks that, and the process gets SIGBUS.
-    unsafe { Mmap::map(&file) }.map_err(ShardError::io("map", path))
 }
 
 /// XXH3-64 in hexadecimal of all bytes of a shard but those of `pixels`, offsets and lengths in order; `None` where these do not lie in it.

@@ -1,11 +1,12 @@
 //! Reads clips from mapped shards, each by one slice and one decompression.
 
+use super::mapping::{Mapping, lost};
 use super::page::{LENGTH_BYTES, page_sizes};
-use super::{ShardError, index_xxh3, map, rows};
+use super::{ShardError, index_xxh3, rows};
 use crate::frames::{Color, Frames};
 use crate::payload::PayloadDecoder;
+use crate::stats::{Stage, StageClock};
 use bytes::Bytes;
-use memmap2::Advice;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::basic::Compression;
@@ -64,7 +65,7 @@ impl ClipEntry {
 #[derive(Debug)]
 pub struct Shard {
     path: PathBuf,
-    file: Bytes,
+    file: Mapping,
     clips: Vec<ClipEntry>,
 }
 
@@ -77,7 +78,7 @@ impl Shard {
     pub fn open_as_listed(dir: &Path, entry: &ShardEntry) -> Result<Self, ShardError> {
         let path = dir.join(&entry.file);
         let damaged = |reason: String| ShardError::DamagedShard { path: path.clone(), reason };
-        let file = map(&path)?;
+        let file = Mapping::open(&path)?;
         if file.len() as u64 != entry.bytes {
             return Err(damaged(format!("it has {} bytes, the manifest says {}", file.len(), entry.bytes)));
         }
@@ -150,6 +151,15 @@ impl Shard {
         &self.clips
     }
 
+    /// Has the system fetch the pixels of clip `row` from the disk, without waiting for them.
+    ///
+    /// # Panics
+    /// When `row` is not a row of the shard.
+    pub fn fetch(&self, row: usize) {
+        let clip = &self.clips[row];
+        self.file.fetch(clip.page_offset..clip.page_offset + clip.page_bytes);
+    }
+
     /// Where the shard is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -192,9 +202,22 @@ impl ClipReader {
     /// # Panics
     /// When `row` is not a row of the shard.
     pub fn frames<'a>(&'a mut self, shard: &'a Shard, row: usize, count: usize) -> Result<Frames<'a>, ShardError> {
+        self.frames_timed(shard, row, count, &mut StageClock::default())
+    }
+
+    /// [`Self::frames`], with its time charged to the stages of `clock`.
+    pub(crate) fn frames_timed<'a>(
+        &'a mut self,
+        shard: &'a Shard,
+        row: usize,
+        count: usize,
+        clock: &mut StageClock,
+    ) -> Result<Frames<'a>, ShardError> {
         let clip = &shard.clips[row];
         let payload = self.pages.payload(shard, row)?;
+        clock.lap(Stage::Read);
         let frames = self.decoder.decode(clip.payload, payload, clip.size, clip.color, count);
+        clock.lap(Stage::Decode);
         frames.map_err(|source| ShardError::Undecodable { path: shard.path.clone(), row, source })
     }
 }
@@ -208,6 +231,15 @@ struct PageReader {
 
 impl PageReader {
     fn payload<'a>(&'a mut self, shard: &'a Shard, row: usize) -> Result<&'a [u8], ShardError> {
+        // A shard that is gone, or was cut short, is not a clip's damage.
+        let loss = || shard.file.loss().map(|reason| lost(&shard.path, reason));
+        match loss() {
+            Some(error) => Err(error),
+            None => self.sound_payload(shard, row).map_err(|error| loss().unwrap_or(error)),
+        }
+    }
+
+    fn sound_payload<'a>(&'a mut self, shard: &'a Shard, row: usize) -> Result<&'a [u8], ShardError> {
         let clip = &shard.clips[row];
         let damaged = |reason: String| ShardError::Damaged { path: shard.path.clone(), row, reason };
         let page = &shard.file[clip.page_offset..clip.page_offset + clip.page_bytes];
@@ -330,11 +362,10 @@ pub fn read_manifest(dir: &Path) -> Result<Manifest, ShardError> {
     serde_json::from_str(&text).map_err(|error| bad(error.to_string()))
 }
 
-pub(super) fn open_parquet(path: &Path) -> Result<(Bytes, ArrowReaderMetadata), ShardError> {
-    let map = map(path)?;
-    // Clips are read in random order: reading ahead would fetch what nobody asked for. Advice only: refusal costs nothing but speed.
-    let _ = map.advise(Advice::Random);
-    let bytes = Bytes::from_owner(map);
+pub(super) fn open_parquet(path: &Path) -> Result<(Mapping, ArrowReaderMetadata), ShardError> {
+    let map = Mapping::open(path)?;
+    map.advise_random();
+    let bytes = Bytes::from_owner(map.clone());
     let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
     let metadata = ArrowReaderMetadata::load(&bytes, options).map_err(ShardError::parquet("read", path))?;
     let not_a_shard = |reason: String| ShardError::NotAShard { path: path.to_owned(), reason };
@@ -351,15 +382,15 @@ pub(super) fn open_parquet(path: &Path) -> Result<(Bytes, ArrowReaderMetadata), 
     if metadata.schema().fields() != expected.fields() {
         return Err(not_a_shard("its columns are not those of a shard".to_owned()));
     }
-    Ok((bytes, metadata))
+    Ok((map, metadata))
 }
 
-fn read_metas(path: &Path, file: &Bytes, metadata: &ArrowReaderMetadata) -> Result<Vec<ClipMeta>, ShardError> {
+fn read_metas(path: &Path, file: &Mapping, metadata: &ArrowReaderMetadata) -> Result<Vec<ClipMeta>, ShardError> {
     let schema = metadata.parquet_schema();
     let meta_columns = (0..schema.num_columns()).filter(|&column| schema.column(column).name() != DATA_COLUMN);
     let projection = ProjectionMask::leaves(schema, meta_columns);
     let read_error = || ShardError::parquet("read", path);
-    let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file.clone(), metadata.clone())
+    let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(Bytes::from_owner(file.clone()), metadata.clone())
         .with_projection(projection)
         .build()
         .map_err(read_error())?;

@@ -1,7 +1,8 @@
 //! Writes clips into a folder of shards of bounded size.
 
+use super::mapping::Mapping;
 use super::page::EncodedClip;
-use super::{ShardError, hex, index_xxh3, map, rows};
+use super::{ShardError, hex, index_xxh3, rows};
 use crate::atomic_file::AtomicFile;
 use bytes::Bytes;
 use parquet::arrow::arrow_writer::{ArrowRowGroupWriterFactory, compute_leaves};
@@ -179,7 +180,7 @@ impl OpenShard {
         // This also writes the footer.
         let sink = self.writer.into_inner().map_err(ShardError::parquet("write", &self.path))?;
         sink.commit().map_err(ShardError::io("finish", &self.path))?;
-        let file = map(&self.path)?;
+        let file = Mapping::open(&self.path)?;
         let index_xxh3 = index_xxh3(&file, &pixels).expect("row groups follow each other within their file");
         let pixels_xxh3 = hex(&self.pixels_hash);
         Ok(ShardEntry { file: self.file, clips: self.clips, bytes: file.len() as u64, pixels, index_xxh3, pixels_xxh3 })

@@ -4,7 +4,7 @@ use super::sheet;
 use crate::cli::InspectArgs;
 use crate::output::{self, count};
 use crate::reading::{self, class, printable, start_seconds, video_name};
-use pipeline::order::{Cursor, SampleOrder};
+use pipeline::order::Order;
 use pipeline::shard::ShardSet;
 use schemas::report::{InspectReport, InspectedClip};
 use std::process::ExitCode;
@@ -54,8 +54,8 @@ fn chosen(args: &InspectArgs, set: &ShardSet) -> Vec<u64> {
     let mut numbers: Vec<u64> = match args.sample {
         _ if !args.clips.is_empty() => args.clips.clone(),
         Some(sample) if all > 0 => {
-            let mut order = SampleOrder::new(all, args.seed);
-            (0..sample.min(all)).map(|samples| order.sample(Cursor { samples }).clip).collect()
+            let mut order = Order::new(&[(all, 1.0)], args.seed);
+            (0..sample.min(all)).map(|draw| order.draw(draw).clip).collect()
         }
         _ => (0..args.limit.min(all)).collect(),
     };

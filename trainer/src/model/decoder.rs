@@ -42,8 +42,21 @@ impl Decoder {
         })
     }
 
-    /// `[clips, visible, encoder's width]` to predictions `[clips, tokens, values]`.
+    /// `[clips, visible, encoder's width]` to predictions of all tokens, `[clips, tokens, values]`.
     pub(crate) fn forward(&self, encoded: &Tensor, masking: &Masking) -> Result<Tensor> {
+        self.pred.forward(&self.decode(encoded, masking)?)
+    }
+
+    /// The same of the masked tokens only: `[clips, masked, values]`.
+    pub(crate) fn forward_masked(&self, encoded: &Tensor, masking: &Masking) -> Result<Tensor> {
+        let decoded = self.decode(encoded, masking)?;
+        let (clips, tokens, width) = decoded.dims3()?;
+        let masked = decoded.reshape((clips * tokens, width))?.index_select(masking.masked_rows(), 0)?;
+        self.pred.forward(&masked.reshape((clips, tokens - masking.visible(), width))?)
+    }
+
+    /// `[clips, tokens, width]`: what each token is to be predicted from.
+    fn decode(&self, encoded: &Tensor, masking: &Masking) -> Result<Tensor> {
         let (clips, visible, tokens) = (masking.clips(), masking.visible(), self.grid.tokens());
         let width = self.mask_token.dim(2)?;
         // One mask token serves all masked places: it is the last row of the table that every place takes its row from.
@@ -56,6 +69,6 @@ impl Decoder {
         for block in &self.blocks {
             x = block.forward(&x)?;
         }
-        self.pred.forward(&self.norm.forward(&x)?.narrow(1, 1, tokens)?.contiguous()?)
+        self.norm.forward(&x)?.narrow(1, 1, tokens)?.contiguous()
     }
 }

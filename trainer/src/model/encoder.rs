@@ -35,13 +35,14 @@ impl Encoder {
         })
     }
 
-    /// `[clips, tokens, values]` patches (of [`super::embed::channel_first_patches`]) to `[clips, visible, width]`, without the cls token.
+    /// The visible patches, `[clips, visible, values]` (values ordered as in [`super::embed::channel_first_patches`]), to `[clips, visible, width]`, without
+    /// the cls token.
     ///
-    /// Masked patches are dropped before they are embedded: the reference embeds all of them first, with the same result.
+    /// Masked patches are never embedded: the reference embeds all of them first, with the same result.
     pub(crate) fn forward(&self, patches: &Tensor, masking: &Masking) -> Result<Tensor> {
         let (clips, visible) = (masking.clips(), masking.visible());
         let values = self.grid.tubelet_values();
-        let patches = patches.reshape((clips * self.grid.tokens(), values))?.index_select(masking.visible_rows(), 0)?;
+        let patches = patches.reshape((clips * visible, values))?;
         let width = self.proj_bias.dim(0)?;
         let tokens = ops::linear(&patches, &self.proj_weight.reshape((width, values))?, &self.proj_bias)?;
         let positions = self.positions.of_tokens()?.index_select(masking.visible_tokens(), 0)?;

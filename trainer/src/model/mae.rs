@@ -6,6 +6,8 @@ use super::embed::{channel_first_patches, channel_last_patches};
 use super::encoder::Encoder;
 use super::masking::Masking;
 use super::parameters::{ParameterBuilder, ParameterError, Parameters};
+use crate::data::{DeviceBatch, DevicePixels};
+use crate::loss::{masked_mean_squared_error, mean_squared_error};
 use candle_core::{D, Device, Result, Tensor};
 use schemas::geometry::PatchGrid;
 use std::collections::HashMap;
@@ -29,15 +31,14 @@ pub struct MaeConfig {
 }
 
 impl MaeConfig {
-    /// Frames that are predicted, of the clip's `frames`: evenly spread from the first to the last, rounded down.
+    /// Frames that are predicted: [`PatchGrid::target_frames`].
     pub fn target_frames(&self) -> Vec<u32> {
-        let (frames, targets) = (self.grid.frames, self.grid.time() * self.slices);
-        (0..targets).map(|i| (i * (frames - 1) / (targets - 1).max(1)) as u32).collect()
+        self.grid.target_frames(self.slices).map(|frame| frame as u32).collect()
     }
 
     /// Values that are predicted of a token.
     pub const fn target_values(&self) -> usize {
-        3 * self.slices * self.grid.patch * self.grid.patch
+        self.grid.target_values(self.slices)
     }
 }
 
@@ -111,8 +112,19 @@ impl Mae {
     /// # Errors
     /// When the shapes do not fit.
     pub fn forward(&self, clips: &Tensor, masking: &Masking) -> Result<Tensor> {
-        let patches = channel_first_patches(clips, self.config.grid)?;
-        self.decoder.forward(&self.encoder.forward(&patches, masking)?, masking)
+        let (grid, count) = (self.config.grid, clips.dim(0)?);
+        let patches = channel_first_patches(clips, grid)?.reshape((count * grid.tokens(), grid.tubelet_values()))?;
+        let visible = patches.index_select(masking.visible_rows(), 0)?;
+        self.decoder.forward(&self.encoder.forward(&visible, masking)?, masking)
+    }
+
+    /// Predictions of the masked tokens, `[clips, masked, values]`, from the visible patches alone: `[clips, visible, 3, tubelet, patch, patch]`, normalised
+    /// RGB, as [`pipeline::batch::Form::Patches`] has them.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn forward_patches(&self, visible: &Tensor, masking: &Masking) -> Result<Tensor> {
+        self.decoder.forward_masked(&self.encoder.forward(visible, masking)?, masking)
     }
 
     /// The target for `clips`, as [`Self::forward`] takes them.
@@ -122,13 +134,37 @@ impl Mae {
     pub fn target(&self, clips: &Tensor) -> Result<Target> {
         let frames = Tensor::new(self.config.target_frames(), clips.device())?;
         let values = channel_last_patches(&clips.index_select(&frames, 2)?, self.config.grid, self.config.slices)?;
+        self.target_of_patches(&values)
+    }
+
+    /// The target of patches whose pixels are `values`, `[clips, tokens, values]`: all of a clip, or the masked ones.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn target_of_patches(&self, values: &Tensor) -> Result<Target> {
         if !self.config.normalise_target {
-            return Ok(Target { values, statistics: None });
+            return Ok(Target { values: values.clone(), statistics: None });
         }
         let mean = values.mean_keepdim(D::Minus1)?;
         let deviation = (values.var_keepdim(D::Minus1)? + PATCH_EPSILON)?.sqrt()?;
         let values = values.broadcast_sub(&mean)?.broadcast_div(&deviation)?;
         Ok(Target { values, statistics: Some((mean, deviation)) })
+    }
+
+    /// The loss of a batch, whichever form it has: mean squared error over its masked patches.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn loss(&self, batch: &DeviceBatch) -> Result<Tensor> {
+        let masking = &batch.masking;
+        match &batch.pixels {
+            DevicePixels::Clips(clips) => {
+                masked_mean_squared_error(&self.forward(clips, masking)?, &self.target(clips)?.values, masking.mask())
+            }
+            DevicePixels::Patches { visible, target } => {
+                mean_squared_error(&self.forward_patches(visible, masking)?, &self.target_of_patches(target)?.values)
+            }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A batch's masks on the device.
 
 use candle_core::{Device, Result, Tensor};
-use pipeline::mask::Mask;
+use pipeline::mask::Masks;
 
 /// The masks of a batch, as the row numbers that the model gathers by.
 #[derive(Debug, Clone)]
@@ -10,29 +10,30 @@ pub struct Masking {
     visible: usize,
     visible_tokens: Tensor,
     visible_rows: Tensor,
+    masked_rows: Tensor,
     decoder_rows: Tensor,
     mask: Tensor,
 }
 
 impl Masking {
-    /// Masks of a batch, all with the same number of visible tokens.
+    /// Masks of a batch, on `device`.
     ///
     /// # Errors
     /// When the device fails.
-    pub fn new(masks: &[Mask], device: &Device) -> Result<Self> {
-        let clips = masks.len();
-        let visible = masks.first().map_or(0, |mask| mask.visible.len());
-        let tokens = visible + masks.first().map_or(0, |mask| mask.masked.len());
+    pub fn new(masks: Masks<'_>, device: &Device) -> Result<Self> {
+        let (clips, visible, tokens) = (masks.len(), masks.visible(), masks.tokens());
         let mask_token_row = (clips * visible) as u32;
-        let (mut visible_tokens, mut visible_rows, mut decoder_rows, mut masked) = (vec![], vec![], vec![], vec![]);
+        let (mut visible_tokens, mut visible_rows) = (Vec::with_capacity(clips * visible), Vec::with_capacity(clips * visible));
+        let mut masked_rows = Vec::with_capacity(clips * (tokens - visible));
+        let (mut decoder_rows, mut masked) = (vec![mask_token_row; clips * tokens], vec![1f32; clips * tokens]);
         for (clip, mask) in masks.iter().enumerate() {
-            debug_assert!(mask.visible.len() == visible && visible + mask.masked.len() == tokens, "masks of one size");
-            visible_tokens.extend_from_slice(&mask.visible);
-            visible_rows.extend(mask.visible.iter().map(|&token| (clip * tokens) as u32 + token));
-            for row in mask.restore() {
-                let is_visible = (row as usize) < visible;
-                decoder_rows.push(if is_visible { (clip * visible) as u32 + row } else { mask_token_row });
-                masked.push(if is_visible { 0.0f32 } else { 1.0 });
+            let row = |token: u32| (clip * tokens) as u32 + token;
+            visible_tokens.extend_from_slice(mask.visible);
+            visible_rows.extend(mask.visible.iter().map(|&token| row(token)));
+            masked_rows.extend(mask.masked.iter().map(|&token| row(token)));
+            for (at, &token) in mask.visible.iter().enumerate() {
+                decoder_rows[row(token) as usize] = (clip * visible + at) as u32;
+                masked[row(token) as usize] = 0.0;
             }
         }
         Ok(Self {
@@ -40,6 +41,7 @@ impl Masking {
             visible,
             visible_tokens: Tensor::new(visible_tokens, device)?,
             visible_rows: Tensor::new(visible_rows, device)?,
+            masked_rows: Tensor::new(masked_rows, device)?,
             decoder_rows: Tensor::new(decoder_rows, device)?,
             mask: Tensor::from_vec(masked, (clips, tokens), device)?,
         })
@@ -68,6 +70,11 @@ impl Masking {
     /// `[clips * visible]`, u32: the same as rows of `[clips * tokens, ..]`.
     pub(crate) const fn visible_rows(&self) -> &Tensor {
         &self.visible_rows
+    }
+
+    /// `[clips * masked]`, u32: the masked tokens of each clip, as rows of `[clips * tokens, ..]`.
+    pub(crate) const fn masked_rows(&self) -> &Tensor {
+        &self.masked_rows
     }
 
     /// `[clips * tokens]`, u32: for each token of the decoder its row among the `clips * visible` encoded ones, or the row after these, which is

@@ -1,0 +1,230 @@
+//! A shard's file, mapped: a room of `unsafe`.
+//!
+//! Pages of a map that lie beyond the end of its file cannot be read: who cuts a mapped file short would end this process by a signal (SIGBUS). Here such a page
+//! reads as zeros instead, which no hash agrees with, and the reader then says what has become of the file.
+
+use super::ShardError;
+use memmap2::{Advice, Mmap};
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+use std::fs::{self, File};
+use std::io;
+use std::ops::{Deref, Range};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
+
+/// A mapped file. Copies are of one map.
+#[derive(Debug, Clone)]
+pub(super) struct Mapping(Arc<Mapped>);
+
+#[derive(Debug)]
+struct Mapped {
+    map: Mmap,
+    path: PathBuf,
+    /// Device and number of the file: whether a file of this name is the same one.
+    identity: (u64, u64),
+    place: Option<Place>,
+}
+
+impl Mapping {
+    /// Maps the whole file at `path`.
+    pub(super) fn open(path: &Path) -> Result<Self, ShardError> {
+        let file = File::open(path).map_err(ShardError::io("open", path))?;
+        let metadata = file.metadata().map_err(ShardError::io("open", path))?;
+        // SAFETY: shards are written under a temporary name and renamed when whole, and never written again, so what the map shows does not
+        // change under its readers. Where somebody cuts a shard short all the same, its lost pages read as zeros (see the head of this module).
+        let map = unsafe { Mmap::map(&file) }.map_err(ShardError::io("map", path))?;
+        let place = Place::take(map.as_ptr() as usize..map.as_ptr() as usize + map.len());
+        Ok(Self(Arc::new(Mapped { map, path: path.to_owned(), identity: (metadata.dev(), metadata.ino()), place })))
+    }
+
+    /// What has become of the file since it was mapped; none where it is still there, and whole.
+    pub(super) fn loss(&self) -> Option<String> {
+        let Mapped { map, path, identity, .. } = &*self.0;
+        match fs::metadata(path) {
+            Err(error) => Some(format!("it is gone since it was opened: {error}")),
+            Ok(metadata) if (metadata.dev(), metadata.ino()) != *identity => {
+                Some("another file has taken its place since it was opened".to_owned())
+            }
+            Ok(metadata) if metadata.len() < map.len() as u64 => {
+                Some(format!("it was cut short since it was opened: it had {} bytes, and now has {}", map.len(), metadata.len()))
+            }
+            Ok(_) => None,
+        }
+    }
+
+    /// Tells the system that the clips will be read in random order: reading ahead would fetch what nobody asked for.
+    pub(super) fn advise_random(&self) {
+        // Advice only: refusal costs nothing but speed.
+        let _ = self.0.map.advise(Advice::Random);
+    }
+
+    /// Has the system fetch `range` from the disk, without waiting for it.
+    pub(super) fn fetch(&self, range: Range<usize>) {
+        let _ = self.0.map.advise_range(Advice::WillNeed, range.start, range.len());
+    }
+}
+
+impl Deref for Mapping {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0.map
+    }
+}
+
+impl AsRef<[u8]> for Mapping {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+/// Maps that a signal's handler can look up, at most. Shards beyond that are as good, but for the signal.
+const PLACES: usize = 1 << 14;
+
+/// Start and end of each map; no bytes where there is none.
+static PLACED: [[AtomicUsize; 2]; PLACES] = [const { [const { AtomicUsize::new(0) }; 2] }; PLACES];
+
+/// Places that are free, once the first map was made.
+static FREE: OnceLock<Mutex<Vec<usize>>> = OnceLock::new();
+
+fn free() -> &'static Mutex<Vec<usize>> {
+    FREE.get_or_init(|| Mutex::new((0..PLACES).rev().collect()))
+}
+
+/// One of the places that the handler looks at.
+#[derive(Debug)]
+struct Place(usize);
+
+impl Place {
+    fn take(range: Range<usize>) -> Option<Self> {
+        catch_lost_pages();
+        let place = free().lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+        PLACED[place][0].store(range.start, Ordering::Relaxed);
+        PLACED[place][1].store(range.end, Ordering::Release);
+        Some(Self(place))
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        if let Some(Place(place)) = self.place.take() {
+            PLACED[place][1].store(0, Ordering::Release);
+            free().lock().unwrap_or_else(PoisonError::into_inner).push(place);
+        }
+    }
+}
+
+/// Whether `address` lies in a map of ours. Called by the handler: takes no lock, allocates nothing.
+fn is_mapped(address: usize) -> bool {
+    PLACED.iter().any(|[start, end]| {
+        let end = end.load(Ordering::Acquire);
+        address < end && address >= start.load(Ordering::Relaxed)
+    })
+}
+
+/// What SIGBUS did before.
+static PREVIOUS: OnceLock<libc::sigaction> = OnceLock::new();
+
+/// Sets the handler, once for the process.
+fn catch_lost_pages() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = replace_lost_page;
+        // SAFETY: an all-zero sigaction is a valid one; what is set is a function of the signature that SA_SIGINFO asks for, which does only what a handler
+        // may. Where the system refuses, all stays as it was.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = handler as libc::sighandler_t;
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+            let mut previous: libc::sigaction = std::mem::zeroed();
+            if libc::sigaction(libc::SIGBUS, std::ptr::null(), &mut previous) == 0 {
+                // First what it was, then the handler that asks for it.
+                let _ = PREVIOUS.set(previous);
+                libc::sigaction(libc::SIGBUS, &action, std::ptr::null_mut());
+            }
+        }
+    });
+}
+
+/// Puts a page of zeros where one was lost, and lets the reader go on. A fault that is none of ours is left to whoever was there before.
+extern "C" fn replace_lost_page(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    // SAFETY: the system gives a valid siginfo to a handler that was set with SA_SIGINFO, and for SIGBUS it holds an address.
+    let address = unsafe { (*info).si_addr() } as usize;
+    if is_mapped(address) {
+        let page = rustix::param::page_size();
+        let start = (address / page * page) as *mut std::ffi::c_void;
+        // SAFETY: the page belongs to a map of ours, which is read-only and stays: its lost bytes become zeros, and are unmapped with it.
+        let replaced = unsafe { mmap_anonymous(start, page, ProtFlags::READ, MapFlags::PRIVATE | MapFlags::FIXED) };
+        if replaced.is_ok() {
+            return;
+        }
+    }
+    if let Some(previous) = PREVIOUS.get() {
+        // SAFETY: this is what the system itself said. The access is tried again after this handler, and then is the previous one's.
+        unsafe { libc::sigaction(libc::SIGBUS, previous, std::ptr::null_mut()) };
+    }
+}
+
+/// The error of a shard whose file is no longer what it was.
+pub(super) fn lost(path: &Path, reason: String) -> ShardError {
+    ShardError::Io { operation: "read", path: path.to_owned(), source: io::Error::other(reason) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_cut_short_reads_as_zeros_and_says_so() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("file");
+        fs::write(&path, vec![7; 100_000]).expect("written");
+        let mapping = Mapping::open(&path).expect("mapped");
+        assert_eq!(mapping.loss(), None);
+        assert!(mapping.iter().all(|&byte| byte == 7));
+        File::options().write(true).open(&path).expect("opened").set_len(5000).expect("cut");
+        // Several threads at a time, each of which meets the same lost pages.
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    assert!(mapping[..5000].iter().all(|&byte| byte == 7), "what is left is what it was");
+                    assert!(mapping[8192..].iter().all(|&byte| byte == 0), "what is lost is zeros");
+                });
+            }
+        });
+        let loss = mapping.loss().expect("cut short");
+        assert!(loss.contains("had 100000 bytes, and now has 5000"), "{loss}");
+    }
+
+    #[test]
+    fn a_file_that_is_removed_is_missed() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("file");
+        fs::write(&path, [7; 10]).expect("written");
+        let mapping = Mapping::open(&path).expect("mapped");
+        fs::remove_file(&path).expect("removed");
+        assert!(mapping.loss().expect("gone").contains("it is gone since it was opened"));
+        fs::write(&path, [8; 10]).expect("written");
+        assert!(mapping.loss().expect("replaced").contains("another file"));
+        assert_eq!(mapping[..], [7; 10], "its bytes are there as long as it is mapped");
+    }
+
+    #[test]
+    fn places_are_given_back() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("file");
+        fs::write(&path, [7; 10]).expect("written");
+        let start = {
+            let mapping = Mapping::open(&path).expect("mapped");
+            assert!(
+                is_mapped(mapping.as_ptr() as usize)
+                    && is_mapped(mapping.as_ptr() as usize + 9)
+                    && !is_mapped(mapping.as_ptr() as usize + 10)
+            );
+            mapping.as_ptr() as usize
+        };
+        assert!(!is_mapped(start));
+    }
+}

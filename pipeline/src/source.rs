@@ -1,0 +1,157 @@
+//! Where clips come from: shards, or live video. The same clips, in the same order, give the same batches.
+
+use crate::frames::Frames;
+use crate::shard::{ClipReader, ShardError, ShardSet};
+use crate::stats::StageClock;
+use schemas::geometry::I420;
+use std::path::Path;
+
+/// A data set.
+#[derive(Debug)]
+pub enum Source {
+    /// A finished build.
+    Shards(ShardSet),
+}
+
+/// A data set, and how much of what is loaded it gives.
+#[derive(Debug)]
+pub struct WeightedSource {
+    /// The clips.
+    pub source: Source,
+    /// Share of draws, relative to the other data sets'.
+    pub weight: f64,
+}
+
+impl From<Source> for WeightedSource {
+    fn from(source: Source) -> Self {
+        Self { source, weight: 1.0 }
+    }
+}
+
+/// What has to be known of a clip before it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClipInfo {
+    /// Frames that there are.
+    pub frames: usize,
+    /// Size of a frame.
+    pub size: I420,
+    /// Class number.
+    pub label: Option<i32>,
+}
+
+/// A clip that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// Of a shard.
+    #[error(transparent)]
+    Shard(#[from] ShardError),
+}
+
+impl SourceError {
+    /// Whether only this clip is to blame, so that loading may go on without it.
+    pub const fn is_of_one_clip(&self) -> bool {
+        match self {
+            Self::Shard(error) => matches!(error, ShardError::Damaged { .. } | ShardError::Undecodable { .. }),
+        }
+    }
+}
+
+impl Source {
+    /// Number of clips.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Shards(shards) => shards.len(),
+        }
+    }
+
+    /// Whether there are no clips.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        match self {
+            Self::Shards(shards) => shards.dir(),
+        }
+    }
+
+    /// What is known of clip `clip`.
+    ///
+    /// # Panics
+    /// When there is no such clip.
+    pub fn clip(&self, clip: usize) -> ClipInfo {
+        match self {
+            Self::Shards(shards) => {
+                let (shard, row) = shards.locate(clip);
+                let entry = &shard.clips()[row];
+                ClipInfo { frames: entry.frames, size: entry.size, label: entry.label }
+            }
+        }
+    }
+}
+
+impl Source {
+    /// Says that clip `clip` will soon be read.
+    pub(crate) fn fetch(&self, clip: usize) {
+        match self {
+            Self::Shards(shards) => {
+                let (shard, row) = shards.locate(clip);
+                shard.fetch(row);
+            }
+        }
+    }
+}
+
+/// What a clip's bytes come to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ClipBytes {
+    /// As they are stored.
+    pub(crate) stored: usize,
+    /// As frames.
+    pub(crate) decoded: usize,
+}
+
+/// Reads clips of any source into memory that it uses again: one for each thread.
+#[derive(Default)]
+pub(crate) struct SourceReader {
+    shards: ClipReader,
+}
+
+/// A clip that was read, in so many windows as were asked for.
+pub(crate) enum Loaded<'a> {
+    /// Its frames from the first on.
+    Whole(Frames<'a>),
+}
+
+impl SourceReader {
+    /// Reads of clip `clip` the windows of `frames` frames that begin with frames `starts`.
+    pub(crate) fn load<'a>(
+        &'a mut self,
+        source: &'a Source,
+        clip: usize,
+        frames: usize,
+        starts: &[usize],
+        clock: &mut StageClock,
+    ) -> Result<(Loaded<'a>, ClipBytes), SourceError> {
+        match source {
+            Source::Shards(shards) => {
+                let (shard, row) = shards.locate(clip);
+                let entry = &shard.clips()[row];
+                // Frames after the last window need not be decoded.
+                let count = starts.iter().max().map_or(0, |start| start + frames);
+                let read = self.shards.frames_timed(shard, row, count, clock)?;
+                Ok((Loaded::Whole(read), ClipBytes { stored: entry.stored_bytes(), decoded: count * entry.size.frame_bytes() }))
+            }
+        }
+    }
+}
+
+impl<'a> Loaded<'a> {
+    /// Frames that hold window `window`, which begins with frame `start` of the clip, and the frame of them with which it begins.
+    pub(crate) fn window(&self, _window: usize, start: usize) -> (Frames<'a>, usize) {
+        match self {
+            Self::Whole(frames) => (*frames, start),
+        }
+    }
+}
