@@ -1,6 +1,7 @@
 //! Video to clips, clips to shards, shards to training batches.
 //!
 //! The rooms, in the order in which data flows:
+//! - [`discover`](mod@discover): which files are videos. [`process`](mod@process): the processes in which they are decoded.
 //! - [`video`]: GStreamer. Decodes a file to I420 frames with their times, samples clips from them, encodes test material.
 //! - [`payload`]: decoded [`frames`] to the bytes that are stored, and back.
 //! - [`shard`]: the Parquet format, writer and reader side by side.
@@ -11,12 +12,14 @@
 //! - [`loader`]: worker threads that put all of it together, as an iterator of `Result<Batch>`.
 
 pub mod atomic_file;
+pub mod discover;
 pub mod frames;
 pub mod loader;
 pub mod mask;
 pub mod order;
 pub mod payload;
 pub mod picture;
+pub mod process;
 pub mod resample;
 pub mod ring;
 pub mod sample;
