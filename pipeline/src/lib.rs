@@ -5,6 +5,7 @@
 //! - [`video`]: GStreamer. Decodes a file to I420 frames with their times, samples clips from them, encodes test material.
 //! - [`payload`]: decoded [`frames`] to the bytes that are stored, and back.
 //! - [`shard`]: the Parquet format, writer and reader side by side.
+//! - [`live`]: clips straight from videos, without shards.
 //! - [`order`]: which clip comes when; [`sample`]: which crop and flip it gets; [`mask`]: which tokens stay visible.
 //! - [`resample`]: a crop, resized; [`transform`](mod@transform): frames to a normalised, cropped training clip.
 //! - [`picture`]: a stored frame as RGB, to look at.
@@ -14,6 +15,7 @@
 pub mod atomic_file;
 pub mod discover;
 pub mod frames;
+pub mod live;
 pub mod loader;
 pub mod mask;
 pub mod order;

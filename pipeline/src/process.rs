@@ -153,6 +153,11 @@ impl Supervisor {
         Ok(if self.stop.load(Ordering::SeqCst) { Ending::Stopped } else { Ending::Lost(lost) })
     }
 
+    /// Whether this one is for such workers.
+    pub fn serves(&self, program: &WorkerProgram, timeout: Duration) -> bool {
+        self.program == *program && self.timeout == timeout
+    }
+
     /// Process id of the worker, where there is one.
     pub fn worker_id(&self) -> Option<u32> {
         self.process.as_ref().map(|process| process.child.id())

@@ -1,0 +1,272 @@
+//! The short way to a few frames of a video: from the last entry before them, and without the pictures that nobody refers to and nobody wants.
+//!
+//! It gives the frames that decoding from the start gives, or says that it is not sure to. What can make it unsure is looked at as it goes: a frame
+//! that is not at the time at which a packet promised it, a picture that was left out and would have been shown after all, anything that is
+//! damaged. Then the long way decides.
+
+use super::clips::tick_of;
+use super::nal::{NalFormat, PacketKind};
+use super::{POLL, RunningPipeline, VideoError};
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+/// Containers in which a seek to a key frame is known to be exact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Container {
+    /// mp4 and mov.
+    Mp4,
+    /// Matroska and WebM.
+    Matroska,
+}
+
+impl Container {
+    /// The container of a file whose content is `media`; none for others.
+    pub fn of(media: &str) -> Option<Self> {
+        match media {
+            "video/quicktime" => Some(Self::Mp4),
+            "video/x-matroska" | "video/webm" => Some(Self::Matroska),
+            _ => None,
+        }
+    }
+
+    const fn demuxer(self) -> &'static str {
+        match self {
+            Self::Mp4 => "qtdemux",
+            Self::Matroska => "matroskademux",
+        }
+    }
+}
+
+/// What the short way through one file is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    container: Container,
+    /// Media type of the stream without `video/`.
+    codec: String,
+    /// The element that decodes it on the long way.
+    decoder: String,
+}
+
+impl Route {
+    /// The route through a file whose content is `media` and whose only video stream is of `codec`, which `decoder` decodes on the long way; none
+    /// where there is no short one.
+    pub fn of(media: &str, codec: &str, decoder: &str) -> Option<Self> {
+        let container = Container::of(media)?;
+        // These report broken packets, and give each frame its packet's time.
+        let decoders = ["avdec_h264", "avdec_h265", "avdec_vp8", "avdec_vp9", "avdec_av1"];
+        let known = decoders.contains(&decoder);
+        known.then(|| Self { container, codec: codec.to_owned(), decoder: decoder.to_owned() })
+    }
+
+    /// Whether each packet has a frame.
+    pub(super) fn has_a_frame_a_packet(&self) -> bool {
+        matches!(self.codec.as_str(), "x-h264" | "x-h265")
+    }
+
+    /// Element that parses the stream, as `decodebin` takes it.
+    fn parser(&self) -> Option<&'static str> {
+        match self.codec.as_str() {
+            "x-h264" => Some("h264parse"),
+            "x-h265" => Some("h265parse"),
+            "x-vp9" => Some("vp9parse"),
+            "x-av1" => Some("av1parse"),
+            _ => None,
+        }
+    }
+}
+
+/// Which ticks are wanted: every `stride`-th of `frames` ones, from each of `starts` on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WantedTicks {
+    /// First ticks, in order.
+    pub starts: Vec<u64>,
+    /// Ticks from each of them.
+    pub frames: u64,
+    /// From one to the next.
+    pub stride: u64,
+    /// Ticks of the video: what lies behind them shows the last one.
+    pub ticks: u64,
+    /// Ticks a second.
+    pub fps: f64,
+    /// Time of tick 0, in nanoseconds of stream time.
+    pub start_ns: i64,
+}
+
+impl WantedTicks {
+    /// The tick of a time.
+    pub(super) fn tick_of(&self, ns: i64) -> u64 {
+        tick_of(ns - self.start_ns, self.fps)
+    }
+
+    /// Whether a tick of `from..to` is wanted.
+    fn any(&self, from: u64, to: u64) -> bool {
+        let last = self.starts.last().map_or(0, |start| start + (self.frames - 1) * self.stride);
+        if last >= self.ticks && to >= self.ticks {
+            return true;
+        }
+        self.starts.iter().any(|&start| {
+            let index = from.saturating_sub(start).div_ceil(self.stride);
+            index < self.frames && start + index * self.stride < to
+        })
+    }
+}
+
+/// A short way to some ticks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shortcut {
+    /// Through what.
+    pub route: Route,
+    /// Time of the packet to begin at, in nanoseconds of stream time.
+    pub entry_ns: i64,
+    /// Whether that is the first packet of all.
+    pub from_start: bool,
+    /// To which ticks.
+    pub wanted: WantedTicks,
+}
+
+/// Leaves out the packets that nobody refers to and nobody wants.
+#[derive(Debug)]
+pub(super) struct Sieve {
+    wanted: WantedTicks,
+    format: Option<NalFormat>,
+    /// Times of what was left out, in nanoseconds of stream time.
+    dropped: BTreeSet<i64>,
+    packets: u64,
+}
+
+impl Sieve {
+    pub(super) fn new(wanted: WantedTicks) -> Self {
+        Self { wanted, format: None, dropped: BTreeSet::new(), packets: 0 }
+    }
+
+    /// Whether `packet`, about to go through `pad`, is left out.
+    pub(super) fn drops(&mut self, pad: &gst::Pad, packet: &gst::BufferRef) -> bool {
+        self.packets += 1;
+        if self.packets == 1 {
+            self.format = pad.current_caps().and_then(|caps| NalFormat::of(&caps));
+        }
+        let Some((format, pts)) = self.format.zip(packet.pts()) else { return false };
+        let segment = pad.sticky_event::<gst::event::Segment>(0);
+        let segment = segment.as_ref().and_then(|event| event.segment().downcast_ref::<gst::ClockTime>());
+        let Some(ns) = segment.and_then(|segment| segment.to_stream_time(pts)).map(|time| time.nseconds() as i64) else { return false };
+        let end_ns = ns + packet.duration().map_or(0, |duration| duration.nseconds() as i64);
+        let (from, to) = (self.wanted.tick_of(ns), self.wanted.tick_of(end_ns));
+        if self.wanted.any(from, to.max(from + 1)) {
+            return false;
+        }
+        let disposable = packet.map_readable().is_ok_and(|bytes| format.kind(&bytes) == PacketKind::Disposable);
+        if disposable {
+            self.dropped.insert(ns);
+        }
+        disposable
+    }
+
+    /// The tick from which on a picture that was left out would be shown, after the frame of time `ns`.
+    pub(super) fn first_dropped_after(&self, ns: i64) -> Option<u64> {
+        self.dropped.range(ns + 1..).next().map(|&dropped| self.wanted.tick_of(dropped))
+    }
+
+    /// Packets that came, and those of them that were left out.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        (self.packets, self.dropped.len() as u64)
+    }
+}
+
+/// The pipeline along a shortcut, not started yet, and the elements in it that are to be linked.
+pub(super) struct ShortPipeline {
+    pub(super) pipeline: RunningPipeline,
+    pub(super) demuxer: gst::Element,
+    /// What the demultiplexer's video goes to.
+    pub(super) first: gst::Element,
+    pub(super) decoder: gst::Element,
+}
+
+/// The pipeline along `shortcut` through the file at `path`.
+pub(super) fn pipeline(path: &Path, shortcut: &Shortcut) -> Result<ShortPipeline, VideoError> {
+    let make = |name: &str| gst::ElementFactory::make(name).build().map_err(VideoError::setup);
+    let route = &shortcut.route;
+    let (demuxer, decoder) = (make(route.container.demuxer())?, make(&route.decoder)?);
+    let pipeline = RunningPipeline::reading(path, &demuxer)?;
+    pipeline.0.add(&decoder).map_err(VideoError::setup)?;
+    let mut first = decoder.clone();
+    if let Some(parser) = route.parser() {
+        first = make(parser)?;
+        pipeline.0.add(&first).map_err(VideoError::setup)?;
+        first.link(&decoder).map_err(VideoError::setup)?;
+    }
+    Ok(ShortPipeline { pipeline, demuxer, first, decoder })
+}
+
+/// Links the demultiplexer's video to `first` as soon as it is there. Returns the word that it is, with the pad, and with the probe that holds the
+/// first packet back if the shortcut begins elsewhere.
+pub(super) fn link_video(
+    demuxer: &gst::Element,
+    first: &gst::Element,
+    holds_back: bool,
+) -> mpsc::Receiver<(gst::Pad, Option<gst::PadProbeId>)> {
+    let (linked, has_linked) = mpsc::channel();
+    let linked = Mutex::new(linked);
+    let first = first.downgrade();
+    demuxer.connect_pad_added(move |_, pad| {
+        let Some(sink) = first.upgrade().and_then(|first| first.static_pad("sink")) else { return };
+        if sink.is_linked() || !pad.name().starts_with("video") {
+            return;
+        }
+        let held = holds_back.then(|| pad.add_probe(gst::PadProbeType::BLOCK | gst::PadProbeType::BUFFER, |_, _| gst::PadProbeReturn::Ok));
+        if pad.link(&sink).is_ok() {
+            // Nobody listens any more when the decoder was dropped.
+            let _ = super::decode::lock(&linked).send((pad.clone(), held.flatten()));
+        }
+    });
+    has_linked
+}
+
+/// Goes to the entry at `entry_ns` and lets packets through from there.
+pub(super) fn seek(
+    pipeline: &RunningPipeline,
+    linked: &mpsc::Receiver<(gst::Pad, Option<gst::PadProbeId>)>,
+    entry_ns: i64,
+    timeout: Duration,
+) -> Result<(), VideoError> {
+    let deadline = Instant::now() + timeout;
+    let (pad, held) = loop {
+        match linked.recv_timeout(POLL.into()) {
+            Ok(linked) => break linked,
+            Err(_) if Instant::now() > deadline => return Err(VideoError::Stalled { timeout }),
+            Err(_) => {}
+        }
+        if let Some(error) = pipeline.bus_error() {
+            return Err(error);
+        }
+    };
+    let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::KEY_UNIT;
+    let entry = gst::ClockTime::from_nseconds(entry_ns.max(0) as u64);
+    let seek = gst::event::Seek::new(1.0, flags, gst::SeekType::Set, entry, gst::SeekType::None, gst::ClockTime::NONE);
+    let done = pad.send_event(seek);
+    if let Some(held) = held {
+        pad.remove_probe(held);
+    }
+    if done { Ok(()) } else { Err(VideoError::Stream { element: String::new(), message: "the demultiplexer does not seek".to_owned() }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wanted_ticks_are_those_of_any_window() {
+        let wanted = WantedTicks { starts: vec![3, 10], frames: 3, stride: 4, ticks: 100, fps: 30.0, start_ns: 0 };
+        let ticks: Vec<u64> = (0..40).filter(|&tick| wanted.any(tick, tick + 1)).collect();
+        assert_eq!(ticks, [3, 7, 10, 11, 14, 18]);
+        assert!(wanted.any(4, 8) && !wanted.any(4, 7) && !wanted.any(19, 200));
+        // A window that goes on after the end wants the last tick of all.
+        let wanted = WantedTicks { ticks: 17, ..wanted };
+        let ticks: Vec<u64> = (0..17).filter(|&tick| wanted.any(tick, tick + 1)).collect();
+        assert_eq!(ticks, [3, 7, 10, 11, 14, 16]);
+    }
+}
