@@ -79,6 +79,8 @@ pub(super) enum Failure {
 pub struct Effort {
     /// Whether the short way led to them: from the last key frame before, and without what is not needed.
     pub short_way: bool,
+    /// Whether decoding began elsewhere than at the video's start.
+    pub sought: bool,
     /// Packets that came on the short way.
     pub packets: u64,
     /// Those of them that were not decoded.

@@ -31,7 +31,7 @@ impl LiveReader {
     /// A reader whose calls return early when `stop` is set.
     pub const fn new(stop: Arc<AtomicBool>) -> Self {
         let color = Color { range: ColorRange::Limited, matrix: ColorMatrix::Bt601 };
-        let effort = Effort { short_way: false, packets: 0, left_out: 0 };
+        let effort = Effort { short_way: false, sought: false, packets: 0, left_out: 0 };
         Self { stop, supervisor: None, frames: Vec::new(), window_bytes: 0, places: Vec::new(), color, effort }
     }
 

@@ -4,11 +4,11 @@ use super::protocol::{Effort, Failure, Reply, Task};
 use crate::process::{become_worker, receive, send};
 use crate::video::clips::{Clip, ClipDecoder, Step};
 use crate::video::decode::DecodeOptions;
-use crate::video::shortcut::{Route, Shortcut, WantedTicks};
+use crate::video::shortcut::{Doubt, Route, Shortcut, WantedTicks};
 use crate::video::{self, Content, VideoError};
 use schemas::geometry::I420;
 use schemas::manifest::BuildOptions;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 /// How often a worker says that there is progress, at most.
 const ALIVE_EVERY: Duration = Duration::from_millis(200);
 
-/// How many videos are remembered to need the long way.
-const MOST_LONG_WAYS: usize = 10_000;
+/// How many entries are remembered to need another way than the shortest.
+const MOST_WAYS: usize = 10_000;
 
 /// A worker that cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +44,7 @@ pub enum WorkerError {
 pub fn run() -> Result<(), WorkerError> {
     let replies = become_worker()?;
     video::init()?;
-    let mut worker = Worker { replies, last_sign: Instant::now(), long_ways: HashSet::new() };
+    let mut worker = Worker { replies, last_sign: Instant::now(), ways: HashMap::new() };
     let mut tasks = io::stdin().lock();
     while let Some(task) = receive::<Task>(&mut tasks)? {
         worker.work(task)?;
@@ -55,8 +55,19 @@ pub fn run() -> Result<(), WorkerError> {
 struct Worker {
     replies: File,
     last_sign: Instant,
-    /// Videos whose short way gave reason for doubt.
-    long_ways: HashSet<PathBuf>,
+    /// Entries of videos from which the shortest way gave reason for doubt.
+    ways: HashMap<(PathBuf, i64), Way>,
+}
+
+/// How windows are come by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// By a shortcut that leaves out all that it can.
+    Short,
+    /// By one that leaves out less near wanted frames.
+    Slack,
+    /// From the start, whole.
+    Long,
 }
 
 /// Why a task ended early.
@@ -140,32 +151,38 @@ impl Worker {
         let source = decoder.source();
         let element = source.decoder.split(',').next().unwrap_or_default();
         let route = match video::sniff(path) {
-            Ok(Content::Video(media)) if !probe.entries.is_empty() => Route::of(&media, &probe.codec, element),
+            Ok(Content::Video(media)) if !probe.entries.is_empty() => Route::of(&media, &probe, element),
             _ => None,
         };
         Ok(send(&mut self.replies, &Reply::Probed { start_ns: decoder.start_ns(), size: source.size, route, probe })?)
     }
 
     fn windows(&mut self, wanted: &Wanted, shortcut: Option<Shortcut>) -> Result<(), End> {
-        if let Some(shortcut) = shortcut.filter(|_| !self.long_ways.contains(wanted.path)) {
-            match self.decode(wanted, Some(&shortcut)) {
-                Ok((decoder, clips)) if !decoder.is_unsure() && wanted.fault(&decoder, &clips).is_none() => {
-                    return self.send(&decoder, clips, true);
+        if let Some(mut shortcut) = shortcut {
+            let place = (wanted.path.to_owned(), shortcut.entry_ns);
+            let mut way = self.ways.get(&place).copied().unwrap_or(Way::Short);
+            while way != Way::Long {
+                shortcut.wanted.slack = if way == Way::Short { 0 } else { shortcut.wanted.fps.ceil() as u64 };
+                let doubt = match self.decode(wanted, Some(&shortcut)) {
+                    Ok((decoder, clips)) => match decoder.doubt() {
+                        None if wanted.fault(&decoder, &clips).is_none() => return self.send(&decoder, clips, Some(&shortcut)),
+                        doubt => doubt,
+                    },
+                    Err(End::Gone(error)) => return Err(End::Gone(error)),
+                    // Whatever it was, the long way says what it means.
+                    Err(End::Failed(_)) => Some(Doubt::Unusual),
+                };
+                way = if (way, doubt) == (Way::Short, Some(Doubt::LeftOut)) { Way::Slack } else { Way::Long };
+                if self.ways.len() == MOST_WAYS {
+                    self.ways.clear();
                 }
-                Err(End::Gone(error)) => return Err(End::Gone(error)),
-                // Whatever it was, the long way says what it means.
-                _ => {
-                    if self.long_ways.len() == MOST_LONG_WAYS {
-                        self.long_ways.clear();
-                    }
-                    self.long_ways.insert(wanted.path.to_owned());
-                }
+                self.ways.insert(place.clone(), way);
             }
         }
         let (decoder, clips) = self.decode(wanted, None)?;
         match wanted.fault(&decoder, &clips) {
             Some(fault) => Err(End::Failed(fault)),
-            None => self.send(&decoder, clips, false),
+            None => self.send(&decoder, clips, None),
         }
     }
 
@@ -175,8 +192,8 @@ impl Worker {
         loop {
             self.alive()?;
             match decoder.step()? {
-                // The long way begins at once.
-                Step::Frame if shortcut.is_some() && decoder.is_unsure() => break,
+                // Another way begins at once.
+                Step::Frame if shortcut.is_some() && decoder.doubt().is_some() => break,
                 Step::Frame => {}
                 Step::Clip(clip) => clips.push(clip),
                 Step::End => break,
@@ -185,11 +202,12 @@ impl Worker {
         Ok((decoder, clips))
     }
 
-    fn send(&mut self, decoder: &ClipDecoder, clips: Vec<Clip>, short_way: bool) -> Result<(), End> {
+    fn send(&mut self, decoder: &ClipDecoder, clips: Vec<Clip>, shortcut: Option<&Shortcut>) -> Result<(), End> {
         let source = decoder.source();
         let (packets, left_out) = decoder.sieved();
         let bytes = clips.iter().map(|clip| clip.data.len()).sum();
-        let effort = Effort { short_way, packets, left_out };
+        let sought = shortcut.is_some_and(|shortcut| !shortcut.from_start);
+        let effort = Effort { short_way: shortcut.is_some(), sought, packets, left_out };
         send(&mut self.replies, &Reply::Windows { range: source.color_range, matrix: source.color_matrix, bytes, effort })?;
         for clip in clips {
             self.replies.write_all(&clip.data)?;
@@ -209,7 +227,7 @@ impl Wanted<'_> {
             starts: self.starts.to_vec(),
             frames: self.options.frames.into(),
             stride: self.options.stride.into(),
-            ticks: self.ticks,
+            slack: 0,
             fps: self.options.sampling.fps()?,
             start_ns,
         };

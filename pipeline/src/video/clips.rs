@@ -7,7 +7,7 @@
 
 use super::decode::{DecodeOptions, DecodedFrame, VideoDecoder};
 use super::frame::{FrameScaler, Orientation};
-use super::shortcut::Shortcut;
+use super::shortcut::{Doubt, Shortcut};
 use super::{VideoError, VideoProbe};
 use schemas::geometry::I420;
 use schemas::manifest::{BuildOptions, Sampling, ShortVideo, Tiling};
@@ -145,8 +145,8 @@ pub struct ClipDecoder {
     done: VecDeque<Clip>,
     clips: u32,
     scratch: Vec<u8>,
-    /// Whether a frame that was left out would have been shown.
-    left_out: bool,
+    /// What is doubtful about a shortcut, beside what the decoder knows.
+    doubt: Option<Doubt>,
 }
 
 /// Where clips start: known beforehand, or one after the other until the video ends.
@@ -180,7 +180,7 @@ impl ClipDecoder {
     /// Opens the video at `path` to decode the clips that begin at the ticks `starts`, in order; each of them is given, as far as the video
     /// reaches to its first tick. `options` say all but where clips start.
     ///
-    /// By a `shortcut` they are the same, unless [`Self::is_unsure`] says at the end that they may not be.
+    /// By a `shortcut` they are the same, unless [`Self::doubt`] says at the end that they may not be.
     ///
     /// # Errors
     /// As [`Self::open`], and when the shortcut does not lead to its entry.
@@ -197,7 +197,7 @@ impl ClipDecoder {
         };
         let mut decoder = Self::new(path, VideoDecoder::open_at(path, decode, shortcut)?, options, starts)?;
         // One nanosecond of grace: times are rounded.
-        decoder.left_out = decoder.start_ns.abs_diff(shortcut.entry_ns) > 1;
+        decoder.doubt = (decoder.start_ns.abs_diff(shortcut.entry_ns) > 1).then_some(Doubt::Unusual);
         decoder.start_ns = shortcut.wanted.start_ns;
         decoder.shown_tick = shortcut.wanted.tick_of(shortcut.entry_ns);
         Ok(decoder)
@@ -238,7 +238,7 @@ impl ClipDecoder {
             done: VecDeque::new(),
             clips: 0,
             scratch: Vec::new(),
-            left_out: false,
+            doubt: None,
         })
     }
 
@@ -247,9 +247,9 @@ impl ClipDecoder {
         self.start_ns
     }
 
-    /// Whether the clips so far, by a shortcut, may be others than those of the long way.
-    pub fn is_unsure(&self) -> bool {
-        self.left_out || self.decoder.is_unsure()
+    /// Why the clips so far, by a shortcut, may be others than those of the long way; none when they are the same.
+    pub fn doubt(&self) -> Option<Doubt> {
+        if self.decoder.is_unsure() { Some(Doubt::Unusual) } else { self.doubt }
     }
 
     /// Packets that came by a shortcut, and those of them that were left out.
@@ -329,7 +329,9 @@ impl ClipDecoder {
                     open.clip.data.reserve_exact(frames * self.scratch.len());
                 }
                 let tick = open.start + open.clip.pts_ns.len() as u64 * stride;
-                self.left_out |= tick >= first_left_out;
+                if tick >= first_left_out {
+                    self.doubt.get_or_insert(Doubt::LeftOut);
+                }
                 open.clip.damaged |= shown.damaged || (before_hole && tick > self.shown_tick);
                 open.clip.data.extend_from_slice(&self.scratch);
                 open.clip.pts_ns.push(shown.pts_ns);
@@ -373,6 +375,8 @@ impl ClipDecoder {
             Sampling::SourceFrames => self.shown_tick + 1,
         };
         let in_hole = self.decoder.ends_in_hole();
+        // Where packets after the last wanted one were held back, the video does not end with the last frame that came.
+        let end = end.max(self.decoder.sieve_end().unwrap_or(0));
         self.show_until(end.max(self.shown_tick + 1), in_hole)?;
         let planned = matches!(self.starts, Starts::Listed(_));
         for mut open in std::mem::take(&mut self.open) {

@@ -2,7 +2,7 @@
 
 use super::damage::{Damage, DamageTracker};
 use super::frame::Orientation;
-use super::shortcut::{self, ShortPipeline, Shortcut, Sieve};
+use super::shortcut::{self, Fate, ShortPipeline, Shortcut, Sieve};
 use super::{POLL, RunningPipeline, SwallowedError, VideoError, media_type};
 use crate::frames::Color;
 use gstreamer as gst;
@@ -198,7 +198,7 @@ impl VideoDecoder {
         let ShortPipeline { pipeline, demuxer, first, decoder } = shortcut::pipeline(path, shortcut)?;
         pipeline.0.add(&sink).map_err(VideoError::setup)?;
         decoder.link(&sink).map_err(VideoError::setup)?;
-        let sieve = Arc::new(Mutex::new(Sieve::new(shortcut.wanted.clone())));
+        let sieve = Arc::new(Mutex::new(Sieve::new(shortcut)));
         let found =
             Found { decoders: vec![FoundDecoder::new(&decoder, options.threads, Some(&sieve))], chosen: Some(Ok(())), ..Found::default() };
         let linked = shortcut::link_video(&demuxer, &first, !shortcut.from_start);
@@ -316,6 +316,11 @@ impl VideoDecoder {
     /// The tick from which on a frame that was left out would be shown, after the frame of time `ns`.
     pub(super) fn first_dropped_after(&self, ns: i64) -> Option<u64> {
         self.sieve.as_ref().and_then(|sieve| lock(sieve).first_dropped_after(ns))
+    }
+
+    /// The tick up to which all frames are known, where a short way has ended before the video.
+    pub(super) fn sieve_end(&self) -> Option<u64> {
+        self.sieve.as_ref().and_then(|sieve| lock(sieve).end())
     }
 
     /// Packets that came on a short way, and those of them that were left out.
@@ -452,10 +457,15 @@ fn track_packets(decoder: &gst::Element, tracker: &Arc<Mutex<DamageTracker>>, si
     let tracker = Arc::clone(tracker);
     pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
         if let Some(packet) = info.buffer() {
-            if let Some(sieve) = &sieve
-                && lock(sieve).drops(pad, packet)
-            {
-                return gst::PadProbeReturn::Drop;
+            // Not `Drop`, after which GStreamer would free again what the binding has freed.
+            match sieve.as_ref().map(|sieve| lock(sieve).fate(pad, packet)) {
+                None | Some(Fate::Decoded) => {}
+                Some(Fate::LeftOut) => return gst::PadProbeReturn::Handled,
+                Some(Fate::TooLate) => {
+                    // The demultiplexer then ends the stream, and the decoder gives what it still holds.
+                    info.flow_res = Err(gst::FlowError::Eos);
+                    return gst::PadProbeReturn::Handled;
+                }
             }
             let is_key = !packet.flags().contains(gst::BufferFlags::DELTA_UNIT);
             lock(&tracker).packet(packet.pts().map(|pts| pts.nseconds() as i64), is_key);

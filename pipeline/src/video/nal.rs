@@ -29,16 +29,11 @@ enum Framing {
 /// What a packet is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PacketKind {
-    /// Decoding that begins here gives, from its own time on, the frames that decoding from the start gives: as long as the decoder has the
-    /// parameters, of which the packet may hold some.
-    Entry {
-        /// Whether it does.
-        parameters: bool,
-    },
+    /// Decoding that begins here gives, from its own time on, the frames that decoding from the start gives, as long as the decoder has the
+    /// parameters.
+    Entry,
     /// Nothing refers to its picture: without it all others are the same.
     Disposable,
-    /// Any other that holds parameters, also for those that come after it.
-    Parameters,
     /// Any other, or what cannot be read.
     Other,
 }
@@ -74,25 +69,27 @@ impl NalFormat {
         }
     }
 
-    /// What `packet`, one whole picture, is.
-    pub(super) fn kind(self, packet: &[u8]) -> PacketKind {
+    /// What `packet`, one whole picture, is. Hands the units to `take` that hold parameters, also for packets that come after it.
+    pub(super) fn kind(self, packet: &[u8], mut take: impl FnMut(&[u8])) -> PacketKind {
         let (mut slices, mut parameters) = (None, false);
         let whole = self.each_unit(packet, |unit| {
-            let unit = match self.codec {
+            let kind = match self.codec {
                 Codec::H264 => h264_unit(unit),
                 Codec::H265 { layers } => h265_unit(unit, layers),
             };
-            match (slices, unit) {
+            match (slices, kind) {
                 (_, Unit::Nothing) => {}
-                (_, Unit::Parameters) => parameters = true,
+                (_, Unit::Parameters) => {
+                    parameters = true;
+                    take(unit);
+                }
                 (Some(known), other) if known != other => slices = Some(Unit::Slice),
-                (_, unit) => slices = Some(unit),
+                (_, kind) => slices = Some(kind),
             }
         });
         match slices {
-            Some(Unit::EntrySlice) if whole => PacketKind::Entry { parameters },
+            Some(Unit::EntrySlice) if whole => PacketKind::Entry,
             Some(Unit::DisposableSlice) if whole && !parameters => PacketKind::Disposable,
-            _ if parameters => PacketKind::Parameters,
             _ => PacketKind::Other,
         }
     }
@@ -111,9 +108,12 @@ impl NalFormat {
                 }
             }
             Framing::StartCodes => {
-                while let Some(at) = rest.windows(3).position(|bytes| bytes == [0, 0, 1]) {
+                let next = |bytes: &[u8]| bytes.windows(3).position(|bytes| bytes == [0, 0, 1]);
+                while let Some(at) = next(rest) {
                     rest = &rest[at + 3..];
-                    take(rest);
+                    // Zeros may follow a unit, and none ends with one.
+                    let unit = &rest[..next(rest).unwrap_or(rest.len())];
+                    take(&unit[..unit.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1)]);
                 }
             }
         }
@@ -169,35 +169,39 @@ mod tests {
     }
 
     fn with_codes(units: &[&[u8]]) -> Vec<u8> {
-        units.iter().flat_map(|unit| [&[0, 0, 1], *unit].concat()).collect()
+        units.iter().flat_map(|unit| [&[0, 0, 0, 1], *unit].concat()).collect()
     }
 
     #[test]
     fn a_packet_is_what_all_its_slices_are() {
         // An access unit delimiter, SEI, IDR slices; slices that are referred to, and that are not.
         for (units, kind) in [
-            (&[&[9, 240][..], &[6, 1, 2], &[0x65, 1, 2, 3], &[0x65, 9]][..], PacketKind::Entry { parameters: false }),
-            (&[&[0x67, 1], &[0x68, 2], &[0x65, 1, 2, 3]], PacketKind::Entry { parameters: true }),
-            (&[&[0x68, 2], &[0x01, 7, 7]], PacketKind::Parameters),
+            (&[&[9, 240][..], &[6, 1, 2], &[0x65, 1, 2, 3], &[0x65, 9]][..], PacketKind::Entry),
+            (&[&[0x67, 1], &[0x68, 2], &[0x65, 1, 2, 3]], PacketKind::Entry),
+            (&[&[0x68, 2], &[0x01, 7, 7]], PacketKind::Other),
             (&[&[9, 240], &[0x01, 7, 7], &[0x01, 8]], PacketKind::Disposable),
             (&[&[0x41, 7, 7]], PacketKind::Other),
             (&[&[0x01, 7, 7], &[0x21, 8]], PacketKind::Other),
             (&[&[6, 1]], PacketKind::Other),
             (&[], PacketKind::Other),
         ] {
-            assert_eq!(SIZES.kind(&with_sizes(units)), kind, "{units:?}");
-            assert_eq!(CODES.kind(&with_codes(units)), kind, "{units:?}");
+            let parameters: Vec<&[u8]> = units.iter().copied().filter(|unit| matches!(unit[0] & 31, 7 | 8)).collect();
+            for (format, packet) in [(SIZES, with_sizes(units)), (CODES, with_codes(units))] {
+                let mut taken = Vec::new();
+                assert_eq!(format.kind(&packet, |unit| taken.push(unit.to_vec())), kind, "{units:?}");
+                assert_eq!(taken, parameters, "{units:?}");
+            }
         }
         let mut cut = with_sizes(&[&[0x01, 7, 7]]);
         cut.pop();
-        assert_eq!(SIZES.kind(&cut), PacketKind::Other, "a packet that is not whole");
+        assert_eq!(SIZES.kind(&cut, |_| ()), PacketKind::Other, "a packet that is not whole");
     }
 
     #[test]
     fn of_h265_only_the_highest_layer_is_disposable() {
         let kind = |unit_type: u8, layer: u8, layers| {
             let format = NalFormat { codec: Codec::H265 { layers }, framing: Framing::Sizes(2) };
-            format.kind(&[0, 3, unit_type << 1, layer + 1, 99])
+            format.kind(&[0, 3, unit_type << 1, layer + 1, 99], |_| ())
         };
         assert_eq!(kind(0, 0, Some(1)), PacketKind::Disposable);
         assert_eq!(kind(0, 0, Some(2)), PacketKind::Other);
@@ -205,7 +209,7 @@ mod tests {
         assert_eq!(kind(0, 0, None), PacketKind::Other);
         assert_eq!(kind(1, 0, Some(1)), PacketKind::Other);
         for entry in 16..=21 {
-            assert_eq!(kind(entry, 0, Some(1)), PacketKind::Entry { parameters: false });
+            assert_eq!(kind(entry, 0, Some(1)), PacketKind::Entry);
         }
     }
 }

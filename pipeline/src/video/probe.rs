@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Entries nearer to the last one are not remembered.
 const BETWEEN_ENTRIES_NS: i64 = 250_000_000;
@@ -39,6 +40,8 @@ pub struct VideoProbe {
     /// Presentation times of packets at which decoding may begin, in order: from there on it gives the frames, at the times, that decoding from
     /// the start gives. Empty where this is not known, as for streams that are interlaced, or not alone.
     pub entries: Vec<i64>,
+    /// Whether each packet says when it is decoded, in order, and none is shown before.
+    pub decoding_times: bool,
 }
 
 impl VideoProbe {
@@ -112,6 +115,7 @@ pub fn probe(path: &Path, timeout: Duration) -> Result<VideoProbe, VideoError> {
     probe.orientation = orientation_of(&Some(sink_pad));
     if entries.are_known && streams.load(Ordering::SeqCst) == 1 {
         probe.entries = entries.times;
+        probe.decoding_times = entries.decoding_times;
     }
     Ok(probe)
 }
@@ -149,6 +153,7 @@ fn count(sample: &gst::Sample, probe: &mut Option<VideoProbe>, entries: &mut Ent
                 last_ns: start_ns,
                 end_ns,
                 entries: Vec::new(),
+                decoding_times: false,
             });
         }
     }
@@ -164,13 +169,24 @@ struct Entries {
     format: Option<NalFormat>,
     /// Stream time minus the packets' time.
     shift_ns: Option<i64>,
-    /// Whether parameters came with packets, and not with the caps alone.
-    in_band: bool,
+    /// Hashes of the parameters that came with packets, up to the first entry.
+    parameters: Vec<u64>,
+    decoding_times: bool,
+    last_dts: Option<gst::ClockTime>,
 }
 
 impl Default for Entries {
     fn default() -> Self {
-        Self { times: Vec::new(), are_known: true, caps: None, format: None, shift_ns: None, in_band: false }
+        Self {
+            times: Vec::new(),
+            are_known: true,
+            caps: None,
+            format: None,
+            shift_ns: None,
+            parameters: Vec::new(),
+            decoding_times: true,
+            last_dts: None,
+        }
     }
 }
 
@@ -181,6 +197,8 @@ impl Entries {
             self.are_known = false;
             return;
         };
+        self.decoding_times &= packet.dts().is_some_and(|dts| dts <= pts && self.last_dts.is_none_or(|last| last <= dts));
+        self.last_dts = packet.dts();
         match &self.caps {
             None => self.begin(caps),
             Some(known) => self.are_known &= known.as_ref() == caps,
@@ -189,26 +207,26 @@ impl Entries {
             return;
         }
         let kind = match self.format {
-            Some(format) => packet.map_readable().map_or(PacketKind::Other, |bytes| format.kind(&bytes)),
+            Some(format) => packet.map_readable().map_or(PacketKind::Other, |bytes| {
+                format.kind(&bytes, |unit| {
+                    let hash = xxh3_64(unit);
+                    if !self.parameters.contains(&hash) {
+                        self.parameters.push(hash);
+                        // Who begins at an entry after these would not have them.
+                        self.are_known &= self.times.is_empty();
+                    }
+                })
+            }),
             // The containers' word is good for codecs whose key frames forget all that came before.
             None if packet.flags().contains(gst::BufferFlags::DELTA_UNIT) => PacketKind::Other,
-            None => PacketKind::Entry { parameters: true },
+            None => PacketKind::Entry,
         };
-        match kind {
-            PacketKind::Entry { parameters } if parameters || !self.in_band => {
-                self.in_band |= parameters;
-                let Some(start) = start else { return };
-                let start_ns = start.nseconds() as i64;
-                if self.times.last().is_none_or(|&last| start_ns >= last + BETWEEN_ENTRIES_NS) {
-                    self.times.push(start_ns);
-                }
-            }
-            // Who begins after these would not have them.
-            PacketKind::Parameters => self.are_known = false,
-            _ => {}
-        }
         if let Some(start) = start {
-            let shift_ns = start.nseconds() as i64 - pts.nseconds() as i64;
+            let start_ns = start.nseconds() as i64;
+            if kind == PacketKind::Entry && self.times.last().is_none_or(|&last| start_ns >= last + BETWEEN_ENTRIES_NS) {
+                self.times.push(start_ns);
+            }
+            let shift_ns = start_ns - pts.nseconds() as i64;
             // More than one stretch of an edit list: a time says no more what is shown.
             self.are_known &= *self.shift_ns.get_or_insert(shift_ns) == shift_ns;
         }

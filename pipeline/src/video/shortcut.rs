@@ -6,7 +6,7 @@
 
 use super::clips::tick_of;
 use super::nal::{NalFormat, PacketKind};
-use super::{POLL, RunningPipeline, VideoError};
+use super::{POLL, RunningPipeline, VideoError, VideoProbe};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -50,17 +50,24 @@ pub struct Route {
     codec: String,
     /// The element that decodes it on the long way.
     decoder: String,
+    /// Whether packets say when they are decoded, and none is shown before.
+    decoding_times: bool,
 }
 
 impl Route {
-    /// The route through a file whose content is `media` and whose only video stream is of `codec`, which `decoder` decodes on the long way; none
-    /// where there is no short one.
-    pub fn of(media: &str, codec: &str, decoder: &str) -> Option<Self> {
+    /// The route through a file whose content is `media`, in which `probe` was found and which `decoder` decodes on the long way; none where there
+    /// is no short one.
+    pub fn of(media: &str, probe: &VideoProbe, decoder: &str) -> Option<Self> {
         let container = Container::of(media)?;
+        if probe.entries.is_empty() {
+            return None;
+        }
         // These report broken packets, and give each frame its packet's time.
         let decoders = ["avdec_h264", "avdec_h265", "avdec_vp8", "avdec_vp9", "avdec_av1"];
         let known = decoders.contains(&decoder);
-        known.then(|| Self { container, codec: codec.to_owned(), decoder: decoder.to_owned() })
+        // Matroska has no times of decoding: what the packets say there is made up.
+        let decoding_times = probe.decoding_times && container == Container::Mp4;
+        known.then(|| Self { container, codec: probe.codec.clone(), decoder: decoder.to_owned(), decoding_times })
     }
 
     /// Whether each packet has a frame.
@@ -89,8 +96,8 @@ pub struct WantedTicks {
     pub frames: u64,
     /// From one to the next.
     pub stride: u64,
-    /// Ticks of the video: what lies behind them shows the last one.
-    pub ticks: u64,
+    /// Frames whose tick comes by so many before a wanted one are not left out either: 0 where each frame's duration can be believed.
+    pub slack: u64,
     /// Ticks a second.
     pub fps: f64,
     /// Time of tick 0, in nanoseconds of stream time.
@@ -103,17 +110,27 @@ impl WantedTicks {
         tick_of(ns - self.start_ns, self.fps)
     }
 
+    /// The last of them.
+    pub(super) fn last(&self) -> u64 {
+        self.starts.last().map_or(0, |start| start + (self.frames - 1) * self.stride)
+    }
+
     /// Whether a tick of `from..to` is wanted.
     fn any(&self, from: u64, to: u64) -> bool {
-        let last = self.starts.last().map_or(0, |start| start + (self.frames - 1) * self.stride);
-        if last >= self.ticks && to >= self.ticks {
-            return true;
-        }
         self.starts.iter().any(|&start| {
             let index = from.saturating_sub(start).div_ceil(self.stride);
             index < self.frames && start + index * self.stride < to
         })
     }
+}
+
+/// Why what came by a shortcut may not be what the long way gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// A frame that was left out would have been shown: with more slack it may not be left out.
+    LeftOut,
+    /// Damage, or a frame that did not come, or not at its time.
+    Unusual,
 }
 
 /// A short way to some ticks.
@@ -129,10 +146,24 @@ pub struct Shortcut {
     pub wanted: WantedTicks,
 }
 
+/// What becomes of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It is decoded.
+    Decoded,
+    /// It is left out.
+    LeftOut,
+    /// It and all after it come too late to be wanted.
+    TooLate,
+}
+
 /// Leaves out the packets that nobody refers to and nobody wants.
 #[derive(Debug)]
 pub(super) struct Sieve {
     wanted: WantedTicks,
+    /// Whether the packets' times of decoding say when no wanted one can come any more.
+    decoding_times: bool,
+    has_ended: bool,
     format: Option<NalFormat>,
     /// Times of what was left out, in nanoseconds of stream time.
     dropped: BTreeSet<i64>,
@@ -140,30 +171,44 @@ pub(super) struct Sieve {
 }
 
 impl Sieve {
-    pub(super) fn new(wanted: WantedTicks) -> Self {
-        Self { wanted, format: None, dropped: BTreeSet::new(), packets: 0 }
+    pub(super) fn new(shortcut: &Shortcut) -> Self {
+        let (wanted, decoding_times) = (shortcut.wanted.clone(), shortcut.route.decoding_times);
+        Self { wanted, decoding_times, has_ended: false, format: None, dropped: BTreeSet::new(), packets: 0 }
     }
 
-    /// Whether `packet`, about to go through `pad`, is left out.
-    pub(super) fn drops(&mut self, pad: &gst::Pad, packet: &gst::BufferRef) -> bool {
+    /// What becomes of `packet`, which is about to go through `pad`.
+    pub(super) fn fate(&mut self, pad: &gst::Pad, packet: &gst::BufferRef) -> Fate {
         self.packets += 1;
         if self.packets == 1 {
             self.format = pad.current_caps().and_then(|caps| NalFormat::of(&caps));
         }
-        let Some((format, pts)) = self.format.zip(packet.pts()) else { return false };
+        let Some((format, pts)) = self.format.zip(packet.pts()) else { return Fate::Decoded };
         let segment = pad.sticky_event::<gst::event::Segment>(0);
         let segment = segment.as_ref().and_then(|event| event.segment().downcast_ref::<gst::ClockTime>());
-        let Some(ns) = segment.and_then(|segment| segment.to_stream_time(pts)).map(|time| time.nseconds() as i64) else { return false };
+        let stream_time = |time| segment.and_then(|segment| segment.to_stream_time(time)).map(|time| time.nseconds() as i64);
+        let Some(ns) = stream_time(pts) else { return Fate::Decoded };
+        // Whatever comes from now on is shown no earlier than this one is decoded.
+        let decoded_ns = packet.dts().filter(|_| self.decoding_times).and_then(stream_time);
+        self.has_ended |= decoded_ns.is_some_and(|decoded_ns| self.wanted.tick_of(decoded_ns) > self.wanted.last());
+        if self.has_ended {
+            return Fate::TooLate;
+        }
         let end_ns = ns + packet.duration().map_or(0, |duration| duration.nseconds() as i64);
         let (from, to) = (self.wanted.tick_of(ns), self.wanted.tick_of(end_ns));
-        if self.wanted.any(from, to.max(from + 1)) {
-            return false;
+        if self.wanted.any(from, to.max(from + 1) + self.wanted.slack) {
+            return Fate::Decoded;
         }
-        let disposable = packet.map_readable().is_ok_and(|bytes| format.kind(&bytes) == PacketKind::Disposable);
-        if disposable {
-            self.dropped.insert(ns);
+        let disposable = packet.map_readable().is_ok_and(|bytes| format.kind(&bytes, |_| ()) == PacketKind::Disposable);
+        if !disposable {
+            return Fate::Decoded;
         }
-        disposable
+        self.dropped.insert(ns);
+        Fate::LeftOut
+    }
+
+    /// The tick up to which all frames are known, when no more packets are let through.
+    pub(super) fn end(&self) -> Option<u64> {
+        self.has_ended.then(|| self.wanted.last() + 1)
     }
 
     /// The tick from which on a picture that was left out would be shown, after the frame of time `ns`.
@@ -260,13 +305,9 @@ mod tests {
 
     #[test]
     fn wanted_ticks_are_those_of_any_window() {
-        let wanted = WantedTicks { starts: vec![3, 10], frames: 3, stride: 4, ticks: 100, fps: 30.0, start_ns: 0 };
+        let wanted = WantedTicks { starts: vec![3, 10], frames: 3, stride: 4, slack: 0, fps: 30.0, start_ns: 0 };
         let ticks: Vec<u64> = (0..40).filter(|&tick| wanted.any(tick, tick + 1)).collect();
         assert_eq!(ticks, [3, 7, 10, 11, 14, 18]);
         assert!(wanted.any(4, 8) && !wanted.any(4, 7) && !wanted.any(19, 200));
-        // A window that goes on after the end wants the last tick of all.
-        let wanted = WantedTicks { ticks: 17, ..wanted };
-        let ticks: Vec<u64> = (0..17).filter(|&tick| wanted.any(tick, tick + 1)).collect();
-        assert_eq!(ticks, [3, 7, 10, 11, 14, 16]);
     }
 }
