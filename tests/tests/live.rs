@@ -130,8 +130,8 @@ fn live_windows_are_what_decoding_from_the_start_gives() {
         ("packed.avi", vec!["-c:v", "mpeg4", "-q:v", "4", "-bf", "2", "-g", "40"], 0, false),
         ("mpeg4.mp4", vec!["-c:v", "mpeg4", "-q:v", "4", "-bf", "2", "-g", "40"], 0, false),
         ("h265.mp4", vec!["-c:v", "libx265", "-x265-params", "log-level=none:keyint=50", "-preset", "fast"], always, true),
-        ("vp8.webm", vec!["-c:v", "libvpx", "-b:v", "500k", "-g", "50", "-auto-alt-ref", "1", "-lag-in-frames", "10"], 5, false),
-        ("vp9.webm", vec!["-c:v", "libvpx-vp9", "-b:v", "500k", "-cpu-used", "6", "-g", "50"], 5, false),
+        ("vp8.webm", vec!["-c:v", "libvpx", "-b:v", "500k", "-g", "50", "-auto-alt-ref", "1", "-lag-in-frames", "10"], always, false),
+        ("vp9.webm", vec!["-c:v", "libvpx-vp9", "-b:v", "500k", "-cpu-used", "6", "-g", "50"], always, false),
         ("25.mp4", [x264(pyramid), vec!["-r", "25"]].concat(), always, true),
         ("60.mp4", [x264(pyramid), vec!["-r", "60"]].concat(), always, true),
         ("ntsc.mkv", [x264(pyramid), vec!["-r", "30000/1001"]].concat(), always, true),
@@ -182,14 +182,14 @@ fn variable_rates_edit_lists_and_rotations_are_those_of_a_build() {
     };
     // Two of three frames late, and half a second of standstill.
     let uneven = "setts=pts='PTS+(0.011*mod(round(PTS*TB*30),3)+0.5*gte(PTS*TB,1.65))/TB'";
-    for (path, short_ways) in [
-        (copied("uneven.mp4", &[], &["-bsf:v", uneven]), 9),
-        (copied("cut.mp4", &["-ss", "0.5"], &[]), 4),
-        (copied("cut-later.mp4", &["-ss", "4.1"], &[]), 4),
-        (copied("turned.mov", &[], &["-metadata:s:v", "rotate=90"]), 9),
+    for path in [
+        copied("uneven.mp4", &[], &["-bsf:v", uneven]),
+        copied("cut.mp4", &["-ss", "0.5"], &[]),
+        copied("cut-later.mp4", &["-ss", "4.1"], &[]),
+        copied("turned.mov", &[], &["-metadata:s:v", "rotate=90"]),
     ] {
         let (short, sought, _) = compare_windows(&path, live_options(LiveSpan::Video));
-        assert!(short >= short_ways && sought > 0, "{}", path.display());
+        assert!(short >= 4 && sought > 0, "{}", path.display());
         compare_clips(&path);
     }
 }
@@ -337,14 +337,17 @@ fn nothing_is_left_behind_by_many_calls() {
     let mut call = |starts: &[usize]| reader.windows(&set, 0, starts).map(|()| reader.worker_id().expect("a worker").to_string());
     let worker = call(&[0]).expect("decoded");
     (0..5).for_each(|start| drop(call(&[start]).expect("decoded")));
+    // While a pipeline may still be there.
     let before = belongings(&worker);
     for start in 0..60 {
         assert_eq!(call(&[start % 50, (start + 20) % 50]).expect("decoded"), worker, "the same worker");
     }
-    let ((files, threads, children), after) = (before, belongings(&worker));
-    assert_eq!((after.0, after.2), (files, children), "descriptors and children of the worker");
-    // Threads of GStreamer's pool come and go.
-    assert!(after.1 <= threads + 2, "{threads} threads before, {} after", after.1);
+    // The last pipeline is taken down after its frames were sent.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while belongings(&worker) > before {
+        assert!(Instant::now() < deadline, "descriptors, threads and children: {before:?} before, {:?} after", belongings(&worker));
+        std::thread::yield_now();
+    }
     drop(reader);
     assert!(!Path::new(&format!("/proc/{worker}")).exists(), "the worker ends with its reader, and is no zombie");
 }

@@ -163,10 +163,10 @@ fn first_tick_seconds(options: &LiveOptions, ticks: &[u64]) -> f64 {
     ticks.first().map_or(0.0, |&tick| tick as f64 / options.sampling.fps().unwrap_or(30.0))
 }
 
-/// The short way to `tick`: the route, and the last entry whose frame is shown no later.
+/// The short way to `tick`: the route, and the last entry whose frame is shown no later, or else the start.
 fn entry(video: &Video, options: &LiveOptions, tick: u64) -> Option<(crate::video::shortcut::Route, i64)> {
     let (route, fps) = video.route.as_ref().zip(options.sampling.fps())?;
     let after = video.entries.partition_point(|&entry| tick_of(entry - video.start_ns, fps) <= tick);
-    let entry = *video.entries.get(after.checked_sub(1)?)?;
-    (entry >= video.start_ns).then(|| (route.clone(), entry))
+    let entry = after.checked_sub(1).map_or(video.start_ns, |last| video.entries[last].max(video.start_ns));
+    Some((route.clone(), entry))
 }

@@ -121,6 +121,8 @@ pub struct VideoDecoder {
     tracker: Option<Arc<Mutex<DamageTracker>>>,
     /// What leaves packets out, on a short way.
     sieve: Option<Arc<Mutex<Sieve>>>,
+    /// Stream time minus the buffers' time on a short way, whatever the segment says.
+    fixed_shift_ns: Option<i64>,
     /// Whether a frame that did not come out is a reason for doubt.
     counts_frames: bool,
     /// Whether a frame's time was made up.
@@ -204,6 +206,7 @@ impl VideoDecoder {
         let linked = shortcut::link_video(&demuxer, &first, !shortcut.from_start);
         let mut decoder = Self::new(pipeline, sink, Arc::new(Mutex::new(found)), options.timeout);
         decoder.sieve = Some(sieve);
+        decoder.fixed_shift_ns = Some(shortcut.route.shift_ns);
         decoder.counts_frames = shortcut.route.has_a_frame_a_packet();
         decoder.pipeline.start()?;
         if !shortcut.from_start {
@@ -225,6 +228,7 @@ impl VideoDecoder {
             container_color: None,
             tracker: None,
             sieve: None,
+            fixed_shift_ns: None,
             counts_frames: false,
             made_up: false,
         }
@@ -357,15 +361,16 @@ impl VideoDecoder {
         }
         let buffer = sample.buffer().ok_or_else(|| VideoError::frame("it has no buffer"))?;
         let duration_ns = buffer.duration().map(|duration| duration.nseconds() as i64);
-        let stream_time = match buffer.pts() {
-            Some(pts) => {
+        let stream_time = match (buffer.pts(), self.fixed_shift_ns) {
+            (Some(pts), Some(shift_ns)) => Some(pts.nseconds() as i64 + shift_ns),
+            (Some(pts), None) => {
                 let segment = sample.segment().and_then(|segment| segment.downcast_ref::<gst::format::Time>());
                 match segment.map_or(Some(pts), |segment| segment.to_stream_time(pts)) {
                     Some(time) => Some(time.nseconds() as i64),
                     None => return Ok(None),
                 }
             }
-            None => None,
+            (None, _) => None,
         };
         // A frame without a time follows the one before it, and so does one whose time is not later: AVI has times of decoding only.
         let pts_ns = match (stream_time, self.last_pts_ns) {

@@ -42,6 +42,8 @@ pub struct VideoProbe {
     pub entries: Vec<i64>,
     /// Whether each packet says when it is decoded, in order, and none is shown before.
     pub decoding_times: bool,
+    /// Stream time minus the packets' own time, where there are entries: the same for all.
+    pub shift_ns: i64,
 }
 
 impl VideoProbe {
@@ -116,6 +118,7 @@ pub fn probe(path: &Path, timeout: Duration) -> Result<VideoProbe, VideoError> {
     if entries.are_known && streams.load(Ordering::SeqCst) == 1 {
         probe.entries = entries.times;
         probe.decoding_times = entries.decoding_times;
+        probe.shift_ns = entries.shift_ns.unwrap_or(0);
     }
     Ok(probe)
 }
@@ -154,6 +157,7 @@ fn count(sample: &gst::Sample, probe: &mut Option<VideoProbe>, entries: &mut Ent
                 end_ns,
                 entries: Vec::new(),
                 decoding_times: false,
+                shift_ns: 0,
             });
         }
     }

@@ -12,7 +12,7 @@ use gstreamer::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Mutex, mpsc};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// Containers in which a seek to a key frame is known to be exact.
@@ -52,6 +52,8 @@ pub struct Route {
     decoder: String,
     /// Whether packets say when they are decoded, and none is shown before.
     decoding_times: bool,
+    /// Stream time minus the packets' own time. After a seek the demultiplexers' segments do not always say it: Matroska's may begin at 0 again.
+    pub(super) shift_ns: i64,
 }
 
 impl Route {
@@ -67,7 +69,7 @@ impl Route {
         let known = decoders.contains(&decoder);
         // Matroska has no times of decoding: what the packets say there is made up.
         let decoding_times = probe.decoding_times && container == Container::Mp4;
-        known.then(|| Self { container, codec: probe.codec.clone(), decoder: decoder.to_owned(), decoding_times })
+        known.then(|| Self { container, codec: probe.codec.clone(), decoder: decoder.to_owned(), decoding_times, shift_ns: probe.shift_ns })
     }
 
     /// Whether each packet has a frame.
@@ -164,6 +166,7 @@ pub(super) struct Sieve {
     /// Whether the packets' times of decoding say when no wanted one can come any more.
     decoding_times: bool,
     has_ended: bool,
+    shift_ns: i64,
     format: Option<NalFormat>,
     /// Times of what was left out, in nanoseconds of stream time.
     dropped: BTreeSet<i64>,
@@ -173,7 +176,8 @@ pub(super) struct Sieve {
 impl Sieve {
     pub(super) fn new(shortcut: &Shortcut) -> Self {
         let (wanted, decoding_times) = (shortcut.wanted.clone(), shortcut.route.decoding_times);
-        Self { wanted, decoding_times, has_ended: false, format: None, dropped: BTreeSet::new(), packets: 0 }
+        let shift_ns = shortcut.route.shift_ns;
+        Self { wanted, decoding_times, has_ended: false, shift_ns, format: None, dropped: BTreeSet::new(), packets: 0 }
     }
 
     /// What becomes of `packet`, which is about to go through `pad`.
@@ -183,12 +187,10 @@ impl Sieve {
             self.format = pad.current_caps().and_then(|caps| NalFormat::of(&caps));
         }
         let Some((format, pts)) = self.format.zip(packet.pts()) else { return Fate::Decoded };
-        let segment = pad.sticky_event::<gst::event::Segment>(0);
-        let segment = segment.as_ref().and_then(|event| event.segment().downcast_ref::<gst::ClockTime>());
-        let stream_time = |time| segment.and_then(|segment| segment.to_stream_time(time)).map(|time| time.nseconds() as i64);
-        let Some(ns) = stream_time(pts) else { return Fate::Decoded };
+        let stream_time = |time: gst::ClockTime| time.nseconds() as i64 + self.shift_ns;
+        let ns = stream_time(pts);
         // Whatever comes from now on is shown no earlier than this one is decoded.
-        let decoded_ns = packet.dts().filter(|_| self.decoding_times).and_then(stream_time);
+        let decoded_ns = packet.dts().filter(|_| self.decoding_times).map(stream_time);
         self.has_ended |= decoded_ns.is_some_and(|decoded_ns| self.wanted.tick_of(decoded_ns) > self.wanted.last());
         if self.has_ended {
             return Fate::TooLate;
@@ -247,41 +249,41 @@ pub(super) fn pipeline(path: &Path, shortcut: &Shortcut) -> Result<ShortPipeline
     Ok(ShortPipeline { pipeline, demuxer, first, decoder })
 }
 
-/// Links the demultiplexer's video to `first` as soon as it is there. Returns the word that it is, with the pad, and with the probe that holds the
-/// first packet back if the shortcut begins elsewhere.
-pub(super) fn link_video(
-    demuxer: &gst::Element,
-    first: &gst::Element,
-    holds_back: bool,
-) -> mpsc::Receiver<(gst::Pad, Option<gst::PadProbeId>)> {
-    let (linked, has_linked) = mpsc::channel();
-    let linked = Mutex::new(linked);
+/// Where a packet waits until the seek is done: the pad, and the probe that holds it.
+type Held = (gst::Pad, gst::PadProbeId);
+
+/// Links the demultiplexer's video to `first` as soon as it is there. If the shortcut begins elsewhere, the first packet is held back, and word of it
+/// comes.
+pub(super) fn link_video(demuxer: &gst::Element, first: &gst::Element, holds_back: bool) -> mpsc::Receiver<Held> {
+    let (holds, held) = mpsc::channel();
     let first = first.downgrade();
     demuxer.connect_pad_added(move |_, pad| {
         let Some(sink) = first.upgrade().and_then(|first| first.static_pad("sink")) else { return };
         if sink.is_linked() || !pad.name().starts_with("video") {
             return;
         }
-        let held = holds_back.then(|| pad.add_probe(gst::PadProbeType::BLOCK | gst::PadProbeType::BUFFER, |_, _| gst::PadProbeReturn::Ok));
-        if pad.link(&sink).is_ok() {
-            // Nobody listens any more when the decoder was dropped.
-            let _ = super::decode::lock(&linked).send((pad.clone(), held.flatten()));
+        if holds_back {
+            let holds = holds.clone();
+            pad.add_probe(gst::PadProbeType::BLOCK | gst::PadProbeType::BUFFER, move |pad, info| {
+                // Nobody listens any more after the first time, or when the decoder was dropped.
+                if let Some(id) = info.id.take() {
+                    let _ = holds.send((pad.clone(), id));
+                }
+                gst::PadProbeReturn::Ok
+            });
         }
+        // A failed link ends the stream with an error.
+        let _ = pad.link(&sink);
     });
-    has_linked
+    held
 }
 
 /// Goes to the entry at `entry_ns` and lets packets through from there.
-pub(super) fn seek(
-    pipeline: &RunningPipeline,
-    linked: &mpsc::Receiver<(gst::Pad, Option<gst::PadProbeId>)>,
-    entry_ns: i64,
-    timeout: Duration,
-) -> Result<(), VideoError> {
+pub(super) fn seek(pipeline: &RunningPipeline, held: &mpsc::Receiver<Held>, entry_ns: i64, timeout: Duration) -> Result<(), VideoError> {
     let deadline = Instant::now() + timeout;
-    let (pad, held) = loop {
-        match linked.recv_timeout(POLL.into()) {
-            Ok(linked) => break linked,
+    let (pad, probe) = loop {
+        match held.recv_timeout(POLL.into()) {
+            Ok(held) => break held,
             Err(_) if Instant::now() > deadline => return Err(VideoError::Stalled { timeout }),
             Err(_) => {}
         }
@@ -293,9 +295,7 @@ pub(super) fn seek(
     let entry = gst::ClockTime::from_nseconds(entry_ns.max(0) as u64);
     let seek = gst::event::Seek::new(1.0, flags, gst::SeekType::Set, entry, gst::SeekType::None, gst::ClockTime::NONE);
     let done = pad.send_event(seek);
-    if let Some(held) = held {
-        pad.remove_probe(held);
-    }
+    pad.remove_probe(probe);
     if done { Ok(()) } else { Err(VideoError::Stream { element: String::new(), message: "the demultiplexer does not seek".to_owned() }) }
 }
 
