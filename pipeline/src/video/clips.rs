@@ -196,10 +196,16 @@ impl ClipDecoder {
             return Self::new(path, VideoDecoder::open(path, decode)?, options, starts);
         };
         let mut decoder = Self::new(path, VideoDecoder::open_at(path, decode, shortcut)?, options, starts)?;
-        // One nanosecond of grace: times are rounded.
-        decoder.doubt = (decoder.start_ns.abs_diff(shortcut.entry_ns) > 1).then_some(Doubt::Unusual);
+        let first_ns = decoder.start_ns;
+        // A demultiplexer may have taken an entry before. One nanosecond of grace: times are rounded.
+        let as_promised = if shortcut.from_start {
+            first_ns.abs_diff(shortcut.entry_ns) <= 1
+        } else {
+            decoder.decoder.began_at_entry() && first_ns <= shortcut.entry_ns + 1
+        };
+        decoder.doubt = (!as_promised).then_some(Doubt::Unusual);
         decoder.start_ns = shortcut.wanted.start_ns;
-        decoder.shown_tick = shortcut.wanted.tick_of(shortcut.entry_ns);
+        decoder.shown_tick = shortcut.wanted.tick_of(first_ns);
         Ok(decoder)
     }
 

@@ -322,6 +322,11 @@ impl VideoDecoder {
         self.sieve.as_ref().and_then(|sieve| lock(sieve).first_dropped_after(ns))
     }
 
+    /// Whether a short way began at a packet at which decoding may begin.
+    pub(super) fn began_at_entry(&self) -> bool {
+        self.sieve.as_ref().is_some_and(|sieve| lock(sieve).began_at_entry())
+    }
+
     /// The tick up to which all frames are known, where a short way has ended before the video.
     pub(super) fn sieve_end(&self) -> Option<u64> {
         self.sieve.as_ref().and_then(|sieve| lock(sieve).end())

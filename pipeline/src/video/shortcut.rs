@@ -15,6 +15,9 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+/// How far behind an entry a seek aims: indexes round times, and the key frame at or before the aim is taken.
+const INTO_FRAME: gst::ClockTime = gst::ClockTime::from_mseconds(5);
+
 /// Containers in which a seek to a key frame is known to be exact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Container {
@@ -171,13 +174,24 @@ pub(super) struct Sieve {
     /// Times of what was left out, in nanoseconds of stream time.
     dropped: BTreeSet<i64>,
     packets: u64,
+    /// Whether the first packet was one at which decoding may begin.
+    began_at_entry: bool,
 }
 
 impl Sieve {
     pub(super) fn new(shortcut: &Shortcut) -> Self {
         let (wanted, decoding_times) = (shortcut.wanted.clone(), shortcut.route.decoding_times);
         let shift_ns = shortcut.route.shift_ns;
-        Self { wanted, decoding_times, has_ended: false, shift_ns, format: None, dropped: BTreeSet::new(), packets: 0 }
+        Self {
+            wanted,
+            decoding_times,
+            has_ended: false,
+            shift_ns,
+            format: None,
+            dropped: BTreeSet::new(),
+            packets: 0,
+            began_at_entry: false,
+        }
     }
 
     /// What becomes of `packet`, which is about to go through `pad`.
@@ -185,6 +199,10 @@ impl Sieve {
         self.packets += 1;
         if self.packets == 1 {
             self.format = pad.current_caps().and_then(|caps| NalFormat::of(&caps));
+            self.began_at_entry = match self.format {
+                Some(format) => packet.map_readable().is_ok_and(|bytes| format.kind(&bytes, |_| ()) == PacketKind::Entry),
+                None => !packet.flags().contains(gst::BufferFlags::DELTA_UNIT),
+            };
         }
         let Some((format, pts)) = self.format.zip(packet.pts()) else { return Fate::Decoded };
         let stream_time = |time: gst::ClockTime| time.nseconds() as i64 + self.shift_ns;
@@ -206,6 +224,11 @@ impl Sieve {
         }
         self.dropped.insert(ns);
         Fate::LeftOut
+    }
+
+    /// Whether the first packet was one at which decoding may begin.
+    pub(super) const fn began_at_entry(&self) -> bool {
+        self.began_at_entry
     }
 
     /// The tick up to which all frames are known, when no more packets are let through.
@@ -292,7 +315,7 @@ pub(super) fn seek(pipeline: &RunningPipeline, held: &mpsc::Receiver<Held>, entr
         }
     };
     let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::KEY_UNIT;
-    let entry = gst::ClockTime::from_nseconds(entry_ns.max(0) as u64);
+    let entry = gst::ClockTime::from_nseconds(entry_ns.max(0) as u64) + INTO_FRAME;
     let seek = gst::event::Seek::new(1.0, flags, gst::SeekType::Set, entry, gst::SeekType::None, gst::ClockTime::NONE);
     let done = pad.send_event(seek);
     pad.remove_probe(probe);
