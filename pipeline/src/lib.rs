@@ -1,9 +1,11 @@
 //! Video to clips, clips to shards, shards to training batches.
 //!
 //! The rooms, in the order in which data flows:
+//! - [`discover`](mod@discover): which files are videos. [`process`](mod@process): the processes in which they are decoded.
 //! - [`video`]: GStreamer. Decodes a file to I420 frames with their times, samples clips from them, encodes test material.
 //! - [`payload`]: decoded [`frames`] to the bytes that are stored, and back.
 //! - [`shard`]: the Parquet format, writer and reader side by side.
+//! - [`live`]: clips straight from videos, without shards.
 //! - [`source`]: where clips come from.
 //! - [`order`]: which clip comes when; [`sample`]: which window, crop and flip it gets; [`mask`]: which tokens stay visible.
 //! - [`resample`]: a crop, resized; [`transform`](mod@transform): frames to a normalised, cropped training clip, or to the patches of it that are used.
@@ -14,12 +16,15 @@
 pub mod atomic_file;
 pub mod batch;
 pub mod buffers;
+pub mod discover;
 pub mod frames;
+pub mod live;
 pub mod loader;
 pub mod mask;
 pub mod order;
 pub mod payload;
 pub mod picture;
+pub mod process;
 pub mod resample;
 pub mod sample;
 pub mod shard;

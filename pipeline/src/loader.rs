@@ -511,9 +511,9 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(_stop: &Arc<AtomicBool>) -> Self {
+    fn new(stop: &Arc<AtomicBool>) -> Self {
         Self {
-            reader: SourceReader::default(),
+            reader: SourceReader::new(Arc::clone(stop)),
             transform: Transform::default(),
             scratch: MaskScratch::default(),
             views: Vec::new(),

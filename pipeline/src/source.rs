@@ -1,16 +1,21 @@
 //! Where clips come from: shards, or live video. The same clips, in the same order, give the same batches.
 
 use crate::frames::Frames;
+use crate::live::{LiveError, LiveReader, LiveSet};
 use crate::shard::{ClipReader, ShardError, ShardSet};
-use crate::stats::StageClock;
+use crate::stats::{Stage, StageClock};
 use schemas::geometry::I420;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// A data set.
 #[derive(Debug)]
 pub enum Source {
     /// A finished build.
     Shards(ShardSet),
+    /// Videos that are decoded when they are wanted.
+    Live(LiveSet),
 }
 
 /// A data set, and how much of what is loaded it gives.
@@ -45,6 +50,9 @@ pub enum SourceError {
     /// Of a shard.
     #[error(transparent)]
     Shard(#[from] ShardError),
+    /// Of a video.
+    #[error(transparent)]
+    Live(#[from] LiveError),
 }
 
 impl SourceError {
@@ -52,6 +60,7 @@ impl SourceError {
     pub const fn is_of_one_clip(&self) -> bool {
         match self {
             Self::Shard(error) => matches!(error, ShardError::Damaged { .. } | ShardError::Undecodable { .. }),
+            Self::Live(error) => error.is_of_one_clip(),
         }
     }
 }
@@ -61,6 +70,7 @@ impl Source {
     pub fn len(&self) -> usize {
         match self {
             Self::Shards(shards) => shards.len(),
+            Self::Live(videos) => videos.len(),
         }
     }
 
@@ -69,10 +79,11 @@ impl Source {
         self.len() == 0
     }
 
-    /// The folder.
+    /// The folder; the first one where videos of several are taken together.
     pub fn dir(&self) -> &Path {
         match self {
             Self::Shards(shards) => shards.dir(),
+            Self::Live(videos) => videos.inputs().first().map_or(Path::new(""), |input| input.as_path()),
         }
     }
 
@@ -87,6 +98,10 @@ impl Source {
                 let entry = &shard.clips()[row];
                 ClipInfo { frames: entry.frames, size: entry.size, label: entry.label }
             }
+            Self::Live(videos) => {
+                let clip = videos.clip(clip);
+                ClipInfo { frames: clip.frames, size: clip.size, label: None }
+            }
         }
     }
 }
@@ -99,6 +114,8 @@ impl Source {
                 let (shard, row) = shards.locate(clip);
                 shard.fetch(row);
             }
+            // Where in a file its packets lie its container knows.
+            Self::Live(_) => {}
         }
     }
 }
@@ -113,18 +130,25 @@ pub(crate) struct ClipBytes {
 }
 
 /// Reads clips of any source into memory that it uses again: one for each thread.
-#[derive(Default)]
 pub(crate) struct SourceReader {
     shards: ClipReader,
+    live: LiveReader,
 }
 
 /// A clip that was read, in so many windows as were asked for.
 pub(crate) enum Loaded<'a> {
     /// Its frames from the first on.
     Whole(Frames<'a>),
+    /// Each window by itself.
+    Windows(&'a LiveReader),
 }
 
 impl SourceReader {
+    /// A reader that gives up, where it waits for a decoder, when `stop` is set.
+    pub(crate) fn new(stop: Arc<AtomicBool>) -> Self {
+        Self { shards: ClipReader::default(), live: LiveReader::new(stop) }
+    }
+
     /// Reads of clip `clip` the windows of `frames` frames that begin with frames `starts`.
     pub(crate) fn load<'a>(
         &'a mut self,
@@ -143,15 +167,22 @@ impl SourceReader {
                 let read = self.shards.frames_timed(shard, row, count, clock)?;
                 Ok((Loaded::Whole(read), ClipBytes { stored: entry.stored_bytes(), decoded: count * entry.size.frame_bytes() }))
             }
+            Source::Live(videos) => {
+                self.live.windows(videos, clip, starts)?;
+                clock.lap(Stage::Decode);
+                let decoded = starts.len() * frames * videos.clip(clip).size.frame_bytes();
+                Ok((Loaded::Windows(&self.live), ClipBytes { stored: 0, decoded }))
+            }
         }
     }
 }
 
 impl<'a> Loaded<'a> {
     /// Frames that hold window `window`, which begins with frame `start` of the clip, and the frame of them with which it begins.
-    pub(crate) fn window(&self, _window: usize, start: usize) -> (Frames<'a>, usize) {
+    pub(crate) fn window(&self, window: usize, start: usize) -> (Frames<'a>, usize) {
         match self {
             Self::Whole(frames) => (*frames, start),
+            Self::Windows(reader) => (reader.frames(window), 0),
         }
     }
 }

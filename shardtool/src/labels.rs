@@ -1,7 +1,7 @@
 //! Labels of videos: from folders, from a file, or none.
 
-use crate::discover::VideoFile;
 use anyhow::{Context, bail};
+use pipeline::discover::VideoFile;
 use schemas::manifest::Labelling;
 use std::collections::{BTreeSet, HashMap};
 use std::fs;

@@ -2,7 +2,6 @@
 
 mod cli;
 mod commands;
-mod discover;
 mod drawing;
 mod fan_out;
 mod journal;
@@ -12,7 +11,6 @@ mod protocol;
 mod reading;
 mod scene;
 mod stop;
-mod supervise;
 mod worker;
 
 use clap::Parser;

@@ -1,12 +1,10 @@
-//! What a build and its worker processes say to each other: JSON lines, and after some of them the bytes that the line announces.
+//! What a build and its worker processes say to each other ([`pipeline::process`]).
 
 use pipeline::video::VideoProbe;
 use pipeline::video::clips::Fault;
 use schemas::manifest::BuildOptions;
 use schemas::shard::ClipMeta;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::io::{self, BufRead, Write};
 
 /// What a worker is told to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -77,26 +75,4 @@ pub enum Reply {
         /// Whether the video is to blame that the whole build was told to stop for.
         stops_build: bool,
     },
-}
-
-/// Writes a message.
-///
-/// # Errors
-/// When the other side has gone.
-pub fn send(to: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
-    serde_json::to_writer(&mut *to, message)?;
-    to.write_all(b"\n")?;
-    to.flush()
-}
-
-/// Reads a message; none when the other side has gone.
-///
-/// # Errors
-/// When it is none of ours, or cannot be read.
-pub fn receive<T: DeserializeOwned>(from: &mut impl BufRead) -> io::Result<Option<T>> {
-    let mut line = Vec::new();
-    if from.read_until(b'\n', &mut line)? == 0 {
-        return Ok(None);
-    }
-    Ok(Some(serde_json::from_slice(&line)?))
 }

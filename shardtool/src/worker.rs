@@ -2,15 +2,17 @@
 //!
 //! A decoder is native code that eats whatever lies in the folder. Here, its crash or hang costs one video.
 
-use crate::protocol::{Reply, Task, receive, send};
+use crate::protocol::{Reply, Task};
+use crate::stop;
 use anyhow::{Context, bail};
+use pipeline::discover::io_reason;
 use pipeline::frames::Color;
 use pipeline::payload;
+use pipeline::process::{Supervisor, WorkerProgram, become_worker, receive, send};
 use pipeline::shard::page;
 use pipeline::video::clips::{Clip, ClipDecoder, ClipSource, Fault, Step};
 use pipeline::video::decode::DecodeOptions;
 use pipeline::video::{self};
-use rustix::process::{Signal, set_parent_process_death_signal};
 use schemas::manifest::{BuildOptions, OnCorrupt};
 use schemas::shard::ClipMeta;
 use std::ffi::OsString;
@@ -30,11 +32,7 @@ const ALIVE_EVERY: Duration = Duration::from_millis(200);
 /// # Errors
 /// When GStreamer is missing, or the build does not speak as this program does.
 pub fn run() -> anyhow::Result<ExitCode> {
-    // A build that is killed takes its workers along, also those that hang.
-    set_parent_process_death_signal(Some(Signal::KILL)).context("cannot follow the build")?;
-    // What native code prints must not end up between our messages.
-    let replies = File::from(rustix::io::dup(io::stdout()).context("cannot keep standard output")?);
-    rustix::stdio::dup2_stdout(io::stderr()).context("cannot redirect standard output")?;
+    let replies = become_worker().context("cannot become a worker")?;
     video::init()?;
     let mut worker = Worker { replies: BufWriter::with_capacity(1 << 16, replies), last_sign: Instant::now() };
     let mut tasks = io::stdin().lock();
@@ -42,6 +40,16 @@ pub fn run() -> anyhow::Result<ExitCode> {
         worker.work(task)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Makes supervisors of workers that may make no progress for `timeout` seconds: this program itself, started as a worker.
+///
+/// # Errors
+/// When this program's own file cannot be found.
+pub fn supervisors(timeout: f64) -> anyhow::Result<impl Fn() -> Supervisor> {
+    let path = std::env::current_exe().context("cannot find this program's own file")?;
+    let program = WorkerProgram { path, argument: crate::cli::WORKER.to_owned() };
+    Ok(move || Supervisor::new(program.clone(), Duration::from_secs_f64(timeout), stop::flag()))
 }
 
 struct Worker {
@@ -151,7 +159,7 @@ impl Worker {
     }
 
     fn hash(&mut self, path: &Path) -> Result<String, End> {
-        let mut file = File::open(path).map_err(|error| failed(crate::discover::io_reason(&error)))?;
+        let mut file = File::open(path).map_err(|error| failed(io_reason(&error)))?;
         let mut hasher = blake3::Hasher::new();
         let mut block = vec![0; 1 << 20];
         loop {
@@ -160,7 +168,7 @@ impl Worker {
                 Ok(0) => return Ok(hasher.finalize().to_hex().to_string()),
                 Ok(bytes) => drop(hasher.update(&block[..bytes])),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(failed(crate::discover::io_reason(&error))),
+                Err(error) => return Err(failed(io_reason(&error))),
             }
         }
     }

@@ -226,7 +226,7 @@ fn examples_are_the_clips_as_they_are() {
 
 /// The shards' files, in order.
 fn files(data: &Sources) -> Vec<std::path::PathBuf> {
-    let Source::Shards(shards) = &data[0].source;
+    let Source::Shards(shards) = &data[0].source else { panic!("shards") };
     shards.shards().iter().map(|shard| shard.path().to_owned()).collect()
 }
 

@@ -29,7 +29,7 @@ const WARM_UP: f64 = 0.1;
 /// When the data cannot be read, or the flags do not fit it.
 pub fn loader(args: &BenchLoaderArgs) -> anyhow::Result<()> {
     let config = Config::resolve(args.preset, args.config.as_deref(), &args.overrides())?;
-    let data = sources::open(&args.data)?;
+    let data = sources::open(&args.data, &config)?;
     let data_clips = sources::clips(&data);
     let threads = if args.consumer == Consumer::Step { loader_threads_beside_training() } else { all_cores() };
     let mut options = engine::loader_options(&config, args.load.loading(threads), Cursor::default());

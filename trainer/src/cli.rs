@@ -31,7 +31,13 @@ pub enum Command {
     /// Measure how fast this machine loads, and trains.
     #[command(subcommand)]
     Bench(Bench),
+    /// Decodes for another process of this program.
+    #[command(name = DECODE_WORKER, hide = true)]
+    DecodeWorker,
 }
+
+/// Name of the command that other processes of this program start.
+pub const DECODE_WORKER: &str = "decode-worker";
 
 /// What can be measured.
 #[derive(Debug, Subcommand)]
@@ -73,7 +79,7 @@ pub fn all_cores() -> usize {
 /// One data set among several.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DataArg {
-    /// Folder of shards.
+    /// Folder of shards or videos.
     pub path: PathBuf,
     /// Its share, relative to the others'.
     pub weight: f64,
@@ -108,9 +114,10 @@ Examples:
   trainer bench loader ./shards --consumer rate:136   does it keep 8 A100s busy? (ViT-L at 90 % masking: 17 clips/s each)
   trainer bench loader ./shards --consumer step --preset small --seconds 120
                                                       what loading costs a training step
+  trainer bench loader ./videos --repeat 4            decoded on the fly, four samples of each clip
   trainer bench loader ./shards --form clips --values f32 --json")]
 pub struct BenchLoaderArgs {
-    /// Folders of shards that `shardtool build` has finished; with several, PATH=WEIGHT says how they are mixed.
+    /// Folders of shards that `shardtool build` has finished, or of videos; with several, PATH=WEIGHT says how they are mixed.
     #[arg(value_name = "DATA", default_value = "./shards", value_parser = DataArg::parse)]
     pub data: Vec<DataArg>,
     /// Who uses the batches: none, rate:CLIPS_PER_S, or step (trains the preset).
@@ -238,7 +245,8 @@ A config file holds any of the keys that a run's config.toml shows, for example:
   [schedule]
   length = { epochs = 100.0 }   # or { steps = 5000 }")]
 pub struct RunArgs {
-    /// Folder of shards that `shardtool build` has finished. Given several times, all are mixed: alike, or by weight with PATH=WEIGHT.
+    /// Folder of shards that `shardtool build` has finished, or of videos, which are then decoded while training. Given several times, all are mixed: alike,
+    /// or by weight with PATH=WEIGHT.
     #[arg(long, value_name = "PATH", default_value = "./shards", value_parser = DataArg::parse)]
     pub data: Vec<DataArg>,
     /// Where to start from [default: tiny].

@@ -4,6 +4,7 @@ use crate::model::{MaeConfig, TransformerConfig};
 use crate::optimizer::AdamWConfig;
 use crate::schedule::Schedule;
 use pipeline::batch::ValueType;
+use pipeline::live::LiveSpan;
 use pipeline::mask::MaskRule;
 use pipeline::sample::Augmentation;
 use schemas::geometry::{GridError, PatchGrid};
@@ -71,6 +72,9 @@ pub struct Config {
     pub target: TargetConfig,
     /// Batches.
     pub data: DataConfig,
+    /// Clips of videos that were not built into shards.
+    #[serde(default)]
+    pub live: LiveConfig,
     /// The optimiser.
     pub optimizer: AdamWConfig,
     /// Length and learning rate.
@@ -107,6 +111,28 @@ pub struct DataConfig {
     pub aspect: [f64; 2],
     /// [`Augmentation::flip`].
     pub flip: f64,
+}
+
+/// Clips of videos that are decoded while training. Shards have all of this behind them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LiveConfig {
+    /// How much of a video a clip is: `clip` cuts it back to back into training clips, as `shardtool build` does; `video` draws windows from all of it, one each
+    /// time that the video's turn comes.
+    pub span: LiveSpan,
+    /// Ticks a second of the sampling grid.
+    pub fps: f64,
+    /// Ticks from one frame of a clip to the next.
+    pub stride: u32,
+    /// Frames are scaled down until their short side has this many pixels.
+    pub short_side: u32,
+}
+
+impl Default for LiveConfig {
+    /// As `shardtool build` has it.
+    fn default() -> Self {
+        Self { span: LiveSpan::Clip, fps: 30.0, stride: 4, short_side: 256 }
+    }
 }
 
 const fn once() -> usize {
@@ -307,6 +333,11 @@ impl Config {
         check("data.area", format!("{:?}", data.area), is_range(data.area, 1.0), "a least and a greatest value in (0, 1]")?;
         check("data.aspect", format!("{:?}", data.aspect), is_range(data.aspect, f64::MAX), "a least and a greatest value above 0")?;
         check("data.flip", data.flip, (0.0..=1.0).contains(&data.flip), "a probability")?;
+
+        let live = &self.live;
+        check("live.fps", live.fps, live.fps.is_finite() && live.fps > 0.0, "a number above 0")?;
+        check("live.stride", live.stride, live.stride > 0, "at least 1")?;
+        check("live.short_side", live.short_side, live.short_side > 0, "at least 1")?;
 
         let AdamWConfig { base_lr, betas, epsilon, weight_decay, clip_norm } = self.optimizer;
         let finite = |value: f64| value.is_finite() && value > 0.0;

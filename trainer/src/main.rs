@@ -24,6 +24,7 @@ fn start() -> ExitCode {
     };
     let result = match &cli.command {
         cli::Command::Run(args) => run::run(args),
+        cli::Command::DecodeWorker => pipeline::live::worker::run().map_err(Into::into),
         cli::Command::Bench(cli::Bench::Loader(args)) => bench::loader(args),
     };
     match result {

@@ -19,8 +19,7 @@ impl Progress {
     /// A bar that shows itself at the first step.
     pub fn new() -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        let style = ProgressStyle::with_template("{bar:24} step {pos}/{len}  {msg}  {elapsed}, {eta} left");
-        bar.set_style(style.expect("a sound template"));
+        bar.set_style(bar_style("step {pos}/{len}  {msg}  {elapsed}, {eta} left"));
         Self { bar, last_line: None, waited: 0.0 }
     }
 
@@ -52,6 +51,11 @@ impl Progress {
     pub fn finish(self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// A bar, and `text` after it.
+pub fn bar_style(text: &str) -> ProgressStyle {
+    ProgressStyle::with_template(&format!("{{bar:24}} {text}")).expect("a sound template")
 }
 
 /// Writes a line to standard error. When nobody reads it, it is lost, and that stops nothing.

@@ -29,8 +29,10 @@ const LOSS_STEPS: usize = 10;
 /// What the user can mend: flags and files that do not fit, missing data, a full disk.
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let device = device(args.device)?;
-    let data = sources::open(&args.data)?;
-    let (config, dir) = if args.resume { resume(args)? } else { begin(args)? };
+    let (config, resumed) = configuration(args)?;
+    let data = sources::open(&args.data, &config)?;
+    // A run of its own begins when its data is there.
+    let dir = resumed.map_or_else(|| create(args, &config), Ok)?;
     let run = Run { config, data, dir, device, loading: args.load.loading(loader_threads_beside_training()) };
 
     let mut progress = Progress::new();
@@ -112,22 +114,29 @@ fn device(choice: DeviceChoice) -> anyhow::Result<Device> {
     }
 }
 
-/// Configuration and folder of a new run.
-fn begin(args: &RunArgs) -> anyhow::Result<(Config, PathBuf)> {
-    let preset = args.preset.unwrap_or(Preset::Tiny);
-    let config = Config::resolve(preset, args.config.as_deref(), &args.overrides())?;
+/// The configuration, and the folder of the run where it goes on.
+fn configuration(args: &RunArgs) -> anyhow::Result<(Config, Option<PathBuf>)> {
+    if args.resume {
+        let (config, dir) = resume(args)?;
+        return Ok((config, Some(dir)));
+    }
+    Ok((Config::resolve(args.preset.unwrap_or(Preset::Tiny), args.config.as_deref(), &args.overrides())?, None))
+}
+
+/// Makes the folder of a new run.
+fn create(args: &RunArgs, config: &Config) -> anyhow::Result<PathBuf> {
     let dir = match &args.out {
         Some(dir) => {
             fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
             dir.clone()
         }
-        None => create_numbered(preset)?,
+        None => create_numbered(args.preset.unwrap_or(Preset::Tiny))?,
     };
     let is_taken = fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))?.next().is_some();
     ensure!(!is_taken, "{} is not empty: --resume goes on with the run in it, another --out starts a new one", dir.display());
     let path = dir.join(CONFIG_FILE);
     atomic_file::write(&path, config.to_toml().as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok((config, dir))
+    Ok(dir)
 }
 
 /// Configuration and folder of a run that goes on. Flags may repeat what the run was started with, but not change it.

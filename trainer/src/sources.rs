@@ -1,21 +1,79 @@
 //! From what the user names to sources of clips.
 
-use crate::cli::DataArg;
+use crate::cli::{DECODE_WORKER, DataArg};
+use crate::output;
+use anyhow::{Context, ensure};
+use indicatif::ProgressBar;
+use pipeline::live::{LiveOptions, LiveSet};
+use pipeline::process::WorkerProgram;
 use pipeline::shard::ShardSet;
 use pipeline::source::{Source, WeightedSource};
+use pipeline::video::{self, Content, sniff};
+use schemas::manifest::{MANIFEST_FILE, Sampling};
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
+use trainer::config::Config;
 
-/// Opens all data sets.
+/// Files that are named one by one, at most; the others are counted.
+const NAMED_REJECTS: usize = 5;
+
+/// Opens all data sets: shards where a folder holds a build, videos otherwise.
 ///
 /// # Errors
-/// When one of them is none.
-pub fn open(data: &[DataArg]) -> anyhow::Result<Arc<[WeightedSource]>> {
+/// When one of them is neither.
+pub fn open(data: &[DataArg], config: &Config) -> anyhow::Result<Arc<[WeightedSource]>> {
     data.iter()
-        .map(|DataArg { path, weight }| Ok(WeightedSource { source: Source::Shards(ShardSet::open(path)?), weight: *weight }))
+        .map(|DataArg { path, weight }| {
+            // What is no video is taken for shards: their reader says best what is missing.
+            let is_live = !path.join(MANIFEST_FILE).exists() && path.exists() && may_hold_videos(path)?;
+            let source = if is_live { Source::Live(open_live(path, config)?) } else { Source::Shards(ShardSet::open(path)?) };
+            Ok(WeightedSource { source, weight: *weight })
+        })
         .collect()
 }
 
 /// Clips in all of them.
 pub fn clips(sources: &[WeightedSource]) -> u64 {
     sources.iter().map(|set| set.source.len() as u64).sum()
+}
+
+/// Whether this is a video, or a folder with one in it or with folders.
+fn may_hold_videos(path: &Path) -> anyhow::Result<bool> {
+    video::init()?;
+    let is_video = |path: &Path| sniff(path).is_ok_and(|content| matches!(content, Content::Video(_)));
+    Ok(match fs::read_dir(path) {
+        Ok(entries) => entries.flatten().any(|entry| entry.path().is_dir() || is_video(&entry.path())),
+        Err(_) => is_video(path),
+    })
+}
+
+fn open_live(path: &Path, config: &Config) -> anyhow::Result<LiveSet> {
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let options = LiveOptions {
+        sampling: Sampling::TicksPerSecond(config.live.fps),
+        stride: config.live.stride,
+        frames: config.clip.frames,
+        span: config.live.span,
+        short_side: config.live.short_side,
+        ..LiveOptions::new(WorkerProgram { path: program, argument: DECODE_WORKER.to_owned() })
+    };
+    let bar = ProgressBar::no_length().with_style(output::bar_style("counting frames of video {pos}/{len}"));
+    let set = LiveSet::open(&[path.to_owned()], options, |done, all| {
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+    });
+    bar.finish_and_clear();
+    let set = set?;
+    for rejected in set.rejected().iter().take(NAMED_REJECTS) {
+        output::say(&format!("warning: left out: {}: {}", rejected.path, rejected.reason));
+    }
+    if let Some(more @ 1..) = set.rejected().len().checked_sub(NAMED_REJECTS) {
+        output::say(&format!(
+            "warning: and {more} more files that cannot be used; `shardtool build {} --dry-run` names them",
+            path.display()
+        ));
+    }
+    ensure!(!set.is_empty(), "{} holds no video that can be decoded", path.display());
+    Ok(set)
 }

@@ -7,6 +7,7 @@
 
 use super::decode::{DecodeOptions, DecodedFrame, VideoDecoder};
 use super::frame::{FrameScaler, Orientation};
+use super::shortcut::{Doubt, Shortcut};
 use super::{VideoError, VideoProbe};
 use schemas::geometry::I420;
 use schemas::manifest::{BuildOptions, Sampling, ShortVideo, Tiling};
@@ -23,7 +24,10 @@ pub fn tick_of(ns: i64, fps: f64) -> u64 {
 /// Ticks of a video of so many packets that are shown for so long, by the grid of `options`.
 pub fn video_ticks(options: &BuildOptions, probe: &VideoProbe) -> u64 {
     match options.sampling {
-        Sampling::TicksPerSecond(fps) => tick_of(probe.end_ns - probe.start_ns, fps),
+        Sampling::TicksPerSecond(fps) => {
+            // The last frame is shown, however short.
+            tick_of(probe.end_ns - probe.start_ns, fps).max(tick_of(probe.last_ns - probe.start_ns, fps) + 1)
+        }
         Sampling::SourceFrames => probe.packets,
     }
 }
@@ -141,6 +145,8 @@ pub struct ClipDecoder {
     done: VecDeque<Clip>,
     clips: u32,
     scratch: Vec<u8>,
+    /// What is doubtful about a shortcut, beside what the decoder knows.
+    doubt: Option<Doubt>,
 }
 
 /// Where clips start: known beforehand, or one after the other until the video ends.
@@ -168,7 +174,42 @@ impl ClipDecoder {
                 Starts::Listed(clip_starts(options, video_ticks(options, &probe)).into())
             }
         };
-        let mut decoder = VideoDecoder::open(path, decode)?;
+        Self::new(path, VideoDecoder::open(path, decode)?, options, starts)
+    }
+
+    /// Opens the video at `path` to decode the clips that begin at the ticks `starts`, in order; each of them is given, as far as the video
+    /// reaches to its first tick. `options` say all but where clips start.
+    ///
+    /// By a `shortcut` they are the same, unless [`Self::doubt`] says at the end that they may not be.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and when the shortcut does not lead to its entry.
+    pub fn open_at(
+        path: &Path,
+        options: &BuildOptions,
+        decode: DecodeOptions,
+        starts: &[u64],
+        shortcut: Option<&Shortcut>,
+    ) -> Result<Self, VideoError> {
+        let starts = Starts::Listed(starts.iter().copied().collect());
+        let Some(shortcut) = shortcut else {
+            return Self::new(path, VideoDecoder::open(path, decode)?, options, starts);
+        };
+        let mut decoder = Self::new(path, VideoDecoder::open_at(path, decode, shortcut)?, options, starts)?;
+        let first_ns = decoder.start_ns;
+        // A demultiplexer may have taken an entry before. One nanosecond of grace: times are rounded.
+        let as_promised = if shortcut.from_start {
+            first_ns.abs_diff(shortcut.entry_ns) <= 1
+        } else {
+            decoder.decoder.began_at_entry() && first_ns <= shortcut.entry_ns + 1
+        };
+        decoder.doubt = (!as_promised).then_some(Doubt::Unusual);
+        decoder.start_ns = shortcut.wanted.start_ns;
+        decoder.shown_tick = shortcut.wanted.tick_of(first_ns);
+        Ok(decoder)
+    }
+
+    fn new(path: &Path, mut decoder: VideoDecoder, options: &BuildOptions, starts: Starts) -> Result<Self, VideoError> {
         let first = decoder.next_frame()?.ok_or(VideoError::NoFrames)?;
         let missing_bytes = super::container::missing_bytes(path).unwrap_or(0);
         let (codec, decoder_name) = decoder.codec_and_decoder();
@@ -203,7 +244,23 @@ impl ClipDecoder {
             done: VecDeque::new(),
             clips: 0,
             scratch: Vec::new(),
+            doubt: None,
         })
+    }
+
+    /// Time of tick 0, in nanoseconds of stream time: that of the first frame.
+    pub const fn start_ns(&self) -> i64 {
+        self.start_ns
+    }
+
+    /// Why the clips so far, by a shortcut, may be others than those of the long way; none when they are the same.
+    pub fn doubt(&self) -> Option<Doubt> {
+        if self.decoder.is_unsure() { Some(Doubt::Unusual) } else { self.doubt }
+    }
+
+    /// Packets that came by a shortcut, and those of them that were left out.
+    pub fn sieved(&self) -> (u64, u64) {
+        self.decoder.sieved()
     }
 
     /// What all clips of this video have in common.
@@ -267,6 +324,7 @@ impl ClipDecoder {
         }
         let (frames, stride) = (self.options.frames as usize, u64::from(self.options.stride));
         let Some(shown) = &self.shown else { return Ok(()) };
+        let first_left_out = self.decoder.first_dropped_after(shown.pts_ns).unwrap_or(u64::MAX);
         self.scratch.clear();
         for open in &mut self.open {
             while open.clip.pts_ns.len() < frames && open.start + open.clip.pts_ns.len() as u64 * stride < until {
@@ -277,6 +335,9 @@ impl ClipDecoder {
                     open.clip.data.reserve_exact(frames * self.scratch.len());
                 }
                 let tick = open.start + open.clip.pts_ns.len() as u64 * stride;
+                if tick >= first_left_out {
+                    self.doubt.get_or_insert(Doubt::LeftOut);
+                }
                 open.clip.damaged |= shown.damaged || (before_hole && tick > self.shown_tick);
                 open.clip.data.extend_from_slice(&self.scratch);
                 open.clip.pts_ns.push(shown.pts_ns);
@@ -320,6 +381,8 @@ impl ClipDecoder {
             Sampling::SourceFrames => self.shown_tick + 1,
         };
         let in_hole = self.decoder.ends_in_hole();
+        // Where packets after the last wanted one were held back, the video does not end with the last frame that came.
+        let end = end.max(self.decoder.sieve_end().unwrap_or(0));
         self.show_until(end.max(self.shown_tick + 1), in_hole)?;
         let planned = matches!(self.starts, Starts::Listed(_));
         for mut open in std::mem::take(&mut self.open) {

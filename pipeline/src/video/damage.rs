@@ -138,6 +138,8 @@ pub(super) struct DamageTracker {
     /// Packets whose frames have not come out.
     inside: BTreeSet<i64>,
     last_frame: Option<i64>,
+    /// Packets after the first frame whose own frames did not come out before a later one.
+    lost: u64,
 }
 
 impl DamageTracker {
@@ -153,6 +155,7 @@ impl DamageTracker {
             damages: Vec::new(),
             inside: BTreeSet::new(),
             last_frame: None,
+            lost: 0,
         }
     }
 
@@ -184,6 +187,9 @@ impl DamageTracker {
     pub(super) fn frame(&mut self, pts: i64) -> (bool, bool) {
         self.listen();
         let missing: Vec<i64> = self.inside.range(..pts).copied().collect();
+        if self.last_frame.is_some() {
+            self.lost += missing.len() as u64;
+        }
         let hole = missing.iter().any(|&missing| self.is_damaged(missing));
         self.inside = self.inside.split_off(&(pts + 1));
         self.last_frame = Some(pts);
@@ -194,6 +200,12 @@ impl DamageTracker {
     pub(super) fn end(&mut self) -> bool {
         self.listen();
         self.inside.iter().any(|&missing| self.is_damaged(missing))
+    }
+
+    /// Packets after the first frame whose frames did not come out in their turn: broken ones, and those of streams that have packets without a
+    /// frame.
+    pub(super) const fn lost(&self) -> u64 {
+        self.lost
     }
 
     /// The stretches that are damaged, in order.

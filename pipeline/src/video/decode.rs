@@ -2,6 +2,7 @@
 
 use super::damage::{Damage, DamageTracker};
 use super::frame::Orientation;
+use super::shortcut::{self, Fate, ShortPipeline, Shortcut, Sieve};
 use super::{POLL, RunningPipeline, SwallowedError, VideoError, media_type};
 use crate::frames::Color;
 use gstreamer as gst;
@@ -118,6 +119,14 @@ pub struct VideoDecoder {
     container_color: Option<gst_video::VideoColorimetry>,
     /// The tracker of the chosen stream's decoder.
     tracker: Option<Arc<Mutex<DamageTracker>>>,
+    /// What leaves packets out, on a short way.
+    sieve: Option<Arc<Mutex<Sieve>>>,
+    /// Stream time minus the buffers' time on a short way, whatever the segment says.
+    fixed_shift_ns: Option<i64>,
+    /// Whether a frame that did not come out is a reason for doubt.
+    counts_frames: bool,
+    /// Whether a frame's time was made up.
+    made_up: bool,
 }
 
 impl VideoDecoder {
@@ -127,7 +136,6 @@ impl VideoDecoder {
     /// [`VideoError::Setup`] when GStreamer or its plugins are missing.
     pub fn open(path: &Path, options: DecodeOptions) -> Result<Self, VideoError> {
         super::init()?;
-        let raw_video = gst::Caps::builder("video/x-raw").build();
         // Decoders also offer memory that is not the system's; without `ANY`, decodebin finds none that fits.
         let any_raw_video = gst::Caps::builder("video/x-raw").any_features().build();
         let decodebin = gst::ElementFactory::make("decodebin")
@@ -135,8 +143,7 @@ impl VideoDecoder {
             .property("expose-all-streams", false)
             .build()
             .map_err(VideoError::setup)?;
-        let sink = gst_app::AppSink::builder().caps(&raw_video).sync(false).max_buffers(QUEUED_FRAMES).build();
-        sink.set_property("enable-last-sample", false);
+        let sink = frame_sink();
         let pipeline = RunningPipeline::reading(path, &decodebin)?;
         pipeline.0.add(&sink).map_err(VideoError::setup)?;
 
@@ -173,28 +180,58 @@ impl VideoDecoder {
                     .factory()
                     .is_some_and(|factory| factory.has_type(gst::ElementFactoryType::DECODER | gst::ElementFactoryType::MEDIA_VIDEO));
                 if is_video_decoder {
-                    limit_threads(element, options.threads);
-                    let tracker = Arc::new(Mutex::new(DamageTracker::new(options.threads)));
-                    track_packets(element, &tracker);
-                    let container_color = keep_container_color(element);
-                    lock(&found).decoders.push(FoundDecoder { element: element.clone(), tracker, container_color });
+                    let decoder = FoundDecoder::new(element, options.threads, None);
+                    lock(&found).decoders.push(decoder);
                 }
             }
         });
-        let decoder = Self {
+        let decoder = Self::new(pipeline, sink, found, options.timeout);
+        decoder.pipeline.start()?;
+        Ok(decoder)
+    }
+
+    /// Opens the file at `path` to decode it from the entry of `shortcut` on, without the frames that are not wanted, as far as this is possible.
+    ///
+    /// # Errors
+    /// As [`Self::next_frame`], and when the demultiplexer does not find the entry.
+    pub fn open_at(path: &Path, options: DecodeOptions, shortcut: &Shortcut) -> Result<Self, VideoError> {
+        super::init()?;
+        let sink = frame_sink();
+        let ShortPipeline { pipeline, demuxer, first, decoder } = shortcut::pipeline(path, shortcut)?;
+        pipeline.0.add(&sink).map_err(VideoError::setup)?;
+        decoder.link(&sink).map_err(VideoError::setup)?;
+        let sieve = Arc::new(Mutex::new(Sieve::new(shortcut)));
+        let found =
+            Found { decoders: vec![FoundDecoder::new(&decoder, options.threads, Some(&sieve))], chosen: Some(Ok(())), ..Found::default() };
+        let linked = shortcut::link_video(&demuxer, &first, !shortcut.from_start);
+        let mut decoder = Self::new(pipeline, sink, Arc::new(Mutex::new(found)), options.timeout);
+        decoder.sieve = Some(sieve);
+        decoder.fixed_shift_ns = Some(shortcut.route.shift_ns);
+        decoder.counts_frames = shortcut.route.has_a_frame_a_packet();
+        decoder.pipeline.start()?;
+        if !shortcut.from_start {
+            shortcut::seek(&decoder.pipeline, &linked, shortcut.entry_ns, options.timeout)?;
+        }
+        Ok(decoder)
+    }
+
+    fn new(pipeline: RunningPipeline, sink: gst_app::AppSink, found: Arc<Mutex<Found>>, timeout: Duration) -> Self {
+        Self {
             pipeline,
             sink,
             found,
-            timeout: options.timeout,
+            timeout,
             caps: None,
             last_pts_ns: None,
             shift_ns: 0,
             swallowed: SwallowedError::listen(),
             container_color: None,
             tracker: None,
-        };
-        decoder.pipeline.start()?;
-        Ok(decoder)
+            sieve: None,
+            fixed_shift_ns: None,
+            counts_frames: false,
+            made_up: false,
+        }
     }
 
     /// The next frame, or `None` at the end of the stream.
@@ -274,6 +311,32 @@ impl VideoDecoder {
         self.tracker.as_ref().is_some_and(|tracker| lock(tracker).end())
     }
 
+    /// Whether something was unusual on a short way, so that its frames may not be those of the long way.
+    pub(super) fn is_unsure(&self) -> bool {
+        let tracker = self.tracker.as_ref().map(|tracker| lock(tracker));
+        self.made_up || tracker.is_some_and(|tracker| !tracker.damages().is_empty() || (self.counts_frames && tracker.lost() > 0))
+    }
+
+    /// The tick from which on a frame that was left out would be shown, after the frame of time `ns`.
+    pub(super) fn first_dropped_after(&self, ns: i64) -> Option<u64> {
+        self.sieve.as_ref().and_then(|sieve| lock(sieve).first_dropped_after(ns))
+    }
+
+    /// Whether a short way began at a packet at which decoding may begin.
+    pub(super) fn began_at_entry(&self) -> bool {
+        self.sieve.as_ref().is_some_and(|sieve| lock(sieve).began_at_entry())
+    }
+
+    /// The tick up to which all frames are known, where a short way has ended before the video.
+    pub(super) fn sieve_end(&self) -> Option<u64> {
+        self.sieve.as_ref().and_then(|sieve| lock(sieve).end())
+    }
+
+    /// Packets that came on a short way, and those of them that were left out.
+    pub(super) fn sieved(&self) -> (u64, u64) {
+        self.sieve.as_ref().map_or((0, 0), |sieve| lock(sieve).counts())
+    }
+
     /// The decoder of the chosen stream: the one whose pad is linked.
     fn chosen_decoder(&self) -> Option<FoundDecoder> {
         let found = lock(&self.found);
@@ -303,21 +366,23 @@ impl VideoDecoder {
         }
         let buffer = sample.buffer().ok_or_else(|| VideoError::frame("it has no buffer"))?;
         let duration_ns = buffer.duration().map(|duration| duration.nseconds() as i64);
-        let stream_time = match buffer.pts() {
-            Some(pts) => {
+        let stream_time = match (buffer.pts(), self.fixed_shift_ns) {
+            (Some(pts), Some(shift_ns)) => Some(pts.nseconds() as i64 + shift_ns),
+            (Some(pts), None) => {
                 let segment = sample.segment().and_then(|segment| segment.downcast_ref::<gst::format::Time>());
                 match segment.map_or(Some(pts), |segment| segment.to_stream_time(pts)) {
                     Some(time) => Some(time.nseconds() as i64),
                     None => return Ok(None),
                 }
             }
-            None => None,
+            (None, _) => None,
         };
         // A frame without a time follows the one before it, and so does one whose time is not later: AVI has times of decoding only.
         let pts_ns = match (stream_time, self.last_pts_ns) {
             (Some(time), Some(last)) if time > last => time,
             (time, None) => time.unwrap_or(0),
             (_, Some(last)) => {
+                self.made_up = true;
                 let rate = info.fps();
                 let frame_ns = 1e9 * f64::from(rate.denom()) / f64::from(rate.numer().max(1));
                 last + duration_ns.filter(|&duration| duration > 0).unwrap_or(frame_ns as i64)
@@ -377,12 +442,41 @@ fn link(pipeline: &gst::Pipeline, pad: &gst::Pad, sink: &gst_app::AppSink) -> Re
     pad.link(&sink_pad(&first)?).map(drop).map_err(VideoError::setup)
 }
 
-/// Tells `tracker` of every packet that `decoder` is given.
-fn track_packets(decoder: &gst::Element, tracker: &Arc<Mutex<DamageTracker>>) {
+/// Takes frames in the system's memory.
+fn frame_sink() -> gst_app::AppSink {
+    let raw_video = gst::Caps::builder("video/x-raw").build();
+    let sink = gst_app::AppSink::builder().caps(&raw_video).sync(false).max_buffers(QUEUED_FRAMES).build();
+    sink.set_property("enable-last-sample", false);
+    sink
+}
+
+impl FoundDecoder {
+    /// Prepares `element`, a video decoder, before it is given anything.
+    fn new(element: &gst::Element, threads: u32, sieve: Option<&Arc<Mutex<Sieve>>>) -> Self {
+        limit_threads(element, threads);
+        let tracker = Arc::new(Mutex::new(DamageTracker::new(threads)));
+        track_packets(element, &tracker, sieve.cloned());
+        let container_color = keep_container_color(element);
+        Self { element: element.clone(), tracker, container_color }
+    }
+}
+
+/// Tells `tracker` of every packet that `decoder` is given, once `sieve` has let it through.
+fn track_packets(decoder: &gst::Element, tracker: &Arc<Mutex<DamageTracker>>, sieve: Option<Arc<Mutex<Sieve>>>) {
     let Some(pad) = decoder.static_pad("sink") else { return };
     let tracker = Arc::clone(tracker);
-    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
         if let Some(packet) = info.buffer() {
+            // Not `Drop`, after which GStreamer would free again what the binding has freed.
+            match sieve.as_ref().map(|sieve| lock(sieve).fate(pad, packet)) {
+                None | Some(Fate::Decoded) => {}
+                Some(Fate::LeftOut) => return gst::PadProbeReturn::Handled,
+                Some(Fate::TooLate) => {
+                    // The demultiplexer then ends the stream, and the decoder gives what it still holds.
+                    info.flow_res = Err(gst::FlowError::Eos);
+                    return gst::PadProbeReturn::Handled;
+                }
+            }
             let is_key = !packet.flags().contains(gst::BufferFlags::DELTA_UNIT);
             lock(&tracker).packet(packet.pts().map(|pts| pts.nseconds() as i64), is_key);
         }
@@ -438,7 +532,7 @@ pub(super) fn orientation_of(pad: &Option<gst::Pad>) -> Orientation {
     orientation
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // What is inside is whole at every moment: a panic elsewhere does not spoil it.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

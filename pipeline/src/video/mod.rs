@@ -16,7 +16,9 @@ pub mod decode;
 pub mod encode;
 pub mod frame;
 pub mod gop;
+mod nal;
 mod probe;
+pub mod shortcut;
 mod sniff;
 
 use gstreamer as gst;

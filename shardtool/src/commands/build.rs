@@ -5,7 +5,6 @@
 
 use super::dry_run;
 use crate::cli::BuildArgs;
-use crate::discover::{Discovered, VideoFile, discover};
 use crate::fan_out::fan_out;
 use crate::journal::Journal;
 use crate::labels::{Label, label};
@@ -13,10 +12,12 @@ use crate::output::{self, Progress, count};
 use crate::protocol::{Reply, Task};
 use crate::reading;
 use crate::stop;
-use crate::supervise::{Ending, Reported, Supervisor};
+use crate::worker;
 use anyhow::{bail, ensure};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use pipeline::discover::{Discovered, VideoFile, discover};
 use pipeline::payload;
+use pipeline::process::{Ending, Reported, Supervisor};
 use pipeline::shard::{EncodedClip, ShardSetWriter};
 use pipeline::video;
 use schemas::geometry::I420;
@@ -213,7 +214,7 @@ impl Build<'_> {
         let threads = (jobs / sources.len().max(1)).max(1) as u32;
         let timeout = self.args.timeout;
         let options = self.options;
-        let supervisor = || Supervisor::new(Duration::from_secs_f64(timeout));
+        let supervisor = worker::supervisors(timeout)?;
         let work = |supervisor: &mut Supervisor, source: &Source, messages: &Sender<Message>| {
             let task = Task::Build { path: source.path_bytes(), options: options.clone(), threads, timeout, skip: source.skip };
             supervise(supervisor, &task, source, messages);
@@ -303,7 +304,7 @@ fn supervise(supervisor: &mut Supervisor, task: &Task, source: &Source, messages
     let (mut clips, mut stops) = (0u64, false);
     let rejected = |reason: String, seconds, clips| Message::Rejected(Rejected { path: source.name(), reason, seconds, clips });
     // Nobody listens any more only when the build itself has failed.
-    let ending = supervisor.run(task, |reply, bytes| {
+    let ending = supervisor.run(task, |reply: Reply, bytes| {
         let (message, reported) = match reply {
             Reply::Alive | Reply::Probed(_) => return Ok(Reported::Nothing),
             Reply::Identity { blake3 } => (Message::Identity(blake3), Reported::Nothing),
@@ -343,7 +344,7 @@ fn supervise(supervisor: &mut Supervisor, task: &Task, source: &Source, messages
             let _ = messages.send(rejected(after(reason, clips), None, None));
             Message::Done
         }
-        Err(error) => Message::Fatal(format!("{error:#}")),
+        Err(error) => Message::Fatal(error.to_string()),
     };
     let _ = messages.send(last);
 }

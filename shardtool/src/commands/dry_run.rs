@@ -5,10 +5,11 @@ use crate::cli::BuildArgs;
 use crate::fan_out::fan_out;
 use crate::output::{self, Progress, count};
 use crate::protocol::{Reply, Task};
-use crate::supervise::{Ending, Reported, Supervisor};
+use crate::worker;
 use anyhow::Context;
 use crossbeam_channel::Sender;
 use pipeline::payload::DEFAULT_CRF;
+use pipeline::process::{Ending, Reported, Supervisor};
 use pipeline::video::VideoProbe;
 use pipeline::video::clips::{clip_starts, span_ticks, video_ticks};
 use schemas::manifest::{BuildOptions, Rejected, ShortVideo};
@@ -16,7 +17,6 @@ use schemas::report::DryRunReport;
 use schemas::shard::Payload;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
 /// Stored over decoded bytes of I420, as measured on real footage; for estimates only.
 fn usual_ratio(options: &BuildOptions) -> f64 {
@@ -53,7 +53,7 @@ pub fn run(
         not_video,
     };
     let mut progress = Progress::new(sources.len() as u64, "videos");
-    let supervisor = || Supervisor::new(Duration::from_secs_f64(args.timeout));
+    let supervisor = worker::supervisors(args.timeout)?;
     let work = |supervisor: &mut Supervisor, source: &Source, results: &Sender<_>| {
         // Nobody listens any more only when the command itself has failed.
         let _ = results.send(probe(supervisor, source, args.timeout));
@@ -95,7 +95,7 @@ pub fn run(
 fn probe(supervisor: &mut Supervisor, source: &Source, timeout: f64) -> anyhow::Result<Result<VideoProbe, String>> {
     let task = Task::Probe { path: source.path_bytes(), timeout };
     let mut answer = Err("it was not counted".to_owned());
-    let ending = supervisor.run(&task, |reply, _| {
+    let ending = supervisor.run(&task, |reply: Reply, _| {
         Ok(match reply {
             Reply::Probed(probe) => {
                 answer = Ok(probe);

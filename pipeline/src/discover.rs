@@ -1,6 +1,6 @@
 //! Which files are videos: the inputs, searched in a fixed order.
 
-use pipeline::video::{Content, sniff};
+use crate::video::{Content, sniff};
 use schemas::manifest::Rejected;
 use std::collections::HashSet;
 use std::fs;

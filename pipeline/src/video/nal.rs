@@ -1,0 +1,215 @@
+//! What a packet of H.264 or H.265 is, by the headers of its NAL units: may decoding begin at it, and does anything refer to it?
+
+use gstreamer as gst;
+
+/// How the NAL units of a stream lie in its packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NalFormat {
+    codec: Codec,
+    framing: Framing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Codec {
+    H264,
+    /// With the number of temporal layers, where it is known.
+    H265 {
+        layers: Option<u8>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Framing {
+    /// Each NAL unit follows its size, a number of so many bytes.
+    Sizes(usize),
+    /// Each NAL unit follows the bytes 0, 0, 1.
+    StartCodes,
+}
+
+/// What a packet is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PacketKind {
+    /// Decoding that begins here gives, from its own time on, the frames that decoding from the start gives, as long as the decoder has the
+    /// parameters.
+    Entry,
+    /// Nothing refers to its picture: without it all others are the same.
+    Disposable,
+    /// Any other, or what cannot be read.
+    Other,
+}
+
+impl NalFormat {
+    /// The format that `caps` announce; none for other codecs, and where the format is unknown.
+    pub(super) fn of(caps: &gst::CapsRef) -> Option<Self> {
+        let structure = caps.structure(0)?;
+        let config = structure.get::<gst::Buffer>("codec_data").ok();
+        let config = config.as_ref().and_then(|config| config.map_readable().ok());
+        let is_h264 = match structure.name().as_str() {
+            "video/x-h264" => true,
+            "video/x-h265" => false,
+            _ => return None,
+        };
+        match structure.get::<&str>("stream-format").ok()? {
+            // ISO/IEC 14496-15, 5.3.3.1: the low bits of byte 4 are the size of sizes, less one.
+            "avc" | "avc3" if is_h264 => {
+                let framing = Framing::Sizes(usize::from(config?.get(4)? & 3) + 1);
+                Some(Self { codec: Codec::H264, framing })
+            }
+            // ISO/IEC 14496-15, 8.3.3.1: byte 21 holds the number of temporal layers, 0 for unknown, and the size of sizes.
+            "hvc1" | "hev1" if !is_h264 => {
+                let byte = *config?.get(21)?;
+                let layers = Some((byte >> 3) & 7).filter(|&layers| layers > 0);
+                Some(Self { codec: Codec::H265 { layers }, framing: Framing::Sizes(usize::from(byte & 3) + 1) })
+            }
+            "byte-stream" => {
+                let codec = if is_h264 { Codec::H264 } else { Codec::H265 { layers: None } };
+                Some(Self { codec, framing: Framing::StartCodes })
+            }
+            _ => None,
+        }
+    }
+
+    /// What `packet`, one whole picture, is. Hands the units to `take` that hold parameters, also for packets that come after it.
+    pub(super) fn kind(self, packet: &[u8], mut take: impl FnMut(&[u8])) -> PacketKind {
+        let (mut slices, mut parameters) = (None, false);
+        let whole = self.each_unit(packet, |unit| {
+            let kind = match self.codec {
+                Codec::H264 => h264_unit(unit),
+                Codec::H265 { layers } => h265_unit(unit, layers),
+            };
+            match (slices, kind) {
+                (_, Unit::Nothing) => {}
+                (_, Unit::Parameters) => {
+                    parameters = true;
+                    take(unit);
+                }
+                (Some(known), other) if known != other => slices = Some(Unit::Slice),
+                (_, kind) => slices = Some(kind),
+            }
+        });
+        match slices {
+            Some(Unit::EntrySlice) if whole => PacketKind::Entry,
+            Some(Unit::DisposableSlice) if whole && !parameters => PacketKind::Disposable,
+            _ => PacketKind::Other,
+        }
+    }
+
+    /// Hands each NAL unit to `take`; false where they do not add up to the packet.
+    fn each_unit(self, packet: &[u8], mut take: impl FnMut(&[u8])) -> bool {
+        let mut rest = packet;
+        match self.framing {
+            Framing::Sizes(bytes) => {
+                while !rest.is_empty() {
+                    let Some((size, after)) = rest.split_at_checked(bytes) else { return false };
+                    let size = size.iter().fold(0, |size, &byte| size << 8 | usize::from(byte));
+                    let Some((unit, after)) = after.split_at_checked(size) else { return false };
+                    take(unit);
+                    rest = after;
+                }
+            }
+            Framing::StartCodes => {
+                let next = |bytes: &[u8]| bytes.windows(3).position(|bytes| bytes == [0, 0, 1]);
+                while let Some(at) = next(rest) {
+                    rest = &rest[at + 3..];
+                    // Zeros may follow a unit, and none ends with one.
+                    let unit = &rest[..next(rest).unwrap_or(rest.len())];
+                    take(&unit[..unit.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1)]);
+                }
+            }
+        }
+        true
+    }
+}
+
+/// What a NAL unit says of its packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Nothing,
+    Parameters,
+    EntrySlice,
+    DisposableSlice,
+    Slice,
+}
+
+/// ITU-T H.264, 7.3.1 and table 7-1.
+fn h264_unit(unit: &[u8]) -> Unit {
+    let Some(header) = unit.first() else { return Unit::Nothing };
+    match (header & 31, header >> 5 & 3) {
+        (1, 0) => Unit::DisposableSlice,
+        // An I picture that is no IDR may do as well, or may not: what comes after it can refer to what came before.
+        (5, _) => Unit::EntrySlice,
+        (1..=4, _) => Unit::Slice,
+        (7 | 8 | 13 | 15, _) => Unit::Parameters,
+        _ => Unit::Nothing,
+    }
+}
+
+/// ITU-T H.265, 7.3.1.2 and table 7-1.
+fn h265_unit(unit: &[u8], layers: Option<u8>) -> Unit {
+    let &[first, second, ..] = unit else { return Unit::Nothing };
+    match first >> 1 & 63 {
+        // Sub-layer non-reference pictures: only higher layers may refer to them.
+        0 | 2 | 4 | 6 | 8 | 10 | 12 | 14 if layers == Some(second & 7) => Unit::DisposableSlice,
+        16..=21 => Unit::EntrySlice,
+        0..=31 => Unit::Slice,
+        32..=34 => Unit::Parameters,
+        _ => Unit::Nothing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZES: NalFormat = NalFormat { codec: Codec::H264, framing: Framing::Sizes(4) };
+    const CODES: NalFormat = NalFormat { codec: Codec::H264, framing: Framing::StartCodes };
+
+    fn with_sizes(units: &[&[u8]]) -> Vec<u8> {
+        units.iter().flat_map(|unit| [&(unit.len() as u32).to_be_bytes(), *unit].concat()).collect()
+    }
+
+    fn with_codes(units: &[&[u8]]) -> Vec<u8> {
+        units.iter().flat_map(|unit| [&[0, 0, 0, 1], *unit].concat()).collect()
+    }
+
+    #[test]
+    fn a_packet_is_what_all_its_slices_are() {
+        // An access unit delimiter, SEI, IDR slices; slices that are referred to, and that are not.
+        for (units, kind) in [
+            (&[&[9, 240][..], &[6, 1, 2], &[0x65, 1, 2, 3], &[0x65, 9]][..], PacketKind::Entry),
+            (&[&[0x67, 1], &[0x68, 2], &[0x65, 1, 2, 3]], PacketKind::Entry),
+            (&[&[0x68, 2], &[0x01, 7, 7]], PacketKind::Other),
+            (&[&[9, 240], &[0x01, 7, 7], &[0x01, 8]], PacketKind::Disposable),
+            (&[&[0x41, 7, 7]], PacketKind::Other),
+            (&[&[0x01, 7, 7], &[0x21, 8]], PacketKind::Other),
+            (&[&[6, 1]], PacketKind::Other),
+            (&[], PacketKind::Other),
+        ] {
+            let parameters: Vec<&[u8]> = units.iter().copied().filter(|unit| matches!(unit[0] & 31, 7 | 8)).collect();
+            for (format, packet) in [(SIZES, with_sizes(units)), (CODES, with_codes(units))] {
+                let mut taken = Vec::new();
+                assert_eq!(format.kind(&packet, |unit| taken.push(unit.to_vec())), kind, "{units:?}");
+                assert_eq!(taken, parameters, "{units:?}");
+            }
+        }
+        let mut cut = with_sizes(&[&[0x01, 7, 7]]);
+        cut.pop();
+        assert_eq!(SIZES.kind(&cut, |_| ()), PacketKind::Other, "a packet that is not whole");
+    }
+
+    #[test]
+    fn of_h265_only_the_highest_layer_is_disposable() {
+        let kind = |unit_type: u8, layer: u8, layers| {
+            let format = NalFormat { codec: Codec::H265 { layers }, framing: Framing::Sizes(2) };
+            format.kind(&[0, 3, unit_type << 1, layer + 1, 99], |_| ())
+        };
+        assert_eq!(kind(0, 0, Some(1)), PacketKind::Disposable);
+        assert_eq!(kind(0, 0, Some(2)), PacketKind::Other);
+        assert_eq!(kind(0, 1, Some(2)), PacketKind::Disposable);
+        assert_eq!(kind(0, 0, None), PacketKind::Other);
+        assert_eq!(kind(1, 0, Some(1)), PacketKind::Other);
+        for entry in 16..=21 {
+            assert_eq!(kind(entry, 0, Some(1)), PacketKind::Entry);
+        }
+    }
+}
