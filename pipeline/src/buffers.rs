@@ -8,6 +8,8 @@
 //! still copying from comes back only when the copy is done, in whatever order copies end.
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+#[cfg(feature = "cuda")]
+use cudarc::driver::{CudaContext, PinnedHostSlice};
 use memmap2::MmapMut;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -62,23 +64,73 @@ impl Layout {
     }
 }
 
+/// Where buffers are.
+#[derive(Debug, Clone, Default)]
+pub enum MemoryKind {
+    /// Memory of the system.
+    #[default]
+    Host,
+    /// Memory of the system that stays where it is, so that a GPU of this context copies from it by itself.
+    #[cfg(feature = "cuda")]
+    Pinned(Arc<CudaContext>),
+}
+
 /// Page-aligned bytes.
 #[derive(Debug)]
 enum Memory {
-    /// Of the system.
     Host(MmapMut),
+    /// With the address of its bytes.
+    #[cfg(feature = "cuda")]
+    Pinned(PinnedHostSlice<u8>, *mut u8),
 }
 
+// SAFETY: the address is that of the slice, which moves along; it is read and written only through references to this.
+#[cfg(feature = "cuda")]
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+#[cfg(feature = "cuda")]
+unsafe impl Sync for Memory {}
+
 impl Memory {
+    /// All of it there: zeros are written to it once.
+    fn allocate(kind: &MemoryKind, bytes: usize) -> std::io::Result<Self> {
+        let bytes = bytes.max(1);
+        let mut memory = match kind {
+            MemoryKind::Host => {
+                let memory = MmapMut::map_anon(bytes)?;
+                // Fewer, larger pages where the system has them; it is as well without.
+                #[cfg(target_os = "linux")]
+                let _ = memory.advise(memmap2::Advice::HugePage);
+                Self::Host(memory)
+            }
+            #[cfg(feature = "cuda")]
+            MemoryKind::Pinned(context) => {
+                // No flags: write-combined memory is slow to read, and bad clips are taken out by reading.
+                // SAFETY: it is filled with zeros below, before anything reads it.
+                let mut memory = unsafe { context.alloc_pinned_with_flags(bytes, 0) }.map_err(std::io::Error::other)?;
+                let start = memory.as_mut_ptr().map_err(std::io::Error::other)?;
+                Self::Pinned(memory, start)
+            }
+        };
+        memory.bytes_mut().fill(0);
+        Ok(memory)
+    }
+
     fn bytes(&self) -> &[u8] {
         match self {
             Self::Host(memory) => memory,
+            // SAFETY: so many bytes are there, as long as the slice is. A device only ever reads them. (The slice's own accessors would wait for that.)
+            #[cfg(feature = "cuda")]
+            Self::Pinned(memory, start) => unsafe { std::slice::from_raw_parts(*start, memory.len()) },
         }
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {
         match self {
             Self::Host(memory) => memory,
+            // SAFETY: so many bytes are there, as long as the slice is, and no device reads them: a buffer that is lent to a copy is not in the ring.
+            #[cfg(feature = "cuda")]
+            Self::Pinned(memory, start) => unsafe { std::slice::from_raw_parts_mut(*start, memory.len()) },
         }
     }
 }
@@ -101,6 +153,7 @@ pub struct Ring {
 
 struct Shared {
     layout: Layout,
+    kind: MemoryKind,
     /// So many buffers are made before a copy is waited for.
     limit: usize,
     back: Sender<Memory>,
@@ -129,9 +182,9 @@ impl Shared {
 
 impl Ring {
     /// A ring of `limit` buffers of `layout`, each made when it is first needed. More are made only for a user who keeps them.
-    pub fn new(layout: Layout, limit: usize) -> Self {
+    pub fn new(layout: Layout, limit: usize, kind: MemoryKind) -> Self {
         let (back, free) = unbounded();
-        Self { shared: Arc::new(Shared { layout, limit, back, copied: Mutex::default() }), free }
+        Self { shared: Arc::new(Shared { layout, kind, limit, back, copied: Mutex::default() }), free }
     }
 
     /// How its buffers are divided.
@@ -159,7 +212,7 @@ impl Ring {
             return Ok(copied.memories.swap_remove(done).0);
         }
         if copied.made < self.shared.limit || copied.memories.is_empty() {
-            let memory = allocate(self.shared.layout.bytes)?;
+            let memory = Memory::allocate(&self.shared.kind, self.shared.layout.bytes)?;
             copied.made += 1;
             return Ok(memory);
         }
@@ -168,16 +221,6 @@ impl Ring {
         copy.wait();
         Ok(memory)
     }
-}
-
-/// Memory of the system, all of it there: zeros are written to it once.
-fn allocate(bytes: usize) -> std::io::Result<Memory> {
-    let mut memory = MmapMut::map_anon(bytes.max(1))?;
-    // Fewer, larger pages where the system has them; it is as well without.
-    #[cfg(target_os = "linux")]
-    let _ = memory.advise(memmap2::Advice::HugePage);
-    memory.fill(0);
-    Ok(Memory::Host(memory))
 }
 
 /// A buffer whose slots are written by several threads.
@@ -258,6 +301,15 @@ impl Buffer {
         &self.ring.layout
     }
 
+    /// The buffer as what a device copies from by itself, where it is that. Whoever does so lends it to this copy ([`Self::lend`]).
+    #[cfg(feature = "cuda")]
+    pub fn pinned(&self) -> Option<&PinnedHostSlice<u8>> {
+        match &self.memory {
+            Some(Memory::Pinned(memory, _)) => Some(memory),
+            _ => None,
+        }
+    }
+
     /// Takes slot `slot` out of all parts: those after it move up.
     pub fn remove(&mut self, slot: usize) {
         let layout = &self.ring.layout;
@@ -303,7 +355,7 @@ mod tests {
 
     fn ring(limit: usize) -> Ring {
         // Odd sizes: a part begins on a line of the cache all the same.
-        Ring::new(Layout::new(3, &[100, 7]), limit)
+        Ring::new(Layout::new(3, &[100, 7]), limit, MemoryKind::Host)
     }
 
     #[test]

@@ -14,7 +14,7 @@
 //! the seed and its number, never on which worker made it or when.
 
 use crate::batch::{Batch, BatchFormat, Form, Skipped, ValueType};
-use crate::buffers::{Buffer, Filling, Ring};
+use crate::buffers::{Buffer, Filling, MemoryKind, Ring};
 use crate::mask::{MaskRule, MaskScratch};
 use crate::order::{Cursor, Order, Purpose, SampleId};
 use crate::sample::{Augmentation, View, central_view};
@@ -64,6 +64,8 @@ pub struct LoaderOptions {
     pub threads: usize,
     /// Batches made ahead, at most; no fewer than one block's.
     pub prefetch: usize,
+    /// Where batches are.
+    pub memory: MemoryKind,
     /// Memory of the batches that are made ahead, at most.
     pub memory_bytes: usize,
     /// Clips that may be bad before loading stops.
@@ -85,6 +87,7 @@ impl LoaderOptions {
             rank: Rank::default(),
             threads: 1,
             prefetch: 2,
+            memory: MemoryKind::Host,
             memory_bytes: DEFAULT_MEMORY_BYTES,
             max_bad: DEFAULT_MAX_BAD,
             start: Cursor::default(),
@@ -253,7 +256,7 @@ impl Loader {
         let slots = options.batch_size / options.rank.of;
         let sets: Vec<(u64, f64)> = sources.iter().map(|set| (set.source.len() as u64, set.weight)).collect();
         let order = Order::new(&sets, options.seed);
-        let ring = Ring::new(options.format.layout(slots), blocks * options.repeat + SPARE_BUFFERS);
+        let ring = Ring::new(options.format.layout(slots), blocks * options.repeat + SPARE_BUFFERS, options.memory.clone());
         let (tasks, waiting) = bounded(blocks * slots);
         let (done, finished) = bounded(blocks);
         let first_block = options.start.samples / (options.batch_size * options.repeat) as u64;
@@ -615,7 +618,7 @@ pub fn examples(sources: &[WeightedSource], grid: PatchGrid, mask_rule: MaskRule
     let options = LoaderOptions { seed, ..LoaderOptions::new(count, grid, mask_rule) };
     check(sources, &options)?;
     let mut worker = Worker::new(&Arc::default());
-    let filling = Ring::new(options.format.layout(count), 1).take().map_err(LoadError::NoMemory)?;
+    let filling = Ring::new(options.format.layout(count), 1, MemoryKind::Host).take().map_err(LoadError::NoMemory)?;
     let (mut samples, mut labels) = (Vec::with_capacity(count), Vec::with_capacity(count));
     for slot in 0..count {
         let mut clip = (2 * slot + 1) * all / (2 * count);

@@ -1,7 +1,7 @@
 //! Every parameter learns, a few clips can be learned by heart, and a run that was cut goes on as if it had not been.
 
 use candle_core::Device;
-use pipeline::batch::{Form, ValueType};
+use pipeline::batch::{Batch, Form, ValueType};
 use pipeline::loader::{DEFAULT_MEMORY_BYTES, Loader};
 use pipeline::mask::{MaskKind, MaskRule, MaskScratch, Masks};
 use pipeline::order::{Cursor, Purpose, stream};
@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use tests::{TestClip, shard_sources, write_shards};
 use trainer::config::{Config, Overrides, Preset};
-use trainer::data::{DeviceBatch, DevicePixels};
+use trainer::data::{DeviceBatch, DevicePixels, Uploader};
 use trainer::engine::{self, Event, Loading, Run, RunError};
 use trainer::loss::masked_mean_squared_error;
 use trainer::metrics::METRICS_FILE;
@@ -41,6 +41,10 @@ fn data(dir: &Path, clips: u64) -> Arc<[WeightedSource]> {
     let clips: Vec<TestClip> = (0..clips).map(|seed| TestClip::moving(seed, 8, 40, 36)).collect();
     write_shards(dir, &clips);
     shard_sources(dir)
+}
+
+fn on_cpu(batch: Batch) -> DeviceBatch {
+    Uploader::new(&Device::Cpu).and_then(|uploader| uploader.upload(batch)).expect("on the device")
 }
 
 /// The figures of a step, if one is done.
@@ -103,7 +107,7 @@ fn whole_clips_and_patches_have_the_same_loss_and_gradients() {
             let mut options = engine::loader_options(&config, loading, Cursor::default());
             options.format.form = form;
             let batch = Loader::new(Arc::clone(&data), options).expect("a loader").next().expect("endless").expect("a batch");
-            let loss = model.loss(&DeviceBatch::new(batch, &Device::Cpu).expect("on the device")).expect("a loss");
+            let loss = model.loss(&on_cpu(batch)).expect("a loss");
             let gradients = loss.backward().expect("gradients");
             let variables = model.parameters().iter().map(|(_, variable)| gradients.get(variable).expect("a gradient"));
             let gradients = variables.map(|gradient| gradient.flatten_all().and_then(|flat| flat.to_vec1::<f32>()).expect("values"));
@@ -201,7 +205,7 @@ fn the_picture_shows_frames_masks_and_the_visible_patches() {
     let picture = trainer::visualise::reconstruction(&model, examples(), &Device::Cpu).expect("a picture");
     // Two clips of three rows, two predicted frames each, with gaps of 2.
     assert_eq!(picture.dimensions(), (2 * 34 - 2, 6 * 34 - 2));
-    let batch = DeviceBatch::new(examples(), &Device::Cpu).expect("a batch");
+    let batch = on_cpu(examples());
     let DevicePixels::Clips(clips) = &batch.pixels else { panic!("whole clips") };
     let visible = examples().masks().iter().next().expect("a mask").visible.to_vec();
     let frames = clips.get(0).and_then(|clip| clip.to_dtype(candle_core::DType::F32)).expect("the first clip");

@@ -11,7 +11,7 @@ use schemas::report::{LoaderFigures, LoaderLimit, LoaderReport, StepFigures};
 use std::fs;
 use std::time::{Duration, Instant};
 use trainer::config::Config;
-use trainer::data::DeviceBatch;
+use trainer::data::Uploader;
 use trainer::engine;
 use trainer::model::Mae;
 use trainer::optimizer::AdamW;
@@ -120,7 +120,8 @@ impl Bench<'_> {
         let model = Mae::seeded(config.model(), config.seed, &device)?;
         let mut optimizer = AdamW::new(model.parameters(), config.optimizer.clone())?;
         let rate = config.optimizer.base_lr * 1e-3;
-        let cached = DeviceBatch::new(self.next()?, &device)?;
+        let uploader = Uploader::new(&device)?;
+        let cached = uploader.upload(self.next()?)?;
         engine::step(&model, &mut optimizer, &cached, rate)?;
         self.loader.restart_figures();
         let (mut loaded_seconds, mut cached_seconds) = (Vec::new(), Vec::new());
@@ -128,7 +129,7 @@ impl Bench<'_> {
         while began.elapsed() < time || loaded_seconds.is_empty() {
             let step_began = Instant::now();
             let batch = self.next()?;
-            engine::step(&model, &mut optimizer, &DeviceBatch::new(batch, &device)?, rate)?;
+            engine::step(&model, &mut optimizer, &uploader.upload(batch)?, rate)?;
             loaded_seconds.push(step_began.elapsed().as_secs_f64());
             let step_began = Instant::now();
             engine::step(&model, &mut optimizer, &cached, rate)?;

@@ -2,13 +2,14 @@
 
 use crate::checkpoint::{self, CheckpointError, Checkpoints, RunState};
 use crate::config::Config;
-use crate::data::DeviceBatch;
+use crate::data::{DeviceBatch, Uploader};
 use crate::metrics::MetricsFile;
 use crate::model::{Mae, ParameterError};
 use crate::optimizer::AdamW;
 use crate::visualise;
 use candle_core::Device;
 use pipeline::batch::{BatchFormat, Form, Skipped};
+use pipeline::buffers::MemoryKind;
 use pipeline::loader::{self, LoadError, Loader, LoaderOptions, Rank};
 use pipeline::order::{Cursor, SampleId};
 use pipeline::source::WeightedSource;
@@ -145,14 +146,16 @@ pub fn pretrain(run: &Run, mut on_event: impl FnMut(Event<'_>)) -> Result<Outcom
     let resumed_from = state.step;
     let mut metrics_file = MetricsFile::open(dir, state.step).map_err(|error| RunError::write(dir, error))?;
     if state.step < schedule.steps {
-        let mut loader = Loader::new(Arc::clone(data), loader_options(config, run.loading, state.cursor))?;
+        let uploader = Uploader::new(device)?;
+        let options = LoaderOptions { memory: uploader.memory(), ..loader_options(config, run.loading, state.cursor) };
+        let mut loader = Loader::new(Arc::clone(data), options)?;
         let mut step_began = Instant::now();
         while state.step < schedule.steps {
             let batch = loader.next().expect("after an error nothing is asked for")?;
             batch.skipped.iter().filter(|skipped| skipped.is_new).for_each(|skipped| on_event(Event::Skipped(skipped)));
             let (clips, wait, next, samples) = (batch.len(), batch.wait, batch.next, batch.samples.clone());
             let lr = schedule.rate(state.step);
-            let (loss, grad_norm) = step(&model, &mut optimizer, &DeviceBatch::new(batch, device)?, lr)?;
+            let (loss, grad_norm) = step(&model, &mut optimizer, &uploader.upload(batch)?, lr)?;
             if !loss.is_finite() || !grad_norm.is_finite() {
                 return Err(RunError::NotFinite { step: state.step + 1, loss, grad_norm, samples, checkpoint: last_checkpoint });
             }
@@ -222,6 +225,7 @@ pub fn loader_options(config: &Config, loading: Loading, start: Cursor) -> Loade
         rank: Rank::default(),
         threads,
         prefetch: 2 * threads,
+        memory: MemoryKind::Host,
         memory_bytes,
         max_bad,
         start,

@@ -1,6 +1,6 @@
 //! Pictures of what a model reconstructs.
 
-use crate::data::{DeviceBatch, DevicePixels};
+use crate::data::{DevicePixels, Uploader};
 use crate::model::{Mae, Masking};
 use candle_core::{D, Device, Tensor};
 use image::{Rgb, RgbImage};
@@ -27,7 +27,7 @@ const GAP_COLOR: Rgb<u8> = Rgb([255, 255, 255]);
 pub fn reconstruction(model: &Mae, batch: Batch, device: &Device) -> candle_core::Result<RgbImage> {
     let config = model.config();
     let masked: Vec<Vec<u32>> = batch.masks().iter().map(|mask| mask.masked.to_vec()).collect();
-    let batch = DeviceBatch::new(batch, device)?;
+    let batch = Uploader::new(device)?.upload(batch)?;
     let DevicePixels::Clips(clips) = &batch.pixels else { panic!("a picture needs whole clips") };
     let target = model.target(clips)?;
     let predicted = target.denormalise(&model.forward(clips, &batch.masking)?)?;
