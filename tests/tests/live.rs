@@ -264,6 +264,38 @@ fn videos_that_vanish_or_change_cost_their_clips() {
 }
 
 #[test]
+fn damaged_frames_are_named_and_all_others_given() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = film(dir.path());
+    let mut bytes = fs::read(&path).expect("read");
+    let media = bytes.windows(4).position(|name| name == b"mdat").expect("media");
+    let middle = media + (bytes.len() - media) / 3;
+    bytes[middle..middle + 100].iter_mut().for_each(|byte| *byte ^= 0x55);
+    fs::write(&path, bytes).expect("written");
+    let live = live_options(LiveSpan::Video);
+    let (size, ticks) = ticks(&path, live.sampling);
+    let set = open(&path, live);
+    let mut reader = reader();
+    let (mut given, mut damaged) = (0, 0);
+    for start in (0..=set.clip(0).frames - 16).step_by(4) {
+        let expected: Vec<_> = (start..start + 16).map(|frame| &ticks[frame * 4]).collect();
+        match reader.windows(&set, 0, &[start]) {
+            Ok(()) => {
+                let frames = reader.frames(0).bytes().chunks_exact(size.frame_bytes());
+                assert!(frames.zip(expected).all(|(frame, expected)| frame == expected.0), "the window at {start}");
+                given += 1;
+            }
+            Err(error) => {
+                assert!(error.to_string().contains("film.mp4") && error.to_string().contains("damaged"), "{error}");
+                assert!(matches!(fault(Err(error)), ClipFault::Damaged { .. }) && expected.iter().any(|(_, damaged)| *damaged));
+                damaged += 1;
+            }
+        }
+    }
+    assert!(given > 2 && damaged > 2, "{given} windows given, {damaged} damaged");
+}
+
+#[test]
 fn a_worker_that_is_killed_costs_one_clip() {
     let dir = tempfile::tempdir().expect("a folder");
     let set = open(&film(dir.path()), live_options(LiveSpan::Video));

@@ -151,7 +151,8 @@ impl Worker {
         let source = decoder.source();
         let element = source.decoder.split(',').next().unwrap_or_default();
         let route = match video::sniff(path) {
-            Ok(Content::Video(media)) if !probe.entries.is_empty() => Route::of(&media, &probe, element),
+            // Not every packet of an interlaced stream says so; its first frame does.
+            Ok(Content::Video(media)) if !source.deinterlaced => Route::of(&media, &probe, element),
             _ => None,
         };
         Ok(send(&mut self.replies, &Reply::Probed { start_ns: decoder.start_ns(), size: source.size, route, probe })?)
