@@ -248,6 +248,7 @@ impl Filling {
     ///
     /// # Panics
     /// When there is no such slot, or there are fewer parts.
+    #[expect(clippy::mut_from_ref, reason = "the bytes of a slot are given out once")]
     pub fn slot<const N: usize>(&self, slot: usize) -> Option<[&mut [u8]; N]> {
         if self.taken[slot].swap(true, Ordering::Relaxed) {
             return None;

@@ -20,7 +20,7 @@ pub fn to_rgb(frame: Frames<'_>, size: I420, width: usize, height: usize) -> Vec
     let [mut red, mut green, mut blue] = [(); 3].map(|()| vec![0f32; width]);
     let mut out = Vec::with_capacity(3 * width * height);
     for y in 0..height {
-        normalise.row(resampler.row(frame.bytes(), y, &[0..width]), [&mut red, &mut green, &mut blue]);
+        normalise.row(resampler.row(frame.bytes(), y, std::slice::from_ref(&(0..width))), [&mut red, &mut green, &mut blue]);
         out.extend(red.iter().zip(&green).zip(&blue).flat_map(|((&red, &green), &blue)| [red, green, blue].map(denormalise)));
     }
     out

@@ -277,7 +277,7 @@ mod tests {
 
     /// All rows of output of all three parts.
     fn resampled(resampler: &mut Resampler, frame: &[u8], width: usize, height: usize) -> Vec<i16> {
-        (0..height).flat_map(|y| resampler.row(frame, y, &[0..width]).concat()).collect()
+        (0..height).flat_map(|y| resampler.row(frame, y, std::slice::from_ref(&(0..width))).concat()).collect()
     }
 
     #[test]

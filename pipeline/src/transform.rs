@@ -219,7 +219,7 @@ impl Transform {
             self.resampler.begin_rows();
             for y in 0..side {
                 let ((red, green), blue) = outputs.next().expect("a row of output for each row");
-                normalise.row(self.resampler.row(frame.bytes(), y, &[0..side]), [red, green, blue]);
+                normalise.row(self.resampler.row(frame.bytes(), y, std::slice::from_ref(&(0..side))), [red, green, blue]);
             }
         }
         assert!(outputs.next().is_none(), "the clip has fewer frames than the view needs");

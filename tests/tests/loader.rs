@@ -72,8 +72,11 @@ fn a_cursor_takes_the_sequence_up_anywhere() {
     }
 }
 
+/// Samples, visible tokens and pixels of a batch.
+type Content = (Vec<SampleId>, Vec<Vec<u32>>, Vec<f32>);
+
 /// The parts of the ranks, put together.
-fn merged(parts: &[Vec<Batch>]) -> Vec<(Vec<SampleId>, Vec<Vec<u32>>, Vec<f32>)> {
+fn merged(parts: &[Vec<Batch>]) -> Vec<Content> {
     (0..parts[0].len())
         .map(|at| {
             let parts = || parts.iter().map(|batches| &batches[at]);
