@@ -32,42 +32,80 @@ impl Value for u8 {}
 mod private {
     use super::{MEAN, STD};
     use half::bf16;
+    #[cfg(target_arch = "x86_64")]
+    use std::arch::x86_64::{
+        __m256, _mm_packus_epi16, _mm_packus_epi32, _mm_storel_epi64, _mm_storeu_si128, _mm256_add_epi32, _mm256_and_si256,
+        _mm256_castps_si256, _mm256_castsi256_si128, _mm256_cvtps_epi32, _mm256_extracti128_si256, _mm256_set1_epi32, _mm256_srli_epi32,
+        _mm256_storeu_ps,
+    };
 
-    pub trait Value {
+    pub trait Value: Sized {
         /// A sample `x` of 0..=255 is made as `(x / 255 - mean) / std`.
         const MEAN_AND_STD: (f32, f32);
 
         /// Of a value that lies in the range of what samples become.
         fn from_f32(value: f32) -> Self;
+
+        /// Writes [`Self::from_f32`] of each of 8 values.
+        ///
+        /// # Safety
+        /// `out` must have room for them, and the processor AVX2.
+        #[cfg(target_arch = "x86_64")]
+        unsafe fn store(values: __m256, out: *mut Self);
     }
 
     impl Value for f32 {
         const MEAN_AND_STD: (f32, f32) = (MEAN, STD);
 
-        #[inline(always)]
         fn from_f32(value: f32) -> Self {
             value
+        }
+
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2")]
+        unsafe fn store(values: __m256, out: *mut Self) {
+            // SAFETY: the caller has room for 8 floats.
+            unsafe { _mm256_storeu_ps(out, values) };
         }
     }
 
     impl Value for bf16 {
         const MEAN_AND_STD: (f32, f32) = (MEAN, STD);
 
-        /// Rounded to the nearest, half-way cases to even. There are no NaNs to mind, so vectors can do it.
-        #[inline(always)]
+        /// Rounded to the nearest, half-way cases to even; there are no NaNs to mind.
         fn from_f32(value: f32) -> Self {
             let bits = value.to_bits();
             Self::from_bits(((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16)
+        }
+
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2")]
+        unsafe fn store(values: __m256, out: *mut Self) {
+            let bits = _mm256_castps_si256(values);
+            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+            let rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+            let upper = _mm256_srli_epi32::<16>(rounded);
+            let halves = _mm_packus_epi32(_mm256_castsi256_si128(upper), _mm256_extracti128_si256::<1>(upper));
+            // SAFETY: the caller has room for 8 values of 16 bits.
+            unsafe { _mm_storeu_si128(out.cast(), halves) };
         }
     }
 
     impl Value for u8 {
         const MEAN_AND_STD: (f32, f32) = (0.0, 1.0 / 255.0);
 
-        /// Rounded to the nearest: at 2^23 the steps of a float are 1, and its lowest bits the number.
-        #[inline(always)]
+        /// Rounded to the nearest, half-way cases to even.
         fn from_f32(value: f32) -> Self {
-            (value + 8_388_608.0).to_bits() as Self
+            value.round_ties_even() as Self
+        }
+
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2")]
+        unsafe fn store(values: __m256, out: *mut Self) {
+            let numbers = _mm256_cvtps_epi32(values);
+            let halves = _mm_packus_epi32(_mm256_castsi256_si128(numbers), _mm256_extracti128_si256::<1>(numbers));
+            // SAFETY: the caller has room for 8 bytes.
+            unsafe { _mm_storel_epi64(out.cast(), _mm_packus_epi16(halves, halves)) };
         }
     }
 }
@@ -109,19 +147,11 @@ impl Normalise {
         #[cfg(target_arch = "x86_64")]
         if has_vectors() {
             // SAFETY: the processor has AVX2.
-            return unsafe { self.row_with_avx2(samples, out) };
+            return unsafe { x86::row(self, samples, out) };
         }
         self.row_plainly(samples, out);
     }
 
-    /// [`Self::row_plainly`], compiled for AVX2: sums and products are those of the plain one, none is fused.
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2")]
-    fn row_with_avx2<T: Value>(self, samples: [&[i16]; 3], out: [&mut [T]; 3]) {
-        self.row_plainly(samples, out);
-    }
-
-    #[inline(always)]
     fn row_plainly<T: Value>(self, samples: [&[i16]; 3], [red, green, blue]: [&mut [T]; 3]) {
         let width = red.len();
         // Slices of one length, so that the loops below need no checks.
@@ -299,16 +329,96 @@ impl Transform {
                             && let Place::Masked(at) = places[column]
                         {
                             let line = at * grid.target_values(slices) + (slice * patch + y) * patch * 3;
-                            let rgb = red[pixels.clone()].iter().zip(&green[pixels.clone()]).zip(&blue[pixels]);
-                            for (out, ((&red, &green), &blue)) in target[line..][..3 * patch].chunks_exact_mut(3).zip(rgb) {
-                                out.copy_from_slice(&[red, green, blue]);
-                            }
+                            interleave([&red[pixels.clone()], &green[pixels.clone()], &blue[pixels]], &mut target[line..][..3 * patch]);
                         }
                     }
                 }
             }
         }
         assert_eq!(made, grid.frames, "the clip has fewer frames than the view needs");
+    }
+}
+
+/// Writes pixels of three channels one after the other.
+fn interleave<T: Copy>(channels: [&[T]; 3], out: &mut [T]) {
+    #[cfg(target_arch = "x86_64")]
+    if has_vectors() {
+        // SAFETY: the processor has AVX2.
+        return unsafe { x86::interleave(channels, out) };
+    }
+    interleave_plainly(channels, out);
+}
+
+#[inline(always)]
+fn interleave_plainly<T: Copy>([red, green, blue]: [&[T]; 3], out: &mut [T]) {
+    // Lengths that the loop shares, so that it needs no checks.
+    let count = red.len();
+    let (green, blue, out) = (&green[..count], &blue[..count], &mut out[..3 * count]);
+    for x in 0..count {
+        out[3 * x] = red[x];
+        out[3 * x + 1] = green[x];
+        out[3 * x + 2] = blue[x];
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{Matrix, Normalise, Value, interleave_plainly};
+    use std::arch::x86_64::{
+        __m256, _mm_loadu_si128, _mm256_add_ps, _mm256_cvtepi16_epi32, _mm256_cvtepi32_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps,
+        _mm256_set1_ps,
+    };
+
+    /// Pixels in a vector.
+    const LANES: usize = 8;
+
+    /// [`Normalise::row_plainly`], 8 pixels at a time: sums and products are those of the plain one, none is fused.
+    #[target_feature(enable = "avx2")]
+    pub(super) fn row<T: Value>(normalise: Normalise, [first, second, third]: [&[i16]; 3], [red, green, blue]: [&mut [T]; 3]) {
+        let width = red.len();
+        let whole = width / LANES * LANES;
+        let (black, white) = (_mm256_set1_ps(normalise.black), _mm256_set1_ps(normalise.white));
+        let load = |samples: &[i16], x: usize| {
+            let samples = &samples[x..x + LANES];
+            // SAFETY: the address is that of 8 numbers of 16 bits.
+            _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(unsafe { _mm_loadu_si128(samples.as_ptr().cast()) }))
+        };
+        let scaled = |value: __m256, gain: f32| _mm256_mul_ps(value, _mm256_set1_ps(gain));
+        let store = |value: __m256, out: &mut [T], x: usize| {
+            let value = _mm256_min_ps(_mm256_max_ps(value, black), white);
+            let out = &mut out[x..x + LANES];
+            // SAFETY: the address is that of 8 values, and the processor has AVX2.
+            unsafe { T::store(value, out.as_mut_ptr()) };
+        };
+        for x in (0..whole).step_by(LANES) {
+            match normalise.matrix {
+                Matrix::Yuv { luma, offset, red_cr, green_cb, green_cr, blue_cb } => {
+                    let y = _mm256_add_ps(scaled(load(first, x), luma), _mm256_set1_ps(offset));
+                    let (cb, cr) = (load(second, x), load(third, x));
+                    store(_mm256_add_ps(y, scaled(cr, red_cr)), red, x);
+                    store(_mm256_add_ps(_mm256_add_ps(y, scaled(cb, green_cb)), scaled(cr, green_cr)), green, x);
+                    store(_mm256_add_ps(y, scaled(cb, blue_cb)), blue, x);
+                }
+                Matrix::Rgb { gain, offset } => {
+                    let value = |samples: &[i16]| _mm256_add_ps(scaled(load(samples, x), gain), _mm256_set1_ps(offset));
+                    store(value(first), red, x);
+                    store(value(second), green, x);
+                    store(value(third), blue, x);
+                }
+            }
+        }
+        let rest = [&first[whole..], &second[whole..], &third[whole..]];
+        normalise.row_plainly(rest, [&mut red[whole..], &mut green[whole..], &mut blue[whole..]]);
+    }
+
+    /// [`interleave_plainly`], compiled for AVX2.
+    #[target_feature(enable = "avx2")]
+    pub(super) fn interleave<T: Copy>(channels: [&[T]; 3], out: &mut [T]) {
+        // Most patches have 16 columns: a length that the compiler knows becomes straight code.
+        match (channels.map(<[T]>::first_chunk::<16>), out.first_chunk_mut::<48>()) {
+            ([Some(red), Some(green), Some(blue)], Some(out)) if channels[0].len() == 16 => interleave_plainly([red, green, blue], out),
+            (_, _) => interleave_plainly(channels, out),
+        }
     }
 }
 
@@ -479,6 +589,37 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn vectors_compute_what_plain_loops_do() {
+        let mut rng = stream(Purpose::Augment, 5, 6, 7);
+        for width in [1, 7, 8, 16, 37, 224] {
+            // All that resampling can give, its extremes included.
+            let samples: Vec<i16> =
+                (0..3 * width).map(|_| [-16384, 16256, rng.random_range(-16384..=16256)][rng.random_range(0..3)]).collect();
+            let samples = [&samples[..width], &samples[width..2 * width], &samples[2 * width..]];
+            for frames in [Frames::I420(&[], FULL), Frames::I420(&[], Color { range: ColorRange::Limited, ..FULL }), Frames::Rgb(&[])] {
+                check_row::<f32>(frames, samples);
+                check_row::<bf16>(frames, samples);
+                check_row::<u8>(frames, samples);
+            }
+        }
+    }
+
+    fn check_row<T: Value + PartialEq + std::fmt::Debug>(frames: Frames<'_>, samples: [&[i16]; 3]) {
+        let normalise = Normalise::new::<T>(frames);
+        let rows = |row: &dyn Fn([&mut [T]; 3])| {
+            let [mut red, mut green, mut blue] = samples.map(|samples| vec![T::zeroed(); samples.len()]);
+            row([&mut red, &mut green, &mut blue]);
+            let mut pixels = vec![T::zeroed(); 3 * red.len()];
+            interleave([&red, &green, &blue], &mut pixels);
+            let mut plain = vec![T::zeroed(); 3 * red.len()];
+            interleave_plainly([&red, &green, &blue], &mut plain);
+            assert_eq!(pixels, plain);
+            pixels
+        };
+        assert_eq!(rows(&|out| normalise.row(samples, out)), rows(&|out| normalise.row_plainly(samples, out)));
     }
 
     #[test]

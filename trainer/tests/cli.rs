@@ -1,11 +1,16 @@
 //! The program as its users meet it.
 
 use assert_cmd::Command;
-use schemas::report::{RunReport, StepMetrics};
+use pipeline::video::clips::ClipDecoder;
+use pipeline::video::decode::DecodeOptions;
+use schemas::geometry::I420;
+use schemas::manifest::BuildOptions;
+use schemas::report::{LoaderLimit, LoaderReport, RunReport, StepMetrics};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tests::{TestClip, shown, write_shards};
 
@@ -68,6 +73,7 @@ fn help_teaches() {
     let dir = tempfile::tempdir().expect("a folder");
     assert_shown("help", &trainer(dir.path(), &["--help"]));
     assert_shown("help-run", &trainer(dir.path(), &["run", "--help"]));
+    assert_shown("help-bench-loader", &trainer(dir.path(), &["bench", "loader", "--help"]));
 }
 
 #[test]
@@ -144,6 +150,101 @@ fn a_run_is_neither_overwritten_nor_changed() {
     assert_shown("resume-of-another-folder", &trainer(dir.path(), &["run", "--resume", "--out", "shards"]));
 }
 
+/// A folder with two small videos in `videos`, and a small configuration.
+fn with_videos() -> TempDir {
+    let dir = tempfile::tempdir().expect("a folder");
+    fs::create_dir(dir.path().join("videos")).expect("a folder");
+    for seed in 0..2 {
+        tests::write_video(&dir.path().join(format!("videos/{seed}.mp4")), seed, 80, 30, I420 { width: 48, height: 40 });
+    }
+    fs::write(dir.path().join("small.toml"), SMALL).expect("written");
+    dir
+}
+
+#[test]
+fn videos_train_as_their_shards_do() {
+    let dir = with_videos();
+    // What a build would store: 8 frames at stride 4 of 30 a second, back to back.
+    let build = BuildOptions { frames: 8, ..tests::options(3, 1 << 28) };
+    let mut clips = Vec::new();
+    for seed in 0..2 {
+        let path = dir.path().join(format!("videos/{seed}.mp4"));
+        let mut decoder = ClipDecoder::open(&path, &build, DecodeOptions::default()).expect("opened");
+        while let Some(clip) = decoder.next_clip().expect("decoded") {
+            let mut test = TestClip { payload: clip.data, ..TestClip::moving(1, 8, 48, 40) };
+            (test.meta.color_range, test.meta.color_matrix) = (decoder.source().color_range, decoder.source().color_matrix);
+            clips.push(test);
+        }
+    }
+    write_shards(&dir.path().join("shards"), &clips);
+    let run = |data: &str, out: &str| {
+        json(&trainer(
+            dir.path(),
+            &["run", "--config", "small.toml", "--data", data, "--out", out, "--steps", "6", "--repeat", "2", "--json"],
+        ))
+    };
+    let (live, stored) = (run("videos", "live"), run("shards", "stored"));
+    assert_eq!((live.steps, live.first_loss, live.skipped), (6, stored.first_loss, 0));
+    let weights = |run: &str| fs::read(dir.path().join(run).join("checkpoints/step-000006/model.safetensors")).expect("weights");
+    assert!(weights("live") == weights("stored"), "the same weights to the bit");
+    // Both together, by weight.
+    let mixed = ["run", "--config", "small.toml", "--data", "videos=3", "--data", "shards", "--steps", "4", "--json"];
+    assert_eq!(json(&trainer(dir.path(), &mixed)).steps, 4);
+}
+
+#[test]
+fn ctrl_c_ends_a_run_and_its_decoders() {
+    let dir = with_videos();
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("trainer"))
+        .current_dir(dir.path())
+        .args(["run", "--config", "small.toml", "--data", "videos", "--steps", "1000000"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("run");
+    let started = BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok).find(|line| line.starts_with("step "));
+    assert!(started.is_some(), "it trains");
+    let children = |id: u32| {
+        let tasks = fs::read_dir(format!("/proc/{id}/task")).expect("a list").flatten();
+        let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+        lists.flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect::<Vec<_>>()
+    };
+    let decoders = children(child.id());
+    assert!(!decoders.is_empty(), "videos are decoded by processes of their own");
+    let began = Instant::now();
+    assert!(std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("run").success());
+    assert!(!child.wait().expect("ended").success());
+    let is_there = |id: &String| fs::read_to_string(format!("/proc/{id}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+    while decoders.iter().any(is_there) {
+        assert!(began.elapsed() < Duration::from_secs(1), "a decoder outlives its run");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_loader_is_measured() {
+    let dir = with_data();
+    let bench = |arguments: &[&str]| {
+        let common = ["bench", "loader", "--config", "small.toml", "--seconds", "0.3", "--json"];
+        let output = trainer(dir.path(), &[common.as_slice(), arguments].concat());
+        assert!(output.status.success(), "{}", shown(&output));
+        serde_json::from_slice::<LoaderReport>(&output.stdout).expect("the report's JSON")
+    };
+    let free = bench(&["--form", "clips", "--values", "u8", "--loader-threads", "3"]);
+    assert_eq!((free.form.as_str(), free.values.as_str(), free.threads, free.data_clips), ("clips", "u8", 3, 5));
+    assert!(free.clips_per_second > 0.0 && free.loader.clips > 0 && free.peak_memory_bytes > 1 << 20, "{free:?}");
+    assert!(free.batch_wait_ms.p50 <= free.batch_wait_ms.p99 && free.batch_wait_ms.p99 <= free.batch_wait_ms.max, "{free:?}");
+    assert!((0.0..=1.0).contains(&free.stall_fraction) && free.step.is_none());
+    // Twenty clips a second are asked for, and no more are given.
+    let slow = bench(&["--consumer", "rate:20"]);
+    assert!(slow.clips_per_second < 30.0 && slow.loader.limit == LoaderLimit::Consumer, "{slow:?}");
+    let step = bench(&["--consumer", "step", "--repeat", "2"]).step.expect("steps");
+    assert!(step.pairs > 0 && step.loaded_seconds > 0.0 && step.cached_seconds > 0.0);
+    let table = trainer(dir.path(), &["bench", "loader", "--config", "small.toml", "--seconds", "0.1"]);
+    let table = shown(&table);
+    assert!(table.contains("exit code: 0") && table.contains("clips/s") && table.contains("this machine feeds"), "{table}");
+}
+
 #[test]
 fn what_does_not_fit_is_said() {
     let dir = with_data();
@@ -153,6 +254,14 @@ fn what_does_not_fit_is_said() {
     assert_shown("run-with-a-size-that-does-not-divide", &trainer(dir.path(), &["run", "--config", "odd.toml"]));
     fs::write(dir.path().join("typo.toml"), "[encoder]\nwidht = 100\n").expect("written");
     assert_shown("run-with-an-unknown-key", &trainer(dir.path(), &["run", "--config", "typo.toml"]));
+    assert_shown("run-with-a-bad-weight", &trainer(dir.path(), &["run", "--data", "shards=0"]));
+    fs::create_dir(dir.path().join("empty")).expect("a folder");
+    assert_shown("run-with-an-empty-folder", &trainer(dir.path(), &["run", "--data", "empty"]));
+    fs::create_dir_all(dir.path().join("texts/below")).expect("a folder");
+    fs::write(dir.path().join("texts/below/a.mp4"), "no video").expect("written");
+    assert_shown("run-without-a-video", &trainer(dir.path(), &["run", "--data", "texts"]));
+    assert_shown("bench-of-too-little-memory", &trainer(dir.path(), &["bench", "loader", "--preset", "tiny", "--loader-memory", "1"]));
+    assert_shown("bench-with-a-bad-consumer", &trainer(dir.path(), &["bench", "loader", "--consumer", "gpu"]));
     assert_shown("run-with-a-bad-flag", &trainer(dir.path(), &["run", "--device", "gpu"]));
     #[cfg(not(feature = "cuda"))]
     assert_shown("run-on-a-gpu-without-support", &trainer(dir.path(), &["run", "--device", "cuda:0"]));
@@ -163,10 +272,18 @@ fn damaged_shards_are_named() {
     let dir = with_data();
     let path = dir.path().join("shards/shard-00000.parquet");
     let sound = fs::read(&path).expect("a shard");
-    let run = || trainer(dir.path(), &["run", "--config", "small.toml", "--out", "a", "--steps", "50"]);
+    let run = || trainer(dir.path(), &["run", "--config", "small.toml", "--out", "a", "--steps", "50", "--max-bad", "0"]);
     tests::damage_clip(&path, 0);
+    // It is left out, named once, and counted.
+    let left_out = trainer(dir.path(), &["run", "--config", "small.toml", "--steps", "10", "--json"]);
+    let (report, messages) = (json(&left_out), String::from_utf8_lossy(&left_out.stderr).into_owned());
+    // Ten steps of two clips are four epochs of five.
+    assert_eq!(report.skipped, 4);
+    assert_eq!(messages.matches("warning: left out: clip 0 of shards/shard-00000.parquet is damaged").count(), 1, "{messages}");
     let flipped = shown(&run());
     assert!(flipped.contains("exit code: 1") && flipped.contains("clip 0 of") && flipped.contains("shard-00000.parquet"), "{flipped}");
+    assert!(flipped.contains("more than the 0 that may be left out"), "{flipped}");
+    fs::remove_dir_all(dir.path().join("a")).expect("removed");
     fs::write(&path, &sound[..sound.len() / 2]).expect("written");
     let cut = shown(&run());
     assert!(cut.contains("exit code: 1") && cut.contains("shard-00000.parquet is damaged: it has"), "{cut}");
