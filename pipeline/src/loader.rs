@@ -608,10 +608,11 @@ fn thread_cpu() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Up to `count` clips to look at, evenly spread over the data, whole: the central square of each, and a mask that no epoch of training has.
+/// Up to `count` clips to look at, evenly spread over the data, whole: the central square of each, and a mask that no epoch of training has. In place of one
+/// that cannot be read comes the next that can.
 ///
 /// # Errors
-/// When a clip cannot be read.
+/// When no clip can be read, or none of all with what has gone wrong.
 pub fn examples(sources: &[WeightedSource], grid: PatchGrid, mask_rule: MaskRule, seed: u64, count: usize) -> Result<Batch, LoadError> {
     let all: usize = sources.iter().map(|set| set.source.len()).sum();
     let count = count.min(all);
@@ -621,23 +622,31 @@ pub fn examples(sources: &[WeightedSource], grid: PatchGrid, mask_rule: MaskRule
     let filling = Ring::new(options.format.layout(count), 1, MemoryKind::Host).take().map_err(LoadError::NoMemory)?;
     let (mut samples, mut labels) = (Vec::with_capacity(count), Vec::with_capacity(count));
     for slot in 0..count {
-        let mut clip = (2 * slot + 1) * all / (2 * count);
-        let mut sets = sources.iter().zip(0u32..);
-        let (source, set) = sets
-            .find(|(set, _)| {
-                (clip < set.source.len()) || {
-                    clip -= set.source.len();
-                    false
-                }
-            })
-            .expect("fewer clips than all");
-        let sample = SampleId { set, epoch: u64::MAX, clip: clip as u64, repeat: 0 };
-        worker.views.clear();
-        worker.views.push(central_view(source.source.clip(clip).size));
-        let (info, _) = worker.load(source, &options, sample, slot, std::slice::from_ref(&filling), &mut StageClock::default())?;
+        let mut bad = 0;
+        let (sample, label) = loop {
+            let (source, sample) = nth_clip(sources, ((2 * slot + 1) * all / (2 * count) + bad) % all);
+            worker.views.clear();
+            worker.views.push(central_view(source.source.clip(sample.clip as usize).size));
+            match worker.load(source, &options, sample, slot, std::slice::from_ref(&filling), &mut StageClock::default()) {
+                Ok((info, _)) => break (sample, info.label),
+                Err(error) if error.is_of_one_clip() && bad + 1 < all => bad += 1,
+                Err(error) => return Err(error.into()),
+            }
+        };
         samples.push(sample);
-        labels.push(info.label);
+        labels.push(label);
     }
     let (buffer, format) = (filling.finish(), options.format);
     Ok(Batch { format, samples, labels, skipped: Vec::new(), buffer, next: Cursor::default(), wait: Duration::ZERO })
+}
+
+/// Clip `index` of all data sets one after the other, as an example.
+fn nth_clip(sources: &[WeightedSource], mut index: usize) -> (&WeightedSource, SampleId) {
+    for (source, set) in sources.iter().zip(0..) {
+        if index < source.source.len() {
+            return (source, SampleId { set, epoch: u64::MAX, clip: index as u64, repeat: 0 });
+        }
+        index -= source.source.len();
+    }
+    panic!("there are not so many clips")
 }

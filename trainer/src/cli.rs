@@ -49,7 +49,7 @@ pub enum Bench {
 /// Where clips are, and how they are loaded.
 #[derive(Debug, Args)]
 pub struct LoadArgs {
-    /// Threads that load clips [default: half of the cores, 8 at most].
+    /// Threads that load clips [default: half of the cores, 8 at most; all cores where nothing trains].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub loader_threads: Option<u32>,
     /// Memory for batches that are made ahead, in MiB.
@@ -110,11 +110,10 @@ impl std::fmt::Display for DataArg {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  trainer bench loader ./shards                       as fast as this machine can
-  trainer bench loader ./shards --consumer rate:136   does it keep 8 A100s busy? (ViT-L at 90 % masking: 17 clips/s each)
-  trainer bench loader ./shards --consumer step --preset small --seconds 120
-                                                      what loading costs a training step
-  trainer bench loader ./videos --repeat 4            decoded on the fly, four samples of each clip
+  trainer bench loader ./shards                      as fast as it goes
+  trainer bench loader ./shards --consumer rate:136  does it keep 8 A100s busy? (17 clips/s each)
+  trainer bench loader ./shards --consumer step      what loading costs a training step
+  trainer bench loader ./videos --repeat 4           on the fly, four samples of each clip
   trainer bench loader ./shards --form clips --values f32 --json")]
 pub struct BenchLoaderArgs {
     /// Folders of shards that `shardtool build` has finished, or of videos; with several, PATH=WEIGHT says how they are mixed.

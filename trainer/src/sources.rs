@@ -25,9 +25,13 @@ const NAMED_REJECTS: usize = 5;
 pub fn open(data: &[DataArg], config: &Config) -> anyhow::Result<Arc<[WeightedSource]>> {
     data.iter()
         .map(|DataArg { path, weight }| {
-            // What is no video is taken for shards: their reader says best what is missing.
-            let is_live = !path.join(MANIFEST_FILE).exists() && path.exists() && may_hold_videos(path)?;
-            let source = if is_live { Source::Live(open_live(path, config)?) } else { Source::Shards(ShardSet::open(path)?) };
+            let source = if path.join(MANIFEST_FILE).exists() {
+                Source::Shards(ShardSet::open(path)?)
+            } else {
+                ensure!(path.exists(), "there is no {}; `shardtool build VIDEOS --out {0}` makes shards", path.display());
+                ensure!(may_hold_videos(path)?, "{} holds neither shards (it has no {MANIFEST_FILE}) nor videos", path.display());
+                Source::Live(open_live(path, config)?)
+            };
             Ok(WeightedSource { source, weight: *weight })
         })
         .collect()

@@ -225,7 +225,7 @@ fn ctrl_c_ends_a_run_and_its_decoders() {
 fn a_loader_is_measured() {
     let dir = with_data();
     let bench = |arguments: &[&str]| {
-        let common = ["bench", "loader", "--config", "small.toml", "--seconds", "0.3", "--json"];
+        let common = ["bench", "loader", "--preset", "tiny", "--config", "small.toml", "--seconds", "0.3", "--json"];
         let output = trainer(dir.path(), &[common.as_slice(), arguments].concat());
         assert!(output.status.success(), "{}", shown(&output));
         serde_json::from_slice::<LoaderReport>(&output.stdout).expect("the report's JSON")
@@ -240,7 +240,7 @@ fn a_loader_is_measured() {
     assert!(slow.clips_per_second < 30.0 && slow.loader.limit == LoaderLimit::Consumer, "{slow:?}");
     let step = bench(&["--consumer", "step", "--repeat", "2"]).step.expect("steps");
     assert!(step.pairs > 0 && step.loaded_seconds > 0.0 && step.cached_seconds > 0.0);
-    let table = trainer(dir.path(), &["bench", "loader", "--config", "small.toml", "--seconds", "0.1"]);
+    let table = trainer(dir.path(), &["bench", "loader", "--preset", "tiny", "--config", "small.toml", "--seconds", "0.1"]);
     let table = shown(&table);
     assert!(table.contains("exit code: 0") && table.contains("clips/s") && table.contains("this machine feeds"), "{table}");
 }
@@ -260,7 +260,13 @@ fn what_does_not_fit_is_said() {
     fs::create_dir_all(dir.path().join("texts/below")).expect("a folder");
     fs::write(dir.path().join("texts/below/a.mp4"), "no video").expect("written");
     assert_shown("run-without-a-video", &trainer(dir.path(), &["run", "--data", "texts"]));
-    assert_shown("bench-of-too-little-memory", &trainer(dir.path(), &["bench", "loader", "--preset", "tiny", "--loader-memory", "1"]));
+    assert_shown(
+        "bench-of-too-little-memory",
+        &trainer(
+            dir.path(),
+            &["bench", "loader", "--preset", "tiny", "--config", "small.toml", "--batch-size", "900", "--loader-memory", "1"],
+        ),
+    );
     assert_shown("bench-with-a-bad-consumer", &trainer(dir.path(), &["bench", "loader", "--consumer", "gpu"]));
     assert_shown("run-with-a-bad-flag", &trainer(dir.path(), &["run", "--device", "gpu"]));
     #[cfg(not(feature = "cuda"))]
