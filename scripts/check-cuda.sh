@@ -19,7 +19,7 @@ if ! command -v nvcc >/dev/null; then
     fi
     echo "Installing CUDA's compiler and headers into $wheels (pip)" >&2
     rm -rf "$wheels"
-    python3 -m venv "$wheels"
+    python3 -m venv "$wheels" || { echo "python3 has no venv: install python3-venv, or set SKIP_CUDA_CHECK=1" >&2; exit 1; }
     "$wheels/bin/pip" install -q --disable-pip-version-check \
       nvidia-cuda-nvcc==13.0.* nvidia-nvvm==13.0.* nvidia-cuda-crt==13.0.* nvidia-cuda-cccl==13.0.* nvidia-cuda-runtime==13.0.* \
       nvidia-cublas==13.0.* nvidia-curand nvidia-cuda-nvrtc==13.0.*

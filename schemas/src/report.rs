@@ -332,7 +332,8 @@ pub struct StepMetrics {
     pub step_seconds: f64,
     /// How long this step waited for its batch.
     pub wait_seconds: f64,
-    /// What the loader has measured since this process began.
+    /// What the loader has measured since this process began; nothing in the lines of versions that did not measure.
+    #[serde(default)]
     pub loader: LoaderFigures,
 }
 
@@ -384,7 +385,7 @@ pub struct StepFigures {
     pub loaded_seconds: f64,
     /// Median seconds of a step with the same batch again.
     pub cached_seconds: f64,
-    /// Sum of the first over sum of the second.
+    /// The first over the second.
     pub ratio: f64,
 }
 

@@ -339,6 +339,25 @@ fn a_loader_dropped_early_takes_its_threads_along() {
 }
 
 #[test]
+fn a_worker_that_panics_is_an_error_and_all_threads_end() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let data = shards(dir.path());
+    for threads in [1, 4] {
+        // No probability: drawing by it panics.
+        let mut options = loader_options(threads);
+        options.augmentation.flip = 2.0;
+        let mut loader = Loader::new(Arc::clone(&data), options).expect("a loader");
+        let error = loader.next().expect("an end").expect_err("a panic");
+        assert!(matches!(&error, LoadError::Panic { message } if message.contains("p=2")), "{error}");
+        assert!(loader.next().is_none(), "after an error it ends");
+        let began = Instant::now();
+        drop(loader);
+        assert!(began.elapsed() < Duration::from_secs(1), "it takes no second");
+        assert_eq!(Arc::strong_count(&data), 1, "no thread holds the data any more");
+    }
+}
+
+#[test]
 fn options_that_make_no_sense_are_refused() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = shards(dir.path());

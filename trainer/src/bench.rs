@@ -113,8 +113,8 @@ impl Bench<'_> {
         Ok(None)
     }
 
-    /// Trains for so long: steps with a new batch and with one batch over and over, in turn, so that both meet the same machine. Beside the second kind the loader
-    /// has nothing to do: all that it may make ahead is there.
+    /// Trains for so long: steps with a new batch and with one batch over and over, in pairs whose order changes, so that both meet the same machine. Beside the
+    /// second kind the loader has nothing to do: all that it may make ahead is there.
     fn steps(&mut self, time: Duration, config: &Config) -> anyhow::Result<StepFigures> {
         let device = Device::Cpu;
         let model = Mae::seeded(config.model(), config.seed, &device)?;
@@ -126,18 +126,25 @@ impl Bench<'_> {
         self.loader.restart_figures();
         let (mut loaded_seconds, mut cached_seconds) = (Vec::new(), Vec::new());
         let began = Instant::now();
-        while began.elapsed() < time || loaded_seconds.is_empty() {
-            let step_began = Instant::now();
-            let batch = self.next()?;
-            engine::step(&model, &mut optimizer, &uploader.upload(batch)?, rate)?;
-            loaded_seconds.push(step_began.elapsed().as_secs_f64());
-            let step_began = Instant::now();
-            engine::step(&model, &mut optimizer, &cached, rate)?;
-            cached_seconds.push(step_began.elapsed().as_secs_f64());
+        for pair in 0u64.. {
+            if began.elapsed() >= time && pair > 0 {
+                break;
+            }
+            for is_loaded in [pair.is_multiple_of(2), !pair.is_multiple_of(2)] {
+                let step_began = Instant::now();
+                if is_loaded {
+                    let batch = uploader.upload(self.next()?)?;
+                    engine::step(&model, &mut optimizer, &batch, rate)?;
+                    loaded_seconds.push(step_began.elapsed().as_secs_f64());
+                } else {
+                    engine::step(&model, &mut optimizer, &cached, rate)?;
+                    cached_seconds.push(step_began.elapsed().as_secs_f64());
+                }
+            }
         }
-        let ratio = loaded_seconds.iter().sum::<f64>() / cached_seconds.iter().sum::<f64>();
         let pairs = loaded_seconds.len() as u64;
-        Ok(StepFigures { pairs, loaded_seconds: median(loaded_seconds), cached_seconds: median(cached_seconds), ratio })
+        let (loaded_seconds, cached_seconds) = (median(loaded_seconds), median(cached_seconds));
+        Ok(StepFigures { pairs, loaded_seconds, cached_seconds, ratio: loaded_seconds / cached_seconds })
     }
 }
 
