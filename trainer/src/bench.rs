@@ -179,7 +179,7 @@ fn table(report: &LoaderReport) -> String {
     };
     let mut text = format!(
         "{} ({} clips), batches of {} as {} of {}, repeat {}, {} threads, consumer {}\n\n\
-         loaded       {:.1} clips/s, {:.0} frames/s, {:.0} MB/s stored, {:.0} MB/s decoded\n\
+         loaded       {} clips/s, {:.0} frames/s, {:.0} MB/s stored, {:.0} MB/s decoded\n\
          batch wait   {:.2} ms median, {:.2} ms p99, {:.2} ms longest\n\
          stall        {:.2} % of the time, with {:.1} batches ready on average\n\
          processor    {:.2} ms a clip, consumer and decoders included\n\
@@ -195,7 +195,7 @@ fn table(report: &LoaderReport) -> String {
         report.repeat,
         report.threads,
         report.consumer,
-        loader.clips_per_second,
+        shown(loader.clips_per_second),
         loader.frames_per_second,
         megabytes(loader.stored_bytes_per_second),
         megabytes(loader.decoded_bytes_per_second),
@@ -223,9 +223,16 @@ fn table(report: &LoaderReport) -> String {
     text
 }
 
+/// A number with three digits that count, or all those before the point.
+fn shown(number: f64) -> String {
+    let decimals = 2.0 - number.max(0.01).log10().floor();
+    format!("{number:.*}", decimals.clamp(0.0, 3.0) as usize)
+}
+
 /// What limits, in words.
 fn sentence(loader: &LoaderFigures, a100s: f64) -> String {
-    let fed = format!("{:.0} clips/s, as many as {a100s:.1} A100s train ViT-L on at 90 % masking", loader.clips_per_second);
+    let (clips, a100s) = (shown(loader.clips_per_second), shown(a100s));
+    let fed = format!("{clips} clips/s, as many as {a100s} A100s train ViT-L on at 90 % masking");
     match loader.limit {
         LoaderLimit::Consumer => format!("The consumer limits: it is fed as fast as it asks ({fed}) and never waits long."),
         LoaderLimit::Read => format!("Reading and decompressing limits: this machine feeds {fed}."),
