@@ -93,7 +93,7 @@ pub enum LoadError {
     #[error(transparent)]
     Source(#[from] SourceError),
     /// Too many clips cannot be read.
-    #[error("{} clips cannot be read, which is more than the {limit} that may be left out; the last one: {last}", limit + 1)]
+    #[error("{} clips cannot be read, which is more than the {limit} that may be left out (--max-bad); the last one: {last}", limit + 1)]
     TooManyBad {
         /// How many may be.
         limit: usize,
@@ -132,8 +132,8 @@ pub enum LoadError {
     Option(String),
     /// The batches do not fit into the memory that they may take.
     #[error(
-        "{batches} batches of {batch_bytes} bytes each have to be in memory at a time, and {memory_bytes} bytes are allowed: allow more, or make \
-         batches smaller"
+        "{batches} batches of {batch_bytes} bytes each have to be in memory at a time, and {memory_bytes} bytes are allowed: allow more with \
+         --loader-memory, or make batches smaller"
     )]
     Memory {
         /// Bytes of a batch.
