@@ -12,6 +12,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod engine;
+pub mod fused;
 pub mod loss;
 pub mod metrics;
 pub mod model;

@@ -1,0 +1,154 @@
+//! The fused training step against the composed one.
+
+use candle_core::{Device, Tensor};
+use pipeline::mask::{MaskKind, MaskRule, MaskScratch, Masks};
+use pipeline::order::{Purpose, stream};
+use rand::RngExt;
+use schemas::geometry::PatchGrid;
+use trainer::data::{DeviceBatch, DevicePixels};
+use trainer::fused::{Fused, Patches, Precision, Resources, Values};
+use trainer::model::{Mae, MaeConfig, Masking, TransformerConfig};
+use trainer::optimizer::{AdamW, AdamWConfig};
+
+const OPTIMIZER: AdamWConfig = AdamWConfig { base_lr: 1e-3, betas: [0.9, 0.95], epsilon: 1e-8, weight_decay: 0.05, clip_norm: 0.02 };
+
+/// A batch of noise.
+struct Noise {
+    grid: PatchGrid,
+    clips: usize,
+    visible: usize,
+    rows: Vec<u32>,
+    pixels: Vec<f32>,
+    target: Vec<f32>,
+}
+
+impl Noise {
+    fn new(config: &MaeConfig, clips: usize, ratio: f64, seed: u64) -> Self {
+        let grid = config.grid;
+        let rule = MaskRule { kind: MaskKind::Random, ratio };
+        let visible = rule.visible(grid).expect("a rule");
+        let mut rng = stream(Purpose::Synth, seed, 1, 2);
+        let mut rows = vec![0; clips * grid.tokens()];
+        rows.chunks_exact_mut(grid.tokens()).for_each(|row| rule.draw(&mut rng, grid, &mut MaskScratch::default(), row));
+        let mut noise = |count: usize| (0..count).map(|_| rng.random::<f32>() * 4.0 - 2.0).collect::<Vec<_>>();
+        let pixels = noise(clips * visible * grid.tubelet_values());
+        let target = noise(clips * (grid.tokens() - visible) * config.target_values());
+        Self { grid, clips, visible, rows, pixels, target }
+    }
+
+    fn patches(&self) -> Patches<'_> {
+        Patches {
+            masks: Masks::new(&self.rows, self.grid.tokens(), self.visible),
+            visible: Values::F32(&self.pixels),
+            target: Values::F32(&self.target),
+        }
+    }
+
+    fn on_device(&self, config: &MaeConfig) -> DeviceBatch {
+        let tensor = |values: &[f32], tokens: usize| {
+            Tensor::from_slice(values, (self.clips, tokens, values.len() / self.clips / tokens), &Device::Cpu).expect("a tensor")
+        };
+        let _ = config;
+        let pixels = DevicePixels::Patches {
+            visible: tensor(&self.pixels, self.visible),
+            target: tensor(&self.target, self.grid.tokens() - self.visible),
+        };
+        DeviceBatch { pixels, masking: Masking::new(self.patches().masks, &Device::Cpu).expect("masks") }
+    }
+}
+
+fn fused(model: &Mae, precision: Precision, threads: usize, recomputes: bool) -> Fused {
+    Fused::new(*model.config(), model.parameters(), OPTIMIZER, precision, Resources { threads, recomputes }).expect("a model")
+}
+
+fn configs() -> Vec<(MaeConfig, usize, f64)> {
+    let config = |grid, encoder: [usize; 3], decoder: [usize; 3], slices, normalise_target| MaeConfig {
+        grid,
+        encoder: TransformerConfig { width: encoder[0], depth: encoder[1], heads: encoder[2] },
+        decoder: TransformerConfig { width: decoder[0], depth: decoder[1], heads: decoder[2] },
+        slices,
+        normalise_target,
+    };
+    let grid = |frames, size, tubelet, patch| PatchGrid { frames, size, tubelet, patch };
+    vec![
+        (config(grid(4, 32, 2, 16), [24, 2, 2], [18, 2, 3], 1, true), 2, 0.75),
+        (config(grid(6, 24, 3, 8), [10, 1, 2], [7, 1, 1], 3, false), 3, 0.5),
+        (config(grid(3, 20, 1, 5), [33, 2, 3], [40, 1, 1], 1, true), 1, 0.9),
+        (config(grid(16, 96, 2, 16), [64, 1, 4], [96, 1, 3], 2, true), 2, 0.9),
+    ]
+}
+
+fn relative_error(got: &[f32], expected: &[f32]) -> f64 {
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
+    let difference = norm(&mut got.iter().zip(expected).map(|(&a, &b)| f64::from(a) - f64::from(b)));
+    difference / norm(&mut expected.iter().map(|&value| f64::from(value))).max(1e-30)
+}
+
+#[test]
+fn loss_and_gradients_are_those_of_the_composed_model() {
+    for (at, (config, clips, ratio)) in configs().into_iter().enumerate() {
+        let model = Mae::seeded(config, at as u64, &Device::Cpu).expect("a model");
+        let noise = Noise::new(&config, clips, ratio, at as u64);
+        let loss = model.loss(&noise.on_device(&config)).expect("a loss");
+        let expected = loss.backward().expect("gradients");
+        let loss = f64::from(loss.to_scalar::<f32>().expect("a value"));
+        for (precision, tolerance) in [(Precision::F32, 1e-5), (Precision::Bf16, 4e-2)] {
+            let mut fused = fused(&model, precision, 2, false);
+            let got = fused.accumulate(&noise.patches(), 1.0);
+            assert!((got / loss - 1.0).abs() < tolerance, "model {at} in {precision:?}: loss {got} for {loss}");
+            for (name, variable) in model.parameters().iter() {
+                let view = fused.gradients().find(|view| view.name == name).expect("a gradient");
+                let expected = expected.get(variable).and_then(|tensor| tensor.flatten_all().ok()).expect("a gradient");
+                let expected = expected.to_vec1::<f32>().expect("values");
+                let error = relative_error(view.values, &expected);
+                if name.ends_with("attn.k.bias") {
+                    assert!(view.values.iter().all(|value| value.abs() < if precision == Precision::F32 { 1e-6 } else { 1e-2 }), "{name}");
+                } else {
+                    assert!(error < tolerance, "model {at} in {precision:?}: {name} differs by {error:e}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn threads_and_recomputation_change_nothing() {
+    for (at, (config, clips, ratio)) in configs().into_iter().enumerate() {
+        let model = Mae::seeded(config, at as u64, &Device::Cpu).expect("a model");
+        let noise = Noise::new(&config, clips, ratio, at as u64);
+        for precision in [Precision::F32, Precision::Bf16] {
+            let results = [(1, false), (3, false), (2, true)].map(|(threads, recomputes)| {
+                let mut fused = fused(&model, precision, threads, recomputes);
+                let losses = [fused.accumulate(&noise.patches(), 0.5), fused.accumulate(&noise.patches(), 0.5)];
+                let norm = fused.update(1e-2);
+                (losses, norm, fused.weights().flat_map(|view| view.values.to_vec()).collect::<Vec<_>>())
+            });
+            assert!(results[0] == results[1], "model {at} in {precision:?} depends on threads");
+            assert!(results[0] == results[2], "model {at} in {precision:?} depends on recomputation");
+        }
+    }
+}
+
+#[test]
+fn updates_are_those_of_the_composed_optimiser() {
+    let (config, clips, ratio) = configs().remove(0);
+    let model = Mae::seeded(config, 1, &Device::Cpu).expect("a model");
+    let mut fused = fused(&model, Precision::F32, 2, false);
+    let mut optimizer = AdamW::new(model.parameters(), OPTIMIZER).expect("an optimiser");
+    for step in 0..5 {
+        let noise = Noise::new(&config, clips, ratio, step);
+        let loss = model.loss(&noise.on_device(&config)).expect("a loss");
+        let norm = optimizer.step(&loss.backward().expect("gradients"), 1e-3).expect("a step");
+        let got = fused.accumulate(&noise.patches(), 1.0);
+        assert!((got / f64::from(loss.to_scalar::<f32>().expect("a value")) - 1.0).abs() < 1e-5, "step {step}");
+        let got = fused.update(1e-3);
+        assert!((got / norm - 1.0).abs() < 1e-5, "step {step}: norm {got} for {norm}");
+    }
+    for (view, (name, variable)) in model.parameters().iter().filter(|(name, _)| !name.ends_with("attn.k.bias")).map(|(name, variable)| {
+        (fused.weights().find(|view| view.name == name).expect("a weight"), (name, variable))
+    }) {
+        let expected = variable.as_tensor().flatten_all().and_then(|flat| flat.to_vec1::<f32>()).expect("values");
+        let error = relative_error(view.values, &expected);
+        assert!(error < 1e-4, "{name} differs by {error:e}");
+    }
+}

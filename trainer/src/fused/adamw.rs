@@ -1,0 +1,135 @@
+//! AdamW with clipping by the global norm, in two passes over memory: one for the norm, one for all the rest.
+
+use super::element::Element;
+use super::simd::vectorised;
+use crate::optimizer::AdamWConfig;
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Values of one task. Sums are taken in parts of as many, so they do not depend on the number of threads.
+const AT_ONCE: usize = 1 << 16;
+
+/// A run of values with the same settings.
+#[derive(Debug, Clone)]
+pub(crate) struct Group {
+    /// Where it lies.
+    pub(crate) range: Range<usize>,
+    /// Whether its weights decay.
+    pub(crate) decays: bool,
+}
+
+/// The two moments.
+#[derive(Debug)]
+pub(crate) struct Moments {
+    pub(crate) first: Vec<f32>,
+    pub(crate) second: Vec<f32>,
+    pub(crate) steps: u64,
+}
+
+/// What all values of a step have in common.
+#[derive(Debug, Clone, Copy)]
+struct Rates {
+    clip: f32,
+    beta1: f32,
+    beta2: f32,
+    epsilon: f32,
+    /// Of the second moment's root.
+    correction: f32,
+    /// Learning rate over the first moment's correction.
+    rate: f32,
+}
+
+/// The part of one task.
+struct Piece<'a, T> {
+    weights: &'a mut [f32],
+    rounded: &'a mut [T],
+    gradients: &'a mut [f32],
+    first: &'a mut [f32],
+    second: &'a mut [f32],
+    decay: f32,
+}
+
+vectorised! {
+    fn update_piece<T: Element>(piece: &mut Piece<'_, T>, rates: Rates) {
+        let count = piece.weights.len();
+        let (weights, gradients) = (&mut piece.weights[..count], &mut piece.gradients[..count]);
+        let (first, second) = (&mut piece.first[..count], &mut piece.second[..count]);
+        for at in 0..count {
+            let gradient = gradients[at] * rates.clip;
+            gradients[at] = 0.0;
+            first[at] = first[at] * rates.beta1 + gradient * (1.0 - rates.beta1);
+            second[at] = second[at] * rates.beta2 + gradient * gradient * (1.0 - rates.beta2);
+            let root = second[at].sqrt() * rates.correction + rates.epsilon;
+            weights[at] = weights[at] * piece.decay - first[at] / root * rates.rate;
+        }
+        if T::IS_ROUNDED {
+            piece.rounded.iter_mut().zip(weights).for_each(|(rounded, &mut weight)| *rounded = T::from_f32(weight));
+        }
+    }
+}
+
+vectorised! {
+    fn squares(values: &[f32]) -> f64 {
+        let mut parts = [0f64; 8];
+        for values in values.chunks(8) {
+            for (part, &value) in parts.iter_mut().zip(values) {
+                *part += f64::from(value) * f64::from(value);
+            }
+        }
+        parts.iter().sum()
+    }
+}
+
+/// Norm of all values.
+pub(crate) fn norm(values: &[f32]) -> f64 {
+    let parts: Vec<f64> = values.par_chunks(AT_ONCE).map(squares).collect();
+    parts.iter().sum::<f64>().sqrt()
+}
+
+/// One step of AdamW (Loshchilov and Hutter 2019) at rate `lr`; clears the gradients. Gives their norm before clipping; when that is not finite, nothing is
+/// changed.
+pub(crate) fn update<T: Element>(
+    config: &AdamWConfig,
+    groups: &[Group],
+    lr: f64,
+    weights: &mut [f32],
+    rounded: &mut [T],
+    gradients: &mut [f32],
+    moments: &mut Moments,
+) -> f64 {
+    let norm = norm(gradients);
+    if !norm.is_finite() {
+        return norm;
+    }
+    moments.steps += 1;
+    let AdamWConfig { betas: [beta1, beta2], epsilon, weight_decay, clip_norm, .. } = *config;
+    let rates = Rates {
+        clip: (clip_norm / (norm + 1e-6)).min(1.0) as f32,
+        beta1: beta1 as f32,
+        beta2: beta2 as f32,
+        epsilon: epsilon as f32,
+        correction: (1.0 - beta2.powf(moments.steps as f64)).powf(-0.5) as f32,
+        rate: (lr / (1.0 - beta1.powf(moments.steps as f64))) as f32,
+    };
+    let (mut weights, mut rounded, mut gradients) = (weights, rounded, gradients);
+    let (mut first, mut second) = (&mut moments.first[..], &mut moments.second[..]);
+    let mut pieces = Vec::with_capacity(weights.len() / AT_ONCE + groups.len());
+    for group in groups {
+        let decay = if group.decays { (1.0 - lr * weight_decay) as f32 } else { 1.0 };
+        let mut left = group.range.len();
+        while left > 0 {
+            let count = left.min(AT_ONCE);
+            left -= count;
+            pieces.push(Piece {
+                weights: weights.split_off_mut(..count).expect("groups cover all"),
+                rounded: if T::IS_ROUNDED { rounded.split_off_mut(..count).expect("groups cover all") } else { &mut [] },
+                gradients: gradients.split_off_mut(..count).expect("groups cover all"),
+                first: first.split_off_mut(..count).expect("groups cover all"),
+                second: second.split_off_mut(..count).expect("groups cover all"),
+                decay,
+            });
+        }
+    }
+    pieces.par_iter_mut().for_each(|piece| update_piece(piece, rates));
+    norm
+}

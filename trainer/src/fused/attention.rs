@@ -1,0 +1,329 @@
+//! Attention (Vaswani et al. 2017) that holds no matrix of all tokens by all tokens, in the manner of FlashAttention (Dao et al. 2022).
+//!
+//! Forward, 32 queries at a time: their scores with all keys fit a core's cache, `[keys][32]`, with the queries as lanes, so a softmax over keys needs no sums across lanes;
+//! made weights in place, they are the right operand of the product with the values. Kept are the result and each query's log-sum-exp. Backward makes the
+//! scores again, 8 keys by 32 queries at a time, and goes on with them while they are in the nearest cache. Both give each clip and head to one task.
+
+use super::element::Element;
+use super::kernel::{LANES, Left, ROWS, Tile, tile};
+use super::pack::{Operand, pack, steps};
+use super::shared::Shared;
+use super::simd::{exp2, vectorised};
+use bytemuck::cast_slice_mut;
+use rayon::prelude::*;
+use std::cell::RefCell;
+use std::f32::consts::LOG2_E;
+
+/// Keys whose part of the backward fits a core's cache.
+const KEYS_AT_ONCE: usize = 512;
+
+/// One value for each query of a panel.
+type PerQuery = [f32; LANES];
+
+/// Sizes of one attention.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Heads {
+    /// Tokens of a clip.
+    pub(crate) tokens: usize,
+    /// Heads.
+    pub(crate) heads: usize,
+    /// Values of a token in one head.
+    pub(crate) width: usize,
+}
+
+impl Heads {
+    /// Values of a token in all heads.
+    const fn all(self) -> usize {
+        self.heads * self.width
+    }
+
+    fn scale(self) -> f32 {
+        (self.width as f32).sqrt().recip()
+    }
+
+    /// The tokens of part `part` (0 queries, 1 keys, 2 values) of a clip and head, in rows of `3 * all` values.
+    fn of<T>(self, qkv: &[T], job: usize, part: usize) -> &[T] {
+        let (clip, head) = (job / self.heads, job % self.heads);
+        &qkv[clip * self.tokens * 3 * self.all() + part * self.all() + head * self.width..]
+    }
+}
+
+/// Buffers of a task.
+#[derive(Default)]
+struct Scratch {
+    keys: Vec<u32>,
+    values: Vec<u32>,
+    keys_across: Vec<u32>,
+    scores: Vec<u32>,
+    query: Vec<u32>,
+    query_across: Vec<u32>,
+    gradient: Vec<u32>,
+    gradient_across: Vec<u32>,
+    key_gradient: Vec<f32>,
+    value_gradient: Vec<f32>,
+    query_gradient: Vec<f32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
+}
+
+/// Packs `outer` rows of an operand into panels of `WIDTH`.
+fn panels<T: Element, const WIDTH: usize>(operand: Operand<'_, T>, outer: std::ops::Range<usize>, inner: usize, out: &mut Vec<u32>) {
+    let size = steps::<T>(inner) * WIDTH;
+    out.resize(outer.len().div_ceil(WIDTH) * size, 0);
+    for (panel, lanes) in out.chunks_exact_mut(size).enumerate() {
+        let first = outer.start + panel * WIDTH;
+        pack::<T, WIDTH>(operand, first..(first + WIDTH).min(outer.end), inner, lanes);
+    }
+}
+
+/// `softmax(q k^T / sqrt(width)) v` of every clip and head. `qkv` is `[clips, tokens, 3 * all]`, `out` `[clips, tokens, all]`, and `log_sums` `[clips, heads,
+/// tokens]`: of each query the base-2 logarithm of the sum of its exponentials.
+pub(crate) fn forward<T: Element>(sizes: Heads, qkv: &[T], out: &mut [T], log_sums: &mut [f32]) {
+    let Heads { tokens, heads, width } = sizes;
+    let (all, factor) = (sizes.all(), sizes.scale() * LOG2_E);
+    let out = Shared::new(out, all);
+    log_sums.par_chunks_exact_mut(tokens).enumerate().for_each(|(job, log_sums)| {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let Scratch { keys, values, scores, query, .. } = scratch;
+            let (wide, long) = (steps::<T>(width), steps::<T>(tokens));
+            panels::<T, ROWS>(Operand::rows(sizes.of(qkv, job, 1), 3 * all), 0..tokens, width, keys);
+            panels::<T, ROWS>(Operand::columns(sizes.of(qkv, job, 2), 3 * all), 0..width, tokens, values);
+            scores.resize(tokens.next_multiple_of(2 * ROWS) * LANES, 0);
+            query.resize(wide * LANES, 0);
+            for first in (0..tokens).step_by(LANES) {
+                let queries = first..(first + LANES).min(tokens);
+                pack::<T, LANES>(Operand::rows(sizes.of(qkv, job, 0), 3 * all), queries.clone(), width, query);
+                for (keys, scores) in keys.chunks_exact(wide * ROWS).zip(scores.chunks_exact_mut(ROWS * LANES)) {
+                    tile::<T>(wide, Left::Packed, keys, query, false, cast_slice_mut(scores));
+                }
+                let greatest = greatest(&scores[..tokens * LANES]);
+                let sums = weights::<T>(scores, tokens, factor, &greatest);
+                for (query, sum) in queries.clone().zip(sums) {
+                    log_sums[query] = greatest[query - first] * factor + sum.log2();
+                }
+                let shares = sums.map(f32::recip);
+                let mut result: Tile = [0.0; ROWS * LANES];
+                for (panel, values) in values.chunks_exact(long * ROWS).enumerate() {
+                    tile::<T>(long, Left::Packed, values, scores, false, &mut result);
+                    let column = panel * ROWS;
+                    let columns = ROWS.min(width - column);
+                    for (lane, query) in queries.clone().enumerate() {
+                        let row = job / heads * tokens + query;
+                        // SAFETY: the columns of a head, and the tokens of a clip, are written by one task.
+                        let out = unsafe { out.part(row, job % heads * width + column, columns) };
+                        for (at, out) in out.iter_mut().enumerate() {
+                            *out = T::from_f32(result[at * LANES + lane] * shares[lane]);
+                        }
+                    }
+                }
+            }
+        });
+    });
+}
+
+vectorised! {
+    /// The greatest score of each query.
+    fn greatest(scores: &[u32]) -> PerQuery {
+        let mut greatest = [f32::NEG_INFINITY; LANES];
+        for row in scores.chunks_exact(LANES) {
+            for (greatest, &score) in greatest.iter_mut().zip(row) {
+                let score = f32::from_bits(score);
+                // A score that is NaN stays, so that it is seen in the loss.
+                *greatest = if score <= *greatest { *greatest } else { score };
+            }
+        }
+        greatest
+    }
+}
+
+vectorised! {
+    /// Scores to weights, in place, `[steps][32]`, and the sum of the weights of each query.
+    fn weights<T: Element>(scores: &mut [u32], keys: usize, factor: f32, greatest: &PerQuery) -> PerQuery {
+        let (pairs, mut sums) = (T::in_lane() == 2, [0f32; LANES]);
+        let most: PerQuery = std::array::from_fn(|lane| greatest[lane] * factor);
+        for key in 0..keys {
+            let mut row = [0f32; LANES];
+            let scores_of_key = &scores[key * LANES..][..LANES];
+            for lane in 0..LANES {
+                row[lane] = exp2(f32::from_bits(scores_of_key[lane]) * factor - most[lane]);
+                sums[lane] += row[lane];
+            }
+            let out = &mut scores[if pairs { key / 2 } else { key } * LANES..][..LANES];
+            for lane in 0..LANES {
+                let weight = T::from_f32(row[lane]);
+                // An even key begins a pair, an odd one completes it.
+                out[lane] = if !pairs { weight.single() } else if key % 2 == 0 { weight.pair(T::default()) } else { out[lane] | T::default().pair(weight) };
+            }
+        }
+        sums
+    }
+}
+
+/// Backward of [`forward`]: from `gradient`, that of its result `out`, that of `qkv` into `to`.
+pub(crate) fn backward<T: Element>(sizes: Heads, qkv: &[T], out: &[T], log_sums: &[f32], gradient: &[T], to: &mut [T]) {
+    let Heads { tokens, heads, width } = sizes;
+    let all = sizes.all();
+    let to = Shared::new(to, 3 * all);
+    log_sums.par_chunks_exact(tokens).enumerate().for_each(|(job, log_sums)| {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let (first_row, first_column) = (job / heads * tokens, job % heads * width);
+            let of_head = |x: &[T], token: usize| (first_row + token) * all + first_column..x.len();
+            let along = |token: usize| -> f32 {
+                let (out, gradient) = (&out[of_head(out, token)][..width], &gradient[of_head(gradient, token)][..width]);
+                out.iter().zip(gradient).map(|(out, gradient)| out.to_f32() * gradient.to_f32()).sum()
+            };
+            let panel_values = width.div_ceil(ROWS) * ROWS * LANES;
+            scratch.query_gradient.clear();
+            scratch.query_gradient.resize(tokens.div_ceil(LANES) * panel_values, 0.0);
+            let along: Vec<f32> = (0..tokens).map(along).collect();
+            for first_key in (0..tokens).step_by(KEYS_AT_ONCE) {
+                let keys = first_key..(first_key + KEYS_AT_ONCE).min(tokens);
+                let gradient = &gradient[of_head(gradient, 0)];
+                backward_of_keys(sizes, qkv, job, gradient, [log_sums, &along], keys.clone(), scratch);
+                for (part, of_keys) in [(1, &scratch.key_gradient), (2, &scratch.value_gradient)] {
+                    let padded = keys.len().next_multiple_of(ROWS);
+                    for (block, of_keys) in of_keys.chunks_exact(padded * LANES).enumerate() {
+                        let column = block * LANES;
+                        for (values, key) in of_keys.chunks_exact(LANES).zip(keys.clone()) {
+                            let columns = LANES.min(width - column);
+                            // SAFETY: the columns of a head, and the tokens of a clip, are written by one task.
+                            let to = unsafe { to.part(first_row + key, part * all + first_column + column, columns) };
+                            super::element::round(values, to);
+                        }
+                    }
+                }
+            }
+            for (panel, values) in scratch.query_gradient.chunks_exact(panel_values).enumerate() {
+                for (lane, query) in (panel * LANES..tokens.min((panel + 1) * LANES)).enumerate() {
+                    // SAFETY: as above.
+                    let to = unsafe { to.part(first_row + query, first_column, width) };
+                    to.iter_mut().enumerate().for_each(|(at, to)| *to = T::from_f32(values[at * LANES + lane]));
+                }
+            }
+        });
+    });
+}
+
+/// The part of some keys: their gradients and those of their values go to the scratch, `[blocks of 32 columns][keys][32]`, and what they give to the queries is
+/// added there, `[panels of 32 queries][width][32]`.
+fn backward_of_keys<T: Element>(
+    sizes: Heads,
+    qkv: &[T],
+    job: usize,
+    gradient: &[T],
+    [log_sums, along]: [&[f32]; 2],
+    keys: std::ops::Range<usize>,
+    scratch: &mut Scratch,
+) {
+    let Heads { tokens, width, .. } = sizes;
+    let (all, scale) = (sizes.all(), sizes.scale());
+    let (wide, count, padded) = (steps::<T>(width), keys.len(), keys.len().next_multiple_of(ROWS));
+    let (long, across, blocks) = (steps::<T>(count), steps::<T>(LANES), width.div_ceil(LANES));
+    let [queries_of, keys_of, values_of] = [0, 1, 2].map(|part| sizes.of(qkv, job, part));
+    panels::<T, ROWS>(Operand::rows(keys_of, 3 * all), keys.clone(), width, &mut scratch.keys);
+    panels::<T, ROWS>(Operand::rows(values_of, 3 * all), keys.clone(), width, &mut scratch.values);
+    panels::<T, ROWS>(Operand::columns(&keys_of[keys.start * 3 * all..], 3 * all), 0..width, count, &mut scratch.keys_across);
+    for of_keys in [&mut scratch.key_gradient, &mut scratch.value_gradient] {
+        of_keys.clear();
+        of_keys.resize(blocks * padded * LANES, 0.0);
+    }
+    scratch.scores.resize((padded.next_multiple_of(2 * ROWS)) * LANES, 0);
+    scratch.query.resize(wide * LANES, 0);
+    scratch.gradient.resize(wide * LANES, 0);
+    let panel_values = width.div_ceil(ROWS) * ROWS * LANES;
+    for (first, query_gradient) in (0..tokens).step_by(LANES).zip(scratch.query_gradient.chunks_exact_mut(panel_values)) {
+        let queries = first..(first + LANES).min(tokens);
+        let per_query = |values: &[f32]| -> PerQuery { std::array::from_fn(|lane| values.get(first + lane).copied().unwrap_or_default()) };
+        let (log_sums, along) = (per_query(log_sums), per_query(along));
+        pack::<T, LANES>(Operand::rows(queries_of, 3 * all), queries.clone(), width, &mut scratch.query);
+        pack::<T, LANES>(Operand::rows(gradient, all), queries.clone(), width, &mut scratch.gradient);
+        let query_rows = Operand::columns(&queries_of[first * 3 * all..], 3 * all);
+        panels::<T, LANES>(query_rows, 0..width, queries.len(), &mut scratch.query_across);
+        panels::<T, LANES>(Operand::columns(&gradient[first * all..], all), 0..width, queries.len(), &mut scratch.gradient_across);
+        let across_used = steps::<T>(queries.len());
+        let (mut scores, mut slopes): (Tile, Tile) = ([0.0; ROWS * LANES], [0.0; ROWS * LANES]);
+        let (mut weights_across, mut slopes_across) = ([0u32; ROWS * LANES], [0u32; ROWS * LANES]);
+        for panel in 0..padded / ROWS {
+            let of_panel = |packed: &[u32]| panel * wide * ROWS..packed.len();
+            tile::<T>(wide, Left::Packed, &scratch.keys[of_panel(&scratch.keys)], &scratch.query, false, &mut scores);
+            tile::<T>(wide, Left::Packed, &scratch.values[of_panel(&scratch.values)], &scratch.gradient, false, &mut slopes);
+            let rows = ROWS / T::in_lane();
+            let right = &mut scratch.scores[panel * rows * LANES..][..rows * LANES];
+            let used = ROWS.min(count - panel * ROWS);
+            slopes_of_scores::<T>(
+                &mut scores,
+                &mut slopes,
+                [scale * LOG2_E, scale],
+                &log_sums,
+                &along,
+                used,
+                &mut weights_across,
+                &mut slopes_across,
+                right,
+            );
+            for block in 0..blocks {
+                let at = (block * padded + panel * ROWS) * LANES;
+                let (queries, gradients) =
+                    (&scratch.query_across[block * across_used * LANES..], &scratch.gradient_across[block * across_used * LANES..]);
+                debug_assert!(across_used <= across, "a panel of queries");
+                tile::<T>(across_used, Left::Across, &slopes_across, queries, true, &mut scratch.key_gradient[at..]);
+                tile::<T>(across_used, Left::Across, &weights_across, gradients, true, &mut scratch.value_gradient[at..]);
+            }
+        }
+        for (panel, query_gradient) in query_gradient.chunks_exact_mut(ROWS * LANES).enumerate() {
+            let keys = &scratch.keys_across[panel * long * ROWS..];
+            tile::<T>(long, Left::Packed, keys, &scratch.scores, true, query_gradient);
+        }
+    }
+}
+
+vectorised! {
+    /// From scores `s` and the weights' gradients `g` of 8 keys by 32 queries: weights `p = 2^(factor s - log_sum)` and the scores' gradients
+    /// `scale p (g - along)`. Both are written as strips that are read across, and the gradients as rows of a right operand, too. Rows from `used` on are zero.
+    fn slopes_of_scores<T: Element>(
+        scores: &mut Tile,
+        slopes: &mut Tile,
+        factors: [f32; 2],
+        log_sums: &PerQuery,
+        along: &PerQuery,
+        used: usize,
+        weights_across: &mut [u32; ROWS * LANES],
+        slopes_across: &mut [u32; ROWS * LANES],
+        right: &mut [u32],
+    ) {
+        let [factor, scale] = factors;
+        scores[used * LANES..].fill(0.0);
+        slopes[used * LANES..].fill(0.0);
+        for (scores, slopes) in scores[..used * LANES].chunks_exact_mut(LANES).zip(slopes.chunks_exact_mut(LANES)) {
+            for lane in 0..LANES {
+                let weight = exp2(scores[lane] * factor - log_sums[lane]);
+                slopes[lane] = scale * weight * (slopes[lane] - along[lane]);
+                scores[lane] = weight;
+            }
+        }
+        if T::in_lane() == 1 {
+            let single = |value: f32| T::from_f32(value).single();
+            for (at, &slope) in slopes.iter().enumerate() {
+                weights_across[at] = single(scores[at]);
+                slopes_across[at] = single(slope);
+                right[at] = single(slope);
+            }
+        } else {
+            let pair = |first: f32, second: f32| T::from_f32(first).pair(T::from_f32(second));
+            for row in 0..ROWS {
+                for lane in 0..LANES / 2 {
+                    let at = row * LANES + 2 * lane;
+                    weights_across[row * LANES + lane] = pair(scores[at], scores[at + 1]);
+                    slopes_across[row * LANES + lane] = pair(slopes[at], slopes[at + 1]);
+                }
+            }
+            for row in 0..ROWS / 2 {
+                for lane in 0..LANES {
+                    right[row * LANES + lane] = pair(slopes[2 * row * LANES + lane], slopes[(2 * row + 1) * LANES + lane]);
+                }
+            }
+        }
+    }
+}

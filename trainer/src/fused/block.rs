@@ -1,0 +1,193 @@
+//! A transformer block, forward and backward.
+
+use super::attention::{self, Heads};
+use super::element::Element;
+use super::layout::{Affine, BlockLayout};
+use super::pack::Operand;
+use super::product::{Part, add_product, product, product2};
+use super::rows::{Statistics, add_bias, add_residual, column_sums, gelu, gelu_backward, layer_norm, layer_norm_backward};
+
+/// A model's values: exact, and as the products take them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Weights<'a, T> {
+    pub(crate) exact: &'a [f32],
+    pub(crate) rounded: &'a [T],
+}
+
+impl<'a, T> Weights<'a, T> {
+    /// Weight and bias of a normalisation.
+    pub(crate) fn norm(self, layer: &Affine) -> [&'a [f32]; 2] {
+        [&self.exact[layer.weight.clone()], self.bias(layer)]
+    }
+
+    /// The bias of a layer.
+    pub(crate) fn bias(self, layer: &Affine) -> &'a [f32] {
+        &self.exact[layer.bias.clone()]
+    }
+
+    /// The weight of a layer, `[outputs, inputs]`.
+    pub(crate) fn weight(self, layer: &Affine) -> &'a [T] {
+        &self.rounded[layer.weight.clone()]
+    }
+}
+
+/// What the forward keeps for the backward, beside the input.
+#[derive(Debug, Default)]
+pub(crate) struct Kept<T> {
+    /// `[rows, 3 * width]`
+    qkv: Vec<T>,
+    /// `[clips, heads, tokens]`
+    log_sums: Vec<f32>,
+    /// `[rows, width]`: the result of attention.
+    attended: Vec<T>,
+    /// `[rows, width]`: the residual stream between attention and MLP.
+    middle: Vec<f32>,
+    /// `[rows, 4 * width]`: the MLP's inner layer before GELU.
+    inner: Vec<T>,
+}
+
+/// Memory that all blocks use in turn.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch<T> {
+    statistics: Vec<Statistics>,
+    /// `[rows, width]`: a normalised input.
+    normed: Vec<T>,
+    /// `[rows, 4 * width]`: the inner layer after GELU; in the backward, the gradient before it, and that of queries, keys and values.
+    wide: Vec<T>,
+    /// `[rows, width]`: a rounded gradient.
+    rounded: Vec<T>,
+    /// `[rows, width]`: the gradient of attention's result.
+    attended: Vec<T>,
+    /// `[rows, width]`: the gradient of a normalised input.
+    normed_gradient: Vec<f32>,
+}
+
+/// `rows` rows of `x`'s width.
+fn sized<T: Copy + Default>(values: &mut Vec<T>, length: usize) -> &mut [T] {
+    values.resize(length, T::default());
+    values
+}
+
+/// `x` to the block's result `to`, both `[clips, tokens, width]`. Without `to`, only what the backward needs is made.
+pub(crate) fn forward<T: Element>(
+    layout: &BlockLayout,
+    weights: Weights<'_, T>,
+    tokens: usize,
+    x: &[f32],
+    to: Option<&mut [f32]>,
+    kept: &mut Kept<T>,
+    scratch: &mut Scratch<T>,
+) {
+    let BlockLayout { width, heads, .. } = *layout;
+    let rows = x.len() / width;
+    let sizes = Heads { tokens, heads, width: width / heads };
+    let normed = sized(&mut scratch.normed, rows * width);
+    let statistics = sized(&mut scratch.statistics, rows);
+
+    layer_norm(x, weights.norm(&layout.norm1), |row| row, normed, statistics);
+    let qkv = sized(&mut kept.qkv, rows * 3 * width);
+    affine(normed, weights, &layout.qkv, [rows, width, 3 * width], qkv);
+    let attended = sized(&mut kept.attended, rows * width);
+    attention::forward(sizes, qkv, attended, sized(&mut kept.log_sums, rows * heads));
+    let middle = sized(&mut kept.middle, rows * width);
+    residual(attended, weights, &layout.proj, [rows, width, width], x, middle);
+
+    layer_norm(middle, weights.norm(&layout.norm2), |row| row, normed, statistics);
+    let (inner, active) = (sized(&mut kept.inner, rows * 4 * width), sized(&mut scratch.wide, rows * 4 * width));
+    let (right, bias) = (Operand::rows(weights.weight(&layout.fc1), width), weights.bias(&layout.fc1));
+    product2(Operand::rows(normed, width), right, [rows, width, 4 * width], inner, active, |part| {
+        gelu(part.sums, &bias[part.column..], part.out, part.second);
+    });
+    if let Some(to) = to {
+        residual(active, weights, &layout.fc2, [rows, 4 * width, width], middle, to);
+    }
+}
+
+/// From `gradient`, that of the block's result, that of `x`, in place; adds to those of the weights.
+pub(crate) fn backward<T: Element>(
+    layout: &BlockLayout,
+    weights: Weights<'_, T>,
+    tokens: usize,
+    x: &[f32],
+    gradient: &mut [f32],
+    kept: &mut Kept<T>,
+    scratch: &mut Scratch<T>,
+    gradients: &mut [f32],
+) {
+    let BlockLayout { width, heads, .. } = *layout;
+    let rows = x.len() / width;
+    let sizes = Heads { tokens, heads, width: width / heads };
+    let normed = sized(&mut scratch.normed, rows * width);
+    let statistics = sized(&mut scratch.statistics, rows);
+    let normed_gradient = sized(&mut scratch.normed_gradient, rows * width);
+    let wide = sized(&mut scratch.wide, rows * 4 * width);
+
+    // The MLP.
+    column_sums(gradient, &mut gradients[layout.fc2.bias.clone()]);
+    let of_result = T::operand(gradient, &mut scratch.rounded);
+    let left = Operand::rows(of_result, width);
+    // The weight's columns are summed over: W as it lies, not transposed.
+    let right = Operand::columns(weights.weight(&layout.fc2), 4 * width);
+    product2(left, right, [rows, width, 4 * width], wide, &mut kept.inner, |part| gelu_backward(part.sums, part.second, part.out));
+    weight_gradient(of_result, &kept.inner, &layout.fc2, rows, gradients);
+    layer_norm(&kept.middle, weights.norm(&layout.norm2), |row| row, normed, statistics);
+    affine_backward(wide, normed, weights, &layout.fc1, rows, normed_gradient, gradients);
+    let (norm2, of_norm2) = (&weights.exact[layout.norm2.weight.clone()], &mut gradients[layout.norm2.both()]);
+    layer_norm_backward(normed_gradient, &kept.middle, |row| row, statistics, norm2, gradient, of_norm2);
+
+    // Attention.
+    let of_middle = T::operand(gradient, &mut scratch.rounded);
+    let of_attended = sized(&mut scratch.attended, rows * width);
+    column_sums(of_middle, &mut gradients[layout.proj.bias.clone()]);
+    weight_gradient(of_middle, &kept.attended, &layout.proj, rows, gradients);
+    let right = Operand::columns(weights.weight(&layout.proj), width);
+    product(Operand::rows(of_middle, width), right, [rows, width, width], of_attended, |part| super::element::round(part.sums, part.out));
+    let of_qkv = &mut wide[..rows * 3 * width];
+    attention::backward(sizes, &kept.qkv, &kept.attended, &kept.log_sums, of_attended, of_qkv);
+    layer_norm(x, weights.norm(&layout.norm1), |row| row, normed, statistics);
+    affine_backward(of_qkv, normed, weights, &layout.qkv, rows, normed_gradient, gradients);
+    let (norm1, of_norm1) = (&weights.exact[layout.norm1.weight.clone()], &mut gradients[layout.norm1.both()]);
+    layer_norm_backward(normed_gradient, x, |row| row, statistics, norm1, gradient, of_norm1);
+}
+
+/// `x w^T + b`, rounded.
+pub(crate) fn affine<T: Element, O: Element>(x: &[T], weights: Weights<'_, T>, layer: &Affine, [rows, inputs, outputs]: [usize; 3], out: &mut [O]) {
+    let (right, bias) = (Operand::rows(weights.weight(layer), inputs), weights.bias(layer));
+    product(Operand::rows(x, inputs), right, [rows, inputs, outputs], out, |Part { column, sums, out, .. }| {
+        add_bias(sums, &bias[column..], out);
+    });
+}
+
+/// `x + (y w^T + b)`
+fn residual<T: Element>(y: &[T], weights: Weights<'_, T>, layer: &Affine, [rows, inputs, outputs]: [usize; 3], x: &[f32], out: &mut [f32]) {
+    let (right, bias) = (Operand::rows(weights.weight(layer), inputs), weights.bias(layer));
+    product(Operand::rows(y, inputs), right, [rows, inputs, outputs], out, |Part { row, column, sums, out, .. }| {
+        add_residual(&x[row * outputs + column..], sums, &bias[column..], out);
+    });
+}
+
+/// Backward of [`affine`]: from `gradient`, that of the result, that of `x` into `to`; adds to those of weight and bias.
+pub(crate) fn affine_backward<T: Element>(
+    gradient: &[T],
+    x: &[T],
+    weights: Weights<'_, T>,
+    layer: &Affine,
+    rows: usize,
+    to: &mut [f32],
+    gradients: &mut [f32],
+) {
+    let outputs = layer.bias.len();
+    let inputs = layer.weight.len() / outputs;
+    column_sums(gradient, &mut gradients[layer.bias.clone()]);
+    weight_gradient(gradient, x, layer, rows, gradients);
+    let right = Operand::columns(weights.weight(layer), inputs);
+    product(Operand::rows(gradient, outputs), right, [rows, outputs, inputs], to, |part| part.out.copy_from_slice(part.sums));
+}
+
+/// Adds `gradient^T x`.
+pub(crate) fn weight_gradient<T: Element>(gradient: &[T], x: &[T], layer: &Affine, rows: usize, gradients: &mut [f32]) {
+    let outputs = layer.bias.len();
+    let inputs = layer.weight.len() / outputs;
+    let shape = [outputs, rows, inputs];
+    add_product(Operand::columns(gradient, outputs), Operand::columns(x, inputs), shape, &mut gradients[layer.weight.clone()]);
+}

@@ -1,0 +1,113 @@
+//! Types of activations and of the weights that are multiplied: f32, or bf16 with sums in f32.
+
+use super::simd::{Isa, isa, vectorised};
+use half::bf16;
+
+/// A value that the kernels multiply.
+pub(crate) trait Element: Copy + Send + Sync + Default + 'static {
+    /// Rounded to the nearest, ties to even.
+    fn from_f32(value: f32) -> Self;
+    /// Exactly.
+    fn to_f32(self) -> f32;
+    /// How many of them one lane of a kernel's vector holds: 2 where products of pairs are to be had.
+    fn in_lane() -> usize;
+    /// A lane that holds one value, as f32.
+    #[inline(always)]
+    fn single(self) -> u32 {
+        self.to_f32().to_bits()
+    }
+    /// A lane that holds two values, which follow each other along the summed dimension. Of f32 a lane holds the first only.
+    fn pair(self, next: Self) -> u32;
+    /// Of a model's values, exact and rounded, those that products take. There are no rounded ones of f32.
+    fn stored<'a>(exact: &'a [f32], rounded: &'a [Self]) -> &'a [Self];
+    /// Whether [`Self::stored`] gives the rounded ones.
+    const IS_ROUNDED: bool;
+    /// `values` as operands of a product: as they are, or rounded into `scratch`.
+    fn operand<'a>(values: &'a [f32], scratch: &'a mut Vec<Self>) -> &'a [Self];
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn from_f32(value: f32) -> Self {
+        value
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    fn in_lane() -> usize {
+        1
+    }
+    #[inline(always)]
+    fn pair(self, _: Self) -> u32 {
+        self.to_bits()
+    }
+    fn stored<'a>(exact: &'a [f32], _: &'a [Self]) -> &'a [Self] {
+        exact
+    }
+    const IS_ROUNDED: bool = false;
+    fn operand<'a>(values: &'a [f32], _: &'a mut Vec<Self>) -> &'a [Self] {
+        values
+    }
+}
+
+impl Element for bf16 {
+    #[inline(always)]
+    fn from_f32(value: f32) -> Self {
+        let bits = value.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+        // Rounding must not carry a NaN into the numbers.
+        Self::from_bits(if value.is_nan() { 0x7fc0 } else { rounded as u16 })
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+    #[inline(always)]
+    fn in_lane() -> usize {
+        if isa() == Isa::Avx512Bf16 { 2 } else { 1 }
+    }
+    #[inline(always)]
+    fn pair(self, next: Self) -> u32 {
+        u32::from(self.to_bits()) | u32::from(next.to_bits()) << 16
+    }
+    fn stored<'a>(_: &'a [f32], rounded: &'a [Self]) -> &'a [Self] {
+        rounded
+    }
+    const IS_ROUNDED: bool = true;
+    fn operand<'a>(values: &'a [f32], scratch: &'a mut Vec<Self>) -> &'a [Self] {
+        use rayon::prelude::*;
+        scratch.resize(values.len(), Self::ZERO);
+        scratch.par_chunks_mut(ROUNDED_AT_ONCE).zip(values.par_chunks(ROUNDED_AT_ONCE)).for_each(|(out, values)| round(values, out));
+        scratch
+    }
+}
+
+/// Values of one task.
+const ROUNDED_AT_ONCE: usize = 1 << 15;
+
+vectorised! {
+    /// Rounds `values` into `out`.
+    pub(crate) fn round<T: Element>(values: &[f32], out: &mut [T]) {
+        for (out, &value) in out.iter_mut().zip(values) {
+            *out = T::from_f32(value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_is_that_of_half() {
+        for bits in (0..u32::MAX).step_by(9973) {
+            let value = f32::from_bits(bits);
+            let rounded = <bf16 as Element>::from_f32(value);
+            assert!(rounded == bf16::from_f32(value) || value.is_nan() && rounded.is_nan(), "{value}");
+            assert!(Element::to_f32(rounded) == rounded.to_f32() || value.is_nan());
+        }
+        assert!(<bf16 as Element>::from_f32(f32::from_bits(0x7fff_ffff)).is_nan());
+    }
+}

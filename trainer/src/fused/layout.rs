@@ -1,0 +1,155 @@
+//! Where each parameter lies among all values of a model.
+
+use crate::model::MaeConfig;
+use std::ops::Range;
+
+/// A parameter.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    /// The reference's name for it.
+    pub(crate) name: String,
+    /// Its shape.
+    pub(crate) shape: Vec<usize>,
+    /// Its values among all.
+    pub(crate) range: Range<usize>,
+}
+
+/// A layer of weight and bias, which lie side by side.
+#[derive(Debug, Clone)]
+pub(crate) struct Affine {
+    /// `[outputs, inputs]`, or `[width]` of a normalisation.
+    pub(crate) weight: Range<usize>,
+    /// `[outputs]`
+    pub(crate) bias: Range<usize>,
+}
+
+impl Affine {
+    /// Both.
+    pub(crate) const fn both(&self) -> Range<usize> {
+        self.weight.start..self.bias.end
+    }
+}
+
+/// Parameters of a block.
+#[derive(Debug)]
+pub(crate) struct BlockLayout {
+    pub(crate) width: usize,
+    pub(crate) heads: usize,
+    pub(crate) norm1: Affine,
+    /// Queries, keys and values as one layer of three times the width.
+    pub(crate) qkv: Affine,
+    pub(crate) proj: Affine,
+    pub(crate) norm2: Affine,
+    pub(crate) fc1: Affine,
+    pub(crate) fc2: Affine,
+}
+
+/// Positions of an encoder's or decoder's tokens.
+#[derive(Debug)]
+pub(crate) struct PositionsLayout {
+    pub(crate) spatial: Range<usize>,
+    pub(crate) temporal: Range<usize>,
+    pub(crate) class: Range<usize>,
+}
+
+/// Parameters of a masked autoencoder.
+#[derive(Debug)]
+pub(crate) struct MaeLayout {
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) patch_embed: Affine,
+    pub(crate) positions: PositionsLayout,
+    pub(crate) cls_token: Range<usize>,
+    pub(crate) blocks: Vec<BlockLayout>,
+    pub(crate) norm: Affine,
+    pub(crate) decoder_embed: Affine,
+    pub(crate) mask_token: Range<usize>,
+    pub(crate) decoder_cls_token: Range<usize>,
+    pub(crate) decoder_positions: PositionsLayout,
+    pub(crate) decoder_blocks: Vec<BlockLayout>,
+    pub(crate) decoder_norm: Affine,
+    pub(crate) decoder_pred: Affine,
+}
+
+/// Hands out places, one after the other.
+#[derive(Default)]
+struct Builder(Vec<Entry>);
+
+impl Builder {
+    fn get(&mut self, name: String, shape: &[usize]) -> Range<usize> {
+        let start = self.0.last().map_or(0, |entry| entry.range.end);
+        let range = start..start + shape.iter().product::<usize>();
+        self.0.push(Entry { name, shape: shape.to_vec(), range: range.clone() });
+        range
+    }
+
+    fn affine(&mut self, name: &str, weight: &[usize]) -> Affine {
+        Affine { weight: self.get(format!("{name}.weight"), weight), bias: self.get(format!("{name}.bias"), &weight[..1]) }
+    }
+
+    fn block(&mut self, name: &str, width: usize, heads: usize) -> BlockLayout {
+        let norm1 = self.affine(&format!("{name}.norm1"), &[width]);
+        let parts = ["q", "k", "v"];
+        let mut joined = |what: &str, shape: &[usize]| {
+            let ranges = parts.map(|part| self.get(format!("{name}.attn.{part}.{what}"), shape));
+            ranges[0].start..ranges[2].end
+        };
+        let qkv = Affine { weight: joined("weight", &[width, width]), bias: joined("bias", &[width]) };
+        BlockLayout {
+            width,
+            heads,
+            norm1,
+            qkv,
+            proj: self.affine(&format!("{name}.attn.proj"), &[width, width]),
+            norm2: self.affine(&format!("{name}.norm2"), &[width]),
+            fc1: self.affine(&format!("{name}.mlp.fc1"), &[4 * width, width]),
+            fc2: self.affine(&format!("{name}.mlp.fc2"), &[width, 4 * width]),
+        }
+    }
+
+    fn positions(&mut self, prefix: &str, config: &MaeConfig, width: usize) -> PositionsLayout {
+        let mut get = |part: &str, tokens: usize| self.get(format!("{prefix}pos_embed_{part}"), &[1, tokens, width]);
+        let grid = config.grid;
+        PositionsLayout { spatial: get("spatial", grid.space()), temporal: get("temporal", grid.time()), class: get("class", 1) }
+    }
+}
+
+impl MaeLayout {
+    /// Of a model.
+    pub(crate) fn new(config: &MaeConfig) -> Self {
+        let (mut builder, grid) = (Builder::default(), config.grid);
+        let (encoder, decoder) = (config.encoder, config.decoder);
+        let patch_embed = builder.affine("patch_embed.proj", &[encoder.width, 3, grid.tubelet, grid.patch, grid.patch]);
+        let positions = builder.positions("", config, encoder.width);
+        let cls_token = builder.get("cls_token".to_owned(), &[1, 1, encoder.width]);
+        let blocks = (0..encoder.depth).map(|at| builder.block(&format!("blocks.{at}"), encoder.width, encoder.heads)).collect();
+        let norm = builder.affine("norm", &[encoder.width]);
+        let decoder_embed = builder.affine("decoder_embed", &[decoder.width, encoder.width]);
+        let mask_token = builder.get("mask_token".to_owned(), &[1, 1, decoder.width]);
+        let decoder_cls_token = builder.get("decoder_cls_token".to_owned(), &[1, 1, decoder.width]);
+        let decoder_positions = builder.positions("decoder_", config, decoder.width);
+        let decoder_block = |at| builder.block(&format!("decoder_blocks.{at}"), decoder.width, decoder.heads);
+        let decoder_blocks = (0..decoder.depth).map(decoder_block).collect();
+        let decoder_norm = builder.affine("decoder_norm", &[decoder.width]);
+        let decoder_pred = builder.affine("decoder_pred", &[config.target_values(), decoder.width]);
+        Self {
+            entries: builder.0,
+            patch_embed,
+            positions,
+            cls_token,
+            blocks,
+            norm,
+            decoder_embed,
+            mask_token,
+            decoder_cls_token,
+            decoder_positions,
+            decoder_blocks,
+            decoder_norm,
+            decoder_pred,
+        }
+    }
+
+    /// Values in all.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.last().map_or(0, |entry| entry.range.end)
+    }
+}

@@ -1,0 +1,227 @@
+//! The training step on the CPU, by hand: what [`crate::model::Mae`] computes with candle's operations and its graph, with forward and backward of fused
+//! operations over plain memory. The composed model is the definition; tests compare both.
+//!
+//! The rooms, from the processor up:
+//! - `simd`, `element`, `kernel`, `pack`, `shared`: vectors, types, the innermost loop, and the order of operands;
+//! - `product`, `attention`, `rows`: products of matrices, attention, and what is done to rows, each forward and backward;
+//! - `layout`, `block`, `mae`: a model's values, its blocks, and the whole; `adamw`: their update.
+//!
+//! Results do not depend on the number of threads.
+
+mod adamw;
+mod attention;
+mod block;
+mod element;
+mod kernel;
+mod layout;
+mod mae;
+mod pack;
+mod product;
+mod rows;
+mod shared;
+mod simd;
+
+pub use mae::{Patches, StepTimes, Values};
+
+use crate::model::{MaeConfig, Parameters};
+use crate::optimizer::AdamWConfig;
+use adamw::{Group, Moments};
+use block::Weights;
+use half::bf16;
+use layout::MaeLayout;
+use mae::Machine;
+use pipeline::mask::Masks;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use serde::{Deserialize, Serialize};
+use std::time::Instant;
+
+/// Type of the activations and of the weights as they are multiplied. Weights, moments, gradients, sums and the residual stream are f32 always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// bfloat16: half the memory traffic, and products of pairs where the processor has them.
+    Bf16,
+}
+
+/// How a model is computed, as far as the results are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resources {
+    /// Threads.
+    pub threads: usize,
+    /// Keep only the inputs of blocks, and compute the rest once more in the backward: less memory, a third more time.
+    pub recomputes: bool,
+}
+
+/// A model that trains on the CPU: its weights, gradients and moments.
+#[derive(Debug)]
+pub struct Fused {
+    layout: MaeLayout,
+    groups: Vec<Group>,
+    optimizer: AdamWConfig,
+    pool: ThreadPool,
+    weights: Vec<f32>,
+    gradients: Vec<f32>,
+    moments: Moments,
+    times: StepTimes,
+    typed: Typed,
+}
+
+/// What depends on the precision.
+#[derive(Debug)]
+enum Typed {
+    F32(Box<Machine<f32>>),
+    Bf16(Box<Machine<bf16>>, Vec<bf16>),
+}
+
+/// One parameter's values: name, shape, and what belongs to it.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// The reference's name.
+    pub name: &'a str,
+    /// Its shape.
+    pub shape: &'a [usize],
+    /// Its values.
+    pub values: &'a [f32],
+}
+
+impl Fused {
+    /// A model with the values of `parameters`, which are on the CPU, and moments at zero.
+    ///
+    /// # Errors
+    /// When a parameter is missing: the composed model and this one have gone apart, a bug.
+    pub fn new(
+        config: MaeConfig,
+        parameters: &Parameters,
+        optimizer: AdamWConfig,
+        precision: Precision,
+        resources: Resources,
+    ) -> candle_core::Result<Self> {
+        let layout = MaeLayout::new(&config);
+        let pool = ThreadPoolBuilder::new().num_threads(resources.threads).thread_name(|at| format!("compute-{at}")).build();
+        let count = layout.len();
+        let groups = layout.entries.iter().map(|entry| Group { range: entry.range.clone(), decays: decays(&entry.name, &entry.shape) });
+        let mut fused = Self {
+            groups: groups.collect(),
+            optimizer,
+            pool: pool.map_err(candle_core::Error::wrap)?,
+            weights: vec![0.0; count],
+            gradients: vec![0.0; count],
+            moments: Moments { first: vec![0.0; count], second: vec![0.0; count], steps: 0 },
+            times: StepTimes::default(),
+            typed: match precision {
+                Precision::F32 => Typed::F32(Box::new(Machine::new(config, resources.recomputes))),
+                Precision::Bf16 => Typed::Bf16(Box::new(Machine::new(config, resources.recomputes)), vec![bf16::ZERO; count]),
+            },
+            layout,
+        };
+        for (name, variable) in parameters.iter() {
+            let entry = fused.layout.entries.iter().find(|entry| entry.name == name && entry.shape == variable.dims());
+            let entry = entry.ok_or_else(|| candle_core::Error::Msg(format!("the fused model has no place for {name}")))?;
+            let values = variable.as_tensor().flatten_all()?.to_vec1::<f32>()?;
+            fused.weights[entry.range.clone()].copy_from_slice(&values);
+        }
+        if parameters.count() != count {
+            return Err(candle_core::Error::Msg("the fused model has more parameters than it was given".to_owned()));
+        }
+        fused.round();
+        Ok(fused)
+    }
+
+    fn round(&mut self) {
+        if let Typed::Bf16(_, rounded) = &mut self.typed {
+            element::round(&self.weights, rounded);
+        }
+    }
+
+    /// Forward and backward of a batch: gives its loss, and adds `share` times its gradients to those that wait for [`Self::update`]. A loss that is not finite
+    /// adds nothing.
+    ///
+    /// # Panics
+    /// When the batch has other sizes than the model.
+    pub fn accumulate(&mut self, batch: &Patches<'_>, share: f64) -> f64 {
+        let Self { layout, pool, weights, gradients, times, typed, .. } = self;
+        pool.install(|| match typed {
+            Typed::F32(machine) => machine.step(layout, Weights { exact: weights, rounded: weights }, batch, share, gradients, times),
+            Typed::Bf16(machine, rounded) => machine.step(layout, Weights { exact: weights, rounded }, batch, share, gradients, times),
+        })
+    }
+
+    /// One step of the optimiser at rate `lr`; clears the gradients. Gives their global norm before clipping. When that is not finite, weights and moments stay.
+    pub fn update(&mut self, lr: f64) -> f64 {
+        let Self { groups, optimizer, pool, weights, gradients, moments, times, typed, .. } = self;
+        let began = Instant::now();
+        let norm = pool.install(|| match typed {
+            Typed::F32(_) => adamw::update::<f32>(optimizer, groups, lr, weights, &mut [], gradients, moments),
+            Typed::Bf16(_, rounded) => adamw::update(optimizer, groups, lr, weights, rounded, gradients, moments),
+        });
+        times.optimizer += began.elapsed();
+        if !norm.is_finite() {
+            self.discard();
+        }
+        norm
+    }
+
+    /// Forgets the gradients that wait.
+    pub fn discard(&mut self) {
+        self.gradients.fill(0.0);
+    }
+
+    /// Predictions `[clips, masked, values]` of the masked tokens.
+    ///
+    /// # Panics
+    /// When the batch has other sizes than the model.
+    pub fn predict(&mut self, masks: Masks<'_>, visible: Values<'_>) -> &[f32] {
+        let Self { layout, pool, weights, typed, .. } = self;
+        pool.install(|| match typed {
+            Typed::F32(machine) => machine.predict(layout, Weights { exact: weights, rounded: weights }, masks, visible),
+            Typed::Bf16(machine, rounded) => machine.predict(layout, Weights { exact: weights, rounded }, masks, visible),
+        })
+    }
+
+    /// How long the parts of the steps took since this was last asked.
+    pub fn take_times(&mut self) -> StepTimes {
+        std::mem::take(&mut self.times)
+    }
+
+    /// Steps of the optimiser.
+    pub const fn steps(&self) -> u64 {
+        self.moments.steps
+    }
+
+    /// Trainable values in all.
+    pub fn count(&self) -> usize {
+        self.layout.len()
+    }
+
+    /// The weights.
+    pub fn weights(&self) -> impl Iterator<Item = View<'_>> {
+        self.views(&self.weights)
+    }
+
+    /// The gradients that wait for an update.
+    pub fn gradients(&self) -> impl Iterator<Item = View<'_>> {
+        self.views(&self.gradients)
+    }
+
+    /// The first moments.
+    pub fn first_moments(&self) -> impl Iterator<Item = View<'_>> {
+        self.views(&self.moments.first)
+    }
+
+    /// The second moments.
+    pub fn second_moments(&self) -> impl Iterator<Item = View<'_>> {
+        self.views(&self.moments.second)
+    }
+
+    fn views<'a>(&'a self, values: &'a [f32]) -> impl Iterator<Item = View<'a>> {
+        self.layout.entries.iter().map(|entry| View { name: &entry.name, shape: &entry.shape, values: &values[entry.range.clone()] })
+    }
+}
+
+/// Whether a parameter decays: as the reference has it, not biases and other one-dimensional ones.
+fn decays(name: &str, shape: &[usize]) -> bool {
+    shape.len() > 1 && !name.ends_with(".bias")
+}

@@ -1,0 +1,108 @@
+//! Operands in the order in which the kernel reads them: panels of `[steps][width]` lanes.
+
+use super::element::Element;
+use super::simd::vectorised;
+use std::ops::Range;
+
+/// A matrix as an operand of a product: its outer dimension stays in the result, its inner one is summed. One of the strides is 1.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Operand<'a, T> {
+    values: &'a [T],
+    /// From one row of the outer dimension to the next.
+    outer: usize,
+    /// From one value of the inner dimension to the next.
+    inner: usize,
+}
+
+impl<'a, T> Operand<'a, T> {
+    /// Of a matrix whose rows of `width` values are summed over: `x` and `w` in `x w^T`.
+    pub(crate) const fn rows(values: &'a [T], width: usize) -> Self {
+        Self { values, outer: width, inner: 1 }
+    }
+
+    /// Of a matrix with rows of `width` values, whose columns are summed over.
+    pub(crate) const fn columns(values: &'a [T], width: usize) -> Self {
+        Self { values, outer: 1, inner: width }
+    }
+
+    /// The same without the first `count` values of the inner dimension.
+    pub(crate) fn from_inner(self, count: usize) -> Self {
+        Self { values: &self.values[(count * self.inner).min(self.values.len())..], ..self }
+    }
+}
+
+/// Steps of the kernel over `inner` values.
+pub(crate) fn steps<T: Element>(inner: usize) -> usize {
+    inner.div_ceil(T::in_lane())
+}
+
+/// Packs rows `outer` (as many as the panel is wide, or fewer) and `inner` values of `operand` into `panel`, `[steps][WIDTH]`; what is beyond is zero.
+pub(crate) fn pack<T: Element, const WIDTH: usize>(operand: Operand<'_, T>, outer: Range<usize>, inner: usize, panel: &mut [u32]) {
+    debug_assert!(outer.len() <= WIDTH && panel.len() == steps::<T>(inner) * WIDTH, "a panel's size");
+    if outer.len() < WIDTH {
+        panel.fill(0);
+    }
+    match (operand.inner == 1, T::in_lane()) {
+        (true, _) => {
+            // Some steps of all rows at a time: their part of the panel stays in the nearest cache.
+            let line = |row: usize| &operand.values[row * operand.outer..][..inner];
+            for (block, panel) in panel.chunks_mut(STEPS_AT_ONCE * WIDTH).enumerate() {
+                let first = block * STEPS_AT_ONCE * T::in_lane();
+                for (column, row) in outer.clone().enumerate() {
+                    let values = &line(row)[first..(first + STEPS_AT_ONCE * T::in_lane()).min(inner)];
+                    spread::<T, WIDTH>(values, &mut panel[column..]);
+                }
+            }
+        }
+        (false, 1) => {
+            for (step, lanes) in panel.chunks_exact_mut(WIDTH).enumerate() {
+                singles(&operand.values[step * operand.inner..][outer.clone()], lanes);
+            }
+        }
+        (false, _) => {
+            for (step, lanes) in panel.chunks_exact_mut(WIDTH).enumerate() {
+                let row = |at: usize| &operand.values[at * operand.inner..][outer.clone()];
+                if 2 * step + 1 < inner {
+                    pairs(row(2 * step), row(2 * step + 1), lanes);
+                } else {
+                    lanes.iter_mut().zip(row(2 * step)).for_each(|(lane, &value)| *lane = value.pair(T::default()));
+                }
+            }
+        }
+    }
+}
+
+const STEPS_AT_ONCE: usize = 16;
+
+/// One row's values into one column of a panel.
+#[inline]
+fn spread<T: Element, const WIDTH: usize>(values: &[T], column: &mut [u32]) {
+    if T::in_lane() == 1 {
+        for (step, &value) in values.iter().enumerate() {
+            column[step * WIDTH] = value.single();
+        }
+    } else {
+        let pairs = values.chunks_exact(2);
+        if let [last] = pairs.remainder() {
+            column[values.len() / 2 * WIDTH] = last.pair(T::default());
+        }
+        for (step, pair) in pairs.enumerate() {
+            column[step * WIDTH] = pair[0].pair(pair[1]);
+        }
+    }
+}
+
+vectorised! {
+    fn singles<T: Element>(values: &[T], lanes: &mut [u32]) {
+        lanes.iter_mut().zip(values).for_each(|(lane, &value)| *lane = value.single());
+    }
+}
+
+vectorised! {
+    /// Two rows, value beside value.
+    pub(crate) fn pairs<T: Element>(first: &[T], second: &[T], lanes: &mut [u32]) {
+        for ((lane, &first), &second) in lanes.iter_mut().zip(first).zip(second) {
+            *lane = first.pair(second);
+        }
+    }
+}

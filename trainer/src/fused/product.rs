@@ -1,0 +1,117 @@
+//! Products of matrices on all threads, with what follows done while a tile is at hand.
+//!
+//! The right operand is packed once by all threads; each task packs some rows of the left one and goes through all panels. A sum runs over its whole
+//! dimension in one order, so results do not depend on the number of threads.
+
+use super::element::Element;
+use super::kernel::{self, LANES, Left, ROWS, Tile};
+use super::pack::{Operand, pack, steps};
+use super::shared::Shared;
+use super::simd::vectorised;
+use rayon::prelude::*;
+use std::cell::RefCell;
+
+/// Bytes of the left operand that a task holds packed: they stay in its core's cache.
+const LEFT_BYTES: usize = 384 << 10;
+
+/// Bytes of the right operand that are packed at a time.
+const RIGHT_BYTES: usize = 8 << 20;
+
+/// Longest sum that is taken in one go where the result is added to.
+const MOST_INNER: usize = 4096;
+
+thread_local! {
+    static LEFT: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+    static RIGHT: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Part of a row of a product: `sums`, from `column` of `row` on, and the same place in the outputs.
+pub(crate) struct Part<'a, A, B> {
+    pub(crate) row: usize,
+    pub(crate) column: usize,
+    pub(crate) sums: &'a [f32],
+    pub(crate) out: &'a mut [A],
+    pub(crate) second: &'a mut [B],
+}
+
+/// `left right^T`: `[rows, columns]` of sums over `inner` values, given to `then` part by part, each once. `out` has that shape; so has `second`, unless it is
+/// empty.
+///
+/// # Panics
+/// When an output has another size.
+pub(crate) fn product2<T: Element, A: Send, B: Send>(
+    left: Operand<'_, T>,
+    right: Operand<'_, T>,
+    [rows, inner, columns]: [usize; 3],
+    out: &mut [A],
+    second: &mut [B],
+    then: impl Fn(Part<'_, A, B>) + Sync,
+) {
+    assert!(out.len() == rows * columns && (second.is_empty() || second.len() == out.len()), "outputs of {rows} x {columns}");
+    let (steps, threads) = (steps::<T>(inner), rayon::current_num_threads());
+    let (out, second) = (Shared::new(out, columns), Shared::new(second, columns));
+    let columns_at_once = (RIGHT_BYTES / (4 * steps.max(1)) / LANES).max(1) * LANES;
+    let most_rows = (LEFT_BYTES / (4 * steps.max(1)) / ROWS).max(1) * ROWS;
+    let tasks = rows.div_ceil(most_rows).next_multiple_of(threads);
+    let rows_at_once = rows.div_ceil(tasks).next_multiple_of(ROWS);
+    let mut packed_right = RIGHT.take();
+    for first_column in (0..columns).step_by(columns_at_once) {
+        let width = columns_at_once.min(columns - first_column);
+        packed_right.resize(width.div_ceil(LANES) * LANES * steps, 0);
+        packed_right.par_chunks_exact_mut(LANES * steps).enumerate().for_each(|(panel, lanes)| {
+            let first = first_column + panel * LANES;
+            pack::<T, LANES>(right, first..(first + LANES).min(first_column + width), inner, lanes);
+        });
+        (0..rows.div_ceil(rows_at_once)).into_par_iter().for_each(|task| {
+            let rows = task * rows_at_once..rows.min((task + 1) * rows_at_once);
+            LEFT.with_borrow_mut(|packed_left| {
+                packed_left.resize(rows.len().div_ceil(ROWS) * ROWS * steps, 0);
+                for (panel, lanes) in packed_left.chunks_exact_mut(ROWS * steps).enumerate() {
+                    let first = rows.start + panel * ROWS;
+                    pack::<T, ROWS>(left, first..(first + ROWS).min(rows.end), inner, lanes);
+                }
+                let mut tile: Tile = [0.0; ROWS * LANES];
+                for (right_panel, right) in packed_right.chunks_exact(LANES * steps).enumerate() {
+                    let column = first_column + right_panel * LANES;
+                    let width = LANES.min(columns - column);
+                    for (left_panel, left) in packed_left.chunks_exact(ROWS * steps).enumerate() {
+                        kernel::tile::<T>(steps, Left::Packed, left, right, false, &mut tile);
+                        let first = rows.start + left_panel * ROWS;
+                        for (sums, row) in tile.chunks_exact(LANES).zip(first..rows.end) {
+                            // SAFETY: each part of the outputs is touched by one task, once.
+                            let (out, second) = unsafe { (out.part(row, column, width), second.part(row, column, width)) };
+                            then(Part { row, column, sums: &sums[..width], out, second });
+                        }
+                    }
+                }
+            });
+        });
+    }
+    RIGHT.set(packed_right);
+}
+
+/// The same with one output.
+pub(crate) fn product<T: Element, A: Send>(
+    left: Operand<'_, T>,
+    right: Operand<'_, T>,
+    shape: [usize; 3],
+    out: &mut [A],
+    then: impl Fn(Part<'_, A, ()>) + Sync,
+) {
+    product2(left, right, shape, out, &mut [], then);
+}
+
+/// `out += left right^T`
+pub(crate) fn add_product<T: Element>(left: Operand<'_, T>, right: Operand<'_, T>, [rows, inner, columns]: [usize; 3], out: &mut [f32]) {
+    for first in (0..inner).step_by(MOST_INNER) {
+        let shape = [rows, MOST_INNER.min(inner - first), columns];
+        product(left.from_inner(first), right.from_inner(first), shape, out, |part| add(part.sums, part.out));
+    }
+}
+
+vectorised! {
+    /// `out += values`
+    pub(crate) fn add(values: &[f32], out: &mut [f32]) {
+        out.iter_mut().zip(values).for_each(|(out, &value)| *out += value);
+    }
+}

@@ -1,0 +1,186 @@
+//! Layer normalisation, biases and GELU: what is done to rows, and to the columns' sums of their gradients.
+
+use super::element::Element;
+use super::simd::{exp2, vectorised};
+use rayon::prelude::*;
+
+/// Added to the variance in layer normalisation, as in the reference.
+pub(crate) const LAYER_NORM_EPSILON: f32 = 1e-6;
+
+/// Rows of a task.
+const ROWS_AT_ONCE: usize = 64;
+
+/// Partial sums of a vector: they let the compiler use vectors, whose order of sums is then everybody's.
+const PARTS: usize = 16;
+
+/// Sum of `value(i)` for all i below `count`, in [`PARTS`] parts.
+#[inline(always)]
+pub(crate) fn sum(count: usize, value: impl Fn(usize) -> f32) -> f32 {
+    let mut parts = [0f32; PARTS];
+    let whole = count / PARTS * PARTS;
+    for first in (0..whole).step_by(PARTS) {
+        for (part, sum) in parts.iter_mut().enumerate() {
+            *sum += value(first + part);
+        }
+    }
+    for at in whole..count {
+        parts[at - whole] += value(at);
+    }
+    parts.iter().sum()
+}
+
+/// Mean and reciprocal standard deviation of a row.
+pub(crate) type Statistics = [f32; 2];
+
+vectorised! {
+    /// Statistics of one row, and its normalised values.
+    fn normalise_row<T: Element>(x: &[f32], weight: &[f32], bias: &[f32], out: &mut [T]) -> Statistics {
+        let (width, x) = (out.len(), &x[..out.len()]);
+        let mean = sum(width, |at| x[at]) / width as f32;
+        let variance = sum(width, |at| (x[at] - mean) * (x[at] - mean)) / width as f32;
+        let scale = 1.0 / (variance + LAYER_NORM_EPSILON).sqrt();
+        for (((out, &x), &weight), &bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
+            *out = T::from_f32((x - mean) * scale * weight + bias);
+        }
+        [mean, scale]
+    }
+}
+
+/// Layer normalisation (Ba et al. 2016) of the rows of `x` that `row_of` names, into the rows of `out`; gives their statistics.
+pub(crate) fn layer_norm<T: Element>(
+    x: &[f32],
+    [weight, bias]: [&[f32]; 2],
+    row_of: impl Fn(usize) -> usize + Sync,
+    out: &mut [T],
+    statistics: &mut [Statistics],
+) {
+    let width = weight.len();
+    out.par_chunks_mut(ROWS_AT_ONCE * width).zip(statistics.par_chunks_mut(ROWS_AT_ONCE)).enumerate().for_each(
+        |(chunk, (out, statistics))| {
+            for (at, (out, statistics)) in out.chunks_exact_mut(width).zip(statistics).enumerate() {
+                *statistics = normalise_row(&x[row_of(chunk * ROWS_AT_ONCE + at) * width..][..width], weight, bias, out);
+            }
+        },
+    );
+}
+
+vectorised! {
+    /// Backward of one row; adds to `x`'s gradient, and to the weight's and bias's.
+    fn normalise_row_backward(gradient: &[f32], x: &[f32], statistics: Statistics, weight: &[f32], to: &mut [f32], sums: &mut [f32]) {
+        let [mean, scale] = statistics;
+        let width = weight.len();
+        let (gradient, x, to) = (&gradient[..width], &x[..width], &mut to[..width]);
+        let normal = |at: usize| (x[at] - mean) * scale;
+        let mean_gradient = sum(width, |at| gradient[at] * weight[at]) / width as f32;
+        let mean_along = sum(width, |at| gradient[at] * weight[at] * normal(at)) / width as f32;
+        let (weight_sums, bias_sums) = sums.split_at_mut(width);
+        for at in 0..width {
+            let normal = normal(at);
+            to[at] += scale * (gradient[at] * weight[at] - mean_gradient - normal * mean_along);
+            weight_sums[at] += gradient[at] * normal;
+            bias_sums[at] += gradient[at];
+        }
+    }
+}
+
+/// Backward of [`layer_norm`]: `gradient` is that of its result. Adds to `to`, the gradient of the rows of `x` that `row_of` names, and to those of weight and
+/// bias.
+pub(crate) fn layer_norm_backward(
+    gradient: &[f32],
+    x: &[f32],
+    row_of: impl Fn(usize) -> usize + Sync,
+    statistics: &[Statistics],
+    weight: &[f32],
+    to: &mut [f32],
+    parameters: &mut [f32],
+) {
+    let (width, rows) = (weight.len(), statistics.len());
+    let at_once = rows.div_ceil(MOST_PARTS).max(1);
+    let mut sums = vec![0f32; rows.div_ceil(at_once) * 2 * width];
+    to.par_chunks_mut(at_once * width).zip(sums.par_chunks_mut(2 * width)).enumerate().for_each(|(part, (to, sums))| {
+        for (at, to) in to.chunks_exact_mut(width).enumerate() {
+            let row = part * at_once + at;
+            let (gradient, x) = (&gradient[row * width..][..width], &x[row_of(row) * width..][..width]);
+            normalise_row_backward(gradient, x, statistics[row], weight, to, sums);
+        }
+    });
+    sums.chunks_exact(2 * width).for_each(|sums| super::product::add(sums, parameters));
+}
+
+/// Parts in which sums over rows are taken, at most: a number of its own, so that they do not depend on the number of threads.
+const MOST_PARTS: usize = 16;
+
+/// Columns of a task of [`column_sums`].
+const COLUMNS_AT_ONCE: usize = 256;
+
+vectorised! {
+    fn add_row<T: Element>(row: &[T], sums: &mut [f32]) {
+        sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += value.to_f32());
+    }
+}
+
+/// Adds the sum over rows of `x` to `sums`, as long as a row: the gradient of a bias.
+pub(crate) fn column_sums<T: Element>(x: &[T], sums: &mut [f32]) {
+    let width = sums.len();
+    sums.par_chunks_mut(COLUMNS_AT_ONCE).enumerate().for_each(|(chunk, sums)| {
+        let first = chunk * COLUMNS_AT_ONCE;
+        for row in x.chunks_exact(width) {
+            add_row(&row[first..first + sums.len()], sums);
+        }
+    });
+}
+
+/// The distribution function of the normal distribution at `x`, and its density times `x`.
+///
+/// Abramowitz and Stegun 7.1.26, whose error is below 1.5e-7; its exponential is the density's, so one serves both.
+#[inline(always)]
+fn normal_distribution(x: f32) -> (f32, f32) {
+    let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
+    let exponential = exp2(x * x * (-0.5 * std::f32::consts::LOG2_E));
+    let t = 1.0 / (1.0 + 0.327_591_1 * z);
+    let polynomial = ((((1.061_405_4 * t - 1.453_152_1) * t + 1.421_413_8) * t - 0.284_496_72) * t + 0.254_829_6) * t;
+    let tail = 0.5 * polynomial * exponential;
+    let below = if x < 0.0 { tail } else { 1.0 - tail };
+    (below, x * exponential * (1.0 / 2.506_628_3))
+}
+
+vectorised! {
+    /// The MLP's inner layer: `inner = sums + bias`, rounded, and `active = GELU(inner)` (Hendrycks and Gimpel 2016, the exact one).
+    pub(crate) fn gelu<T: Element>(sums: &[f32], bias: &[f32], inner: &mut [T], active: &mut [T]) {
+        for (((inner, active), &sum), &bias) in inner.iter_mut().zip(active).zip(sums).zip(bias) {
+            *inner = T::from_f32(sum + bias);
+            let x = inner.to_f32();
+            *active = T::from_f32(x * normal_distribution(x).0);
+        }
+    }
+}
+
+vectorised! {
+    /// Its backward: from the gradient `sums` of `active`, that of `inner` into `out`, and `active` once more in place of `inner`.
+    pub(crate) fn gelu_backward<T: Element>(sums: &[f32], inner: &mut [T], out: &mut [T]) {
+        for ((inner, out), &sum) in inner.iter_mut().zip(out).zip(sums) {
+            let x = inner.to_f32();
+            let (below, density) = normal_distribution(x);
+            *out = T::from_f32(sum * (below + density));
+            *inner = T::from_f32(x * below);
+        }
+    }
+}
+
+vectorised! {
+    /// `out = sums + bias`
+    pub(crate) fn add_bias<T: Element>(sums: &[f32], bias: &[f32], out: &mut [T]) {
+        for ((out, &sum), &bias) in out.iter_mut().zip(sums).zip(bias) {
+            *out = T::from_f32(sum + bias);
+        }
+    }
+}
+
+vectorised! {
+    /// `out = x + sums + bias`: what is added to the residual stream.
+    pub(crate) fn add_residual(x: &[f32], sums: &[f32], bias: &[f32], out: &mut [f32]) {
+        for (((out, &x), &sum), &bias) in out.iter_mut().zip(x).zip(sums).zip(bias) {
+            *out = x + (sum + bias);
+        }
+    }
+}
