@@ -15,6 +15,7 @@ use tests::{TestClip, shard_sources, write_shards};
 use trainer::config::{Config, Overrides, Preset};
 use trainer::data::{DeviceBatch, DevicePixels, Uploader};
 use trainer::engine::{self, Event, Loading, Run, RunError};
+use trainer::learner::Learner;
 use trainer::loss::masked_mean_squared_error;
 use trainer::metrics::METRICS_FILE;
 use trainer::model::{Mae, MaeConfig, Masking, TransformerConfig};
@@ -51,7 +52,7 @@ fn on_cpu(batch: Batch) -> DeviceBatch {
 fn step_of(event: Event<'_>) -> Option<&StepMetrics> {
     match event {
         Event::Step(metrics, _) => Some(metrics),
-        Event::Skipped(_) => None,
+        _ => None,
     }
 }
 
@@ -200,9 +201,9 @@ fn the_picture_shows_frames_masks_and_the_visible_patches() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = data(&dir.path().join("shards"), 2);
     let config = config(1);
-    let model = Mae::seeded(config.model(), 1, &Device::Cpu).expect("a model");
+    let learner = Learner::new(&config, &Device::Cpu).expect("a learner");
     let examples = || pipeline::loader::examples(&data, config.clip, config.masking, 0, 3).expect("examples");
-    let picture = trainer::visualise::reconstruction(&model, examples(), &Device::Cpu).expect("a picture");
+    let picture = trainer::visualise::reconstruction(&learner, examples()).expect("a picture");
     // Two clips of three rows, two predicted frames each, with gaps of 2.
     assert_eq!(picture.dimensions(), (2 * 34 - 2, 6 * 34 - 2));
     let batch = on_cpu(examples());

@@ -11,10 +11,8 @@ use schemas::report::{LoaderFigures, LoaderLimit, LoaderReport, StepFigures};
 use std::fs;
 use std::time::{Duration, Instant};
 use trainer::config::Config;
-use trainer::data::Uploader;
 use trainer::engine;
-use trainer::model::Mae;
-use trainer::optimizer::AdamW;
+use trainer::learner::{Learner, LearnerError, Uploaded};
 
 /// Clips a second that an A100 trains on: ViT-L at 90 % masking (Feichtenhofer et al. 2022, Table 1: 24.5 hours of 128 A100s for 800 epochs of
 /// 240 000 clips).
@@ -117,12 +115,10 @@ impl Bench<'_> {
     /// second kind the loader has nothing to do: all that it may make ahead is there.
     fn steps(&mut self, time: Duration, config: &Config) -> anyhow::Result<StepFigures> {
         let device = Device::Cpu;
-        let model = Mae::seeded(config.model(), config.seed, &device)?;
-        let mut optimizer = AdamW::new(model.parameters(), config.optimizer.clone())?;
+        let mut learner = Learner::new(config, &device)?;
         let rate = config.optimizer.base_lr * 1e-3;
-        let uploader = Uploader::new(&device)?;
-        let cached = uploader.upload(self.next()?)?;
-        engine::step(&model, &mut optimizer, &cached, rate)?;
+        let cached = learner.upload(self.next()?)?;
+        step(&mut learner, &cached, rate)?;
         self.loader.restart_figures();
         let (mut loaded_seconds, mut cached_seconds) = (Vec::new(), Vec::new());
         let began = Instant::now();
@@ -133,11 +129,11 @@ impl Bench<'_> {
             for is_loaded in [pair.is_multiple_of(2), !pair.is_multiple_of(2)] {
                 let step_began = Instant::now();
                 if is_loaded {
-                    let batch = uploader.upload(self.next()?)?;
-                    engine::step(&model, &mut optimizer, &batch, rate)?;
+                    let batch = learner.upload(self.next()?)?;
+                    step(&mut learner, &batch, rate)?;
                     loaded_seconds.push(step_began.elapsed().as_secs_f64());
                 } else {
-                    engine::step(&model, &mut optimizer, &cached, rate)?;
+                    step(&mut learner, &cached, rate)?;
                     cached_seconds.push(step_began.elapsed().as_secs_f64());
                 }
             }
@@ -146,6 +142,12 @@ impl Bench<'_> {
         let (loaded_seconds, cached_seconds) = (median(loaded_seconds), median(cached_seconds));
         Ok(StepFigures { pairs, loaded_seconds, cached_seconds, ratio: loaded_seconds / cached_seconds })
     }
+}
+
+/// A step of training.
+fn step(learner: &mut Learner, batch: &Uploaded, rate: f64) -> Result<(), LearnerError> {
+    learner.accumulate_uploaded(batch, 1.0)?;
+    learner.update(rate).map(drop)
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

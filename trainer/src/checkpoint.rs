@@ -1,45 +1,48 @@
-//! Checkpoints: folders that appear whole or not at all.
+//! Checkpoints: folders that appear whole or not at all, and that are known to be what was written.
 //!
 //! ```text
 //! checkpoints/step-000300/model.safetensors      weights under the reference's names
 //!                         optimizer.safetensors  the two moments of each
-//!                         state.json             step and place in the data
+//!                         state.json             step and place in the data, configuration, length and hash of the other files; written last
 //! ```
+//!
+//! A checkpoint that is not what was written, or does not fit, is never used, never removed and never written over: where one of the same step has to be
+//! written, it is moved to `step-000300.damaged`.
 
-use crate::model::Parameters;
-use crate::optimizer::AdamW;
+use crate::config::Config;
+use crate::learner::{Learner, LearnerError, NamedValues};
 use candle_core::{Device, Tensor};
 use pipeline::atomic_file::{TEMPORARY_ENDING, sync_parent};
 use pipeline::order::Cursor;
+use safetensors::tensor::{Metadata, View};
+use safetensors::{Dtype, SafeTensorError};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::io::{self, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 const MODEL_FILE: &str = "model.safetensors";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const STATE_FILE: &str = "state.json";
 
+/// Ending of the name of a damaged checkpoint that was in the way.
+const DAMAGED_ENDING: &str = ".damaged";
+
+/// Bytes that are read at a time.
+const BLOCK_BYTES: usize = 1 << 20;
+
 /// What can go wrong with checkpoints.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     /// It cannot be written. The earlier ones are still there.
-    #[error("cannot save {}: {source}", path.display())]
+    #[error("cannot save {}: {source}; the checkpoints before it are as they were", path.display())]
     Save {
         /// Which checkpoint.
         path: PathBuf,
         /// Why not: a full disk, say.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// It cannot be read.
-    #[error("cannot read {}: {source}; move {} away to go on from the checkpoint before it", file.display(), path.display())]
-    Load {
-        /// Which checkpoint.
-        path: PathBuf,
-        /// Which file of it.
-        file: PathBuf,
-        /// Why not.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The folder of checkpoints cannot be read, or an old checkpoint not removed.
@@ -48,8 +51,18 @@ pub enum CheckpointError {
         /// Which folder.
         path: PathBuf,
         /// Why not.
-        source: std::io::Error,
+        source: io::Error,
     },
+}
+
+/// A checkpoint that cannot be gone on from.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {reason}", path.display())]
+pub struct Unsound {
+    /// Which checkpoint.
+    pub path: PathBuf,
+    /// Why not.
+    pub reason: String,
 }
 
 /// Where a run stands.
@@ -58,53 +71,152 @@ pub enum CheckpointError {
 pub struct RunState {
     /// Steps done.
     pub step: u64,
+    /// Steps among them that changed nothing, because their loss or gradients were not finite.
+    pub nonfinite: u64,
+    /// How many of these were the last steps, one after the other.
+    pub nonfinite_in_a_row: u64,
     /// Place in the data.
     pub cursor: Cursor,
     /// Clips of the data, which the place depends on.
     pub clips: u64,
 }
 
+impl RunState {
+    /// A new run on so many clips.
+    pub fn new(clips: u64) -> Self {
+        Self { step: 0, nonfinite: 0, nonfinite_in_a_row: 0, cursor: Cursor::default(), clips }
+    }
+
+    /// Steps that have changed the weights: the optimiser's own count.
+    pub const fn updates(&self) -> u64 {
+        self.step.saturating_sub(self.nonfinite)
+    }
+}
+
+/// What `state.json` holds.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StateFile {
+    state: RunState,
+    /// The configuration, as TOML.
+    config: String,
+    /// The other files by name.
+    files: BTreeMap<String, Content>,
+    /// Hash of the three above as compact JSON.
+    xxh3: u64,
+}
+
+/// What a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Content {
+    bytes: u64,
+    xxh3: u64,
+}
+
+impl StateFile {
+    fn new(state: RunState, config: String, files: BTreeMap<String, Content>) -> serde_json::Result<Self> {
+        let mut new = Self { state, config, files, xxh3: 0 };
+        new.xxh3 = new.hash()?;
+        Ok(new)
+    }
+
+    fn hash(&self) -> serde_json::Result<u64> {
+        Ok(xxh3_64(&serde_json::to_vec(&(&self.state, &self.config, &self.files))?))
+    }
+}
+
 /// The folder of a run's checkpoints.
 #[derive(Debug, Clone)]
 pub struct Checkpoints {
     dir: PathBuf,
-    keep: usize,
+    config: Config,
+    /// Those that cannot be used, and are left alone.
+    unsound: Vec<PathBuf>,
 }
 
 impl Checkpoints {
-    /// The checkpoints of the run in `run`, of which the latest `keep` are kept.
-    pub fn new(run: &Path, keep: usize) -> Self {
-        Self { dir: run.join("checkpoints"), keep }
+    /// The checkpoints of the run in `run`, which is configured so.
+    pub fn new(run: &Path, config: &Config) -> Self {
+        Self { dir: run.join("checkpoints"), config: config.clone(), unsound: Vec::new() }
     }
 
-    /// Writes a checkpoint and removes those that are too old.
+    /// Writes a checkpoint, and removes those that are too old.
     ///
     /// # Errors
     /// When the disk is full, say. The earlier checkpoints are then still there.
-    pub fn save(&self, parameters: &Parameters, optimizer: &AdamW, state: RunState) -> Result<PathBuf, CheckpointError> {
+    pub fn save(&self, learner: &Learner, state: RunState) -> Result<PathBuf, CheckpointError> {
         let path = self.dir.join(format!("step-{:06}", state.step));
         let temporary = self.dir.join(format!("step-{:06}{TEMPORARY_ENDING}", state.step));
-        if let Err(source) = write(&temporary, &path, parameters, optimizer, state) {
+        if let Err(source) = self.write(&temporary, &path, learner, state) {
             // The first failure is the one to report.
             let _ = fs::remove_dir_all(&temporary);
             return Err(CheckpointError::Save { path, source });
         }
-        for (_, old) in self.list()?.into_iter().rev().skip(self.keep) {
-            fs::remove_dir_all(&old).map_err(|source| CheckpointError::Folder { path: old, source })?;
-        }
+        self.tidy()?;
         Ok(path)
     }
 
-    /// The latest checkpoint.
+    fn write(
+        &self,
+        temporary: &Path,
+        path: &Path,
+        learner: &Learner,
+        state: RunState,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        // Not the folder of the run: where that is gone, there is no run any more.
+        match fs::create_dir(&self.dir) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error.into()),
+            _ => {}
+        }
+        remove_if_there(temporary)?;
+        fs::create_dir(temporary)?;
+        let mut files = BTreeMap::new();
+        for (name, values) in [(MODEL_FILE, learner.weights()?), (OPTIMIZER_FILE, learner.moments()?)] {
+            let file = temporary.join(name);
+            let views = values.iter().map(|named| (named.name.as_str(), Stored(named)));
+            safetensors::serialize_to_file(views, None, &file).map_err(plain)?;
+            File::open(&file)?.sync_all()?;
+            files.insert(name.to_owned(), Content::of(&file)?);
+        }
+        let state = StateFile::new(state, self.config.to_toml(), files)?;
+        let file = temporary.join(STATE_FILE);
+        fs::write(&file, serde_json::to_vec_pretty(&state)?)?;
+        File::open(&file)?.sync_all()?;
+        File::open(temporary)?.sync_all()?;
+        // Had it been sound, the run would have gone on from it.
+        move_aside(path)?;
+        fs::rename(temporary, path)?;
+        Ok(sync_parent(path)?)
+    }
+
+    /// Removes checkpoints that are too old, and what kills have left of others.
+    fn tidy(&self) -> Result<(), CheckpointError> {
+        let failed = |path: &Path, source| CheckpointError::Folder { path: path.to_owned(), source };
+        let sound: Vec<PathBuf> = self.newest_first()?.into_iter().filter(|path| !self.unsound.contains(path)).collect();
+        for old in sound.into_iter().skip(self.config.checkpoints.keep) {
+            fs::remove_dir_all(&old).map_err(|source| failed(&old, source))?;
+        }
+        for entry in fs::read_dir(&self.dir).map_err(|source| failed(&self.dir, source))? {
+            let path = entry.map_err(|source| failed(&self.dir, source))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.strip_suffix(TEMPORARY_ENDING).is_some_and(|name| number(name).is_some()) {
+                fs::remove_dir_all(&path).map_err(|source| failed(&path, source))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that a checkpoint cannot be used.
+    pub fn leave_alone(&mut self, path: &Path) {
+        self.unsound.push(path.to_owned());
+    }
+
+    /// The checkpoints, the latest first.
     ///
     /// # Errors
     /// When the folder cannot be read.
-    pub fn latest(&self) -> Result<Option<PathBuf>, CheckpointError> {
-        Ok(self.list()?.pop().map(|(_, path)| path))
-    }
-
-    /// Whole checkpoints, oldest first.
-    fn list(&self) -> Result<Vec<(u64, PathBuf)>, CheckpointError> {
+    pub fn newest_first(&self) -> Result<Vec<PathBuf>, CheckpointError> {
         let failed = |source| CheckpointError::Folder { path: self.dir.clone(), source };
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
@@ -114,72 +226,167 @@ impl Checkpoints {
         let mut found = Vec::new();
         for entry in entries {
             let path = entry.map_err(failed)?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if let Some(step) = name.strip_prefix("step-").and_then(|step| step.parse().ok()) {
-                found.push((step, path));
-            }
+            found.extend(number(&path.file_name().unwrap_or_default().to_string_lossy()).map(|step| (step, path)));
         }
         found.sort_unstable();
-        Ok(found)
+        Ok(found.into_iter().rev().map(|(_, path)| path).collect())
+    }
+
+    /// Reads a checkpoint of this run, to the host.
+    ///
+    /// # Errors
+    /// When a file of it is missing or is not what was written, or it was made with another configuration.
+    pub fn load(&self, path: &Path) -> Result<Loaded, Unsound> {
+        let unsound = |reason: String| Unsound { path: path.to_owned(), reason };
+        let state = read_state(path).map_err(unsound)?;
+        let config: Config = toml::from_str(&state.config).map_err(|error| unsound(format!("its configuration: {error}")))?;
+        let differences = config.differences_that_matter(&self.config);
+        if !differences.is_empty() {
+            return Err(unsound(format!("it was made with another configuration: {}", differences.join("; "))));
+        }
+        let tensors = |name: &str| {
+            let content = state.files.get(name).ok_or_else(|| unsound(format!("{STATE_FILE} does not name {name}")))?;
+            read_tensors(&path.join(name), *content).map_err(|reason| unsound(format!("{name} {reason}")))
+        };
+        Ok(Loaded { weights: tensors(MODEL_FILE)?, moments: tensors(OPTIMIZER_FILE)?, state: state.state })
     }
 }
 
-fn write(
-    temporary: &Path,
-    path: &Path,
-    parameters: &Parameters,
-    optimizer: &AdamW,
-    state: RunState,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    remove_if_there(temporary)?;
-    fs::create_dir_all(temporary)?;
-    let weights: HashMap<_, _> = parameters.iter().map(|(name, variable)| (name.to_owned(), variable.as_tensor().clone())).collect();
-    candle_core::safetensors::save(&weights, temporary.join(MODEL_FILE))?;
-    candle_core::safetensors::save(&optimizer.state(), temporary.join(OPTIMIZER_FILE))?;
-    fs::write(temporary.join(STATE_FILE), serde_json::to_vec_pretty(&state)?)?;
-    for file in [MODEL_FILE, OPTIMIZER_FILE, STATE_FILE] {
-        File::open(temporary.join(file))?.sync_all()?;
-    }
-    File::open(temporary)?.sync_all()?;
-    // A checkpoint of this step is there only when a resumed run comes past it again; it is the same one.
-    remove_if_there(path)?;
-    fs::rename(temporary, path)?;
-    Ok(sync_parent(path)?)
+/// The step in a checkpoint's name.
+fn number(name: &str) -> Option<u64> {
+    name.strip_prefix("step-").filter(|step| step.bytes().all(|digit| digit.is_ascii_digit())).and_then(|step| step.parse().ok())
 }
 
-fn remove_if_there(dir: &Path) -> std::io::Result<()> {
+/// Gives a checkpoint that is in the way another name.
+fn move_aside(path: &Path) -> io::Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let aside = |number: u32| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(DAMAGED_ENDING);
+        if number > 1 {
+            name.push(format!("-{number}"));
+        }
+        PathBuf::from(name)
+    };
+    let free = (1..).map(aside).find(|name| !name.exists()).expect("there are always more numbers");
+    fs::rename(path, free)
+}
+
+fn remove_if_there(dir: &Path) -> io::Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
 
-/// A checkpoint in memory.
+/// The failure itself, where safetensors has one of the system in it.
+fn plain(error: SafeTensorError) -> Box<dyn std::error::Error + Send + Sync> {
+    match error {
+        SafeTensorError::IoError(error) => error.into(),
+        error => error.into(),
+    }
+}
+
+/// A tensor, as the file is to have it.
+struct Stored<'a>(&'a NamedValues<'a>);
+
+impl View for Stored<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        self.0.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(bytemuck::cast_slice(&self.0.values))
+    }
+
+    fn data_len(&self) -> usize {
+        size_of_val(&*self.0.values)
+    }
+}
+
+impl Content {
+    /// Of the file at `path`.
+    fn of(path: &Path) -> io::Result<Self> {
+        let (mut file, mut hasher, mut bytes) = (File::open(path)?, Xxh3::new(), 0);
+        let mut block = vec![0; BLOCK_BYTES];
+        loop {
+            let read = file.read(&mut block)?;
+            if read == 0 {
+                return Ok(Self { bytes, xxh3: hasher.digest() });
+            }
+            hasher.update(&block[..read]);
+            bytes += read as u64;
+        }
+    }
+}
+
+/// A checkpoint in memory, on the host.
 #[derive(Debug)]
 pub struct Loaded {
     /// Weights by name.
     pub weights: HashMap<String, Tensor>,
-    /// Moments, for [`AdamW::restore`].
-    pub optimizer: HashMap<String, Tensor>,
+    /// The moments of each, as `first/NAME` and `second/NAME`.
+    pub moments: HashMap<String, Tensor>,
     /// Where the run stood.
     pub state: RunState,
 }
 
-/// Reads the checkpoint in `path`.
-///
-/// # Errors
-/// When a file of it is missing or damaged.
-pub fn load(path: &Path, device: &Device) -> Result<Loaded, CheckpointError> {
-    let failed = |file: &str, source: Box<dyn std::error::Error + Send + Sync>| CheckpointError::Load {
-        path: path.to_owned(),
-        file: path.join(file),
-        source,
-    };
-    let tensors = |file: &str| candle_core::safetensors::load(path.join(file), device).map_err(|error| failed(file, error.into()));
-    let state = fs::read(path.join(STATE_FILE)).map_err(|error| failed(STATE_FILE, error.into()))?;
-    Ok(Loaded {
-        weights: tensors(MODEL_FILE)?,
-        optimizer: tensors(OPTIMIZER_FILE)?,
-        state: serde_json::from_slice(&state).map_err(|error| failed(STATE_FILE, error.into()))?,
-    })
+/// What `state.json` says; the error is what is wrong with it.
+fn read_state(path: &Path) -> Result<StateFile, String> {
+    let bytes = fs::read(path.join(STATE_FILE)).map_err(|error| unreadable(STATE_FILE, &error))?;
+    let state: StateFile = serde_json::from_slice(&bytes).map_err(|error| format!("{STATE_FILE} is damaged: {error}"))?;
+    let is_whole = state.hash().is_ok_and(|hash| hash == state.xxh3);
+    if is_whole { Ok(state) } else { Err(format!("{STATE_FILE} is damaged: its hash is another")) }
+}
+
+fn unreadable(file: &str, error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::NotFound => format!("{file} is missing"),
+        _ => format!("{file} cannot be read: {error}"),
+    }
+}
+
+/// The tensors of a file that holds `content`; the error is what is wrong with it, without its name.
+fn read_tensors(path: &Path, content: Content) -> Result<HashMap<String, Tensor>, String> {
+    let found = Content::of(path).map_err(|error| unreadable("", &error).trim_start().to_owned())?;
+    if found.bytes != content.bytes {
+        return Err(format!("is damaged: it has {} bytes, not {}", found.bytes, content.bytes));
+    }
+    if found.xxh3 != content.xxh3 {
+        return Err("is damaged: its hash is another".to_owned());
+    }
+    sound_tensors(path).map_err(|error| format!("cannot be read: {error}"))
+}
+
+/// The tensors of a file that is known to be what was written, read one after the other.
+fn sound_tensors(path: &Path) -> Result<HashMap<String, Tensor>, Box<dyn std::error::Error>> {
+    let mut file = BufReader::with_capacity(BLOCK_BYTES, File::open(path)?);
+    let mut length = [0; 8];
+    file.read_exact(&mut length)?;
+    let mut header = vec![0; usize::try_from(u64::from_le_bytes(length))?];
+    file.read_exact(&mut header)?;
+    let metadata: Metadata = serde_json::from_slice(&header)?;
+    let mut tensors = HashMap::new();
+    // In the order of their places, without gaps: so the format has it.
+    for name in metadata.offset_keys() {
+        let info = metadata.info(&name).ok_or("a tensor without a place")?;
+        if info.dtype != Dtype::F32 {
+            return Err(format!("{name} is of type {:?}, not F32", info.dtype).into());
+        }
+        let mut values = vec![0f32; info.shape.iter().product()];
+        file.read_exact(bytemuck::cast_slice_mut(&mut values))?;
+        tensors.insert(name, Tensor::from_vec(values, info.shape.as_slice(), &Device::Cpu)?);
+    }
+    Ok(tensors)
+}
+
+/// Whether a learner's failure to take up a checkpoint is the checkpoint's fault.
+pub fn is_unfit(error: &LearnerError) -> bool {
+    matches!(error, LearnerError::Parameters(crate::model::ParameterError::Mismatch { .. } | crate::model::ParameterError::Moments { .. }))
 }

@@ -279,6 +279,11 @@ impl Config {
         differences
     }
 
+    /// [`Self::differences`] in what is computed: not in when it is saved.
+    pub fn differences_that_matter(&self, other: &Self) -> Vec<String> {
+        self.differences(&Self { checkpoints: self.checkpoints.clone(), ..other.clone() })
+    }
+
     /// The model's part.
     pub const fn model(&self) -> MaeConfig {
         MaeConfig {

@@ -1,11 +1,9 @@
 //! The loop: batch, loss, gradients, step; metrics and checkpoints on the way, a picture at the end.
 
-use crate::checkpoint::{self, CheckpointError, Checkpoints, RunState};
+use crate::checkpoint::{self, CheckpointError, Checkpoints, RunState, Unsound};
 use crate::config::Config;
-use crate::data::{DeviceBatch, Uploader};
+use crate::learner::{Learner, LearnerError};
 use crate::metrics::MetricsFile;
-use crate::model::{Mae, ParameterError};
-use crate::optimizer::AdamW;
 use crate::visualise;
 use candle_core::Device;
 use pipeline::batch::{BatchFormat, Form, Skipped};
@@ -56,6 +54,8 @@ pub enum Event<'a> {
     Step(&'a StepMetrics, u64),
     /// A clip cannot be read, and was left out for the first time.
     Skipped(&'a Skipped),
+    /// A checkpoint cannot be used, and is left alone; the run goes on from the one before it.
+    Unsound(&'a Unsound),
 }
 
 /// What came of it.
@@ -82,12 +82,21 @@ pub enum RunError {
     /// Checkpoints.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// The weights in a checkpoint.
-    #[error(transparent)]
-    Parameters(#[from] ParameterError),
+    /// None of the checkpoints can be used.
+    #[error(
+        "no checkpoint in {} can be used, and nothing was changed; put a sound copy in place, or start a new run with another --out:\n  {}",
+        dir.display(),
+        unsound.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  ")
+    )]
+    NoneSound {
+        /// The run's folder.
+        dir: PathBuf,
+        /// All of them, the latest first.
+        unsound: Vec<Unsound>,
+    },
     /// The device.
     #[error(transparent)]
-    Tensor(#[from] candle_core::Error),
+    Learner(#[from] LearnerError),
     /// The loss or the gradients' norm is no finite number.
     #[error(
         "step {step}: loss {loss}, gradient norm {grad_norm}; nothing was changed or deleted{}. Samples of this step: {}",
@@ -138,16 +147,14 @@ impl RunError {
 /// # Errors
 /// When data, device or disk fail, or the loss is no longer finite.
 pub fn pretrain(run: &Run, mut on_event: impl FnMut(Event<'_>)) -> Result<Outcome, RunError> {
-    let Run { config, data, dir, device, .. } = run;
-    let checkpoints = Checkpoints::new(dir, config.checkpoints.keep);
-    let mut last_checkpoint = checkpoints.latest()?;
-    let (model, mut optimizer, mut state) = begin(run, last_checkpoint.as_deref())?;
+    let Run { config, data, dir, .. } = run;
+    let mut checkpoints = Checkpoints::new(dir, config);
+    let (mut learner, mut state, mut last_checkpoint) = begin(run, &mut checkpoints, &mut on_event)?;
     let schedule = config.schedule(state.clips);
     let resumed_from = state.step;
     let mut metrics_file = MetricsFile::open(dir, state.step).map_err(|error| RunError::write(dir, error))?;
     if state.step < schedule.steps {
-        let uploader = Uploader::new(device)?;
-        let options = LoaderOptions { memory: uploader.memory(), ..loader_options(config, run.loading, state.cursor) };
+        let options = LoaderOptions { memory: learner.memory(), ..loader_options(config, run.loading, state.cursor) };
         let mut loader = Loader::new(Arc::clone(data), options)?;
         let mut step_began = Instant::now();
         while state.step < schedule.steps {
@@ -155,7 +162,8 @@ pub fn pretrain(run: &Run, mut on_event: impl FnMut(Event<'_>)) -> Result<Outcom
             batch.skipped.iter().filter(|skipped| skipped.is_new).for_each(|skipped| on_event(Event::Skipped(skipped)));
             let (clips, wait, next, samples) = (batch.len(), batch.wait, batch.next, batch.samples.clone());
             let lr = schedule.rate(state.step);
-            let (loss, grad_norm) = step(&model, &mut optimizer, &uploader.upload(batch)?, lr)?;
+            let loss = learner.accumulate(batch, 1.0)?;
+            let grad_norm = learner.update(lr)?;
             if !loss.is_finite() || !grad_norm.is_finite() {
                 return Err(RunError::NotFinite { step: state.step + 1, loss, grad_norm, samples, checkpoint: last_checkpoint });
             }
@@ -176,36 +184,49 @@ pub fn pretrain(run: &Run, mut on_event: impl FnMut(Event<'_>)) -> Result<Outcom
             metrics_file.push(&metrics).map_err(|error| RunError::write(dir, error))?;
             on_event(Event::Step(&metrics, schedule.steps));
             if state.step % config.checkpoints.every == 0 || state.step == schedule.steps {
-                last_checkpoint = Some(checkpoints.save(model.parameters(), &optimizer, state)?);
+                last_checkpoint = Some(checkpoints.save(&learner, state)?);
             }
         }
     }
     Ok(Outcome {
         resumed_from,
         steps: state.step,
-        parameters: model.parameters().count(),
+        parameters: learner.parameter_count(),
         checkpoint: last_checkpoint.unwrap_or_default(),
-        picture: draw_picture(run, &model)?,
+        picture: draw_picture(run, &learner)?,
     })
 }
 
-/// Model, optimiser and place in the data: those of `checkpoint`, or those of a new run.
-fn begin(run: &Run, checkpoint: Option<&Path>) -> Result<(Mae, AdamW, RunState), RunError> {
+/// What learns, its place in the data, and the checkpoint that both are of: those of the latest sound checkpoint, or those of a new run.
+fn begin(
+    run: &Run,
+    checkpoints: &mut Checkpoints,
+    on_event: &mut impl FnMut(Event<'_>),
+) -> Result<(Learner, RunState, Option<PathBuf>), RunError> {
     let Run { config, data, device, .. } = run;
     let clips = data.iter().map(|set| set.source.len() as u64).sum();
-    let Some(path) = checkpoint else {
-        let model = Mae::seeded(config.model(), config.seed, device)?;
-        let optimizer = AdamW::new(model.parameters(), config.optimizer.clone())?;
-        return Ok((model, optimizer, RunState { step: 0, cursor: Cursor::default(), clips }));
-    };
-    let loaded = checkpoint::load(path, device)?;
-    if loaded.state.clips != clips {
-        return Err(RunError::OtherData { began: loaded.state.clips, now: clips });
+    let mut unsound = Vec::new();
+    for path in checkpoints.newest_first()? {
+        let reason = match checkpoints.load(&path) {
+            Ok(loaded) if loaded.state.clips != clips => return Err(RunError::OtherData { began: loaded.state.clips, now: clips }),
+            Ok(loaded) => {
+                let state = loaded.state;
+                match Learner::resumed(config, loaded, device) {
+                    Ok(learner) => return Ok((learner, state, Some(path))),
+                    Err(error) if checkpoint::is_unfit(&error) => Unsound { path: path.clone(), reason: error.to_string() },
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Err(reason) => reason,
+        };
+        on_event(Event::Unsound(&reason));
+        checkpoints.leave_alone(&path);
+        unsound.push(reason);
     }
-    let model = Mae::given(config.model(), loaded.weights, device)?;
-    let mut optimizer = AdamW::new(model.parameters(), config.optimizer.clone())?;
-    optimizer.restore(loaded.optimizer, loaded.state.step)?;
-    Ok((model, optimizer, loaded.state))
+    if unsound.is_empty() {
+        return Ok((Learner::new(config, device)?, RunState::new(clips), None));
+    }
+    Err(RunError::NoneSound { dir: run.dir.clone(), unsound })
 }
 
 /// What the loader of a run is told.
@@ -232,23 +253,10 @@ pub fn loader_options(config: &Config, loading: Loading, start: Cursor) -> Loade
     }
 }
 
-/// One step of training; gives its loss and the gradients' norm before clipping. When either is not finite, nothing is changed.
-///
-/// # Errors
-/// When the device fails.
-pub fn step(model: &Mae, optimizer: &mut AdamW, batch: &DeviceBatch, lr: f64) -> candle_core::Result<(f64, f64)> {
-    let loss = model.loss(batch)?;
-    let value = f64::from(loss.to_scalar::<f32>()?);
-    if !value.is_finite() {
-        return Ok((value, f64::NAN));
-    }
-    Ok((value, optimizer.step(&loss.backward()?, lr)?))
-}
-
-fn draw_picture(run: &Run, model: &Mae) -> Result<PathBuf, RunError> {
-    let Run { config, data, dir, device, .. } = run;
+fn draw_picture(run: &Run, learner: &Learner) -> Result<PathBuf, RunError> {
+    let Run { config, data, dir, .. } = run;
     let examples = loader::examples(data, config.clip, config.masking, config.seed, PICTURE_CLIPS)?;
-    let picture = visualise::reconstruction(model, examples, device)?;
+    let picture = visualise::reconstruction(learner, examples)?;
     let path = dir.join(PICTURE_FILE);
     picture.save(&path).map_err(|error| RunError::write(&path, error))?;
     Ok(path)

@@ -5,6 +5,7 @@
 //! - [`data`]: a batch of the loader becomes tensors; the only crossing from host to device.
 //! - [`model`]: embedding, blocks, encoder, decoder, and the autoencoder that joins them, from the [`ops`] below them.
 //! - [`loss`], [`optimizer`], [`schedule`]: one training step's arithmetic.
+//! - [`learner`]: what learns, behind one type.
 //! - [`checkpoint`]: what a run needs to go on; [`engine`]: the loop that uses all of it.
 //! - [`visualise`]: pictures of what a model reconstructs.
 
@@ -13,6 +14,7 @@ pub mod config;
 pub mod data;
 pub mod engine;
 pub mod fused;
+pub mod learner;
 pub mod loss;
 pub mod metrics;
 pub mod model;

@@ -2,9 +2,9 @@
 //!
 //! candle's own has one weight decay for all parameters and hides its moments, which an exact resume needs.
 
-use crate::model::Parameters;
+use crate::model::{ParameterError, Parameters};
 use candle_core::backprop::GradStore;
-use candle_core::{Result, Tensor, Var};
+use candle_core::{DType, Result, Tensor, Var};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
@@ -24,6 +24,7 @@ pub struct AdamWConfig {
     pub clip_norm: f64,
 }
 
+#[derive(Debug)]
 struct Parameter {
     name: String,
     variable: Var,
@@ -33,6 +34,7 @@ struct Parameter {
 }
 
 /// AdamW (Loshchilov and Hutter 2019): decay apart from the gradient, moments corrected for their start at zero.
+#[derive(Debug)]
 pub struct AdamW {
     config: AdamWConfig,
     parameters: Vec<Parameter>,
@@ -62,8 +64,23 @@ impl AdamW {
     /// # Errors
     /// When a parameter has no gradient: the graph is cut somewhere, a bug.
     pub fn step(&mut self, gradients: &GradStore, lr: f64) -> Result<f64> {
+        self.step_along(self.gradients(gradients)?, lr)
+    }
+
+    /// The gradients of the parameters, in their order.
+    ///
+    /// # Errors
+    /// As [`Self::step`].
+    pub fn gradients(&self, gradients: &GradStore) -> Result<Vec<Tensor>> {
+        self.parameters.iter().map(|parameter| gradient(parameter, gradients)).collect()
+    }
+
+    /// [`Self::step`], along gradients in the order of the parameters.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn step_along(&mut self, gradients: Vec<Tensor>, lr: f64) -> Result<f64> {
         let AdamWConfig { betas: [beta1, beta2], epsilon, weight_decay, clip_norm, .. } = self.config;
-        let gradients: Vec<Tensor> = self.parameters.iter().map(|parameter| gradient(parameter, gradients)).collect::<Result<_>>()?;
         let squares: Vec<Tensor> = gradients.iter().map(|gradient| gradient.sqr()?.sum_all()).collect::<Result<_>>()?;
         let norm = f64::from(Tensor::stack(&squares, 0)?.sum_all()?.to_scalar::<f32>()?).sqrt();
         if !norm.is_finite() {
@@ -86,27 +103,38 @@ impl AdamW {
         Ok(norm)
     }
 
-    /// The moments, `first/NAME` and `second/NAME`.
-    pub fn state(&self) -> HashMap<String, Tensor> {
-        let moments = |p: &Parameter| [(format!("first/{}", p.name), p.first.clone()), (format!("second/{}", p.name), p.second.clone())];
-        self.parameters.iter().flat_map(moments).collect()
+    /// Steps done.
+    pub const fn steps(&self) -> u64 {
+        self.steps
     }
 
-    /// Goes on from a [`Self::state`] after `steps` steps.
+    /// The moments, `first/NAME` and `second/NAME` of each parameter.
+    pub fn moments(&self) -> impl Iterator<Item = (String, &Tensor)> {
+        self.parameters.iter().flat_map(|p| [(format!("first/{}", p.name), &p.first), (format!("second/{}", p.name), &p.second)])
+    }
+
+    /// Goes on with [`Self::moments`] after `steps` steps.
     ///
     /// # Errors
-    /// When a moment is missing or has another shape.
-    pub fn restore(&mut self, mut state: HashMap<String, Tensor>, steps: u64) -> Result<()> {
+    /// [`ParameterError::Moments`] when a moment is missing, has another shape, or is of no parameter.
+    pub fn restore(&mut self, mut moments: HashMap<String, Tensor>, steps: u64) -> std::result::Result<(), ParameterError> {
+        let mut problems = Vec::new();
         for parameter in &mut self.parameters {
+            let device = parameter.variable.device().clone();
             for (prefix, moment) in [("first", &mut parameter.first), ("second", &mut parameter.second)] {
                 let name = format!("{prefix}/{}", parameter.name);
-                let stored = state.remove(&name).filter(|stored| stored.dims() == moment.dims());
-                let lacking = || candle_core::Error::Msg(format!("the optimiser's state lacks {name}, or has it in another shape"));
-                *moment = stored.ok_or_else(lacking)?;
+                match moments.remove(&name) {
+                    Some(stored) if stored.dims() == moment.dims() => *moment = stored.to_dtype(DType::F32)?.to_device(&device)?,
+                    Some(stored) => problems.push(format!("{name} is {:?}, not {:?}", stored.dims(), moment.dims())),
+                    None => problems.push(format!("{name} is missing")),
+                }
             }
         }
+        let mut left: Vec<String> = moments.into_keys().map(|name| format!("{name} is not part of it")).collect();
+        left.sort_unstable();
+        problems.append(&mut left);
         self.steps = steps;
-        Ok(())
+        if problems.is_empty() { Ok(()) } else { Err(ParameterError::Moments { problems }) }
     }
 }
 

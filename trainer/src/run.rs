@@ -50,6 +50,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
             steps += 1;
             skipped = metrics.loader.skipped;
         }
+        Event::Unsound(checkpoint) => progress.say(&format!("warning: a checkpoint cannot be used and is left as it is: {checkpoint}")),
         Event::Skipped(clip) => progress.say(&format!("warning: left out: {}", clip.reason)),
     });
     progress.finish();

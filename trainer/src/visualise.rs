@@ -1,8 +1,7 @@
 //! Pictures of what a model reconstructs.
 
-use crate::data::{DevicePixels, Uploader};
-use crate::model::{Mae, Masking};
-use candle_core::{D, Device, Tensor};
+use crate::learner::{Learner, LearnerError, Reconstruction};
+use crate::model::MaeConfig;
 use image::{Rgb, RgbImage};
 use pipeline::batch::Batch;
 use pipeline::transform::denormalise;
@@ -24,37 +23,29 @@ const GAP_COLOR: Rgb<u8> = Rgb([255, 255, 255]);
 ///
 /// # Panics
 /// When the batch is not of whole clips.
-pub fn reconstruction(model: &Mae, batch: Batch, device: &Device) -> candle_core::Result<RgbImage> {
-    let config = model.config();
+pub fn reconstruction(learner: &Learner, batch: Batch) -> Result<RgbImage, LearnerError> {
+    let config = learner.model_config();
     let masked: Vec<Vec<u32>> = batch.masks().iter().map(|mask| mask.masked.to_vec()).collect();
-    let batch = Uploader::new(device)?.upload(batch)?;
-    let DevicePixels::Clips(clips) = &batch.pixels else { panic!("a picture needs whole clips") };
-    let target = model.target(clips)?;
-    let predicted = target.denormalise(&model.forward(clips, &batch.masking)?)?;
-    let truth = target.denormalise(&target.values)?;
-    let pasted = paste(&truth, &predicted, &batch.masking)?;
-    let (truth, pasted) = (truth.to_vec3::<f32>()?, pasted.to_vec3::<f32>()?);
+    let Reconstruction { truth, predicted } = learner.reconstruct(batch)?;
+    let (truth, predicted) = (truth.to_vec3::<f32>()?, predicted.to_vec3::<f32>()?);
 
     let (size, frames) = (config.grid.size, config.target_frames().len());
     let span = |tiles: usize| (tiles * (size + GAP) - GAP) as u32;
     let mut picture = RgbImage::from_pixel(span(frames), span(3 * masked.len()), GAP_COLOR);
     for (clip, masked) in masked.iter().enumerate() {
-        draw_row(&mut picture, model, 3 * clip, &truth[clip], &[]);
-        draw_row(&mut picture, model, 3 * clip + 1, &truth[clip], masked);
-        draw_row(&mut picture, model, 3 * clip + 2, &pasted[clip], &[]);
+        // The predicted values where masked, the true ones elsewhere.
+        let mut pasted = truth[clip].clone();
+        masked.iter().for_each(|&token| pasted[token as usize].clone_from(&predicted[clip][token as usize]));
+        draw_row(&mut picture, config, 3 * clip, &truth[clip], &[]);
+        draw_row(&mut picture, config, 3 * clip + 1, &truth[clip], masked);
+        draw_row(&mut picture, config, 3 * clip + 2, &pasted, &[]);
     }
     Ok(picture)
 }
 
-/// The predicted values where masked, the true ones elsewhere.
-fn paste(truth: &Tensor, predicted: &Tensor, masking: &Masking) -> candle_core::Result<Tensor> {
-    let mask = masking.mask().unsqueeze(D::Minus1)?;
-    truth + (predicted - truth)?.broadcast_mul(&mask)?
-}
-
 /// Draws the tokens of one clip as a row of frames; those in `hidden` are left grey.
-fn draw_row(picture: &mut RgbImage, model: &Mae, row: usize, tokens: &[Vec<f32>], hidden: &[u32]) {
-    let (grid, slices) = (model.config().grid, model.config().slices);
+fn draw_row(picture: &mut RgbImage, config: &MaeConfig, row: usize, tokens: &[Vec<f32>], hidden: &[u32]) {
+    let (grid, slices) = (config.grid, config.slices);
     for (token, values) in tokens.iter().enumerate() {
         let is_hidden = hidden.binary_search(&(token as u32)).is_ok();
         let (time, place) = (token / grid.space(), token % grid.space());

@@ -37,6 +37,12 @@ pub enum ParameterError {
         /// One for each parameter that is missing, has another shape, or is not the model's.
         problems: Vec<String>,
     },
+    /// Names or shapes of the optimiser's moments differ.
+    #[error("the optimiser's moments do not fit this model: {}", problems.join("; "))]
+    Moments {
+        /// One for each moment that is missing, has another shape, or is of no parameter.
+        problems: Vec<String>,
+    },
     /// candle failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
