@@ -5,7 +5,7 @@ use crate::live::{LiveError, LiveReader, LiveSet};
 use crate::shard::{ClipReader, ShardError, ShardSet};
 use crate::stats::{Stage, StageClock};
 use schemas::geometry::I420;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -42,6 +42,15 @@ pub struct ClipInfo {
     pub size: I420,
     /// Class number.
     pub label: Option<i32>,
+}
+
+/// Where a clip is from, for people.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The video, as the build named it, or its path; nothing where the shard cannot tell any more.
+    pub video: Option<String>,
+    /// The shard that holds it, and its row there.
+    pub stored: Option<(PathBuf, usize)>,
 }
 
 /// A clip that cannot be read.
@@ -107,6 +116,21 @@ impl Source {
 }
 
 impl Source {
+    /// Where clip `clip` is from. Of a shard, reads all that it says of its clips: not for every day.
+    ///
+    /// # Panics
+    /// When there is no such clip.
+    pub fn origin(&self, clip: usize) -> Origin {
+        match self {
+            Self::Shards(shards) => {
+                let (shard, row) = shards.locate(clip);
+                let video = shard.metas().ok().and_then(|mut metas| metas.get_mut(row).map(|meta| std::mem::take(&mut meta.video)));
+                Origin { video, stored: Some((shard.path().to_owned(), row)) }
+            }
+            Self::Live(videos) => Origin { video: Some(videos.path(clip).display().to_string()), stored: None },
+        }
+    }
+
     /// Says that clip `clip` will soon be read.
     pub(crate) fn fetch(&self, clip: usize) {
         match self {

@@ -35,7 +35,7 @@ fn config(steps: u64) -> Config {
 fn run(dir: &Path, data: &Arc<[WeightedSource]>, config: Config) -> Run {
     fs::create_dir_all(dir).expect("a folder");
     let loading = Loading { threads: 2, memory_bytes: DEFAULT_MEMORY_BYTES, max_bad: 0 };
-    Run { config, data: Arc::clone(data), dir: dir.to_owned(), device: Device::Cpu, loading }
+    Run { config, data: Arc::clone(data), dir: dir.to_owned(), device: Device::Cpu, loading, stop: Arc::default() }
 }
 
 fn data(dir: &Path, clips: u64) -> Arc<[WeightedSource]> {
@@ -191,7 +191,7 @@ fn a_loss_that_is_not_finite_stops_the_run_and_keeps_its_checkpoint() {
     config.schedule.warmup = 0.0;
     config.checkpoints.every = 1;
     let error = engine::pretrain(&run(&dir.path().join("run"), &data, config), |_| ()).expect_err("no finite loss");
-    let RunError::NotFinite { samples, checkpoint: Some(checkpoint), .. } = error else { panic!("{error}") };
+    let RunError::Nonfinite { samples, checkpoint: Some(checkpoint), .. } = error else { panic!("{error}") };
     assert_eq!(samples.len(), 4, "the batch is named");
     assert!(checkpoint.join("model.safetensors").exists());
 }

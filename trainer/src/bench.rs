@@ -1,6 +1,7 @@
 //! `trainer bench`: how fast this machine loads.
 
 use crate::cli::{BenchLoaderArgs, Consumer, FormArg, all_cores, loader_threads_beside_training};
+use crate::usage::{cpu_ms, peak_memory_bytes};
 use crate::{output, sources};
 use anyhow::Context;
 use candle_core::Device;
@@ -8,7 +9,6 @@ use pipeline::batch::{Batch, Form, ValueType};
 use pipeline::loader::Loader;
 use pipeline::order::Cursor;
 use schemas::report::{LoaderFigures, LoaderLimit, LoaderReport, StepFigures};
-use std::fs;
 use std::time::{Duration, Instant};
 use trainer::config::Config;
 use trainer::engine;
@@ -153,23 +153,6 @@ fn step(learner: &mut Learner, batch: &Uploaded, rate: f64) -> Result<(), Learne
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
-}
-
-/// Processor time of this process and of those of its children that have ended, in milliseconds.
-fn cpu_ms() -> anyhow::Result<f64> {
-    let stat = fs::read_to_string("/proc/self/stat").context("cannot read /proc/self/stat")?;
-    // After the name, which is in parentheses: field 3 on. Fields 14 to 17 are times in user and in system mode, of the process and its children.
-    let fields = stat.rsplit_once(')').context("/proc/self/stat has no name")?.1.split_whitespace();
-    let ticks: u64 = fields.skip(11).take(4).map(str::parse::<u64>).sum::<Result<_, _>>()?;
-    Ok(ticks as f64 * 1e3 / rustix::param::clock_ticks_per_second() as f64)
-}
-
-/// The most memory that this process has used.
-fn peak_memory_bytes() -> anyhow::Result<u64> {
-    let status = fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("/proc/self/status has no VmHWM")?;
-    let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
-    Ok(kib << 10)
 }
 
 /// The report for people.

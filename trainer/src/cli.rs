@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand};
 use pipeline::batch::ValueType;
 use pipeline::loader::{DEFAULT_MAX_BAD, DEFAULT_MEMORY_BYTES};
 use std::path::PathBuf;
-use trainer::config::{Overrides, Preset};
+use trainer::config::{OnNonfinite, Overrides, Preset};
 use trainer::engine::Loading;
 
 /// Pre-trains a video ViT by masked autoencoding on shards of clips.
@@ -157,7 +157,7 @@ pub struct BenchLoaderArgs {
 impl BenchLoaderArgs {
     /// What the flags change in a configuration.
     pub const fn overrides(&self) -> Overrides {
-        Overrides { steps: None, batch_size: self.batch_size, repeat: self.repeat, seed: self.seed }
+        Overrides { steps: None, batch_size: self.batch_size, accumulate: None, repeat: self.repeat, seed: self.seed, on_nonfinite: None }
     }
 }
 
@@ -230,6 +230,9 @@ impl From<ValuesArg> for ValueType {
 ///
 /// Writes into the run's folder: config.toml (everything that decides what is computed), metrics.jsonl (a line a step), checkpoints/ (the latest
 /// ones, each whole), and reconstruction.png (frames, the same masked, and what the model makes of them).
+///
+/// Ctrl-C ends the run after the step in hand, with a checkpoint and exit code 130; a second one ends it at once. Kill it, and --resume goes on from the last
+/// checkpoint, exactly.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -260,16 +263,23 @@ pub struct RunArgs {
     /// Train for so many steps.
     #[arg(long, value_name = "N")]
     pub steps: Option<u64>,
-    /// Clips a step.
+    /// Clips a batch.
     #[arg(long, value_name = "N")]
     pub batch_size: Option<usize>,
-    /// Samples (window, crop, flip, mask) that are taken of a clip each time that it is read; they go to as many steps.
+    /// Batches a step. Their gradients are averaged: a step of N times the clips in the memory of one batch.
+    #[arg(long, value_name = "N")]
+    pub accumulate: Option<usize>,
+    /// Samples (window, crop, flip, mask) that are taken of a clip each time that it is read; they go to as many batches.
     #[arg(long, value_name = "R")]
     pub repeat: Option<usize>,
     /// Seed of the first weights, of order, crops, flips and masks.
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// Go on with a run from its last checkpoint; the result is that of an uninterrupted run.
+    /// What to do about a step whose loss or gradients are not finite: stop, or skip it. It never changes a weight, and its clips are written to nonfinite.jsonl
+    /// [default: the preset's, stop].
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub on_nonfinite: Option<OnNonfinite>,
+    /// Go on with a run from its last sound checkpoint; the result is that of an uninterrupted run.
     #[arg(long)]
     pub resume: bool,
     /// Where to compute: cpu, cuda, or cuda:N.
@@ -286,7 +296,8 @@ pub struct RunArgs {
 impl RunArgs {
     /// What the flags change in a configuration.
     pub const fn overrides(&self) -> Overrides {
-        Overrides { steps: self.steps, batch_size: self.batch_size, repeat: self.repeat, seed: self.seed }
+        let Self { steps, batch_size, accumulate, repeat, seed, on_nonfinite, .. } = *self;
+        Overrides { steps, batch_size, accumulate, repeat, seed, on_nonfinite }
     }
 }
 
@@ -302,6 +313,15 @@ pub enum DeviceChoice {
     Cpu,
     /// A GPU, by number.
     Cuda(usize),
+}
+
+impl std::fmt::Display for DeviceChoice {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cpu => formatter.write_str("cpu"),
+            Self::Cuda(number) => write!(formatter, "cuda:{number}"),
+        }
+    }
 }
 
 impl DeviceChoice {

@@ -81,6 +81,9 @@ pub struct Config {
     pub schedule: ScheduleConfig,
     /// When to save.
     pub checkpoints: CheckpointsConfig,
+    /// What to do about steps that are not finite.
+    #[serde(default)]
+    pub safety: SafetyConfig,
 }
 
 /// What is predicted.
@@ -97,9 +100,12 @@ pub struct TargetConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// Clips a step.
+    /// Clips a batch.
     pub batch_size: usize,
-    /// Samples (window, crop, flip and mask) that are taken of a clip each time that it is read. They go to as many steps.
+    /// Batches a step: their gradients are averaged, as if they were one batch.
+    #[serde(default = "once")]
+    pub accumulate: usize,
+    /// Samples (window, crop, flip and mask) that are taken of a clip each time that it is read. They go to as many batches.
     #[serde(default = "once")]
     pub repeat: usize,
     /// What the loader makes of pixels. `u8` is a quarter of `f32`'s bytes to a GPU, and rounds crops to 8 bits.
@@ -173,6 +179,34 @@ pub struct CheckpointsConfig {
     pub keep: usize,
 }
 
+/// What to do about steps whose loss or gradients are not finite. Such a step never changes weights or moments.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SafetyConfig {
+    /// Stop, or go on without it.
+    pub on_nonfinite: OnNonfinite,
+    /// Steps that may be gone on without in the whole run.
+    pub max_nonfinite: u64,
+    /// And one after the other: weights that have gone bad give no finite loss any more.
+    pub max_nonfinite_in_a_row: u64,
+}
+
+impl Default for SafetyConfig {
+    fn default() -> Self {
+        Self { on_nonfinite: OnNonfinite::Stop, max_nonfinite: 100, max_nonfinite_in_a_row: 10 }
+    }
+}
+
+/// What to do about a step whose loss or gradients are not finite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum OnNonfinite {
+    /// The run ends with an error.
+    Stop,
+    /// The step counts, and changes nothing.
+    Skip,
+}
+
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -212,12 +246,16 @@ pub enum ConfigError {
 pub struct Overrides {
     /// Length in steps.
     pub steps: Option<u64>,
-    /// Clips a step.
+    /// Clips a batch.
     pub batch_size: Option<usize>,
+    /// Batches a step.
+    pub accumulate: Option<usize>,
     /// Samples of each reading of a clip.
     pub repeat: Option<usize>,
     /// Seed.
     pub seed: Option<u64>,
+    /// What to do about steps that are not finite.
+    pub on_nonfinite: Option<OnNonfinite>,
 }
 
 impl Config {
@@ -248,6 +286,8 @@ impl Config {
             self.schedule.length = Length::Steps(steps);
         }
         self.data.batch_size = flags.batch_size.unwrap_or(self.data.batch_size);
+        self.data.accumulate = flags.accumulate.unwrap_or(self.data.accumulate);
+        self.safety.on_nonfinite = flags.on_nonfinite.unwrap_or(self.safety.on_nonfinite);
         self.data.repeat = flags.repeat.unwrap_or(self.data.repeat);
         self.seed = flags.seed.unwrap_or(self.seed);
         self.check()?;
@@ -279,9 +319,9 @@ impl Config {
         differences
     }
 
-    /// [`Self::differences`] in what is computed: not in when it is saved.
+    /// [`Self::differences`] in what is computed: not in when it is saved, and what is done when it fails.
     pub fn differences_that_matter(&self, other: &Self) -> Vec<String> {
-        self.differences(&Self { checkpoints: self.checkpoints.clone(), ..other.clone() })
+        self.differences(&Self { checkpoints: self.checkpoints.clone(), safety: self.safety.clone(), ..other.clone() })
     }
 
     /// The model's part.
@@ -302,12 +342,13 @@ impl Config {
 
     /// The learning rate's course over data of `clips` clips.
     pub fn schedule(&self, clips: u64) -> Schedule {
+        let clips_per_step = self.data.batch_size as f64 * self.data.accumulate as f64;
         let steps = match self.schedule.length {
             Length::Steps(steps) => steps,
-            Length::Epochs(epochs) => ((epochs * clips as f64 / self.data.batch_size as f64).ceil() as u64).max(1),
+            Length::Epochs(epochs) => ((epochs * clips as f64 / clips_per_step).ceil() as u64).max(1),
         };
         Schedule {
-            peak: self.optimizer.base_lr * self.data.batch_size as f64 / 256.0,
+            peak: self.optimizer.base_lr * clips_per_step / 256.0,
             warmup_steps: (self.schedule.warmup * steps as f64).round() as u64,
             steps,
         }
@@ -333,6 +374,7 @@ impl Config {
 
         let data = &self.data;
         check("data.batch_size", data.batch_size, data.batch_size > 0, "at least 1")?;
+        check("data.accumulate", data.accumulate, data.accumulate > 0, "at least 1")?;
         check("data.repeat", data.repeat, data.repeat > 0, "at least 1")?;
         let is_range = |[least, most]: [f64; 2], limit: f64| least > 0.0 && least <= most && most <= limit;
         check("data.area", format!("{:?}", data.area), is_range(data.area, 1.0), "a least and a greatest value in (0, 1]")?;
@@ -441,6 +483,10 @@ mod tests {
         let config = resolve("[encoder]\ndepth = 7\n[schedule]\nlength = { epochs = 2.5 }\n").expect("sound");
         assert_eq!((config.encoder.depth, config.encoder.width), (7, 192));
         assert_eq!(config.schedule(1000).steps, 313, "2.5 * 1000 / 8, rounded up");
+        let mut thrice = config.clone();
+        thrice.data.accumulate = 3;
+        assert_eq!(thrice.schedule(1000).steps, 105, "2.5 * 1000 / 24, rounded up");
+        assert!((thrice.schedule(1000).peak - 3.0 * config.schedule(1000).peak).abs() < 1e-12);
         let flags = Overrides { steps: Some(5), ..Overrides::default() };
         let tiny = Config::resolve(Preset::Tiny, None, &flags).expect("sound");
         assert_eq!(tiny.schedule.length, Length::Steps(5));

@@ -1,20 +1,26 @@
-//! The loop: batch, loss, gradients, step; metrics and checkpoints on the way, a picture at the end.
+//! The loop: batches, loss, gradients, step; metrics and checkpoints on the way, a picture at the end.
 
 use crate::checkpoint::{self, CheckpointError, Checkpoints, RunState, Unsound};
-use crate::config::Config;
+use crate::config::{Config, OnNonfinite, SafetyConfig};
+use crate::folder::{FolderError, RunFolder};
 use crate::learner::{Learner, LearnerError};
-use crate::metrics::MetricsFile;
+use crate::metrics::{METRICS_FILE, MetricsFile};
+use crate::nonfinite::{self, NONFINITE_FILE};
 use crate::visualise;
 use candle_core::Device;
+use image::{ImageFormat, RgbImage};
+use pipeline::atomic_file;
 use pipeline::batch::{BatchFormat, Form, Skipped};
 use pipeline::buffers::MemoryKind;
 use pipeline::loader::{self, LoadError, Loader, LoaderOptions, Rank};
 use pipeline::order::{Cursor, SampleId};
 use pipeline::source::WeightedSource;
-use schemas::report::StepMetrics;
+use schemas::report::{NonfiniteBatch, NonfiniteStep, StepMetrics};
+use std::io::{self, Cursor as Bytes};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// Name of the picture inside the folder of a run.
 pub const PICTURE_FILE: &str = "reconstruction.png";
@@ -34,6 +40,8 @@ pub struct Run {
     pub device: Device,
     /// How the clips are loaded.
     pub loading: Loading,
+    /// Set by whoever wants the run to stop: it then finishes the step in hand, unless that waits for data, and saves.
+    pub stop: Arc<AtomicBool>,
 }
 
 /// How clips are loaded, as far as it does not decide what is computed.
@@ -56,6 +64,8 @@ pub enum Event<'a> {
     Skipped(&'a Skipped),
     /// A checkpoint cannot be used, and is left alone; the run goes on from the one before it.
     Unsound(&'a Unsound),
+    /// Loss or gradients of a step were not finite, and it changed nothing; what it was is in the file.
+    Nonfinite(&'a NonfiniteStep, &'a Path),
 }
 
 /// What came of it.
@@ -65,12 +75,16 @@ pub struct Outcome {
     pub resumed_from: u64,
     /// Steps done in all.
     pub steps: u64,
+    /// Steps of the whole run.
+    pub all_steps: u64,
+    /// Steps that changed nothing, because they were not finite.
+    pub nonfinite: u64,
     /// Trainable values.
     pub parameters: usize,
-    /// The last checkpoint.
-    pub checkpoint: PathBuf,
-    /// The picture.
-    pub picture: PathBuf,
+    /// The last checkpoint; none where the run was stopped before its first step was done.
+    pub checkpoint: Option<PathBuf>,
+    /// The picture; none where the run was stopped.
+    pub picture: Option<PathBuf>,
 }
 
 /// Why a run stopped.
@@ -97,13 +111,17 @@ pub enum RunError {
     /// The device.
     #[error(transparent)]
     Learner(#[from] LearnerError),
+    /// Where the run is.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
     /// The loss or the gradients' norm is no finite number.
     #[error(
-        "step {step}: loss {loss}, gradient norm {grad_norm}; nothing was changed or deleted{}. Samples of this step: {}",
-        checkpoint.as_ref().map_or(String::new(), |path| format!(", and the last checkpoint is {}", path.display())),
-        samples.iter().map(|sample| format!("clip {} of epoch {}", sample.clip, sample.epoch)).collect::<Vec<_>>().join(", ")
+        "step {step}: loss {loss}, gradient norm {grad_norm}. Nothing was changed or deleted{}. Its clips and the configuration are in {}. Resumed, the run comes to \
+         the same step: --resume --on-nonfinite skip goes on without it; if others follow, the learning rate (optimizer.base_lr) is too high",
+        last(checkpoint.as_deref()),
+        file.display()
     )]
-    NotFinite {
+    Nonfinite {
         /// The step that failed.
         step: u64,
         /// Its loss.
@@ -112,6 +130,30 @@ pub enum RunError {
         grad_norm: f64,
         /// Its samples.
         samples: Vec<SampleId>,
+        /// Where all of this is written.
+        file: PathBuf,
+        /// The last checkpoint.
+        checkpoint: Option<PathBuf>,
+    },
+    /// More such steps than may be skipped.
+    #[error(
+        "step {step}: loss and gradients were not finite in more than {limit} steps{} ({key}). The weights are probably spoiled: start anew at a lower learning \
+         rate (optimizer.base_lr){}. The steps are in {}",
+        if *in_a_row { " in a row" } else { "" },
+        last(checkpoint.as_deref()),
+        file.display()
+    )]
+    TooManyNonfinite {
+        /// The last of them.
+        step: u64,
+        /// The key of the configuration that sets the limit.
+        key: &'static str,
+        /// The limit.
+        limit: u64,
+        /// Whether it is of steps one after the other.
+        in_a_row: bool,
+        /// Where they are written.
+        file: PathBuf,
         /// The last checkpoint.
         checkpoint: Option<PathBuf>,
     },
@@ -139,61 +181,76 @@ impl RunError {
     }
 }
 
-/// Trains to the end, from the last checkpoint in the run's folder if there is one. Calls `on_event` after each step, and when a clip is left out.
+fn last(checkpoint: Option<&Path>) -> String {
+    checkpoint.map_or(String::new(), |path| format!("; the last checkpoint is {}", path.display()))
+}
+
+/// Trains to the end, from the last sound checkpoint in the run's folder if there is one. Calls `on_event` after each step, and whenever something is left out.
 ///
 /// A run that was interrupted and resumed computes what an uninterrupted one does: weights, moments and the place in the data are all in
 /// the checkpoint, and every random number is a function of seed and sample.
 ///
 /// # Errors
-/// When data, device or disk fail, or the loss is no longer finite.
+/// When data, device or disk fail, the loss is no longer finite, or another process is at work in the folder.
 pub fn pretrain(run: &Run, mut on_event: impl FnMut(Event<'_>)) -> Result<Outcome, RunError> {
-    let Run { config, data, dir, .. } = run;
+    let Run { config, data, dir, stop, .. } = run;
+    let folder = RunFolder::take(dir)?;
     let mut checkpoints = Checkpoints::new(dir, config);
     let (mut learner, mut state, mut last_checkpoint) = begin(run, &mut checkpoints, &mut on_event)?;
+    let mut saved = state.step;
     let schedule = config.schedule(state.clips);
     let resumed_from = state.step;
-    let mut metrics_file = MetricsFile::open(dir, state.step).map_err(|error| RunError::write(dir, error))?;
-    if state.step < schedule.steps {
-        let options = LoaderOptions { memory: learner.memory(), ..loader_options(config, run.loading, state.cursor) };
-        let mut loader = Loader::new(Arc::clone(data), options)?;
+    let metrics_path = dir.join(METRICS_FILE);
+    let mut metrics_file = MetricsFile::open(dir, state.step).map_err(|error| RunError::write(&metrics_path, error))?;
+    let is_stopped = || stop.load(Ordering::SeqCst);
+    if state.step < schedule.steps && !is_stopped() {
+        let options = loader_options(config, run.loading, state.cursor);
+        let mut loader = Loader::new(Arc::clone(data), LoaderOptions { memory: learner.memory(), interrupt: Arc::clone(stop), ..options })?;
         let mut step_began = Instant::now();
-        while state.step < schedule.steps {
-            let batch = loader.next().expect("after an error nothing is asked for")?;
-            batch.skipped.iter().filter(|skipped| skipped.is_new).for_each(|skipped| on_event(Event::Skipped(skipped)));
-            let (clips, wait, next, samples) = (batch.len(), batch.wait, batch.next, batch.samples.clone());
+        while state.step < schedule.steps && !is_stopped() {
             let lr = schedule.rate(state.step);
-            let loss = learner.accumulate(batch, 1.0)?;
-            let grad_norm = learner.update(lr)?;
-            if !loss.is_finite() || !grad_norm.is_finite() {
-                return Err(RunError::NotFinite { step: state.step + 1, loss, grad_norm, samples, checkpoint: last_checkpoint });
+            let Some(taken) = take_step(&mut learner, &mut loader, config.data.accumulate, lr, &mut on_event)? else { break };
+            folder.check()?;
+            if !taken.is_finite() {
+                state = pass_over(run, state, &taken, lr, last_checkpoint.as_deref(), &mut on_event)?;
+            } else {
+                state.nonfinite_in_a_row = 0;
             }
-            state = RunState { step: state.step + 1, cursor: next, ..state };
+            state = RunState { step: state.step + 1, cursor: taken.next, ..state };
             let step_seconds = step_began.elapsed().as_secs_f64();
             step_began = Instant::now();
             let metrics = StepMetrics {
                 step: state.step,
                 epoch: state.cursor.samples as f64 / state.clips as f64,
-                loss,
+                loss: taken.loss(),
                 lr,
-                grad_norm,
-                clips_per_second: clips as f64 / step_seconds,
+                grad_norm: taken.grad_norm,
+                clips_per_second: taken.clips() as f64 / step_seconds,
                 step_seconds,
-                wait_seconds: wait.as_secs_f64(),
+                wait_seconds: taken.wait.as_secs_f64(),
+                nonfinite: state.nonfinite,
                 loader: loader.figures(),
             };
-            metrics_file.push(&metrics).map_err(|error| RunError::write(dir, error))?;
+            metrics_file.push(&metrics).map_err(|error| RunError::write(&metrics_path, error))?;
             on_event(Event::Step(&metrics, schedule.steps));
             if state.step % config.checkpoints.every == 0 || state.step == schedule.steps {
                 last_checkpoint = Some(checkpoints.save(&learner, state)?);
+                saved = state.step;
             }
         }
+    }
+    let is_finished = state.step >= schedule.steps;
+    if state.step > saved {
+        last_checkpoint = Some(checkpoints.save(&learner, state)?);
     }
     Ok(Outcome {
         resumed_from,
         steps: state.step,
+        all_steps: schedule.steps,
+        nonfinite: state.nonfinite,
         parameters: learner.parameter_count(),
-        checkpoint: last_checkpoint.unwrap_or_default(),
-        picture: draw_picture(run, &learner)?,
+        checkpoint: last_checkpoint,
+        picture: if is_finished { Some(draw_picture(run, &learner)?) } else { None },
     })
 }
 
@@ -229,6 +286,108 @@ fn begin(
     Err(RunError::NoneSound { dir: run.dir.clone(), unsound })
 }
 
+/// What a step has taken in, and what came of it.
+struct Taken {
+    /// Loss and samples of each batch.
+    batches: Vec<(f64, Vec<SampleId>)>,
+    grad_norm: f64,
+    /// How long it waited for all of them.
+    wait: Duration,
+    next: Cursor,
+}
+
+impl Taken {
+    fn loss(&self) -> f64 {
+        self.batches.iter().map(|(loss, _)| loss).sum::<f64>() / self.batches.len() as f64
+    }
+
+    fn clips(&self) -> usize {
+        self.batches.iter().map(|(_, samples)| samples.len()).sum()
+    }
+
+    fn is_finite(&self) -> bool {
+        self.loss().is_finite() && self.grad_norm.is_finite()
+    }
+}
+
+/// One step of `batches` batches at rate `lr`; none where the run is to stop and a batch is still to come. What is not finite changes nothing.
+fn take_step(
+    learner: &mut Learner,
+    loader: &mut Loader,
+    batches: usize,
+    lr: f64,
+    on_event: &mut impl FnMut(Event<'_>),
+) -> Result<Option<Taken>, RunError> {
+    let mut taken = Taken { batches: Vec::with_capacity(batches), grad_norm: f64::NAN, wait: Duration::ZERO, next: Cursor::default() };
+    for _ in 0..batches {
+        let batch = match loader.next().expect("after an error nothing is asked for") {
+            Err(LoadError::Interrupted) => {
+                learner.discard();
+                return Ok(None);
+            }
+            batch => batch?,
+        };
+        batch.skipped.iter().filter(|skipped| skipped.is_new).for_each(|skipped| on_event(Event::Skipped(skipped)));
+        taken.wait += batch.wait;
+        taken.next = batch.next;
+        let samples = batch.samples.clone();
+        taken.batches.push((learner.accumulate(batch, 1.0 / batches as f64)?, samples));
+    }
+    if taken.loss().is_finite() {
+        taken.grad_norm = learner.update(lr)?;
+    } else {
+        learner.discard();
+    }
+    Ok(Some(taken))
+}
+
+/// Writes down a step that was not finite, and counts it; an error where the run is not to go on without it.
+fn pass_over(
+    run: &Run,
+    state: RunState,
+    taken: &Taken,
+    lr: f64,
+    checkpoint: Option<&Path>,
+    on_event: &mut impl FnMut(Event<'_>),
+) -> Result<RunState, RunError> {
+    let SafetyConfig { on_nonfinite, max_nonfinite, max_nonfinite_in_a_row } = run.config.safety;
+    let (file, checkpoint) = (run.dir.join(NONFINITE_FILE), checkpoint.map(Path::to_owned));
+    let state = RunState { nonfinite: state.nonfinite + 1, nonfinite_in_a_row: state.nonfinite_in_a_row + 1, ..state };
+    let limits = [
+        (state.nonfinite, max_nonfinite, "safety.max_nonfinite", false),
+        (state.nonfinite_in_a_row, max_nonfinite_in_a_row, "safety.max_nonfinite_in_a_row", true),
+    ];
+    let exceeded = limits.into_iter().find(|(count, limit, ..)| count > limit);
+    let batches = taken.batches.iter().map(|(loss, samples)| NonfiniteBatch {
+        loss: *loss,
+        samples: samples.iter().map(|sample| nonfinite::described(sample, &run.data)).collect(),
+    });
+    let record = NonfiniteStep {
+        step: state.step + 1,
+        lr,
+        loss: taken.loss(),
+        grad_norm: taken.grad_norm,
+        skipped: on_nonfinite == OnNonfinite::Skip && exceeded.is_none(),
+        batches: batches.collect(),
+        config: run.config.to_toml(),
+    };
+    nonfinite::append(&file, &record).map_err(|error| RunError::write(&file, error))?;
+    let NonfiniteStep { step, loss, grad_norm, .. } = record;
+    match (on_nonfinite, exceeded) {
+        (OnNonfinite::Stop, _) => {
+            let samples = taken.batches.iter().flat_map(|(_, samples)| samples.iter().copied()).collect();
+            Err(RunError::Nonfinite { step, loss, grad_norm, samples, file, checkpoint })
+        }
+        (OnNonfinite::Skip, Some((_, limit, key, in_a_row))) => {
+            Err(RunError::TooManyNonfinite { step, key, limit, in_a_row, file, checkpoint })
+        }
+        (OnNonfinite::Skip, None) => {
+            on_event(Event::Nonfinite(&record, &file));
+            Ok(state)
+        }
+    }
+}
+
 /// What the loader of a run is told.
 pub fn loader_options(config: &Config, loading: Loading, start: Cursor) -> LoaderOptions {
     let Loading { threads, memory_bytes, max_bad } = loading;
@@ -250,6 +409,7 @@ pub fn loader_options(config: &Config, loading: Loading, start: Cursor) -> Loade
         memory_bytes,
         max_bad,
         start,
+        interrupt: Arc::default(),
     }
 }
 
@@ -258,6 +418,12 @@ fn draw_picture(run: &Run, learner: &Learner) -> Result<PathBuf, RunError> {
     let examples = loader::examples(data, config.clip, config.masking, config.seed, PICTURE_CLIPS)?;
     let picture = visualise::reconstruction(learner, examples)?;
     let path = dir.join(PICTURE_FILE);
-    picture.save(&path).map_err(|error| RunError::write(&path, error))?;
+    save_picture(&picture, &path).map_err(|error| RunError::write(&path, error))?;
     Ok(path)
+}
+
+fn save_picture(picture: &RgbImage, path: &Path) -> io::Result<()> {
+    let mut png = Bytes::new(Vec::new());
+    picture.write_to(&mut png, ImageFormat::Png).map_err(io::Error::other)?;
+    atomic_file::write(path, png.get_ref())
 }

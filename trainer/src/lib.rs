@@ -6,7 +6,7 @@
 //! - [`model`]: embedding, blocks, encoder, decoder, and the autoencoder that joins them, from the [`ops`] below them.
 //! - [`loss`], [`optimizer`], [`schedule`]: one training step's arithmetic.
 //! - [`learner`]: what learns, behind one type.
-//! - [`checkpoint`]: what a run needs to go on; [`engine`]: the loop that uses all of it.
+//! - [`checkpoint`]: what a run needs to go on; [`folder`]: where it is; [`nonfinite`]: what went wrong; [`engine`]: the loop that uses all of it.
 //! - [`visualise`]: pictures of what a model reconstructs.
 
 pub mod checkpoint;
@@ -14,10 +14,12 @@ pub mod config;
 pub mod data;
 pub mod engine;
 pub mod fused;
+pub mod folder;
 pub mod learner;
 pub mod loss;
 pub mod metrics;
 pub mod model;
+pub mod nonfinite;
 pub mod ops;
 pub mod optimizer;
 pub mod schedule;

@@ -5,12 +5,14 @@ mod cli;
 mod output;
 mod run;
 mod sources;
+mod stop;
+mod usage;
 
 use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // 0 done, 1 the user's input or environment, 2 a bug.
+    // 0 done, 1 the user's input or environment, 2 a bug, 130 stopped by Ctrl-C.
     std::panic::catch_unwind(start).unwrap_or(ExitCode::from(2))
 }
 
@@ -24,11 +26,11 @@ fn start() -> ExitCode {
     };
     let result = match &cli.command {
         cli::Command::Run(args) => run::run(args),
-        cli::Command::DecodeWorker => pipeline::live::worker::run().map_err(Into::into),
-        cli::Command::Bench(cli::Bench::Loader(args)) => bench::loader(args),
+        cli::Command::DecodeWorker => pipeline::live::worker::run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        cli::Command::Bench(cli::Bench::Loader(args)) => bench::loader(args).map(|()| ExitCode::SUCCESS),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             output::say(&format!("error: {error:#}"));

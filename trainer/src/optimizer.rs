@@ -12,7 +12,7 @@ use std::collections::HashMap;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdamWConfig {
-    /// Learning rate for 256 clips a step; that of a run is in proportion to its clips a step.
+    /// Learning rate for 256 clips a step; that of a run is in proportion to its clips a step: those of all batches whose gradients it averages.
     pub base_lr: f64,
     /// Decay of the two moments.
     pub betas: [f64; 2],

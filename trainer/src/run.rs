@@ -2,7 +2,7 @@
 
 use crate::cli::{DeviceChoice, RunArgs, loader_threads_beside_training};
 use crate::output::{self, Progress};
-use crate::sources;
+use crate::{sources, stop, usage};
 use anyhow::{Context, bail, ensure};
 use candle_core::Device;
 use pipeline::atomic_file;
@@ -10,9 +10,11 @@ use schemas::report::{RunReport, StepMetrics};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use trainer::config::{Config, Preset};
-use trainer::engine::{self, Event, Outcome, Run};
+use trainer::engine::{self, Event, Outcome, Run, RunError};
 use trainer::metrics::METRICS_FILE;
+use trainer::nonfinite::NONFINITE_FILE;
 
 /// Name of the resolved configuration inside the folder of a run.
 const CONFIG_FILE: &str = "config.toml";
@@ -27,13 +29,15 @@ const LOSS_STEPS: usize = 10;
 ///
 /// # Errors
 /// What the user can mend: flags and files that do not fit, missing data, a full disk.
-pub fn run(args: &RunArgs) -> anyhow::Result<()> {
+pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    stop::listen()?;
     let device = device(args.device)?;
     let (config, resumed) = configuration(args)?;
     let data = sources::open(&args.data, &config)?;
     // A run of its own begins when its data is there.
     let dir = resumed.map_or_else(|| create(args, &config), Ok)?;
-    let run = Run { config, data, dir, device, loading: args.load.loading(loader_threads_beside_training()) };
+    let loading = args.load.loading(loader_threads_beside_training());
+    let run = Run { config, data, dir, device, loading, stop: stop::flag() };
 
     let mut progress = Progress::new();
     // The first step pays for start-up.
@@ -50,57 +54,111 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
             steps += 1;
             skipped = metrics.loader.skipped;
         }
+        Event::Nonfinite(step, file) => progress.say(&format!(
+            "warning: step {}: loss {}, gradient norm {}: it changes nothing, and its clips are in {}",
+            step.step,
+            step.loss,
+            step.grad_norm,
+            file.display()
+        )),
         Event::Unsound(checkpoint) => progress.say(&format!("warning: a checkpoint cannot be used and is left as it is: {checkpoint}")),
         Event::Skipped(clip) => progress.say(&format!("warning: left out: {}", clip.reason)),
     });
     progress.finish();
-    let outcome = outcome.inspect_err(|_| {
-        let shown = run.dir.display();
-        output::say(&format!(
-            "to go on from the last checkpoint, once the cause is mended: trainer run {} --out {shown} --resume",
-            args.data.iter().map(|data| format!("--data {data}")).collect::<Vec<_>>().join(" ")
-        ));
+    let outcome = outcome.inspect_err(|error| {
+        if can_go_on(error) {
+            output::say(&format!("to go on from the last checkpoint, once the cause is mended: {}", resume_command(args, &run.dir)));
+        }
     })?;
+    let is_finished = outcome.steps >= outcome.all_steps;
+    let (steps, all_steps) = (outcome.steps, outcome.all_steps);
     let per_second = |amount: f64| if seconds > 0.0 { amount / seconds } else { 0.0 };
-    report(args, &run.dir, outcome, per_second(clips), per_second(waited), skipped)
+    report(args, &run.dir, outcome, per_second(clips), per_second(waited), skipped)?;
+    if is_finished {
+        return Ok(ExitCode::SUCCESS);
+    }
+    output::say(&format!("stopped after step {steps} of {all_steps}; to go on: {}", resume_command(args, &run.dir)));
+    Ok(ExitCode::from(stop::EXIT_CODE))
+}
+
+/// Whether the same run can be taken up after this error, when its cause is mended.
+const fn can_go_on(error: &RunError) -> bool {
+    matches!(
+        error,
+        RunError::Load(_) | RunError::Checkpoint(_) | RunError::Learner(_) | RunError::Nonfinite { .. } | RunError::Write { .. }
+    )
+}
+
+/// What to type to go on with the run in `dir`.
+fn resume_command(args: &RunArgs, dir: &Path) -> String {
+    let mut command = "trainer run".to_owned();
+    for data in &args.data {
+        command += &format!(" --data {data}");
+    }
+    command += &format!(" --out {} --resume", dir.display());
+    if args.device != DeviceChoice::Cpu {
+        command += &format!(" --device {}", args.device);
+    }
+    command
 }
 
 fn report(args: &RunArgs, dir: &Path, outcome: Outcome, clips_per_second: f64, stall_fraction: f64, skipped: u64) -> anyhow::Result<()> {
     let (first_loss, last_loss) = losses(&dir.join(METRICS_FILE))?;
+    let shown = |path: Option<PathBuf>| path.map(|path| path.display().to_string());
     let report = RunReport {
         out: dir.display().to_string(),
         resumed_from: outcome.resumed_from,
         steps: outcome.steps,
+        finished: outcome.steps >= outcome.all_steps,
         first_loss,
         last_loss,
         clips_per_second,
         stall_fraction,
         skipped,
+        nonfinite: outcome.nonfinite,
+        peak_memory_bytes: usage::peak_memory_bytes()?,
         parameters: outcome.parameters as u64,
-        checkpoint: outcome.checkpoint.display().to_string(),
-        picture: outcome.picture.display().to_string(),
+        checkpoint: shown(outcome.checkpoint),
+        picture: shown(outcome.picture),
     };
-    if args.json {
-        return Ok(output::print(&serde_json::to_string_pretty(&report)?)?);
-    }
-    Ok(output::print(&format!(
-        "{} steps in {}: loss {first_loss:.4} over the first ten, {last_loss:.4} over the last ten; {clips_per_second:.1} clips/s, {:.1} % of the \
-         time waiting for data{}\nweights: {}\npicture: {}\n  three rows a clip: its frames; what the encoder sees of them; the reconstruction with the \
-         visible patches pasted in",
-        report.steps,
-        report.out,
-        100.0 * stall_fraction,
-        if skipped > 0 { format!("; {skipped} times a clip was left out that cannot be read") } else { String::new() },
-        report.checkpoint,
-        report.picture
-    ))?)
+    let text = if args.json { serde_json::to_string_pretty(&report)? } else { summary(&report) };
+    Ok(output::print(&text)?)
 }
 
-/// Mean loss over the first and the last steps of the whole run.
+/// The report for people.
+fn summary(report: &RunReport) -> String {
+    let RunReport { out, steps, first_loss, last_loss, clips_per_second, skipped, nonfinite, .. } = report;
+    let mut text = format!(
+        "{steps} steps in {out}: loss {first_loss:.4} over the first ten, {last_loss:.4} over the last ten; {clips_per_second:.1} clips/s, {:.1} % of the \
+         time waiting for data; {:.0} MB of memory at most",
+        100.0 * report.stall_fraction,
+        report.peak_memory_bytes as f64 / 1e6,
+    );
+    if *skipped > 0 {
+        text += &format!("; {skipped} times a clip was left out that cannot be read");
+    }
+    if *nonfinite > 0 {
+        text += &format!("; {nonfinite} steps were not finite and changed nothing ({NONFINITE_FILE})");
+    }
+    if let Some(checkpoint) = &report.checkpoint {
+        text += &format!("\nweights: {checkpoint}");
+    }
+    if let Some(picture) = &report.picture {
+        text += &format!(
+            "\npicture: {picture}\n  three rows a clip: its frames; what the encoder sees of them; the reconstruction with the visible patches pasted in"
+        );
+    }
+    text
+}
+
+/// Mean loss over the first and the last steps of the whole run, of those that have one.
 fn losses(path: &Path) -> anyhow::Result<(f64, f64)> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let metrics: Vec<StepMetrics> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
-    let mean = |steps: &[StepMetrics]| steps.iter().map(|step| step.loss).sum::<f64>() / steps.len() as f64;
+    let mean = |steps: &[StepMetrics]| {
+        let losses: Vec<f64> = steps.iter().map(|step| step.loss).filter(|loss| loss.is_finite()).collect();
+        losses.iter().sum::<f64>() / losses.len() as f64
+    };
     let some = LOSS_STEPS.min(metrics.len());
     Ok((mean(&metrics[..some]), mean(&metrics[metrics.len() - some..])))
 }
@@ -158,14 +216,15 @@ fn resume(args: &RunArgs) -> anyhow::Result<(Config, PathBuf)> {
     } else {
         saved.clone().with(&args.overrides())?
     };
-    let differences = asked.differences(&saved);
+    let differences = asked.differences_that_matter(&saved);
     ensure!(
         differences.is_empty(),
         "{} was started with another configuration, and a resumed run has to keep it:\n  {}\nleave these flags out, or start a new run with another --out",
         dir.display(),
         differences.join("\n  ")
     );
-    Ok((saved, dir))
+    // The rest is as it was asked for now: when to save, and what to do about failures.
+    Ok((asked, dir))
 }
 
 /// Makes `runs/PRESET-N` with the next free N.

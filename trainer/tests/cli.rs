@@ -42,6 +42,7 @@ fn assert_shown(name: &str, output: &Output) {
         (r"\d+\.\d+ clips/s", "[SPEED]"),
         (r"\d+\.\d+ % of the time", "[SHARE] of the time"),
         (r"waited \d+\.\d+ s", "waited [SECONDS]"),
+        (r"\d+ MB of memory", "[MEMORY] of memory"),
         // Losses depend on the machine's arithmetic.
         (r"loss \d+\.\d{4}", "loss [LOSS]"),
         (r"\d+\.\d{4} over", "[LOSS] over"),

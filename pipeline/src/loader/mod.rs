@@ -23,7 +23,7 @@ use crate::sample::{View, central_view};
 use crate::source::{ClipBytes, ClipInfo, SourceError, SourceReader, WeightedSource};
 use crate::stats::{Consumption, Counters, Stage, StageClock};
 use crate::transform::Transform;
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rustix::time::{ClockId, clock_gettime};
 use schemas::geometry::PatchGrid;
 use schemas::report::LoaderFigures;
@@ -42,6 +42,9 @@ const NICENESS: i32 = 5;
 
 /// Buffers beyond those on the way: the batch in use, and those that a device is still copying from.
 const SPARE_BUFFERS: usize = 3;
+
+/// How long one wait for a batch lasts before it is seen whether the user wants to stop.
+const LISTEN_EVERY: Duration = Duration::from_millis(50);
 
 /// What all workers share.
 struct Shared {
@@ -193,9 +196,15 @@ impl Loader {
                 if let Some(block) = self.early.remove(&self.next_block) {
                     break block;
                 }
-                match self.finished.recv() {
+                match self.finished.recv_timeout(LISTEN_EVERY) {
                     Ok(block) => drop(self.early.insert(block.number, block)),
-                    Err(_) => return Err(LoadError::Panic { message: "all loader threads have ended".to_owned() }),
+                    Err(RecvTimeoutError::Timeout) if self.shared.options.interrupt.load(Ordering::SeqCst) => {
+                        return Err(LoadError::Interrupted);
+                    }
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => {
+                        return Err(LoadError::Panic { message: "all loader threads have ended".to_owned() });
+                    }
                 }
             };
             self.next_block += 1;

@@ -8,6 +8,8 @@ use crate::sample::Augmentation;
 use crate::source::{SourceError, WeightedSource};
 use schemas::geometry::{GridError, PatchGrid};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// Bad clips that are left out before loading stops, unless told otherwise.
 pub const DEFAULT_MAX_BAD: usize = 100;
@@ -42,6 +44,8 @@ pub struct LoaderOptions {
     pub max_bad: usize,
     /// Where to begin: between two batches.
     pub start: Cursor,
+    /// Set by whoever wants to stop: a batch that is not ready is then not waited for.
+    pub interrupt: Arc<AtomicBool>,
 }
 
 impl LoaderOptions {
@@ -61,6 +65,7 @@ impl LoaderOptions {
             memory_bytes: DEFAULT_MEMORY_BYTES,
             max_bad: DEFAULT_MAX_BAD,
             start: Cursor::default(),
+            interrupt: Arc::default(),
         }
     }
 
@@ -146,6 +151,9 @@ pub enum LoadError {
     /// The system has no memory left.
     #[error("no memory for a batch: {0}")]
     NoMemory(std::io::Error),
+    /// Whoever waited for a batch wants to stop: [`LoaderOptions::interrupt`].
+    #[error("stopped while waiting for data")]
+    Interrupted,
     /// A worker panicked: a bug.
     #[error("a loader thread panicked: {message}")]
     Panic {
