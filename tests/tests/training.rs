@@ -8,14 +8,16 @@ use pipeline::order::{Cursor, Purpose, stream};
 use pipeline::source::WeightedSource;
 use schemas::geometry::PatchGrid;
 use schemas::report::StepMetrics;
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use tests::{TestClip, shard_sources, write_shards};
-use trainer::config::{Config, Overrides, Preset};
+use trainer::checkpoint::{Checkpoints, Loaded, RunState};
+use trainer::config::{CheckpointsConfig, Config, OnNonfinite, Overrides, Preset, SafetyConfig};
 use trainer::data::{DeviceBatch, DevicePixels, Uploader};
 use trainer::engine::{self, Event, Loading, Run, RunError};
-use trainer::learner::Learner;
+use trainer::learner::{Learner, NamedValues};
 use trainer::loss::masked_mean_squared_error;
 use trainer::metrics::METRICS_FILE;
 use trainer::model::{Mae, MaeConfig, Masking, TransformerConfig};
@@ -168,6 +170,186 @@ fn a_run_that_was_cut_ends_as_one_that_was_not() {
         fs::read_dir(cut.dir.join("checkpoints")).expect("listed").map(|entry| entry.expect("an entry").file_name()).collect();
     left.sort();
     assert_eq!(left, ["step-000006", "step-000008"]);
+}
+
+/// Values of a checkpoint's file, by name.
+fn stored(run: &Run, step: u64, file: &str) -> HashMap<String, Vec<f32>> {
+    let path = run.dir.join(format!("checkpoints/step-{step:06}")).join(file);
+    let tensors = candle_core::safetensors::load(path, &Device::Cpu).expect("a checkpoint").into_iter();
+    tensors.map(|(name, tensor)| (name, tensor.flatten_all().and_then(|flat| flat.to_vec1()).expect("values"))).collect()
+}
+
+#[test]
+fn two_batches_of_two_learn_as_one_of_four() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let data = data(&dir.path().join("shards"), 7);
+    let trained = |name: &str, batch_size: usize, accumulate: usize| {
+        let mut config = config(6);
+        config.data.batch_size = batch_size;
+        config.data.accumulate = accumulate;
+        let run = run(&dir.path().join(name), &data, config);
+        let mut steps = Vec::new();
+        engine::pretrain(&run, |event| steps.extend(step_of(event).map(|step| (step.loss, step.grad_norm, step.lr, step.epoch))))
+            .expect("trained");
+        (run, steps)
+    };
+    let (one, two) = (trained("one", 4, 1), trained("two", 2, 2));
+    assert_eq!((one.1.len(), two.1.len()), (6, 6));
+    for (one, two) in one.1.iter().zip(&two.1) {
+        assert!((one.0 / two.0 - 1.0).abs() < 1e-5 && (one.1 / two.1 - 1.0).abs() < 1e-5, "loss and norm: {one:?} and {two:?}");
+        assert_eq!((one.2, one.3), (two.2, two.3), "rate and epoch");
+    }
+    let (a, b) = (stored(&one.0, 6, "model.safetensors"), stored(&two.0, 6, "model.safetensors"));
+    // The gradient of a key bias is nothing but rounding, which AdamW makes steps of.
+    for (name, values) in a.iter().filter(|(name, _)| !name.ends_with("attn.k.bias")) {
+        let most = values.iter().zip(&b[name]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(most < 1e-5, "{name} differs by {most}");
+    }
+    // A step of one batch of two is another one.
+    let half = trained("half", 2, 1);
+    assert!((half.1[0].1 / one.1[0].1 - 1.0).abs() > 1e-3);
+}
+
+/// A clip that is one grey: Y is `luma`, and there is no colour.
+fn grey(seed: u64, luma: u8) -> TestClip {
+    let mut clip = TestClip::moving(seed, 8, 40, 36);
+    let (width, height) = (40, 36);
+    for frame in clip.payload.chunks_exact_mut(width * height * 3 / 2) {
+        frame[..width * height].fill(luma);
+        frame[width * height..].fill(128);
+    }
+    clip
+}
+
+/// Data of seven clips that are nearly the mean of all pictures, and one that is white; and a run on it whose patch embedding overflows for white.
+fn with_a_clip_that_overflows(dir: &Path, change: impl FnOnce(&mut Config)) -> Run {
+    let clips: Vec<TestClip> = (0..8).map(|seed| grey(seed, if seed == WHITE { 235 } else { 114 + (seed % 2) as u8 })).collect();
+    write_shards(&dir.join("shards"), &clips);
+    let mut config = config(12);
+    config.data.batch_size = 2;
+    config.target.normalise = false;
+    change(&mut config);
+    let run = run(&dir.join("run"), &shard_sources(&dir.join("shards")), config);
+    let loaded = |edit: &dyn Fn(&str, &mut [f32])| {
+        let learner = Learner::new(&run.config, &Device::Cpu).expect("a learner");
+        let tensors = |values: Vec<NamedValues<'_>>| {
+            let tensor = |named: NamedValues<'_>| {
+                let mut values = named.values.to_vec();
+                edit(&named.name, &mut values);
+                (named.name, candle_core::Tensor::from_vec(values, named.shape, &Device::Cpu).expect("a tensor"))
+            };
+            values.into_iter().map(tensor).collect()
+        };
+        let (weights, moments) = (tensors(learner.weights().expect("weights")), tensors(learner.moments().expect("moments")));
+        Loaded { weights, moments, state: RunState::new(8) }
+    };
+    // 768 values of a white patch, 2.4 each, come to more than a float holds. Those of the others, below 0.01, do not, nor does their sum over the width of 48.
+    let start = loaded(&|name, values| {
+        if name == "patch_embed.proj.weight" {
+            values.fill(3e35)
+        }
+    });
+    let learner = Learner::resumed(&run.config, start, &Device::Cpu).expect("a learner");
+    Checkpoints::new(&run.dir, &run.config).save(&learner, RunState::new(8)).expect("saved");
+    run
+}
+
+/// The clip that overflows.
+const WHITE: u64 = 5;
+
+#[test]
+fn a_step_that_is_not_finite_changes_nothing_and_the_others_learn() {
+    for (accumulate, repeat) in [(1, 1), (2, 2)] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let run = with_a_clip_that_overflows(dir.path(), |config| {
+            config.data.accumulate = accumulate;
+            config.data.repeat = repeat;
+            config.safety.on_nonfinite = OnNonfinite::Skip;
+            config.checkpoints = CheckpointsConfig { every: 1, keep: 99 };
+        });
+        let (mut finite, mut skipped) = (Vec::new(), Vec::new());
+        let outcome = engine::pretrain(&run, |event| match event {
+            Event::Step(step, _) => finite.push(step.loss.is_finite()),
+            Event::Nonfinite(step, _) => skipped.push(step.clone()),
+            _ => {}
+        });
+        let outcome = outcome.expect("trained");
+        let bad: Vec<u64> = (1..=12).filter(|&step| !finite[step as usize - 1]).collect();
+        assert_eq!((outcome.steps, outcome.nonfinite, bad.len()), (12, bad.len() as u64, skipped.len()));
+        assert!(!bad.is_empty() && bad.len() < 12, "{bad:?}");
+        // Those are the steps with this clip in them, and it is named.
+        assert_eq!(bad, skipped.iter().map(|step| step.step).collect::<Vec<_>>());
+        for step in &skipped {
+            assert_eq!(step.batches.len(), accumulate);
+            let samples = step.batches.iter().flat_map(|batch| batch.samples.iter().map(|sample| (sample, batch.loss)));
+            let (white, loss) = samples.clone().find(|(sample, _)| sample.clip == WHITE).expect("it is in the step");
+            assert_eq!(white.video.as_deref(), Some("video-5.mp4"));
+            assert!(!loss.is_finite() && step.skipped && step.config == run.config.to_toml());
+        }
+        // Weights and moments stay where they were, and change in all other steps.
+        for file in ["model.safetensors", "optimizer.safetensors"] {
+            for step in 1..=12 {
+                let is_changed = stored(&run, step, file) != stored(&run, step - 1, file);
+                // The first step has a rate of 0.
+                let is_to_change = !bad.contains(&step) && (step > 1 || file == "optimizer.safetensors");
+                assert_eq!(is_changed, is_to_change, "{file} in step {step}, of which {bad:?} are bad");
+            }
+        }
+        // Taken up in the middle, the run comes to the same end: the optimiser counts the steps that it has done.
+        let last = run.dir.join("checkpoints/step-000012");
+        let whole = fs::read(last.join("model.safetensors")).expect("weights");
+        (8..=12).for_each(|step| fs::remove_dir_all(run.dir.join(format!("checkpoints/step-{step:06}"))).expect("removed"));
+        let resumed = engine::pretrain(&run, |_| ()).expect("resumed");
+        assert_eq!((resumed.resumed_from, resumed.nonfinite), (7, outcome.nonfinite));
+        assert!(fs::read(last.join("model.safetensors")).expect("weights") == whole);
+    }
+}
+
+#[test]
+fn more_steps_that_are_not_finite_than_may_be_end_the_run() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let run = with_a_clip_that_overflows(dir.path(), |config| {
+        config.safety = SafetyConfig { on_nonfinite: OnNonfinite::Skip, max_nonfinite: 1, max_nonfinite_in_a_row: 9 };
+    });
+    let mut skipped = 0;
+    let error = engine::pretrain(&run, |event| skipped += u32::from(matches!(event, Event::Nonfinite(..)))).expect_err("too many");
+    assert!(matches!(error, RunError::TooManyNonfinite { key: "safety.max_nonfinite", limit: 1, in_a_row: false, .. }), "{error}");
+    assert_eq!(skipped, 1);
+    let text = fs::read_to_string(run.dir.join("nonfinite.jsonl")).expect("written down");
+    assert_eq!(text.lines().count(), 2);
+}
+
+#[test]
+fn weights_and_moments_that_do_not_fit_are_named_one_by_one() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let data = data(&dir.path().join("shards"), 5);
+    let run = run(&dir.path().join("run"), &data, config(3));
+    let mut other = run.config.clone();
+    other.decoder.depth = 2;
+    let learner = Learner::new(&other, &Device::Cpu).expect("a learner");
+    // As if it were this run's.
+    Checkpoints::new(&run.dir, &run.config).save(&learner, RunState::new(5)).expect("saved");
+    let error = engine::pretrain(&run, |_| ()).expect_err("it does not fit");
+    let RunError::NoneSound { unsound, .. } = &error else { panic!("{error}") };
+    let [unsound] = unsound.as_slice() else { panic!("{error}") };
+    assert!(unsound.reason.contains("the weights do not fit this model: "), "{error}");
+    assert!(unsound.reason.contains("decoder_blocks.1.attn.k.bias is not part of it; "), "{error}");
+    assert!(unsound.reason.contains("decoder_blocks.1.norm2.weight is not part of it"), "{error}");
+
+    // The moments alone.
+    let path = run.dir.join("checkpoints/step-000000");
+    fs::remove_dir_all(&path).expect("removed");
+    let learner = Learner::new(&run.config, &Device::Cpu).expect("a learner");
+    let checkpoints = Checkpoints::new(&run.dir, &run.config);
+    checkpoints.save(&learner, RunState::new(5)).expect("saved");
+    let mut loaded = checkpoints.load(&path).expect("sound");
+    let moment = loaded.moments.remove("first/norm.bias").expect("a moment");
+    loaded.moments.insert("third/norm.bias".to_owned(), moment.clone());
+    loaded.moments.insert("second/mask_token".to_owned(), moment);
+    let error = Learner::resumed(&run.config, loaded, &Device::Cpu).expect_err("three do not fit").to_string();
+    let expected = "the optimiser's moments do not fit this model: second/mask_token is [48], not [1, 1, 32]; first/norm.bias is missing; \
+                    third/norm.bias is not part of it";
+    assert_eq!(error, expected);
 }
 
 #[test]

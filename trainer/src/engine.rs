@@ -192,9 +192,20 @@ fn last(checkpoint: Option<&Path>) -> String {
 ///
 /// # Errors
 /// When data, device or disk fail, the loss is no longer finite, or another process is at work in the folder.
-pub fn pretrain(run: &Run, mut on_event: impl FnMut(Event<'_>)) -> Result<Outcome, RunError> {
+pub fn pretrain(run: &Run, on_event: impl FnMut(Event<'_>)) -> Result<Outcome, RunError> {
+    let folder = RunFolder::take(&run.dir)?;
+    train(run, &folder, on_event).or_else(|error| {
+        if matches!(error, RunError::Checkpoint(_) | RunError::Write { .. }) {
+            // Where the folder itself is gone, that is the reason to tell.
+            folder.check()?;
+        }
+        Err(error)
+    })
+}
+
+/// [`pretrain`], in a folder that nobody else is at work in.
+fn train(run: &Run, folder: &RunFolder, mut on_event: impl FnMut(Event<'_>)) -> Result<Outcome, RunError> {
     let Run { config, data, dir, stop, .. } = run;
-    let folder = RunFolder::take(dir)?;
     let mut checkpoints = Checkpoints::new(dir, config);
     let (mut learner, mut state, mut last_checkpoint) = begin(run, &mut checkpoints, &mut on_event)?;
     let mut saved = state.step;

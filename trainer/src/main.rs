@@ -33,7 +33,7 @@ fn start() -> ExitCode {
         Ok(code) => code,
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            output::say(&format!("error: {error:#}"));
+            output::say(&format!("error: {}", output::described(&error)));
             ExitCode::from(1)
         }
     }

@@ -73,6 +73,15 @@ pub fn print(text: &str) -> io::Result<()> {
     stdout.flush()
 }
 
+/// An error and its causes, each said once: many messages have their cause's in them.
+pub fn described(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
+        "" => cause,
+        told if told.contains(&cause) => text,
+        told => format!("{told}: {cause}"),
+    })
+}
+
 /// Whether the reader of our output has gone, which is no failure.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe))
