@@ -474,6 +474,62 @@ pub struct StepFigures {
     pub ratio: f64,
 }
 
+/// What `trainer bench step --json` prints.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepReport {
+    /// Whose model.
+    pub preset: String,
+    /// Clips a step.
+    pub batch_size: u64,
+    /// Share of the tokens that is masked.
+    pub mask_ratio: f64,
+    /// Type of the activations.
+    pub dtype: String,
+    /// Threads that compute.
+    pub threads: u64,
+    /// Trainable values of the model.
+    pub parameters: u64,
+    /// Steps that were timed.
+    pub steps: u64,
+    /// Their median: forward, backward and optimiser.
+    pub seconds_per_step: f64,
+    /// The fastest.
+    pub least_seconds: f64,
+    /// The slowest.
+    pub most_seconds: f64,
+    /// Medians of the parts.
+    pub parts: StepParts,
+    /// Clips a second, at the median.
+    pub clips_per_second: f64,
+    /// Floating-point operations of a step's matrix products, counted from the shapes: two for each multiply-add, in 10^9.
+    pub gflop_per_step: f64,
+    /// These over the median.
+    pub gflop_per_second: f64,
+    /// What one large matrix product of this type reaches on this machine.
+    pub product_gflop_per_second: f64,
+    /// `gflop_per_second` over that.
+    pub product_share: f64,
+    /// The most memory that the process used.
+    pub peak_memory_bytes: u64,
+}
+
+/// Parts of a step, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepParts {
+    /// Embedding and encoder, forward.
+    pub encoder_seconds: f64,
+    /// Decoder and loss, forward.
+    pub decoder_seconds: f64,
+    /// Decoder, backward.
+    pub decoder_backward_seconds: f64,
+    /// Encoder, backward.
+    pub encoder_backward_seconds: f64,
+    /// Clipping, weights and moments.
+    pub optimizer_seconds: f64,
+}
+
 /// What `trainer run --json` prints at the end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

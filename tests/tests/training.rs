@@ -37,7 +37,7 @@ fn config(steps: u64) -> Config {
 fn run(dir: &Path, data: &Arc<[WeightedSource]>, config: Config) -> Run {
     fs::create_dir_all(dir).expect("a folder");
     let loading = Loading { threads: 2, memory_bytes: DEFAULT_MEMORY_BYTES, max_bad: 0 };
-    Run { config, data: Arc::clone(data), dir: dir.to_owned(), device: Device::Cpu, loading, stop: Arc::default() }
+    Run { config, data: Arc::clone(data), dir: dir.to_owned(), device: Device::Cpu, compute_threads: 2, loading, stop: Arc::default() }
 }
 
 fn data(dir: &Path, clips: u64) -> Arc<[WeightedSource]> {
@@ -231,7 +231,7 @@ fn with_a_clip_that_overflows(dir: &Path, change: impl FnOnce(&mut Config)) -> R
     change(&mut config);
     let run = run(&dir.join("run"), &shard_sources(&dir.join("shards")), config);
     let loaded = |edit: &dyn Fn(&str, &mut [f32])| {
-        let learner = Learner::new(&run.config, &Device::Cpu).expect("a learner");
+        let learner = Learner::new(&run.config, &Device::Cpu, 2).expect("a learner");
         let tensors = |values: Vec<NamedValues<'_>>| {
             let tensor = |named: NamedValues<'_>| {
                 let mut values = named.values.to_vec();
@@ -249,7 +249,7 @@ fn with_a_clip_that_overflows(dir: &Path, change: impl FnOnce(&mut Config)) -> R
             values.fill(3e35)
         }
     });
-    let learner = Learner::resumed(&run.config, start, &Device::Cpu).expect("a learner");
+    let learner = Learner::resumed(&run.config, start, &Device::Cpu, 2).expect("a learner");
     Checkpoints::new(&run.dir, &run.config).save(&learner, RunState::new(8)).expect("saved");
     run
 }
@@ -326,7 +326,7 @@ fn weights_and_moments_that_do_not_fit_are_named_one_by_one() {
     let run = run(&dir.path().join("run"), &data, config(3));
     let mut other = run.config.clone();
     other.decoder.depth = 2;
-    let learner = Learner::new(&other, &Device::Cpu).expect("a learner");
+    let learner = Learner::new(&other, &Device::Cpu, 2).expect("a learner");
     // As if it were this run's.
     Checkpoints::new(&run.dir, &run.config).save(&learner, RunState::new(5)).expect("saved");
     let error = engine::pretrain(&run, |_| ()).expect_err("it does not fit");
@@ -339,14 +339,14 @@ fn weights_and_moments_that_do_not_fit_are_named_one_by_one() {
     // The moments alone.
     let path = run.dir.join("checkpoints/step-000000");
     fs::remove_dir_all(&path).expect("removed");
-    let learner = Learner::new(&run.config, &Device::Cpu).expect("a learner");
+    let learner = Learner::new(&run.config, &Device::Cpu, 2).expect("a learner");
     let checkpoints = Checkpoints::new(&run.dir, &run.config);
     checkpoints.save(&learner, RunState::new(5)).expect("saved");
     let mut loaded = checkpoints.load(&path).expect("sound");
     let moment = loaded.moments.remove("first/norm.bias").expect("a moment");
     loaded.moments.insert("third/norm.bias".to_owned(), moment.clone());
     loaded.moments.insert("second/mask_token".to_owned(), moment);
-    let error = Learner::resumed(&run.config, loaded, &Device::Cpu).expect_err("three do not fit").to_string();
+    let error = Learner::resumed(&run.config, loaded, &Device::Cpu, 2).expect_err("three do not fit").to_string();
     let expected = "the optimiser's moments do not fit this model: second/mask_token is [48], not [1, 1, 32]; first/norm.bias is missing; \
                     third/norm.bias is not part of it";
     assert_eq!(error, expected);
@@ -383,7 +383,7 @@ fn the_picture_shows_frames_masks_and_the_visible_patches() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = data(&dir.path().join("shards"), 2);
     let config = config(1);
-    let learner = Learner::new(&config, &Device::Cpu).expect("a learner");
+    let learner = Learner::new(&config, &Device::Cpu, 2).expect("a learner");
     let examples = || pipeline::loader::examples(&data, config.clip, config.masking, 0, 3).expect("examples");
     let picture = trainer::visualise::reconstruction(&learner, examples()).expect("a picture");
     // Two clips of three rows, two predicted frames each, with gaps of 2.

@@ -115,7 +115,7 @@ impl Bench<'_> {
     /// second kind the loader has nothing to do: all that it may make ahead is there.
     fn steps(&mut self, time: Duration, config: &Config) -> anyhow::Result<StepFigures> {
         let device = Device::Cpu;
-        let mut learner = Learner::new(config, &device)?;
+        let mut learner = Learner::new(config, &device, all_cores())?;
         let rate = config.optimizer.base_lr * 1e-3;
         let cached = learner.upload(self.next()?)?;
         step(&mut learner, &cached, rate)?;

@@ -6,6 +6,7 @@ use pipeline::loader::{DEFAULT_MAX_BAD, DEFAULT_MEMORY_BYTES};
 use std::path::PathBuf;
 use trainer::config::{OnNonfinite, Overrides, Preset};
 use trainer::engine::Loading;
+use trainer::fused::Precision;
 
 /// Pre-trains a video ViT by masked autoencoding on shards of clips.
 #[derive(Debug, Parser)]
@@ -157,7 +158,9 @@ pub struct BenchLoaderArgs {
 impl BenchLoaderArgs {
     /// What the flags change in a configuration.
     pub const fn overrides(&self) -> Overrides {
-        Overrides { steps: None, batch_size: self.batch_size, accumulate: None, repeat: self.repeat, seed: self.seed, on_nonfinite: None }
+        let Self { batch_size, repeat, seed, .. } = *self;
+        let (steps, accumulate, on_nonfinite, dtype, recompute) = (None, None, None, None, false);
+        Overrides { steps, batch_size, accumulate, repeat, seed, on_nonfinite, dtype, recompute }
     }
 }
 
@@ -285,6 +288,15 @@ pub struct RunArgs {
     /// Where to compute: cpu, cuda, or cuda:N.
     #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = DeviceChoice::parse)]
     pub device: DeviceChoice,
+    /// Type of activations on the processor: f32, or bf16, which is faster where the processor multiplies it. Master weights, moments and sums are f32.
+    #[arg(long, value_enum)]
+    pub dtype: Option<Precision>,
+    /// Keep less for the backward and compute it again: less memory, a third more time, the same results.
+    #[arg(long)]
+    pub recompute: bool,
+    /// Threads that compute on the processor [default: all cores]. Results do not depend on their number.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
     #[command(flatten)]
     /// How clips are loaded.
     pub load: LoadArgs,
@@ -296,8 +308,8 @@ pub struct RunArgs {
 impl RunArgs {
     /// What the flags change in a configuration.
     pub const fn overrides(&self) -> Overrides {
-        let Self { steps, batch_size, accumulate, repeat, seed, on_nonfinite, .. } = *self;
-        Overrides { steps, batch_size, accumulate, repeat, seed, on_nonfinite }
+        let Self { steps, batch_size, accumulate, repeat, seed, on_nonfinite, dtype, recompute, .. } = *self;
+        Overrides { steps, batch_size, accumulate, repeat, seed, on_nonfinite, dtype, recompute }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a run is told: a preset, the user's file over it, flags over both; resolved to one [`Config`], which the run keeps.
 
+use crate::fused::Precision;
 use crate::model::{MaeConfig, TransformerConfig};
 use crate::optimizer::AdamWConfig;
 use crate::schedule::Schedule;
@@ -84,6 +85,9 @@ pub struct Config {
     /// What to do about steps that are not finite.
     #[serde(default)]
     pub safety: SafetyConfig,
+    /// How it is computed.
+    #[serde(default)]
+    pub compute: ComputeConfig,
 }
 
 /// What is predicted.
@@ -147,6 +151,16 @@ const fn once() -> usize {
 
 const fn single_precision() -> ValueType {
     ValueType::F32
+}
+
+/// How a step is computed on the processor.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ComputeConfig {
+    /// Type of activations and of weights as they are multiplied. Sums, master weights and moments are f32.
+    pub dtype: Precision,
+    /// Keep only the inputs of blocks for the backward, and compute the rest again: less memory, a third more time, the same results.
+    pub recompute: bool,
 }
 
 /// Length and learning rate.
@@ -256,6 +270,10 @@ pub struct Overrides {
     pub seed: Option<u64>,
     /// What to do about steps that are not finite.
     pub on_nonfinite: Option<OnNonfinite>,
+    /// Type of activations.
+    pub dtype: Option<Precision>,
+    /// Whether the backward computes again what the forward had; where this is not said, as before.
+    pub recompute: bool,
 }
 
 impl Config {
@@ -290,6 +308,8 @@ impl Config {
         self.safety.on_nonfinite = flags.on_nonfinite.unwrap_or(self.safety.on_nonfinite);
         self.data.repeat = flags.repeat.unwrap_or(self.data.repeat);
         self.seed = flags.seed.unwrap_or(self.seed);
+        self.compute.dtype = flags.dtype.unwrap_or(self.compute.dtype);
+        self.compute.recompute |= flags.recompute;
         self.check()?;
         Ok(self)
     }
@@ -321,7 +341,7 @@ impl Config {
 
     /// [`Self::differences`] in what is computed: not in when it is saved, and what is done when it fails.
     pub fn differences_that_matter(&self, other: &Self) -> Vec<String> {
-        self.differences(&Self { checkpoints: self.checkpoints.clone(), safety: self.safety.clone(), ..other.clone() })
+        self.differences(&Self { checkpoints: self.checkpoints.clone(), safety: self.safety.clone(), compute: ComputeConfig { recompute: self.compute.recompute, ..other.compute }, ..other.clone() })
     }
 
     /// The model's part.

@@ -38,6 +38,8 @@ pub struct Run {
     pub dir: PathBuf,
     /// Where to compute.
     pub device: Device,
+    /// Threads that compute, on the processor.
+    pub compute_threads: usize,
     /// How the clips are loaded.
     pub loading: Loading,
     /// Set by whoever wants the run to stop: it then finishes the step in hand, unless that waits for data, and saves.
@@ -279,7 +281,7 @@ fn begin(
             Ok(loaded) if loaded.state.clips != clips => return Err(RunError::OtherData { began: loaded.state.clips, now: clips }),
             Ok(loaded) => {
                 let state = loaded.state;
-                match Learner::resumed(config, loaded, device) {
+                match Learner::resumed(config, loaded, device, run.compute_threads) {
                     Ok(learner) => return Ok((learner, state, Some(path))),
                     Err(error) if checkpoint::is_unfit(&error) => Unsound { path: path.clone(), reason: error.to_string() },
                     Err(error) => return Err(error.into()),
@@ -292,7 +294,7 @@ fn begin(
         unsound.push(reason);
     }
     if unsound.is_empty() {
-        return Ok((Learner::new(config, device)?, RunState::new(clips), None));
+        return Ok((Learner::new(config, device, run.compute_threads)?, RunState::new(clips), None));
     }
     Err(RunError::NoneSound { dir: run.dir.clone(), unsound })
 }

@@ -5,11 +5,13 @@
 use crate::checkpoint::Loaded;
 use crate::config::Config;
 use crate::data::{DeviceBatch, DevicePixels, Uploader};
+use crate::fused::{self, Fused, Patches, Precision, Resources};
 use crate::model::{Mae, MaeConfig, ParameterError};
 use crate::optimizer::AdamW;
 use candle_core::{DType, Device, Storage, StorageRef, Tensor};
-use pipeline::batch::Batch;
+use pipeline::batch::{Batch, Pixels, ValueType, values};
 use pipeline::buffers::MemoryKind;
+use std::collections::HashMap;
 use std::ops::{Deref, Range};
 
 /// Why something cannot be learned.
@@ -21,6 +23,12 @@ pub enum LearnerError {
     /// The device.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+    /// A setting that the device does not have.
+    #[error("compute.{key} is for the processor; leave it out, or use --device cpu")]
+    ProcessorOnly {
+        /// Which setting.
+        key: &'static str,
+    },
 }
 
 /// What learns: weights, their gradients and the optimiser's moments, on one device.
@@ -28,6 +36,8 @@ pub enum LearnerError {
 pub enum Learner {
     /// Of candle's operations, on any device.
     Composed(Box<Composed>),
+    /// Of fused operations, on the processor: several times as fast, with the same results.
+    Fused(Box<FusedLearner>),
 }
 
 /// A batch where a learner computes.
@@ -35,6 +45,8 @@ pub enum Learner {
 pub enum Uploaded {
     /// As tensors on the device.
     Device(DeviceBatch),
+    /// In the loader's own memory.
+    Host(Batch),
 }
 
 /// What a model makes of whole clips, in the scale of their pixels.
@@ -101,13 +113,53 @@ impl<'a> NamedValues<'a> {
     }
 }
 
+impl<'a> NamedValues<'a> {
+    fn of_view(name: String, view: fused::View<'a>) -> Self {
+        Self { name, shape: view.shape, values: Values::Slice(view.values) }
+    }
+}
+
+/// In the order of their names.
+fn sorted<'a>(values: impl Iterator<Item = NamedValues<'a>>) -> Vec<NamedValues<'a>> {
+    let mut values: Vec<_> = values.collect();
+    values.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    values
+}
+
+/// A batch's patches, as they lie in the loader's memory.
+///
+/// # Panics
+/// When the batch is of whole clips.
+fn patches(batch: &Batch) -> Patches<'_> {
+    let typed = |bytes| match batch.format.values {
+        ValueType::U8 => fused::Values::U8(bytes),
+        ValueType::F32 => fused::Values::F32(values(bytes)),
+        ValueType::Bf16 => fused::Values::Bf16(values(bytes)),
+    };
+    let Pixels::Patches { visible, target } = batch.pixels() else { panic!("training is on patches") };
+    Patches { masks: batch.masks(), visible: typed(visible), target: typed(target) }
+}
+
 impl Learner {
-    /// A learner that begins as the configuration's seed says.
+    /// A learner that begins as the configuration's seed says. On the processor it uses so many threads, whose number changes nothing in the results.
     ///
     /// # Errors
     /// When the device has no room for it.
-    pub fn new(config: &Config, device: &Device) -> Result<Self, LearnerError> {
+    pub fn new(config: &Config, device: &Device, threads: usize) -> Result<Self, LearnerError> {
         let model = Mae::seeded(config.model(), config.seed, device)?;
+        if device.is_cpu() { Ok(Self::Fused(Box::new(FusedLearner::new(&model, config, threads)?))) } else { Self::composed(model, config, device) }
+    }
+
+    /// A learner of candle's operations, whatever the device.
+    ///
+    /// # Errors
+    /// When the device has no room for it, or the configuration asks for what only the fused one has.
+    pub fn composed(model: Mae, config: &Config, device: &Device) -> Result<Self, LearnerError> {
+        for (key, is_set) in [("dtype", config.compute.dtype != Precision::F32), ("recompute", config.compute.recompute)] {
+            if is_set {
+                return Err(LearnerError::ProcessorOnly { key });
+            }
+        }
         Ok(Self::Composed(Box::new(Composed::new(model, config, device)?)))
     }
 
@@ -115,8 +167,13 @@ impl Learner {
     ///
     /// # Errors
     /// When the checkpoint's weights or moments do not fit the configuration, each named, or the device has no room for them.
-    pub fn resumed(config: &Config, loaded: Loaded, device: &Device) -> Result<Self, LearnerError> {
+    pub fn resumed(config: &Config, loaded: Loaded, device: &Device, threads: usize) -> Result<Self, LearnerError> {
         let model = Mae::given(config.model(), loaded.weights, device)?;
+        if device.is_cpu() {
+            let mut learner = FusedLearner::new(&model, config, threads)?;
+            learner.restore(loaded.moments, loaded.state.updates())?;
+            return Ok(Self::Fused(Box::new(learner)));
+        }
         let mut composed = Composed::new(model, config, device)?;
         composed.optimizer.restore(loaded.moments, loaded.state.updates())?;
         Ok(Self::Composed(Box::new(composed)))
@@ -126,6 +183,7 @@ impl Learner {
     pub fn memory(&self) -> MemoryKind {
         match self {
             Self::Composed(composed) => composed.uploader.memory(),
+            Self::Fused(_) => MemoryKind::Host,
         }
     }
 
@@ -136,6 +194,7 @@ impl Learner {
     pub fn upload(&self, batch: Batch) -> Result<Uploaded, LearnerError> {
         match self {
             Self::Composed(composed) => Ok(Uploaded::Device(composed.uploader.upload(batch)?)),
+            Self::Fused(_) => Ok(Uploaded::Host(batch)),
         }
     }
 
@@ -156,6 +215,8 @@ impl Learner {
     pub fn accumulate_uploaded(&mut self, batch: &Uploaded, share: f64) -> Result<f64, LearnerError> {
         match (self, batch) {
             (Self::Composed(composed), Uploaded::Device(batch)) => Ok(composed.accumulate(batch, share)?),
+            (Self::Fused(learner), Uploaded::Host(batch)) => Ok(learner.fused.accumulate(&patches(batch), share)),
+            (_, _) => unreachable!("a batch is uploaded by the learner that computes it"),
         }
     }
 
@@ -170,6 +231,7 @@ impl Learner {
                 Some(gradients) => Ok(composed.optimizer.step_along(gradients, lr)?),
                 None => Ok(f64::NAN),
             },
+            Self::Fused(learner) => Ok(learner.fused.update(lr)),
         }
     }
 
@@ -177,6 +239,7 @@ impl Learner {
     pub fn discard(&mut self) {
         match self {
             Self::Composed(composed) => composed.waiting = None,
+            Self::Fused(learner) => learner.fused.discard(),
         }
     }
 
@@ -184,6 +247,7 @@ impl Learner {
     pub const fn updates(&self) -> u64 {
         match self {
             Self::Composed(composed) => composed.optimizer.steps(),
+            Self::Fused(learner) => learner.fused.steps(),
         }
     }
 
@@ -191,6 +255,7 @@ impl Learner {
     pub fn parameter_count(&self) -> usize {
         match self {
             Self::Composed(composed) => composed.model.parameters().count(),
+            Self::Fused(learner) => learner.fused.count(),
         }
     }
 
@@ -204,6 +269,7 @@ impl Learner {
                 let weights = composed.model.parameters().iter();
                 Ok(weights.map(|(name, weight)| NamedValues::of_tensor(name.to_owned(), weight.as_tensor())).collect::<Result<_, _>>()?)
             }
+            Self::Fused(learner) => Ok(sorted(learner.fused.weights().map(|view| NamedValues::of_view(view.name.to_owned(), view)))),
         }
     }
 
@@ -217,6 +283,11 @@ impl Learner {
                 let moments = composed.optimizer.moments();
                 Ok(moments.map(|(name, moment)| NamedValues::of_tensor(name, moment)).collect::<Result<_, _>>()?)
             }
+            Self::Fused(learner) => {
+                let first = learner.fused.first_moments().map(|view| NamedValues::of_view(format!("first/{}", view.name), view));
+                let second = learner.fused.second_moments().map(|view| NamedValues::of_view(format!("second/{}", view.name), view));
+                Ok(sorted(first.chain(second)))
+            }
         }
     }
 
@@ -224,6 +295,7 @@ impl Learner {
     pub const fn model_config(&self) -> &MaeConfig {
         match self {
             Self::Composed(composed) => composed.model.config(),
+            Self::Fused(learner) => &learner.config,
         }
     }
 
@@ -236,7 +308,8 @@ impl Learner {
     /// When the batch is not of whole clips.
     pub fn reconstruct(&self, batch: Batch) -> Result<Reconstruction, LearnerError> {
         match self {
-            Self::Composed(composed) => Ok(composed.reconstruct(batch)?),
+            Self::Composed(composed) => Ok(reconstruct(&composed.model, &composed.uploader, batch)?),
+            Self::Fused(learner) => learner.reconstruct(batch),
         }
     }
 }
@@ -273,12 +346,52 @@ impl Composed {
         });
         Ok(value)
     }
+}
 
-    fn reconstruct(&self, batch: Batch) -> candle_core::Result<Reconstruction> {
-        let batch = self.uploader.upload(batch)?;
-        let DevicePixels::Clips(clips) = &batch.pixels else { panic!("a reconstruction is of whole clips") };
-        let target = self.model.target(clips)?;
-        let predicted = target.denormalise(&self.model.forward(clips, &batch.masking)?)?;
-        Ok(Reconstruction { truth: target.denormalise(&target.values)?, predicted })
+/// A learner of fused operations.
+#[derive(Debug)]
+pub struct FusedLearner {
+    config: MaeConfig,
+    fused: Fused,
+}
+
+impl FusedLearner {
+    fn new(model: &Mae, config: &Config, threads: usize) -> Result<Self, LearnerError> {
+        let resources = Resources { threads, recomputes: config.compute.recompute };
+        let fused = Fused::new(*model.config(), model.parameters(), config.optimizer.clone(), config.compute.dtype, resources)?;
+        Ok(Self { config: *model.config(), fused })
     }
+
+    /// Goes on with stored moments.
+    fn restore(&mut self, mut moments: HashMap<String, Tensor>, updates: u64) -> Result<(), LearnerError> {
+        let mut problems = Vec::new();
+        self.fused.restore(updates, |name, values| {
+            match moments.remove(name).map(|tensor| tensor.flatten_all().and_then(|flat| flat.to_vec1::<f32>())) {
+                Some(Ok(stored)) if stored.len() == values.len() => values.copy_from_slice(&stored),
+                Some(Ok(stored)) => problems.push(format!("{name} has {} values, not {}", stored.len(), values.len())),
+                Some(Err(error)) => problems.push(format!("{name}: {error}")),
+                None => problems.push(format!("{name} is missing")),
+            }
+        });
+        problems.extend(moments.keys().map(|name| format!("{name} is not part of it")));
+        problems.sort_unstable();
+        if problems.is_empty() { Ok(()) } else { Err(ParameterError::Mismatch { problems }.into()) }
+    }
+
+    /// A picture takes no training time to speak of: the composed model makes it, from a copy of the weights.
+    fn reconstruct(&self, batch: Batch) -> Result<Reconstruction, LearnerError> {
+        let tensor = |view: fused::View<'_>| Ok((view.name.to_owned(), Tensor::from_slice(view.values, view.shape, &Device::Cpu)?));
+        let weights = self.fused.weights().map(tensor).collect::<candle_core::Result<HashMap<_, _>>>()?;
+        let model = Mae::given(self.config, weights, &Device::Cpu)?;
+        Ok(reconstruct(&model, &Uploader::new(&Device::Cpu)?, batch)?)
+    }
+}
+
+/// What `model` makes of a batch of whole clips.
+fn reconstruct(model: &Mae, uploader: &Uploader, batch: Batch) -> candle_core::Result<Reconstruction> {
+    let batch = uploader.upload(batch)?;
+    let DevicePixels::Clips(clips) = &batch.pixels else { panic!("a reconstruction is of whole clips") };
+    let target = model.target(clips)?;
+    let predicted = target.denormalise(&model.forward(clips, &batch.masking)?)?;
+    Ok(Reconstruction { truth: target.denormalise(&target.values)?, predicted })
 }

@@ -1,6 +1,6 @@
 //! `trainer run`: from flags to a finished run.
 
-use crate::cli::{DeviceChoice, RunArgs, loader_threads_beside_training};
+use crate::cli::{all_cores, DeviceChoice, RunArgs, loader_threads_beside_training};
 use crate::output::{self, Progress};
 use crate::{sources, stop, usage};
 use anyhow::{Context, bail, ensure};
@@ -37,7 +37,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     // A run of its own begins when its data is there.
     let dir = resumed.map_or_else(|| create(args, &config), Ok)?;
     let loading = args.load.loading(loader_threads_beside_training());
-    let run = Run { config, data, dir, device, loading, stop: stop::flag() };
+    let compute_threads = args.threads.map_or_else(all_cores, |threads| threads as usize);
+    let run = Run { config, data, dir, device, compute_threads, loading, stop: stop::flag() };
 
     let mut progress = Progress::new();
     // The first step pays for start-up.

@@ -18,9 +18,7 @@ pub(crate) trait Element: Copy + Send + Sync + Default + 'static {
     }
     /// A lane that holds two values, which follow each other along the summed dimension. Of f32 a lane holds the first only.
     fn pair(self, next: Self) -> u32;
-    /// Of a model's values, exact and rounded, those that products take. There are no rounded ones of f32.
-    fn stored<'a>(exact: &'a [f32], rounded: &'a [Self]) -> &'a [Self];
-    /// Whether [`Self::stored`] gives the rounded ones.
+    /// Whether products take values that are rounded.
     const IS_ROUNDED: bool;
     /// `values` as operands of a product: as they are, or rounded into `scratch`.
     fn operand<'a>(values: &'a [f32], scratch: &'a mut Vec<Self>) -> &'a [Self];
@@ -42,9 +40,6 @@ impl Element for f32 {
     #[inline(always)]
     fn pair(self, _: Self) -> u32 {
         self.to_bits()
-    }
-    fn stored<'a>(exact: &'a [f32], _: &'a [Self]) -> &'a [Self] {
-        exact
     }
     const IS_ROUNDED: bool = false;
     fn operand<'a>(values: &'a [f32], _: &'a mut Vec<Self>) -> &'a [Self] {
@@ -71,9 +66,6 @@ impl Element for bf16 {
     #[inline(always)]
     fn pair(self, next: Self) -> u32 {
         u32::from(self.to_bits()) | u32::from(next.to_bits()) << 16
-    }
-    fn stored<'a>(_: &'a [f32], rounded: &'a [Self]) -> &'a [Self] {
-        rounded
     }
     const IS_ROUNDED: bool = true;
     fn operand<'a>(values: &'a [f32], scratch: &'a mut Vec<Self>) -> &'a [Self] {

@@ -36,7 +36,7 @@ use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
 /// Type of the activations and of the weights as they are multiplied. Weights, moments, gradients, sums and the residual stream are f32 always.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32 bits.
@@ -196,6 +196,16 @@ impl Fused {
         self.layout.len()
     }
 
+    /// Goes on after `updates` steps of the optimiser: `fill` is asked for the moments of each weight, `first/NAME` and `second/NAME`.
+    pub fn restore(&mut self, updates: u64, mut fill: impl FnMut(&str, &mut [f32])) {
+        let Self { layout, moments, .. } = self;
+        for entry in &layout.entries {
+            fill(&format!("first/{}", entry.name), &mut moments.first[entry.range.clone()]);
+            fill(&format!("second/{}", entry.name), &mut moments.second[entry.range.clone()]);
+        }
+        moments.steps = updates;
+    }
+
     /// The weights.
     pub fn weights(&self) -> impl Iterator<Item = View<'_>> {
         self.views(&self.weights)
@@ -219,6 +229,32 @@ impl Fused {
     fn views<'a>(&'a self, values: &'a [f32]) -> impl Iterator<Item = View<'a>> {
         self.layout.entries.iter().map(|entry| View { name: &entry.name, shape: &entry.shape, values: &values[entry.range.clone()] })
     }
+}
+
+/// What one large matrix product reaches on this machine, in 10^9 operations a second: the median of several.
+pub fn matrix_product_rate(precision: Precision, threads: usize) -> f64 {
+    fn rate<T: element::Element>() -> f64 {
+        const SHAPE: [usize; 3] = [3136, 512, 2048];
+        let [rows, inner, columns] = SHAPE;
+        let matrix = |count: usize| (0..count).map(|at| T::from_f32((at % 17) as f32 * 0.1 - 0.8)).collect::<Vec<_>>();
+        let (left, right, mut out) = (matrix(rows * inner), matrix(columns * inner), vec![0f32; rows * columns]);
+        let mut seconds: Vec<f64> = (0..PRODUCTS)
+            .map(|_| {
+                let began = Instant::now();
+                let (left, right) = (pack::Operand::rows(&left, inner), pack::Operand::rows(&right, inner));
+                product::product(left, right, SHAPE, &mut out, |part| part.out.copy_from_slice(part.sums));
+                began.elapsed().as_secs_f64()
+            })
+            .collect();
+        seconds.sort_by(f64::total_cmp);
+        2e-9 * (rows * inner * columns) as f64 / seconds[PRODUCTS / 2]
+    }
+    const PRODUCTS: usize = 15;
+    let pool = ThreadPoolBuilder::new().num_threads(threads).build();
+    pool.map_or(f64::NAN, |pool| pool.install(|| match precision {
+        Precision::F32 => rate::<f32>(),
+        Precision::Bf16 => rate::<bf16>(),
+    }))
 }
 
 /// Whether a parameter decays: as the reference has it, not biases and other one-dimensional ones.
