@@ -183,6 +183,11 @@ impl Checkpoints {
         let file = temporary.join(STATE_FILE);
         fs::write(&file, serde_json::to_vec_pretty(&state)?)?;
         File::open(&file)?.sync_all()?;
+        // safetensors makes its files readable for their owner only.
+        let permissions = fs::metadata(&file)?.permissions();
+        for name in [MODEL_FILE, OPTIMIZER_FILE] {
+            fs::set_permissions(temporary.join(name), permissions.clone())?;
+        }
         File::open(temporary)?.sync_all()?;
         // Had it been sound, the run would have gone on from it.
         move_aside(path)?;

@@ -243,6 +243,7 @@ Examples:
   trainer run --data ./train --preset base --out runs/b  ViT-Base with the paper's recipe
   trainer run --config my.toml                           my.toml's keys over the preset's
   trainer run --out runs/b --resume                      go on with runs/b from its last checkpoint
+  trainer run --batch-size 8 --accumulate 8              steps of 64 clips, in the memory of 8
 
 A config file holds any of the keys that a run's config.toml shows, for example:
   [clip]

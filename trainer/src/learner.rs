@@ -198,8 +198,8 @@ impl Learner {
         }
     }
 
-    /// Forward and backward of a batch; adds `share` times its gradients to those that wait for the next update. Gives its loss; where that is not finite, there are
-    /// no gradients to add.
+    /// Forward and backward of a batch; adds `share` times its gradients to those that wait for the next update. Gives its loss; where that is not
+    /// finite, there are no gradients to add.
     ///
     /// # Errors
     /// When the device fails.
@@ -220,8 +220,8 @@ impl Learner {
         }
     }
 
-    /// Clips the gradients, takes a step along them at rate `lr`, and clears them. Gives their global norm before clipping; when that is not finite, no weight and
-    /// no moment is changed. Without gradients the norm is NaN.
+    /// Clips the gradients, takes a step along them at rate `lr`, and clears them. Gives their global norm before clipping; when that is not finite,
+    /// no weight and no moment is changed. Without gradients the norm is NaN.
     ///
     /// # Errors
     /// When the device fails.

@@ -172,28 +172,43 @@ fn ctrl_c_ends_a_run_that_waits_for_data() {
     let dir = with_data();
     fs::create_dir(dir.path().join("videos")).expect("a folder");
     tests::write_video(&dir.path().join("videos/a.mp4"), 1, 120, 30, I420 { width: 48, height: 40 });
-    let mut child = spawn(dir.path(), &["--config", "small.toml", "--data", "videos", "--steps", "1000000", "--out", "a"]);
-    let run = dir.path().join("a");
-    wait_until(&mut child, || steps(&run) >= 2);
-    // Its decoders do nothing any more, and it soon has no clips left.
-    for thread in fs::read_dir(format!("/proc/{}/task", child.id())).expect("a list").flatten() {
-        let decoders = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-        decoders.split_whitespace().for_each(|id| signal("-STOP", id.parse().expect("a number")));
-    }
-    signal("-INT", child.id());
+    // A step that does not end, so that it is waited for data whatever is ready.
+    let endless = ["--config", "small.toml", "--data", "videos", "--accumulate", "100000000", "--out", "a"];
+    let mut child = spawn(dir.path(), &endless);
+    let decoders = |id: u32| {
+        let threads = fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
+        let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+        lists.flat_map(|list| list.split_whitespace().map(|id| id.parse().expect("a number")).collect::<Vec<u32>>()).collect::<Vec<_>>()
+    };
+    let id = child.id();
+    wait_until(&mut child, || dir.path().join("a/metrics.jsonl").exists() && !decoders(id).is_empty());
+    decoders(id).into_iter().for_each(|decoder| signal("-STOP", decoder));
+    signal("-INT", id);
     let output = child.wait_with_output().expect("ended");
     assert_eq!(output.status.code(), Some(130), "{}", shown(&output));
     // Had it waited until the decoders were given up, clips would be missing.
+    assert!(
+        said(&output).contains("stopped after step 0 of 600; to go on: trainer run --data videos --out a --resume"),
+        "{}",
+        shown(&output)
+    );
     assert!(!said(&output).contains("left out"), "{}", shown(&output));
-    assert!(checkpoints(&run).contains(&format!("step-{:06}", steps(&run))), "{:?} after {} steps", checkpoints(&run), steps(&run));
 }
 
 /// One way to spoil a checkpoint of six steps, and what is said of it.
 type Damage = (&'static str, fn(&Path), &'static str);
 
 const DAMAGES: &[Damage] = &[
-    ("a flipped bit in the weights", |dir| edit(&dir.join("model.safetensors"), flip), "model.safetensors is damaged: its hash is another"),
-    ("a flipped bit in the moments", |dir| edit(&dir.join("optimizer.safetensors"), flip), "optimizer.safetensors is damaged: its hash"),
+    (
+        "a flipped bit in the weights",
+        |dir| edit(&dir.join("model.safetensors"), |bytes| flip(bytes)),
+        "model.safetensors is damaged: its hash is another",
+    ),
+    (
+        "a flipped bit in the moments",
+        |dir| edit(&dir.join("optimizer.safetensors"), |bytes| flip(bytes)),
+        "optimizer.safetensors is damaged: its hash",
+    ),
     ("a file cut short", |dir| edit(&dir.join("optimizer.safetensors"), |bytes| bytes.truncate(900)), "is damaged: it has 900 bytes, not"),
     ("a missing file", |dir| fs::remove_file(dir.join("model.safetensors")).expect("removed"), "model.safetensors is missing"),
     ("no state", |dir| fs::remove_file(dir.join("state.json")).expect("removed"), "state.json is missing"),
@@ -208,7 +223,7 @@ fn edit(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     fs::write(path, bytes).expect("written");
 }
 
-fn flip(bytes: &mut Vec<u8>) {
+fn flip(bytes: &mut [u8]) {
     let last = bytes.len() - 3;
     bytes[last] ^= 4;
 }
@@ -263,7 +278,7 @@ fn without_a_sound_checkpoint_all_are_named_and_nothing_is_changed() {
     let dir = with_data();
     report(dir.path(), &["--config", "small.toml", "--steps", "6", "--out", "a"]);
     let run = dir.path().join("a");
-    edit(&run.join("checkpoints/step-000003/model.safetensors"), flip);
+    edit(&run.join("checkpoints/step-000003/model.safetensors"), |bytes| flip(bytes));
     fs::remove_file(run.join("checkpoints/step-000006/state.json")).expect("removed");
     let metrics = fs::read(run.join("metrics.jsonl")).expect("metrics");
     let output = trainer(dir.path(), &["--out", "a", "--resume"]);
