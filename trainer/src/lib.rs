@@ -4,7 +4,8 @@
 //! - [`config`]: presets, the user's file and flags, resolved to one [`config::Config`].
 //! - [`data`]: a batch of the loader becomes tensors; the only crossing from host to device.
 //! - [`model`]: embedding, blocks, encoder, decoder, and the autoencoder that joins them, from the [`ops`] below them.
-//! - [`loss`], [`optimizer`], [`schedule`]: one training step's arithmetic.
+//! - [`loss`], [`optimizer`], [`layer_decay`], [`schedule`]: one training step's arithmetic.
+//! - [`fused`]: that step on the processor, by hand and several times as fast.
 //! - [`learner`]: what learns, behind one type.
 //! - [`checkpoint`]: what a run needs to go on; [`folder`]: where it is; [`nonfinite`]: what went wrong; [`engine`]: the loop that uses all of it.
 //! - [`visualise`]: pictures of what a model reconstructs.
@@ -13,8 +14,9 @@ pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod engine;
-pub mod fused;
 pub mod folder;
+pub mod fused;
+pub mod layer_decay;
 pub mod learner;
 pub mod loss;
 pub mod metrics;

@@ -37,6 +37,15 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
     exponential.broadcast_div(&exponential.sum_keepdim(D::Minus1)?)
 }
 
+/// Logarithms of [`softmax`], without their underflow.
+///
+/// # Errors
+/// When the device fails.
+pub fn log_softmax(x: &Tensor) -> Result<Tensor> {
+    let shifted = x.broadcast_sub(&x.max_keepdim(D::Minus1)?.detach())?;
+    shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)
+}
+
 /// Attention of `heads` heads (Vaswani et al. 2017): `softmax(q k^T / sqrt(width of a head)) v`, with all three `[clips, tokens, width]`.
 ///
 /// # Errors
@@ -93,6 +102,7 @@ mod tests {
         check_gradients(&[&[2, 3, 5], &[4, 5], &[4]], |x| linear(&x[0], &x[1], &x[2]));
         check_gradients(&[&[2, 3, 5], &[5], &[5]], |x| layer_norm(&x[0], &x[1], &x[2], 1e-6));
         check_gradients(&[&[3, 4]], |x| softmax(&x[0]));
+        check_gradients(&[&[3, 4]], |x| log_softmax(&x[0]));
         check_gradients(&[&[2, 3, 6], &[2, 3, 6], &[2, 3, 6]], |x| attention(&x[0], &x[1], &x[2], 2));
         check_gradients(&[&[3, 4]], |x| x[0].gelu_erf());
     }

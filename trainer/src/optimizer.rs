@@ -24,11 +24,20 @@ pub struct AdamWConfig {
     pub clip_norm: f64,
 }
 
+/// What one parameter makes of the settings.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ParameterRule {
+    /// Its learning rate over that of the step.
+    pub rate: f64,
+    /// Its decay, in proportion to its learning rate.
+    pub weight_decay: f64,
+}
+
 #[derive(Debug)]
 struct Parameter {
     name: String,
     variable: Var,
-    decays: bool,
+    rule: ParameterRule,
     first: Tensor,
     second: Tensor,
 }
@@ -42,16 +51,28 @@ pub struct AdamW {
 }
 
 impl AdamW {
-    /// An optimiser of `parameters` that has done no step.
+    /// An optimiser of `parameters` that has done no step: one rate for all, and decay but for biases and other one-dimensional tensors.
     ///
     /// # Errors
     /// When the device has no room for the moments.
     pub fn new(parameters: &Parameters, config: AdamWConfig) -> Result<Self> {
+        let weight_decay = config.weight_decay;
+        Self::with_rules(parameters, config, |name, rank| ParameterRule {
+            rate: 1.0,
+            weight_decay: if rank > 1 && !name.ends_with(".bias") { weight_decay } else { 0.0 },
+        })
+    }
+
+    /// The same, with the rule that `rule` gives for a name and a number of dimensions: rates by layer, for example ([`crate::layer_decay::rule`]).
+    ///
+    /// # Errors
+    /// When the device has no room for the moments.
+    pub fn with_rules(parameters: &Parameters, config: AdamWConfig, rule: impl Fn(&str, usize) -> ParameterRule) -> Result<Self> {
         let parameter = |(name, variable): (&str, &Var)| {
             Ok(Parameter {
                 name: name.to_owned(),
                 variable: variable.clone(),
-                decays: variable.rank() > 1 && !name.ends_with(".bias"),
+                rule: rule(name, variable.rank()),
                 first: variable.zeros_like()?,
                 second: variable.zeros_like()?,
             })
@@ -80,7 +101,7 @@ impl AdamW {
     /// # Errors
     /// When the device fails.
     pub fn step_along(&mut self, gradients: Vec<Tensor>, lr: f64) -> Result<f64> {
-        let AdamWConfig { betas: [beta1, beta2], epsilon, weight_decay, clip_norm, .. } = self.config;
+        let AdamWConfig { betas: [beta1, beta2], epsilon, clip_norm, .. } = self.config;
         let squares: Vec<Tensor> = gradients.iter().map(|gradient| gradient.sqr()?.sum_all()).collect::<Result<_>>()?;
         let norm = f64::from(Tensor::stack(&squares, 0)?.sum_all()?.to_scalar::<f32>()?).sqrt();
         if !norm.is_finite() {
@@ -95,8 +116,10 @@ impl AdamW {
             parameter.first = ((&parameter.first * beta1)? + (&gradient * (1.0 - beta1))?)?;
             parameter.second = ((&parameter.second * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;
             let root = ((parameter.second.sqrt()? * correction2.powf(-0.5))? + epsilon)?;
+            let ParameterRule { rate, weight_decay } = parameter.rule;
+            let lr = lr * rate;
             let update = ((&parameter.first / root)? * (lr / correction1))?;
-            let decay = if parameter.decays { 1.0 - lr * weight_decay } else { 1.0 };
+            let decay = 1.0 - lr * weight_decay;
             let value = parameter.variable.as_detached_tensor();
             parameter.variable.set(&((value * decay)? - update)?)?;
         }
@@ -141,4 +164,41 @@ impl AdamW {
 fn gradient(parameter: &Parameter, gradients: &GradStore) -> Result<Tensor> {
     let gradient = gradients.get(&parameter.variable);
     gradient.cloned().ok_or_else(|| candle_core::Error::Msg(format!("{} has no gradient: the graph is cut", parameter.name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Classifier, ClassifierConfig, TransformerConfig};
+    use candle_core::{DType, Device};
+    use schemas::geometry::PatchGrid;
+
+    #[test]
+    fn each_parameter_has_its_own_rate_and_decay() {
+        let grid = PatchGrid { frames: 2, size: 4, tubelet: 1, patch: 2 };
+        let config = ClassifierConfig { grid, encoder: TransformerConfig { width: 4, depth: 1, heads: 2 }, classes: 3 };
+        let model = Classifier::seeded(config, 1, &Device::Cpu).expect("a model");
+        // The optimiser writes where the variables are: only a copy stays as it was.
+        let before: Vec<Tensor> = model.parameters().iter().map(|(_, variable)| variable.copy().expect("a copy")).collect();
+        let settings = AdamWConfig { base_lr: 0.0, betas: [0.9, 0.95], epsilon: 1e-12, weight_decay: 0.0, clip_norm: f64::INFINITY };
+        let rule = |name: &str, rank: usize| ParameterRule {
+            rate: if name.starts_with("head") { 1.0 } else { 0.5 },
+            weight_decay: if rank > 1 { 0.1 } else { 0.0 },
+        };
+        let mut optimizer = AdamW::with_rules(model.parameters(), settings, rule).expect("an optimiser");
+        let mut gradients = Var::zeros(1, DType::F32, &Device::Cpu).and_then(|nothing| nothing.backward()).expect("a store");
+        for (_, variable) in model.parameters().iter() {
+            gradients.insert(variable, variable.ones_like().expect("ones"));
+        }
+        optimizer.step(&gradients, 0.25).expect("a step");
+        for ((name, variable), before) in model.parameters().iter().zip(before) {
+            // The first step of Adam is the rate, against the gradient's sign.
+            let lr = if name.starts_with("head") { 0.25 } else { 0.125 };
+            let decay = if variable.rank() > 1 { 1.0 - lr * 0.1 } else { 1.0 };
+            let off = (before * decay)
+                .and_then(|kept| (kept - lr)? - variable.as_tensor())
+                .and_then(|off| off.abs()?.max_all()?.to_scalar::<f32>());
+            assert!(off.expect("a number") < 1e-6, "{name}");
+        }
+    }
 }

@@ -31,8 +31,13 @@ pub(crate) struct Linear {
 
 impl Linear {
     pub(crate) fn new(parameters: &mut ParameterBuilder, name: &str, inputs: usize, outputs: usize) -> Result<Self> {
+        Self::beginning_as(parameters, name, inputs, outputs, Init::Xavier)
+    }
+
+    /// One whose weight begins as `init` says.
+    pub(crate) fn beginning_as(parameters: &mut ParameterBuilder, name: &str, inputs: usize, outputs: usize, init: Init) -> Result<Self> {
         Ok(Self {
-            weight: parameters.get(&format!("{name}.weight"), &[outputs, inputs], Init::Xavier)?,
+            weight: parameters.get(&format!("{name}.weight"), &[outputs, inputs], init)?,
             bias: parameters.get(&format!("{name}.bias"), &[outputs], Init::Zeros)?,
         })
     }

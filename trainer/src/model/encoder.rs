@@ -40,6 +40,16 @@ impl Encoder {
     ///
     /// Masked patches are never embedded: the reference embeds all of them first, with the same result.
     pub(crate) fn forward(&self, patches: &Tensor, masking: &Masking) -> Result<Tensor> {
+        self.normalise(&self.tokens(patches, masking)?)
+    }
+
+    /// The last layer normalisation.
+    pub(crate) fn normalise(&self, x: &Tensor) -> Result<Tensor> {
+        self.norm.forward(x)
+    }
+
+    /// As [`Self::forward`], before the last layer normalisation.
+    pub(crate) fn tokens(&self, patches: &Tensor, masking: &Masking) -> Result<Tensor> {
         let (clips, visible) = (masking.clips(), masking.visible());
         let values = self.grid.tubelet_values();
         let patches = patches.reshape((clips * visible, values))?;
@@ -52,6 +62,6 @@ impl Encoder {
         for block in &self.blocks {
             x = block.forward(&x)?;
         }
-        self.norm.forward(&x)?.narrow(1, 1, visible)
+        x.narrow(1, 1, visible)?.contiguous()
     }
 }

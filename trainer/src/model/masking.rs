@@ -47,6 +47,20 @@ impl Masking {
         })
     }
 
+    /// No masks at all: every token of `clips` clips of `tokens` tokens is visible.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn all_visible(clips: usize, tokens: usize, device: &Device) -> Result<Self> {
+        let rows: Vec<u32> = (0..clips).flat_map(|_| 0..tokens as u32).collect();
+        Self::new(Masks::new(&rows, tokens, tokens), device)
+    }
+
+    /// Whether every token is visible.
+    pub fn hides_nothing(&self) -> bool {
+        self.visible_rows.elem_count() == self.decoder_rows.elem_count()
+    }
+
     /// Clips of the batch.
     pub const fn clips(&self) -> usize {
         self.clips

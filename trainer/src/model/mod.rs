@@ -1,6 +1,7 @@
-//! The masked autoencoder. Parameters have the reference's names and shapes.
+//! The masked autoencoder, and the classifier that its encoder becomes. Parameters have the reference's names and shapes.
 
 mod block;
+mod classifier;
 mod decoder;
 mod embed;
 mod encoder;
@@ -9,6 +10,7 @@ mod masking;
 mod parameters;
 
 pub use block::TransformerConfig;
+pub use classifier::{Classifier, ClassifierConfig};
 pub use mae::{Mae, MaeConfig, Target};
 pub use masking::Masking;
 pub use parameters::{ParameterError, Parameters};

@@ -10,6 +10,9 @@ use xxhash_rust::xxh3::xxh3_64;
 /// Standard deviation of positions, the cls token and the mask token at the start, as in the reference.
 const TOKEN_STD: f32 = 0.02;
 
+/// Standard deviation of a classifier's head at the start, as in the reference's fine-tuning.
+const HEAD_STD: f32 = 2e-5;
+
 /// How a parameter begins.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Init {
@@ -19,6 +22,8 @@ pub(crate) enum Init {
     Ones,
     /// Normal with standard deviation 0.02.
     Token,
+    /// Normal with standard deviation 2e-5.
+    Head,
     /// Uniform in ±sqrt(6 / (fan in + fan out)) (Glorot and Bengio 2010), of the tensor flattened to `[fan out, fan in]`.
     Xavier,
     /// Uniform in ±1 / sqrt(fan in): the bias of a convolution in PyTorch.
@@ -116,7 +121,8 @@ fn initial(seed: u64, name: &str, shape: &[usize], init: Init, device: &Device) 
     let values = match init {
         Init::Zeros => vec![0.0; count],
         Init::Ones => vec![1.0; count],
-        Init::Token => (0..count).map(|_| TOKEN_STD * <StandardNormal as Distribution<f32>>::sample(&StandardNormal, &mut rng)).collect(),
+        Init::Token => normal(&mut rng, count, TOKEN_STD),
+        Init::Head => normal(&mut rng, count, HEAD_STD),
         Init::Xavier => {
             let fan_out = shape[0];
             uniform(&mut rng, count, (6.0 / (fan_out + count / fan_out) as f32).sqrt())
@@ -124,6 +130,10 @@ fn initial(seed: u64, name: &str, shape: &[usize], init: Init, device: &Device) 
         Init::ConvolutionBias { fan_in } => uniform(&mut rng, count, 1.0 / (fan_in as f32).sqrt()),
     };
     Tensor::from_vec(values, shape, device)
+}
+
+fn normal(rng: &mut impl Rng, count: usize, deviation: f32) -> Vec<f32> {
+    (0..count).map(|_| deviation * <StandardNormal as Distribution<f32>>::sample(&StandardNormal, rng)).collect()
 }
 
 fn uniform(rng: &mut impl Rng, count: usize, bound: f32) -> Vec<f32> {

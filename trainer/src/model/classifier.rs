@@ -1,0 +1,101 @@
+//! The encoder as a classifier of clips: what a pre-trained model is fine-tuned as.
+
+use super::block::{Linear, TransformerConfig};
+use super::embed::channel_first_patches;
+use super::encoder::Encoder;
+use super::masking::Masking;
+use super::parameters::{Init, ParameterBuilder, ParameterError, Parameters};
+use candle_core::{Device, Result, Tensor};
+use schemas::geometry::PatchGrid;
+use std::collections::HashMap;
+
+/// What decides a classifier's shapes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClassifierConfig {
+    /// Clips and patches.
+    pub grid: PatchGrid,
+    /// The encoder.
+    pub encoder: TransformerConfig,
+    /// Classes.
+    pub classes: usize,
+}
+
+/// An encoder that sees all tokens, and a head on their mean.
+///
+/// The encoder's parameters have the names that they have in [`super::Mae`]; the head is `head.weight` and `head.bias`.
+#[derive(Debug)]
+pub struct Classifier {
+    config: ClassifierConfig,
+    parameters: Parameters,
+    encoder: Encoder,
+    head: Linear,
+}
+
+impl Classifier {
+    /// A classifier that begins as `seed` says.
+    ///
+    /// # Errors
+    /// When the device has no room for it.
+    pub fn seeded(config: ClassifierConfig, seed: u64, device: &Device) -> std::result::Result<Self, ParameterError> {
+        Self::build(config, ParameterBuilder::seeded(seed, device))
+    }
+
+    /// A classifier of given parameters, under the reference's names.
+    ///
+    /// # Errors
+    /// [`ParameterError::Mismatch`] when a name is missing or unknown, or a shape differs.
+    pub fn given(config: ClassifierConfig, values: HashMap<String, Tensor>, device: &Device) -> std::result::Result<Self, ParameterError> {
+        Self::build(config, ParameterBuilder::given(values, device))
+    }
+
+    fn build(config: ClassifierConfig, mut builder: ParameterBuilder) -> std::result::Result<Self, ParameterError> {
+        let encoder = Encoder::new(&mut builder, config.grid, config.encoder)?;
+        let head = Linear::beginning_as(&mut builder, "head", config.encoder.width, config.classes, Init::Head)?;
+        Ok(Self { config, parameters: builder.finish()?, encoder, head })
+    }
+
+    /// The trainable tensors.
+    pub const fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// What decides the shapes.
+    pub const fn config(&self) -> &ClassifierConfig {
+        &self.config
+    }
+
+    /// Logits `[clips, classes]` of `[clips, 3, frames, size, size]`, normalised RGB: the mean of the encoded tokens without the cls token, then the
+    /// encoder's last layer normalisation, then the head. There is no dropout.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn forward(&self, clips: &Tensor) -> Result<Tensor> {
+        let grid = self.config.grid;
+        let masking = Masking::all_visible(clips.dim(0)?, grid.tokens(), clips.device())?;
+        let tokens = self.encoder.tokens(&channel_first_patches(clips, grid)?, &masking)?;
+        self.head.forward(&self.encoder.normalise(&tokens.mean(1)?)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Mae, MaeConfig};
+
+    #[test]
+    fn the_encoder_begins_as_in_pre_training_and_the_head_near_zero() {
+        let (grid, encoder) = (PatchGrid { frames: 4, size: 8, tubelet: 2, patch: 4 }, TransformerConfig { width: 32, depth: 1, heads: 2 });
+        let classifier = Classifier::seeded(ClassifierConfig { grid, encoder, classes: 50 }, 1, &Device::Cpu).expect("a model");
+        let config = MaeConfig { grid, encoder, decoder: encoder, slices: 1, normalise_target: true };
+        let mae = Mae::seeded(config, 1, &Device::Cpu).expect("a model");
+        let values = |variable: &candle_core::Var| variable.flatten_all().and_then(|flat| flat.to_vec1::<f32>()).expect("values");
+        let of_mae: HashMap<&str, Vec<f32>> = mae.parameters().iter().map(|(name, variable)| (name, values(variable))).collect();
+        for (name, variable) in classifier.parameters().iter().filter(|(name, _)| !name.starts_with("head.")) {
+            assert_eq!(Some(&values(variable)), of_mae.get(name), "{name}");
+        }
+        let (_, head) = classifier.parameters().iter().find(|(name, _)| *name == "head.weight").expect("a head");
+        let head = values(head);
+        let deviation = (head.iter().map(|value| value * value).sum::<f32>() / head.len() as f32).sqrt();
+        assert!((1.8e-5..2.2e-5).contains(&deviation), "{deviation} for 2e-5");
+    }
+}
