@@ -4,7 +4,7 @@
 //! - [`config`]: presets, the user's file and flags, resolved to one [`config::Config`].
 //! - [`data`]: a batch of the loader becomes tensors; the only crossing from host to device.
 //! - [`model`]: embedding, blocks, encoder, decoder, and the autoencoder that joins them, from the [`ops`] below them.
-//! - [`loss`], [`optimizer`], [`layer_decay`], [`schedule`]: one training step's arithmetic.
+//! - [`loss`], [`optimizer`], [`layer_decay`], [`schedule`]: one training step's arithmetic; [`operations`] counts it.
 //! - [`fused`]: that step on the processor, by hand and several times as fast.
 //! - [`learner`]: what learns, behind one type.
 //! - [`checkpoint`]: what a run needs to go on; [`folder`]: where it is; [`nonfinite`]: what went wrong; [`engine`]: the loop that uses all of it.
@@ -22,6 +22,7 @@ pub mod loss;
 pub mod metrics;
 pub mod model;
 pub mod nonfinite;
+pub mod operations;
 pub mod ops;
 pub mod optimizer;
 pub mod schedule;

@@ -18,7 +18,7 @@ pub struct TransformerConfig {
 }
 
 /// Width of the MLP's inner layer over the block's width.
-const MLP_RATIO: usize = 4;
+pub(crate) const MLP_RATIO: usize = 4;
 
 /// Added to the variance in layer normalisation, as in the reference.
 const LAYER_NORM_EPSILON: f64 = 1e-6;

@@ -9,6 +9,7 @@ mod mae;
 mod masking;
 mod parameters;
 
+pub(crate) use block::MLP_RATIO;
 pub use block::TransformerConfig;
 pub use classifier::{Classifier, ClassifierConfig};
 pub use mae::{Mae, MaeConfig, Target};

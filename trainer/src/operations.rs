@@ -1,0 +1,127 @@
+//! Counts the multiply-adds of pre-training from the shapes alone.
+//!
+//! Only matrix products are counted, as in the paper, whose "FLOPs" are multiply-adds: one multiply-add is two floating-point operations. With `n` tokens (the
+//! cls token among them), width `d` and an MLP of inner width `4 d`, a block of a transformer has
+//! - `12 n d^2` in its linear layers: queries, keys, values and projection `d x d` each, the MLP `d x 4d` and `4d x d`;
+//! - `2 n^2 d` in its attention: queries with keys, and weights with values, over all heads.
+
+use crate::model::{MLP_RATIO, MaeConfig, TransformerConfig};
+use schemas::geometry::PatchGrid;
+use schemas::report::OperationFigures;
+
+/// How many tokens of a clip each part works on, the cls token not counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClipTokens {
+    /// Patches that are embedded.
+    pub embedded: usize,
+    /// Tokens that the encoder's blocks see.
+    pub encoded: usize,
+    /// Tokens whose pixels are predicted. The decoder's blocks see all tokens.
+    pub predicted: usize,
+}
+
+impl ClipTokens {
+    /// Training with `visible` visible tokens, as it is done here: masked patches are not embedded, and visible ones not predicted.
+    pub const fn sparse(grid: PatchGrid, visible: usize) -> Self {
+        Self { embedded: visible, encoded: visible, predicted: grid.tokens() - visible }
+    }
+
+    /// The same as the reference does it: all patches are embedded, and all tokens predicted, whether or not anything is made of it.
+    pub const fn sparse_in_the_reference(grid: PatchGrid, visible: usize) -> Self {
+        Self { encoded: visible, ..Self::dense(grid) }
+    }
+
+    /// Training without masks: every token is seen and predicted.
+    pub const fn dense(grid: PatchGrid) -> Self {
+        Self { embedded: grid.tokens(), encoded: grid.tokens(), predicted: grid.tokens() }
+    }
+}
+
+/// Multiply-adds of the forward pass of one clip: with `v` values a tubelet, `p` values predicted of a token, encoder width `d` and decoder width `e`,
+/// - patch embedding: `embedded v d`;
+/// - encoder: its blocks on the encoded tokens and the cls token;
+/// - decoder: `encoded d e` to come to its width, and its blocks on all tokens and its cls token;
+/// - prediction: `predicted e p`.
+///
+/// [`OperationFigures::step`] has the backward pass as well.
+pub fn forward(config: &MaeConfig, tokens: ClipTokens) -> OperationFigures {
+    let MaeConfig { grid, encoder, decoder, .. } = *config;
+    let product = |sizes: [usize; 3]| sizes.into_iter().map(|size| size as u64).product::<u64>();
+    let (encoded, decoded) = (tokens.encoded + 1, grid.tokens() + 1);
+    OperationFigures {
+        patch_embedding: product([tokens.embedded, grid.tubelet_values(), encoder.width]),
+        encoder_linear: blocks_linear(encoder, encoded),
+        encoder_attention: blocks_attention(encoder, encoded),
+        decoder_linear: product([tokens.encoded, encoder.width, decoder.width]) + blocks_linear(decoder, decoded),
+        decoder_attention: blocks_attention(decoder, decoded),
+        prediction: product([tokens.predicted, decoder.width, config.target_values()]),
+    }
+}
+
+/// `depth (4 + 2 ratio) n d^2`
+const fn blocks_linear(transformer: TransformerConfig, tokens: usize) -> u64 {
+    let TransformerConfig { width, depth, .. } = transformer;
+    (depth * (4 + 2 * MLP_RATIO)) as u64 * tokens as u64 * (width * width) as u64
+}
+
+/// `depth 2 n^2 d`
+const fn blocks_attention(transformer: TransformerConfig, tokens: usize) -> u64 {
+    let TransformerConfig { width, depth, .. } = transformer;
+    (depth * 2) as u64 * (tokens * tokens) as u64 * width as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Overrides, Preset};
+
+    #[track_caller]
+    fn assert_near(count: u64, paper: f64) {
+        assert!((count as f64 / paper - 1.0).abs() < 0.01, "{count} for {paper}");
+    }
+
+    #[test]
+    fn counts_of_vit_large_are_the_papers() {
+        let config = Config::resolve(Preset::Large, None, &Overrides::default()).expect("a preset");
+        let (model, visible) = (config.model(), config.masking.visible(config.clip).expect("a rule"));
+        let dense = forward(&model, ClipTokens::dense(model.grid));
+        let sparse = forward(&model, ClipTokens::sparse_in_the_reference(model.grid, visible));
+        // Table 1 of Feichtenhofer et al. 2022.
+        assert_near(dense.forward(), 627.5e9);
+        assert_near(sparse.forward(), 81.0e9);
+        assert_near(sparse.decoder(), 30.5e9);
+        let gain = dense.forward() as f64 / sparse.forward() as f64;
+        assert!((gain - 7.7).abs() < 0.05, "{gain}");
+        // What nobody needs is left out here: 2.2 G of embedding and 0.06 G of predictions.
+        let ours = forward(&model, ClipTokens::sparse(model.grid, visible));
+        assert_eq!(sparse.forward() - ours.forward(), 1412 * 1536 * 1024 + 156 * 512 * 768);
+    }
+
+    #[test]
+    fn counts_of_a_small_model_are_those_by_hand() {
+        let model = MaeConfig {
+            grid: PatchGrid { frames: 4, size: 8, tubelet: 2, patch: 4 },
+            encoder: TransformerConfig { width: 6, depth: 2, heads: 2 },
+            decoder: TransformerConfig { width: 4, depth: 1, heads: 1 },
+            slices: 1,
+            normalise_target: true,
+        };
+        // 8 tokens of 96 values, 3 of them visible; 48 values of each of 5 tokens are predicted.
+        let counted = forward(&model, ClipTokens::sparse(model.grid, 3));
+        let by_hand = OperationFigures {
+            patch_embedding: 3 * 96 * 6,
+            // Two blocks on 4 tokens: q, k, v, proj 6 x 6, MLP 6 x 24 and 24 x 6.
+            encoder_linear: 2 * 4 * (4 * 36 + 2 * 144),
+            // Scores 4 x 4 of 6 values, and as much for the sums of values.
+            encoder_attention: 2 * (4 * 4 * 6 + 4 * 4 * 6),
+            // 3 tokens from 6 to 4, and one block on 9 tokens.
+            decoder_linear: 3 * 6 * 4 + 9 * (4 * 16 + 2 * 64),
+            decoder_attention: 9 * 9 * 4 + 9 * 9 * 4,
+            prediction: 5 * 4 * 48,
+        };
+        assert_eq!(counted, by_hand);
+        assert_eq!(by_hand.forward(), 1728 + 3456 + 384 + (72 + 1728) + 648 + 960);
+        // All but the embedding three times, the embedding twice.
+        assert_eq!(by_hand.step(), 3 * (3456 + 384 + 1800 + 648 + 960) + 2 * 1728);
+    }
+}
