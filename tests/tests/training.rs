@@ -1,6 +1,6 @@
 //! Every parameter learns, a few clips can be learned by heart, and a run that was cut goes on as if it had not been.
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use pipeline::batch::{Batch, Form, ValueType};
 use pipeline::loader::{DEFAULT_MEMORY_BYTES, Loader};
 use pipeline::mask::{MaskKind, MaskRule, MaskScratch, Masks};
@@ -18,7 +18,7 @@ use trainer::config::{CheckpointsConfig, Config, OnNonfinite, Overrides, Preset,
 use trainer::data::{DeviceBatch, DevicePixels, Uploader};
 use trainer::engine::{self, Event, Loading, Run, RunError};
 use trainer::learner::{Learner, NamedValues};
-use trainer::loss::masked_mean_squared_error;
+use trainer::loss::{masked_mean_squared_error, mean_squared_error};
 use trainer::metrics::METRICS_FILE;
 use trainer::model::{Mae, MaeConfig, Masking, TransformerConfig};
 
@@ -82,7 +82,7 @@ fn every_parameter_gets_a_gradient() {
         let masking = random_masking(grid, 2);
         let pixels: Vec<f32> = (0..2 * grid.clip_values()).map(|at| ((at * 7919 % 1013) as f32 / 1013.0 - 0.5) * 4.0).collect();
         let shape = (2, 3, grid.frames, grid.size, grid.size);
-        let clips = candle_core::Tensor::from_vec(pixels, shape, &Device::Cpu).expect("clips");
+        let clips = Tensor::from_vec(pixels, shape, &Device::Cpu).expect("clips");
         let predicted = model.forward(&clips, &masking).expect("predictions");
         let target = model.target(&clips).expect("a target").values;
         let gradients = masked_mean_squared_error(&predicted, &target, masking.mask()).and_then(|loss| loss.backward()).expect("gradients");
@@ -93,6 +93,33 @@ fn every_parameter_gets_a_gradient() {
             // That of a key bias is zero: a softmax does not see a constant.
             assert!(name.ends_with("attn.k.bias") || gradient.iter().any(|&value| value != 0.0), "{name} gets a gradient of zero");
         }
+    }
+}
+
+#[test]
+fn without_masks_every_token_is_seen_and_predicted() {
+    let config = config(1);
+    let (model, grid) = (Mae::seeded(config.model(), 1, &Device::Cpu).expect("a model"), config.clip);
+    let pixels: Vec<f32> = (0..2 * grid.clip_values()).map(|at| (at * 7919 % 1013) as f32 / 250.0 - 2.0).collect();
+    let clips = Tensor::from_vec(pixels, (2, 3, grid.frames, grid.size, grid.size), &Device::Cpu).expect("clips");
+    let masking = Masking::all_visible(2, grid.tokens(), &Device::Cpu).expect("no masks");
+    assert!(masking.hides_nothing() && !random_masking(grid, 2).hides_nothing());
+    let predicted = model.forward(&clips, &masking).expect("predictions");
+    let target = model.target(&clips).expect("a target").values;
+    let expected = mean_squared_error(&predicted, &target).and_then(|loss| loss.to_scalar::<f32>()).expect("a loss");
+    let loss = model.loss(&DeviceBatch { pixels: DevicePixels::Clips(clips.clone()), masking }).expect("a loss");
+    assert_eq!(loss.to_scalar::<f32>().expect("a value"), expected);
+    // Whatever a token is, its prediction depends on it; and the mask token is nowhere.
+    let moved = (&clips + 0.5)
+        .and_then(|moved| model.forward(&moved, &Masking::all_visible(2, grid.tokens(), &Device::Cpu)?))
+        .expect("predictions");
+    let by_token = (moved - predicted).and_then(|moved| moved.abs()?.sum(2)?.flatten_all()?.to_vec1::<f32>()).expect("values");
+    assert!(by_token.iter().all(|&moved| moved > 0.0));
+    let gradients = loss.backward().expect("gradients");
+    for (name, variable) in model.parameters().iter() {
+        let gradient = gradients.get(variable).unwrap_or_else(|| panic!("{name} has no gradient"));
+        let most = gradient.abs().and_then(|gradient| gradient.max_all()?.to_scalar::<f32>()).expect("a value");
+        assert!(name.ends_with("attn.k.bias") || (most > 0.0) == (name != "mask_token"), "{name}: {most}");
     }
 }
 

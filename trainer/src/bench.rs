@@ -209,7 +209,7 @@ fn table(report: &LoaderReport) -> String {
 }
 
 /// A number with three digits that count, or all those before the point.
-fn shown(number: f64) -> String {
+pub fn shown(number: f64) -> String {
     let decimals = 2.0 - number.max(0.01).log10().floor();
     format!("{number:.*}", decimals.clamp(0.0, 3.0) as usize)
 }

@@ -45,6 +45,8 @@ pub const DECODE_WORKER: &str = "decode-worker";
 pub enum Bench {
     /// Clips a second from shards or videos, where the time goes, and how long a consumer waits.
     Loader(BenchLoaderArgs),
+    /// What masking saves: a step with every token visible against a step of the preset, in operations, seconds and clips a second.
+    Sparsity(BenchSparsityArgs),
 }
 
 /// Where clips are, and how they are loaded.
@@ -162,6 +164,40 @@ impl BenchLoaderArgs {
         let (steps, accumulate, on_nonfinite, dtype, recompute) = (None, None, None, None, false);
         Overrides { steps, batch_size, accumulate, repeat, seed, on_nonfinite, dtype, recompute }
     }
+}
+
+/// What masking saves: a step with every token visible against a step of the preset, in operations, seconds and clips a second.
+///
+/// Table 1 of the paper (Feichtenhofer et al. 2022) for any model, on this machine's processor. Dense: the encoder sees every token, the decoder gets all of them,
+/// and all are predicted. Sparse: as training does.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  trainer bench sparsity                                the paper's ViT-L, one clip a step, computing alone
+  trainer bench sparsity --preset base --data ./shards  ViT-B, and what loading costs both
+  trainer bench sparsity --preset tiny --batch-size 8 --steps 20 --json")]
+pub struct BenchSparsityArgs {
+    /// Whose clips, masks and model.
+    #[arg(long, value_enum, default_value = "large")]
+    pub preset: Preset,
+    /// TOML file whose keys replace the preset's.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Steps that are timed, of each kind, after one to warm up.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub steps: u32,
+    /// Clips a step.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub batch_size: usize,
+    /// Folder of shards that `shardtool build` has finished, or of videos: also times steps with a new batch each. Given several times, all are mixed.
+    #[arg(long, value_name = "PATH", value_parser = DataArg::parse)]
+    pub data: Vec<DataArg>,
+    #[command(flatten)]
+    /// How clips are loaded.
+    pub load: LoadArgs,
+    /// Print the figures as JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Who uses the batches.

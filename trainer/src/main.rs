@@ -5,6 +5,7 @@ mod cli;
 mod output;
 mod run;
 mod sources;
+mod sparsity;
 mod stop;
 mod usage;
 
@@ -28,6 +29,7 @@ fn start() -> ExitCode {
         cli::Command::Run(args) => run::run(args),
         cli::Command::DecodeWorker => pipeline::live::worker::run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
         cli::Command::Bench(cli::Bench::Loader(args)) => bench::loader(args).map(|()| ExitCode::SUCCESS),
+        cli::Command::Bench(cli::Bench::Sparsity(args)) => sparsity::sparsity(args).map(|()| ExitCode::SUCCESS),
     };
     match result {
         Ok(code) => code,

@@ -5,7 +5,7 @@ use pipeline::video::clips::ClipDecoder;
 use pipeline::video::decode::DecodeOptions;
 use schemas::geometry::I420;
 use schemas::manifest::BuildOptions;
-use schemas::report::{LoaderReport, RunReport, StepMetrics};
+use schemas::report::{LoaderReport, OperationFigures, RunReport, SparsityReport, StepMetrics};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -75,6 +75,7 @@ fn help_teaches() {
     assert_shown("help", &trainer(dir.path(), &["--help"]));
     assert_shown("help-run", &trainer(dir.path(), &["run", "--help"]));
     assert_shown("help-bench-loader", &trainer(dir.path(), &["bench", "loader", "--help"]));
+    assert_shown("help-bench-sparsity", &trainer(dir.path(), &["bench", "sparsity", "--help"]));
 }
 
 #[test]
@@ -204,6 +205,53 @@ fn a_loader_is_measured() {
     let table = trainer(dir.path(), &["bench", "loader", "--preset", "tiny", "--config", "small.toml", "--seconds", "0.1"]);
     let table = shown(&table);
     assert!(table.contains("exit code: 0") && table.contains("clips/s") && table.contains("this machine feeds"), "{table}");
+}
+
+#[test]
+fn what_masking_saves_is_measured() {
+    let dir = with_data();
+    let bench = |arguments: &[&str]| {
+        let common = ["bench", "sparsity", "--preset", "tiny", "--config", "small.toml", "--batch-size", "2", "--steps", "2"];
+        let output = trainer(dir.path(), &[common.as_slice(), arguments].concat());
+        assert!(output.status.success(), "{}", shown(&output));
+        output
+    };
+    let report: SparsityReport = serde_json::from_slice(&bench(&["--data", "shards", "--json"]).stdout).expect("the report's JSON");
+    let SparsityReport { dense, sparse, gain, .. } = &report;
+    assert_eq!((report.preset.as_str(), report.batch_size, report.steps), ("tiny", 2, 2));
+    assert_eq!(report.data, ["shards"]);
+    // 4 x 4 x 4 tokens of 2 x 8 x 8 pixels, of which 6 are visible; one block each of width 24; one slice is predicted of each token.
+    assert_eq!((dense.tokens, dense.visible_tokens, sparse.tokens, sparse.visible_tokens), (64, 64, 64, 6));
+    let linear = |tokens: u64| 12 * 24 * 24 * tokens;
+    let attention = |tokens: u64| 2 * 24 * tokens * tokens;
+    let operations = |visible: u64, predicted: u64| OperationFigures {
+        patch_embedding: visible * 384 * 24,
+        encoder_linear: linear(visible + 1),
+        encoder_attention: attention(visible + 1),
+        decoder_linear: linear(65) + visible * 24 * 24,
+        decoder_attention: attention(65),
+        prediction: predicted * 24 * 192,
+    };
+    assert_eq!((dense.operations, sparse.operations), (operations(64, 64), operations(6, 58)));
+    assert_eq!((dense.forward_multiply_adds, dense.step_multiply_adds), (dense.operations.forward(), dense.operations.step()));
+    assert!((gain.multiply_adds - dense.operations.forward() as f64 / sparse.operations.forward() as f64).abs() < 1e-12);
+    let (dense_loaded, sparse_loaded) = (dense.loaded.expect("loaded"), sparse.loaded.expect("loaded"));
+    for speed in [dense.computed, sparse.computed, dense_loaded, sparse_loaded] {
+        assert!(
+            speed.step_seconds > 0.0 && (speed.clips_per_second * speed.step_seconds - 2.0).abs() < 1e-9 && speed.gflops > 0.0,
+            "{speed:?}"
+        );
+    }
+    assert!((gain.computed - dense.computed.step_seconds / sparse.computed.step_seconds).abs() < 1e-9);
+    assert!((gain.loaded.expect("loaded") - dense_loaded.step_seconds / sparse_loaded.step_seconds).abs() < 1e-9);
+    assert!(report.paper.is_none(), "the paper has no such model");
+
+    let alone: SparsityReport = serde_json::from_slice(&bench(&["--json"]).stdout).expect("the report's JSON");
+    assert!(alone.data.is_empty() && alone.dense.loaded.is_none() && alone.gain.loaded.is_none());
+    let table = shown(&bench(&["--data", "shards"]));
+    assert!(table.contains("a step, computed") && table.contains("a step, with loading") && table.contains("6 of 64 tokens"), "{table}");
+    let nowhere = trainer(dir.path(), &["bench", "sparsity", "--preset", "tiny", "--data", "nowhere"]);
+    assert!(shown(&nowhere).contains("exit code: 1") && shown(&nowhere).contains("there is no nowhere"), "{}", shown(&nowhere));
 }
 
 #[test]

@@ -151,13 +151,17 @@ impl Mae {
         Ok(Target { values, statistics: Some((mean, deviation)) })
     }
 
-    /// The loss of a batch, whichever form it has: mean squared error over its masked patches.
+    /// The loss of a batch, whichever form it has: mean squared error over its masked patches, or over all of them where nothing is masked
+    /// ([`Masking::all_visible`], which only whole clips can have).
     ///
     /// # Errors
     /// When the shapes do not fit.
     pub fn loss(&self, batch: &DeviceBatch) -> Result<Tensor> {
         let masking = &batch.masking;
         match &batch.pixels {
+            DevicePixels::Clips(clips) if masking.hides_nothing() => {
+                mean_squared_error(&self.forward(clips, masking)?, &self.target(clips)?.values)
+            }
             DevicePixels::Clips(clips) => {
                 masked_mean_squared_error(&self.forward(clips, masking)?, &self.target(clips)?.values, masking.mask())
             }
