@@ -144,9 +144,12 @@ fn updates_are_those_of_the_composed_optimiser() {
         let got = fused.update(1e-3);
         assert!((got / norm - 1.0).abs() < 1e-5, "step {step}: norm {got} for {norm}");
     }
-    for (view, (name, variable)) in model.parameters().iter().filter(|(name, _)| !name.ends_with("attn.k.bias")).map(|(name, variable)| {
-        (fused.weights().find(|view| view.name == name).expect("a weight"), (name, variable))
-    }) {
+    for (view, (name, variable)) in model
+        .parameters()
+        .iter()
+        .filter(|(name, _)| !name.ends_with("attn.k.bias"))
+        .map(|(name, variable)| (fused.weights().find(|view| view.name == name).expect("a weight"), (name, variable)))
+    {
         let expected = variable.as_tensor().flatten_all().and_then(|flat| flat.to_vec1::<f32>()).expect("values");
         let error = relative_error(view.values, &expected);
         assert!(error < 1e-4, "{name} differs by {error:e}");

@@ -263,7 +263,7 @@ fn with_a_clip_that_overflows(dir: &Path, change: impl FnOnce(&mut Config)) -> R
             let tensor = |named: NamedValues<'_>| {
                 let mut values = named.values.to_vec();
                 edit(&named.name, &mut values);
-                (named.name, candle_core::Tensor::from_vec(values, named.shape, &Device::Cpu).expect("a tensor"))
+                (named.name, Tensor::from_vec(values, named.shape, &Device::Cpu).expect("a tensor"))
             };
             values.into_iter().map(tensor).collect()
         };

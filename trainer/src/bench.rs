@@ -150,7 +150,8 @@ fn step(learner: &mut Learner, batch: &Uploaded, rate: f64) -> Result<(), Learne
     learner.update(rate).map(drop)
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+/// The middle of `values`.
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }

@@ -45,6 +45,8 @@ pub const DECODE_WORKER: &str = "decode-worker";
 pub enum Bench {
     /// Clips a second from shards or videos, where the time goes, and how long a consumer waits.
     Loader(BenchLoaderArgs),
+    /// Seconds of a training step, where they go, and how much of what the processor can do that is.
+    Step(BenchStepArgs),
     /// What masking saves: a step with every token visible against a step of the preset, in operations, seconds and clips a second.
     Sparsity(BenchSparsityArgs),
 }
@@ -164,6 +166,45 @@ impl BenchLoaderArgs {
         let (steps, accumulate, on_nonfinite, dtype, recompute) = (None, None, None, None, false);
         Overrides { steps, batch_size, accumulate, repeat, seed, on_nonfinite, dtype, recompute }
     }
+}
+
+/// Seconds of a training step, where they go, and how much of what the processor can do that is.
+///
+/// Trains a preset's model on one batch of random numbers over and over: forward, backward, clipping and AdamW, without loading.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  trainer bench step                                      ViT-B, two clips, 90 % masked, f32
+  trainer bench step --dtype bf16                         the same in bf16
+  trainer bench step --preset large --batch-size 1 --recompute --json")]
+pub struct BenchStepArgs {
+    /// Whose model.
+    #[arg(long, value_enum, default_value = "base")]
+    pub preset: Preset,
+    /// TOML file whose keys replace the preset's.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Clips a step.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub batch_size: usize,
+    /// Share of the tokens that is masked [default: the preset's].
+    #[arg(long, value_name = "R")]
+    pub mask_ratio: Option<f64>,
+    /// Type of activations.
+    #[arg(long, value_enum, default_value = "f32")]
+    pub dtype: Precision,
+    /// Keep less for the backward and compute it again.
+    #[arg(long)]
+    pub recompute: bool,
+    /// Threads [default: all cores].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+    /// Steps that are timed, after one to warm up.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub steps: u32,
+    /// Print the figures as JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What masking saves: a step with every token visible against a step of the preset, in operations, seconds and clips a second.

@@ -341,7 +341,12 @@ impl Config {
 
     /// [`Self::differences`] in what is computed: not in when it is saved, and what is done when it fails.
     pub fn differences_that_matter(&self, other: &Self) -> Vec<String> {
-        self.differences(&Self { checkpoints: self.checkpoints.clone(), safety: self.safety.clone(), compute: ComputeConfig { recompute: self.compute.recompute, ..other.compute }, ..other.clone() })
+        self.differences(&Self {
+            checkpoints: self.checkpoints.clone(),
+            safety: self.safety.clone(),
+            compute: ComputeConfig { recompute: self.compute.recompute, ..other.compute },
+            ..other.clone()
+        })
     }
 
     /// The model's part.

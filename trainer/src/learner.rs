@@ -126,11 +126,44 @@ fn sorted<'a>(values: impl Iterator<Item = NamedValues<'a>>) -> Vec<NamedValues<
     values
 }
 
+/// Every patch of whole clips, for a step that masks nothing.
+#[derive(Debug)]
+pub struct AllPatches {
+    tokens: usize,
+    rows: Vec<u32>,
+    visible: Vec<f32>,
+    target: Vec<f32>,
+}
+
+impl AllPatches {
+    /// Of a batch of whole clips.
+    ///
+    /// # Errors
+    /// When there is no memory for them.
+    ///
+    /// # Panics
+    /// When the batch is of patches.
+    pub fn of_clips(config: &MaeConfig, batch: Batch) -> Result<Self, LearnerError> {
+        let tokens = config.grid.tokens();
+        let batch = Uploader::new(&Device::Cpu)?.upload(batch)?;
+        let DevicePixels::Clips(clips) = &batch.pixels else { panic!("all patches are those of whole clips") };
+        let [visible, target] = config.patches(clips)?.map(|patches| patches.flatten_all().and_then(|flat| flat.to_vec1::<f32>()));
+        let rows = (0..batch.masking.clips()).flat_map(|_| 0..tokens as u32).collect();
+        Ok(Self { tokens, rows, visible: visible?, target: target? })
+    }
+
+    /// As a step takes them.
+    pub fn patches(&self) -> Patches<'_> {
+        let masks = pipeline::mask::Masks::new(&self.rows, self.tokens, self.tokens);
+        Patches { masks, visible: fused::Values::F32(&self.visible), target: fused::Values::F32(&self.target) }
+    }
+}
+
 /// A batch's patches, as they lie in the loader's memory.
 ///
 /// # Panics
 /// When the batch is of whole clips.
-fn patches(batch: &Batch) -> Patches<'_> {
+pub fn patches(batch: &Batch) -> Patches<'_> {
     let typed = |bytes| match batch.format.values {
         ValueType::U8 => fused::Values::U8(bytes),
         ValueType::F32 => fused::Values::F32(values(bytes)),
@@ -147,7 +180,11 @@ impl Learner {
     /// When the device has no room for it.
     pub fn new(config: &Config, device: &Device, threads: usize) -> Result<Self, LearnerError> {
         let model = Mae::seeded(config.model(), config.seed, device)?;
-        if device.is_cpu() { Ok(Self::Fused(Box::new(FusedLearner::new(&model, config, threads)?))) } else { Self::composed(model, config, device) }
+        if device.is_cpu() {
+            Ok(Self::Fused(Box::new(FusedLearner::new(&model, config, threads)?)))
+        } else {
+            Self::composed(model, config, device)
+        }
     }
 
     /// A learner of candle's operations, whatever the device.

@@ -1,6 +1,7 @@
 //! `trainer`: pre-trains a video ViT on shards of clips.
 
 mod bench;
+mod bench_step;
 mod cli;
 mod output;
 mod run;
@@ -29,6 +30,7 @@ fn start() -> ExitCode {
         cli::Command::Run(args) => run::run(args),
         cli::Command::DecodeWorker => pipeline::live::worker::run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
         cli::Command::Bench(cli::Bench::Loader(args)) => bench::loader(args).map(|()| ExitCode::SUCCESS),
+        cli::Command::Bench(cli::Bench::Step(args)) => bench_step::step(args).map(|()| ExitCode::SUCCESS),
         cli::Command::Bench(cli::Bench::Sparsity(args)) => sparsity::sparsity(args).map(|()| ExitCode::SUCCESS),
     };
     match result {

@@ -1,6 +1,6 @@
 //! `trainer run`: from flags to a finished run.
 
-use crate::cli::{all_cores, DeviceChoice, RunArgs, loader_threads_beside_training};
+use crate::cli::{DeviceChoice, RunArgs, all_cores, loader_threads_beside_training};
 use crate::output::{self, Progress};
 use crate::{sources, stop, usage};
 use anyhow::{Context, bail, ensure};

@@ -1,25 +1,22 @@
 //! `trainer bench sparsity`: what masking saves, as in the paper's Table 1.
 
-use crate::bench::shown;
-use crate::cli::{BenchSparsityArgs, loader_threads_beside_training};
+use crate::bench::{median, shown};
+use crate::bench_step::{self, Noise};
+use crate::cli::{BenchSparsityArgs, all_cores, loader_threads_beside_training};
 use crate::{output, sources};
 use anyhow::{Context, ensure};
-use candle_core::{Device, Tensor};
 use pipeline::batch::Form;
 use pipeline::loader::Loader;
-use pipeline::mask::{MaskScratch, Masks};
-use pipeline::order::{Cursor, Purpose, stream};
+use pipeline::order::Cursor;
 use pipeline::source::WeightedSource;
-use rand::RngExt;
 use schemas::report::{PaperFigures, PaperSparsity, SparsityFigures, SparsityGain, SparsityReport, StepSpeed};
 use std::sync::Arc;
 use std::time::Instant;
 use trainer::config::{Config, Overrides, Preset};
-use trainer::data::{DeviceBatch, DevicePixels, Uploader};
 use trainer::engine::{self, Loading};
-use trainer::model::{Mae, Masking};
+use trainer::fused::{Fused, Patches};
+use trainer::learner::{AllPatches, patches};
 use trainer::operations::{ClipTokens, forward};
-use trainer::optimizer::AdamW;
 
 /// Table 1 of Feichtenhofer et al. 2022.
 const PAPER: PaperSparsity = PaperSparsity {
@@ -57,11 +54,8 @@ pub fn sparsity(args: &BenchSparsityArgs) -> anyhow::Result<()> {
     let overrides = Overrides { batch_size: Some(args.batch_size), ..Overrides::default() };
     let config = Config::resolve(args.preset, args.config.as_deref(), &overrides)?;
     let data = if args.data.is_empty() { None } else { Some(sources::open(&args.data, &config)?) };
-    let device = Device::Cpu;
-    let model = Mae::seeded(config.model(), config.seed, &device)?;
-    let optimizer = AdamW::new(model.parameters(), config.optimizer.clone())?;
-    let parameters = model.parameters().count() as u64;
-    let mut bench = Bench { config: &config, device, model, optimizer, steps: args.steps };
+    let mut bench = Bench { config: &config, fused: bench_step::model(&config, all_cores())?, steps: args.steps };
+    let parameters = bench.fused.count() as u64;
     let computed = bench.computed()?;
     let loading = args.load.loading(loader_threads_beside_training());
     // One after the other: a loader that stood by while the other way trains would be ahead.
@@ -93,17 +87,15 @@ pub fn sparsity(args: &BenchSparsityArgs) -> anyhow::Result<()> {
 /// A model that trains both ways.
 struct Bench<'a> {
     config: &'a Config,
-    device: Device,
-    model: Mae,
-    optimizer: AdamW,
+    fused: Fused,
     steps: u32,
 }
 
 impl Bench<'_> {
     /// One step of training: what is timed.
-    fn step(&mut self, batch: &DeviceBatch) -> anyhow::Result<()> {
-        let rate = self.config.optimizer.base_lr * 1e-3;
-        let (loss, norm) = engine::step(&self.model, &mut self.optimizer, batch, rate)?;
+    fn step(&mut self, batch: &Patches<'_>) -> anyhow::Result<()> {
+        let loss = self.fused.accumulate(batch, 1.0);
+        let norm = self.fused.update(self.config.optimizer.base_lr * 1e-3);
         ensure!(
             loss.is_finite() && norm.is_finite(),
             "the loss of a step is {loss}, and the norm of its gradients {norm}: nothing can be measured"
@@ -111,84 +103,59 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Seconds of a step with one batch over and over, dense and sparse. The two take turns, so that both meet the same machine.
+    /// Seconds of a step with one batch over and over, dense and sparse: medians. The two take turns, so that both meet the same machine.
     fn computed(&mut self) -> anyhow::Result<[f64; 2]> {
-        let batches = [self.random_batch(Way::Dense)?, self.random_batch(Way::Sparse)?];
-        let mut seconds = [0.0; 2];
+        let (model, clips) = (self.config.model(), self.config.data.batch_size);
+        let batches = [Noise::new(&model, None, clips), Noise::new(&model, Some(self.config.masking), clips)];
+        let mut seconds = [Vec::new(), Vec::new()];
         for round in 0..=self.steps {
             for way in Way::ALL {
                 let began = Instant::now();
-                self.step(&batches[way as usize])?;
+                self.step(&batches[way as usize].patches())?;
                 let taken = began.elapsed().as_secs_f64();
                 self.tell(way, "computed", round, taken);
                 // The first is for warming up.
                 if round > 0 {
-                    seconds[way as usize] += taken / f64::from(self.steps);
+                    seconds[way as usize].push(taken);
                 }
             }
         }
-        Ok(seconds)
+        Ok(seconds.map(median))
     }
 
-    /// Seconds of a step with a new batch each, waits included.
+    /// Seconds of a step with a new batch each, waits included: the median.
     fn loaded(&mut self, way: Way, data: &Arc<[WeightedSource]>, loading: Loading) -> anyhow::Result<f64> {
-        let uploader = Uploader::new(&self.device)?;
         let mut options = engine::loader_options(self.config, loading, Cursor::default());
         if way == Way::Dense {
             options.format.form = Form::Clips;
         }
         let mut loader = Loader::new(Arc::clone(data), options)?;
-        let mut began = Instant::now();
+        let mut seconds = Vec::new();
         for round in 0..=self.steps {
-            let round_began = Instant::now();
+            let began = Instant::now();
             let batch = loader.next().context("the loader has ended")??;
             let skipped = batch.skipped.iter().filter(|skipped| skipped.is_new);
             skipped.for_each(|skipped| output::say(&format!("warning: left out: {}", skipped.reason)));
-            let mut batch = uploader.upload(batch)?;
-            if way == Way::Dense {
-                batch.masking = self.all_visible(batch.masking.clips())?;
+            match way {
+                Way::Sparse => self.step(&patches(&batch))?,
+                Way::Dense => {
+                    let all = AllPatches::of_clips(&self.config.model(), batch)?;
+                    self.step(&all.patches())?;
+                }
             }
-            self.step(&batch)?;
-            self.tell(way, "with loading", round, round_began.elapsed().as_secs_f64());
-            if round == 0 {
-                began = Instant::now();
+            let taken = began.elapsed().as_secs_f64();
+            self.tell(way, "with loading", round, taken);
+            if round > 0 {
+                seconds.push(taken);
             }
         }
-        Ok(began.elapsed().as_secs_f64() / f64::from(self.steps))
+        Ok(median(seconds))
     }
 
     fn tell(&self, way: Way, what: &str, round: u32, seconds: f64) {
         if seconds > TOLD_SECONDS {
             output::say(&format!("{}, {what}: step {} of {} took {seconds:.2} s", way.name(), round + 1, self.steps + 1));
         }
-    }
-
-    fn all_visible(&self, clips: usize) -> anyhow::Result<Masking> {
-        Ok(Masking::all_visible(clips, self.config.clip.tokens(), &self.device)?)
-    }
-
-    /// A batch of random numbers in the form in which it trains: whole clips, or patches with masks as the preset has them.
-    fn random_batch(&self, way: Way) -> anyhow::Result<DeviceBatch> {
-        let (grid, clips, seed) = (self.config.clip, self.config.data.batch_size, self.config.seed);
-        let mut rng = stream(Purpose::Init, seed, 1, 0);
-        let mut random = |shape: &[usize]| {
-            let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.random_range(-2.0..2.0)).collect();
-            Tensor::from_vec(values, shape, &self.device)
-        };
-        if way == Way::Dense {
-            let pixels = DevicePixels::Clips(random(&[clips, 3, grid.frames, grid.size, grid.size])?);
-            return Ok(DeviceBatch { pixels, masking: self.all_visible(clips)? });
-        }
-        let (tokens, visible) = (grid.tokens(), self.visible());
-        let pixels = DevicePixels::Patches {
-            visible: random(&[clips, visible, grid.tubelet_values()])?,
-            target: random(&[clips, tokens - visible, grid.target_values(self.config.target.slices)])?,
-        };
-        let (mut rows, mut scratch) = (vec![0; clips * tokens], MaskScratch::default());
-        for (clip, row) in rows.chunks_exact_mut(tokens).enumerate() {
-            self.config.masking.draw(&mut stream(Purpose::Mask, seed, 0, clip as u64), grid, &mut scratch, row);
-        }
-        Ok(DeviceBatch { pixels, masking: Masking::new(Masks::new(&rows, tokens, visible), &self.device)? })
     }
 
     /// Visible tokens of a masked clip.

@@ -151,7 +151,13 @@ pub(crate) fn backward<T: Element>(
 }
 
 /// `x w^T + b`, rounded.
-pub(crate) fn affine<T: Element, O: Element>(x: &[T], weights: Weights<'_, T>, layer: &Affine, [rows, inputs, outputs]: [usize; 3], out: &mut [O]) {
+pub(crate) fn affine<T: Element, O: Element>(
+    x: &[T],
+    weights: Weights<'_, T>,
+    layer: &Affine,
+    [rows, inputs, outputs]: [usize; 3],
+    out: &mut [O],
+) {
     let (right, bias) = (Operand::rows(weights.weight(layer), inputs), weights.bias(layer));
     product(Operand::rows(x, inputs), right, [rows, inputs, outputs], out, |Part { column, sums, out, .. }| {
         add_bias(sums, &bias[column..], out);

@@ -286,7 +286,9 @@ impl<T: Element> Machine<T> {
         self.part_gradient.resize(rows * width, 0.0);
         affine_backward(of_predicted, &self.decoded, weights, &layout.decoder_pred, rows, &mut self.part_gradient, gradients);
 
-        let compared = |clip: usize| (clip * tokens + sizes.before_compared()) * width..(clip * tokens + sizes.before_compared() + sizes.compared()) * width;
+        let compared = |clip: usize| {
+            (clip * tokens + sizes.before_compared()) * width..(clip * tokens + sizes.before_compared() + sizes.compared()) * width
+        };
         let of_compared = &mut self.target;
         of_compared.clear();
         of_compared.resize(rows * width, 0.0);
@@ -401,7 +403,9 @@ fn convert<T: Element>(values: Values<'_>, out: &mut [T]) {
     let chunks = out.par_chunks_mut(CONVERTED_AT_ONCE);
     match values {
         Values::U8(values) => chunks.zip(values.par_chunks(CONVERTED_AT_ONCE)).for_each(|(out, values)| normalise(values, out)),
-        Values::F32(values) => chunks.zip(values.par_chunks(CONVERTED_AT_ONCE)).for_each(|(out, values)| super::element::round(values, out)),
+        Values::F32(values) => {
+            chunks.zip(values.par_chunks(CONVERTED_AT_ONCE)).for_each(|(out, values)| super::element::round(values, out))
+        }
         Values::Bf16(values) => chunks.zip(values.par_chunks(CONVERTED_AT_ONCE)).for_each(|(out, values)| widen(values, out)),
     }
 }

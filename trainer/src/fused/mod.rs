@@ -251,10 +251,12 @@ pub fn matrix_product_rate(precision: Precision, threads: usize) -> f64 {
     }
     const PRODUCTS: usize = 15;
     let pool = ThreadPoolBuilder::new().num_threads(threads).build();
-    pool.map_or(f64::NAN, |pool| pool.install(|| match precision {
-        Precision::F32 => rate::<f32>(),
-        Precision::Bf16 => rate::<bf16>(),
-    }))
+    pool.map_or(f64::NAN, |pool| {
+        pool.install(|| match precision {
+            Precision::F32 => rate::<f32>(),
+            Precision::Bf16 => rate::<bf16>(),
+        })
+    })
 }
 
 /// Whether a parameter decays: as the reference has it, not biases and other one-dimensional ones.

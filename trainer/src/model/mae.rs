@@ -36,6 +36,17 @@ impl MaeConfig {
         self.grid.target_frames(self.slices).map(|frame| frame as u32).collect()
     }
 
+    /// All patches of clips `[clips, 3, frames, size, size]`: as the encoder sees them, `[clips, tokens, 3 * tubelet * patch * patch]`, and the pixels of the frames
+    /// that are predicted, `[clips, tokens, slices * patch * patch * 3]`.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn patches(&self, clips: &Tensor) -> Result<[Tensor; 2]> {
+        let frames = Tensor::new(self.target_frames(), clips.device())?;
+        let target = channel_last_patches(&clips.index_select(&frames, 2)?, self.grid, self.slices)?;
+        Ok([channel_first_patches(clips, self.grid)?, target])
+    }
+
     /// Values that are predicted of a token.
     pub const fn target_values(&self) -> usize {
         self.grid.target_values(self.slices)
