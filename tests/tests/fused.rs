@@ -155,3 +155,28 @@ fn updates_are_those_of_the_composed_optimiser() {
         assert!(error < 1e-4, "{name} differs by {error:e}");
     }
 }
+
+#[test]
+fn gradients_of_several_batches_add_up_and_none_are_left_over() {
+    let (config, clips, ratio) = configs().remove(0);
+    let model = Mae::seeded(config, 1, &Device::Cpu).expect("a model");
+    let noise = [1, 2].map(|seed| Noise::new(&config, clips, ratio, seed));
+    let gradients = |fused: &Fused| fused.gradients().flat_map(|view| view.values.to_vec()).collect::<Vec<_>>();
+    let alone = [&noise[0], &noise[1]].map(|noise| {
+        let mut fused = fused(&model, Precision::F32, 2, false);
+        fused.accumulate(&noise.patches(), 0.5);
+        gradients(&fused)
+    });
+    let mut fused = fused(&model, Precision::F32, 2, false);
+    assert!(fused.update(1e-3).is_nan(), "no gradients wait");
+    // What was discarded, or used by an update at rate 0, leaves no trace.
+    fused.accumulate(&noise[1].patches(), 3.0);
+    fused.discard();
+    fused.accumulate(&noise[0].patches(), 0.5);
+    fused.accumulate(&noise[1].patches(), 0.5);
+    let sums: Vec<f32> = alone[0].iter().zip(&alone[1]).map(|(a, b)| a + b).collect();
+    assert!(relative_error(&gradients(&fused), &sums) < 1e-6);
+    assert!(fused.update(0.0) > 0.0);
+    fused.accumulate(&noise[0].patches(), 0.5);
+    assert!(relative_error(&gradients(&fused), &alone[0]) < 1e-6);
+}

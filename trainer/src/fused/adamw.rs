@@ -43,7 +43,7 @@ struct Rates {
 struct Piece<'a, T> {
     weights: &'a mut [f32],
     rounded: &'a mut [T],
-    gradients: &'a mut [f32],
+    gradients: &'a [f32],
     first: &'a mut [f32],
     second: &'a mut [f32],
     decay: f32,
@@ -52,11 +52,10 @@ struct Piece<'a, T> {
 vectorised! {
     fn update_piece<T: Element>(piece: &mut Piece<'_, T>, rates: Rates) {
         let count = piece.weights.len();
-        let (weights, gradients) = (&mut piece.weights[..count], &mut piece.gradients[..count]);
+        let (weights, gradients) = (&mut piece.weights[..count], &piece.gradients[..count]);
         let (first, second) = (&mut piece.first[..count], &mut piece.second[..count]);
         for at in 0..count {
             let gradient = gradients[at] * rates.clip;
-            gradients[at] = 0.0;
             first[at] = first[at] * rates.beta1 + gradient * (1.0 - rates.beta1);
             second[at] = second[at] * rates.beta2 + gradient * gradient * (1.0 - rates.beta2);
             let root = second[at].sqrt() * rates.correction + rates.epsilon;
@@ -86,7 +85,7 @@ pub(crate) fn norm(values: &[f32]) -> f64 {
     parts.iter().sum::<f64>().sqrt()
 }
 
-/// One step of AdamW (Loshchilov and Hutter 2019) at rate `lr`; clears the gradients. Gives their norm before clipping; when that is not finite, nothing is
+/// One step of AdamW (Loshchilov and Hutter 2019) at rate `lr`. Gives the gradients' norm before clipping; when that is not finite, nothing is
 /// changed.
 pub(crate) fn update<T: Element>(
     config: &AdamWConfig,
@@ -94,7 +93,7 @@ pub(crate) fn update<T: Element>(
     lr: f64,
     weights: &mut [f32],
     rounded: &mut [T],
-    gradients: &mut [f32],
+    gradients: &[f32],
     moments: &mut Moments,
 ) -> f64 {
     let norm = norm(gradients);
@@ -123,7 +122,7 @@ pub(crate) fn update<T: Element>(
             pieces.push(Piece {
                 weights: weights.split_off_mut(..count).expect("groups cover all"),
                 rounded: if T::IS_ROUNDED { rounded.split_off_mut(..count).expect("groups cover all") } else { &mut [] },
-                gradients: gradients.split_off_mut(..count).expect("groups cover all"),
+                gradients: gradients.split_off(..count).expect("groups cover all"),
                 first: first.split_off_mut(..count).expect("groups cover all"),
                 second: second.split_off_mut(..count).expect("groups cover all"),
                 decay,

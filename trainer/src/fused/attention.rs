@@ -5,7 +5,7 @@
 //! scores again, 8 keys by 32 queries at a time, and goes on with them while they are in the nearest cache. Both give each clip and head to one task.
 
 use super::element::Element;
-use super::kernel::{LANES, Left, ROWS, Tile, tile};
+use super::kernel::{LANES, Left, ROWS, Tile, tiles};
 use super::pack::{Operand, pack, steps};
 use super::shared::Shared;
 use super::simd::{exp2, vectorised};
@@ -16,6 +16,9 @@ use std::f32::consts::LOG2_E;
 
 /// Keys whose part of the backward fits a core's cache.
 const KEYS_AT_ONCE: usize = 512;
+
+/// Panels of 8 keys whose scores, and what comes of them, fit a core's nearest cache.
+const PANELS_AT_ONCE: usize = 4;
 
 /// One value for each query of a panel.
 type PerQuery = [f32; LANES];
@@ -95,9 +98,7 @@ pub(crate) fn forward<T: Element>(sizes: Heads, qkv: &[T], out: &mut [T], log_su
             for first in (0..tokens).step_by(LANES) {
                 let queries = first..(first + LANES).min(tokens);
                 pack::<T, LANES>(Operand::rows(sizes.of(qkv, job, 0), 3 * all), queries.clone(), width, query);
-                for (keys, scores) in keys.chunks_exact(wide * ROWS).zip(scores.chunks_exact_mut(ROWS * LANES)) {
-                    tile::<T>(wide, Left::Packed, keys, query, false, cast_slice_mut(scores));
-                }
+                tiles::<T>(tokens.div_ceil(ROWS), wide, Left::Packed, keys, query, false, cast_slice_mut(scores));
                 let greatest = greatest(&scores[..tokens * LANES]);
                 let sums = weights::<T>(scores, tokens, factor, &greatest);
                 for (query, sum) in queries.clone().zip(sums) {
@@ -106,7 +107,7 @@ pub(crate) fn forward<T: Element>(sizes: Heads, qkv: &[T], out: &mut [T], log_su
                 let shares = sums.map(f32::recip);
                 let mut result: Tile = [0.0; ROWS * LANES];
                 for (panel, values) in values.chunks_exact(long * ROWS).enumerate() {
-                    tile::<T>(long, Left::Packed, values, scores, false, &mut result);
+                    tiles::<T>(1, long, Left::Packed, values, scores, false, &mut result);
                     let column = panel * ROWS;
                     let columns = ROWS.min(width - column);
                     for (lane, query) in queries.clone().enumerate() {
@@ -243,56 +244,50 @@ fn backward_of_keys<T: Element>(
         panels::<T, LANES>(query_rows, 0..width, queries.len(), &mut scratch.query_across);
         panels::<T, LANES>(Operand::columns(&gradient[first * all..], all), 0..width, queries.len(), &mut scratch.gradient_across);
         let across_used = steps::<T>(queries.len());
-        let (mut scores, mut slopes): (Tile, Tile) = ([0.0; ROWS * LANES], [0.0; ROWS * LANES]);
-        let (mut weights_across, mut slopes_across) = ([0u32; ROWS * LANES], [0u32; ROWS * LANES]);
-        for panel in 0..padded / ROWS {
-            let of_panel = |packed: &[u32]| panel * wide * ROWS..packed.len();
-            tile::<T>(wide, Left::Packed, &scratch.keys[of_panel(&scratch.keys)], &scratch.query, false, &mut scores);
-            tile::<T>(wide, Left::Packed, &scratch.values[of_panel(&scratch.values)], &scratch.gradient, false, &mut slopes);
-            let rows = ROWS / T::in_lane();
-            let right = &mut scratch.scores[panel * rows * LANES..][..rows * LANES];
-            let used = ROWS.min(count - panel * ROWS);
-            slopes_of_scores::<T>(
-                &mut scores,
-                &mut slopes,
-                [scale * LOG2_E, scale],
-                &log_sums,
-                &along,
-                used,
-                &mut weights_across,
-                &mut slopes_across,
-                right,
-            );
+        debug_assert!(across_used <= across, "a panel of queries");
+        let [mut scores, mut slopes] = [[0f32; PANELS_AT_ONCE * ROWS * LANES]; 2];
+        let [mut weights_across, mut slopes_across] = [[0u32; PANELS_AT_ONCE * ROWS * LANES]; 2];
+        let panels = padded / ROWS;
+        for first_panel in (0..panels).step_by(PANELS_AT_ONCE) {
+            let at_once = PANELS_AT_ONCE.min(panels - first_panel);
+            let (keys, values) = (&scratch.keys[first_panel * wide * ROWS..], &scratch.values[first_panel * wide * ROWS..]);
+            tiles::<T>(at_once, wide, Left::Packed, keys, &scratch.query, false, &mut scores);
+            tiles::<T>(at_once, wide, Left::Packed, values, &scratch.gradient, false, &mut slopes);
+            let rows = at_once * ROWS;
+            let used = rows.min(count - first_panel * ROWS);
+            let right = &mut scratch.scores[first_panel * ROWS / T::in_lane() * LANES..][..rows / T::in_lane() * LANES];
+            let of_rows = ..rows * LANES;
+            let strips = [&mut weights_across[of_rows], &mut slopes_across[of_rows]];
+            let factors = [scale * LOG2_E, scale];
+            slopes_of_scores::<T>(&mut scores[of_rows], &mut slopes[of_rows], factors, [&log_sums, &along], used, strips, right);
             for block in 0..blocks {
-                let at = (block * padded + panel * ROWS) * LANES;
-                let (queries, gradients) =
-                    (&scratch.query_across[block * across_used * LANES..], &scratch.gradient_across[block * across_used * LANES..]);
-                debug_assert!(across_used <= across, "a panel of queries");
-                tile::<T>(across_used, Left::Across, &slopes_across, queries, true, &mut scratch.key_gradient[at..]);
-                tile::<T>(across_used, Left::Across, &weights_across, gradients, true, &mut scratch.value_gradient[at..]);
+                let at = (block * padded + first_panel * ROWS) * LANES;
+                let queries = &scratch.query_across[block * across_used * LANES..];
+                let gradients = &scratch.gradient_across[block * across_used * LANES..];
+                tiles::<T>(at_once, across_used, Left::Across, &slopes_across, queries, true, &mut scratch.key_gradient[at..]);
+                tiles::<T>(at_once, across_used, Left::Across, &weights_across, gradients, true, &mut scratch.value_gradient[at..]);
             }
         }
         for (panel, query_gradient) in query_gradient.chunks_exact_mut(ROWS * LANES).enumerate() {
             let keys = &scratch.keys_across[panel * long * ROWS..];
-            tile::<T>(long, Left::Packed, keys, &scratch.scores, true, query_gradient);
+            tiles::<T>(1, long, Left::Packed, keys, &scratch.scores, true, query_gradient);
         }
     }
 }
 
 vectorised! {
-    /// From scores `s` and the weights' gradients `g` of 8 keys by 32 queries: weights `p = 2^(factor s - log_sum)` and the scores' gradients
+    /// From scores `s` and the weights' gradients `g` of some keys by 32 queries: weights `p = 2^(factor s - log_sum)` and the scores' gradients
     /// `scale p (g - along)`. Both are written as strips that are read across, and the gradients as rows of a right operand, too. Rows from `used` on are zero.
     fn slopes_of_scores<T: Element>(
-        scores: &mut Tile,
-        slopes: &mut Tile,
+        scores: &mut [f32],
+        slopes: &mut [f32],
         factors: [f32; 2],
-        log_sums: &PerQuery,
-        along: &PerQuery,
+        per_query: [&PerQuery; 2],
         used: usize,
-        weights_across: &mut [u32; ROWS * LANES],
-        slopes_across: &mut [u32; ROWS * LANES],
+        strips: [&mut [u32]; 2],
         right: &mut [u32],
     ) {
+        let ([log_sums, along], [weights_across, slopes_across]) = (per_query, strips);
         let [factor, scale] = factors;
         scores[used * LANES..].fill(0.0);
         slopes[used * LANES..].fill(0.0);
@@ -312,16 +307,16 @@ vectorised! {
             }
         } else {
             let pair = |first: f32, second: f32| T::from_f32(first).pair(T::from_f32(second));
-            for row in 0..ROWS {
-                for lane in 0..LANES / 2 {
-                    let at = row * LANES + 2 * lane;
-                    weights_across[row * LANES + lane] = pair(scores[at], scores[at + 1]);
-                    slopes_across[row * LANES + lane] = pair(slopes[at], slopes[at + 1]);
+            for (values, strip) in [(&*scores, weights_across), (&*slopes, slopes_across)] {
+                for (values, strip) in values.chunks_exact(LANES).zip(strip.chunks_exact_mut(LANES)) {
+                    for lane in 0..LANES / 2 {
+                        strip[lane] = pair(values[2 * lane], values[2 * lane + 1]);
+                    }
                 }
             }
-            for row in 0..ROWS / 2 {
+            for (slopes, right) in slopes.chunks_exact(2 * LANES).zip(right.chunks_exact_mut(LANES)) {
                 for lane in 0..LANES {
-                    right[row * LANES + lane] = pair(slopes[2 * row * LANES + lane], slopes[(2 * row + 1) * LANES + lane]);
+                    right[lane] = pair(slopes[lane], slopes[LANES + lane]);
                 }
             }
         }

@@ -31,6 +31,14 @@ impl<'a, T> Weights<'a, T> {
     }
 }
 
+/// A model's gradients, which a backward adds to or, the first of a step, writes.
+#[derive(Debug)]
+pub(crate) struct Gradients<'a> {
+    pub(crate) values: &'a mut [f32],
+    /// Whether those of weights of linear layers are there already; where they are not, those of all others are zero.
+    pub(crate) adds: bool,
+}
+
 /// What the forward keeps for the backward, beside the input.
 #[derive(Debug, Default)]
 pub(crate) struct Kept<T> {
@@ -112,7 +120,7 @@ pub(crate) fn backward<T: Element>(
     gradient: &mut [f32],
     kept: &mut Kept<T>,
     scratch: &mut Scratch<T>,
-    gradients: &mut [f32],
+    gradients: &mut Gradients<'_>,
 ) {
     let BlockLayout { width, heads, .. } = *layout;
     let rows = x.len() / width;
@@ -123,7 +131,7 @@ pub(crate) fn backward<T: Element>(
     let wide = sized(&mut scratch.wide, rows * 4 * width);
 
     // The MLP.
-    column_sums(gradient, &mut gradients[layout.fc2.bias.clone()]);
+    column_sums(gradient, &mut gradients.values[layout.fc2.bias.clone()]);
     let of_result = T::operand(gradient, &mut scratch.rounded);
     let left = Operand::rows(of_result, width);
     // The weight's columns are summed over: W as it lies, not transposed.
@@ -132,13 +140,13 @@ pub(crate) fn backward<T: Element>(
     weight_gradient(of_result, &kept.inner, &layout.fc2, rows, gradients);
     layer_norm(&kept.middle, weights.norm(&layout.norm2), |row| row, normed, statistics);
     affine_backward(wide, normed, weights, &layout.fc1, rows, normed_gradient, gradients);
-    let (norm2, of_norm2) = (&weights.exact[layout.norm2.weight.clone()], &mut gradients[layout.norm2.both()]);
+    let (norm2, of_norm2) = (&weights.exact[layout.norm2.weight.clone()], &mut gradients.values[layout.norm2.both()]);
     layer_norm_backward(normed_gradient, &kept.middle, |row| row, statistics, norm2, gradient, of_norm2);
 
     // Attention.
     let of_middle = T::operand(gradient, &mut scratch.rounded);
     let of_attended = sized(&mut scratch.attended, rows * width);
-    column_sums(of_middle, &mut gradients[layout.proj.bias.clone()]);
+    column_sums(of_middle, &mut gradients.values[layout.proj.bias.clone()]);
     weight_gradient(of_middle, &kept.attended, &layout.proj, rows, gradients);
     let right = Operand::columns(weights.weight(&layout.proj), width);
     product(Operand::rows(of_middle, width), right, [rows, width, width], of_attended, |part| super::element::round(part.sums, part.out));
@@ -146,7 +154,7 @@ pub(crate) fn backward<T: Element>(
     attention::backward(sizes, &kept.qkv, &kept.attended, &kept.log_sums, of_attended, of_qkv);
     layer_norm(x, weights.norm(&layout.norm1), |row| row, normed, statistics);
     affine_backward(of_qkv, normed, weights, &layout.qkv, rows, normed_gradient, gradients);
-    let (norm1, of_norm1) = (&weights.exact[layout.norm1.weight.clone()], &mut gradients[layout.norm1.both()]);
+    let (norm1, of_norm1) = (&weights.exact[layout.norm1.weight.clone()], &mut gradients.values[layout.norm1.both()]);
     layer_norm_backward(normed_gradient, x, |row| row, statistics, norm1, gradient, of_norm1);
 }
 
@@ -180,20 +188,21 @@ pub(crate) fn affine_backward<T: Element>(
     layer: &Affine,
     rows: usize,
     to: &mut [f32],
-    gradients: &mut [f32],
+    gradients: &mut Gradients<'_>,
 ) {
     let outputs = layer.bias.len();
     let inputs = layer.weight.len() / outputs;
-    column_sums(gradient, &mut gradients[layer.bias.clone()]);
+    column_sums(gradient, &mut gradients.values[layer.bias.clone()]);
     weight_gradient(gradient, x, layer, rows, gradients);
     let right = Operand::columns(weights.weight(layer), inputs);
     product(Operand::rows(gradient, outputs), right, [rows, outputs, inputs], to, |part| part.out.copy_from_slice(part.sums));
 }
 
-/// Adds `gradient^T x`.
-pub(crate) fn weight_gradient<T: Element>(gradient: &[T], x: &[T], layer: &Affine, rows: usize, gradients: &mut [f32]) {
+/// `gradient^T x`, the gradient of a linear layer's weight.
+pub(crate) fn weight_gradient<T: Element>(gradient: &[T], x: &[T], layer: &Affine, rows: usize, gradients: &mut Gradients<'_>) {
     let outputs = layer.bias.len();
     let inputs = layer.weight.len() / outputs;
     let shape = [outputs, rows, inputs];
-    add_product(Operand::columns(gradient, outputs), Operand::columns(x, inputs), shape, &mut gradients[layer.weight.clone()]);
+    let (left, right) = (Operand::columns(gradient, outputs), Operand::columns(x, inputs));
+    add_product(left, right, shape, gradients.adds, &mut gradients.values[layer.weight.clone()]);
 }

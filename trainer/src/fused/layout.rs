@@ -14,6 +14,13 @@ pub(crate) struct Entry {
     pub(crate) range: Range<usize>,
 }
 
+impl Entry {
+    /// Whether it is the weight of a linear layer.
+    pub(crate) fn is_product(&self) -> bool {
+        self.shape.len() > 1 && self.name.ends_with(".weight")
+    }
+}
+
 /// A layer of weight and bias, which lie side by side.
 #[derive(Debug, Clone)]
 pub(crate) struct Affine {

@@ -3,7 +3,7 @@
 //! Encoder rows are `[clips][class, visible tokens]`. Decoder rows are `[clips][class, visible tokens, predicted tokens]`: attention does not see the order of
 //! tokens, positions are added to each, and so nothing is shuffled back, and what is predicted lies side by side.
 
-use super::block::{self, Kept, Scratch, Weights, affine, affine_backward, weight_gradient};
+use super::block::{self, Gradients, Kept, Scratch, Weights, affine, affine_backward, weight_gradient};
 use super::element::Element;
 use super::layout::{BlockLayout, MaeLayout, PositionsLayout};
 use super::product::add;
@@ -87,7 +87,7 @@ impl<T: Element> Stack<T> {
         tokens: usize,
         gradient: &mut [f32],
         scratch: &mut Scratch<T>,
-        gradients: &mut [f32],
+        gradients: &mut Gradients<'_>,
     ) {
         let recomputes = self.kept.len() < blocks.len();
         for (at, block) in blocks.iter().enumerate().rev() {
@@ -192,7 +192,7 @@ impl<T: Element> Machine<T> {
         weights: Weights<'_, T>,
         batch: &Patches<'_>,
         share: f64,
-        gradients: &mut [f32],
+        gradients: &mut Gradients<'_>,
         times: &mut StepTimes,
     ) -> f64 {
         let began = Instant::now();
@@ -279,7 +279,7 @@ impl<T: Element> Machine<T> {
         errors.iter().sum::<f64>() / self.predicted.len() as f64
     }
 
-    fn decode_backward(&mut self, layout: &MaeLayout, weights: Weights<'_, T>, masks: Masks<'_>, gradients: &mut [f32]) {
+    fn decode_backward(&mut self, layout: &MaeLayout, weights: Weights<'_, T>, masks: Masks<'_>, gradients: &mut Gradients<'_>) {
         let (sizes, width) = (self.sizes(masks), self.config.decoder.width);
         let (rows, tokens) = (sizes.clips * sizes.compared(), sizes.decoder_tokens());
         let of_predicted = T::operand(&self.predicted, &mut self.rounded);
@@ -292,7 +292,7 @@ impl<T: Element> Machine<T> {
         let of_compared = &mut self.target;
         of_compared.clear();
         of_compared.resize(rows * width, 0.0);
-        let (norm, of_norm) = (&weights.exact[layout.decoder_norm.weight.clone()], &mut gradients[layout.decoder_norm.both()]);
+        let (norm, of_norm) = (&weights.exact[layout.decoder_norm.weight.clone()], &mut gradients.values[layout.decoder_norm.both()]);
         let statistics = &self.decoded_statistics;
         layer_norm_backward(&self.part_gradient, self.decoder.result(), compared_row(sizes), statistics, norm, of_compared, of_norm);
         self.stream_gradient.clear();
@@ -312,12 +312,12 @@ impl<T: Element> Machine<T> {
             }
             let (of_visible, of_masked) = of_tokens.split_at(sizes.visible * width);
             self.part_gradient.extend_from_slice(of_visible);
-            of_masked.chunks_exact(width).for_each(|gradient| add(gradient, &mut gradients[layout.mask_token.clone()]));
+            of_masked.chunks_exact(width).for_each(|gradient| add(gradient, &mut gradients.values[layout.mask_token.clone()]));
         }
     }
 
     /// Goes on from the gradient of [`Self::decode`]'s embedded tokens.
-    fn encode_backward(&mut self, layout: &MaeLayout, weights: Weights<'_, T>, masks: Masks<'_>, gradients: &mut [f32]) {
+    fn encode_backward(&mut self, layout: &MaeLayout, weights: Weights<'_, T>, masks: Masks<'_>, gradients: &mut Gradients<'_>) {
         let (sizes, width) = (self.sizes(masks), self.config.encoder.width);
         let (rows, tokens) = (sizes.clips * sizes.visible, sizes.encoder_tokens());
         let of_embedded = T::operand(&self.part_gradient, &mut self.rounded);
@@ -326,7 +326,7 @@ impl<T: Element> Machine<T> {
         affine_backward(of_embedded, &self.encoded, weights, &layout.decoder_embed, rows, of_encoded, gradients);
 
         let row_of = |row: usize| row / sizes.visible * tokens + sizes.class + row % sizes.visible;
-        let (norm, of_norm) = (&weights.exact[layout.norm.weight.clone()], &mut gradients[layout.norm.both()]);
+        let (norm, of_norm) = (&weights.exact[layout.norm.weight.clone()], &mut gradients.values[layout.norm.both()]);
         self.part_gradient.clear();
         self.part_gradient.resize(rows * width, 0.0);
         let statistics = &self.encoded_statistics;
@@ -349,7 +349,7 @@ impl<T: Element> Machine<T> {
             self.part_gradient.extend_from_slice(of_tokens);
         }
         let of_embedded = T::operand(&self.part_gradient, &mut self.rounded);
-        column_sums(of_embedded, &mut gradients[layout.patch_embed.bias.clone()]);
+        column_sums(of_embedded, &mut gradients.values[layout.patch_embed.bias.clone()]);
         weight_gradient(of_embedded, &self.patches, &layout.patch_embed, rows, gradients);
     }
 }
@@ -377,10 +377,10 @@ impl Positions<'_> {
         }
     }
 
-    fn backward(&self, gradient: &[f32], token: u32, gradients: &mut [f32]) {
+    fn backward(&self, gradient: &[f32], token: u32, gradients: &mut Gradients<'_>) {
         let (token, width) = (token as usize, self.width);
-        add(gradient, &mut gradients[self.layout.spatial.start + token % self.space * width..][..width]);
-        add(gradient, &mut gradients[self.layout.temporal.start + token / self.space * width..][..width]);
+        add(gradient, &mut gradients.values[self.layout.spatial.start + token % self.space * width..][..width]);
+        add(gradient, &mut gradients.values[self.layout.temporal.start + token / self.space * width..][..width]);
     }
 
     /// `out = cls token + its position`, where there is one.
@@ -389,9 +389,9 @@ impl Positions<'_> {
         out.iter_mut().zip(class).zip(position).for_each(|((out, &class), &position)| *out = class + position);
     }
 
-    fn class_backward(&self, gradient: &[f32], class: &std::ops::Range<usize>, gradients: &mut [f32]) {
-        add(gradient, &mut gradients[class.clone()]);
-        add(gradient, &mut gradients[self.layout.class.clone()]);
+    fn class_backward(&self, gradient: &[f32], class: &std::ops::Range<usize>, gradients: &mut Gradients<'_>) {
+        add(gradient, &mut gradients.values[class.clone()]);
+        add(gradient, &mut gradients.values[self.layout.class.clone()]);
     }
 }
 

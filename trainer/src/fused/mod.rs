@@ -26,7 +26,7 @@ pub use mae::{Patches, StepTimes, Values};
 use crate::model::{MaeConfig, Parameters};
 use crate::optimizer::AdamWConfig;
 use adamw::{Group, Moments};
-use block::Weights;
+use block::{Gradients, Weights};
 use half::bf16;
 use layout::MaeLayout;
 use mae::Machine;
@@ -64,6 +64,8 @@ pub struct Fused {
     pool: ThreadPool,
     weights: Vec<f32>,
     gradients: Vec<f32>,
+    /// Whether gradients wait for an update.
+    waiting: bool,
     moments: Moments,
     times: StepTimes,
     typed: Typed,
@@ -109,6 +111,7 @@ impl Fused {
             pool: pool.map_err(candle_core::Error::wrap)?,
             weights: vec![0.0; count],
             gradients: vec![0.0; count],
+            waiting: false,
             moments: Moments { first: vec![0.0; count], second: vec![0.0; count], steps: 0 },
             times: StepTimes::default(),
             typed: match precision {
@@ -142,31 +145,40 @@ impl Fused {
     /// # Panics
     /// When the batch has other sizes than the model.
     pub fn accumulate(&mut self, batch: &Patches<'_>, share: f64) -> f64 {
-        let Self { layout, pool, weights, gradients, times, typed, .. } = self;
-        pool.install(|| match typed {
+        let Self { layout, pool, weights, gradients, waiting, times, typed, .. } = self;
+        if !*waiting {
+            // Those of linear layers' weights, nearly all, are written over.
+            layout.entries.iter().filter(|entry| !entry.is_product()).for_each(|entry| gradients[entry.range.clone()].fill(0.0));
+        }
+        let mut gradients = Gradients { values: gradients, adds: *waiting };
+        let gradients = &mut gradients;
+        let loss = pool.install(|| match typed {
             Typed::F32(machine) => machine.step(layout, Weights { exact: weights, rounded: weights }, batch, share, gradients, times),
             Typed::Bf16(machine, rounded) => machine.step(layout, Weights { exact: weights, rounded }, batch, share, gradients, times),
-        })
+        });
+        *waiting |= loss.is_finite();
+        loss
     }
 
-    /// One step of the optimiser at rate `lr`; clears the gradients. Gives their global norm before clipping. When that is not finite, weights and moments stay.
+    /// One step of the optimiser at rate `lr` along the gradients that wait, which are then forgotten. Gives their global norm before clipping. When that is not
+    /// finite, weights and moments stay; without gradients it is NaN.
     pub fn update(&mut self, lr: f64) -> f64 {
-        let Self { groups, optimizer, pool, weights, gradients, moments, times, typed, .. } = self;
+        let Self { groups, optimizer, pool, weights, gradients, waiting, moments, times, typed, .. } = self;
+        if !std::mem::take(waiting) {
+            return f64::NAN;
+        }
         let began = Instant::now();
         let norm = pool.install(|| match typed {
             Typed::F32(_) => adamw::update::<f32>(optimizer, groups, lr, weights, &mut [], gradients, moments),
             Typed::Bf16(_, rounded) => adamw::update(optimizer, groups, lr, weights, rounded, gradients, moments),
         });
         times.optimizer += began.elapsed();
-        if !norm.is_finite() {
-            self.discard();
-        }
         norm
     }
 
     /// Forgets the gradients that wait.
-    pub fn discard(&mut self) {
-        self.gradients.fill(0.0);
+    pub const fn discard(&mut self) {
+        self.waiting = false;
     }
 
     /// Predictions `[clips, masked, values]` of the masked tokens.

@@ -1,6 +1,7 @@
 //! Operands in the order in which the kernel reads them: panels of `[steps][width]` lanes.
 
 use super::element::Element;
+use super::kernel;
 use super::simd::vectorised;
 use std::ops::Range;
 
@@ -45,12 +46,19 @@ pub(crate) fn pack<T: Element, const WIDTH: usize>(operand: Operand<'_, T>, oute
     match (operand.inner == 1, T::in_lane()) {
         (true, _) => {
             // Some steps of all rows at a time: their part of the panel stays in the nearest cache.
-            let line = |row: usize| &operand.values[row * operand.outer..][..inner];
             for (block, panel) in panel.chunks_mut(STEPS_AT_ONCE * WIDTH).enumerate() {
                 let first = block * STEPS_AT_ONCE * T::in_lane();
-                for (column, row) in outer.clone().enumerate() {
-                    let values = &line(row)[first..(first + STEPS_AT_ONCE * T::in_lane()).min(inner)];
-                    spread::<T, WIDTH>(values, &mut panel[column..]);
+                let inner = first..(first + STEPS_AT_ONCE * T::in_lane()).min(inner);
+                let is_whole = inner.len() == STEPS_AT_ONCE * T::in_lane();
+                for column in (0..outer.len()).step_by(8) {
+                    let values = &operand.values[(outer.start + column) * operand.outer + inner.start..];
+                    if is_whole && column + 8 <= outer.len() {
+                        kernel::transpose(values, operand.outer, &mut panel[column..], WIDTH);
+                        continue;
+                    }
+                    for row in 0..8.min(outer.len() - column) {
+                        spread::<T, WIDTH>(&values[row * operand.outer..][..inner.len()], &mut panel[column + row..]);
+                    }
                 }
             }
         }
@@ -72,7 +80,8 @@ pub(crate) fn pack<T: Element, const WIDTH: usize>(operand: Operand<'_, T>, oute
     }
 }
 
-const STEPS_AT_ONCE: usize = 16;
+/// Steps that are packed at a time.
+const STEPS_AT_ONCE: usize = 8;
 
 /// One row's values into one column of a panel.
 #[inline]

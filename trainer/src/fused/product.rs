@@ -75,7 +75,7 @@ pub(crate) fn product2<T: Element, A: Send, B: Send>(
                     let column = first_column + right_panel * LANES;
                     let width = LANES.min(columns - column);
                     for (left_panel, left) in packed_left.chunks_exact(ROWS * steps).enumerate() {
-                        kernel::tile::<T>(steps, Left::Packed, left, right, false, &mut tile);
+                        kernel::tiles::<T>(1, steps, Left::Packed, left, right, false, &mut tile);
                         let first = rows.start + left_panel * ROWS;
                         for (sums, row) in tile.chunks_exact(LANES).zip(first..rows.end) {
                             // SAFETY: each part of the outputs is touched by one task, once.
@@ -101,11 +101,22 @@ pub(crate) fn product<T: Element, A: Send>(
     product2(left, right, shape, out, &mut [], then);
 }
 
-/// `out += left right^T`
-pub(crate) fn add_product<T: Element>(left: Operand<'_, T>, right: Operand<'_, T>, [rows, inner, columns]: [usize; 3], out: &mut [f32]) {
+/// `left right^T`, added to `out` if `adds`.
+pub(crate) fn add_product<T: Element>(
+    left: Operand<'_, T>,
+    right: Operand<'_, T>,
+    [rows, inner, columns]: [usize; 3],
+    adds: bool,
+    out: &mut [f32],
+) {
     for first in (0..inner).step_by(MOST_INNER) {
         let shape = [rows, MOST_INNER.min(inner - first), columns];
-        product(left.from_inner(first), right.from_inner(first), shape, out, |part| add(part.sums, part.out));
+        let (left, right) = (left.from_inner(first), right.from_inner(first));
+        if adds || first > 0 {
+            product(left, right, shape, out, |part| add(part.sums, part.out));
+        } else {
+            product(left, right, shape, out, |part| part.out.copy_from_slice(part.sums));
+        }
     }
 }
 
