@@ -11,7 +11,7 @@ use pipeline::order::{Purpose, stream};
 use pipeline::sample::{Augmentation, View};
 use pipeline::shard::{ClipReader, ShardSet};
 use pipeline::source::{Source, WeightedSource};
-use pipeline::transform::{Transform, Value};
+use pipeline::transform::{TargetForm, Transform, Value};
 use schemas::geometry::{I420, PatchGrid};
 use schemas::manifest::BuildOptions;
 use schemas::shard::Payload;
@@ -26,7 +26,7 @@ const GRID: PatchGrid = PatchGrid { frames: 16, size: 224, tubelet: 2, patch: 16
 const STORED: (usize, usize) = (456, 256);
 
 /// The paper's masks.
-const MASK: MaskRule = MaskRule { kind: MaskKind::Random, ratio: 0.9 };
+const MASK: MaskRule = MaskRule::new(MaskKind::Random, 0.9);
 
 /// Times a clip as a whole, and the patches of it that training uses.
 fn bench_transform<T: Value>(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, frames: Frames<'_>, size: I420, view: View) {
@@ -37,12 +37,12 @@ fn bench_transform<T: Value>(group: &mut BenchmarkGroup<'_, WallTime>, name: &st
     });
     let mut tokens = vec![0; GRID.tokens()];
     MASK.draw(&mut stream(Purpose::Mask, 0, 0, 0), GRID, &mut MaskScratch::default(), &mut tokens);
-    let (visible, masked) = tokens.split_at(MASK.visible(GRID).expect("a rule"));
-    let mask = Mask { visible, masked };
-    let mut seen = vec![T::zeroed(); visible.len() * GRID.tubelet_values()];
-    let mut target = vec![T::zeroed(); masked.len() * GRID.target_values(1)];
+    let mask = Mask::new(&tokens, MASK.visible(GRID).expect("a rule"), MASK.predicted(GRID).expect("a rule"));
+    let form = TargetForm::Pixels { slices: 1 };
+    let mut seen = vec![T::zeroed(); mask.visible.len() * GRID.tubelet_values()];
+    let mut target = vec![T::zeroed(); mask.predicted.len() * form.values(GRID)];
     group.bench_function(format!("transform patches {name}"), |bench| {
-        bench.iter(|| transform.patches(frames, size, view, GRID, mask, 1, &mut seen, &mut target));
+        bench.iter(|| transform.patches(frames, size, view, GRID, mask, form, &mut seen, &mut target));
     });
 }
 
@@ -75,14 +75,14 @@ fn loading(criterion: &mut Criterion) {
 
     for kind in [MaskKind::Random, MaskKind::Tube, MaskKind::Frame, MaskKind::Block] {
         let (mut rng, mut scratch, mut tokens) = (stream(Purpose::Mask, 0, 0, 0), MaskScratch::default(), vec![0; GRID.tokens()]);
-        let rule = MaskRule { kind, ratio: 0.75 };
+        let rule = MaskRule::new(kind, 0.75);
         group.bench_function(format!("mask {kind:?}").to_lowercase(), |bench| {
             bench.iter(|| rule.draw(&mut rng, GRID, &mut scratch, &mut tokens))
         });
     }
 
     let data: Arc<[WeightedSource]> = [WeightedSource::from(Source::Shards(data))].into();
-    for (name, form) in [("clips", Form::Clips), ("patches", Form::Patches { slices: 1 })] {
+    for (name, form) in [("clips", Form::Clips), ("patches", Form::Patches { target: TargetForm::Pixels { slices: 1 } })] {
         let mut options = LoaderOptions {
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             prefetch: 4,

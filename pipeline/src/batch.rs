@@ -5,7 +5,7 @@ use crate::frames::Frames;
 use crate::mask::{Mask, MaskRule, Masks};
 use crate::order::{Cursor, SampleId};
 use crate::sample::View;
-use crate::transform::{Transform, Value};
+use crate::transform::{TargetForm, Transform, Value};
 use half::bf16;
 use schemas::geometry::{I420, PatchGrid};
 use serde::{Deserialize, Serialize};
@@ -16,11 +16,11 @@ use std::time::Duration;
 pub enum Form {
     /// All: `[clips, 3, frames, size, size]`.
     Clips,
-    /// Those that a masked autoencoder uses ([`Transform::patches`]): the visible tubelets `[clips, visible, 3, tubelet, patch, patch]`, and of the masked ones the
-    /// frames that are predicted, `[clips, masked, slices, patch, patch, 3]`.
+    /// What a masked autoencoder uses ([`Transform::patches`]): the visible tubelets `[clips, visible, 3, tubelet, patch, patch]`, and of the masked ones that are
+    /// predicted the target, `[clips, predicted, values]`, with values as [`TargetForm`] orders them.
     Patches {
-        /// Frames of each tubelet that are predicted.
-        slices: usize,
+        /// What is predicted of them.
+        target: TargetForm,
     },
 }
 
@@ -74,15 +74,23 @@ impl BatchFormat {
         self.mask_rule.visible(self.grid).expect("some tokens are visible and some masked")
     }
 
+    /// Predicted tokens of a clip.
+    ///
+    /// # Panics
+    /// When the mask rule leaves none.
+    pub fn predicted(&self) -> usize {
+        self.mask_rule.predicted(self.grid).expect("some tokens are predicted")
+    }
+
     /// The layout of a batch of `clips` clips.
     ///
     /// # Panics
-    /// As [`Self::visible`].
+    /// As [`Self::visible`] and [`Self::predicted`].
     pub fn layout(&self, clips: usize) -> Layout {
-        let (grid, visible) = (self.grid, self.visible());
+        let grid = self.grid;
         let pixels = match self.form {
             Form::Clips => [grid.clip_values(), 0],
-            Form::Patches { slices } => [visible * grid.tubelet_values(), (grid.tokens() - visible) * grid.target_values(slices)],
+            Form::Patches { target } => [self.visible() * grid.tubelet_values(), self.predicted() * target.values(grid)],
         };
         let [pixels, target] = pixels.map(|values| values * self.values.bytes());
         Layout::new(clips, &[grid.tokens() * size_of::<u32>(), pixels, target])
@@ -125,9 +133,9 @@ impl BatchFormat {
         let pixels: &mut [T] = bytemuck::cast_slice_mut(pixels);
         match self.form {
             Form::Clips => transform.clip(frames, size, view, grid.frames, grid.size, pixels),
-            Form::Patches { slices } => {
-                let (visible, masked) = tokens.split_at(self.visible());
-                transform.patches(frames, size, view, grid, Mask { visible, masked }, slices, pixels, bytemuck::cast_slice_mut(target));
+            Form::Patches { target: form } => {
+                let mask = Mask::new(tokens, self.visible(), self.predicted());
+                transform.patches(frames, size, view, grid, mask, form, pixels, bytemuck::cast_slice_mut(target));
             }
         }
     }
@@ -198,7 +206,7 @@ impl Batch {
 
     /// The clips' masks.
     pub fn masks(&self) -> Masks<'_> {
-        Masks::new(values(self.buffer.part(TOKENS)), self.format.grid.tokens(), self.format.visible())
+        Masks::new(values(self.buffer.part(TOKENS)), self.format.grid.tokens(), self.format.visible()).predicting(self.format.predicted())
     }
 
     /// The clips' pixels.

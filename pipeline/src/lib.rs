@@ -7,8 +7,9 @@
 //! - [`shard`]: the Parquet format, writer and reader side by side.
 //! - [`live`]: clips straight from videos, without shards.
 //! - [`source`]: where clips come from.
-//! - [`order`]: which clip comes when; [`sample`]: which window, crop and flip it gets; [`mask`]: which tokens stay visible.
-//! - [`resample`]: a crop, resized; [`transform`](mod@transform): frames to a normalised, cropped training clip, or to the patches of it that are used.
+//! - [`order`]: which clip comes when; [`sample`]: which window, crop and flip it gets; [`mask`]: which tokens stay visible, and which are predicted.
+//! - [`resample`]: a crop, resized; [`transform`](mod@transform): frames to a normalised, cropped training clip, or to the patches of it that are used;
+//!   [`hog`]: histograms of oriented gradients, a target in place of pixels.
 //! - [`picture`]: a stored frame as RGB, to look at.
 //! - [`batch`]: what a batch holds; [`buffers`]: memory for batches, used again and again.
 //! - [`loader`]: worker threads that put all of it together, as an iterator of `Result<Batch>`; [`stats`]: what it counts.
@@ -18,6 +19,7 @@ pub mod batch;
 pub mod buffers;
 pub mod discover;
 pub mod frames;
+pub mod hog;
 pub mod live;
 pub mod loader;
 pub mod mask;

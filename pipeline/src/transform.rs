@@ -8,6 +8,7 @@
 //! Of a masked clip only the patches that are asked for are made: at 90 % masking with one target slice, 55 % of the pixels.
 
 use crate::frames::{Color, Frames};
+use crate::hog::{self, Hog};
 use crate::mask::Mask;
 use crate::resample::{CENTRE, Resampler, SCALE, has_vectors};
 use crate::sample::View;
@@ -211,6 +212,38 @@ fn affine(zero: f64, steps: f64, (mean, std): (f64, f64)) -> (f32, f32) {
     ((1.0 / steps / std / f64::from(SCALE)) as f32, ((centre - mean) / std) as f32)
 }
 
+/// What the target holds of each token that is predicted, of the frames that [`PatchGrid::target_frames`] names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TargetForm {
+    /// Pixels, `[slices, patch, patch, 3]`: the order of the reference's target.
+    Pixels {
+        /// Frames of each tubelet that are predicted.
+        slices: usize,
+    },
+    /// Histograms of oriented gradients ([`crate::hog`]), `[slices, cells, cells, 3, 9]`. They are no samples: [`u8`] has no room for them.
+    Hog {
+        /// Frames of each tubelet that are predicted.
+        slices: usize,
+    },
+}
+
+impl TargetForm {
+    /// Frames of each tubelet that are predicted.
+    pub const fn slices(self) -> usize {
+        match self {
+            Self::Pixels { slices } | Self::Hog { slices } => slices,
+        }
+    }
+
+    /// Values of a token of `grid`.
+    pub const fn values(self, grid: PatchGrid) -> usize {
+        match self {
+            Self::Pixels { slices } => grid.target_values(slices),
+            Self::Hog { slices } => slices * hog::patch_values(grid.patch),
+        }
+    }
+}
+
 /// Makes training clips. Uses its memory again from clip to clip.
 #[derive(Debug, Default)]
 pub struct Transform {
@@ -222,6 +255,9 @@ pub struct Transform {
     previous: Vec<Range<usize>>,
     /// A row of the three channels, of values of any type: none is larger.
     row: Vec<f32>,
+    /// A frame of the three channels, where it is gradients that are predicted.
+    frame: Vec<f32>,
+    hog: Hog,
 }
 
 /// Where the pixels of a token go.
@@ -229,8 +265,10 @@ pub struct Transform {
 enum Place {
     /// To the visible ones, as number so and so.
     Visible(usize),
-    /// To the masked ones.
-    Masked(usize),
+    /// To the predicted ones.
+    Predicted(usize),
+    /// Nowhere.
+    LeftOut,
 }
 
 impl Transform {
@@ -256,9 +294,8 @@ impl Transform {
     }
 
     /// Writes of the same view only the patches that a masked autoencoder uses: to `visible` the tubelets that the encoder sees,
-    /// `[visible tokens, 3, tubelet, patch, patch]` (the order of a 3-D convolution's kernel), and to `target` of each masked token the pixels of the frames
-    /// that the model predicts ([`PatchGrid::target_frames`]), `[masked tokens, slices, patch, patch, 3]` (the order of the reference's target). Each
-    /// value is that of [`Self::clip`].
+    /// `[visible tokens, 3, tubelet, patch, patch]` (the order of a 3-D convolution's kernel), and to `target` what the model predicts of each predicted token,
+    /// as `form` says: `[predicted tokens, values]`. Each pixel is that of [`Self::clip`]; histograms are of such pixels in single precision, whatever `T` is.
     ///
     /// # Panics
     /// When an output has another length, or the clip has fewer frames than the view needs.
@@ -269,19 +306,39 @@ impl Transform {
         view: View,
         grid: PatchGrid,
         mask: Mask<'_>,
+        form: TargetForm,
+        visible: &mut [T],
+        target: &mut [T],
+    ) {
+        assert_eq!(visible.len(), mask.visible.len() * grid.tubelet_values(), "values of the visible tubelets");
+        assert_eq!(target.len(), mask.predicted.len() * form.values(grid), "values of the target");
+        self.resampler.begin_clip(clip, size, view.crop, view.flip, grid.size, grid.size);
+        self.places.clear();
+        self.places.resize(grid.tokens(), Place::LeftOut);
+        mask.visible.iter().enumerate().for_each(|(at, &token)| self.places[token as usize] = Place::Visible(at));
+        mask.predicted.iter().enumerate().for_each(|(at, &token)| self.places[token as usize] = Place::Predicted(at));
+        match form {
+            TargetForm::Pixels { slices } => self.pixels(clip, size, view, grid, slices, visible, target),
+            TargetForm::Hog { slices } => {
+                self.pixels(clip, size, view, grid, 0, visible, &mut []);
+                self.histograms(clip, size, view, grid, slices, target);
+            }
+        }
+    }
+
+    /// Writes the pixels of the visible tubelets, and of `slices` frames of the predicted ones.
+    fn pixels<T: Value>(
+        &mut self,
+        clip: Frames<'_>,
+        size: I420,
+        view: View,
+        grid: PatchGrid,
         slices: usize,
         visible: &mut [T],
         target: &mut [T],
     ) {
         let (side, patch) = (grid.size, grid.patch);
-        assert_eq!(visible.len(), mask.visible.len() * grid.tubelet_values(), "values of the visible tubelets");
-        assert_eq!(target.len(), mask.masked.len() * grid.target_values(slices), "values of the target");
-        self.resampler.begin_clip(clip, size, view.crop, view.flip, side, side);
         let normalise = Normalise::new::<T>(clip);
-        self.places.clear();
-        self.places.resize(grid.tokens(), Place::Visible(0));
-        mask.visible.iter().enumerate().for_each(|(at, &token)| self.places[token as usize] = Place::Visible(at));
-        mask.masked.iter().enumerate().for_each(|(at, &token)| self.places[token as usize] = Place::Masked(at));
         self.row.resize(3 * side, 0.0);
         let row: &mut [T] = &mut bytemuck::cast_slice_mut(&mut self.row)[..3 * side];
         let (red, rest) = row.split_at_mut(side);
@@ -298,7 +355,7 @@ impl Transform {
                 let seen = &self.places[tokens(number / grid.tubelet)];
                 let compared = predicted.map(|(time, slice)| (&self.places[tokens(time)], slice));
                 let is_seen = |column: usize| matches!(seen[column], Place::Visible(_));
-                let is_compared = |column: usize| compared.is_some_and(|(places, _)| matches!(places[column], Place::Masked(_)));
+                let is_compared = |column: usize| compared.is_some_and(|(places, _)| matches!(places[column], Place::Predicted(_)));
                 self.spans.clear();
                 for column in (0..grid.side()).filter(|&column| is_seen(column) || is_compared(column)) {
                     match self.spans.last_mut() {
@@ -326,7 +383,7 @@ impl Transform {
                             }
                         }
                         if let Some((places, slice)) = compared
-                            && let Place::Masked(at) = places[column]
+                            && let Place::Predicted(at) = places[column]
                         {
                             let line = at * grid.target_values(slices) + (slice * patch + y) * patch * 3;
                             interleave([&red[pixels.clone()], &green[pixels.clone()], &blue[pixels]], &mut target[line..][..3 * patch]);
@@ -336,6 +393,39 @@ impl Transform {
             }
         }
         assert_eq!(made, grid.frames, "the clip has fewer frames than the view needs");
+    }
+
+    /// Writes the histograms of `slices` frames of the predicted tokens.
+    fn histograms<T: Value>(&mut self, clip: Frames<'_>, size: I420, view: View, grid: PatchGrid, slices: usize, target: &mut [T]) {
+        let side = grid.size;
+        let normalise = Normalise::new::<f32>(clip);
+        let slice_values = hog::patch_values(grid.patch);
+        self.frame.resize(3 * side * side, 0.0);
+        let mut targets = grid.target_frames(slices).enumerate().peekable();
+        for (number, frame) in clip.each(size).skip(view.first_frame).take(grid.frames).enumerate() {
+            let Some((at, _)) = targets.next_if(|&(_, frame)| frame == number) else { continue };
+            let (time, slice) = (at / slices, at % slices);
+            let places = &self.places[time * grid.space()..(time + 1) * grid.space()];
+            if !places.iter().any(|place| matches!(place, Place::Predicted(_))) {
+                continue;
+            }
+            // A gradient looks beyond its patch: at 90 % masking hardly a pixel is not wanted.
+            let (red, rest) = self.frame.split_at_mut(side * side);
+            let (green, blue) = rest.split_at_mut(side * side);
+            self.resampler.begin_rows();
+            let rows = red.chunks_exact_mut(side).zip(green.chunks_exact_mut(side)).zip(blue.chunks_exact_mut(side));
+            for (y, ((red, green), blue)) in rows.enumerate() {
+                normalise.row(self.resampler.row(frame.bytes(), y, std::slice::from_ref(&(0..side))), [red, green, blue]);
+            }
+            self.hog.compute([red, green, blue], side, grid.patch);
+            for (place, token) in places.iter().enumerate() {
+                if let Place::Predicted(at) = *token {
+                    let out = &mut target[(at * slices + slice) * slice_values..][..slice_values];
+                    let values = self.hog.patch(place / grid.side(), place % grid.side());
+                    out.iter_mut().zip(values).for_each(|(out, value)| *out = T::from_f32(value));
+                }
+            }
+        }
     }
 }
 
@@ -532,9 +622,10 @@ mod tests {
                 let planes = Frames::I420(&bytes[..(grid.frames + 2) * size.frame_bytes()], FULL);
                 let view = Augmentation::default().draw(&mut rng, grid.frames + 2, grid.frames, size);
                 let mut tokens = vec![0; grid.tokens()];
-                let rule = MaskRule { kind, ratio: 0.7 };
+                let rule = MaskRule { decoder_keep: [1.0, 0.5][slices - 1], ..MaskRule::new(kind, 0.7) };
                 rule.draw(&mut rng, grid, &mut MaskScratch::default(), &mut tokens);
                 let masks = Masks::new(&tokens, grid.tokens(), rule.visible(grid).expect("a rule"));
+                let masks = masks.predicting(rule.predicted(grid).expect("a rule"));
                 let mask = masks.iter().next().expect("one clip");
                 for frames in [planes, Frames::Rgb(&bytes)] {
                     check_patches::<f32>(&mut transform, frames, size, view, grid, mask, slices);
@@ -557,8 +648,9 @@ mod tests {
         let mut whole = vec![T::zeroed(); grid.clip_values()];
         transform.clip(frames, size, view, grid.frames, grid.size, &mut whole);
         let mut visible = vec![T::zeroed(); mask.visible.len() * grid.tubelet_values()];
-        let mut target = vec![T::zeroed(); mask.masked.len() * grid.target_values(slices)];
-        transform.patches(frames, size, view, grid, mask, slices, &mut visible, &mut target);
+        let form = TargetForm::Pixels { slices };
+        let mut target = vec![T::zeroed(); mask.predicted.len() * form.values(grid)];
+        transform.patches(frames, size, view, grid, mask, form, &mut visible, &mut target);
         let pixel = |channel: usize, frame: usize, token: usize, y: usize, x: usize| {
             let place = token % grid.space();
             let (y, x) = (place / grid.side() * grid.patch + y, place % grid.side() * grid.patch + x);
@@ -578,7 +670,7 @@ mod tests {
         }
         let mut compared = target.iter();
         let target_frames: Vec<usize> = grid.target_frames(slices).collect();
-        for &token in mask.masked {
+        for &token in mask.predicted {
             let token = token as usize;
             for slice in 0..slices {
                 let frame = target_frames[token / grid.space() * slices + slice];
@@ -586,6 +678,57 @@ mod tests {
                     for channel in 0..3 {
                         assert_eq!(*compared.next().expect("a value"), pixel(channel, frame, token, y, x));
                     }
+                }
+            }
+        }
+    }
+
+    /// Histograms of patches against those of the whole clip's frames, for odd sizes and crops; the visible pixels are what they are without.
+    #[test]
+    fn histograms_are_those_of_the_whole_clip() {
+        let mut rng = stream(Purpose::Augment, 4, 5, 6);
+        let mut transform = Transform::default();
+        let grids = [
+            (PatchGrid { frames: 8, size: 48, tubelet: 2, patch: 16 }, 1),
+            (PatchGrid { frames: 8, size: 32, tubelet: 4, patch: 8 }, 3),
+            (PatchGrid { frames: 3, size: 21, tubelet: 1, patch: 7 }, 1),
+            (PatchGrid { frames: 1, size: 9, tubelet: 1, patch: 3 }, 1),
+        ];
+        for (grid, slices) in grids {
+            let size = I420 { width: rng.random_range(20..90), height: rng.random_range(20..60) };
+            let bytes = random_clip(&mut rng, (grid.frames + 2) * size.frame_bytes());
+            let frames = Frames::I420(&bytes, FULL);
+            let view = Augmentation::default().draw(&mut rng, grid.frames + 2, grid.frames, size);
+            let rule = MaskRule { decoder_keep: 0.6, ..MaskRule::new(MaskKind::Random, 0.7) };
+            let mut tokens = vec![0; grid.tokens()];
+            rule.draw(&mut rng, grid, &mut MaskScratch::default(), &mut tokens);
+            let mask = Mask::new(&tokens, rule.visible(grid).expect("a rule"), rule.predicted(grid).expect("a rule"));
+
+            let form = TargetForm::Hog { slices };
+            let mut visible = vec![0f32; mask.visible.len() * grid.tubelet_values()];
+            let mut target = vec![0f32; mask.predicted.len() * form.values(grid)];
+            transform.patches(frames, size, view, grid, mask, form, &mut visible, &mut target);
+            let pixels = TargetForm::Pixels { slices };
+            let (mut same, mut other) = (visible.clone(), vec![0f32; mask.predicted.len() * pixels.values(grid)]);
+            same.fill(0.0);
+            transform.patches(frames, size, view, grid, mask, pixels, &mut same, &mut other);
+            assert_eq!(visible, same);
+            let (mut halves, mut half_target) = (vec![bf16::ZERO; visible.len()], vec![bf16::ZERO; target.len()]);
+            transform.patches(frames, size, view, grid, mask, form, &mut halves, &mut half_target);
+            assert!(target.iter().zip(half_target).all(|(&value, half)| half == bf16::from_f32(value)), "bf16 is rounded at the end");
+
+            let mut whole = vec![0f32; grid.clip_values()];
+            transform.clip(frames, size, view, grid.frames, grid.size, &mut whole);
+            let target_frames: Vec<usize> = grid.target_frames(slices).collect();
+            let (mut hog, mut got) = (Hog::default(), target.chunks_exact(hog::patch_values(grid.patch)));
+            for &token in mask.predicted {
+                let (time, place) = (token as usize / grid.space(), token as usize % grid.space());
+                for slice in 0..slices {
+                    let area = grid.size * grid.size;
+                    let plane = |channel: usize| &whole[(channel * grid.frames + target_frames[time * slices + slice]) * area..][..area];
+                    hog.compute([plane(0), plane(1), plane(2)], grid.size, grid.patch);
+                    let wanted = hog.patch(place / grid.side(), place % grid.side());
+                    assert!(got.next().expect("a slice").iter().copied().eq(wanted), "token {token} of {grid:?}");
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use pipeline::batch::Form;
 use pipeline::loader::{Loader, LoaderOptions};
+use pipeline::transform::TargetForm;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
 use tests::{TestClip, loader_options, shard_sources, write_shards};
@@ -49,10 +50,14 @@ fn allocations_of_a_batch(options: LoaderOptions) -> u64 {
 
 #[test]
 fn a_warm_loader_allocates_for_batches_and_not_for_clips() {
-    for form in [Form::Clips, Form::Patches { slices: 1 }] {
+    let patches = [TargetForm::Pixels { slices: 1 }, TargetForm::Hog { slices: 1 }].map(|target| Form::Patches { target });
+    for form in [Form::Clips].into_iter().chain(patches) {
         let of = |batch_size: usize| {
             let mut options = LoaderOptions { batch_size, prefetch: 2, ..loader_options(2) };
             options.format.form = form;
+            if form != Form::Clips {
+                options.format.mask_rule.decoder_keep = 0.5;
+            }
             allocations_of_a_batch(options)
         };
         let (few, many) = (of(4), of(32));

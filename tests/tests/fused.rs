@@ -7,7 +7,7 @@ use rand::RngExt;
 use schemas::geometry::PatchGrid;
 use trainer::data::{DeviceBatch, DevicePixels};
 use trainer::fused::{Fused, Patches, Precision, Resources, Values};
-use trainer::model::{Mae, MaeConfig, Masking, TransformerConfig};
+use trainer::model::{Mae, MaeConfig, Masking, PositionKind, TargetKind, TransformerConfig};
 use trainer::optimizer::{AdamW, AdamWConfig};
 
 const OPTIMIZER: AdamWConfig = AdamWConfig { base_lr: 1e-3, betas: [0.9, 0.95], epsilon: 1e-8, weight_decay: 0.05, clip_norm: 0.02 };
@@ -17,42 +17,41 @@ struct Noise {
     grid: PatchGrid,
     clips: usize,
     visible: usize,
+    predicted: usize,
     rows: Vec<u32>,
     pixels: Vec<f32>,
     target: Vec<f32>,
 }
 
 impl Noise {
+    /// Of every other seed the decoder takes half of the masked tokens.
     fn new(config: &MaeConfig, clips: usize, ratio: f64, seed: u64) -> Self {
         let grid = config.grid;
-        let rule = MaskRule { kind: MaskKind::Random, ratio };
-        let visible = rule.visible(grid).expect("a rule");
+        let decoder_keep = if seed.is_multiple_of(2) { 1.0 } else { 0.5 };
+        let rule = MaskRule { decoder_keep, ..MaskRule::new(MaskKind::Random, ratio) };
+        let (visible, predicted) = (rule.visible(grid).expect("a rule"), rule.predicted(grid).expect("a rule"));
         let mut rng = stream(Purpose::Synth, seed, 1, 2);
         let mut rows = vec![0; clips * grid.tokens()];
         rows.chunks_exact_mut(grid.tokens()).for_each(|row| rule.draw(&mut rng, grid, &mut MaskScratch::default(), row));
         let mut noise = |count: usize| (0..count).map(|_| rng.random::<f32>() * 4.0 - 2.0).collect::<Vec<_>>();
         let pixels = noise(clips * visible * grid.tubelet_values());
-        let target = noise(clips * (grid.tokens() - visible) * config.target_values());
-        Self { grid, clips, visible, rows, pixels, target }
+        let target = noise(clips * predicted * config.target_values());
+        Self { grid, clips, visible, predicted, rows, pixels, target }
     }
 
     fn patches(&self) -> Patches<'_> {
         Patches {
-            masks: Masks::new(&self.rows, self.grid.tokens(), self.visible),
+            masks: Masks::new(&self.rows, self.grid.tokens(), self.visible).predicting(self.predicted),
             visible: Values::F32(&self.pixels),
             target: Values::F32(&self.target),
         }
     }
 
-    fn on_device(&self, config: &MaeConfig) -> DeviceBatch {
+    fn on_device(&self) -> DeviceBatch {
         let tensor = |values: &[f32], tokens: usize| {
             Tensor::from_slice(values, (self.clips, tokens, values.len() / self.clips / tokens), &Device::Cpu).expect("a tensor")
         };
-        let _ = config;
-        let pixels = DevicePixels::Patches {
-            visible: tensor(&self.pixels, self.visible),
-            target: tensor(&self.target, self.grid.tokens() - self.visible),
-        };
+        let pixels = DevicePixels::Patches { visible: tensor(&self.pixels, self.visible), target: tensor(&self.target, self.predicted) };
         DeviceBatch { pixels, masking: Masking::new(self.patches().masks, &Device::Cpu).expect("masks") }
     }
 }
@@ -66,6 +65,9 @@ fn configs() -> Vec<(MaeConfig, usize, f64)> {
         grid,
         encoder: TransformerConfig { width: encoder[0], depth: encoder[1], heads: encoder[2] },
         decoder: TransformerConfig { width: decoder[0], depth: decoder[1], heads: decoder[2] },
+        positions: PositionKind::Separable,
+        class_token: true,
+        target: TargetKind::Pixels,
         slices,
         normalise_target,
     };
@@ -75,6 +77,18 @@ fn configs() -> Vec<(MaeConfig, usize, f64)> {
         (config(grid(6, 24, 3, 8), [10, 1, 2], [7, 1, 1], 3, false), 3, 0.5),
         (config(grid(3, 20, 1, 5), [33, 2, 3], [40, 1, 1], 1, true), 1, 0.9),
         (config(grid(16, 96, 2, 16), [64, 1, 4], [96, 1, 3], 2, true), 2, 0.9),
+        (MaeConfig { positions: PositionKind::Joint, ..config(grid(4, 24, 2, 8), [12, 2, 3], [16, 1, 2], 1, true) }, 2, 0.6),
+        (MaeConfig { class_token: false, ..config(grid(1, 64, 1, 8), [24, 1, 2], [16, 2, 2], 1, true) }, 3, 0.75),
+        (
+            MaeConfig {
+                positions: PositionKind::Joint,
+                class_token: false,
+                target: TargetKind::Hog,
+                ..config(grid(4, 32, 2, 16), [20, 1, 2], [16, 1, 2], 1, false)
+            },
+            2,
+            0.5,
+        ),
     ]
 }
 
@@ -89,7 +103,7 @@ fn loss_and_gradients_are_those_of_the_composed_model() {
     for (at, (config, clips, ratio)) in configs().into_iter().enumerate() {
         let model = Mae::seeded(config, at as u64, &Device::Cpu).expect("a model");
         let noise = Noise::new(&config, clips, ratio, at as u64);
-        let loss = model.loss(&noise.on_device(&config)).expect("a loss");
+        let loss = model.loss(&noise.on_device()).expect("a loss");
         let expected = loss.backward().expect("gradients");
         let loss = f64::from(loss.to_scalar::<f32>().expect("a value"));
         for (precision, tolerance) in [(Precision::F32, 1e-5), (Precision::Bf16, 4e-2)] {
@@ -137,7 +151,7 @@ fn updates_are_those_of_the_composed_optimiser() {
     let mut optimizer = AdamW::new(model.parameters(), OPTIMIZER).expect("an optimiser");
     for step in 0..5 {
         let noise = Noise::new(&config, clips, ratio, step);
-        let loss = model.loss(&noise.on_device(&config)).expect("a loss");
+        let loss = model.loss(&noise.on_device()).expect("a loss");
         let norm = optimizer.step(&loss.backward().expect("gradients"), 1e-3).expect("a step");
         let got = fused.accumulate(&noise.patches(), 1.0);
         assert!((got / f64::from(loss.to_scalar::<f32>().expect("a value")) - 1.0).abs() < 1e-5, "step {step}");

@@ -5,6 +5,7 @@ use pipeline::live::{LiveOptions, LiveSet, LiveSpan};
 use pipeline::loader::{Loader, LoaderOptions};
 use pipeline::process::WorkerProgram;
 use pipeline::source::{Source, WeightedSource};
+use pipeline::transform::TargetForm;
 use pipeline::video::clips::ClipDecoder;
 use pipeline::video::decode::DecodeOptions;
 use schemas::geometry::I420;
@@ -55,7 +56,7 @@ fn shards(videos: &Path, dir: &Path) -> Arc<[WeightedSource]> {
 
 fn rich_options(threads: usize) -> LoaderOptions {
     let mut options = LoaderOptions { repeat: 3, ..loader_options(threads) };
-    options.format.form = Form::Patches { slices: 2 };
+    options.format.form = Form::Patches { target: TargetForm::Pixels { slices: 2 } };
     options.format.values = ValueType::Bf16;
     options
 }

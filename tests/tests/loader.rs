@@ -6,6 +6,7 @@ use pipeline::mask::{MaskKind, MaskRule};
 use pipeline::order::{Cursor, SampleId};
 use pipeline::shard::{ShardError, ShardSet};
 use pipeline::source::{Source, SourceError, WeightedSource};
+use pipeline::transform::TargetForm;
 use schemas::geometry::PatchGrid;
 use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File};
@@ -39,8 +40,17 @@ fn batches(data: &Sources, options: LoaderOptions, count: usize) -> Vec<Batch> {
 /// Options that make much of what a loader can do: repeats, patches, bytes.
 fn rich_options(threads: usize) -> LoaderOptions {
     let mut options = LoaderOptions { repeat: 3, ..loader_options(threads) };
-    options.format.form = Form::Patches { slices: 1 };
+    options.format.form = Form::Patches { target: TargetForm::Pixels { slices: 1 } };
     options.format.values = ValueType::U8;
+    options
+}
+
+/// The same of another target, and of half of what is masked.
+fn varied_options(threads: usize) -> LoaderOptions {
+    let mut options = rich_options(threads);
+    options.format.form = Form::Patches { target: TargetForm::Hog { slices: 2 } };
+    options.format.values = ValueType::Bf16;
+    options.format.mask_rule.decoder_keep = 0.5;
     options
 }
 
@@ -48,7 +58,7 @@ fn rich_options(threads: usize) -> LoaderOptions {
 fn threads_and_prefetch_do_not_change_the_batches() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = shards(dir.path());
-    for options in [loader_options as fn(usize) -> LoaderOptions, rich_options] {
+    for options in [loader_options as fn(usize) -> LoaderOptions, rich_options, varied_options] {
         let expected = batches(&data, options(1), 9);
         for (threads, prefetch) in [(2, 3), (4, 7), (5, 1), (5, 16)] {
             let got = batches(&data, LoaderOptions { prefetch, ..options(threads) }, 9);
@@ -209,7 +219,7 @@ fn examples_are_the_clips_as_they_are() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = shards(dir.path());
     let grid = PatchGrid { frames: 8, size: 38, tubelet: 2, patch: 19 };
-    let batch = examples(&data, grid, MaskRule { kind: MaskKind::Random, ratio: 0.5 }, 0, 100).expect("examples");
+    let batch = examples(&data, grid, MaskRule::new(MaskKind::Random, 0.5), 0, 100).expect("examples");
     assert_eq!(batch.samples.iter().map(|sample| sample.clip).collect::<Vec<_>>(), (0..CLIPS).collect::<Vec<_>>());
     // Clip 0 is 50 x 38: its central square is not resized, so a grey of its luma comes out as it went in.
     let clip = TestClip::moving(0, 8, 50, 38);
@@ -378,12 +388,20 @@ fn options_that_make_no_sense_are_refused() {
     let message = refused(LoaderOptions { memory_bytes: 100_000, repeat: 2, ..loader_options(1) });
     assert!(message.contains("2 batches of") && message.contains("100000 bytes are allowed"), "{message}");
     let mut no_mask = loader_options(1);
-    no_mask.format.mask_rule = MaskRule { kind: MaskKind::Random, ratio: 0.99 };
+    no_mask.format.mask_rule = MaskRule::new(MaskKind::Random, 0.99);
     let mut slices = loader_options(1);
-    slices.format.form = Form::Patches { slices: 3 };
+    slices.format.form = Form::Patches { target: TargetForm::Pixels { slices: 3 } };
+    let mut nothing_predicted = loader_options(1);
+    nothing_predicted.format.mask_rule.decoder_keep = 0.01;
+    let mut bytes_of_histograms = loader_options(1);
+    bytes_of_histograms.format.form = Form::Patches { target: TargetForm::Hog { slices: 1 } };
+    bytes_of_histograms.format.values = ValueType::U8;
+    let message = refused(bytes_of_histograms);
+    assert!(message.contains("choose --values f32 or bf16"), "{message}");
     for options in [
         no_mask,
         slices,
+        nothing_predicted,
         LoaderOptions { batch_size: 0, ..loader_options(1) },
         LoaderOptions { repeat: 0, ..loader_options(1) },
         LoaderOptions { prefetch: 0, ..loader_options(1) },

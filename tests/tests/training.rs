@@ -14,13 +14,13 @@ use std::path::Path;
 use std::sync::Arc;
 use tests::{TestClip, shard_sources, write_shards};
 use trainer::checkpoint::{Checkpoints, Loaded, RunState};
-use trainer::config::{CheckpointsConfig, Config, OnNonfinite, Overrides, Preset, SafetyConfig};
+use trainer::config::{CheckpointsConfig, Config, OnNonfinite, Overrides, Preset, SafetyConfig, TargetChoice};
 use trainer::data::{DeviceBatch, DevicePixels, Uploader};
 use trainer::engine::{self, Event, Loading, Run, RunError};
 use trainer::learner::{Learner, NamedValues};
-use trainer::loss::{masked_mean_squared_error, mean_squared_error};
+use trainer::loss::mean_squared_error;
 use trainer::metrics::METRICS_FILE;
-use trainer::model::{Mae, MaeConfig, Masking, TransformerConfig};
+use trainer::model::{Mae, MaeConfig, Masking, PositionKind, TargetKind, TransformerConfig};
 
 /// A small model of small clips, with grid and target other than the paper's.
 fn config(steps: u64) -> Config {
@@ -58,13 +58,43 @@ fn step_of(event: Event<'_>) -> Option<&StepMetrics> {
     }
 }
 
-/// Masks of `clips` clips, two thirds masked.
-fn random_masking(grid: PatchGrid, clips: usize) -> Masking {
-    let rule = MaskRule { kind: MaskKind::Random, ratio: 2.0 / 3.0 };
+/// Masks of `clips` clips, two thirds masked, `decoder_keep` of these predicted.
+fn random_masking(grid: PatchGrid, decoder_keep: f64, clips: usize) -> Masking {
+    let rule = MaskRule { decoder_keep, ..MaskRule::new(MaskKind::Random, 2.0 / 3.0) };
     let mut rows = vec![0; clips * grid.tokens()];
     let (mut rng, mut scratch) = (stream(Purpose::Mask, 0, 0, 0), MaskScratch::default());
     rows.chunks_exact_mut(grid.tokens()).for_each(|row| rule.draw(&mut rng, grid, &mut scratch, row));
-    Masking::new(Masks::new(&rows, grid.tokens(), rule.visible(grid).expect("a rule")), &Device::Cpu).expect("masks")
+    let masks = Masks::new(&rows, grid.tokens(), rule.visible(grid).expect("a rule")).predicting(rule.predicted(grid).expect("a rule"));
+    Masking::new(masks, &Device::Cpu).expect("masks")
+}
+
+/// Two clips of noise.
+fn two_clips(grid: PatchGrid) -> Tensor {
+    let pixels: Vec<f32> = (0..2 * grid.clip_values()).map(|at| ((at * 7919 % 1013) as f32 / 1013.0 - 0.5) * 4.0).collect();
+    Tensor::from_vec(pixels, (2, 3, grid.frames, grid.size, grid.size), &Device::Cpu).expect("clips")
+}
+
+/// All that the paper varies in the model: two kinds of positions, a cls token or none, three targets, all masked tokens predicted or half of them.
+fn variants() -> impl Iterator<Item = (PositionKind, bool, TargetChoice, f64)> {
+    let positions = [PositionKind::Separable, PositionKind::Joint].into_iter();
+    let models = positions.flat_map(|positions| [true, false].map(|class_token| (positions, class_token)));
+    let targets = [TargetChoice::Pixels, TargetChoice::Normalised, TargetChoice::Hog];
+    let models = models.flat_map(move |(positions, class_token)| targets.map(|target| (positions, class_token, target)));
+    models.flat_map(|(positions, class_token, target)| [1.0, 0.5].map(|decoder_keep| (positions, class_token, target, decoder_keep)))
+}
+
+/// A small model of one of the [`variants`].
+fn variant(grid: PatchGrid, positions: PositionKind, class_token: bool, target: TargetChoice) -> MaeConfig {
+    MaeConfig {
+        grid,
+        encoder: TransformerConfig { width: 24, depth: 2, heads: 2 },
+        decoder: TransformerConfig { width: 18, depth: 2, heads: 3 },
+        positions,
+        class_token,
+        target: if target == TargetChoice::Hog { TargetKind::Hog } else { TargetKind::Pixels },
+        slices: 1,
+        normalise_target: target == TargetChoice::Normalised,
+    }
 }
 
 #[test]
@@ -73,25 +103,30 @@ fn every_parameter_gets_a_gradient() {
         PatchGrid { frames: 4, size: 32, tubelet: 2, patch: 16 },
         PatchGrid { frames: 6, size: 24, tubelet: 3, patch: 8 },
         PatchGrid { frames: 3, size: 20, tubelet: 1, patch: 5 },
+        // A still picture.
+        PatchGrid { frames: 1, size: 32, tubelet: 1, patch: 8 },
     ];
-    for (grid, normalise_target) in grids.into_iter().zip([true, false, true]) {
-        let encoder = TransformerConfig { width: 24, depth: 2, heads: 2 };
-        let decoder = TransformerConfig { width: 18, depth: 2, heads: 3 };
-        let model_config = MaeConfig { grid, encoder, decoder, slices: 1, normalise_target };
-        let model = Mae::seeded(model_config, 3, &Device::Cpu).expect("a model");
-        let masking = random_masking(grid, 2);
-        let pixels: Vec<f32> = (0..2 * grid.clip_values()).map(|at| ((at * 7919 % 1013) as f32 / 1013.0 - 0.5) * 4.0).collect();
-        let shape = (2, 3, grid.frames, grid.size, grid.size);
-        let clips = Tensor::from_vec(pixels, shape, &Device::Cpu).expect("clips");
-        let predicted = model.forward(&clips, &masking).expect("predictions");
-        let target = model.target(&clips).expect("a target").values;
-        let gradients = masked_mean_squared_error(&predicted, &target, masking.mask()).and_then(|loss| loss.backward()).expect("gradients");
+    for (grid, (positions, class_token, target, decoder_keep)) in grids.into_iter().flat_map(|grid| variants().map(move |of| (grid, of))) {
+        let case = format!("{grid:?}, {positions:?}, cls token {class_token}, {target:?}, {decoder_keep} kept");
+        let model = Mae::seeded(variant(grid, positions, class_token, target), 3, &Device::Cpu).expect("a model");
+        let has = |name: &str| model.parameters().iter().any(|(known, _)| known == name);
+        assert_eq!((has("cls_token"), has("decoder_cls_token")), (class_token, class_token), "{case}");
+        assert_eq!(
+            (has("pos_embed"), has("decoder_pos_embed")),
+            (positions == PositionKind::Joint, positions == PositionKind::Joint),
+            "{case}"
+        );
+        let has_class_position = class_token && positions == PositionKind::Separable;
+        assert_eq!((has("pos_embed_class"), has("decoder_pos_embed_class")), (has_class_position, has_class_position), "{case}");
+        let clips = two_clips(grid);
+        let batch = DeviceBatch { pixels: DevicePixels::Clips(clips), masking: random_masking(grid, decoder_keep, 2) };
+        let gradients = model.loss(&batch).and_then(|loss| loss.backward()).expect("gradients");
         for (name, variable) in model.parameters().iter() {
-            let gradient = gradients.get(variable).unwrap_or_else(|| panic!("{name} has no gradient: the graph is cut"));
+            let gradient = gradients.get(variable).unwrap_or_else(|| panic!("{name} has no gradient: the graph is cut ({case})"));
             let gradient = gradient.flatten_all().and_then(|flat| flat.to_vec1::<f32>()).expect("values");
-            assert!(gradient.iter().all(|value| value.is_finite()), "{name}");
+            assert!(gradient.iter().all(|value| value.is_finite()), "{name} ({case})");
             // That of a key bias is zero: a softmax does not see a constant.
-            assert!(name.ends_with("attn.k.bias") || gradient.iter().any(|&value| value != 0.0), "{name} gets a gradient of zero");
+            assert!(name.ends_with("attn.k.bias") || gradient.iter().any(|&value| value != 0.0), "{name} gets a gradient of zero ({case})");
         }
     }
 }
@@ -103,7 +138,7 @@ fn without_masks_every_token_is_seen_and_predicted() {
     let pixels: Vec<f32> = (0..2 * grid.clip_values()).map(|at| (at * 7919 % 1013) as f32 / 250.0 - 2.0).collect();
     let clips = Tensor::from_vec(pixels, (2, 3, grid.frames, grid.size, grid.size), &Device::Cpu).expect("clips");
     let masking = Masking::all_visible(2, grid.tokens(), &Device::Cpu).expect("no masks");
-    assert!(masking.hides_nothing() && !random_masking(grid, 2).hides_nothing());
+    assert!(masking.hides_nothing() && !random_masking(grid, 1.0, 2).hides_nothing());
     let predicted = model.forward(&clips, &masking).expect("predictions");
     let target = model.target(&clips).expect("a target").values;
     let expected = mean_squared_error(&predicted, &target).and_then(|loss| loss.to_scalar::<f32>()).expect("a loss");
@@ -127,10 +162,26 @@ fn without_masks_every_token_is_seen_and_predicted() {
 fn whole_clips_and_patches_have_the_same_loss_and_gradients() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = data(dir.path(), 5);
-    for (slices, values) in [(1, ValueType::F32), (2, ValueType::F32), (1, ValueType::Bf16), (1, ValueType::U8)] {
-        let mut config = config(1);
-        config.target.slices = slices;
-        config.data.values = values;
+    let as_they_are =
+        [(1, ValueType::F32), (2, ValueType::F32), (1, ValueType::Bf16), (1, ValueType::U8)].into_iter().map(|(slices, values)| {
+            let mut config = config(1);
+            config.target.slices = slices;
+            config.data.values = values;
+            config
+        });
+    let varied = variants().map(|(positions, class_token, target, decoder_keep)| {
+        let flags = Overrides {
+            positions: Some(positions),
+            class_token: Some(class_token),
+            target: Some(target),
+            slices: Some(2),
+            decoder_keep: Some(decoder_keep),
+            ..Overrides::default()
+        };
+        config(1).with(&flags).expect("sound")
+    });
+    let image = config(1).with(&Overrides { frames: Some(1), tubelet: Some(1), decoder_keep: Some(0.5), ..Overrides::default() });
+    for config in as_they_are.chain(varied).chain([image.expect("sound")]) {
         let model = Mae::seeded(config.model(), 1, &Device::Cpu).expect("a model");
         let of = |form: Form| {
             let loading = Loading { threads: 1, memory_bytes: DEFAULT_MEMORY_BYTES, max_bad: 0 };
@@ -143,12 +194,76 @@ fn whole_clips_and_patches_have_the_same_loss_and_gradients() {
             let gradients = variables.map(|gradient| gradient.flatten_all().and_then(|flat| flat.to_vec1::<f32>()).expect("values"));
             (loss.to_scalar::<f32>().expect("a value"), gradients.collect::<Vec<_>>().concat())
         };
-        let (whole, patches) = (of(Form::Clips), of(Form::Patches { slices }));
-        assert!((whole.0 / patches.0 - 1.0).abs() < 1e-6, "{slices} slices of {values:?}: {} and {}", whole.0, patches.0);
+        let (whole, patches) = (of(Form::Clips), of(Form::Patches { target: config.model().target_form() }));
+        let case = config.differences(&self::config(1)).join("; ");
+        assert!((whole.0 / patches.0 - 1.0).abs() < 1e-6, "{case}: {} and {}", whole.0, patches.0);
         let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|value| f64::from(value).powi(2)).sum::<f64>().sqrt();
         let difference = norm(&mut whole.1.iter().zip(&patches.1).map(|(a, b)| a - b)) / norm(&mut whole.1.iter().copied());
-        assert!(difference < 1e-5, "{slices} slices of {values:?}: gradients differ by {difference:e}");
+        assert!(difference < 1e-5, "{case}: gradients differ by {difference:e}");
     }
+}
+
+/// The weights of a model, by name.
+fn weights(model: &Mae) -> HashMap<String, Tensor> {
+    model.parameters().iter().map(|(name, variable)| (name.to_owned(), variable.as_detached_tensor())).collect()
+}
+
+#[test]
+fn joint_positions_of_separable_sums_predict_the_same() {
+    let grid = PatchGrid { frames: 6, size: 24, tubelet: 3, patch: 8 };
+    for (class_token, decoder_keep) in [(true, 1.0), (true, 0.5), (false, 1.0), (false, 0.5)] {
+        let separable =
+            Mae::seeded(variant(grid, PositionKind::Separable, class_token, TargetChoice::Pixels), 3, &Device::Cpu).expect("a model");
+        let mut weights = weights(&separable);
+        for prefix in ["", "decoder_"] {
+            let mut take = |part: &str| weights.remove(&format!("{prefix}pos_embed_{part}"));
+            let (spatial, temporal) = (take("spatial").expect("positions"), take("temporal").expect("positions"));
+            // Time step after time step, and the cls token's before all of them.
+            let mut rows: Vec<Tensor> = take("class").into_iter().collect();
+            for time in 0..grid.time() {
+                rows.push(temporal.narrow(1, time, 1).and_then(|step| spatial.broadcast_add(&step)).expect("sums"));
+            }
+            weights.insert(format!("{prefix}pos_embed"), Tensor::cat(&rows, 1).expect("one table"));
+        }
+        let joint =
+            Mae::given(variant(grid, PositionKind::Joint, class_token, TargetChoice::Pixels), weights, &Device::Cpu).expect("a model");
+        let (clips, masking) = (two_clips(grid), random_masking(grid, decoder_keep, 2));
+        let of = |model: &Mae| model.forward(&clips, &masking).and_then(|out| out.flatten_all()?.to_vec1::<f32>()).expect("predictions");
+        assert_eq!(of(&separable), of(&joint), "cls token {class_token}, {decoder_keep} kept");
+    }
+}
+
+#[test]
+fn what_the_decoder_leaves_out_does_not_matter() {
+    let grid = PatchGrid { frames: 4, size: 32, tubelet: 2, patch: 8 };
+    let model = Mae::seeded(variant(grid, PositionKind::Separable, true, TargetChoice::Normalised), 3, &Device::Cpu).expect("a model");
+    let rule = MaskRule { decoder_keep: 0.5, ..MaskRule::new(MaskKind::Random, 0.75) };
+    let (visible, predicted) = (rule.visible(grid).expect("a rule"), rule.predicted(grid).expect("a rule"));
+    let mut rows = vec![0; grid.tokens()];
+    rule.draw(&mut stream(Purpose::Mask, 0, 0, 0), grid, &mut MaskScratch::default(), &mut rows);
+    let masks = Masks::new(&rows, grid.tokens(), visible).predicting(predicted);
+    let left_out = masks.iter().next().expect("a mask").masked[predicted..].to_vec();
+    let predicted_tokens = masks.iter().next().expect("a mask").predicted.to_vec();
+    let masking = Masking::new(masks, &Device::Cpu).expect("masks");
+    assert_eq!((masking.decoded(), masking.mask().dims()), (8 + 12, [1, 20].as_slice()));
+    // Patches turned to black: of the target's frames.
+    let loss = |blackened: &[u32]| {
+        let mut pixels = two_clips(grid).get(0).and_then(|clip| clip.flatten_all()?.to_vec1::<f32>()).expect("pixels");
+        for &token in blackened {
+            let (time, place) = (token as usize / grid.space(), token as usize % grid.space());
+            for (channel, frame, y, x) in
+                (0..3).flat_map(|c| (0..2).flat_map(move |f| (0..8).flat_map(move |y| (0..8).map(move |x| (c, f, y, x)))))
+            {
+                let (row, column) = (place / grid.side() * 8 + y, place % grid.side() * 8 + x);
+                pixels[((channel * 4 + 2 * time + frame) * 32 + row) * 32 + column] = 0.0;
+            }
+        }
+        let clips = Tensor::from_vec(pixels, (1, 3, 4, 32, 32), &Device::Cpu).expect("a clip");
+        let batch = DeviceBatch { pixels: DevicePixels::Clips(clips), masking: masking.clone() };
+        model.loss(&batch).and_then(|loss| loss.to_scalar::<f32>()).expect("a loss")
+    };
+    assert_eq!(loss(&[]), loss(&left_out));
+    assert_ne!(loss(&[]), loss(&predicted_tokens));
 }
 
 #[test]
@@ -437,6 +552,26 @@ fn the_picture_shows_frames_masks_and_the_visible_patches() {
             assert!(near(shown(1), truth) && near(shown(2), truth), "token {token} is visible");
         } else {
             assert_eq!(shown(1), [96; 3], "token {token} is hidden");
+        }
+    }
+}
+
+#[test]
+fn a_picture_of_a_model_of_histograms_shows_frames_and_masks() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let data = data(&dir.path().join("shards"), 2);
+    let draw = |target| {
+        let config = config(1).with(&Overrides { target: Some(target), decoder_keep: Some(0.5), ..Overrides::default() }).expect("sound");
+        let learner = Learner::new(&config, &Device::Cpu, 2).expect("a learner");
+        let examples = pipeline::loader::examples(&data, config.clip, config.masking, 0, 3).expect("examples");
+        trainer::visualise::reconstruction(&learner, examples).expect("a picture")
+    };
+    let (pixels, hog) = (draw(TargetChoice::Pixels), draw(TargetChoice::Hog));
+    assert_eq!((pixels.dimensions(), hog.dimensions()), ((2 * 34 - 2, 6 * 34 - 2), (2 * 34 - 2, 4 * 34 - 2)));
+    // The first two rows of each clip are those of any other model.
+    for (clip, row, y) in (0..2).flat_map(|clip| (0..2).flat_map(move |row| (0..32).map(move |y| (clip, row, y)))) {
+        for x in 0..66 {
+            assert_eq!(hog.get_pixel(x, (2 * clip + row) * 34 + y), pixels.get_pixel(x, (3 * clip + row) * 34 + y));
         }
     }
 }

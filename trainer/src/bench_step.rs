@@ -19,6 +19,7 @@ use trainer::operations::{self, ClipTokens};
 pub struct Noise {
     tokens: usize,
     visible: usize,
+    predicted: usize,
     rows: Vec<u32>,
     pixels: Vec<f32>,
     target: Vec<f32>,
@@ -33,18 +34,18 @@ impl Noise {
         let (mut visible, mut predicted) = (tokens, 0);
         if let Some(rule) = rule {
             visible = rule.visible(grid).expect("the configuration has been checked");
-            predicted = tokens - visible;
+            predicted = rule.predicted(grid).expect("the configuration has been checked");
             rows.chunks_exact_mut(tokens).for_each(|row| rule.draw(&mut rng, grid, &mut MaskScratch::default(), row));
         }
         let compared = if predicted == 0 { visible } else { predicted };
         let mut noise = |count: usize| (0..count).map(|_| rng.random::<f32>() * 2.0 - 1.0).collect();
         let pixels = noise(clips * visible * grid.tubelet_values());
-        Self { tokens, visible, rows, pixels, target: noise(clips * compared * model.target_values()) }
+        Self { tokens, visible, predicted, rows, pixels, target: noise(clips * compared * model.target_values()) }
     }
 
     /// As a step takes it.
     pub fn patches(&self) -> Patches<'_> {
-        let masks = Masks::new(&self.rows, self.tokens, self.visible);
+        let masks = Masks::new(&self.rows, self.tokens, self.visible).predicting(self.predicted);
         Patches { masks, visible: Values::F32(&self.pixels), target: Values::F32(&self.target) }
     }
 }
@@ -93,7 +94,7 @@ pub fn step(args: &BenchStepArgs) -> anyhow::Result<()> {
     let seconds: Vec<f64> = steps.iter().map(|(seconds, _)| *seconds).collect();
     let seconds_per_step = median(seconds.clone());
     let part = |of: fn(&StepTimes) -> Duration| median(steps.iter().map(|(_, times)| of(times).as_secs_f64()).collect());
-    let tokens = ClipTokens::sparse(model_config.grid, noise.visible);
+    let tokens = ClipTokens::sparse(noise.visible, noise.predicted);
     let gflop_per_step = 2e-9 * (operations::forward(&model_config, tokens).step() * clips as u64) as f64;
     let product_gflop_per_second = matrix_product_rate(args.dtype, threads);
     let gflop_per_second = gflop_per_step / seconds_per_step;

@@ -3,10 +3,12 @@
 use clap::{Args, Parser, Subcommand};
 use pipeline::batch::ValueType;
 use pipeline::loader::{DEFAULT_MAX_BAD, DEFAULT_MEMORY_BYTES};
+use pipeline::mask::MaskKind;
 use std::path::PathBuf;
-use trainer::config::{OnNonfinite, Overrides, Preset};
+use trainer::config::{OnNonfinite, Overrides, Preset, TargetChoice};
 use trainer::engine::Loading;
 use trainer::fused::Precision;
+use trainer::model::PositionKind;
 
 /// Pre-trains a video ViT by masked autoencoding on shards of clips.
 #[derive(Debug, Parser)]
@@ -74,6 +76,114 @@ impl LoadArgs {
             max_bad: self.max_bad,
         }
     }
+}
+
+/// What the paper varies: each changes one key of the preset, and the whole is checked.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Model and clips [default: the preset's]")]
+pub struct ModelArgs {
+    /// Frames of a training clip; 1, with --tubelet 1, for still pictures.
+    #[arg(long, value_name = "N")]
+    pub frames: Option<usize>,
+    /// Frames of a tubelet.
+    #[arg(long, value_name = "N")]
+    pub tubelet: Option<usize>,
+    /// Height and width of a training clip.
+    #[arg(long, value_name = "PIXELS")]
+    pub size: Option<usize>,
+    /// Share of the tokens that the encoder does not see.
+    #[arg(long, value_name = "SHARE")]
+    pub mask_ratio: Option<f64>,
+    /// Which tokens are masked together.
+    #[arg(long, value_enum)]
+    pub mask_kind: Option<MaskKindArg>,
+    /// Share of the masked tokens that the decoder takes and predicts, by running cells (VideoMAE V2: 0.5).
+    #[arg(long, value_name = "SHARE")]
+    pub decoder_keep: Option<f64>,
+    /// Width of the decoder.
+    #[arg(long, value_name = "N")]
+    pub decoder_width: Option<usize>,
+    /// Blocks of the decoder.
+    #[arg(long, value_name = "N")]
+    pub decoder_depth: Option<usize>,
+    /// Heads of the decoder.
+    #[arg(long, value_name = "N")]
+    pub decoder_heads: Option<usize>,
+    /// What is predicted.
+    #[arg(long, value_enum)]
+    pub target: Option<TargetChoice>,
+    /// Frames of each tubelet that are predicted.
+    #[arg(long, value_name = "N")]
+    pub slices: Option<usize>,
+    /// How positions are learned.
+    #[arg(long, value_enum)]
+    pub positions: Option<PositionKind>,
+    /// With a cls token.
+    #[arg(long, overrides_with = "no_class_token")]
+    pub class_token: bool,
+    /// Without a cls token.
+    #[arg(long, overrides_with = "class_token")]
+    pub no_class_token: bool,
+    /// Least and greatest share of the frame that a crop covers.
+    #[arg(long, value_name = "MIN,MAX", value_parser = pair)]
+    pub crop_area: Option<[f64; 2]>,
+    /// Probability of a flip left to right.
+    #[arg(long, value_name = "P")]
+    pub flip: Option<f64>,
+}
+
+impl ModelArgs {
+    /// What they change in a configuration.
+    pub fn overrides(&self) -> Overrides {
+        Overrides {
+            mask_ratio: self.mask_ratio,
+            mask_kind: self.mask_kind.map(MaskKind::from),
+            decoder_keep: self.decoder_keep,
+            decoder_width: self.decoder_width,
+            decoder_depth: self.decoder_depth,
+            decoder_heads: self.decoder_heads,
+            target: self.target,
+            slices: self.slices,
+            positions: self.positions,
+            class_token: (self.class_token || self.no_class_token).then_some(self.class_token),
+            frames: self.frames,
+            tubelet: self.tubelet,
+            size: self.size,
+            crop_area: self.crop_area,
+            flip: self.flip,
+            ..Overrides::default()
+        }
+    }
+}
+
+/// Which tokens are masked together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum MaskKindArg {
+    /// Each by itself: the paper's choice.
+    Random,
+    /// A place in the frame through all of time.
+    Tube,
+    /// Whole time steps.
+    Frame,
+    /// Boxes.
+    Block,
+}
+
+impl From<MaskKindArg> for MaskKind {
+    fn from(kind: MaskKindArg) -> Self {
+        match kind {
+            MaskKindArg::Random => Self::Random,
+            MaskKindArg::Tube => Self::Tube,
+            MaskKindArg::Frame => Self::Frame,
+            MaskKindArg::Block => Self::Block,
+        }
+    }
+}
+
+/// `MIN,MAX`.
+fn pair(text: &str) -> Result<[f64; 2], String> {
+    let numbers = text.split_once(',').and_then(|(least, most)| Some([least.trim().parse().ok()?, most.trim().parse().ok()?]));
+    numbers.ok_or("two numbers, as 0.5,1".to_owned())
 }
 
 /// Cores that this process may use.
@@ -157,14 +267,15 @@ pub struct BenchLoaderArgs {
     /// Print the figures as JSON.
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    /// What the paper varies.
+    pub model: ModelArgs,
 }
 
 impl BenchLoaderArgs {
     /// What the flags change in a configuration.
-    pub const fn overrides(&self) -> Overrides {
-        let Self { batch_size, repeat, seed, .. } = *self;
-        let (steps, accumulate, on_nonfinite, dtype, recompute) = (None, None, None, None, false);
-        Overrides { steps, batch_size, accumulate, repeat, seed, on_nonfinite, dtype, recompute }
+    pub fn overrides(&self) -> Overrides {
+        Overrides { batch_size: self.batch_size, repeat: self.repeat, seed: self.seed, ..self.model.overrides() }
     }
 }
 
@@ -342,8 +453,14 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Train for so many steps.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with = "epochs")]
     pub steps: Option<u64>,
+    /// Train for so many passes over the data.
+    #[arg(long, value_name = "N")]
+    pub epochs: Option<f64>,
+    /// Learning rate for 256 clips a step; that of the run is in proportion to its clips a step.
+    #[arg(long, value_name = "RATE")]
+    pub lr: Option<f64>,
     /// Clips a batch.
     #[arg(long, value_name = "N")]
     pub batch_size: Option<usize>,
@@ -381,13 +498,27 @@ pub struct RunArgs {
     /// Print the summary as JSON.
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    /// What the paper varies.
+    pub model: ModelArgs,
 }
 
 impl RunArgs {
     /// What the flags change in a configuration.
-    pub const fn overrides(&self) -> Overrides {
-        let Self { steps, batch_size, accumulate, repeat, seed, on_nonfinite, dtype, recompute, .. } = *self;
-        Overrides { steps, batch_size, accumulate, repeat, seed, on_nonfinite, dtype, recompute }
+    pub fn overrides(&self) -> Overrides {
+        Overrides {
+            steps: self.steps,
+            epochs: self.epochs,
+            base_lr: self.lr,
+            batch_size: self.batch_size,
+            accumulate: self.accumulate,
+            repeat: self.repeat,
+            seed: self.seed,
+            on_nonfinite: self.on_nonfinite,
+            dtype: self.dtype,
+            recompute: self.recompute,
+            ..self.model.overrides()
+        }
     }
 }
 

@@ -1,12 +1,12 @@
 //! What a run is told: a preset, the user's file over it, flags over both; resolved to one [`Config`], which the run keeps.
 
 use crate::fused::Precision;
-use crate::model::{MaeConfig, TransformerConfig};
+use crate::model::{MaeConfig, PositionKind, TargetKind, TransformerConfig};
 use crate::optimizer::AdamWConfig;
 use crate::schedule::Schedule;
 use pipeline::batch::ValueType;
 use pipeline::live::LiveSpan;
-use pipeline::mask::MaskRule;
+use pipeline::mask::{MaskKind, MaskRule};
 use pipeline::sample::Augmentation;
 use schemas::geometry::{GridError, PatchGrid};
 use serde::{Deserialize, Serialize};
@@ -63,11 +63,14 @@ pub struct Config {
     pub seed: u64,
     /// Training clips and their patches.
     pub clip: PatchGrid,
+    /// What encoder and decoder share.
+    #[serde(default)]
+    pub model: ModelConfig,
     /// The encoder.
     pub encoder: TransformerConfig,
     /// The decoder.
     pub decoder: TransformerConfig,
-    /// How much is hidden.
+    /// How much is hidden, and how much of that is predicted.
     pub masking: MaskRule,
     /// What is predicted.
     pub target: TargetConfig,
@@ -90,13 +93,32 @@ pub struct Config {
     pub compute: ComputeConfig,
 }
 
+/// What encoder and decoder share. What is not said is the paper's choice.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelConfig {
+    /// How positions are learned.
+    pub positions: PositionKind,
+    /// Whether both have a cls token.
+    pub class_token: bool,
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self { positions: PositionKind::Separable, class_token: true }
+    }
+}
+
 /// What is predicted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TargetConfig {
+    /// Of each frame.
+    #[serde(default)]
+    pub kind: TargetKind,
     /// Frames of each tubelet that are predicted.
     pub slices: usize,
-    /// Whether each patch is normalised by its own mean and variance.
+    /// Whether the pixels of each patch are normalised by its own mean and variance. Histograms are normalised by themselves, cell by cell.
     pub normalise: bool,
 }
 
@@ -255,11 +277,56 @@ pub enum ConfigError {
     },
 }
 
+/// Targets that the paper compares, by one word each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum TargetChoice {
+    /// Pixels as they are.
+    Pixels,
+    /// Pixels, each patch normalised by its own mean and variance: the paper's choice.
+    Normalised,
+    /// Histograms of oriented gradients.
+    Hog,
+}
+
 /// What the user has set on the command line.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
     /// Length in steps.
     pub steps: Option<u64>,
+    /// Length in passes over the data.
+    pub epochs: Option<f64>,
+    /// Learning rate for 256 clips a step.
+    pub base_lr: Option<f64>,
+    /// [`MaskRule::ratio`].
+    pub mask_ratio: Option<f64>,
+    /// [`MaskRule::kind`].
+    pub mask_kind: Option<MaskKind>,
+    /// [`MaskRule::decoder_keep`].
+    pub decoder_keep: Option<f64>,
+    /// Width of the decoder.
+    pub decoder_width: Option<usize>,
+    /// Depth of the decoder.
+    pub decoder_depth: Option<usize>,
+    /// Heads of the decoder.
+    pub decoder_heads: Option<usize>,
+    /// [`TargetConfig::kind`] and [`TargetConfig::normalise`].
+    pub target: Option<TargetChoice>,
+    /// [`TargetConfig::slices`].
+    pub slices: Option<usize>,
+    /// [`ModelConfig::positions`].
+    pub positions: Option<PositionKind>,
+    /// [`ModelConfig::class_token`].
+    pub class_token: Option<bool>,
+    /// [`PatchGrid::frames`].
+    pub frames: Option<usize>,
+    /// [`PatchGrid::tubelet`].
+    pub tubelet: Option<usize>,
+    /// [`PatchGrid::size`].
+    pub size: Option<usize>,
+    /// [`DataConfig::area`].
+    pub crop_area: Option<[f64; 2]>,
+    /// [`DataConfig::flip`].
+    pub flip: Option<f64>,
     /// Clips a batch.
     pub batch_size: Option<usize>,
     /// Batches a step.
@@ -303,13 +370,35 @@ impl Config {
         if let Some(steps) = flags.steps {
             self.schedule.length = Length::Steps(steps);
         }
-        self.data.batch_size = flags.batch_size.unwrap_or(self.data.batch_size);
-        self.data.accumulate = flags.accumulate.unwrap_or(self.data.accumulate);
-        self.safety.on_nonfinite = flags.on_nonfinite.unwrap_or(self.safety.on_nonfinite);
-        self.data.repeat = flags.repeat.unwrap_or(self.data.repeat);
-        self.seed = flags.seed.unwrap_or(self.seed);
-        self.compute.dtype = flags.dtype.unwrap_or(self.compute.dtype);
+        if let Some(epochs) = flags.epochs {
+            self.schedule.length = Length::Epochs(epochs);
+        }
+        if let Some(target) = flags.target {
+            self.target.kind = if target == TargetChoice::Hog { TargetKind::Hog } else { TargetKind::Pixels };
+            self.target.normalise = target == TargetChoice::Normalised;
+        }
+        set(&mut self.data.batch_size, flags.batch_size);
+        set(&mut self.data.accumulate, flags.accumulate);
+        set(&mut self.data.repeat, flags.repeat);
+        set(&mut self.data.area, flags.crop_area);
+        set(&mut self.data.flip, flags.flip);
+        set(&mut self.safety.on_nonfinite, flags.on_nonfinite);
+        set(&mut self.compute.dtype, flags.dtype);
         self.compute.recompute |= flags.recompute;
+        set(&mut self.seed, flags.seed);
+        set(&mut self.optimizer.base_lr, flags.base_lr);
+        set(&mut self.masking.ratio, flags.mask_ratio);
+        set(&mut self.masking.kind, flags.mask_kind);
+        set(&mut self.masking.decoder_keep, flags.decoder_keep);
+        set(&mut self.decoder.width, flags.decoder_width);
+        set(&mut self.decoder.depth, flags.decoder_depth);
+        set(&mut self.decoder.heads, flags.decoder_heads);
+        set(&mut self.target.slices, flags.slices);
+        set(&mut self.model.positions, flags.positions);
+        set(&mut self.model.class_token, flags.class_token);
+        set(&mut self.clip.frames, flags.frames);
+        set(&mut self.clip.tubelet, flags.tubelet);
+        set(&mut self.clip.size, flags.size);
         self.check()?;
         Ok(self)
     }
@@ -355,6 +444,9 @@ impl Config {
             grid: self.clip,
             encoder: self.encoder,
             decoder: self.decoder,
+            positions: self.model.positions,
+            class_token: self.model.class_token,
+            target: self.target.kind,
             slices: self.target.slices,
             normalise_target: self.target.normalise,
         }
@@ -392,12 +484,24 @@ impl Config {
         let leaves_both = self.masking.visible(self.clip).is_some();
         let wanted = format!("such that of {} tokens some are visible and some are masked", self.clip.tokens());
         check("masking.ratio", self.masking.ratio, leaves_both, wanted)?;
+        let wanted = format!("above 0 and at most 1, and such that of {} tokens some are predicted", self.clip.tokens());
+        check("masking.decoder_keep", self.masking.decoder_keep, self.masking.predicted(self.clip).is_some(), wanted)?;
         let (slices, tubelet) = (self.target.slices, self.clip.tubelet);
         check("target.slices", slices, (1..=tubelet).contains(&slices), format!("from 1 to clip.tubelet = {tubelet}"))?;
+        let data = &self.data;
+        if self.target.kind == TargetKind::Hog {
+            let wanted = "false with target.kind = \"hog\", whose cells are normalised one by one; --target hog sets both";
+            check("target.normalise", self.target.normalise, !self.target.normalise, wanted)?;
+            check(
+                "data.values",
+                "\"u8\"",
+                data.values != ValueType::U8,
+                "\"f32\" or \"bf16\" with target.kind = \"hog\": shares of votes are no bytes",
+            )?;
+        }
         let values = self.model().target_values();
         check("target.normalise", self.target.normalise, !self.target.normalise || values > 1, "false for patches of a single value")?;
 
-        let data = &self.data;
         check("data.batch_size", data.batch_size, data.batch_size > 0, "at least 1")?;
         check("data.accumulate", data.accumulate, data.accumulate > 0, "at least 1")?;
         check("data.repeat", data.repeat, data.repeat > 0, "at least 1")?;
@@ -431,6 +535,13 @@ impl Config {
 
 fn check(key: &'static str, value: impl ToString, good: bool, wanted: impl Into<String>) -> Result<(), ConfigError> {
     if good { Ok(()) } else { Err(ConfigError::Value { key, value: value.to_string(), wanted: wanted.into() }) }
+}
+
+/// Sets `key` where a flag was given.
+fn set<T>(key: &mut T, flag: Option<T>) {
+    if let Some(value) = flag {
+        *key = value;
+    }
 }
 
 /// Lays the values of `over` onto `table`, table by table. `length` is replaced as a whole: it has one key or the other.
@@ -519,6 +630,85 @@ mod tests {
     }
 
     #[test]
+    fn variants_of_other_papers_fit_every_preset() {
+        let variants = Path::new(env!("CARGO_MANIFEST_DIR")).join("presets/variants");
+        let files: Vec<PathBuf> = std::fs::read_dir(variants).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
+        assert_eq!(files.len(), 4);
+        for (file, preset) in files.iter().flat_map(|file| Preset::ALL.map(|preset| (file, preset))) {
+            let config = Config::resolve(preset, Some(file), &Overrides::default()).expect("sound");
+            let plain = Config::resolve(preset, None, &Overrides::default()).expect("sound");
+            assert!(!config.differences(&plain).is_empty());
+        }
+        let v2 = Config::resolve(
+            Preset::Base,
+            files.iter().find(|file| file.ends_with("videomae-v2.toml")).map(PathBuf::as_path),
+            &Overrides::default(),
+        );
+        let v2 = v2.expect("sound");
+        // 160 of 1568 visible, half of the others predicted, two frames of 16 x 16 pixels each.
+        assert_eq!((v2.masking.visible(v2.clip), v2.masking.predicted(v2.clip), v2.model().target_values()), (Some(160), Some(704), 1536));
+    }
+
+    #[test]
+    fn flags_change_what_the_paper_varies_and_survive_the_file() {
+        let flags = Overrides {
+            epochs: Some(3.0),
+            base_lr: Some(0.002),
+            mask_ratio: Some(0.75),
+            mask_kind: Some(MaskKind::Block),
+            decoder_keep: Some(0.5),
+            decoder_width: Some(64),
+            decoder_depth: Some(1),
+            decoder_heads: Some(4),
+            target: Some(TargetChoice::Hog),
+            slices: Some(2),
+            positions: Some(PositionKind::Joint),
+            class_token: Some(false),
+            frames: Some(8),
+            tubelet: Some(4),
+            size: Some(64),
+            crop_area: Some([0.2, 0.8]),
+            flip: Some(0.0),
+            ..Overrides::default()
+        };
+        let config = Config::resolve(Preset::Tiny, None, &flags).expect("sound");
+        let plain = Config::resolve(Preset::Tiny, None, &Overrides::default()).expect("sound");
+        // Each flag changes its key and no other.
+        assert_eq!(
+            config.differences(&plain),
+            [
+                "clip.frames: 8, not 16",
+                "clip.size: 64, not 112",
+                "clip.tubelet: 4, not 2",
+                "data.area: [0.2, 0.8], not [0.5, 1.0]",
+                "data.flip: 0.0, not 0.5",
+                "decoder.depth: 1, not 2",
+                "decoder.heads: 4, not 3",
+                "decoder.width: 64, not 96",
+                "masking.decoder_keep: 0.5, not 1.0",
+                "masking.kind: \"block\", not \"random\"",
+                "masking.ratio: 0.75, not 0.9",
+                "model.class_token: false, not true",
+                "model.positions: \"joint\", not \"separable\"",
+                "optimizer.base_lr: 0.002, not 0.032",
+                "schedule.length: epochs = 3.0, not steps = 600",
+                "target.kind: \"hog\", not \"pixels\"",
+                "target.normalise: false, not true",
+                "target.slices: 2, not 1",
+            ]
+        );
+        assert_eq!(toml::from_str::<Config>(&config.to_toml()).expect("its own TOML"), config);
+        let choose = |target| {
+            Config::resolve(Preset::Tiny, None, &Overrides { target: Some(target), ..Overrides::default() }).expect("sound").target
+        };
+        let (pixels, normalised) = (choose(TargetChoice::Pixels), choose(TargetChoice::Normalised));
+        assert_eq!(
+            (pixels.kind, pixels.normalise, normalised.kind, normalised.normalise),
+            (TargetKind::Pixels, false, TargetKind::Pixels, true)
+        );
+    }
+
+    #[test]
     fn what_does_not_fit_is_named() {
         let fails = |text: &str| resolve(text).expect_err("it does not fit");
         assert_eq!(fails("[clip]\nsize = 100"), "size = 100 is not a multiple of patch = 16; choose size = 96, or another patch");
@@ -531,6 +721,16 @@ mod tests {
             fails("[masking]\nkind = \"tubes\"\nratio = 0.9")
                 .contains("unknown variant `tubes`, expected one of `random`, `tube`, `frame`, `block`")
         );
+        assert_eq!(
+            fails("[masking]\ndecoder_keep = 0.001"),
+            "masking.decoder_keep is 0.001; it must be above 0 and at most 1, and such that of 392 tokens some are predicted"
+        );
+        assert!(fails("[target]\nkind = \"hog\"").starts_with("target.normalise is true; it must be false with target.kind = \"hog\""));
+        assert_eq!(
+            fails("[target]\nkind = \"hog\"\nnormalise = false\n[data]\nvalues = \"u8\""),
+            "data.values is \"u8\"; it must be \"f32\" or \"bf16\" with target.kind = \"hog\": shares of votes are no bytes"
+        );
+        assert!(fails("[model]\npositions = \"fixed\"").contains("unknown variant `fixed`, expected `separable` or `joint`"));
         assert_eq!(fails("[target]\nslices = 3"), "target.slices is 3; it must be from 1 to clip.tubelet = 2");
         assert!(fails("[encoder]\nwidht = 5").contains("unknown field `widht`"));
         assert!(fails("[encoder\n").starts_with("FILE: TOML parse error at line 1"));

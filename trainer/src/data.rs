@@ -22,7 +22,7 @@ use std::sync::Arc;
 pub struct DeviceBatch {
     /// Its pixels.
     pub pixels: DevicePixels,
-    /// Which tokens are visible.
+    /// Which tokens are visible, and which are predicted.
     pub masking: Masking,
 }
 
@@ -35,7 +35,7 @@ pub enum DevicePixels {
     Patches {
         /// `[clips, visible, 3 * tubelet * patch * patch]`
         visible: Tensor,
-        /// `[clips, masked, slices * patch * patch * 3]`
+        /// `[clips, predicted, values]`: pixels, `slices * patch * patch * 3` of them, or histograms; see [`pipeline::transform::TargetForm`].
         target: Tensor,
     },
 }
@@ -83,11 +83,11 @@ impl Uploader {
     pub fn upload(&self, batch: Batch) -> Result<DeviceBatch> {
         let (grid, clips, kind) = (batch.format.grid, batch.len(), batch.format.values);
         let masks = batch.masks();
-        let (visible, masked) = (masks.visible(), masks.tokens() - masks.visible());
+        let (visible, predicted) = (masks.visible(), masks.predicted());
         let masking = Masking::new(masks, &self.device)?;
         let shapes = match batch.format.form {
             Form::Clips => vec![vec![clips, 3, grid.frames, grid.size, grid.size]],
-            Form::Patches { slices } => vec![vec![clips, visible, grid.tubelet_values()], vec![clips, masked, grid.target_values(slices)]],
+            Form::Patches { target } => vec![vec![clips, visible, grid.tubelet_values()], vec![clips, predicted, target.values(grid)]],
         };
         let mut tensors = self.tensors(batch, &shapes)?.into_iter().map(|tensor| normalised(tensor, kind));
         let mut next = || tensors.next().expect("a tensor of each shape");

@@ -410,7 +410,7 @@ pub fn loader_options(config: &Config, loading: Loading, start: Cursor) -> Loade
         format: BatchFormat {
             grid: config.clip,
             mask_rule: config.masking,
-            form: Form::Patches { slices: config.target.slices },
+            form: Form::Patches { target: config.model().target_form() },
             values: config.data.values,
         },
         augmentation: config.augmentation(),

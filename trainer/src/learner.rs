@@ -6,7 +6,7 @@ use crate::checkpoint::Loaded;
 use crate::config::Config;
 use crate::data::{DeviceBatch, DevicePixels, Uploader};
 use crate::fused::{self, Fused, Patches, Precision, Resources};
-use crate::model::{Mae, MaeConfig, ParameterError};
+use crate::model::{Mae, MaeConfig, ParameterError, TargetKind};
 use crate::optimizer::AdamW;
 use candle_core::{DType, Device, Storage, StorageRef, Tensor};
 use pipeline::batch::{Batch, Pixels, ValueType, values};
@@ -54,8 +54,8 @@ pub enum Uploaded {
 pub struct Reconstruction {
     /// `[clips, tokens, values]`: the frames that are predicted, normalised RGB; values ordered frame, row, column, channel.
     pub truth: Tensor,
-    /// The same, predicted. Mean and deviation of normalised patches are borrowed from the true ones: the model has no other.
-    pub predicted: Tensor,
+    /// The same, predicted; none of histograms, which are no picture. Mean and deviation of normalised patches are borrowed from the true ones: the model has no other.
+    pub predicted: Option<Tensor>,
 }
 
 /// One tensor of a learner, to be written down.
@@ -428,7 +428,9 @@ impl FusedLearner {
 fn reconstruct(model: &Mae, uploader: &Uploader, batch: Batch) -> candle_core::Result<Reconstruction> {
     let batch = uploader.upload(batch)?;
     let DevicePixels::Clips(clips) = &batch.pixels else { panic!("a reconstruction is of whole clips") };
-    let target = model.target(clips)?;
-    let predicted = target.denormalise(&model.forward(clips, &batch.masking)?)?;
-    Ok(Reconstruction { truth: target.denormalise(&target.values)?, predicted })
+    let predicted = match model.config().target {
+        TargetKind::Hog => None,
+        TargetKind::Pixels => Some(model.target(clips)?.denormalise(&model.forward(clips, &batch.masking)?)?),
+    };
+    Ok(Reconstruction { truth: model.pixels(clips)?, predicted })
 }

@@ -16,14 +16,16 @@ pub struct ClipTokens {
     pub embedded: usize,
     /// Tokens that the encoder's blocks see.
     pub encoded: usize,
-    /// Tokens whose pixels are predicted. The decoder's blocks see all tokens.
+    /// Tokens that the decoder's blocks see.
+    pub decoded: usize,
+    /// Tokens of which something is predicted.
     pub predicted: usize,
 }
 
 impl ClipTokens {
-    /// Training with `visible` visible tokens, as it is done here: masked patches are not embedded, and visible ones not predicted.
-    pub const fn sparse(grid: PatchGrid, visible: usize) -> Self {
-        Self { embedded: visible, encoded: visible, predicted: grid.tokens() - visible }
+    /// Training with `visible` visible tokens and `predicted` ones, as it is done here: masked patches are not embedded, and visible ones not predicted.
+    pub const fn sparse(visible: usize, predicted: usize) -> Self {
+        Self { embedded: visible, encoded: visible, decoded: visible + predicted, predicted }
     }
 
     /// The same as the reference does it: all patches are embedded, and all tokens predicted, whether or not anything is made of it.
@@ -33,21 +35,22 @@ impl ClipTokens {
 
     /// Training without masks: every token is seen and predicted.
     pub const fn dense(grid: PatchGrid) -> Self {
-        Self { embedded: grid.tokens(), encoded: grid.tokens(), predicted: grid.tokens() }
+        Self { embedded: grid.tokens(), encoded: grid.tokens(), decoded: grid.tokens(), predicted: grid.tokens() }
     }
 }
 
 /// Multiply-adds of the forward pass of one clip: with `v` values a tubelet, `p` values predicted of a token, encoder width `d` and decoder width `e`,
 /// - patch embedding: `embedded v d`;
 /// - encoder: its blocks on the encoded tokens and the cls token;
-/// - decoder: `encoded d e` to come to its width, and its blocks on all tokens and its cls token;
+/// - decoder: `encoded d e` to come to its width, and its blocks on the decoded tokens and its cls token;
 /// - prediction: `predicted e p`.
 ///
 /// [`OperationFigures::step`] has the backward pass as well.
 pub fn forward(config: &MaeConfig, tokens: ClipTokens) -> OperationFigures {
     let MaeConfig { grid, encoder, decoder, .. } = *config;
     let product = |sizes: [usize; 3]| sizes.into_iter().map(|size| size as u64).product::<u64>();
-    let (encoded, decoded) = (tokens.encoded + 1, grid.tokens() + 1);
+    let class = usize::from(config.class_token);
+    let (encoded, decoded) = (tokens.encoded + class, tokens.decoded + class);
     OperationFigures {
         patch_embedding: product([tokens.embedded, grid.tubelet_values(), encoder.width]),
         encoder_linear: blocks_linear(encoder, encoded),
@@ -74,6 +77,7 @@ const fn blocks_attention(transformer: TransformerConfig, tokens: usize) -> u64 
 mod tests {
     use super::*;
     use crate::config::{Config, Overrides, Preset};
+    use crate::model::{PositionKind, TargetKind};
 
     #[track_caller]
     fn assert_near(count: u64, paper: f64) {
@@ -93,7 +97,7 @@ mod tests {
         let gain = dense.forward() as f64 / sparse.forward() as f64;
         assert!((gain - 7.7).abs() < 0.05, "{gain}");
         // What nobody needs is left out here: 2.2 G of embedding and 0.06 G of predictions.
-        let ours = forward(&model, ClipTokens::sparse(model.grid, visible));
+        let ours = forward(&model, ClipTokens::sparse(visible, model.grid.tokens() - visible));
         assert_eq!(sparse.forward() - ours.forward(), 1412 * 1536 * 1024 + 156 * 512 * 768);
     }
 
@@ -103,11 +107,14 @@ mod tests {
             grid: PatchGrid { frames: 4, size: 8, tubelet: 2, patch: 4 },
             encoder: TransformerConfig { width: 6, depth: 2, heads: 2 },
             decoder: TransformerConfig { width: 4, depth: 1, heads: 1 },
+            positions: PositionKind::Separable,
+            class_token: true,
+            target: TargetKind::Pixels,
             slices: 1,
             normalise_target: true,
         };
         // 8 tokens of 96 values, 3 of them visible; 48 values of each of 5 tokens are predicted.
-        let counted = forward(&model, ClipTokens::sparse(model.grid, 3));
+        let counted = forward(&model, ClipTokens::sparse(3, 5));
         let by_hand = OperationFigures {
             patch_embedding: 3 * 96 * 6,
             // Two blocks on 4 tokens: q, k, v, proj 6 x 6, MLP 6 x 24 and 24 x 6.

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use trainer::config::{Config, Preset};
 use trainer::engine::{self, Event, Outcome, Run, RunError};
 use trainer::metrics::METRICS_FILE;
+use trainer::model::TargetKind;
 use trainer::nonfinite::NONFINITE_FILE;
 
 /// Name of the resolved configuration inside the folder of a run.
@@ -74,7 +75,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let is_finished = outcome.steps >= outcome.all_steps;
     let (steps, all_steps) = (outcome.steps, outcome.all_steps);
     let per_second = |amount: f64| if seconds > 0.0 { amount / seconds } else { 0.0 };
-    report(args, &run.dir, outcome, per_second(clips), per_second(waited), skipped)?;
+    report(args, &run, outcome, per_second(clips), per_second(waited), skipped)?;
     if is_finished {
         return Ok(ExitCode::SUCCESS);
     }
@@ -103,7 +104,8 @@ fn resume_command(args: &RunArgs, dir: &Path) -> String {
     command
 }
 
-fn report(args: &RunArgs, dir: &Path, outcome: Outcome, clips_per_second: f64, stall_fraction: f64, skipped: u64) -> anyhow::Result<()> {
+fn report(args: &RunArgs, run: &Run, outcome: Outcome, clips_per_second: f64, stall_fraction: f64, skipped: u64) -> anyhow::Result<()> {
+    let dir = &run.dir;
     let (first_loss, last_loss) = losses(&dir.join(METRICS_FILE))?;
     let shown = |path: Option<PathBuf>| path.map(|path| path.display().to_string());
     let report = RunReport {
@@ -122,12 +124,12 @@ fn report(args: &RunArgs, dir: &Path, outcome: Outcome, clips_per_second: f64, s
         checkpoint: shown(outcome.checkpoint),
         picture: shown(outcome.picture),
     };
-    let text = if args.json { serde_json::to_string_pretty(&report)? } else { summary(&report) };
+    let text = if args.json { serde_json::to_string_pretty(&report)? } else { summary(&report, run.config.target.kind) };
     Ok(output::print(&text)?)
 }
 
 /// The report for people.
-fn summary(report: &RunReport) -> String {
+fn summary(report: &RunReport, target: TargetKind) -> String {
     let RunReport { out, steps, first_loss, last_loss, clips_per_second, skipped, nonfinite, .. } = report;
     let mut text = format!(
         "{steps} steps in {out}: loss {first_loss:.4} over the first ten, {last_loss:.4} over the last ten; {clips_per_second:.1} clips/s, {:.1} % of the \
@@ -145,9 +147,13 @@ fn summary(report: &RunReport) -> String {
         text += &format!("\nweights: {checkpoint}");
     }
     if let Some(picture) = &report.picture {
-        text += &format!(
-            "\npicture: {picture}\n  three rows a clip: its frames; what the encoder sees of them; the reconstruction with the visible patches pasted in"
-        );
+        let rows = match target {
+            TargetKind::Pixels => {
+                "three rows a clip: its frames; what the encoder sees of them; the reconstruction with the visible patches pasted in"
+            }
+            TargetKind::Hog => "two rows a clip: its frames; what the encoder sees of them (histograms of gradients are no picture)",
+        };
+        text += &format!("\npicture: {picture}\n  {rows}");
     }
     text
 }

@@ -158,6 +158,11 @@ impl Bench<'_> {
         }
     }
 
+    /// Predicted tokens of a masked clip.
+    fn predicted(&self) -> usize {
+        self.config.masking.predicted(self.config.clip).expect("a checked configuration has masks")
+    }
+
     /// Visible tokens of a masked clip.
     fn visible(&self) -> usize {
         self.config.masking.visible(self.config.clip).expect("a checked configuration has masks")
@@ -167,7 +172,7 @@ impl Bench<'_> {
         let (model, grid) = (self.config.model(), self.config.clip);
         let tokens = match way {
             Way::Dense => ClipTokens::dense(grid),
-            Way::Sparse => ClipTokens::sparse(grid, self.visible()),
+            Way::Sparse => ClipTokens::sparse(self.visible(), self.predicted()),
         };
         let operations = forward(&model, tokens);
         let clips = self.config.data.batch_size as f64;

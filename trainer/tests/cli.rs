@@ -155,6 +155,102 @@ fn videos_train_as_their_shards_do() {
 }
 
 #[test]
+fn still_pictures_train_from_shards_and_from_video() {
+    let dir = with_videos();
+    let still = ["run", "--config", "small.toml", "--frames", "1", "--tubelet", "1", "--mask-ratio", "0.75", "--steps", "3", "--json"];
+    // Shards of single frames, as `shardtool build --frames 1` makes them, and of longer clips, of which windows of one frame are taken.
+    let clips = |frames| (0..5).map(|seed| TestClip::moving(seed, frames, 40, 36)).collect::<Vec<_>>();
+    tests::write_shards_with(&dir.path().join("single"), &clips(1), BuildOptions { frames: 1, ..tests::options(3, 1 << 28) });
+    write_shards(&dir.path().join("longer"), &clips(8));
+    for data in ["single", "longer", "videos"] {
+        let report = json(&trainer(dir.path(), &[still.as_slice(), &["--data", data, "--out", &format!("of-{data}")]].concat()));
+        assert_eq!((report.steps, report.skipped), (3, 0), "{data}");
+        assert!(report.last_loss.is_finite());
+        let picture = image::open(dir.path().join(report.picture.expect("a picture"))).expect("a picture");
+        // One frame a clip: three rows each.
+        assert_eq!(picture.width(), 32, "{data}");
+        assert_eq!((picture.height() + 2) % (3 * 34), 0, "{data}");
+        let weights = candle_core::safetensors::load(
+            dir.path().join(report.checkpoint.expect("a checkpoint")).join("model.safetensors"),
+            &candle_core::Device::Cpu,
+        );
+        assert_eq!(weights.expect("weights")["patch_embed.proj.weight"].dims(), [24, 3, 1, 8, 8]);
+    }
+}
+
+#[test]
+fn what_the_paper_varies_can_be_set_by_flags() {
+    let dir = with_data();
+    let flags = [
+        "--mask-ratio",
+        "0.8",
+        "--mask-kind",
+        "tube",
+        "--decoder-keep",
+        "0.5",
+        "--decoder-width",
+        "16",
+        "--decoder-depth",
+        "2",
+        "--decoder-heads",
+        "4",
+        "--target",
+        "hog",
+        "--slices",
+        "2",
+        "--positions",
+        "joint",
+        "--no-class-token",
+        "--frames",
+        "4",
+        "--size",
+        "40",
+        "--crop-area",
+        "0.3,0.9",
+        "--flip",
+        "0",
+        "--lr",
+        "0.01",
+        "--epochs",
+        "1.5",
+    ];
+    let run = |more: &[&str]| trainer(dir.path(), &[["run", "--config", "small.toml", "--out", "a"].as_slice(), more].concat());
+    let report = json(&run(&[flags.as_slice(), &["--json"]].concat()));
+    // 1.5 times 5 clips, by 2.
+    assert_eq!(report.steps, 4);
+    insta::assert_snapshot!("config-of-all-flags", fs::read_to_string(dir.path().join("a/config.toml")).expect("its configuration"));
+    let weights = candle_core::safetensors::load(
+        dir.path().join(report.checkpoint.expect("a checkpoint")).join("model.safetensors"),
+        &candle_core::Device::Cpu,
+    );
+    let weights = weights.expect("weights");
+    // 2 time steps of 25 places; 2 slices of one cell of 27 values.
+    assert_eq!((weights["pos_embed"].dims(), weights["decoder_pred.weight"].dims()), ([1, 50, 24].as_slice(), [54, 16].as_slice()));
+    assert!(!weights.contains_key("cls_token"));
+    // Two rows a clip: histograms are no picture.
+    let picture = image::open(dir.path().join("a/reconstruction.png")).expect("a picture");
+    assert_eq!((picture.width(), picture.height()), (4 * 42 - 2, 6 * 42 - 2));
+    // The same flags go on with it, others do not.
+    assert_eq!(json(&run(&[flags.as_slice(), &["--resume", "--json"]].concat())).resumed_from, 4);
+    assert_shown("resume-with-another-model", &run(&["--resume", "--class-token", "--decoder-keep", "0.25"]));
+}
+
+#[test]
+fn a_run_of_a_version_with_fewer_keys_goes_on() {
+    let dir = with_data();
+    json(&trainer(dir.path(), &["run", "--config", "small.toml", "--out", "a", "--steps", "4", "--json"]));
+    let path = dir.path().join("a/config.toml");
+    let text = fs::read_to_string(&path).expect("its configuration");
+    let is_new =
+        |line: &&str| ["decoder_keep", "kind = \"pixels\"", "[model]", "positions", "class_token"].iter().any(|key| line.starts_with(key));
+    assert_eq!(text.lines().filter(is_new).count(), 5, "{text}");
+    let old: String = text.lines().filter(|line| !is_new(line)).map(|line| format!("{line}\n")).collect();
+    fs::write(&path, old).expect("written");
+    let again = json(&trainer(dir.path(), &["run", "--config", "small.toml", "--out", "a", "--steps", "4", "--resume", "--json"]));
+    assert_eq!((again.resumed_from, again.steps), (4, 4));
+}
+
+#[test]
 fn ctrl_c_ends_a_run_and_its_decoders() {
     let dir = with_videos();
     let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("trainer"))
@@ -277,6 +373,15 @@ fn what_does_not_fit_is_said() {
         ),
     );
     assert_shown("bench-with-a-bad-consumer", &trainer(dir.path(), &["bench", "loader", "--consumer", "gpu"]));
+    let small = |more: &[&str]| trainer(dir.path(), &[["run", "--config", "small.toml"].as_slice(), more].concat());
+    assert_shown("run-with-a-share-that-predicts-nothing", &small(&["--decoder-keep", "0"]));
+    assert_shown("run-with-an-odd-pair", &small(&["--crop-area", "0.5"]));
+    assert_shown("run-with-too-large-a-crop", &small(&["--crop-area", "0.5,1.5"]));
+    assert_shown("run-of-one-frame-in-tubelets-of-two", &small(&["--frames", "1"]));
+    fs::write(dir.path().join("hog.toml"), "[target]\nkind = \"hog\"\n").expect("written");
+    assert_shown("run-of-normalised-histograms", &trainer(dir.path(), &["run", "--config", "hog.toml"]));
+    fs::write(dir.path().join("bytes.toml"), "[data]\nvalues = \"u8\"\n").expect("written");
+    assert_shown("run-of-histograms-as-bytes", &trainer(dir.path(), &["run", "--config", "bytes.toml", "--target", "hog"]));
     assert_shown("run-with-a-bad-flag", &trainer(dir.path(), &["run", "--device", "gpu"]));
     #[cfg(not(feature = "cuda"))]
     assert_shown("run-on-a-gpu-without-support", &trainer(dir.path(), &["run", "--device", "cuda:0"]));

@@ -411,14 +411,15 @@ fn thread_cpu() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Up to `count` clips to look at, evenly spread over the data, whole: the central square of each, and a mask that no epoch of training has. In place of one
-/// that cannot be read comes the next that can.
+/// Up to `count` clips to look at, evenly spread over the data, whole: the central square of each, and a mask that no epoch of training has, all of whose masked
+/// tokens are predicted. In place of one that cannot be read comes the next that can.
 ///
 /// # Errors
 /// When no clip can be read, or none of all with what has gone wrong.
 pub fn examples(sources: &[WeightedSource], grid: PatchGrid, mask_rule: MaskRule, seed: u64, count: usize) -> Result<Batch, LoadError> {
     let all: usize = sources.iter().map(|set| set.source.len()).sum();
     let count = count.min(all);
+    let mask_rule = MaskRule { decoder_keep: 1.0, ..mask_rule };
     let options = LoaderOptions { seed, ..LoaderOptions::new(count, grid, mask_rule) };
     check(sources, &options)?;
     let mut worker = Worker::new(&Arc::default());

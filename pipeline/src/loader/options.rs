@@ -6,6 +6,7 @@ use crate::mask::MaskRule;
 use crate::order::Cursor;
 use crate::sample::Augmentation;
 use crate::source::{SourceError, WeightedSource};
+use crate::transform::TargetForm;
 use schemas::geometry::{GridError, PatchGrid};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -196,10 +197,20 @@ pub(super) fn check(sources: &[WeightedSource], options: &LoaderOptions) -> Resu
         let (ratio, tokens) = (options.format.mask_rule.ratio, grid.tokens());
         return refused(format!("mask ratio {ratio} does not leave some of {tokens} tokens visible and some masked"));
     }
-    if let Form::Patches { slices } = options.format.form
-        && !(1..=grid.tubelet).contains(&slices)
-    {
-        return refused(format!("{slices} target slices of a tubelet of {} frames; choose 1 to {}", grid.tubelet, grid.tubelet));
+    if options.format.mask_rule.predicted(grid).is_none() {
+        let keep = options.format.mask_rule.decoder_keep;
+        return refused(format!(
+            "the decoder takes a share of {keep} of the masked tokens; choose one above 0, and at most 1, that predicts some"
+        ));
+    }
+    if let Form::Patches { target } = options.format.form {
+        let slices = target.slices();
+        if !(1..=grid.tubelet).contains(&slices) {
+            return refused(format!("{slices} target slices of a tubelet of {} frames; choose 1 to {}", grid.tubelet, grid.tubelet));
+        }
+        if matches!(target, TargetForm::Hog { .. }) && options.format.values == ValueType::U8 {
+            return refused("histograms of gradients do not fit into u8 values; choose --values f32 or bf16".to_owned());
+        }
     }
     if sources.is_empty() || sources.len() > MAX_SETS {
         return refused(format!("{} data sets; give at least one, and at most {MAX_SETS}", sources.len()));

@@ -6,6 +6,7 @@
 use pipeline::batch::{Batch, Form, Pixels};
 use pipeline::loader::{Loader, LoaderOptions};
 use pipeline::order::Cursor;
+use pipeline::transform::TargetForm;
 use std::io::Write;
 use std::path::Path;
 use tests::{loader_options, shard_sources};
@@ -15,7 +16,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let number = |at: usize| arguments[at].parse::<u64>().expect("a number");
     let mut options = LoaderOptions { repeat: 3, start: Cursor { samples: number(2) }, ..loader_options(number(3) as usize) };
-    options.format.form = Form::Patches { slices: 1 };
+    options.format.form = Form::Patches { target: TargetForm::Pixels { slices: 1 } };
     for batch in Loader::new(shard_sources(Path::new(&arguments[1])), options).expect("a loader") {
         let batch = batch.expect("a batch");
         let mut stdout = std::io::stdout().lock();

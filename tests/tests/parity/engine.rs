@@ -4,8 +4,10 @@ use candle_core::{Device, Result, Tensor};
 use pipeline::mask::Masks;
 use std::collections::{BTreeMap, HashMap};
 use trainer::data::{DeviceBatch, DevicePixels};
+use trainer::fused::{Fused, Patches, Precision, Resources, Values, View};
 use trainer::loss::masked_mean_squared_error;
 use trainer::model::{Mae, MaeConfig, Masking};
+use trainer::optimizer::AdamWConfig;
 
 /// An implementation of a training step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,17 +16,20 @@ pub enum Engine {
     Clips,
     /// candle's operations, on the patches that the loader makes: what training does.
     Patches,
+    /// Fused operations, on the same patches: what training does on the processor.
+    Fused,
 }
 
 impl Engine {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Clips, Self::Patches];
+    pub const ALL: [Self; 3] = [Self::Clips, Self::Patches, Self::Fused];
 
     /// For the table.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Clips => "clips",
             Self::Patches => "patches",
+            Self::Fused => "fused",
         }
     }
 }
@@ -50,15 +55,12 @@ pub fn run(engine: Engine, config: &MaeConfig, weights: &HashMap<String, Tensor>
             (predictions, loss)
         }
         Engine::Patches => {
-            let (visible, masked): (Vec<&[u32]>, Vec<&[u32]>) = masks.iter().map(|mask| (mask.visible, mask.masked)).unzip();
-            // Raw pixels are the target of a model that does not normalise.
-            let raw = Mae::given(MaeConfig { normalise_target: false, ..*config }, weights.clone(), &Device::Cpu);
-            let target = raw.map_err(candle_core::Error::wrap)?.target(clips)?.values;
-            let visible = tokens(&patches(clips, config)?, &visible)?;
+            let [visible, target] = patches(clips, config, masks)?;
             let predictions = model.forward_patches(&visible, &masking)?;
-            let pixels = DevicePixels::Patches { visible, target: tokens(&target, &masked)? };
+            let pixels = DevicePixels::Patches { visible, target };
             (predictions, model.loss(&DeviceBatch { pixels, masking })?)
         }
+        Engine::Fused => return fused(&model, clips, masks),
     };
     let gradients = loss.backward()?;
     let gradient = |(name, variable): (&str, &candle_core::Var)| {
@@ -75,10 +77,26 @@ pub fn tokens(x: &Tensor, of_clips: &[&[u32]]) -> Result<Tensor> {
     Tensor::stack(&clips.collect::<Result<Vec<_>>>()?, 0)
 }
 
-/// Clips cut as the kernel of a 3-D convolution sees them: `[clips, tokens, 3 * tubelet * patch * patch]`.
-fn patches(clips: &Tensor, config: &MaeConfig) -> Result<Tensor> {
-    let grid = config.grid;
-    let (count, time, side, patch) = (clips.dim(0)?, grid.time(), grid.side(), grid.patch);
-    let split = clips.reshape(vec![count, 3, time, grid.tubelet, side, patch, side, patch])?;
-    split.permute(vec![0, 2, 4, 6, 1, 3, 5, 7])?.reshape((count, grid.tokens(), grid.tubelet_values()))
+/// The patches that the loader would make of clips: the visible ones, and the raw pixels of the masked ones.
+fn patches(clips: &Tensor, config: &MaeConfig, masks: Masks<'_>) -> Result<[Tensor; 2]> {
+    let (visible, masked): (Vec<&[u32]>, Vec<&[u32]>) = masks.iter().map(|mask| (mask.visible, mask.masked)).unzip();
+    let [all, target] = config.patches(clips)?;
+    Ok([tokens(&all, &visible)?, tokens(&target, &masked)?])
 }
+
+fn fused(model: &Mae, clips: &Tensor, masks: Masks<'_>) -> Result<Computed> {
+    let resources = Resources { threads: 2, recomputes: false };
+    let mut fused = Fused::new(*model.config(), model.parameters(), OPTIMIZER, Precision::F32, resources)?;
+    let [visible, target] = patches(clips, model.config(), masks)?;
+    let [visible, target] = [visible.flatten_all()?.to_vec1::<f32>()?, target.flatten_all()?.to_vec1::<f32>()?];
+    let batch = Patches { masks, visible: Values::F32(&visible), target: Values::F32(&target) };
+    let predictions = Tensor::new(fused.predict(masks, batch.visible), &Device::Cpu)?;
+    let predictions = predictions.reshape((masks.len(), masks.predicted(), model.config().target_values()))?;
+    let loss = fused.accumulate(&batch, 1.0);
+    let gradient = |view: View<'_>| Ok((view.name.to_owned(), Tensor::from_slice(view.values, view.shape, &Device::Cpu)?));
+    let gradients = fused.gradients().map(gradient).collect::<Result<_>>()?;
+    Ok(Computed { predictions: Some(predictions), loss, gradients })
+}
+
+/// Nothing is updated here.
+const OPTIMIZER: AdamWConfig = AdamWConfig { base_lr: 1e-3, betas: [0.9, 0.95], epsilon: 1e-8, weight_decay: 0.05, clip_norm: 0.02 };

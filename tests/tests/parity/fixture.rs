@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
-use trainer::model::{ClassifierConfig, MaeConfig, TransformerConfig};
+use trainer::model::{ClassifierConfig, MaeConfig, PositionKind, TargetKind, TransformerConfig};
 use trainer::optimizer::AdamWConfig;
 
 /// The reference's weights, inputs and results.
@@ -104,9 +104,11 @@ fn model(config: &Value, metadata: &HashMap<String, String>, tensors: &HashMap<S
     };
     let encoder =
         TransformerConfig { width: settings.number("embed_dim"), depth: settings.number("depth"), heads: settings.number("num_heads") };
-    for (key, only) in [("cls_embed", true), ("sep_pos_embed", true), ("no_qkv_bias", false)] {
-        settings.only(key, &Value::from(only));
-    }
+    settings.only("no_qkv_bias", &Value::from(false));
+    // The paper's choice where it is not said.
+    let flag = |key: &str| config.get(key).and_then(Value::as_bool).unwrap_or(true);
+    let class_token = flag("cls_embed");
+    let positions = if flag("sep_pos_embed") { PositionKind::Separable } else { PositionKind::Joint };
     for (key, only) in [("mlp_ratio", 4.0), ("in_chans", 3.0)] {
         settings.only(key, &Value::from(only));
     }
@@ -122,7 +124,7 @@ fn model(config: &Value, metadata: &HashMap<String, String>, tensors: &HashMap<S
         }
         let text = metadata.iter().filter(|(key, _)| key.contains("smoothing") || *key == "loss");
         let smoothing = text.filter_map(|(key, value)| numbers_after(&format!("{key} {value}"), &["smoothing"]).first().copied()).next();
-        Model::Classifier(ClassifierConfig { grid, encoder, classes }, smoothing.unwrap_or(0.0))
+        Model::Classifier(ClassifierConfig { grid, encoder, positions, class_token, classes }, smoothing.unwrap_or(0.0))
     } else {
         let decoder = TransformerConfig {
             width: settings.number("decoder_embed_dim"),
@@ -137,7 +139,16 @@ fn model(config: &Value, metadata: &HashMap<String, String>, tensors: &HashMap<S
                 .problems
                 .push(format!("pred_t_dim = {predicted} (the model predicts as many frames of each of the {} steps)", grid.time()));
         }
-        Model::Autoencoder(MaeConfig { grid, encoder, decoder, slices, normalise_target })
+        Model::Autoencoder(MaeConfig {
+            grid,
+            encoder,
+            decoder,
+            positions,
+            class_token,
+            target: TargetKind::Pixels,
+            slices,
+            normalise_target,
+        })
     };
     if settings.problems.is_empty() {
         Ok(model)

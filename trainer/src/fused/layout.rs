@@ -1,6 +1,6 @@
 //! Where each parameter lies among all values of a model.
 
-use crate::model::MaeConfig;
+use crate::model::{MaeConfig, PositionKind};
 use std::ops::Range;
 
 /// A parameter.
@@ -53,10 +53,18 @@ pub(crate) struct BlockLayout {
 
 /// Positions of an encoder's or decoder's tokens.
 #[derive(Debug)]
-pub(crate) struct PositionsLayout {
-    pub(crate) spatial: Range<usize>,
-    pub(crate) temporal: Range<usize>,
-    pub(crate) class: Range<usize>,
+pub(crate) enum PositionsLayout {
+    /// Of each place in a frame, and of each moment.
+    Separable { spatial: Range<usize>, temporal: Range<usize> },
+    /// Of each token.
+    Joint(Range<usize>),
+}
+
+/// A cls token and its position.
+#[derive(Debug)]
+pub(crate) struct ClassLayout {
+    pub(crate) token: Range<usize>,
+    pub(crate) position: Range<usize>,
 }
 
 /// Parameters of a masked autoencoder.
@@ -65,12 +73,12 @@ pub(crate) struct MaeLayout {
     pub(crate) entries: Vec<Entry>,
     pub(crate) patch_embed: Affine,
     pub(crate) positions: PositionsLayout,
-    pub(crate) cls_token: Range<usize>,
+    pub(crate) class: Option<ClassLayout>,
     pub(crate) blocks: Vec<BlockLayout>,
     pub(crate) norm: Affine,
     pub(crate) decoder_embed: Affine,
     pub(crate) mask_token: Range<usize>,
-    pub(crate) decoder_cls_token: Range<usize>,
+    pub(crate) decoder_class: Option<ClassLayout>,
     pub(crate) decoder_positions: PositionsLayout,
     pub(crate) decoder_blocks: Vec<BlockLayout>,
     pub(crate) decoder_norm: Affine,
@@ -113,10 +121,24 @@ impl Builder {
         }
     }
 
-    fn positions(&mut self, prefix: &str, config: &MaeConfig, width: usize) -> PositionsLayout {
-        let mut get = |part: &str, tokens: usize| self.get(format!("{prefix}pos_embed_{part}"), &[1, tokens, width]);
-        let grid = config.grid;
-        PositionsLayout { spatial: get("spatial", grid.space()), temporal: get("temporal", grid.time()), class: get("class", 1) }
+    fn positions(&mut self, prefix: &str, config: &MaeConfig, width: usize) -> (PositionsLayout, Option<ClassLayout>) {
+        let (grid, classes) = (config.grid, usize::from(config.class_token));
+        let mut get = |part: &str, shape: &[usize]| self.get(format!("{prefix}{part}"), shape);
+        let (positions, class) = match config.positions {
+            PositionKind::Separable => {
+                let spatial = get("pos_embed_spatial", &[1, grid.space(), width]);
+                let temporal = get("pos_embed_temporal", &[1, grid.time(), width]);
+                let class = config.class_token.then(|| get("pos_embed_class", &[1, 1, width]));
+                (PositionsLayout::Separable { spatial, temporal }, class)
+            }
+            PositionKind::Joint => {
+                let all = get("pos_embed", &[1, classes + grid.tokens(), width]);
+                let first = all.start + classes * width;
+                (PositionsLayout::Joint(first..all.end), config.class_token.then_some(all.start..first))
+            }
+        };
+        let class = class.map(|position| ClassLayout { token: get("cls_token", &[1, 1, width]), position });
+        (positions, class)
     }
 }
 
@@ -126,14 +148,12 @@ impl MaeLayout {
         let (mut builder, grid) = (Builder::default(), config.grid);
         let (encoder, decoder) = (config.encoder, config.decoder);
         let patch_embed = builder.affine("patch_embed.proj", &[encoder.width, 3, grid.tubelet, grid.patch, grid.patch]);
-        let positions = builder.positions("", config, encoder.width);
-        let cls_token = builder.get("cls_token".to_owned(), &[1, 1, encoder.width]);
+        let (positions, class) = builder.positions("", config, encoder.width);
         let blocks = (0..encoder.depth).map(|at| builder.block(&format!("blocks.{at}"), encoder.width, encoder.heads)).collect();
         let norm = builder.affine("norm", &[encoder.width]);
         let decoder_embed = builder.affine("decoder_embed", &[decoder.width, encoder.width]);
         let mask_token = builder.get("mask_token".to_owned(), &[1, 1, decoder.width]);
-        let decoder_cls_token = builder.get("decoder_cls_token".to_owned(), &[1, 1, decoder.width]);
-        let decoder_positions = builder.positions("decoder_", config, decoder.width);
+        let (decoder_positions, decoder_class) = builder.positions("decoder_", config, decoder.width);
         let decoder_block = |at| builder.block(&format!("decoder_blocks.{at}"), decoder.width, decoder.heads);
         let decoder_blocks = (0..decoder.depth).map(decoder_block).collect();
         let decoder_norm = builder.affine("decoder_norm", &[decoder.width]);
@@ -142,12 +162,12 @@ impl MaeLayout {
             entries: builder.0,
             patch_embed,
             positions,
-            cls_token,
+            class,
             blocks,
             norm,
             decoder_embed,
             mask_token,
-            decoder_cls_token,
+            decoder_class,
             decoder_positions,
             decoder_blocks,
             decoder_norm,

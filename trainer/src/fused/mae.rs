@@ -5,7 +5,7 @@
 
 use super::block::{self, Gradients, Kept, Scratch, Weights, affine, affine_backward, weight_gradient};
 use super::element::Element;
-use super::layout::{BlockLayout, MaeLayout, PositionsLayout};
+use super::layout::{BlockLayout, ClassLayout, MaeLayout, PositionsLayout};
 use super::product::add;
 use super::rows::{Statistics, column_sums, layer_norm, layer_norm_backward};
 use super::simd::vectorised;
@@ -175,7 +175,8 @@ impl<T: Element> Machine<T> {
     }
 
     fn sizes(&self, masks: Masks<'_>) -> Sizes {
-        Sizes { clips: masks.len(), visible: masks.visible(), predicted: masks.tokens() - masks.visible(), class: 1 }
+        let class = usize::from(self.config.class_token);
+        Sizes { clips: masks.len(), visible: masks.visible(), predicted: masks.predicted(), class }
     }
 
     /// Predictions of the predicted tokens, `[clips, predicted, values]`.
@@ -226,7 +227,7 @@ impl<T: Element> Machine<T> {
         let positions = Positions { layout: &layout.positions, space: self.config.grid.space(), width };
         for ((clip, mask), stream) in masks.iter().enumerate().zip(stream.chunks_exact_mut(sizes.encoder_tokens() * width)) {
             let (class, tokens) = stream.split_at_mut(sizes.class * width);
-            positions.class(weights.exact, &weights.exact[layout.cls_token.clone()], class);
+            set_class(weights.exact, layout.class.as_ref(), class);
             let embedded = self.embedded[clip * sizes.visible * width..].chunks_exact(width);
             for ((out, embedded), &token) in tokens.chunks_exact_mut(width).zip(embedded).zip(mask.visible) {
                 positions.add(weights.exact, embedded, token, out);
@@ -250,9 +251,9 @@ impl<T: Element> Machine<T> {
         let mask_token = &weights.exact[layout.mask_token.clone()];
         for ((clip, mask), stream) in masks.iter().enumerate().zip(stream.chunks_exact_mut(sizes.decoder_tokens() * width)) {
             let (class, tokens) = stream.split_at_mut(sizes.class * width);
-            positions.class(weights.exact, &weights.exact[layout.decoder_cls_token.clone()], class);
+            set_class(weights.exact, layout.decoder_class.as_ref(), class);
             let embedded = self.embedded[clip * sizes.visible * width..].chunks_exact(width).take(sizes.visible);
-            let values = embedded.zip(mask.visible).chain(std::iter::repeat(mask_token).zip(mask.masked));
+            let values = embedded.zip(mask.visible).chain(std::iter::repeat(mask_token).zip(mask.predicted));
             for (out, (value, &token)) in tokens.chunks_exact_mut(width).zip(values) {
                 positions.add(weights.exact, value, token, out);
             }
@@ -306,8 +307,8 @@ impl<T: Element> Machine<T> {
         self.part_gradient.clear();
         for (mask, gradient) in masks.iter().zip(self.stream_gradient.chunks_exact(tokens * width)) {
             let (class, of_tokens) = gradient.split_at(sizes.class * width);
-            positions.class_backward(class, &layout.decoder_cls_token, gradients);
-            for (gradient, &token) in of_tokens.chunks_exact(width).zip(mask.visible.iter().chain(mask.masked)) {
+            class_backward(class, layout.decoder_class.as_ref(), gradients);
+            for (gradient, &token) in of_tokens.chunks_exact(width).zip(mask.visible.iter().chain(mask.predicted)) {
                 positions.backward(gradient, token, gradients);
             }
             let (of_visible, of_masked) = of_tokens.split_at(sizes.visible * width);
@@ -342,7 +343,7 @@ impl<T: Element> Machine<T> {
         self.part_gradient.clear();
         for (mask, gradient) in masks.iter().zip(self.stream_gradient.chunks_exact(tokens * width)) {
             let (class, of_tokens) = gradient.split_at(sizes.class * width);
-            positions.class_backward(class, &layout.cls_token, gradients);
+            class_backward(class, layout.class.as_ref(), gradients);
             for (gradient, &token) in of_tokens.chunks_exact(width).zip(mask.visible) {
                 positions.backward(gradient, token, gradients);
             }
@@ -359,7 +360,7 @@ fn compared_row(sizes: Sizes) -> impl Fn(usize) -> usize + Sync {
     move |row| row / sizes.compared() * sizes.decoder_tokens() + sizes.before_compared() + row % sizes.compared()
 }
 
-/// Learned positions: of a place in the frame, of a moment, and of the cls token.
+/// Learned positions of tokens.
 struct Positions<'a> {
     layout: &'a PositionsLayout,
     space: usize,
@@ -370,29 +371,44 @@ impl Positions<'_> {
     /// `out = value + position of token`
     fn add(&self, weights: &[f32], value: &[f32], token: u32, out: &mut [f32]) {
         let (token, width) = (token as usize, self.width);
-        let spatial = &weights[self.layout.spatial.start + token % self.space * width..][..width];
-        let temporal = &weights[self.layout.temporal.start + token / self.space * width..][..width];
-        for (((out, &value), &spatial), &temporal) in out.iter_mut().zip(value).zip(spatial).zip(temporal) {
-            *out = value + (spatial + temporal);
+        match self.layout {
+            PositionsLayout::Separable { spatial, temporal } => {
+                let spatial = &weights[spatial.start + token % self.space * width..][..width];
+                let temporal = &weights[temporal.start + token / self.space * width..][..width];
+                for (((out, &value), &spatial), &temporal) in out.iter_mut().zip(value).zip(spatial).zip(temporal) {
+                    *out = value + (spatial + temporal);
+                }
+            }
+            PositionsLayout::Joint(table) => {
+                let position = &weights[table.start + token * width..][..width];
+                out.iter_mut().zip(value).zip(position).for_each(|((out, &value), &position)| *out = value + position);
+            }
         }
     }
 
     fn backward(&self, gradient: &[f32], token: u32, gradients: &mut Gradients<'_>) {
         let (token, width) = (token as usize, self.width);
-        add(gradient, &mut gradients.values[self.layout.spatial.start + token % self.space * width..][..width]);
-        add(gradient, &mut gradients.values[self.layout.temporal.start + token / self.space * width..][..width]);
+        match self.layout {
+            PositionsLayout::Separable { spatial, temporal } => {
+                add(gradient, &mut gradients.values[spatial.start + token % self.space * width..][..width]);
+                add(gradient, &mut gradients.values[temporal.start + token / self.space * width..][..width]);
+            }
+            PositionsLayout::Joint(table) => add(gradient, &mut gradients.values[table.start + token * width..][..width]),
+        }
     }
+}
 
-    /// `out = cls token + its position`, where there is one.
-    fn class(&self, weights: &[f32], class: &[f32], out: &mut [f32]) {
-        let position = &weights[self.layout.class.clone()];
-        out.iter_mut().zip(class).zip(position).for_each(|((out, &class), &position)| *out = class + position);
-    }
+/// `out = cls token + its position`, where there is one.
+fn set_class(weights: &[f32], class: Option<&ClassLayout>, out: &mut [f32]) {
+    let Some(class) = class else { return };
+    let (token, position) = (&weights[class.token.clone()], &weights[class.position.clone()]);
+    out.iter_mut().zip(token).zip(position).for_each(|((out, &token), &position)| *out = token + position);
+}
 
-    fn class_backward(&self, gradient: &[f32], class: &std::ops::Range<usize>, gradients: &mut Gradients<'_>) {
-        add(gradient, &mut gradients.values[class.clone()]);
-        add(gradient, &mut gradients.values[self.layout.class.clone()]);
-    }
+fn class_backward(gradient: &[f32], class: Option<&ClassLayout>, gradients: &mut Gradients<'_>) {
+    let Some(class) = class else { return };
+    add(gradient, &mut gradients.values[class.token.clone()]);
+    add(gradient, &mut gradients.values[class.position.clone()]);
 }
 
 /// Values of one task of [`convert`].

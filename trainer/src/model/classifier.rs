@@ -1,7 +1,7 @@
 //! The encoder as a classifier of clips: what a pre-trained model is fine-tuned as.
 
 use super::block::{Linear, TransformerConfig};
-use super::embed::channel_first_patches;
+use super::embed::{PositionKind, channel_first_patches};
 use super::encoder::Encoder;
 use super::masking::Masking;
 use super::parameters::{Init, ParameterBuilder, ParameterError, Parameters};
@@ -16,6 +16,10 @@ pub struct ClassifierConfig {
     pub grid: PatchGrid,
     /// The encoder.
     pub encoder: TransformerConfig,
+    /// How positions are learned.
+    pub positions: PositionKind,
+    /// Whether the encoder has a cls token.
+    pub class_token: bool,
     /// Classes.
     pub classes: usize,
 }
@@ -49,7 +53,7 @@ impl Classifier {
     }
 
     fn build(config: ClassifierConfig, mut builder: ParameterBuilder) -> std::result::Result<Self, ParameterError> {
-        let encoder = Encoder::new(&mut builder, config.grid, config.encoder)?;
+        let encoder = Encoder::new(&mut builder, config.grid, config.encoder, config.positions, config.class_token)?;
         let head = Linear::beginning_as(&mut builder, "head", config.encoder.width, config.classes, Init::Head)?;
         Ok(Self { config, parameters: builder.finish()?, encoder, head })
     }
@@ -80,13 +84,24 @@ impl Classifier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Mae, MaeConfig};
+    use crate::model::{Mae, MaeConfig, TargetKind};
 
     #[test]
     fn the_encoder_begins_as_in_pre_training_and_the_head_near_zero() {
         let (grid, encoder) = (PatchGrid { frames: 4, size: 8, tubelet: 2, patch: 4 }, TransformerConfig { width: 32, depth: 1, heads: 2 });
-        let classifier = Classifier::seeded(ClassifierConfig { grid, encoder, classes: 50 }, 1, &Device::Cpu).expect("a model");
-        let config = MaeConfig { grid, encoder, decoder: encoder, slices: 1, normalise_target: true };
+        let (positions, class_token) = (PositionKind::Separable, true);
+        let config = ClassifierConfig { grid, encoder, positions, class_token, classes: 50 };
+        let classifier = Classifier::seeded(config, 1, &Device::Cpu).expect("a model");
+        let config = MaeConfig {
+            grid,
+            encoder,
+            decoder: encoder,
+            positions,
+            class_token,
+            target: TargetKind::Pixels,
+            slices: 1,
+            normalise_target: true,
+        };
         let mae = Mae::seeded(config, 1, &Device::Cpu).expect("a model");
         let values = |variable: &candle_core::Var| variable.flatten_all().and_then(|flat| flat.to_vec1::<f32>()).expect("values");
         let of_mae: HashMap<&str, Vec<f32>> = mae.parameters().iter().map(|(name, variable)| (name, values(variable))).collect();

@@ -3,6 +3,7 @@
 use super::parameters::{Init, ParameterBuilder};
 use candle_core::{Result, Tensor};
 use schemas::geometry::PatchGrid;
+use serde::{Deserialize, Serialize};
 
 /// Cuts `[clips, 3, frames, size, size]` into `[clips, tokens, values]`, the values of a token ordered channel, frame, row, column: that of the
 /// kernel of a 3-D convolution.
@@ -24,32 +25,77 @@ fn split(clips: &Tensor, grid: PatchGrid, slices: usize) -> Result<Tensor> {
     clips.reshape(vec![clips.dim(0)?, 3, grid.time(), slices, grid.side(), grid.patch, grid.side(), grid.patch])
 }
 
-/// Learned positions, separable: one for each place in a frame, one for each moment, and one for the cls token.
+/// How positions are learned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum PositionKind {
+    /// One for each place in a frame, and one for each time step, added: the paper's choice.
+    #[default]
+    Separable,
+    /// One for each token.
+    Joint,
+}
+
+/// Learned positions, of the tokens and of the cls token if there is one.
 #[derive(Debug)]
-pub(crate) struct Positions {
-    spatial: Tensor,
-    temporal: Tensor,
-    class: Tensor,
+pub(crate) enum Positions {
+    /// `[1, space, width]`, `[1, time, width]` and `[1, 1, width]`.
+    Separable { spatial: Tensor, temporal: Tensor, class: Option<Tensor> },
+    /// `[1, tokens, width]`; with a cls token `[1, 1 + tokens, width]`, its position first.
+    Joint { table: Tensor, has_class: bool },
 }
 
 impl Positions {
-    /// Positions under `{prefix}pos_embed_spatial` and so on.
-    pub(crate) fn new(parameters: &mut ParameterBuilder, prefix: &str, grid: PatchGrid, width: usize) -> Result<Self> {
-        let mut get = |part: &str, tokens: usize| parameters.get(&format!("{prefix}pos_embed_{part}"), &[1, tokens, width], Init::Token);
-        Ok(Self { spatial: get("spatial", grid.space())?, temporal: get("temporal", grid.time())?, class: get("class", 1)? })
+    /// Positions under `{prefix}pos_embed_spatial` and so on, or `{prefix}pos_embed`.
+    pub(crate) fn new(
+        parameters: &mut ParameterBuilder,
+        prefix: &str,
+        kind: PositionKind,
+        has_class: bool,
+        grid: PatchGrid,
+        width: usize,
+    ) -> Result<Self> {
+        let mut get = |part: &str, tokens: usize| parameters.get(&format!("{prefix}pos_embed{part}"), &[1, tokens, width], Init::Token);
+        Ok(match kind {
+            PositionKind::Separable => Self::Separable {
+                spatial: get("_spatial", grid.space())?,
+                temporal: get("_temporal", grid.time())?,
+                class: if has_class { Some(get("_class", 1)?) } else { None },
+            },
+            PositionKind::Joint => Self::Joint { table: get("", usize::from(has_class) + grid.tokens())?, has_class },
+        })
     }
 
     /// `[tokens, width]`, in the order of the tokens.
     pub(crate) fn of_tokens(&self) -> Result<Tensor> {
-        let (_, space, width) = self.spatial.dims3()?;
-        let time = self.temporal.dim(1)?;
-        let spatial = self.spatial.broadcast_as((time, space, width))?;
-        let temporal = self.temporal.reshape((time, 1, width))?;
-        spatial.broadcast_add(&temporal)?.reshape((time * space, width))
+        match self {
+            Self::Separable { spatial, temporal, .. } => {
+                let (_, space, width) = spatial.dims3()?;
+                let time = temporal.dim(1)?;
+                let spatial = spatial.broadcast_as((time, space, width))?;
+                let temporal = temporal.reshape((time, 1, width))?;
+                spatial.broadcast_add(&temporal)?.reshape((time * space, width))
+            }
+            Self::Joint { table, has_class } => {
+                let first = usize::from(*has_class);
+                table.narrow(1, first, table.dim(1)? - first)?.squeeze(0)
+            }
+        }
     }
 
-    /// `[1, 1, width]`, of the cls token.
-    pub(crate) const fn of_class(&self) -> &Tensor {
-        &self.class
+    /// `[1, 1, width]`, of the cls token, if there is one.
+    pub(crate) fn of_class(&self) -> Result<Option<Tensor>> {
+        match self {
+            Self::Separable { class, .. } => Ok(class.clone()),
+            Self::Joint { table, has_class } => has_class.then(|| table.narrow(1, 0, 1)).transpose(),
+        }
+    }
+
+    /// Puts the cls token at its position before `tokens`, `[clips, tokens, width]`, if there is one.
+    pub(crate) fn prepend_class(&self, class_token: Option<&Tensor>, tokens: Tensor) -> Result<Tensor> {
+        let (Some(class_token), Some(position)) = (class_token, self.of_class()?) else { return Ok(tokens) };
+        let (clips, _, width) = tokens.dims3()?;
+        let class = (class_token + position)?.broadcast_as((clips, 1, width))?;
+        Tensor::cat(&[&class, &tokens], 1)
     }
 }

@@ -1,7 +1,7 @@
 //! The encoder: sees the visible tokens only.
 
 use super::block::{Block, LayerNorm, TransformerConfig};
-use super::embed::Positions;
+use super::embed::{PositionKind, Positions};
 use super::masking::Masking;
 use super::parameters::{Init, ParameterBuilder};
 use crate::ops;
@@ -13,22 +13,28 @@ pub(crate) struct Encoder {
     proj_weight: Tensor,
     proj_bias: Tensor,
     positions: Positions,
-    cls_token: Tensor,
+    cls_token: Option<Tensor>,
     blocks: Vec<Block>,
     norm: LayerNorm,
     grid: PatchGrid,
 }
 
 impl Encoder {
-    pub(crate) fn new(parameters: &mut ParameterBuilder, grid: PatchGrid, config: TransformerConfig) -> Result<Self> {
+    pub(crate) fn new(
+        parameters: &mut ParameterBuilder,
+        grid: PatchGrid,
+        config: TransformerConfig,
+        positions: PositionKind,
+        class_token: bool,
+    ) -> Result<Self> {
         let TransformerConfig { width, depth, heads } = config;
         let kernel = [width, 3, grid.tubelet, grid.patch, grid.patch];
         let fan_in = grid.tubelet_values();
         Ok(Self {
             proj_weight: parameters.get("patch_embed.proj.weight", &kernel, Init::Xavier)?,
             proj_bias: parameters.get("patch_embed.proj.bias", &[width], Init::ConvolutionBias { fan_in })?,
-            positions: Positions::new(parameters, "", grid, width)?,
-            cls_token: parameters.get("cls_token", &[1, 1, width], Init::Token)?,
+            positions: Positions::new(parameters, "", positions, class_token, grid, width)?,
+            cls_token: class_token.then(|| parameters.get("cls_token", &[1, 1, width], Init::Token)).transpose()?,
             blocks: (0..depth).map(|i| Block::new(parameters, &format!("blocks.{i}"), width, heads)).collect::<Result<_>>()?,
             norm: LayerNorm::new(parameters, "norm", width)?,
             grid,
@@ -57,11 +63,10 @@ impl Encoder {
         let tokens = ops::linear(&patches, &self.proj_weight.reshape((width, values))?, &self.proj_bias)?;
         let positions = self.positions.of_tokens()?.index_select(masking.visible_tokens(), 0)?;
         let tokens = (tokens + positions)?.reshape((clips, visible, width))?;
-        let class = (&self.cls_token + self.positions.of_class())?.broadcast_as((clips, 1, width))?;
-        let mut x = Tensor::cat(&[&class, &tokens], 1)?;
+        let mut x = self.positions.prepend_class(self.cls_token.as_ref(), tokens)?;
         for block in &self.blocks {
             x = block.forward(&x)?;
         }
-        x.narrow(1, 1, visible)?.contiguous()
+        x.narrow(1, usize::from(self.cls_token.is_some()), visible)?.contiguous()
     }
 }

@@ -2,14 +2,17 @@
 
 use super::block::TransformerConfig;
 use super::decoder::Decoder;
-use super::embed::{channel_first_patches, channel_last_patches};
+use super::embed::{PositionKind, channel_first_patches, channel_last_patches};
 use super::encoder::Encoder;
 use super::masking::Masking;
 use super::parameters::{ParameterBuilder, ParameterError, Parameters};
 use crate::data::{DeviceBatch, DevicePixels};
 use crate::loss::{masked_mean_squared_error, mean_squared_error};
 use candle_core::{D, Device, Result, Tensor};
+use pipeline::hog::Hog;
+use pipeline::transform::TargetForm;
 use schemas::geometry::PatchGrid;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
 /// Added to a patch's variance when its pixels are normalised, as in the reference.
@@ -24,10 +27,27 @@ pub struct MaeConfig {
     pub encoder: TransformerConfig,
     /// The decoder.
     pub decoder: TransformerConfig,
+    /// How positions are learned: separable in the paper.
+    pub positions: PositionKind,
+    /// Whether encoder and decoder have a cls token: yes in the paper.
+    pub class_token: bool,
+    /// What is predicted of a masked token: pixels in the paper.
+    pub target: TargetKind,
     /// Frames of each tubelet that are predicted: 1 in the paper.
     pub slices: usize,
-    /// Whether the pixels of each patch are predicted normalised by the patch's own mean and variance.
+    /// Whether the pixels of each patch are predicted normalised by the patch's own mean and variance. Histograms are not.
     pub normalise_target: bool,
+}
+
+/// What is predicted of a masked token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TargetKind {
+    /// Its pixels.
+    #[default]
+    Pixels,
+    /// Histograms of oriented gradients ([`pipeline::hog`]).
+    Hog,
 }
 
 impl MaeConfig {
@@ -47,18 +67,26 @@ impl MaeConfig {
         Ok([channel_first_patches(clips, self.grid)?, target])
     }
 
+    /// The target as the loader makes it.
+    pub const fn target_form(&self) -> TargetForm {
+        match self.target {
+            TargetKind::Pixels => TargetForm::Pixels { slices: self.slices },
+            TargetKind::Hog => TargetForm::Hog { slices: self.slices },
+        }
+    }
+
     /// Values that are predicted of a token.
     pub const fn target_values(&self) -> usize {
-        self.grid.target_values(self.slices)
+        self.target_form().values(self.grid)
     }
 }
 
 /// What the model has to predict: [`Mae::target`].
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// `[clips, tokens, values]`, values ordered frame, row, column, channel.
+    /// `[clips, tokens, values]`: pixels ordered frame, row, column, channel, or histograms as [`TargetForm::Hog`] orders them.
     pub values: Tensor,
-    /// `[clips, tokens, 1]`: mean and standard deviation that were normalised away; none for raw pixels.
+    /// `[clips, tokens, 1]`: mean and standard deviation that were normalised away; none for raw pixels and for histograms.
     pub statistics: Option<(Tensor, Tensor)>,
 }
 
@@ -103,8 +131,8 @@ impl Mae {
     }
 
     fn build(config: MaeConfig, mut builder: ParameterBuilder) -> std::result::Result<Self, ParameterError> {
-        let encoder = Encoder::new(&mut builder, config.grid, config.encoder)?;
-        let decoder = Decoder::new(&mut builder, config.grid, config.encoder.width, config.decoder, config.target_values())?;
+        let encoder = Encoder::new(&mut builder, config.grid, config.encoder, config.positions, config.class_token)?;
+        let decoder = Decoder::new(&mut builder, &config)?;
         Ok(Self { config, parameters: builder.finish()?, encoder, decoder })
     }
 
@@ -118,7 +146,8 @@ impl Mae {
         &self.config
     }
 
-    /// Predictions `[clips, tokens, values]` for `[clips, 3, frames, size, size]`, normalised RGB, of which only the visible patches are seen.
+    /// Predictions for `[clips, 3, frames, size, size]`, normalised RGB, of which only the visible patches are seen. They are of the tokens that the decoder takes,
+    /// `[clips, decoded, values]`: of all where all masked tokens are predicted.
     ///
     /// # Errors
     /// When the shapes do not fit.
@@ -129,26 +158,60 @@ impl Mae {
         self.decoder.forward(&self.encoder.forward(&visible, masking)?, masking)
     }
 
-    /// Predictions of the masked tokens, `[clips, masked, values]`, from the visible patches alone: `[clips, visible, 3, tubelet, patch, patch]`, normalised
+    /// Predictions of the predicted tokens, `[clips, predicted, values]`, from the visible patches alone: `[clips, visible, 3, tubelet, patch, patch]`, normalised
     /// RGB, as [`pipeline::batch::Form::Patches`] has them.
     ///
     /// # Errors
     /// When the shapes do not fit.
     pub fn forward_patches(&self, visible: &Tensor, masking: &Masking) -> Result<Tensor> {
-        self.decoder.forward_masked(&self.encoder.forward(visible, masking)?, masking)
+        self.decoder.forward_predicted(&self.encoder.forward(visible, masking)?, masking)
     }
 
-    /// The target for `clips`, as [`Self::forward`] takes them.
+    /// The target for `clips`, as [`Self::forward`] takes them, of all tokens.
     ///
     /// # Errors
     /// When the shapes do not fit.
     pub fn target(&self, clips: &Tensor) -> Result<Target> {
-        let frames = Tensor::new(self.config.target_frames(), clips.device())?;
-        let values = channel_last_patches(&clips.index_select(&frames, 2)?, self.config.grid, self.config.slices)?;
-        self.target_of_patches(&values)
+        match self.config.target {
+            TargetKind::Pixels => self.target_of_patches(&self.pixels(clips)?),
+            TargetKind::Hog => self.target_of_patches(&self.histograms(clips)?),
+        }
     }
 
-    /// The target of patches whose pixels are `values`, `[clips, tokens, values]`: all of a clip, or the masked ones.
+    /// The pixels of the frames that are predicted, `[clips, tokens, slices * patch * patch * 3]`, of clips as [`Self::forward`] takes them.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn pixels(&self, clips: &Tensor) -> Result<Tensor> {
+        channel_last_patches(&self.predicted_frames(clips)?, self.config.grid, self.config.slices)
+    }
+
+    /// `[clips, 3, time * slices, size, size]`
+    fn predicted_frames(&self, clips: &Tensor) -> Result<Tensor> {
+        clips.index_select(&Tensor::new(self.config.target_frames(), clips.device())?, 2)
+    }
+
+    /// Histograms of the frames that are predicted, `[clips, tokens, values]`. They are made on the host, by the loader's code: batches of patches bring their own.
+    fn histograms(&self, clips: &Tensor) -> Result<Tensor> {
+        let MaeConfig { grid, slices, .. } = self.config;
+        let frames = self.predicted_frames(clips)?;
+        let (count, area, targets) = (clips.dim(0)?, grid.size * grid.size, grid.time() * slices);
+        let pixels = frames.flatten_all()?.to_vec1::<f32>()?;
+        let (values, mut hog) = (self.config.target_values(), Hog::default());
+        let mut out = vec![0f32; count * grid.tokens() * values];
+        for (clip, target) in (0..count).flat_map(|clip| (0..targets).map(move |target| (clip, target))) {
+            let plane = |channel: usize| &pixels[((clip * 3 + channel) * targets + target) * area..][..area];
+            hog.compute([plane(0), plane(1), plane(2)], grid.size, grid.patch);
+            for place in 0..grid.space() {
+                let token = clip * grid.tokens() + target / slices * grid.space() + place;
+                let out = &mut out[token * values + target % slices * (values / slices)..];
+                out.iter_mut().zip(hog.patch(place / grid.side(), place % grid.side())).for_each(|(out, value)| *out = value);
+            }
+        }
+        Tensor::from_vec(out, (count, grid.tokens(), values), clips.device())
+    }
+
+    /// The target of patches of which the loader gives `values`, `[clips, tokens, values]`: all of a clip, or the predicted ones.
     ///
     /// # Errors
     /// When the shapes do not fit.
@@ -162,7 +225,7 @@ impl Mae {
         Ok(Target { values, statistics: Some((mean, deviation)) })
     }
 
-    /// The loss of a batch, whichever form it has: mean squared error over its masked patches, or over all of them where nothing is masked
+    /// The loss of a batch, whichever form it has: mean squared error over its predicted tokens, or over all of them where nothing is masked
     /// ([`Masking::all_visible`], which only whole clips can have).
     ///
     /// # Errors
@@ -174,7 +237,8 @@ impl Mae {
                 mean_squared_error(&self.forward(clips, masking)?, &self.target(clips)?.values)
             }
             DevicePixels::Clips(clips) => {
-                masked_mean_squared_error(&self.forward(clips, masking)?, &self.target(clips)?.values, masking.mask())
+                let target = masking.select_decoded(&self.target(clips)?.values)?;
+                masked_mean_squared_error(&self.forward(clips, masking)?, &target, masking.mask())
             }
             DevicePixels::Patches { visible, target } => {
                 mean_squared_error(&self.forward_patches(visible, masking)?, &self.target_of_patches(target)?.values)
@@ -191,6 +255,9 @@ mod tests {
         grid: PatchGrid { frames: 16, size: 32, tubelet: 2, patch: 16 },
         encoder: TransformerConfig { width: 12, depth: 1, heads: 2 },
         decoder: TransformerConfig { width: 8, depth: 1, heads: 2 },
+        positions: PositionKind::Separable,
+        class_token: true,
+        target: TargetKind::Pixels,
         slices: 1,
         normalise_target: true,
     };

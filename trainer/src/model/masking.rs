@@ -8,11 +8,22 @@ use pipeline::mask::Masks;
 pub struct Masking {
     clips: usize,
     visible: usize,
+    predicted: usize,
     visible_tokens: Tensor,
     visible_rows: Tensor,
-    masked_rows: Tensor,
+    predicted_rows: Tensor,
     decoder_rows: Tensor,
+    decoded: Option<Decoded>,
     mask: Tensor,
+}
+
+/// Which tokens the decoder takes, where it does not take all.
+#[derive(Debug, Clone)]
+struct Decoded {
+    /// `[clips * decoded]`: tokens of each clip, ascending.
+    tokens: Tensor,
+    /// The same as rows of `[clips * tokens, ..]`.
+    rows: Tensor,
 }
 
 impl Masking {
@@ -21,29 +32,51 @@ impl Masking {
     /// # Errors
     /// When the device fails.
     pub fn new(masks: Masks<'_>, device: &Device) -> Result<Self> {
-        let (clips, visible, tokens) = (masks.len(), masks.visible(), masks.tokens());
+        let (clips, visible, predicted, tokens) = (masks.len(), masks.visible(), masks.predicted(), masks.tokens());
+        let decoded = visible + predicted;
         let mask_token_row = (clips * visible) as u32;
         let (mut visible_tokens, mut visible_rows) = (Vec::with_capacity(clips * visible), Vec::with_capacity(clips * visible));
-        let mut masked_rows = Vec::with_capacity(clips * (tokens - visible));
-        let (mut decoder_rows, mut masked) = (vec![mask_token_row; clips * tokens], vec![1f32; clips * tokens]);
+        let mut predicted_rows = Vec::with_capacity(clips * predicted);
+        let (mut decoder_rows, mut loss_mask) = (Vec::with_capacity(clips * decoded), Vec::with_capacity(clips * decoded));
+        let (mut decoded_tokens, mut decoded_rows) = (Vec::with_capacity(clips * decoded), Vec::with_capacity(clips * decoded));
+        // Of a clip, the tokens that the decoder takes, with the numbers of those that are visible.
+        let mut places: Vec<(u32, Option<u32>)> = Vec::with_capacity(decoded);
         for (clip, mask) in masks.iter().enumerate() {
             let row = |token: u32| (clip * tokens) as u32 + token;
             visible_tokens.extend_from_slice(mask.visible);
             visible_rows.extend(mask.visible.iter().map(|&token| row(token)));
-            masked_rows.extend(mask.masked.iter().map(|&token| row(token)));
-            for (at, &token) in mask.visible.iter().enumerate() {
-                decoder_rows[row(token) as usize] = (clip * visible + at) as u32;
-                masked[row(token) as usize] = 0.0;
+            let seen = mask.visible.iter().zip(0u32..).map(|(&token, number)| (token, Some(number)));
+            places.clear();
+            places.extend(seen.chain(mask.predicted.iter().map(|&token| (token, None))));
+            places.sort_unstable_by_key(|&(token, _)| token);
+            for (at, &(token, number)) in places.iter().enumerate() {
+                decoded_tokens.push(token);
+                decoded_rows.push(row(token));
+                match number {
+                    Some(number) => decoder_rows.push((clip * visible) as u32 + number),
+                    None => {
+                        decoder_rows.push(mask_token_row);
+                        predicted_rows.push((clip * decoded + at) as u32);
+                    }
+                }
+                loss_mask.push(if number.is_some() { 0f32 } else { 1.0 });
             }
         }
+        let some = decoded < tokens;
         Ok(Self {
             clips,
             visible,
+            predicted,
             visible_tokens: Tensor::new(visible_tokens, device)?,
             visible_rows: Tensor::new(visible_rows, device)?,
-            masked_rows: Tensor::new(masked_rows, device)?,
+            predicted_rows: Tensor::new(predicted_rows, device)?,
             decoder_rows: Tensor::new(decoder_rows, device)?,
-            mask: Tensor::from_vec(masked, (clips, tokens), device)?,
+            decoded: if some {
+                Some(Decoded { tokens: Tensor::new(decoded_tokens, device)?, rows: Tensor::new(decoded_rows, device)? })
+            } else {
+                None
+            },
+            mask: Tensor::from_vec(loss_mask, (clips, decoded), device)?,
         })
     }
 
@@ -58,7 +91,7 @@ impl Masking {
 
     /// Whether every token is visible.
     pub fn hides_nothing(&self) -> bool {
-        self.visible_rows.elem_count() == self.decoder_rows.elem_count()
+        self.predicted == 0
     }
 
     /// Clips of the batch.
@@ -71,9 +104,29 @@ impl Masking {
         self.visible
     }
 
-    /// `[clips, tokens]`, f32: 0 visible, 1 masked.
+    /// Predicted tokens of each clip: the masked ones, or those of them that the decoder takes.
+    pub const fn predicted(&self) -> usize {
+        self.predicted
+    }
+
+    /// Tokens of each clip that the decoder takes: the visible and the predicted ones.
+    pub const fn decoded(&self) -> usize {
+        self.visible + self.predicted
+    }
+
+    /// `[clips, decoded]`, f32: 0 visible, 1 predicted. Where all masked tokens are predicted, these are all tokens.
     pub const fn mask(&self) -> &Tensor {
         &self.mask
+    }
+
+    /// Of `[clips, tokens, values]` the tokens that the decoder takes, in their order: `[clips, decoded, values]`.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn select_decoded(&self, x: &Tensor) -> Result<Tensor> {
+        let Some(decoded) = &self.decoded else { return Ok(x.clone()) };
+        let (clips, tokens, values) = x.dims3()?;
+        x.reshape((clips * tokens, values))?.index_select(&decoded.rows, 0)?.reshape((clips, self.decoded(), values))
     }
 
     /// `[clips * visible]`, u32: the visible tokens of each clip.
@@ -86,12 +139,17 @@ impl Masking {
         &self.visible_rows
     }
 
-    /// `[clips * masked]`, u32: the masked tokens of each clip, as rows of `[clips * tokens, ..]`.
-    pub(crate) const fn masked_rows(&self) -> &Tensor {
-        &self.masked_rows
+    /// `[clips * predicted]`, u32: the predicted tokens of each clip, as rows of `[clips * decoded, ..]`.
+    pub(crate) const fn predicted_rows(&self) -> &Tensor {
+        &self.predicted_rows
     }
 
-    /// `[clips * tokens]`, u32: for each token of the decoder its row among the `clips * visible` encoded ones, or the row after these, which is
+    /// `[clips * decoded]`, u32: the tokens of each clip that the decoder takes, ascending; `None` where it takes all.
+    pub(crate) fn decoded_tokens(&self) -> Option<&Tensor> {
+        self.decoded.as_ref().map(|decoded| &decoded.tokens)
+    }
+
+    /// `[clips * decoded]`, u32: for each token of the decoder its row among the `clips * visible` encoded ones, or the row after these, which is
     /// the mask token's.
     pub(crate) const fn decoder_rows(&self) -> &Tensor {
         &self.decoder_rows

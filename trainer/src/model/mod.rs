@@ -12,6 +12,7 @@ mod parameters;
 pub(crate) use block::MLP_RATIO;
 pub use block::TransformerConfig;
 pub use classifier::{Classifier, ClassifierConfig};
-pub use mae::{Mae, MaeConfig, Target};
+pub use embed::PositionKind;
+pub use mae::{Mae, MaeConfig, Target, TargetKind};
 pub use masking::Masking;
 pub use parameters::{ParameterError, Parameters};
