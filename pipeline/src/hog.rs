@@ -24,8 +24,8 @@ const BORDERS: [(f32, f32); BINS - 1] = [
     (0.342_020_14, 0.939_692_6),
     (0.642_787_6, 0.766_044_44),
     (0.866_025_4, 0.5),
-    (0.984_807_75, 0.173_648_18),
-    (0.984_807_75, -0.173_648_18),
+    (0.984_807_7, 0.173_648_18),
+    (0.984_807_7, -0.173_648_18),
     (0.866_025_4, -0.5),
     (0.642_787_6, -0.766_044_44),
     (0.342_020_14, -0.939_692_6),
@@ -137,7 +137,7 @@ mod tests {
 
     /// The same, straightforwardly, in double precision: `[side / patch, side / patch, values of a patch]`.
     fn plainly(planes: [&[f32]; 3], side: usize, patch: usize) -> Vec<f64> {
-        let cell = if patch % 8 == 0 { 8 } else { patch };
+        let cell = if patch.is_multiple_of(8) { 8 } else { patch };
         let last = side as isize - 1;
         let reflect = |at: isize| (if at > last { 2 * last - at } else { at.abs() }).clamp(0, last) as usize;
         let pixel = |channel: usize, y: isize, x: isize| f64::from(planes[channel][reflect(y) * side + reflect(x)]);
