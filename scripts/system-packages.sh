@@ -6,7 +6,8 @@ packages=(
   build-essential pkg-config
   libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
   gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav
-  ffmpeg # only the tests use it: decoded frames are compared with its own
+  ffmpeg       # only the tests use it: decoded frames are compared with its own
+  python3-venv # only the tests use it: TensorBoard reads what a run has written
 )
 
 if ! command -v dpkg-query >/dev/null; then

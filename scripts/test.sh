@@ -2,11 +2,26 @@
 # Installs what the tests need, then checks formatting, lints and documentation, and runs every test.
 #   scripts/test.sh
 # With TEST_VIDEOS=FOLDER, real footage in FOLDER/real and FOLDER/odd is tested as well.
+# TensorBoard, which reads what a run writes for it, comes from PyPI (180 MB), unless TENSORBOARD_PYTHON names a Python that has it.
+# SKIP_TENSORBOARD=1 tests without it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 command -v cargo >/dev/null || { echo "cargo is missing: install Rust with https://rustup.rs" >&2; exit 1; }
 scripts/system-packages.sh
+
+if [ -z "${TENSORBOARD_PYTHON:-}" ] && [ "${SKIP_TENSORBOARD:-0}" != 1 ]; then
+  version=2.20.0
+  tensorboard=${XDG_CACHE_HOME:-$HOME/.cache}/clip-trainer-tensorboard-$version
+  if [ ! -f "$tensorboard/complete" ]; then
+    echo "Installing TensorBoard $version into $tensorboard (pip)" >&2
+    rm -rf "$tensorboard"
+    python3 -m venv "$tensorboard" || { echo "python3 has no venv: install python3-venv, or set SKIP_TENSORBOARD=1" >&2; exit 1; }
+    "$tensorboard/bin/pip" install -q --disable-pip-version-check "tensorboard==$version"
+    touch "$tensorboard/complete"
+  fi
+  export TENSORBOARD_PYTHON=$tensorboard/bin/python
+fi
 
 cargo fmt --all --check
 cargo clippy --workspace --all-targets --locked -- -D warnings

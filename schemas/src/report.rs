@@ -689,6 +689,44 @@ pub struct RunReport {
     pub parameters: u64,
     /// The last checkpoint; none where the run was stopped before its first step was done.
     pub checkpoint: Option<String>,
-    /// The picture of the reconstruction; a run draws it at its end.
+    /// The picture of the reconstruction at the run's end; none where the run was stopped.
     pub picture: Option<String>,
+}
+
+/// A run in figures, over all its steps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunFigures {
+    /// Folder of the run.
+    pub out: String,
+    /// What it is called in the legend.
+    pub name: String,
+    /// Its last step.
+    pub steps: u64,
+    /// Passes over the data, as a fraction.
+    pub epochs: f64,
+    /// Mean loss over its first ten steps, those left out that are not finite; null without any.
+    #[serde(deserialize_with = "number_or_null")]
+    pub first_loss: f64,
+    /// Mean loss over its last ten steps, likewise.
+    #[serde(deserialize_with = "number_or_null")]
+    pub last_loss: f64,
+    /// Wall time of its steps.
+    pub seconds: f64,
+    /// Clips a second of this time.
+    pub clips_per_second: f64,
+    /// Share of this time spent waiting for data.
+    pub stall_fraction: f64,
+}
+
+/// What `trainer curves --json` prints.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CurvesReport {
+    /// The picture of the curves.
+    pub picture: String,
+    /// The report, if one was asked for.
+    pub html: Option<String>,
+    /// The runs, as they were named.
+    pub runs: Vec<RunFigures>,
 }

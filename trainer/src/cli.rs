@@ -30,7 +30,19 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Pre-train a masked autoencoder.
+    ///
+    /// Writes into the run's folder: config.toml (everything that decides what is computed), metrics.jsonl (a line a step), tensorboard/ (the same and all
+    /// pictures, for TensorBoard), checkpoints/ (the latest ones, each whole), with each of them reconstruction.png (frames, the same masked, and what the
+    /// model makes of them), and at the end curves.png and report.html (figures, curves, picture and configuration in one file).
+    ///
+    /// Ctrl-C ends the run after the step in hand, with a checkpoint and exit code 130; a second one ends it at once. Kill it, and --resume goes on from the last
+    /// checkpoint, exactly.
     Run(RunArgs),
+    /// Draw the curves of one or several runs.
+    ///
+    /// Loss, learning rate, gradient norm, clips a second and time spent waiting for data, by step, of all runs over each other. Runs that still go on are drawn
+    /// as far as they are.
+    Curves(CurvesArgs),
     /// Measure how fast this machine loads, and trains.
     #[command(subcommand)]
     Bench(Bench),
@@ -417,13 +429,7 @@ impl From<ValuesArg> for ValueType {
     }
 }
 
-/// Pre-train a masked autoencoder.
-///
-/// Writes into the run's folder: config.toml (everything that decides what is computed), metrics.jsonl (a line a step), checkpoints/ (the latest
-/// ones, each whole), and reconstruction.png (frames, the same masked, and what the model makes of them).
-///
-/// Ctrl-C ends the run after the step in hand, with a checkpoint and exit code 130; a second one ends it at once. Kill it, and --resume goes on from the last
-/// checkpoint, exactly.
+/// What `trainer run` can be told.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -520,6 +526,28 @@ impl RunArgs {
             ..self.model.overrides()
         }
     }
+}
+
+/// What `trainer curves` can be told.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  trainer curves runs/tiny-1                               into ./curves.png
+  trainer curves runs/a runs/b --out ab.png                two runs to compare
+  trainer curves runs/a runs/b --html ab.html              and a page that has their pictures, too")]
+pub struct CurvesArgs {
+    /// Folders of runs.
+    #[arg(value_name = "RUN", required = true)]
+    pub runs: Vec<PathBuf>,
+    /// The picture, a PNG.
+    #[arg(long, value_name = "FILE", default_value = "./curves.png")]
+    pub out: PathBuf,
+    /// Also write a report, one HTML file that needs no other.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Print figures of the runs as JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Threads that load while all cores train.

@@ -1,29 +1,24 @@
-//! The loop: batches, loss, gradients, step; metrics and checkpoints on the way, a picture at the end.
+//! The loop: batches, loss, gradients, step; metrics, pictures and checkpoints on the way, a report at the end.
 
 use crate::checkpoint::{self, CheckpointError, Checkpoints, RunState, Unsound};
 use crate::config::{Config, OnNonfinite, SafetyConfig};
 use crate::folder::{FolderError, RunFolder};
 use crate::learner::{Learner, LearnerError};
-use crate::metrics::{METRICS_FILE, MetricsFile};
+use crate::log::{LogError, PICTURE_FILE, PICTURE_TAG, RunLog};
 use crate::nonfinite::{self, NONFINITE_FILE};
 use crate::visualise;
 use candle_core::Device;
-use image::{ImageFormat, RgbImage};
-use pipeline::atomic_file;
 use pipeline::batch::{BatchFormat, Form, Skipped};
 use pipeline::buffers::MemoryKind;
 use pipeline::loader::{self, LoadError, Loader, LoaderOptions, Rank};
 use pipeline::order::{Cursor, SampleId};
 use pipeline::source::WeightedSource;
 use schemas::report::{NonfiniteBatch, NonfiniteStep, StepMetrics};
-use std::io::{self, Cursor as Bytes};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-
-/// Name of the picture inside the folder of a run.
-pub const PICTURE_FILE: &str = "reconstruction.png";
 
 /// Clips in the picture.
 const PICTURE_CLIPS: usize = 3;
@@ -167,20 +162,17 @@ pub enum RunError {
         /// Clips now.
         now: u64,
     },
-    /// A file of the run cannot be written.
+    /// What the user sees of the run.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// Another file of the run cannot be written.
     #[error("cannot write {}: {source}", path.display())]
     Write {
         /// Which file.
         path: PathBuf,
         /// Why not.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: io::Error,
     },
-}
-
-impl RunError {
-    fn write(path: &Path, source: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Self::Write { path: path.to_owned(), source: source.into() }
-    }
 }
 
 fn last(checkpoint: Option<&Path>) -> String {
@@ -197,7 +189,7 @@ fn last(checkpoint: Option<&Path>) -> String {
 pub fn pretrain(run: &Run, on_event: impl FnMut(Event<'_>)) -> Result<Outcome, RunError> {
     let folder = RunFolder::take(&run.dir)?;
     train(run, &folder, on_event).or_else(|error| {
-        if matches!(error, RunError::Checkpoint(_) | RunError::Write { .. }) {
+        if matches!(error, RunError::Checkpoint(_) | RunError::Log(_) | RunError::Write { .. }) {
             // Where the folder itself is gone, that is the reason to tell.
             folder.check()?;
         }
@@ -207,14 +199,35 @@ pub fn pretrain(run: &Run, on_event: impl FnMut(Event<'_>)) -> Result<Outcome, R
 
 /// [`pretrain`], in a folder that nobody else is at work in.
 fn train(run: &Run, folder: &RunFolder, mut on_event: impl FnMut(Event<'_>)) -> Result<Outcome, RunError> {
+    let mut checkpoints = Checkpoints::new(&run.dir, &run.config);
+    let begun = begin(run, &mut checkpoints, &mut on_event)?;
+    let mut log = RunLog::open(&run.dir, begun.1.step)?;
+    let outcome = train_from(begun, run, folder, &checkpoints, &mut log, &mut on_event);
+    if outcome.is_ok() {
+        log.finish()?;
+    } else if folder.check().is_ok() {
+        // A report on what there is; the first failure is the one to tell.
+        let _ = log.finish();
+    }
+    outcome
+}
+
+/// What learns, its place in the data, and the checkpoint that both are of.
+type Begun = (Learner, RunState, Option<PathBuf>);
+
+/// Trains from where the run has begun to its end, or until it is stopped.
+fn train_from(
+    (mut learner, mut state, mut last_checkpoint): Begun,
+    run: &Run,
+    folder: &RunFolder,
+    checkpoints: &Checkpoints,
+    log: &mut RunLog,
+    on_event: &mut impl FnMut(Event<'_>),
+) -> Result<Outcome, RunError> {
     let Run { config, data, dir, stop, .. } = run;
-    let mut checkpoints = Checkpoints::new(dir, config);
-    let (mut learner, mut state, mut last_checkpoint) = begin(run, &mut checkpoints, &mut on_event)?;
     let mut saved = state.step;
     let schedule = config.schedule(state.clips);
     let resumed_from = state.step;
-    let metrics_path = dir.join(METRICS_FILE);
-    let mut metrics_file = MetricsFile::open(dir, state.step).map_err(|error| RunError::write(&metrics_path, error))?;
     let is_stopped = || stop.load(Ordering::SeqCst);
     if state.step < schedule.steps && !is_stopped() {
         let options = loader_options(config, run.loading, state.cursor);
@@ -222,10 +235,10 @@ fn train(run: &Run, folder: &RunFolder, mut on_event: impl FnMut(Event<'_>)) -> 
         let mut step_began = Instant::now();
         while state.step < schedule.steps && !is_stopped() {
             let lr = schedule.rate(state.step);
-            let Some(taken) = take_step(&mut learner, &mut loader, config.data.accumulate, lr, &mut on_event)? else { break };
+            let Some(taken) = take_step(&mut learner, &mut loader, config.data.accumulate, lr, on_event)? else { break };
             folder.check()?;
             if !taken.is_finite() {
-                state = pass_over(run, state, &taken, lr, last_checkpoint.as_deref(), &mut on_event)?;
+                state = pass_over(run, state, &taken, lr, last_checkpoint.as_deref(), on_event)?;
             } else {
                 state.nonfinite_in_a_row = 0;
             }
@@ -244,17 +257,23 @@ fn train(run: &Run, folder: &RunFolder, mut on_event: impl FnMut(Event<'_>)) -> 
                 nonfinite: state.nonfinite,
                 loader: loader.figures(),
             };
-            metrics_file.push(&metrics).map_err(|error| RunError::write(&metrics_path, error))?;
+            log.push(&metrics)?;
             on_event(Event::Step(&metrics, schedule.steps));
             if state.step % config.checkpoints.every == 0 || state.step == schedule.steps {
+                // The picture comes first, so that no checkpoint is without it. But where it fails, the checkpoint is worth more.
+                let drawn = draw_picture(run, &learner, state.step, log);
                 last_checkpoint = Some(checkpoints.save(&learner, state)?);
                 saved = state.step;
+                drawn?;
             }
         }
     }
     let is_finished = state.step >= schedule.steps;
     if state.step > saved {
         last_checkpoint = Some(checkpoints.save(&learner, state)?);
+    }
+    if is_finished && state.step == resumed_from {
+        draw_picture(run, &learner, state.step, log)?;
     }
     Ok(Outcome {
         resumed_from,
@@ -263,16 +282,12 @@ fn train(run: &Run, folder: &RunFolder, mut on_event: impl FnMut(Event<'_>)) -> 
         nonfinite: state.nonfinite,
         parameters: learner.parameter_count(),
         checkpoint: last_checkpoint,
-        picture: if is_finished { Some(draw_picture(run, &learner)?) } else { None },
+        picture: is_finished.then(|| dir.join(PICTURE_FILE)),
     })
 }
 
-/// What learns, its place in the data, and the checkpoint that both are of: those of the latest sound checkpoint, or those of a new run.
-fn begin(
-    run: &Run,
-    checkpoints: &mut Checkpoints,
-    on_event: &mut impl FnMut(Event<'_>),
-) -> Result<(Learner, RunState, Option<PathBuf>), RunError> {
+/// Begins with the latest sound checkpoint, or anew.
+fn begin(run: &Run, checkpoints: &mut Checkpoints, on_event: &mut impl FnMut(Event<'_>)) -> Result<Begun, RunError> {
     let Run { config, data, device, .. } = run;
     let clips = data.iter().map(|set| set.source.len() as u64).sum();
     let mut unsound = Vec::new();
@@ -384,7 +399,7 @@ fn pass_over(
         batches: batches.collect(),
         config: run.config.to_toml(),
     };
-    nonfinite::append(&file, &record).map_err(|error| RunError::write(&file, error))?;
+    nonfinite::append(&file, &record).map_err(|source| RunError::Write { path: file.clone(), source })?;
     let NonfiniteStep { step, loss, grad_norm, .. } = record;
     match (on_nonfinite, exceeded) {
         (OnNonfinite::Stop, _) => {
@@ -426,17 +441,10 @@ pub fn loader_options(config: &Config, loading: Loading, start: Cursor) -> Loade
     }
 }
 
-fn draw_picture(run: &Run, learner: &Learner) -> Result<PathBuf, RunError> {
-    let Run { config, data, dir, .. } = run;
+/// Draws what the model makes of the same few clips each time.
+fn draw_picture(run: &Run, learner: &Learner, step: u64, log: &mut RunLog) -> Result<(), RunError> {
+    let Run { config, data, .. } = run;
     let examples = loader::examples(data, config.clip, config.masking, config.seed, PICTURE_CLIPS)?;
     let picture = visualise::reconstruction(learner, examples)?;
-    let path = dir.join(PICTURE_FILE);
-    save_picture(&picture, &path).map_err(|error| RunError::write(&path, error))?;
-    Ok(path)
-}
-
-fn save_picture(picture: &RgbImage, path: &Path) -> io::Result<()> {
-    let mut png = Bytes::new(Vec::new());
-    picture.write_to(&mut png, ImageFormat::Png).map_err(io::Error::other)?;
-    atomic_file::write(path, png.get_ref())
+    Ok(log.picture(step, &picture, PICTURE_TAG)?)
 }

@@ -6,7 +6,7 @@ use crate::checkpoint::Loaded;
 use crate::config::Config;
 use crate::data::{DeviceBatch, DevicePixels, Uploader};
 use crate::fused::{self, Fused, Patches, Precision, Resources};
-use crate::model::{Mae, MaeConfig, ParameterError, TargetKind};
+use crate::model::{Mae, MaeConfig, Masking, ParameterError, TargetKind};
 use crate::optimizer::AdamW;
 use candle_core::{DType, Device, Storage, StorageRef, Tensor};
 use pipeline::batch::{Batch, Pixels, ValueType, values};
@@ -49,13 +49,26 @@ pub enum Uploaded {
     Host(Batch),
 }
 
-/// What a model makes of whole clips, in the scale of their pixels.
+/// What a model makes of whole clips.
 #[derive(Debug)]
 pub struct Reconstruction {
     /// `[clips, tokens, values]`: the frames that are predicted, normalised RGB; values ordered frame, row, column, channel.
     pub truth: Tensor,
     /// The same, predicted; none of histograms, which are no picture. Mean and deviation of normalised patches are borrowed from the true ones: the model has no other.
     pub predicted: Option<Tensor>,
+    /// What the model itself predicts, where its target is normalised patch by patch; none where it predicts pixels as they are.
+    pub normalised: Option<NormalisedPatches>,
+}
+
+/// Patches as a model predicts them, and what was normalised away.
+#[derive(Debug)]
+pub struct NormalisedPatches {
+    /// `[clips, tokens, values]`: predictions in the scale of normalised patches.
+    pub predicted: Tensor,
+    /// `[clips, tokens, 1]`: mean of each true patch.
+    pub mean: Tensor,
+    /// `[clips, tokens, 1]`: standard deviation of each true patch.
+    pub deviation: Tensor,
 }
 
 /// One tensor of a learner, to be written down.
@@ -401,18 +414,22 @@ impl FusedLearner {
 
     /// Goes on with stored moments.
     fn restore(&mut self, mut moments: HashMap<String, Tensor>, updates: u64) -> Result<(), LearnerError> {
-        let mut problems = Vec::new();
-        self.fused.restore(updates, |name, values| {
-            match moments.remove(name).map(|tensor| tensor.flatten_all().and_then(|flat| flat.to_vec1::<f32>())) {
-                Some(Ok(stored)) if stored.len() == values.len() => values.copy_from_slice(&stored),
-                Some(Ok(stored)) => problems.push(format!("{name} has {} values, not {}", stored.len(), values.len())),
-                Some(Err(error)) => problems.push(format!("{name}: {error}")),
-                None => problems.push(format!("{name} is missing")),
-            }
+        let (mut problems, mut failed) = (Vec::new(), None);
+        self.fused.restore(updates, |name, shape, values| match moments.remove(name) {
+            Some(stored) if stored.dims() == shape => match stored.flatten_all().and_then(|flat| flat.to_vec1::<f32>()) {
+                Ok(stored) => values.copy_from_slice(&stored),
+                Err(error) => failed = Some(error),
+            },
+            Some(stored) => problems.push(format!("{name} is {:?}, not {shape:?}", stored.dims())),
+            None => problems.push(format!("{name} is missing")),
         });
-        problems.extend(moments.keys().map(|name| format!("{name} is not part of it")));
-        problems.sort_unstable();
-        if problems.is_empty() { Ok(()) } else { Err(ParameterError::Mismatch { problems }.into()) }
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        let mut left: Vec<String> = moments.into_keys().map(|name| format!("{name} is not part of it")).collect();
+        left.sort_unstable();
+        problems.append(&mut left);
+        if problems.is_empty() { Ok(()) } else { Err(ParameterError::Moments { problems }.into()) }
     }
 
     /// A picture takes no training time to speak of: the composed model makes it, from a copy of the weights.
@@ -428,9 +445,17 @@ impl FusedLearner {
 fn reconstruct(model: &Mae, uploader: &Uploader, batch: Batch) -> candle_core::Result<Reconstruction> {
     let batch = uploader.upload(batch)?;
     let DevicePixels::Clips(clips) = &batch.pixels else { panic!("a reconstruction is of whole clips") };
-    let predicted = match model.config().target {
-        TargetKind::Hog => None,
-        TargetKind::Pixels => Some(model.target(clips)?.denormalise(&model.forward(clips, &batch.masking)?)?),
-    };
-    Ok(Reconstruction { truth: model.pixels(clips)?, predicted })
+    reconstruct_clips(model, clips, &batch.masking)
+}
+
+/// What `model` makes of clips, `[clips, 3, frames, size, size]`, normalised RGB.
+pub(crate) fn reconstruct_clips(model: &Mae, clips: &Tensor, masking: &Masking) -> candle_core::Result<Reconstruction> {
+    let truth = model.pixels(clips)?;
+    if model.config().target == TargetKind::Hog {
+        return Ok(Reconstruction { truth, predicted: None, normalised: None });
+    }
+    let (target, predicted) = (model.target(clips)?, model.forward(clips, masking)?);
+    let borrowing = target.denormalise(&predicted)?;
+    let normalised = target.statistics.map(|(mean, deviation)| NormalisedPatches { predicted, mean, deviation });
+    Ok(Reconstruction { truth, predicted: Some(borrowing), normalised })
 }

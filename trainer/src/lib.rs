@@ -8,7 +8,7 @@
 //! - [`fused`]: that step on the processor, by hand and several times as fast.
 //! - [`learner`]: what learns, behind one type.
 //! - [`checkpoint`]: what a run needs to go on; [`folder`]: where it is; [`nonfinite`]: what went wrong; [`engine`]: the loop that uses all of it.
-//! - [`visualise`]: pictures of what a model reconstructs.
+//! - [`visualise`]: pictures of what a model reconstructs; [`log`]: all by which a user sees a run.
 
 pub mod checkpoint;
 pub mod config;
@@ -18,8 +18,8 @@ pub mod folder;
 pub mod fused;
 pub mod layer_decay;
 pub mod learner;
+pub mod log;
 pub mod loss;
-pub mod metrics;
 pub mod model;
 pub mod nonfinite;
 pub mod operations;

@@ -3,6 +3,7 @@
 mod bench;
 mod bench_step;
 mod cli;
+mod curves;
 mod output;
 mod run;
 mod sources;
@@ -29,6 +30,7 @@ fn start() -> ExitCode {
     let result = match &cli.command {
         cli::Command::Run(args) => run::run(args),
         cli::Command::DecodeWorker => pipeline::live::worker::run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        cli::Command::Curves(args) => curves::curves(args).map(|()| ExitCode::SUCCESS),
         cli::Command::Bench(cli::Bench::Loader(args)) => bench::loader(args).map(|()| ExitCode::SUCCESS),
         cli::Command::Bench(cli::Bench::Step(args)) => bench_step::step(args).map(|()| ExitCode::SUCCESS),
         cli::Command::Bench(cli::Bench::Sparsity(args)) => sparsity::sparsity(args).map(|()| ExitCode::SUCCESS),

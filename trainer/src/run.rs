@@ -6,25 +6,19 @@ use crate::{sources, stop, usage};
 use anyhow::{Context, bail, ensure};
 use candle_core::Device;
 use pipeline::atomic_file;
-use schemas::report::{RunReport, StepMetrics};
+use schemas::report::RunReport;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use trainer::config::{Config, Preset};
 use trainer::engine::{self, Event, Outcome, Run, RunError};
-use trainer::metrics::METRICS_FILE;
-use trainer::model::TargetKind;
+use trainer::log::{CONFIG_FILE, CURVES_FILE, History, HistoryError, REPORT_FILE, TENSORBOARD_DIR};
 use trainer::nonfinite::NONFINITE_FILE;
-
-/// Name of the resolved configuration inside the folder of a run.
-const CONFIG_FILE: &str = "config.toml";
+use trainer::visualise;
 
 /// Folder in which runs without a name are numbered.
 const RUNS_DIR: &str = "runs";
-
-/// Steps over which the first and the last loss are averaged.
-const LOSS_STEPS: usize = 10;
 
 /// Runs the command.
 ///
@@ -87,7 +81,12 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
 const fn can_go_on(error: &RunError) -> bool {
     matches!(
         error,
-        RunError::Load(_) | RunError::Checkpoint(_) | RunError::Learner(_) | RunError::Nonfinite { .. } | RunError::Write { .. }
+        RunError::Load(_)
+            | RunError::Checkpoint(_)
+            | RunError::Learner(_)
+            | RunError::Nonfinite { .. }
+            | RunError::Log(_)
+            | RunError::Write { .. }
     )
 }
 
@@ -105,11 +104,10 @@ fn resume_command(args: &RunArgs, dir: &Path) -> String {
 }
 
 fn report(args: &RunArgs, run: &Run, outcome: Outcome, clips_per_second: f64, stall_fraction: f64, skipped: u64) -> anyhow::Result<()> {
-    let dir = &run.dir;
-    let (first_loss, last_loss) = losses(&dir.join(METRICS_FILE))?;
+    let (first_loss, last_loss) = losses(&run.dir)?;
     let shown = |path: Option<PathBuf>| path.map(|path| path.display().to_string());
     let report = RunReport {
-        out: dir.display().to_string(),
+        out: run.dir.display().to_string(),
         resumed_from: outcome.resumed_from,
         steps: outcome.steps,
         finished: outcome.steps >= outcome.all_steps,
@@ -124,12 +122,12 @@ fn report(args: &RunArgs, run: &Run, outcome: Outcome, clips_per_second: f64, st
         checkpoint: shown(outcome.checkpoint),
         picture: shown(outcome.picture),
     };
-    let text = if args.json { serde_json::to_string_pretty(&report)? } else { summary(&report, run.config.target.kind) };
+    let text = if args.json { serde_json::to_string_pretty(&report)? } else { summary(&report, run) };
     Ok(output::print(&text)?)
 }
 
 /// The report for people.
-fn summary(report: &RunReport, target: TargetKind) -> String {
+fn summary(report: &RunReport, run: &Run) -> String {
     let RunReport { out, steps, first_loss, last_loss, clips_per_second, skipped, nonfinite, .. } = report;
     let mut text = format!(
         "{steps} steps in {out}: loss {first_loss:.4} over the first ten, {last_loss:.4} over the last ten; {clips_per_second:.1} clips/s, {:.1} % of the \
@@ -146,28 +144,26 @@ fn summary(report: &RunReport, target: TargetKind) -> String {
     if let Some(checkpoint) = &report.checkpoint {
         text += &format!("\nweights: {checkpoint}");
     }
+    let [curves, page, events] = [CURVES_FILE, REPORT_FILE, TENSORBOARD_DIR].map(|name| run.dir.join(name));
+    if curves.exists() {
+        let [curves, page, events] = [curves.display(), page.display(), events.display()];
+        text += &format!("\ncurves: {curves}; all in one page: {page}; by step: tensorboard --logdir {events}");
+    }
     if let Some(picture) = &report.picture {
-        let rows = match target {
-            TargetKind::Pixels => {
-                "three rows a clip: its frames; what the encoder sees of them; the reconstruction with the visible patches pasted in"
-            }
-            TargetKind::Hog => "two rows a clip: its frames; what the encoder sees of them (histograms of gradients are no picture)",
-        };
-        text += &format!("\npicture: {picture}\n  {rows}");
+        let rows = visualise::rows(run.config.target.kind, run.config.target.normalise).join(";\n    ");
+        text += &format!("\npicture: {picture}\n  rows of each clip: {rows}");
     }
     text
 }
 
 /// Mean loss over the first and the last steps of the whole run, of those that have one.
-fn losses(path: &Path) -> anyhow::Result<(f64, f64)> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let metrics: Vec<StepMetrics> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
-    let mean = |steps: &[StepMetrics]| {
-        let losses: Vec<f64> = steps.iter().map(|step| step.loss).filter(|loss| loss.is_finite()).collect();
-        losses.iter().sum::<f64>() / losses.len() as f64
-    };
-    let some = LOSS_STEPS.min(metrics.len());
-    Ok((mean(&metrics[..some]), mean(&metrics[metrics.len() - some..])))
+fn losses(dir: &Path) -> Result<(f64, f64), HistoryError> {
+    match History::read(dir).map(|history| history.figures()) {
+        Ok(figures) => Ok((figures.first_loss, figures.last_loss)),
+        // It was stopped before its first step.
+        Err(HistoryError::Empty { .. }) => Ok((f64::NAN, f64::NAN)),
+        Err(error) => Err(error),
+    }
 }
 
 fn device(choice: DeviceChoice) -> anyhow::Result<Device> {

@@ -1,10 +1,11 @@
 //! Pictures of what a model reconstructs.
 
-use crate::learner::{Learner, LearnerError, Reconstruction};
+use crate::learner::{Learner, LearnerError, NormalisedPatches, Reconstruction};
 use crate::model::{MaeConfig, TargetKind};
 use image::{Rgb, RgbImage};
 use pipeline::batch::Batch;
 use pipeline::transform::denormalise;
+use schemas::geometry::PatchGrid;
 
 /// Pixels between tiles.
 const GAP: usize = 2;
@@ -13,11 +14,32 @@ const GAP: usize = 2;
 const MASKED: Rgb<u8> = Rgb([96, 96, 96]);
 const GAP_COLOR: Rgb<u8> = Rgb([255, 255, 255]);
 
-/// Draws a batch, three rows a clip: its frames, the frames as the encoder sees them, and the reconstruction with the visible patches pasted in.
-/// The frames are those that the model predicts.
+/// Visible patches of whose mean and deviation those of a masked patch are guessed.
+const NEIGHBOURS: usize = 8;
+
+/// What the rows of [`reconstruction`]'s picture are, for a model that predicts `target`, normalised patch by patch or not.
+pub const fn rows(target: TargetKind, normalised: bool) -> &'static [&'static str] {
+    match (target, normalised) {
+        (TargetKind::Pixels, true) => &[
+            "its frames",
+            "what the encoder sees of them",
+            "the reconstruction, the visible patches pasted in; mean and contrast of each masked patch are borrowed from the true one",
+            "the same without borrowing: mean and contrast are those of the nearest visible patches",
+        ],
+        (TargetKind::Pixels, false) => {
+            &["its frames", "what the encoder sees of them", "the reconstruction, the visible patches pasted in"]
+        }
+        (TargetKind::Hog, _) => {
+            &["its frames", "what the encoder sees of them (histograms of gradients, which are predicted, are no picture)"]
+        }
+    }
+}
+
+/// Draws a batch, for each clip the [`rows`]. The frames are those that the model predicts.
 ///
-/// Where the model predicts normalised patches, their mean and deviation are borrowed from the true ones: it has no other. Where it predicts histograms of
-/// gradients there is no picture of them: a clip then has the first two rows only.
+/// Where the model predicts normalised patches, it does not predict their mean and deviation. The third row borrows them from the true patches. The fourth guesses
+/// them from the visible patches, so that nothing in it comes from what the model is not shown. Where it predicts histograms of gradients there is no picture of
+/// them: a clip then has the first two rows only.
 ///
 /// # Errors
 /// When the device fails.
@@ -27,33 +49,70 @@ const GAP_COLOR: Rgb<u8> = Rgb([255, 255, 255]);
 pub fn reconstruction(learner: &Learner, batch: Batch) -> Result<RgbImage, LearnerError> {
     let config = learner.model_config();
     let masked: Vec<Vec<u32>> = batch.masks().iter().map(|mask| mask.masked.to_vec()).collect();
-    let Reconstruction { truth, predicted } = learner.reconstruct(batch)?;
-    let truth = truth.to_vec3::<f32>()?;
-    let predicted = predicted.map(|predicted| predicted.to_vec3::<f32>()).transpose()?;
-    let rows = rows_of_a_clip(config.target);
+    let tiles = tiles(&learner.reconstruct(batch)?, config.grid, &masked)?;
 
-    let (size, frames) = (config.grid.size, config.target_frames().len());
+    let (size, frames, rows) = (config.grid.size, config.target_frames().len(), rows(config.target, config.normalise_target).len());
     let span = |tiles: usize| (tiles * (size + GAP) - GAP) as u32;
     let mut picture = RgbImage::from_pixel(span(frames), span(rows * masked.len()), GAP_COLOR);
     for (clip, masked) in masked.iter().enumerate() {
-        draw_row(&mut picture, config, rows * clip, &truth[clip], &[]);
-        draw_row(&mut picture, config, rows * clip + 1, &truth[clip], masked);
-        if let Some(predicted) = &predicted {
-            // The predicted values where masked, the true ones elsewhere.
-            let mut pasted = truth[clip].clone();
-            masked.iter().for_each(|&token| pasted[token as usize].clone_from(&predicted[clip][token as usize]));
-            draw_row(&mut picture, config, rows * clip + 2, &pasted, &[]);
+        draw_row(&mut picture, config, rows * clip, &tiles.truth[clip], &[]);
+        draw_row(&mut picture, config, rows * clip + 1, &tiles.truth[clip], masked);
+        for (row, tokens) in [&tiles.borrowing, &tiles.own].into_iter().flatten().enumerate() {
+            draw_row(&mut picture, config, rows * clip + 2 + row, &tokens[clip], &[]);
         }
     }
     Ok(picture)
 }
 
-/// Rows of each clip in a picture of a model that predicts `target`.
-const fn rows_of_a_clip(target: TargetKind) -> usize {
-    match target {
-        TargetKind::Pixels => 3,
-        TargetKind::Hog => 2,
+/// Values `[clip][token][value]`, normalised RGB.
+type Tokens = Vec<Vec<Vec<f32>>>;
+
+/// What the rows show.
+struct Tiles {
+    /// The true frames.
+    truth: Tokens,
+    /// Predictions where masked; with the true patches' mean and deviation where the model has none. None where the model predicts histograms.
+    borrowing: Option<Tokens>,
+    /// The same with mean and deviation from the visible patches; none where the model predicts pixels as they are.
+    own: Option<Tokens>,
+}
+
+/// The rows of a reconstruction, of whose tokens `masked` are masked.
+fn tiles(reconstruction: &Reconstruction, grid: PatchGrid, masked: &[Vec<u32>]) -> candle_core::Result<Tiles> {
+    let Reconstruction { truth, predicted, normalised } = reconstruction;
+    let truth = truth.to_vec3::<f32>()?;
+    let Some(predicted) = predicted else { return Ok(Tiles { truth, borrowing: None, own: None }) };
+    let (predicted, mut borrowing) = (predicted.to_vec3::<f32>()?, truth.clone());
+    for (clip, masked) in masked.iter().enumerate() {
+        masked.iter().for_each(|&token| borrowing[clip][token as usize].clone_from(&predicted[clip][token as usize]));
     }
+    let borrowing = Some(borrowing);
+    let Some(NormalisedPatches { predicted, mean, deviation }) = normalised else { return Ok(Tiles { truth, borrowing, own: None }) };
+    let (mean, deviation) = (mean.squeeze(2)?.to_vec2::<f32>()?, deviation.squeeze(2)?.to_vec2::<f32>()?);
+    let (predicted, mut own) = (predicted.to_vec3::<f32>()?, truth.clone());
+    for (clip, masked) in masked.iter().enumerate() {
+        for (token, weights) in neighbours(grid, masked) {
+            let guess = |of_patches: &[f32]| weights.iter().map(|&(patch, weight)| weight * of_patches[patch]).sum::<f32>();
+            let (mean, deviation) = (guess(&mean[clip]), guess(&deviation[clip]));
+            own[clip][token] = predicted[clip][token].iter().map(|value| value * deviation + mean).collect();
+        }
+    }
+    Ok(Tiles { truth, borrowing, own: Some(own) })
+}
+
+/// For each masked token the nearest visible ones, with weights that sum to 1: by the inverse of the squared distance in the grid of tokens, where a step of time is as
+/// far as one to the side.
+fn neighbours(grid: PatchGrid, masked: &[u32]) -> impl Iterator<Item = (usize, Vec<(usize, f32)>)> {
+    let place = move |token: usize| [token / grid.space(), token % grid.space() / grid.side(), token % grid.side()];
+    let visible: Vec<usize> = (0..grid.tokens()).filter(|&token| masked.binary_search(&(token as u32)).is_err()).collect();
+    masked.iter().map(move |&token| {
+        let squared = |other: usize| place(token as usize).iter().zip(place(other)).map(|(&a, b)| a.abs_diff(b).pow(2)).sum::<usize>();
+        let mut nearest: Vec<(usize, usize)> = visible.iter().map(|&other| (squared(other), other)).collect();
+        nearest.sort_unstable();
+        nearest.truncate(NEIGHBOURS);
+        let sum: f32 = nearest.iter().map(|&(squared, _)| 1.0 / squared as f32).sum();
+        (token as usize, nearest.into_iter().map(|(squared, other)| (other, 1.0 / squared as f32 / sum)).collect())
+    })
 }
 
 /// Draws the tokens of one clip as a row of frames; those in `hidden` are left grey.
@@ -71,5 +130,98 @@ fn draw_row(picture: &mut RgbImage, config: &MaeConfig, row: usize, tokens: &[Ve
             let color = if is_hidden { MASKED } else { Rgb([denormalise(rgb[0]), denormalise(rgb[1]), denormalise(rgb[2])]) };
             picture.put_pixel(x as u32, y as u32, color);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::learner::reconstruct_clips;
+    use crate::model::{Mae, Masking, PositionKind, TransformerConfig};
+    use candle_core::{Device, Tensor};
+    use pipeline::mask::Masks;
+
+    const GRID: PatchGrid = PatchGrid { frames: 4, size: 32, tubelet: 2, patch: 8 };
+
+    fn model(normalise_target: bool) -> Mae {
+        let transformer = TransformerConfig { width: 12, depth: 1, heads: 2 };
+        let config = MaeConfig {
+            grid: GRID,
+            encoder: transformer,
+            decoder: transformer,
+            positions: PositionKind::Separable,
+            class_token: true,
+            target: TargetKind::Pixels,
+            slices: 1,
+            normalise_target,
+        };
+        Mae::seeded(config, 4, &Device::Cpu).expect("a model")
+    }
+
+    /// Two clips; every value of a token in `changed` is another one.
+    fn clips(changed: &[Vec<u32>]) -> Tensor {
+        let values = (0..2 * GRID.clip_values()).map(|at| {
+            let (x, y, frame) = (at % GRID.size, at / GRID.size % GRID.size, at / GRID.size / GRID.size % GRID.frames);
+            let token = frame / GRID.tubelet * GRID.space() + y / GRID.patch * GRID.side() + x / GRID.patch;
+            let is_changed = changed.get(at / GRID.clip_values()).is_some_and(|tokens| tokens.contains(&(token as u32)));
+            let value = (at * 7919 % 1013) as f32 / 500.0 - 1.0 + token as f32 / 20.0;
+            if is_changed { 5.0 - 3.0 * value } else { value }
+        });
+        Tensor::from_vec(values.collect::<Vec<f32>>(), (2, 3, GRID.frames, GRID.size, GRID.size), &Device::Cpu).expect("clips")
+    }
+
+    /// Masks of two clips: the first shows every fourth token, the second every fourth from the third on.
+    fn masks() -> (Masking, Vec<Vec<u32>>) {
+        let tokens = GRID.tokens() as u32;
+        let split = |first: u32| (0..tokens).partition::<Vec<u32>, _>(|token| token % 4 == first);
+        let ((visible0, masked0), (visible1, masked1)) = (split(0), split(2));
+        let rows = [visible0.as_slice(), &masked0, &visible1, &masked1].concat();
+        (Masking::new(Masks::new(&rows, GRID.tokens(), visible0.len()), &Device::Cpu).expect("masks"), vec![masked0, masked1])
+    }
+
+    #[test]
+    fn nothing_of_the_fourth_row_comes_from_masked_pixels() {
+        let (model, (masking, masked)) = (model(true), masks());
+        let of = |changed: &[Vec<u32>]| {
+            let reconstruction = reconstruct_clips(&model, &clips(changed), &masking).expect("computed");
+            tiles(&reconstruction, GRID, &masked).expect("read")
+        };
+        let (first, second) = (of(&[]), of(&masked));
+        assert!(first.own.as_ref().expect("normalised") == second.own.as_ref().expect("normalised"), "the fourth row is the same");
+        for (clip, masked) in masked.iter().enumerate() {
+            for &token in masked {
+                let token = token as usize;
+                assert!(first.truth[clip][token] != second.truth[clip][token], "the pixels have changed");
+                let borrowing = |tiles: &Tiles| tiles.borrowing.as_ref().expect("pixels")[clip][token].clone();
+                assert!(borrowing(&first) != borrowing(&second), "the third row borrows");
+            }
+        }
+        // What is visible is pasted, and shows.
+        let own = first.own.expect("normalised");
+        assert!((0..GRID.tokens()).step_by(4).all(|token| own[0][token] == first.truth[0][token]));
+        let visible: Vec<u32> = (0..GRID.tokens() as u32).step_by(4).collect();
+        assert!(of(&[visible]).own.expect("normalised")[0][1] != own[0][1], "visible pixels matter");
+    }
+
+    #[test]
+    fn the_nearest_visible_patches_weigh_most() {
+        // Two steps of time of 4x4 tokens; all but the tokens 0, 3 and 16 are masked: token 1 is 1 step from token 0, 2 from token 3, and 1 to the side and 1 in
+        // time from token 16.
+        let masked: Vec<u32> = (0..32).filter(|token| ![0, 3, 16].contains(token)).collect();
+        let (token, weights) = neighbours(GRID, &masked).next().expect("the first masked token");
+        let sum = 1.0 + 1.0 / 2.0 + 1.0 / 4.0;
+        assert_eq!(token, 1);
+        for ((patch, weight), (expected, inverse)) in weights.into_iter().zip([(0, 1.0), (16, 1.0 / 2.0), (3, 1.0 / 4.0)]) {
+            assert_eq!(patch, expected);
+            assert!((weight - inverse / sum).abs() < 1e-6, "{patch}: {weight}");
+        }
+    }
+
+    #[test]
+    fn raw_pixels_need_no_fourth_row() {
+        let (masking, masked) = masks();
+        let reconstruction = reconstruct_clips(&model(false), &clips(&[]), &masking).expect("computed");
+        let raw = tiles(&reconstruction, GRID, &masked).expect("read");
+        assert!(raw.own.is_none() && rows(TargetKind::Pixels, false).len() == 3 && rows(TargetKind::Pixels, true).len() == 4);
     }
 }

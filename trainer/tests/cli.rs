@@ -5,7 +5,7 @@ use pipeline::video::clips::ClipDecoder;
 use pipeline::video::decode::DecodeOptions;
 use schemas::geometry::I420;
 use schemas::manifest::BuildOptions;
-use schemas::report::{LoaderReport, OperationFigures, RunReport, SparsityReport, StepMetrics};
+use schemas::report::{CurvesReport, LoaderReport, OperationFigures, RunReport, SparsityReport, StepMetrics};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -41,11 +41,13 @@ fn assert_shown(name: &str, output: &Output) {
     insta::with_settings!({ filters => vec![
         (r"\d+\.\d+ clips/s", "[SPEED]"),
         (r"\d+\.\d+ % of the time", "[SHARE] of the time"),
-        (r"waited \d+\.\d+ s", "waited [SECONDS]"),
         (r"\d+ MB of memory", "[MEMORY] of memory"),
+        (r"\d+ % waiting", "[SHARE] waiting"),
+        (r"\d\d:\d\d:\d\d left", "[TIME] left"),
         // Losses depend on the machine's arithmetic.
         (r"loss \d+\.\d{4}", "loss [LOSS]"),
         (r"\d+\.\d{4} over", "[LOSS] over"),
+        (r"grad norm \d+\.\d{3}", "grad norm [NORM]"),
         (r" +\n", "\n"),
     ] }, { insta::assert_snapshot!(name, shown(output)) });
 }
@@ -74,6 +76,7 @@ fn help_teaches() {
     let dir = tempfile::tempdir().expect("a folder");
     assert_shown("help", &trainer(dir.path(), &["--help"]));
     assert_shown("help-run", &trainer(dir.path(), &["run", "--help"]));
+    assert_shown("help-curves", &trainer(dir.path(), &["curves", "--help"]));
     assert_shown("help-bench-loader", &trainer(dir.path(), &["bench", "loader", "--help"]));
     assert_shown("help-bench-sparsity", &trainer(dir.path(), &["bench", "sparsity", "--help"]));
 }
@@ -89,8 +92,14 @@ fn a_run_leaves_all_that_it_promises() {
     let weights = candle_core::safetensors::load(run.join("checkpoints/step-000005/model.safetensors"), &candle_core::Device::Cpu);
     assert_eq!(weights.expect("weights")["patch_embed.proj.weight"].dims(), [24, 3, 2, 8, 8]);
     let picture = image::open(run.join("reconstruction.png")).expect("a picture");
-    // Three clips of three rows; four predicted frames of 32 pixels, with gaps of 2.
-    assert_eq!((picture.width(), picture.height()), (4 * 34 - 2, 9 * 34 - 2));
+    // Three clips of four rows; four predicted frames of 32 pixels, with gaps of 2.
+    assert_eq!((picture.width(), picture.height()), (4 * 34 - 2, 12 * 34 - 2));
+    assert!(image::open(run.join("curves.png")).is_ok_and(|curves| curves.width() > 1000));
+    let page = fs::read_to_string(run.join("report.html")).expect("a report");
+    let config = fs::read_to_string(run.join("config.toml")).expect("a configuration");
+    assert!(page.contains("<h1>tiny-1</h1>") && page.contains(&config.replace('"', "&quot;")) && page.contains("its frames"));
+    assert_eq!(page.matches("base64,").count(), 2, "curves and reconstruction");
+    assert_eq!(fs::read_dir(run.join("tensorboard")).expect("a folder").count(), 1);
 
     // The next run gets the next number; the same seed gives the same losses.
     let report = json(&trainer(dir.path(), &["run", "--config", "small.toml", "--steps", "5", "--loader-threads", "3", "--json"]));
@@ -99,6 +108,34 @@ fn a_run_leaves_all_that_it_promises() {
     assert_eq!(losses(&run), losses(&dir.path().join("runs/tiny-2")));
     assert!(report.finished && report.nonfinite == 0 && report.peak_memory_bytes > 1 << 20, "{report:?}");
     assert!((report.first_loss - losses(&run).iter().sum::<f64>() / 5.0).abs() < 1e-12);
+}
+
+#[test]
+fn runs_are_compared_by_their_curves() {
+    let dir = with_data();
+    for (out, seed) in [("runs/a", "1"), ("runs/b", "2")] {
+        assert!(trainer(dir.path(), &["run", "--config", "small.toml", "--steps", "12", "--seed", seed, "--out", out]).status.success());
+    }
+    let runs = ["curves", "runs/a", "runs/b/"];
+    assert_shown("curves", &trainer(dir.path(), &[runs.as_slice(), &["--html", "both.html"]].concat()));
+    assert!(image::open(dir.path().join("curves.png")).is_ok());
+    assert!(fs::read_to_string(dir.path().join("both.html")).expect("a report").contains("<h1>a, b</h1>"));
+
+    let output = trainer(dir.path(), &[runs.as_slice(), &["--out", "ab.png", "--json"]].concat());
+    let report: CurvesReport = serde_json::from_slice(&output.stdout).expect("the report's JSON");
+    assert_eq!((report.picture.as_str(), report.html.as_deref(), report.runs.len()), ("ab.png", None, 2));
+    let last = steps(&dir.path().join("runs/b")).iter().rev().take(10).map(|step| step.loss).sum::<f64>() / 10.0;
+    assert!(report.runs[1].name == "b" && report.runs[1].steps == 12 && (report.runs[1].last_loss - last).abs() < 1e-12, "{report:?}");
+
+    assert_shown("curves-without-a-run", &trainer(dir.path(), &["curves"]));
+    assert_shown("curves-of-no-run", &trainer(dir.path(), &["curves", "runs/a", "runs/c"]));
+    let metrics = dir.path().join("runs/b/metrics.jsonl");
+    let lines = fs::read_to_string(&metrics).expect("metrics");
+    fs::write(&metrics, lines.replacen("\"step\":7,", "\"step\":7 ", 1)).expect("written");
+    assert_shown("curves-of-spoiled-metrics", &trainer(dir.path(), &runs));
+    fs::write(&metrics, "").expect("written");
+    assert_shown("curves-of-no-step", &trainer(dir.path(), &runs));
+    assert_shown("curves-nowhere", &trainer(dir.path(), &["curves", "runs/a", "--out", "no/such/folder.png"]));
 }
 
 #[test]

@@ -146,12 +146,19 @@ fn ctrl_c_finishes_the_step_and_saves() {
         let report: RunReport = serde_json::from_slice(&output.stdout).expect("the report's JSON");
         let done = steps(&run);
         assert!(!report.finished && report.steps == done as u64 && report.picture.is_none(), "{report:?}");
+        assert_eq!(has_report(&run), done > 0);
         if done > 0 {
             assert_eq!(report.checkpoint.as_deref(), Some(format!("{out}/checkpoints/step-{done:06}").as_str()));
         }
         let expected = format!("stopped after step {done} of 1000000; to go on: trainer run --data ./shards --out {out} --resume");
         assert!(said(&output).contains(&expected), "{}", shown(&output));
     }
+}
+
+/// Whether there are a whole report and curves.
+fn has_report(run: &Path) -> bool {
+    let page = fs::read_to_string(run.join("report.html")).unwrap_or_default();
+    page.ends_with("</html>\n") && fs::metadata(run.join("curves.png")).is_ok()
 }
 
 #[test]
@@ -339,6 +346,7 @@ fn steps_that_are_not_finite_are_written_down_and_can_be_skipped() {
     assert!(said(&output).contains(&format!("error: step {}: loss ", line.step)), "{}", shown(&output));
     assert!(said(&output).contains("a/nonfinite.jsonl") && said(&output).contains("--resume --on-nonfinite skip"), "{}", shown(&output));
     assert!(!line.skipped && line.config == fs::read_to_string(dir.path().join("a/config.toml")).expect("the configuration"));
+    assert!(has_report(&dir.path().join("a")), "on the steps before it");
     let sample = &line.batches[0].samples[0];
     assert_eq!(sample.video.as_deref(), Some(format!("video-{}.mp4", sample.clip).as_str()));
     assert_eq!((sample.shard.as_deref(), sample.row), (Some("./shards/shard-00000.parquet"), Some(sample.clip)));
@@ -352,6 +360,9 @@ fn steps_that_are_not_finite_are_written_down_and_can_be_skipped() {
     assert_eq!(lines.len(), 6);
     assert_eq!(lines.iter().map(|line| line.skipped).collect::<Vec<_>>(), [false, true, true, true, true, false]);
     assert!(lines[1..].windows(2).all(|pair| pair[1].step == pair[0].step + 1), "one after the other");
+    assert!(has_report(&dir.path().join("a")));
+    let metrics = fs::read_to_string(dir.path().join("a/metrics.jsonl")).expect("metrics");
+    assert_eq!(metrics.matches("\"loss\":null").count(), 4, "steps without a loss, and the report is drawn all the same");
 }
 
 #[test]
@@ -365,8 +376,11 @@ fn a_full_disk_leaves_the_checkpoints_before_it() {
         let mut command = std::process::Command::new("mount");
         command.args(arguments).arg(&small).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
     };
-    // Two checkpoints and a half: the third does not fit.
-    if !mount(&["-t", "tmpfs", "-o", &format!("size={}k", checkpoint * 5 / 2 / 1024), "tmpfs"]) {
+    let picture = fs::read(dir.path().join("whole/reconstruction.png")).expect("a picture").len();
+    assert!(2 * picture < checkpoint, "{picture} and {checkpoint}");
+    // Two checkpoints and a half, and what else there is by then, mostly three pictures for TensorBoard and two while one replaces the other: the third
+    // checkpoint does not fit.
+    if !mount(&["-t", "tmpfs", "-o", &format!("size={}k", (checkpoint * 5 / 2 + 5 * picture) / 1024), "tmpfs"]) {
         eprintln!("a small file system cannot be mounted here: not tested");
         return;
     }

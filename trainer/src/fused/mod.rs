@@ -208,12 +208,15 @@ impl Fused {
         self.layout.len()
     }
 
-    /// Goes on after `updates` steps of the optimiser: `fill` is asked for the moments of each weight, `first/NAME` and `second/NAME`.
-    pub fn restore(&mut self, updates: u64, mut fill: impl FnMut(&str, &mut [f32])) {
+    /// Goes on after `updates` steps of the optimiser: `fill` is asked for the two moments of each weight by name, shape and place, weights in the order of their
+    /// names.
+    pub fn restore(&mut self, updates: u64, mut fill: impl FnMut(&str, &[usize], &mut [f32])) {
         let Self { layout, moments, .. } = self;
-        for entry in &layout.entries {
-            fill(&format!("first/{}", entry.name), &mut moments.first[entry.range.clone()]);
-            fill(&format!("second/{}", entry.name), &mut moments.second[entry.range.clone()]);
+        let mut entries: Vec<_> = layout.entries.iter().collect();
+        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        for entry in entries {
+            fill(&format!("first/{}", entry.name), &entry.shape, &mut moments.first[entry.range.clone()]);
+            fill(&format!("second/{}", entry.name), &entry.shape, &mut moments.second[entry.range.clone()]);
         }
         moments.steps = updates;
     }

@@ -27,7 +27,7 @@ impl<'a, T> Operand<'a, T> {
     }
 
     /// The same without the first `count` values of the inner dimension.
-    pub(crate) fn from_inner(self, count: usize) -> Self {
+    pub(crate) fn after(self, count: usize) -> Self {
         Self { values: &self.values[(count * self.inner).min(self.values.len())..], ..self }
     }
 }

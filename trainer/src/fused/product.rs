@@ -111,7 +111,7 @@ pub(crate) fn add_product<T: Element>(
 ) {
     for first in (0..inner).step_by(MOST_INNER) {
         let shape = [rows, MOST_INNER.min(inner - first), columns];
-        let (left, right) = (left.from_inner(first), right.from_inner(first));
+        let (left, right) = (left.after(first), right.after(first));
         if adds || first > 0 {
             product(left, right, shape, out, |part| add(part.sums, part.out));
         } else {

@@ -42,13 +42,14 @@ impl MetricsFile {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use schemas::report::LoaderFigures;
 
-    fn metrics(step: u64) -> StepMetrics {
+    /// Figures of a step.
+    pub fn metrics(step: u64) -> StepMetrics {
         let (epoch, lr, clips_per_second) = (0.5, 1e-3, 10.0);
-        let (step_seconds, wait_seconds, nonfinite, loader) = (0.8, 0.0, 0, LoaderFigures::default());
+        let (step_seconds, wait_seconds, nonfinite, loader) = (0.8, 0.2, 0, LoaderFigures::default());
         StepMetrics { step, epoch, loss: 0.75, lr, grad_norm: 1.0, clips_per_second, step_seconds, wait_seconds, nonfinite, loader }
     }
 
