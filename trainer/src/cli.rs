@@ -58,7 +58,7 @@ pub const DECODE_WORKER: &str = "decode-worker";
 #[derive(Debug, Subcommand)]
 pub enum Bench {
     /// Clips a second from shards or videos, where the time goes, and how long a consumer waits.
-    Loader(BenchLoaderArgs),
+    Loader(Box<BenchLoaderArgs>),
     /// Seconds of a training step, where they go, and how much of what the processor can do that is.
     Step(BenchStepArgs),
     /// What masking saves: a step with every token visible against a step of the preset, in operations, seconds and clips a second.
