@@ -37,7 +37,7 @@ pub enum Command {
     ///
     /// Ctrl-C ends the run after the step in hand, with a checkpoint and exit code 130; a second one ends it at once. Kill it, and --resume goes on from the last
     /// checkpoint, exactly.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Draw the curves of one or several runs.
     ///
     /// Loss, learning rate, gradient norm, clips a second and time spent waiting for data, by step, of all runs over each other. Runs that still go on are drawn

@@ -9,7 +9,7 @@ use super::kernel::{LANES, Left, ROWS, Tile, tiles};
 use super::pack::{Operand, pack, steps};
 use super::shared::Shared;
 use super::simd::{exp2, vectorised};
-use bytemuck::cast_slice_mut;
+use bytemuck::{cast_slice, cast_slice_mut};
 use rayon::prelude::*;
 use std::cell::RefCell;
 use std::f32::consts::LOG2_E;
@@ -28,6 +28,8 @@ type PerQuery = [f32; LANES];
 pub(crate) struct Heads {
     /// Tokens of a clip.
     pub(crate) tokens: usize,
+    /// Tokens of a clip that only keys and values are made of: the first ones.
+    pub(crate) unasked: usize,
     /// Heads.
     pub(crate) heads: usize,
     /// Values of a token in one head.
@@ -40,6 +42,11 @@ impl Heads {
         self.heads * self.width
     }
 
+    /// Queries of a clip.
+    const fn queries(self) -> usize {
+        self.tokens - self.unasked
+    }
+
     fn scale(self) -> f32 {
         (self.width as f32).sqrt().recip()
     }
@@ -47,7 +54,8 @@ impl Heads {
     /// The tokens of part `part` (0 queries, 1 keys, 2 values) of a clip and head, in rows of `3 * all` values.
     fn of<T>(self, qkv: &[T], job: usize, part: usize) -> &[T] {
         let (clip, head) = (job / self.heads, job % self.heads);
-        &qkv[clip * self.tokens * 3 * self.all() + part * self.all() + head * self.width..]
+        let first = clip * self.tokens + if part == 0 { self.unasked } else { 0 };
+        &qkv[first * 3 * self.all() + part * self.all() + head * self.width..]
     }
 }
 
@@ -81,13 +89,13 @@ fn panels<T: Element, const WIDTH: usize>(operand: Operand<'_, T>, outer: std::o
     }
 }
 
-/// `softmax(q k^T / sqrt(width)) v` of every clip and head. `qkv` is `[clips, tokens, 3 * all]`, `out` `[clips, tokens, all]`, and `log_sums` `[clips, heads,
-/// tokens]`: of each query the base-2 logarithm of the sum of its exponentials.
+/// `softmax(q k^T / sqrt(width)) v` of every clip and head. `qkv` is `[clips, tokens, 3 * all]`, `out` `[clips, queries, all]`, and `log_sums` `[clips, heads,
+/// queries]`: of each query the base-2 logarithm of the sum of its exponentials.
 pub(crate) fn forward<T: Element>(sizes: Heads, qkv: &[T], out: &mut [T], log_sums: &mut [f32]) {
-    let Heads { tokens, heads, width } = sizes;
+    let Heads { tokens, heads, width, .. } = sizes;
     let (all, factor) = (sizes.all(), sizes.scale() * LOG2_E);
     let out = Shared::new(out, all);
-    log_sums.par_chunks_exact_mut(tokens).enumerate().for_each(|(job, log_sums)| {
+    log_sums.par_chunks_exact_mut(sizes.queries()).enumerate().for_each(|(job, log_sums)| {
         SCRATCH.with_borrow_mut(|scratch| {
             let Scratch { keys, values, scores, query, .. } = scratch;
             let (wide, long) = (steps::<T>(width), steps::<T>(tokens));
@@ -95,8 +103,8 @@ pub(crate) fn forward<T: Element>(sizes: Heads, qkv: &[T], out: &mut [T], log_su
             panels::<T, ROWS>(Operand::columns(sizes.of(qkv, job, 2), 3 * all), 0..width, tokens, values);
             scores.resize(tokens.next_multiple_of(2 * ROWS) * LANES, 0);
             query.resize(wide * LANES, 0);
-            for first in (0..tokens).step_by(LANES) {
-                let queries = first..(first + LANES).min(tokens);
+            for first in (0..sizes.queries()).step_by(LANES) {
+                let queries = first..(first + LANES).min(sizes.queries());
                 pack::<T, LANES>(Operand::rows(sizes.of(qkv, job, 0), 3 * all), queries.clone(), width, query);
                 tiles::<T>(tokens.div_ceil(ROWS), wide, Left::Packed, keys, query, false, cast_slice_mut(scores));
                 let greatest = greatest(&scores[..tokens * LANES]);
@@ -111,7 +119,7 @@ pub(crate) fn forward<T: Element>(sizes: Heads, qkv: &[T], out: &mut [T], log_su
                     let column = panel * ROWS;
                     let columns = ROWS.min(width - column);
                     for (lane, query) in queries.clone().enumerate() {
-                        let row = job / heads * tokens + query;
+                        let row = job / heads * sizes.queries() + query;
                         // SAFETY: the columns of a head, and the tokens of a clip, are written by one task.
                         let out = unsafe { out.part(row, job % heads * width + column, columns) };
                         for (at, out) in out.iter_mut().enumerate() {
@@ -142,20 +150,22 @@ vectorised! {
 vectorised! {
     /// Scores to weights, in place, `[steps][32]`, and the sum of the weights of each query.
     fn weights<T: Element>(scores: &mut [u32], keys: usize, factor: f32, greatest: &PerQuery) -> PerQuery {
-        let (pairs, mut sums) = (T::in_lane() == 2, [0f32; LANES]);
+        let (in_lane, mut sums) = (T::in_lane(), [0f32; LANES]);
         let most: PerQuery = std::array::from_fn(|lane| greatest[lane] * factor);
-        for key in 0..keys {
-            let mut row = [0f32; LANES];
-            let scores_of_key = &scores[key * LANES..][..LANES];
-            for lane in 0..LANES {
-                row[lane] = exp2(f32::from_bits(scores_of_key[lane]) * factor - most[lane]);
-                sums[lane] += row[lane];
+        for (step, first) in (0..keys).step_by(in_lane).enumerate() {
+            // One key a step, or two; behind the last there is one of weight zero.
+            let mut rows = [[0f32; LANES]; 2];
+            for (key, row) in (first..keys.min(first + in_lane)).zip(&mut rows) {
+                let scores = &scores[key * LANES..][..LANES];
+                for lane in 0..LANES {
+                    let weight = exp2(f32::from_bits(scores[lane]) * factor - most[lane]);
+                    sums[lane] += weight;
+                    row[lane] = T::from_f32(weight).to_f32();
+                }
             }
-            let out = &mut scores[if pairs { key / 2 } else { key } * LANES..][..LANES];
+            let out = &mut scores[step * LANES..][..LANES];
             for lane in 0..LANES {
-                let weight = T::from_f32(row[lane]);
-                // An even key begins a pair, an odd one completes it.
-                out[lane] = if !pairs { weight.single() } else if key % 2 == 0 { weight.pair(T::default()) } else { out[lane] | T::default().pair(weight) };
+                out[lane] = if in_lane == 1 { rows[0][lane].to_bits() } else { T::rounded_pair(rows[0][lane], rows[1][lane]) };
             }
         }
         sums
@@ -164,21 +174,21 @@ vectorised! {
 
 /// Backward of [`forward`]: from `gradient`, that of its result `out`, that of `qkv` into `to`.
 pub(crate) fn backward<T: Element>(sizes: Heads, qkv: &[T], out: &[T], log_sums: &[f32], gradient: &[T], to: &mut [T]) {
-    let Heads { tokens, heads, width } = sizes;
+    let Heads { tokens, heads, width, .. } = sizes;
     let all = sizes.all();
     let to = Shared::new(to, 3 * all);
-    log_sums.par_chunks_exact(tokens).enumerate().for_each(|(job, log_sums)| {
+    log_sums.par_chunks_exact(sizes.queries()).enumerate().for_each(|(job, log_sums)| {
         SCRATCH.with_borrow_mut(|scratch| {
             let (first_row, first_column) = (job / heads * tokens, job % heads * width);
-            let of_head = |x: &[T], token: usize| (first_row + token) * all + first_column..x.len();
-            let along = |token: usize| -> f32 {
-                let (out, gradient) = (&out[of_head(out, token)][..width], &gradient[of_head(gradient, token)][..width]);
+            let of_head = |x: &[T], query: usize| (job / heads * sizes.queries() + query) * all + first_column..x.len();
+            let along = |query: usize| -> f32 {
+                let (out, gradient) = (&out[of_head(out, query)][..width], &gradient[of_head(gradient, query)][..width]);
                 out.iter().zip(gradient).map(|(out, gradient)| out.to_f32() * gradient.to_f32()).sum()
             };
             let panel_values = width.div_ceil(ROWS) * ROWS * LANES;
             scratch.query_gradient.clear();
-            scratch.query_gradient.resize(tokens.div_ceil(LANES) * panel_values, 0.0);
-            let along: Vec<f32> = (0..tokens).map(along).collect();
+            scratch.query_gradient.resize(sizes.queries().div_ceil(LANES) * panel_values, 0.0);
+            let along: Vec<f32> = (0..sizes.queries()).map(along).collect();
             for first_key in (0..tokens).step_by(KEYS_AT_ONCE) {
                 let keys = first_key..(first_key + KEYS_AT_ONCE).min(tokens);
                 let gradient = &gradient[of_head(gradient, 0)];
@@ -196,10 +206,14 @@ pub(crate) fn backward<T: Element>(sizes: Heads, qkv: &[T], out: &[T], log_sums:
                     }
                 }
             }
+            for token in 0..sizes.unasked {
+                // SAFETY: as above.
+                unsafe { to.part(first_row + token, first_column, width) }.fill(T::default());
+            }
             for (panel, values) in scratch.query_gradient.chunks_exact(panel_values).enumerate() {
-                for (lane, query) in (panel * LANES..tokens.min((panel + 1) * LANES)).enumerate() {
+                for (lane, query) in (panel * LANES..sizes.queries().min((panel + 1) * LANES)).enumerate() {
                     // SAFETY: as above.
-                    let to = unsafe { to.part(first_row + query, first_column, width) };
+                    let to = unsafe { to.part(first_row + sizes.unasked + query, first_column, width) };
                     to.iter_mut().enumerate().for_each(|(at, to)| *to = T::from_f32(values[at * LANES + lane]));
                 }
             }
@@ -218,7 +232,7 @@ fn backward_of_keys<T: Element>(
     keys: std::ops::Range<usize>,
     scratch: &mut Scratch,
 ) {
-    let Heads { tokens, width, .. } = sizes;
+    let width = sizes.width;
     let (all, scale) = (sizes.all(), sizes.scale());
     let (wide, count, padded) = (steps::<T>(width), keys.len(), keys.len().next_multiple_of(ROWS));
     let (long, across, blocks) = (steps::<T>(count), steps::<T>(LANES), width.div_ceil(LANES));
@@ -234,8 +248,8 @@ fn backward_of_keys<T: Element>(
     scratch.query.resize(wide * LANES, 0);
     scratch.gradient.resize(wide * LANES, 0);
     let panel_values = width.div_ceil(ROWS) * ROWS * LANES;
-    for (first, query_gradient) in (0..tokens).step_by(LANES).zip(scratch.query_gradient.chunks_exact_mut(panel_values)) {
-        let queries = first..(first + LANES).min(tokens);
+    for (first, query_gradient) in (0..sizes.queries()).step_by(LANES).zip(scratch.query_gradient.chunks_exact_mut(panel_values)) {
+        let queries = first..(first + LANES).min(sizes.queries());
         let per_query = |values: &[f32]| -> PerQuery { std::array::from_fn(|lane| values.get(first + lane).copied().unwrap_or_default()) };
         let (log_sums, along) = (per_query(log_sums), per_query(along));
         pack::<T, LANES>(Operand::rows(queries_of, 3 * all), queries.clone(), width, &mut scratch.query);
@@ -260,12 +274,14 @@ fn backward_of_keys<T: Element>(
             let strips = [&mut weights_across[of_rows], &mut slopes_across[of_rows]];
             let factors = [scale * LOG2_E, scale];
             slopes_of_scores::<T>(&mut scores[of_rows], &mut slopes[of_rows], factors, [&log_sums, &along], used, strips, right);
+            let [weights, slopes] =
+                if T::in_lane() == 1 { [cast_slice(&scores), cast_slice(&slopes)] } else { [&weights_across[..], &slopes_across] };
             for block in 0..blocks {
                 let at = (block * padded + first_panel * ROWS) * LANES;
                 let queries = &scratch.query_across[block * across_used * LANES..];
                 let gradients = &scratch.gradient_across[block * across_used * LANES..];
-                tiles::<T>(at_once, across_used, Left::Across, &slopes_across, queries, true, &mut scratch.key_gradient[at..]);
-                tiles::<T>(at_once, across_used, Left::Across, &weights_across, gradients, true, &mut scratch.value_gradient[at..]);
+                tiles::<T>(at_once, across_used, Left::Across, slopes, queries, true, &mut scratch.key_gradient[at..]);
+                tiles::<T>(at_once, across_used, Left::Across, weights, gradients, true, &mut scratch.value_gradient[at..]);
             }
         }
         for (panel, query_gradient) in query_gradient.chunks_exact_mut(ROWS * LANES).enumerate() {
@@ -277,7 +293,8 @@ fn backward_of_keys<T: Element>(
 
 vectorised! {
     /// From scores `s` and the weights' gradients `g` of some keys by 32 queries: weights `p = 2^(factor s - log_sum)` and the scores' gradients
-    /// `scale p (g - along)`. Both are written as strips that are read across, and the gradients as rows of a right operand, too. Rows from `used` on are zero.
+    /// `scale p (g - along)`, each in its place. Lanes of pairs are also written as strips that are read across. The gradients are rows of a right operand, too. Rows
+    /// from `used` on are zero.
     fn slopes_of_scores<T: Element>(
         scores: &mut [f32],
         slopes: &mut [f32],
@@ -294,29 +311,24 @@ vectorised! {
         for (scores, slopes) in scores[..used * LANES].chunks_exact_mut(LANES).zip(slopes.chunks_exact_mut(LANES)) {
             for lane in 0..LANES {
                 let weight = exp2(scores[lane] * factor - log_sums[lane]);
-                slopes[lane] = scale * weight * (slopes[lane] - along[lane]);
-                scores[lane] = weight;
+                let slope = scale * weight * (slopes[lane] - along[lane]);
+                scores[lane] = T::from_f32(weight).to_f32();
+                slopes[lane] = T::from_f32(slope).to_f32();
             }
         }
         if T::in_lane() == 1 {
-            let single = |value: f32| T::from_f32(value).single();
-            for (at, &slope) in slopes.iter().enumerate() {
-                weights_across[at] = single(scores[at]);
-                slopes_across[at] = single(slope);
-                right[at] = single(slope);
-            }
+            slopes.iter().zip(right).for_each(|(slope, right)| *right = slope.to_bits());
         } else {
-            let pair = |first: f32, second: f32| T::from_f32(first).pair(T::from_f32(second));
             for (values, strip) in [(&*scores, weights_across), (&*slopes, slopes_across)] {
                 for (values, strip) in values.chunks_exact(LANES).zip(strip.chunks_exact_mut(LANES)) {
                     for lane in 0..LANES / 2 {
-                        strip[lane] = pair(values[2 * lane], values[2 * lane + 1]);
+                        strip[lane] = T::rounded_pair(values[2 * lane], values[2 * lane + 1]);
                     }
                 }
             }
             for (slopes, right) in slopes.chunks_exact(2 * LANES).zip(right.chunks_exact_mut(LANES)) {
                 for lane in 0..LANES {
-                    right[lane] = pair(slopes[lane], slopes[LANES + lane]);
+                    right[lane] = T::rounded_pair(slopes[lane], slopes[LANES + lane]);
                 }
             }
         }

@@ -44,13 +44,13 @@ pub(crate) struct Gradients<'a> {
 pub(crate) struct Kept<T> {
     /// `[rows, 3 * width]`
     qkv: Vec<T>,
-    /// `[clips, heads, tokens]`
+    /// `[clips, heads, queries]`
     log_sums: Vec<f32>,
-    /// `[rows, width]`: the result of attention.
+    /// `[left, width]`: the result of attention.
     attended: Vec<T>,
-    /// `[rows, width]`: the residual stream between attention and MLP.
+    /// `[left, width]`: the residual stream between attention and MLP.
     middle: Vec<f32>,
-    /// `[rows, 4 * width]`: the MLP's inner layer before GELU.
+    /// `[left, 4 * width]`: the MLP's inner layer before GELU.
     inner: Vec<T>,
 }
 
@@ -68,6 +68,29 @@ pub(crate) struct Scratch<T> {
     attended: Vec<T>,
     /// `[rows, width]`: the gradient of a normalised input.
     normed_gradient: Vec<f32>,
+    /// `[rows, width]`: the gradient of an input some of whose tokens are left out of the result.
+    stream_gradient: Vec<f32>,
+}
+
+/// The tokens of a block.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tokens {
+    /// Of each clip.
+    pub(crate) all: usize,
+    /// Of these the first ones, of which nobody reads the block's result: they are keys and values only.
+    pub(crate) left_out: usize,
+}
+
+impl Tokens {
+    /// Of each clip in the result.
+    const fn left(self) -> usize {
+        self.all - self.left_out
+    }
+
+    /// The input's row of a row of the result.
+    const fn row(self, of_result: usize) -> usize {
+        of_result / self.left() * self.all + self.left_out + of_result % self.left()
+    }
 }
 
 /// `rows` rows of `x`'s width.
@@ -76,11 +99,11 @@ fn sized<T: Copy + Default>(values: &mut Vec<T>, length: usize) -> &mut [T] {
     values
 }
 
-/// `x` to the block's result `to`, both `[clips, tokens, width]`. Without `to`, only what the backward needs is made.
+/// `x`, `[clips, tokens, width]`, to the block's result `to`, `[clips, left, width]`. Without `to`, only what the backward needs is made.
 pub(crate) fn forward<T: Element>(
     layout: &BlockLayout,
     weights: Weights<'_, T>,
-    tokens: usize,
+    tokens: Tokens,
     x: &[f32],
     to: Option<&mut [f32]>,
     kept: &mut Kept<T>,
@@ -88,74 +111,89 @@ pub(crate) fn forward<T: Element>(
 ) {
     let BlockLayout { width, heads, .. } = *layout;
     let rows = x.len() / width;
-    let sizes = Heads { tokens, heads, width: width / heads };
+    let left = rows / tokens.all * tokens.left();
+    let sizes = Heads { tokens: tokens.all, unasked: tokens.left_out, heads, width: width / heads };
     let normed = sized(&mut scratch.normed, rows * width);
     let statistics = sized(&mut scratch.statistics, rows);
 
-    layer_norm(x, weights.norm(&layout.norm1), |row| row, normed, statistics);
+    layer_norm(x, weights.norm(&layout.norm1), normed, statistics);
     let qkv = sized(&mut kept.qkv, rows * 3 * width);
     affine(normed, weights, &layout.qkv, [rows, width, 3 * width], qkv);
-    let attended = sized(&mut kept.attended, rows * width);
-    attention::forward(sizes, qkv, attended, sized(&mut kept.log_sums, rows * heads));
-    let middle = sized(&mut kept.middle, rows * width);
-    residual(attended, weights, &layout.proj, [rows, width, width], x, middle);
+    let attended = sized(&mut kept.attended, left * width);
+    attention::forward(sizes, qkv, attended, sized(&mut kept.log_sums, left * heads));
+    let middle = sized(&mut kept.middle, left * width);
+    residual(attended, weights, &layout.proj, [left, width, width], |row| &x[tokens.row(row) * width..], middle);
 
-    layer_norm(middle, weights.norm(&layout.norm2), |row| row, normed, statistics);
-    let (inner, active) = (sized(&mut kept.inner, rows * 4 * width), sized(&mut scratch.wide, rows * 4 * width));
+    let (normed, statistics) = (&mut normed[..left * width], &mut statistics[..left]);
+    layer_norm(middle, weights.norm(&layout.norm2), normed, statistics);
+    let (inner, active) = (sized(&mut kept.inner, left * 4 * width), sized(&mut scratch.wide, left * 4 * width));
     let (right, bias) = (Operand::rows(weights.weight(&layout.fc1), width), weights.bias(&layout.fc1));
-    product2(Operand::rows(normed, width), right, [rows, width, 4 * width], inner, active, |part| {
+    product2(Operand::rows(normed, width), right, [left, width, 4 * width], inner, active, |part| {
         gelu(part.sums, &bias[part.column..], part.out, part.second);
     });
     if let Some(to) = to {
-        residual(active, weights, &layout.fc2, [rows, 4 * width, width], middle, to);
+        residual(active, weights, &layout.fc2, [left, 4 * width, width], |row| &middle[row * width..], to);
     }
 }
 
-/// From `gradient`, that of the block's result, that of `x`, in place; adds to those of the weights.
+/// From `gradient`, that of the block's result, that of `x`, in its place; adds to those of the weights.
 pub(crate) fn backward<T: Element>(
     layout: &BlockLayout,
     weights: Weights<'_, T>,
-    tokens: usize,
+    tokens: Tokens,
     x: &[f32],
-    gradient: &mut [f32],
+    gradient: &mut Vec<f32>,
     kept: &mut Kept<T>,
     scratch: &mut Scratch<T>,
     gradients: &mut Gradients<'_>,
 ) {
     let BlockLayout { width, heads, .. } = *layout;
     let rows = x.len() / width;
-    let sizes = Heads { tokens, heads, width: width / heads };
-    let normed = sized(&mut scratch.normed, rows * width);
-    let statistics = sized(&mut scratch.statistics, rows);
-    let normed_gradient = sized(&mut scratch.normed_gradient, rows * width);
-    let wide = sized(&mut scratch.wide, rows * 4 * width);
-
+    let left = rows / tokens.all * tokens.left();
+    let sizes = Heads { tokens: tokens.all, unasked: tokens.left_out, heads, width: width / heads };
     // The MLP.
+    let normed = sized(&mut scratch.normed, left * width);
+    let statistics = sized(&mut scratch.statistics, left);
+    let wide = sized(&mut scratch.wide, left * 4 * width);
     column_sums(gradient, &mut gradients.values[layout.fc2.bias.clone()]);
     let of_result = T::operand(gradient, &mut scratch.rounded);
-    let left = Operand::rows(of_result, width);
     // The weight's columns are summed over: W as it lies, not transposed.
     let right = Operand::columns(weights.weight(&layout.fc2), 4 * width);
-    product2(left, right, [rows, width, 4 * width], wide, &mut kept.inner, |part| gelu_backward(part.sums, part.second, part.out));
-    weight_gradient(of_result, &kept.inner, &layout.fc2, rows, gradients);
-    layer_norm(&kept.middle, weights.norm(&layout.norm2), |row| row, normed, statistics);
-    affine_backward(wide, normed, weights, &layout.fc1, rows, normed_gradient, gradients);
+    product2(Operand::rows(of_result, width), right, [left, width, 4 * width], wide, &mut kept.inner, |part| {
+        gelu_backward(part.sums, part.second, part.out);
+    });
+    weight_gradient(of_result, &kept.inner, &layout.fc2, left, gradients);
+    layer_norm(&kept.middle, weights.norm(&layout.norm2), normed, statistics);
+    let normed_gradient = sized(&mut scratch.normed_gradient, left * width);
+    affine_backward(wide, normed, weights, &layout.fc1, left, normed_gradient, gradients);
     let (norm2, of_norm2) = (&weights.exact[layout.norm2.weight.clone()], &mut gradients.values[layout.norm2.both()]);
-    layer_norm_backward(normed_gradient, &kept.middle, |row| row, statistics, norm2, gradient, of_norm2);
+    layer_norm_backward(normed_gradient, &kept.middle, statistics, norm2, gradient, of_norm2);
 
     // Attention.
     let of_middle = T::operand(gradient, &mut scratch.rounded);
-    let of_attended = sized(&mut scratch.attended, rows * width);
+    let of_attended = sized(&mut scratch.attended, left * width);
     column_sums(of_middle, &mut gradients.values[layout.proj.bias.clone()]);
-    weight_gradient(of_middle, &kept.attended, &layout.proj, rows, gradients);
+    weight_gradient(of_middle, &kept.attended, &layout.proj, left, gradients);
     let right = Operand::columns(weights.weight(&layout.proj), width);
-    product(Operand::rows(of_middle, width), right, [rows, width, width], of_attended, |part| super::element::round(part.sums, part.out));
-    let of_qkv = &mut wide[..rows * 3 * width];
+    product(Operand::rows(of_middle, width), right, [left, width, width], of_attended, |part| super::element::round(part.sums, part.out));
+    let of_qkv = sized(&mut scratch.wide, rows * 3 * width);
     attention::backward(sizes, &kept.qkv, &kept.attended, &kept.log_sums, of_attended, of_qkv);
-    layer_norm(x, weights.norm(&layout.norm1), |row| row, normed, statistics);
+    if tokens.left_out > 0 {
+        let stream = &mut scratch.stream_gradient;
+        stream.clear();
+        for of_clip in gradient.chunks_exact(tokens.left() * width) {
+            stream.extend(std::iter::repeat_n(0.0, tokens.left_out * width));
+            stream.extend_from_slice(of_clip);
+        }
+        std::mem::swap(gradient, stream);
+    }
+    let normed = sized(&mut scratch.normed, rows * width);
+    let statistics = sized(&mut scratch.statistics, rows);
+    layer_norm(x, weights.norm(&layout.norm1), normed, statistics);
+    let normed_gradient = sized(&mut scratch.normed_gradient, rows * width);
     affine_backward(of_qkv, normed, weights, &layout.qkv, rows, normed_gradient, gradients);
     let (norm1, of_norm1) = (&weights.exact[layout.norm1.weight.clone()], &mut gradients.values[layout.norm1.both()]);
-    layer_norm_backward(normed_gradient, x, |row| row, statistics, norm1, gradient, of_norm1);
+    layer_norm_backward(normed_gradient, x, statistics, norm1, gradient, of_norm1);
 }
 
 /// `x w^T + b`, rounded.
@@ -172,11 +210,18 @@ pub(crate) fn affine<T: Element, O: Element>(
     });
 }
 
-/// `x + (y w^T + b)`
-fn residual<T: Element>(y: &[T], weights: Weights<'_, T>, layer: &Affine, [rows, inputs, outputs]: [usize; 3], x: &[f32], out: &mut [f32]) {
+/// `x + (y w^T + b)`, where `x` gives rows.
+fn residual<'x, T: Element>(
+    y: &[T],
+    weights: Weights<'_, T>,
+    layer: &Affine,
+    [rows, inputs, outputs]: [usize; 3],
+    x: impl Fn(usize) -> &'x [f32] + Sync,
+    out: &mut [f32],
+) {
     let (right, bias) = (Operand::rows(weights.weight(layer), inputs), weights.bias(layer));
     product(Operand::rows(y, inputs), right, [rows, inputs, outputs], out, |Part { row, column, sums, out, .. }| {
-        add_residual(&x[row * outputs + column..], sums, &bias[column..], out);
+        add_residual(&x(row)[column..], sums, &bias[column..], out);
     });
 }
 

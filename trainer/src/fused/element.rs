@@ -18,6 +18,8 @@ pub(crate) trait Element: Copy + Send + Sync + Default + 'static {
     }
     /// A lane that holds two values, which follow each other along the summed dimension. Of f32 a lane holds the first only.
     fn pair(self, next: Self) -> u32;
+    /// [`Self::pair`] of values that are rounded already.
+    fn rounded_pair(first: f32, second: f32) -> u32;
     /// Whether products take values that are rounded.
     const IS_ROUNDED: bool;
     /// `values` as operands of a product: as they are, or rounded into `scratch`.
@@ -40,6 +42,10 @@ impl Element for f32 {
     #[inline(always)]
     fn pair(self, _: Self) -> u32 {
         self.to_bits()
+    }
+    #[inline(always)]
+    fn rounded_pair(first: f32, _: f32) -> u32 {
+        first.to_bits()
     }
     const IS_ROUNDED: bool = false;
     fn operand<'a>(values: &'a [f32], _: &'a mut Vec<Self>) -> &'a [Self] {
@@ -66,6 +72,10 @@ impl Element for bf16 {
     #[inline(always)]
     fn pair(self, next: Self) -> u32 {
         u32::from(self.to_bits()) | u32::from(next.to_bits()) << 16
+    }
+    #[inline(always)]
+    fn rounded_pair(first: f32, second: f32) -> u32 {
+        first.to_bits() >> 16 | second.to_bits()
     }
     const IS_ROUNDED: bool = true;
     fn operand<'a>(values: &'a [f32], scratch: &'a mut Vec<Self>) -> &'a [Self] {

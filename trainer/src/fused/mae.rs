@@ -3,7 +3,7 @@
 //! Encoder rows are `[clips][class, visible tokens]`. Decoder rows are `[clips][class, visible tokens, predicted tokens]`: attention does not see the order of
 //! tokens, positions are added to each, and so nothing is shuffled back, and what is predicted lies side by side.
 
-use super::block::{self, Gradients, Kept, Scratch, Weights, affine, affine_backward, weight_gradient};
+use super::block::{self, Gradients, Kept, Scratch, Tokens, Weights, affine, affine_backward, weight_gradient};
 use super::element::Element;
 use super::layout::{BlockLayout, ClassLayout, MaeLayout, PositionsLayout};
 use super::product::add;
@@ -70,11 +70,13 @@ impl<T: Element> Stack<T> {
         Self { streams: (0..=depth).map(|_| Vec::new()).collect(), kept: (0..kept).map(|_| Kept::default()).collect() }
     }
 
-    fn forward(&mut self, blocks: &[BlockLayout], weights: Weights<'_, T>, tokens: usize, scratch: &mut Scratch<T>) {
+    /// The first stream to the last, of which each clip's first `left_out` tokens are left out.
+    fn forward(&mut self, blocks: &[BlockLayout], weights: Weights<'_, T>, tokens: Tokens, scratch: &mut Scratch<T>) {
         let last = self.kept.len() - 1;
         for (at, block) in blocks.iter().enumerate() {
             let [x, to] = self.streams.get_disjoint_mut([at, at + 1]).expect("a stream before and after each block");
-            to.resize(x.len(), 0.0);
+            let tokens = of_block(tokens, at, blocks.len());
+            to.resize(x.len() / tokens.all * (tokens.all - tokens.left_out), 0.0);
             block::forward(block, weights, tokens, x, Some(to), &mut self.kept[at.min(last)], scratch);
         }
     }
@@ -84,14 +86,15 @@ impl<T: Element> Stack<T> {
         &mut self,
         blocks: &[BlockLayout],
         weights: Weights<'_, T>,
-        tokens: usize,
-        gradient: &mut [f32],
+        tokens: Tokens,
+        gradient: &mut Vec<f32>,
         scratch: &mut Scratch<T>,
         gradients: &mut Gradients<'_>,
     ) {
         let recomputes = self.kept.len() < blocks.len();
         for (at, block) in blocks.iter().enumerate().rev() {
             let (x, kept) = (&self.streams[at], &mut self.kept[if recomputes { 0 } else { at }]);
+            let tokens = of_block(tokens, at, blocks.len());
             if recomputes && at + 1 < blocks.len() {
                 block::forward(block, weights, tokens, x, None, kept, scratch);
             }
@@ -102,6 +105,11 @@ impl<T: Element> Stack<T> {
     fn result(&self) -> &[f32] {
         self.streams.last().expect("the first stream at least")
     }
+}
+
+/// All but the last block make all tokens.
+const fn of_block(tokens: Tokens, at: usize, blocks: usize) -> Tokens {
+    if at + 1 == blocks { tokens } else { Tokens { left_out: 0, ..tokens } }
 }
 
 /// Memory of forward and backward, used again from step to step.
@@ -134,17 +142,15 @@ struct Sizes {
 }
 
 impl Sizes {
-    const fn encoder_tokens(self) -> usize {
-        self.class + self.visible
+    /// Of the encoder's result the cls token is left out.
+    const fn encoder_tokens(self) -> Tokens {
+        Tokens { all: self.class + self.visible, left_out: self.class }
     }
 
-    const fn decoder_tokens(self) -> usize {
-        self.class + self.visible + self.predicted
-    }
-
-    /// Rows of the decoder before the tokens that the loss compares. Where nothing is masked these are the visible ones.
-    const fn before_compared(self) -> usize {
-        self.class + if self.predicted == 0 { 0 } else { self.visible }
+    /// Of the decoder's result those tokens are left out that the loss does not compare. Where nothing is masked it compares the visible ones.
+    const fn decoder_tokens(self) -> Tokens {
+        let left_out = self.class + if self.predicted == 0 { 0 } else { self.visible };
+        Tokens { all: self.class + self.visible + self.predicted, left_out }
     }
 
     const fn compared(self) -> usize {
@@ -223,9 +229,10 @@ impl<T: Element> Machine<T> {
         self.embedded.resize(rows * width, 0.0);
         affine(&self.patches, weights, &layout.patch_embed, [rows, values, width], &mut self.embedded);
         let stream = &mut self.encoder.streams[0];
-        stream.resize(sizes.clips * sizes.encoder_tokens() * width, 0.0);
+        let tokens = sizes.encoder_tokens();
+        stream.resize(sizes.clips * tokens.all * width, 0.0);
         let positions = Positions { layout: &layout.positions, space: self.config.grid.space(), width };
-        for ((clip, mask), stream) in masks.iter().enumerate().zip(stream.chunks_exact_mut(sizes.encoder_tokens() * width)) {
+        for ((clip, mask), stream) in masks.iter().enumerate().zip(stream.chunks_exact_mut(tokens.all * width)) {
             let (class, tokens) = stream.split_at_mut(sizes.class * width);
             set_class(weights.exact, layout.class.as_ref(), class);
             let embedded = self.embedded[clip * sizes.visible * width..].chunks_exact(width);
@@ -233,11 +240,10 @@ impl<T: Element> Machine<T> {
                 positions.add(weights.exact, embedded, token, out);
             }
         }
-        self.encoder.forward(&layout.blocks, weights, sizes.encoder_tokens(), &mut self.scratch);
+        self.encoder.forward(&layout.blocks, weights, tokens, &mut self.scratch);
         self.encoded.resize(rows * width, T::default());
         self.encoded_statistics.resize(rows, Statistics::default());
-        let row_of = |row: usize| row / sizes.visible * sizes.encoder_tokens() + sizes.class + row % sizes.visible;
-        layer_norm(self.encoder.result(), weights.norm(&layout.norm), row_of, &mut self.encoded, &mut self.encoded_statistics);
+        layer_norm(self.encoder.result(), weights.norm(&layout.norm), &mut self.encoded, &mut self.encoded_statistics);
     }
 
     fn decode(&mut self, layout: &MaeLayout, weights: Weights<'_, T>, masks: Masks<'_>) {
@@ -246,10 +252,11 @@ impl<T: Element> Machine<T> {
         self.embedded.resize(rows * width, 0.0);
         affine(&self.encoded, weights, &layout.decoder_embed, [rows, inputs, width], &mut self.embedded);
         let stream = &mut self.decoder.streams[0];
-        stream.resize(sizes.clips * sizes.decoder_tokens() * width, 0.0);
+        let tokens = sizes.decoder_tokens();
+        stream.resize(sizes.clips * tokens.all * width, 0.0);
         let positions = Positions { layout: &layout.decoder_positions, space: self.config.grid.space(), width };
         let mask_token = &weights.exact[layout.mask_token.clone()];
-        for ((clip, mask), stream) in masks.iter().enumerate().zip(stream.chunks_exact_mut(sizes.decoder_tokens() * width)) {
+        for ((clip, mask), stream) in masks.iter().enumerate().zip(stream.chunks_exact_mut(tokens.all * width)) {
             let (class, tokens) = stream.split_at_mut(sizes.class * width);
             set_class(weights.exact, layout.decoder_class.as_ref(), class);
             let embedded = self.embedded[clip * sizes.visible * width..].chunks_exact(width).take(sizes.visible);
@@ -258,12 +265,11 @@ impl<T: Element> Machine<T> {
                 positions.add(weights.exact, value, token, out);
             }
         }
-        self.decoder.forward(&layout.decoder_blocks, weights, sizes.decoder_tokens(), &mut self.scratch);
+        self.decoder.forward(&layout.decoder_blocks, weights, tokens, &mut self.scratch);
         let rows = sizes.clips * sizes.compared();
         self.decoded.resize(rows * width, T::default());
         self.decoded_statistics.resize(rows, Statistics::default());
-        let row_of = compared_row(sizes);
-        layer_norm(self.decoder.result(), weights.norm(&layout.decoder_norm), row_of, &mut self.decoded, &mut self.decoded_statistics);
+        layer_norm(self.decoder.result(), weights.norm(&layout.decoder_norm), &mut self.decoded, &mut self.decoded_statistics);
         let outputs = self.config.target_values();
         self.predicted.resize(rows * outputs, 0.0);
         affine(&self.decoded, weights, &layout.decoder_pred, [rows, width, outputs], &mut self.predicted);
@@ -287,25 +293,16 @@ impl<T: Element> Machine<T> {
         self.part_gradient.resize(rows * width, 0.0);
         affine_backward(of_predicted, &self.decoded, weights, &layout.decoder_pred, rows, &mut self.part_gradient, gradients);
 
-        let compared = |clip: usize| {
-            (clip * tokens + sizes.before_compared()) * width..(clip * tokens + sizes.before_compared() + sizes.compared()) * width
-        };
-        let of_compared = &mut self.target;
-        of_compared.clear();
-        of_compared.resize(rows * width, 0.0);
+        self.stream_gradient.clear();
+        self.stream_gradient.resize(rows * width, 0.0);
         let (norm, of_norm) = (&weights.exact[layout.decoder_norm.weight.clone()], &mut gradients.values[layout.decoder_norm.both()]);
         let statistics = &self.decoded_statistics;
-        layer_norm_backward(&self.part_gradient, self.decoder.result(), compared_row(sizes), statistics, norm, of_compared, of_norm);
-        self.stream_gradient.clear();
-        self.stream_gradient.resize(sizes.clips * tokens * width, 0.0);
-        for (clip, values) in of_compared.chunks_exact(sizes.compared() * width).enumerate() {
-            self.stream_gradient[compared(clip)].copy_from_slice(values);
-        }
+        layer_norm_backward(&self.part_gradient, self.decoder.result(), statistics, norm, &mut self.stream_gradient, of_norm);
         self.decoder.backward(&layout.decoder_blocks, weights, tokens, &mut self.stream_gradient, &mut self.scratch, gradients);
 
         let positions = Positions { layout: &layout.decoder_positions, space: self.config.grid.space(), width };
         self.part_gradient.clear();
-        for (mask, gradient) in masks.iter().zip(self.stream_gradient.chunks_exact(tokens * width)) {
+        for (mask, gradient) in masks.iter().zip(self.stream_gradient.chunks_exact(tokens.all * width)) {
             let (class, of_tokens) = gradient.split_at(sizes.class * width);
             class_backward(class, layout.decoder_class.as_ref(), gradients);
             for (gradient, &token) in of_tokens.chunks_exact(width).zip(mask.visible.iter().chain(mask.predicted)) {
@@ -326,22 +323,16 @@ impl<T: Element> Machine<T> {
         of_encoded.resize(rows * width, 0.0);
         affine_backward(of_embedded, &self.encoded, weights, &layout.decoder_embed, rows, of_encoded, gradients);
 
-        let row_of = |row: usize| row / sizes.visible * tokens + sizes.class + row % sizes.visible;
         let (norm, of_norm) = (&weights.exact[layout.norm.weight.clone()], &mut gradients.values[layout.norm.both()]);
-        self.part_gradient.clear();
-        self.part_gradient.resize(rows * width, 0.0);
-        let statistics = &self.encoded_statistics;
-        layer_norm_backward(of_encoded, self.encoder.result(), row_of, statistics, norm, &mut self.part_gradient, of_norm);
         self.stream_gradient.clear();
-        for of_clip in self.part_gradient.chunks_exact(sizes.visible * width) {
-            self.stream_gradient.extend(std::iter::repeat_n(0.0, sizes.class * width));
-            self.stream_gradient.extend_from_slice(of_clip);
-        }
+        self.stream_gradient.resize(rows * width, 0.0);
+        let statistics = &self.encoded_statistics;
+        layer_norm_backward(of_encoded, self.encoder.result(), statistics, norm, &mut self.stream_gradient, of_norm);
         self.encoder.backward(&layout.blocks, weights, tokens, &mut self.stream_gradient, &mut self.scratch, gradients);
 
         let positions = Positions { layout: &layout.positions, space: self.config.grid.space(), width };
         self.part_gradient.clear();
-        for (mask, gradient) in masks.iter().zip(self.stream_gradient.chunks_exact(tokens * width)) {
+        for (mask, gradient) in masks.iter().zip(self.stream_gradient.chunks_exact(tokens.all * width)) {
             let (class, of_tokens) = gradient.split_at(sizes.class * width);
             class_backward(class, layout.class.as_ref(), gradients);
             for (gradient, &token) in of_tokens.chunks_exact(width).zip(mask.visible) {
@@ -353,11 +344,6 @@ impl<T: Element> Machine<T> {
         column_sums(of_embedded, &mut gradients.values[layout.patch_embed.bias.clone()]);
         weight_gradient(of_embedded, &self.patches, &layout.patch_embed, rows, gradients);
     }
-}
-
-/// The decoder's row of each token that the loss compares.
-fn compared_row(sizes: Sizes) -> impl Fn(usize) -> usize + Sync {
-    move |row| row / sizes.compared() * sizes.decoder_tokens() + sizes.before_compared() + row % sizes.compared()
 }
 
 /// Learned positions of tokens.

@@ -46,22 +46,15 @@ vectorised! {
     }
 }
 
-/// Layer normalisation (Ba et al. 2016) of the rows of `x` that `row_of` names, into the rows of `out`; gives their statistics.
-pub(crate) fn layer_norm<T: Element>(
-    x: &[f32],
-    [weight, bias]: [&[f32]; 2],
-    row_of: impl Fn(usize) -> usize + Sync,
-    out: &mut [T],
-    statistics: &mut [Statistics],
-) {
+/// Layer normalisation (Ba et al. 2016) of the rows of `x`; gives their statistics.
+pub(crate) fn layer_norm<T: Element>(x: &[f32], [weight, bias]: [&[f32]; 2], out: &mut [T], statistics: &mut [Statistics]) {
     let width = weight.len();
-    out.par_chunks_mut(ROWS_AT_ONCE * width).zip(statistics.par_chunks_mut(ROWS_AT_ONCE)).enumerate().for_each(
-        |(chunk, (out, statistics))| {
-            for (at, (out, statistics)) in out.chunks_exact_mut(width).zip(statistics).enumerate() {
-                *statistics = normalise_row(&x[row_of(chunk * ROWS_AT_ONCE + at) * width..][..width], weight, bias, out);
-            }
-        },
-    );
+    let rows = out.par_chunks_mut(ROWS_AT_ONCE * width).zip(x.par_chunks(ROWS_AT_ONCE * width));
+    rows.zip(statistics.par_chunks_mut(ROWS_AT_ONCE)).for_each(|((out, x), statistics)| {
+        for ((out, x), statistics) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(statistics) {
+            *statistics = normalise_row(x, weight, bias, out);
+        }
+    });
 }
 
 vectorised! {
@@ -83,12 +76,10 @@ vectorised! {
     }
 }
 
-/// Backward of [`layer_norm`]: `gradient` is that of its result. Adds to `to`, the gradient of the rows of `x` that `row_of` names, and to those of weight and
-/// bias.
+/// Backward of [`layer_norm`]: `gradient` is that of its result. Adds to `to`, the gradient of `x`, and to those of weight and bias.
 pub(crate) fn layer_norm_backward(
     gradient: &[f32],
     x: &[f32],
-    row_of: impl Fn(usize) -> usize + Sync,
     statistics: &[Statistics],
     weight: &[f32],
     to: &mut [f32],
@@ -100,7 +91,7 @@ pub(crate) fn layer_norm_backward(
     to.par_chunks_mut(at_once * width).zip(sums.par_chunks_mut(2 * width)).enumerate().for_each(|(part, (to, sums))| {
         for (at, to) in to.chunks_exact_mut(width).enumerate() {
             let row = part * at_once + at;
-            let (gradient, x) = (&gradient[row * width..][..width], &x[row_of(row) * width..][..width]);
+            let (gradient, x) = (&gradient[row * width..][..width], &x[row * width..][..width]);
             normalise_row_backward(gradient, x, statistics[row], weight, to, sums);
         }
     });
@@ -138,7 +129,10 @@ fn normal_distribution(x: f32) -> (f32, f32) {
     let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
     let exponential = exp2(x * x * (-0.5 * std::f32::consts::LOG2_E));
     let t = 1.0 / (1.0 + 0.327_591_1 * z);
-    let polynomial = ((((1.061_405_4 * t - 1.453_152_1) * t + 1.421_413_8) * t - 0.284_496_72) * t + 0.254_829_6) * t;
+    let mut polynomial = 1.061_405_4;
+    for coefficient in [-1.453_152_1, 1.421_413_8, -0.284_496_72, 0.254_829_6, 0.0] {
+        polynomial = f32::mul_add(polynomial, t, coefficient);
+    }
     let tail = 0.5 * polynomial * exponential;
     let below = if x < 0.0 { tail } else { 1.0 - tail };
     (below, x * exponential * (1.0 / 2.506_628_3))

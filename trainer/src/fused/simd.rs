@@ -22,7 +22,8 @@ static ISA: LazyLock<Isa> = LazyLock::new(|| {
         let has_512 = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl");
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("fma");
         if has_512 && is_x86_feature_detected!("avx512bf16") {
             return Isa::Avx512Bf16;
         }
@@ -42,7 +43,8 @@ pub(crate) fn isa() -> Isa {
 }
 
 /// Compiles a function of plain loops once for each width of vectors, and calls the widest that the processor has. A macro, because the attribute that
-/// chooses the instructions belongs to a function. Sums and products are not contracted, so every version gives the same bits.
+/// chooses the instructions belongs to a function. A sum and a product become one operation only where
+/// `mul_add` says so, so every version gives the same bits; without such an instruction that is slow.
 macro_rules! vectorised {
     ($(#[$meta:meta])* $visibility:vis fn $name:ident $(<$generic:ident : $bound:path>)? ($($argument:ident : $type:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
         $(#[$meta])*
@@ -50,10 +52,10 @@ macro_rules! vectorised {
             #[inline(always)]
             fn plain $(<$generic: $bound>)? ($($argument: $type),*) $(-> $result)? $body
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2")]
+            #[target_feature(enable = "avx2,fma")]
             fn avx2 $(<$generic: $bound>)? ($($argument: $type),*) $(-> $result)? { plain$(::<$generic>)?($($argument),*) }
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
             fn avx512 $(<$generic: $bound>)? ($($argument: $type),*) $(-> $result)? { plain$(::<$generic>)?($($argument),*) }
             match $crate::fused::simd::isa() {
                 // SAFETY: the processor has these instructions.
@@ -81,9 +83,9 @@ pub(crate) fn exp2(x: f32) -> f32 {
     let x = if x > 127.0 { 127.0 } else { x };
     let shifted = x + ROUND;
     let rest = x - (shifted - ROUND);
-    let mut value = 1.540_353e-4;
+    let mut value = 1.540_353e-4f32;
     for coefficient in [1.333_355_8e-3, 9.618_13e-3, 5.550_411e-2, 0.240_226_5, std::f32::consts::LN_2, 1.0] {
-        value = value * rest + coefficient;
+        value = value.mul_add(rest, coefficient);
     }
     value * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000))
 }
