@@ -323,8 +323,8 @@ fn parity_with_the_reference() {
     if is_own {
         let has = |name: &str| compared.iter().filter(|compared| compared.contains(name)).count();
         assert_eq!(
-            (has("clips at"), has("patches at"), has("in training"), has("classifier")),
-            (3, 3, 2, 1),
+            (has("clips at"), has("patches at"), has("fused at"), has("in training"), has("classifier")),
+            (3, 3, 3, 3, 1),
             "the project's own fixtures: {compared:?}"
         );
     }

@@ -14,9 +14,10 @@ use std::path::Path;
 use std::sync::Arc;
 use tests::{TestClip, shard_sources, write_shards};
 use trainer::checkpoint::{Checkpoints, Loaded, RunState};
-use trainer::config::{CheckpointsConfig, Config, OnNonfinite, Overrides, Preset, SafetyConfig, TargetChoice};
+use trainer::config::{CheckpointsConfig, ComputeConfig, Config, OnNonfinite, Overrides, Preset, SafetyConfig, TargetChoice};
 use trainer::data::{DeviceBatch, DevicePixels, Uploader};
 use trainer::engine::{self, Event, Loading, Run, RunError};
+use trainer::fused::Precision;
 use trainer::learner::{Learner, NamedValues};
 use trainer::log::METRICS_FILE;
 use trainer::loss::mean_squared_error;
@@ -301,21 +302,31 @@ fn a_few_clips_are_learned_by_heart() {
 
 #[test]
 fn a_run_that_was_cut_ends_as_one_that_was_not() {
+    cut_and_compare(&config(8));
+    // In bf16, too, with other numbers of threads, and computing again what was not kept.
+    let compute = ComputeConfig { dtype: Precision::Bf16, recompute: true };
+    cut_and_compare(&Config { compute, ..config(8) });
+}
+
+fn cut_and_compare(config: &Config) {
     let dir = tempfile::tempdir().expect("a folder");
     let data = data(&dir.path().join("shards"), 7);
-    let whole = run(&dir.path().join("whole"), &data, config(8));
+    let whole = run(&dir.path().join("whole"), &data, config.clone());
     engine::pretrain(&whole, |_| ()).expect("trained");
 
     // Cut in step 5, beyond the checkpoint of step 3, as a kill would.
-    let cut = run(&dir.path().join("cut"), &data, config(8));
+    let mut cut = run(&dir.path().join("cut"), &data, config.clone());
     let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         engine::pretrain(&cut, |event| assert!(step_of(event).is_some_and(|metrics| metrics.step < 5), "cut here"))
     }));
     assert!(panic.is_err());
+    // Neither threads nor recomputation decide what is computed.
+    cut.compute_threads = 1;
+    cut.config.compute.recompute = !config.compute.recompute;
     let outcome = engine::pretrain(&cut, |_| ()).expect("resumed");
     assert_eq!((outcome.resumed_from, outcome.steps), (3, 8));
 
-    for file in ["model.safetensors", "optimizer.safetensors", "state.json"] {
+    for file in ["model.safetensors", "optimizer.safetensors"] {
         let read = |run: &Run| fs::read(run.dir.join("checkpoints/step-000008").join(file)).expect("a checkpoint");
         assert!(read(&whole) == read(&cut), "{file} differs");
     }

@@ -256,7 +256,9 @@ fn parity_settings_that_the_model_cannot_have_are_named() {
     };
     assert_eq!(problem("seed", 7.into()), Ok(()));
     let named = |text: &str| Err(format!("the model cannot have these settings: {text}"));
-    assert_eq!(problem("cls_embed", false.into()), named("cls_embed = false (only true)"));
+    assert_eq!(problem("cls_embed", false.into()), Ok(()));
+    assert_eq!(problem("sep_pos_embed", false.into()), Ok(()));
+    assert_eq!(problem("no_qkv_bias", true.into()), named("no_qkv_bias = true (only false)"));
     assert_eq!(problem("mlp_ratio", 2.0.into()), named("mlp_ratio = 2.0 (only 4.0)"));
     assert_eq!(problem("depth", Value::Null), named("depth = null (a whole number above 0)"));
     assert_eq!(problem("pred_t_dim", 6.into()), named("pred_t_dim = 6 (the model predicts as many frames of each of the 4 steps)"));

@@ -321,9 +321,7 @@ vectorised! {
         } else {
             for (values, strip) in [(&*scores, weights_across), (&*slopes, slopes_across)] {
                 for (values, strip) in values.chunks_exact(LANES).zip(strip.chunks_exact_mut(LANES)) {
-                    for lane in 0..LANES / 2 {
-                        strip[lane] = T::rounded_pair(values[2 * lane], values[2 * lane + 1]);
-                    }
+                    T::rounded_pairs(values, &mut strip[..LANES / 2]);
                 }
             }
             for (slopes, right) in slopes.chunks_exact(2 * LANES).zip(right.chunks_exact_mut(LANES)) {

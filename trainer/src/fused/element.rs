@@ -20,6 +20,8 @@ pub(crate) trait Element: Copy + Send + Sync + Default + 'static {
     fn pair(self, next: Self) -> u32;
     /// [`Self::pair`] of values that are rounded already.
     fn rounded_pair(first: f32, second: f32) -> u32;
+    /// Pairs of neighbours among values that are rounded already, lane by lane.
+    fn rounded_pairs(values: &[f32], lanes: &mut [u32]);
     /// Whether products take values that are rounded.
     const IS_ROUNDED: bool;
     /// `values` as operands of a product: as they are, or rounded into `scratch`.
@@ -46,6 +48,10 @@ impl Element for f32 {
     #[inline(always)]
     fn rounded_pair(first: f32, _: f32) -> u32 {
         first.to_bits()
+    }
+    #[inline(always)]
+    fn rounded_pairs(values: &[f32], lanes: &mut [u32]) {
+        lanes.iter_mut().zip(values).for_each(|(lane, value)| *lane = value.to_bits());
     }
     const IS_ROUNDED: bool = false;
     fn operand<'a>(values: &'a [f32], _: &'a mut Vec<Self>) -> &'a [Self] {
@@ -76,6 +82,12 @@ impl Element for bf16 {
     #[inline(always)]
     fn rounded_pair(first: f32, second: f32) -> u32 {
         first.to_bits() >> 16 | second.to_bits()
+    }
+    #[inline(always)]
+    fn rounded_pairs(values: &[f32], lanes: &mut [u32]) {
+        // Halves of lanes in memory are in the order of the values: pairs are for little-endian processors only.
+        let halves: &mut [u16] = bytemuck::cast_slice_mut(lanes);
+        halves.iter_mut().zip(values).for_each(|(half, value)| *half = (value.to_bits() >> 16) as u16);
     }
     const IS_ROUNDED: bool = true;
     fn operand<'a>(values: &'a [f32], scratch: &'a mut Vec<Self>) -> &'a [Self] {
