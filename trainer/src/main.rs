@@ -1,13 +1,11 @@
 //! `trainer`: pre-trains a video ViT on shards of clips.
 
 mod bench;
-mod bench_step;
 mod cli;
 mod curves;
 mod output;
 mod run;
 mod sources;
-mod sparsity;
 mod stop;
 mod usage;
 
@@ -31,9 +29,9 @@ fn start() -> ExitCode {
         cli::Command::Run(args) => run::run(args),
         cli::Command::DecodeWorker => pipeline::live::worker::run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
         cli::Command::Curves(args) => curves::curves(args).map(|()| ExitCode::SUCCESS),
-        cli::Command::Bench(cli::Bench::Loader(args)) => bench::loader(args).map(|()| ExitCode::SUCCESS),
-        cli::Command::Bench(cli::Bench::Step(args)) => bench_step::step(args).map(|()| ExitCode::SUCCESS),
-        cli::Command::Bench(cli::Bench::Sparsity(args)) => sparsity::sparsity(args).map(|()| ExitCode::SUCCESS),
+        cli::Command::Bench(cli::Bench::Loader(args)) => bench::loader::loader(args).map(|()| ExitCode::SUCCESS),
+        cli::Command::Bench(cli::Bench::Step(args)) => bench::step::step(args).map(|()| ExitCode::SUCCESS),
+        cli::Command::Bench(cli::Bench::Sparsity(args)) => bench::sparsity::sparsity(args).map(|()| ExitCode::SUCCESS),
     };
     match result {
         Ok(code) => code,

@@ -1,5 +1,6 @@
-//! `trainer bench`: how fast this machine loads.
+//! `trainer bench loader`: how fast this machine loads.
 
+use super::{median, shown};
 use crate::cli::{BenchLoaderArgs, Consumer, FormArg, all_cores, loader_threads_beside_training};
 use crate::usage::{cpu_ms, peak_memory_bytes};
 use crate::{output, sources};
@@ -150,12 +151,6 @@ fn step(learner: &mut Learner, batch: &Uploaded, rate: f64) -> Result<(), Learne
     learner.update(rate).map(drop)
 }
 
-/// The middle of `values`.
-pub fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 /// The report for people.
 fn table(report: &LoaderReport) -> String {
     let LoaderReport { loader, batch_wait_ms: wait, .. } = report;
@@ -207,12 +202,6 @@ fn table(report: &LoaderReport) -> String {
     }
     text += &sentence(loader, report.a100s);
     text
-}
-
-/// A number with three digits that count, or all those before the point.
-pub fn shown(number: f64) -> String {
-    let decimals = 2.0 - number.max(0.01).log10().floor();
-    format!("{number:.*}", decimals.clamp(0.0, 3.0) as usize)
 }
 
 /// What limits, in words.

@@ -1,7 +1,7 @@
 //! `trainer bench sparsity`: what masking saves, as in the paper's Table 1.
 
-use crate::bench::{median, shown};
-use crate::bench_step::{self, Noise};
+use super::step::{self, Noise};
+use super::{median, shown};
 use crate::cli::{BenchSparsityArgs, all_cores, loader_threads_beside_training};
 use crate::{output, sources};
 use anyhow::{Context, ensure};
@@ -54,7 +54,7 @@ pub fn sparsity(args: &BenchSparsityArgs) -> anyhow::Result<()> {
     let overrides = Overrides { batch_size: Some(args.batch_size), ..Overrides::default() };
     let config = Config::resolve(args.preset, args.config.as_deref(), &overrides)?;
     let data = if args.data.is_empty() { None } else { Some(sources::open(&args.data, &config)?) };
-    let mut bench = Bench { config: &config, fused: bench_step::model(&config, all_cores())?, steps: args.steps };
+    let mut bench = Bench { config: &config, fused: step::model(&config, all_cores())?, steps: args.steps };
     let parameters = bench.fused.count() as u64;
     let computed = bench.computed()?;
     let loading = args.load.loading(loader_threads_beside_training());

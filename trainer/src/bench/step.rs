@@ -1,6 +1,6 @@
 //! `trainer bench step`: how long a training step takes on this processor, and where the time goes.
 
-use crate::bench::{median, shown};
+use super::{median, shown};
 use crate::cli::{BenchStepArgs, all_cores};
 use crate::output;
 use crate::usage::peak_memory_bytes;

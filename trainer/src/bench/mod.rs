@@ -1,0 +1,17 @@
+//! `trainer bench`: how fast this machine loads, and trains.
+
+pub mod loader;
+pub mod sparsity;
+pub mod step;
+
+/// The middle of `values`.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// A number with three digits that count, or all those before the point.
+pub fn shown(number: f64) -> String {
+    let decimals = 2.0 - number.max(0.01).log10().floor();
+    format!("{number:.*}", decimals.clamp(0.0, 3.0) as usize)
+}
