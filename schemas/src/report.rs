@@ -557,7 +557,7 @@ pub struct SparsityFigures {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StepSpeed {
-    /// Wall time of the steps over their number, their wait for data and the optimiser included.
+    /// Median of the wall times of the steps, their wait for data and the optimiser included.
     pub step_seconds: f64,
     /// Clips a second.
     pub clips_per_second: f64,

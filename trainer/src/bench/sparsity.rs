@@ -202,7 +202,7 @@ fn table(report: &SparsityReport) -> String {
     };
     let times = |gain: f64| format!("{}x", shown(gain));
     let mut text = format!(
-        "{}: {:.1} M parameters, {} clips a step, {} of {} tokens visible; means of {} steps\n\n",
+        "{}: {:.1} M parameters, {} clips a step, {} of {} tokens visible; medians of {} steps\n\n",
         report.preset,
         report.parameters as f64 / 1e6,
         report.batch_size,
