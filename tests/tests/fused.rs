@@ -232,6 +232,14 @@ fn a_step_that_masks_nothing_is_that_of_the_composed_model() {
     }
 }
 
+/// A parameter, and where to move it.
+struct Moved {
+    name: String,
+    values: Vec<f32>,
+    direction: Vec<f32>,
+    shape: Vec<usize>,
+}
+
 #[test]
 fn gradients_agree_with_finite_differences() {
     for (at, (config, clips, ratio)) in configs().into_iter().enumerate() {
@@ -239,17 +247,17 @@ fn gradients_agree_with_finite_differences() {
         let noise = Noise::new(&config, clips, ratio, at as u64);
         // Along a random direction, with steps in proportion to the weights.
         let mut rng = stream(Purpose::Synth, at as u64, 5, 6);
-        let weights: Vec<(String, Vec<f32>, Vec<f32>, Vec<usize>)> = model
+        let weights: Vec<Moved> = model
             .parameters()
             .iter()
             .map(|(name, variable)| {
                 let values = variable.as_tensor().flatten_all().and_then(|flat| flat.to_vec1::<f32>()).expect("values");
                 let direction = values.iter().map(|_| rng.random::<f32>() * 0.2 - 0.1).collect();
-                (name.to_owned(), values, direction, variable.dims().to_vec())
+                Moved { name: name.to_owned(), values, direction, shape: variable.dims().to_vec() }
             })
             .collect();
         let loss = |by: f32| {
-            let moved = weights.iter().map(|(name, values, direction, shape)| {
+            let moved = weights.iter().map(|Moved { name, values, direction, shape }| {
                 let values: Vec<f32> = values.iter().zip(direction).map(|(value, direction)| value + by * direction).collect();
                 (name.clone(), Tensor::from_vec(values, shape.as_slice(), &Device::Cpu).expect("a tensor"))
             });
@@ -261,7 +269,7 @@ fn gradients_agree_with_finite_differences() {
         let (_, fused) = loss(0.0);
         let slope: f64 = weights
             .iter()
-            .map(|(name, _, direction, _)| {
+            .map(|Moved { name, direction, .. }| {
                 let view = fused.gradients().find(|view| view.name == name).expect("a gradient");
                 view.values.iter().zip(direction).map(|(&gradient, &direction)| f64::from(gradient) * f64::from(direction)).sum::<f64>()
             })
