@@ -185,7 +185,10 @@ fn ctrl_c_ends_a_run_that_waits_for_data() {
     let decoders = |id: u32| {
         let threads = fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
         let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-        lists.flat_map(|list| list.split_whitespace().map(|id| id.parse().expect("a number")).collect::<Vec<u32>>()).collect::<Vec<_>>()
+        let ids = lists.flat_map(|list| list.split_whitespace().map(|id| id.parse().expect("a number")).collect::<Vec<u32>>());
+        // A process that is stopped before it has become a decoder would hold up the thread that starts it.
+        let is_decoder = |id: &u32| fs::read_to_string(format!("/proc/{id}/cmdline")).is_ok_and(|line| line.contains("decode-worker"));
+        ids.filter(is_decoder).collect::<Vec<_>>()
     };
     let id = child.id();
     wait_until(&mut child, || dir.path().join("a/metrics.jsonl").exists() && !decoders(id).is_empty());
