@@ -124,9 +124,7 @@ impl<'a> NamedValues<'a> {
         };
         Ok(Self { name, shape: tensor.dims(), values })
     }
-}
 
-impl<'a> NamedValues<'a> {
     fn of_view(name: String, view: fused::View<'a>) -> Self {
         Self { name, shape: view.shape, values: Values::Slice(view.values) }
     }
@@ -224,9 +222,11 @@ impl Learner {
             learner.restore(loaded.moments, loaded.state.updates())?;
             return Ok(Self::Fused(Box::new(learner)));
         }
-        let mut composed = Composed::new(model, config, device)?;
-        composed.optimizer.restore(loaded.moments, loaded.state.updates())?;
-        Ok(Self::Composed(Box::new(composed)))
+        let mut learner = Self::composed(model, config, device)?;
+        if let Self::Composed(composed) = &mut learner {
+            composed.optimizer.restore(loaded.moments, loaded.state.updates())?;
+        }
+        Ok(learner)
     }
 
     /// Where the loader is to make batches.

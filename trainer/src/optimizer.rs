@@ -59,7 +59,7 @@ impl AdamW {
         let weight_decay = config.weight_decay;
         Self::with_rules(parameters, config, |name, rank| ParameterRule {
             rate: 1.0,
-            weight_decay: if rank > 1 && !name.ends_with(".bias") { weight_decay } else { 0.0 },
+            weight_decay: if decays(name, rank) { weight_decay } else { 0.0 },
         })
     }
 
@@ -159,6 +159,11 @@ impl AdamW {
         self.steps = steps;
         if problems.is_empty() { Ok(()) } else { Err(ParameterError::Moments { problems }) }
     }
+}
+
+/// Whether a parameter of `rank` dimensions decays in pre-training: as the reference has it, not biases and other one-dimensional ones.
+pub(crate) fn decays(name: &str, rank: usize) -> bool {
+    rank > 1 && !name.ends_with(".bias")
 }
 
 fn gradient(parameter: &Parameter, gradients: &GradStore) -> Result<Tensor> {

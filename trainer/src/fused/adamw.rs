@@ -80,7 +80,7 @@ vectorised! {
 }
 
 /// Norm of all values.
-pub(crate) fn norm(values: &[f32]) -> f64 {
+fn norm(values: &[f32]) -> f64 {
     let parts: Vec<f64> = values.par_chunks(AT_ONCE).map(squares).collect();
     parts.iter().sum::<f64>().sqrt()
 }
@@ -131,4 +131,28 @@ pub(crate) fn update<T: Element>(
     }
     pieces.par_iter_mut().for_each(|piece| update_piece(piece, rates));
     norm
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gradients_that_are_not_finite_change_nothing() {
+        let config = AdamWConfig { base_lr: 1.0, betas: [0.9, 0.95], epsilon: 1e-8, weight_decay: 0.1, clip_norm: 1.0 };
+        let groups = [Group { range: 0..3, decays: true }];
+        for spoiled in [f32::INFINITY, f32::NAN] {
+            let (mut weights, mut moments) = ([1.0, 2.0, 3.0], Moments { first: vec![0.5; 3], second: vec![0.25; 3], steps: 7 });
+            let step = |last: f32, weights: &mut [f32], moments: &mut Moments| {
+                update::<f32>(&config, &groups, 0.1, weights, &mut [], &[0.0, 1.0, last], moments)
+            };
+            assert!(!step(spoiled, &mut weights, &mut moments).is_finite());
+            assert_eq!(
+                (weights, &moments.first[..], &moments.second[..], moments.steps),
+                ([1.0, 2.0, 3.0], &[0.5; 3][..], &[0.25; 3][..], 7)
+            );
+            assert_eq!(step(0.0, &mut weights, &mut moments), 1.0);
+            assert!(weights[0] < 1.0 && moments.steps == 8);
+        }
+    }
 }

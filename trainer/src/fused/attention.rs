@@ -73,6 +73,8 @@ struct Scratch {
     key_gradient: Vec<f32>,
     value_gradient: Vec<f32>,
     query_gradient: Vec<f32>,
+    /// Of each query, its result's product with its gradient.
+    along: Vec<f32>,
 }
 
 thread_local! {
@@ -188,11 +190,12 @@ pub(crate) fn backward<T: Element>(sizes: Heads, qkv: &[T], out: &[T], log_sums:
             let panel_values = width.div_ceil(ROWS) * ROWS * LANES;
             scratch.query_gradient.clear();
             scratch.query_gradient.resize(sizes.queries().div_ceil(LANES) * panel_values, 0.0);
-            let along: Vec<f32> = (0..sizes.queries()).map(along).collect();
+            scratch.along.clear();
+            scratch.along.extend((0..sizes.queries()).map(along));
             for first_key in (0..tokens).step_by(KEYS_AT_ONCE) {
                 let keys = first_key..(first_key + KEYS_AT_ONCE).min(tokens);
                 let gradient = &gradient[of_head(gradient, 0)];
-                backward_of_keys(sizes, qkv, job, gradient, [log_sums, &along], keys.clone(), scratch);
+                backward_of_keys(sizes, qkv, job, gradient, log_sums, keys.clone(), scratch);
                 for (part, of_keys) in [(1, &scratch.key_gradient), (2, &scratch.value_gradient)] {
                     let padded = keys.len().next_multiple_of(ROWS);
                     for (block, of_keys) in of_keys.chunks_exact(padded * LANES).enumerate() {
@@ -228,7 +231,7 @@ fn backward_of_keys<T: Element>(
     qkv: &[T],
     job: usize,
     gradient: &[T],
-    [log_sums, along]: [&[f32]; 2],
+    log_sums: &[f32],
     keys: std::ops::Range<usize>,
     scratch: &mut Scratch,
 ) {
@@ -251,7 +254,7 @@ fn backward_of_keys<T: Element>(
     for (first, query_gradient) in (0..sizes.queries()).step_by(LANES).zip(scratch.query_gradient.chunks_exact_mut(panel_values)) {
         let queries = first..(first + LANES).min(sizes.queries());
         let per_query = |values: &[f32]| -> PerQuery { std::array::from_fn(|lane| values.get(first + lane).copied().unwrap_or_default()) };
-        let (log_sums, along) = (per_query(log_sums), per_query(along));
+        let (log_sums, along) = (per_query(log_sums), per_query(&scratch.along));
         pack::<T, LANES>(Operand::rows(queries_of, 3 * all), queries.clone(), width, &mut scratch.query);
         pack::<T, LANES>(Operand::rows(gradient, all), queries.clone(), width, &mut scratch.gradient);
         let query_rows = Operand::columns(&queries_of[first * 3 * all..], 3 * all);

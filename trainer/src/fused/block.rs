@@ -50,7 +50,7 @@ pub(crate) struct Kept<T> {
     attended: Vec<T>,
     /// `[left, width]`: the residual stream between attention and MLP.
     middle: Vec<f32>,
-    /// `[left, 4 * width]`: the MLP's inner layer before GELU.
+    /// `[left, inner width]`: the MLP's inner layer before GELU.
     inner: Vec<T>,
 }
 
@@ -60,7 +60,7 @@ pub(crate) struct Scratch<T> {
     statistics: Vec<Statistics>,
     /// `[rows, width]`: a normalised input.
     normed: Vec<T>,
-    /// `[rows, 4 * width]`: the inner layer after GELU; in the backward, the gradient before it, and that of queries, keys and values.
+    /// `[rows, inner width]`: the inner layer after GELU; in the backward, the gradient before it, and that of queries, keys and values.
     wide: Vec<T>,
     /// `[rows, width]`: a rounded gradient.
     rounded: Vec<T>,
@@ -93,7 +93,7 @@ impl Tokens {
     }
 }
 
-/// `rows` rows of `x`'s width.
+/// `length` values, whatever they are.
 fn sized<T: Copy + Default>(values: &mut Vec<T>, length: usize) -> &mut [T] {
     values.resize(length, T::default());
     values
@@ -110,7 +110,7 @@ pub(crate) fn forward<T: Element>(
     scratch: &mut Scratch<T>,
 ) {
     let BlockLayout { width, heads, .. } = *layout;
-    let rows = x.len() / width;
+    let (rows, wider) = (x.len() / width, layout.fc1.bias.len());
     let left = rows / tokens.all * tokens.left();
     let sizes = Heads { tokens: tokens.all, unasked: tokens.left_out, heads, width: width / heads };
     let normed = sized(&mut scratch.normed, rows * width);
@@ -126,13 +126,13 @@ pub(crate) fn forward<T: Element>(
 
     let (normed, statistics) = (&mut normed[..left * width], &mut statistics[..left]);
     layer_norm(middle, weights.norm(&layout.norm2), normed, statistics);
-    let (inner, active) = (sized(&mut kept.inner, left * 4 * width), sized(&mut scratch.wide, left * 4 * width));
+    let (inner, active) = (sized(&mut kept.inner, left * wider), sized(&mut scratch.wide, left * wider));
     let (right, bias) = (Operand::rows(weights.weight(&layout.fc1), width), weights.bias(&layout.fc1));
-    product2(Operand::rows(normed, width), right, [left, width, 4 * width], inner, active, |part| {
+    product2(Operand::rows(normed, width), right, [left, width, wider], inner, active, |part| {
         gelu(part.sums, &bias[part.column..], part.out, part.second);
     });
     if let Some(to) = to {
-        residual(active, weights, &layout.fc2, [left, 4 * width, width], |row| &middle[row * width..], to);
+        residual(active, weights, &layout.fc2, [left, wider, width], |row| &middle[row * width..], to);
     }
 }
 
@@ -148,18 +148,18 @@ pub(crate) fn backward<T: Element>(
     gradients: &mut Gradients<'_>,
 ) {
     let BlockLayout { width, heads, .. } = *layout;
-    let rows = x.len() / width;
+    let (rows, wider) = (x.len() / width, layout.fc1.bias.len());
     let left = rows / tokens.all * tokens.left();
     let sizes = Heads { tokens: tokens.all, unasked: tokens.left_out, heads, width: width / heads };
     // The MLP.
     let normed = sized(&mut scratch.normed, left * width);
     let statistics = sized(&mut scratch.statistics, left);
-    let wide = sized(&mut scratch.wide, left * 4 * width);
+    let wide = sized(&mut scratch.wide, left * wider);
     column_sums(gradient, &mut gradients.values[layout.fc2.bias.clone()]);
     let of_result = T::operand(gradient, &mut scratch.rounded);
     // The weight's columns are summed over: W as it lies, not transposed.
-    let right = Operand::columns(weights.weight(&layout.fc2), 4 * width);
-    product2(Operand::rows(of_result, width), right, [left, width, 4 * width], wide, &mut kept.inner, |part| {
+    let right = Operand::columns(weights.weight(&layout.fc2), wider);
+    product2(Operand::rows(of_result, width), right, [left, width, wider], wide, &mut kept.inner, |part| {
         gelu_backward(part.sums, part.second, part.out);
     });
     weight_gradient(of_result, &kept.inner, &layout.fc2, left, gradients);

@@ -1,6 +1,6 @@
 //! Where each parameter lies among all values of a model.
 
-use crate::model::{MaeConfig, PositionKind};
+use crate::model::{MLP_RATIO, MaeConfig, PositionKind};
 use std::ops::Range;
 
 /// A parameter.
@@ -116,8 +116,8 @@ impl Builder {
             qkv,
             proj: self.affine(&format!("{name}.attn.proj"), &[width, width]),
             norm2: self.affine(&format!("{name}.norm2"), &[width]),
-            fc1: self.affine(&format!("{name}.mlp.fc1"), &[4 * width, width]),
-            fc2: self.affine(&format!("{name}.mlp.fc2"), &[width, 4 * width]),
+            fc1: self.affine(&format!("{name}.mlp.fc1"), &[MLP_RATIO * width, width]),
+            fc2: self.affine(&format!("{name}.mlp.fc2"), &[width, MLP_RATIO * width]),
         }
     }
 

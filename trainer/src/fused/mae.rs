@@ -9,15 +9,12 @@ use super::layout::{BlockLayout, ClassLayout, MaeLayout, PositionsLayout};
 use super::product::add;
 use super::rows::{Statistics, column_sums, layer_norm, layer_norm_backward};
 use super::simd::vectorised;
-use crate::model::MaeConfig;
+use crate::model::{MaeConfig, PATCH_EPSILON};
 use half::bf16;
 use pipeline::mask::Masks;
 use pipeline::transform::{MEAN, STD};
 use rayon::prelude::*;
 use std::time::{Duration, Instant};
-
-/// Added to a patch's variance when its pixels are normalised, as in the reference.
-const PATCH_EPSILON: f32 = 1e-6;
 
 /// Values of a batch as the loader gives them.
 #[derive(Debug, Clone, Copy)]
@@ -432,7 +429,7 @@ vectorised! {
             let count = target.len();
             let mean = super::rows::sum(count, |at| target[at]) / count as f32;
             let variance = super::rows::sum(count, |at| (target[at] - mean) * (target[at] - mean)) / (count - 1) as f32;
-            let scale = 1.0 / (variance + PATCH_EPSILON).sqrt();
+            let scale = 1.0 / (variance + PATCH_EPSILON as f32).sqrt();
             target.iter_mut().for_each(|value| *value = (*value - mean) * scale);
         }
         let squares = super::rows::sum(predicted.len(), |at| (predicted[at] - target[at]) * (predicted[at] - target[at]));

@@ -24,7 +24,7 @@ mod simd;
 pub use mae::{Patches, StepTimes, Values};
 
 use crate::model::{MaeConfig, Parameters};
-use crate::optimizer::AdamWConfig;
+use crate::optimizer::{AdamWConfig, decays};
 use adamw::{Group, Moments};
 use block::{Gradients, Weights};
 use half::bf16;
@@ -104,7 +104,8 @@ impl Fused {
         let layout = MaeLayout::new(&config);
         let pool = ThreadPoolBuilder::new().num_threads(resources.threads).thread_name(|at| format!("compute-{at}")).build();
         let count = layout.len();
-        let groups = layout.entries.iter().map(|entry| Group { range: entry.range.clone(), decays: decays(&entry.name, &entry.shape) });
+        let groups =
+            layout.entries.iter().map(|entry| Group { range: entry.range.clone(), decays: decays(&entry.name, entry.shape.len()) });
         let mut fused = Self {
             groups: groups.collect(),
             optimizer,
@@ -181,7 +182,7 @@ impl Fused {
         self.waiting = false;
     }
 
-    /// Predictions `[clips, masked, values]` of the masked tokens.
+    /// Predictions `[clips, predicted, values]` of the predicted tokens.
     ///
     /// # Panics
     /// When the batch has other sizes than the model.
@@ -272,9 +273,4 @@ pub fn matrix_product_rate(precision: Precision, threads: usize) -> f64 {
             Precision::Bf16 => rate::<bf16>(),
         })
     })
-}
-
-/// Whether a parameter decays: as the reference has it, not biases and other one-dimensional ones.
-fn decays(name: &str, shape: &[usize]) -> bool {
-    shape.len() > 1 && !name.ends_with(".bias")
 }

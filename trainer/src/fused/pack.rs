@@ -109,7 +109,7 @@ vectorised! {
 
 vectorised! {
     /// Two rows, value beside value.
-    pub(crate) fn pairs<T: Element>(first: &[T], second: &[T], lanes: &mut [u32]) {
+    fn pairs<T: Element>(first: &[T], second: &[T], lanes: &mut [u32]) {
         for ((lane, &first), &second) in lanes.iter_mut().zip(first).zip(second) {
             *lane = first.pair(second);
         }

@@ -2,10 +2,8 @@
 
 use super::element::Element;
 use super::simd::{exp2, vectorised};
+use crate::model::LAYER_NORM_EPSILON;
 use rayon::prelude::*;
-
-/// Added to the variance in layer normalisation, as in the reference.
-pub(crate) const LAYER_NORM_EPSILON: f32 = 1e-6;
 
 /// Rows of a task.
 const ROWS_AT_ONCE: usize = 64;
@@ -38,7 +36,7 @@ vectorised! {
         let (width, x) = (out.len(), &x[..out.len()]);
         let mean = sum(width, |at| x[at]) / width as f32;
         let variance = sum(width, |at| (x[at] - mean) * (x[at] - mean)) / width as f32;
-        let scale = 1.0 / (variance + LAYER_NORM_EPSILON).sqrt();
+        let scale = 1.0 / (variance + LAYER_NORM_EPSILON as f32).sqrt();
         for (((out, &x), &weight), &bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
             *out = T::from_f32((x - mean) * scale * weight + bias);
         }

@@ -21,7 +21,7 @@ pub struct TransformerConfig {
 pub(crate) const MLP_RATIO: usize = 4;
 
 /// Added to the variance in layer normalisation, as in the reference.
-const LAYER_NORM_EPSILON: f64 = 1e-6;
+pub(crate) const LAYER_NORM_EPSILON: f64 = 1e-6;
 
 #[derive(Debug)]
 pub(crate) struct Linear {

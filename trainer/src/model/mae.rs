@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
 /// Added to a patch's variance when its pixels are normalised, as in the reference.
-const PATCH_EPSILON: f64 = 1e-6;
+pub(crate) const PATCH_EPSILON: f64 = 1e-6;
 
 /// What decides the model's shapes and its target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

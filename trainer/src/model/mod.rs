@@ -9,10 +9,11 @@ mod mae;
 mod masking;
 mod parameters;
 
-pub(crate) use block::MLP_RATIO;
 pub use block::TransformerConfig;
+pub(crate) use block::{LAYER_NORM_EPSILON, MLP_RATIO};
 pub use classifier::{Classifier, ClassifierConfig};
 pub use embed::PositionKind;
+pub(crate) use mae::PATCH_EPSILON;
 pub use mae::{Mae, MaeConfig, Target, TargetKind};
 pub use masking::Masking;
 pub use parameters::{ParameterError, Parameters};
