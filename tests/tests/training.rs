@@ -142,7 +142,7 @@ fn without_masks_every_token_is_seen_and_predicted() {
     let masking = Masking::all_visible(2, grid.tokens(), &Device::Cpu).expect("no masks");
     assert!(masking.hides_nothing() && !random_masking(grid, 1.0, 2).hides_nothing());
     let predicted = model.forward(&clips, &masking).expect("predictions");
-    let target = model.target(&clips).expect("a target").values;
+    let target = model.config().target_of_clips(&clips).expect("a target").values;
     let expected = mean_squared_error(&predicted, &target).and_then(|loss| loss.to_scalar::<f32>()).expect("a loss");
     let loss = model.loss(&DeviceBatch { pixels: DevicePixels::Clips(clips.clone()), masking }).expect("a loss");
     assert_eq!(loss.to_scalar::<f32>().expect("a value"), expected);
@@ -554,9 +554,9 @@ fn the_picture_shows_frames_masks_and_the_visible_patches() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = data(&dir.path().join("shards"), 2);
     let config = config(1);
-    let learner = Learner::new(&config, &Device::Cpu, 2).expect("a learner");
+    let mut learner = Learner::new(&config, &Device::Cpu, 2).expect("a learner");
     let examples = || pipeline::loader::examples(&data, config.clip, config.masking, 0, 3).expect("examples");
-    let picture = trainer::visualise::reconstruction(&learner, examples()).expect("a picture");
+    let picture = trainer::visualise::reconstruction(&mut learner, examples()).expect("a picture");
     // Two clips of four rows, two predicted frames each, with gaps of 2.
     assert_eq!(picture.dimensions(), (2 * 34 - 2, 8 * 34 - 2));
     let batch = on_cpu(examples());
@@ -586,14 +586,29 @@ fn the_picture_shows_frames_masks_and_the_visible_patches() {
 }
 
 #[test]
+fn both_learners_draw_the_same_picture() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let data = data(&dir.path().join("shards"), 2);
+    let config = config(1);
+    let model = Mae::seeded(config.model(), config.seed, &Device::Cpu).expect("a model");
+    let composed = Learner::composed(model, &config, &Device::Cpu).expect("a learner");
+    let [one, other] = [composed, Learner::new(&config, &Device::Cpu, 2).expect("a learner")].map(|mut learner| {
+        let examples = pipeline::loader::examples(&data, config.clip, config.masking, 0, 3).expect("examples");
+        trainer::visualise::reconstruction(&mut learner, examples).expect("a picture")
+    });
+    assert_eq!(one.dimensions(), other.dimensions());
+    assert!(one.as_raw().iter().zip(other.as_raw()).all(|(&a, &b)| a.abs_diff(b) <= 1));
+}
+
+#[test]
 fn a_picture_of_a_model_of_histograms_shows_frames_and_masks() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = data(&dir.path().join("shards"), 2);
     let draw = |target| {
         let config = config(1).with(&Overrides { target: Some(target), decoder_keep: Some(0.5), ..Overrides::default() }).expect("sound");
-        let learner = Learner::new(&config, &Device::Cpu, 2).expect("a learner");
+        let mut learner = Learner::new(&config, &Device::Cpu, 2).expect("a learner");
         let examples = pipeline::loader::examples(&data, config.clip, config.masking, 0, 3).expect("examples");
-        trainer::visualise::reconstruction(&learner, examples).expect("a picture")
+        trainer::visualise::reconstruction(&mut learner, examples).expect("a picture")
     };
     let (pixels, hog) = (draw(TargetChoice::Pixels), draw(TargetChoice::Hog));
     assert_eq!((pixels.dimensions(), hog.dimensions()), ((2 * 34 - 2, 6 * 34 - 2), (2 * 34 - 2, 4 * 34 - 2)));

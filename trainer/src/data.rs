@@ -26,6 +26,19 @@ pub struct DeviceBatch {
     pub masking: Masking,
 }
 
+impl DeviceBatch {
+    /// The pixels of whole clips: `[clips, 3, frames, size, size]`.
+    ///
+    /// # Panics
+    /// When the batch is of patches.
+    pub fn clips(&self) -> &Tensor {
+        match &self.pixels {
+            DevicePixels::Clips(clips) => clips,
+            DevicePixels::Patches { .. } => panic!("the batch is of patches"),
+        }
+    }
+}
+
 /// Pixels on the device, f32, normalised RGB.
 #[derive(Debug)]
 pub enum DevicePixels {

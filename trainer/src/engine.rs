@@ -261,7 +261,7 @@ fn train_from(
             on_event(Event::Step(&metrics, schedule.steps));
             if state.step % config.checkpoints.every == 0 || state.step == schedule.steps {
                 // The picture comes first, so that no checkpoint is without it. But where it fails, the checkpoint is worth more.
-                let drawn = draw_picture(run, &learner, state.step, log);
+                let drawn = draw_picture(run, &mut learner, state.step, log);
                 last_checkpoint = Some(checkpoints.save(&learner, state)?);
                 saved = state.step;
                 drawn?;
@@ -273,7 +273,7 @@ fn train_from(
         last_checkpoint = Some(checkpoints.save(&learner, state)?);
     }
     if is_finished && state.step == resumed_from {
-        draw_picture(run, &learner, state.step, log)?;
+        draw_picture(run, &mut learner, state.step, log)?;
     }
     Ok(Outcome {
         resumed_from,
@@ -442,7 +442,7 @@ pub fn loader_options(config: &Config, loading: Loading, start: Cursor) -> Loade
 }
 
 /// Draws what the model makes of the same few clips each time.
-fn draw_picture(run: &Run, learner: &Learner, step: u64, log: &mut RunLog) -> Result<(), RunError> {
+fn draw_picture(run: &Run, learner: &mut Learner, step: u64, log: &mut RunLog) -> Result<(), RunError> {
     let Run { config, data, .. } = run;
     let examples = loader::examples(data, config.clip, config.masking, config.seed, PICTURE_CLIPS)?;
     let picture = visualise::reconstruction(learner, examples)?;

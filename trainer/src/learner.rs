@@ -4,13 +4,14 @@
 
 use crate::checkpoint::Loaded;
 use crate::config::Config;
-use crate::data::{DeviceBatch, DevicePixels, Uploader};
+use crate::data::{DeviceBatch, Uploader};
 use crate::fused::{self, Fused, Patches, Precision, Resources};
-use crate::model::{Mae, MaeConfig, Masking, ParameterError, TargetKind};
+use crate::model::{Mae, MaeConfig, ParameterError, TargetKind};
 use crate::optimizer::AdamW;
 use candle_core::{DType, Device, Storage, StorageRef, Tensor};
 use pipeline::batch::{Batch, Pixels, ValueType, values};
 use pipeline::buffers::MemoryKind;
+use pipeline::mask::Masks;
 use std::collections::HashMap;
 use std::ops::{Deref, Range};
 
@@ -135,39 +136,6 @@ fn sorted<'a>(values: impl Iterator<Item = NamedValues<'a>>) -> Vec<NamedValues<
     let mut values: Vec<_> = values.collect();
     values.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     values
-}
-
-/// Every patch of whole clips, for a step that masks nothing.
-#[derive(Debug)]
-pub struct AllPatches {
-    tokens: usize,
-    rows: Vec<u32>,
-    visible: Vec<f32>,
-    target: Vec<f32>,
-}
-
-impl AllPatches {
-    /// Of a batch of whole clips.
-    ///
-    /// # Errors
-    /// When there is no memory for them.
-    ///
-    /// # Panics
-    /// When the batch is of patches.
-    pub fn of_clips(config: &MaeConfig, batch: Batch) -> Result<Self, LearnerError> {
-        let tokens = config.grid.tokens();
-        let batch = Uploader::new(&Device::Cpu)?.upload(batch)?;
-        let DevicePixels::Clips(clips) = &batch.pixels else { panic!("all patches are those of whole clips") };
-        let [visible, target] = config.patches(clips)?.map(|patches| patches.flatten_all().and_then(|flat| flat.to_vec1::<f32>()));
-        let rows = (0..batch.masking.clips()).flat_map(|_| 0..tokens as u32).collect();
-        Ok(Self { tokens, rows, visible: visible?, target: target? })
-    }
-
-    /// As a step takes them.
-    pub fn patches(&self) -> Patches<'_> {
-        let masks = pipeline::mask::Masks::new(&self.rows, self.tokens, self.tokens);
-        Patches { masks, visible: fused::Values::F32(&self.visible), target: fused::Values::F32(&self.target) }
-    }
 }
 
 /// A batch's patches, as they lie in the loader's memory.
@@ -356,9 +324,14 @@ impl Learner {
     ///
     /// # Panics
     /// When the batch is not of whole clips.
-    pub fn reconstruct(&self, batch: Batch) -> Result<Reconstruction, LearnerError> {
+    pub fn reconstruct(&mut self, batch: Batch) -> Result<Reconstruction, LearnerError> {
         match self {
-            Self::Composed(composed) => Ok(reconstruct(&composed.model, &composed.uploader, batch)?),
+            Self::Composed(composed) => {
+                let Composed { model, uploader, .. } = &**composed;
+                let batch = uploader.upload(batch)?;
+                let predicted = model.forward(batch.clips(), &batch.masking)?;
+                Ok(reconstruction(model.config(), batch.clips(), predicted)?)
+            }
             Self::Fused(learner) => learner.reconstruct(batch),
         }
     }
@@ -432,29 +405,36 @@ impl FusedLearner {
         if problems.is_empty() { Ok(()) } else { Err(ParameterError::Moments { problems }.into()) }
     }
 
-    /// A picture takes no training time to speak of: the composed model makes it, from a copy of the weights.
-    fn reconstruct(&self, batch: Batch) -> Result<Reconstruction, LearnerError> {
-        let tensor = |view: fused::View<'_>| Ok((view.name.to_owned(), Tensor::from_slice(view.values, view.shape, &Device::Cpu)?));
-        let weights = self.fused.weights().map(tensor).collect::<candle_core::Result<HashMap<_, _>>>()?;
-        let model = Mae::given(self.config, weights, &Device::Cpu)?;
-        Ok(reconstruct(&model, &Uploader::new(&Device::Cpu)?, batch)?)
+    /// Clip by clip, so that a picture takes no more memory than a step.
+    fn reconstruct(&mut self, batch: Batch) -> Result<Reconstruction, LearnerError> {
+        let config = self.config;
+        let rows: Vec<Vec<u32>> = batch.masks().iter().map(|mask| [mask.visible, mask.masked].concat()).collect();
+        let visible = batch.masks().visible();
+        let batch = Uploader::new(&Device::Cpu)?.upload(batch)?;
+        let clips = batch.clips();
+        let patches = config.patches(clips)?[0].to_vec3::<f32>()?;
+        let (tokens, values) = (config.grid.tokens(), config.target_values());
+        let mut predicted = vec![0f32; rows.len() * tokens * values];
+        for ((row, patches), predicted) in rows.iter().zip(&patches).zip(predicted.chunks_exact_mut(tokens * values)) {
+            let (seen, masked) = row.split_at(visible);
+            let seen: Vec<f32> = seen.iter().flat_map(|&token| patches[token as usize].iter().copied()).collect();
+            let of_masked = self.fused.predict(Masks::new(row, tokens, visible), fused::Values::F32(&seen));
+            for (&token, of_token) in masked.iter().zip(of_masked.chunks_exact(values)) {
+                predicted[token as usize * values..][..values].copy_from_slice(of_token);
+            }
+        }
+        let predicted = Tensor::from_vec(predicted, (rows.len(), tokens, values), &Device::Cpu)?;
+        Ok(reconstruction(&config, clips, predicted)?)
     }
 }
 
-/// What `model` makes of a batch of whole clips.
-fn reconstruct(model: &Mae, uploader: &Uploader, batch: Batch) -> candle_core::Result<Reconstruction> {
-    let batch = uploader.upload(batch)?;
-    let DevicePixels::Clips(clips) = &batch.pixels else { panic!("a reconstruction is of whole clips") };
-    reconstruct_clips(model, clips, &batch.masking)
-}
-
-/// What `model` makes of clips, `[clips, 3, frames, size, size]`, normalised RGB.
-pub(crate) fn reconstruct_clips(model: &Mae, clips: &Tensor, masking: &Masking) -> candle_core::Result<Reconstruction> {
-    let truth = model.pixels(clips)?;
-    if model.config().target == TargetKind::Hog {
+/// What predictions of clips, `[clips, tokens, values]`, look like; visible tokens need none. Clips are `[clips, 3, frames, size, size]`, normalised RGB.
+pub(crate) fn reconstruction(config: &MaeConfig, clips: &Tensor, predicted: Tensor) -> candle_core::Result<Reconstruction> {
+    let truth = config.pixels(clips)?;
+    if config.target == TargetKind::Hog {
         return Ok(Reconstruction { truth, predicted: None, normalised: None });
     }
-    let (target, predicted) = (model.target(clips)?, model.forward(clips, masking)?);
+    let target = config.target_of_patches(&truth)?;
     let borrowing = target.denormalise(&predicted)?;
     let normalised = target.statistics.map(|(mean, deviation)| NormalisedPatches { predicted, mean, deviation });
     Ok(Reconstruction { truth, predicted: Some(borrowing), normalised })

@@ -46,8 +46,8 @@ pub const fn rows(target: TargetKind, normalised: bool) -> &'static [&'static st
 ///
 /// # Panics
 /// When the batch is not of whole clips, or not all of its masked tokens are predicted.
-pub fn reconstruction(learner: &Learner, batch: Batch) -> Result<RgbImage, LearnerError> {
-    let config = learner.model_config();
+pub fn reconstruction(learner: &mut Learner, batch: Batch) -> Result<RgbImage, LearnerError> {
+    let config = *learner.model_config();
     let masked: Vec<Vec<u32>> = batch.masks().iter().map(|mask| mask.masked.to_vec()).collect();
     let tiles = tiles(&learner.reconstruct(batch)?, config.grid, &masked)?;
 
@@ -55,10 +55,10 @@ pub fn reconstruction(learner: &Learner, batch: Batch) -> Result<RgbImage, Learn
     let span = |tiles: usize| (tiles * (size + GAP) - GAP) as u32;
     let mut picture = RgbImage::from_pixel(span(frames), span(rows * masked.len()), GAP_COLOR);
     for (clip, masked) in masked.iter().enumerate() {
-        draw_row(&mut picture, config, rows * clip, &tiles.truth[clip], &[]);
-        draw_row(&mut picture, config, rows * clip + 1, &tiles.truth[clip], masked);
+        draw_row(&mut picture, &config, rows * clip, &tiles.truth[clip], &[]);
+        draw_row(&mut picture, &config, rows * clip + 1, &tiles.truth[clip], masked);
         for (row, tokens) in [&tiles.borrowing, &tiles.own].into_iter().flatten().enumerate() {
-            draw_row(&mut picture, config, rows * clip + 2 + row, &tokens[clip], &[]);
+            draw_row(&mut picture, &config, rows * clip + 2 + row, &tokens[clip], &[]);
         }
     }
     Ok(picture)
@@ -136,7 +136,7 @@ fn draw_row(picture: &mut RgbImage, config: &MaeConfig, row: usize, tokens: &[Ve
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::learner::reconstruct_clips;
+    use crate::learner;
     use crate::model::{Mae, Masking, PositionKind, TransformerConfig};
     use candle_core::{Device, Tensor};
     use pipeline::mask::Masks;
@@ -183,7 +183,9 @@ mod tests {
     fn nothing_of_the_fourth_row_comes_from_masked_pixels() {
         let (model, (masking, masked)) = (model(true), masks());
         let of = |changed: &[Vec<u32>]| {
-            let reconstruction = reconstruct_clips(&model, &clips(changed), &masking).expect("computed");
+            let (clips, config) = (clips(changed), model.config());
+            let predicted = model.forward(&clips, &masking).expect("computed");
+            let reconstruction = learner::reconstruction(config, &clips, predicted).expect("drawn");
             tiles(&reconstruction, GRID, &masked).expect("read")
         };
         let (first, second) = (of(&[]), of(&masked));
@@ -220,7 +222,9 @@ mod tests {
     #[test]
     fn raw_pixels_need_no_fourth_row() {
         let (masking, masked) = masks();
-        let reconstruction = reconstruct_clips(&model(false), &clips(&[]), &masking).expect("computed");
+        let (model, clips) = (model(false), clips(&[]));
+        let predicted = model.forward(&clips, &masking).expect("computed");
+        let reconstruction = learner::reconstruction(model.config(), &clips, predicted).expect("drawn");
         let raw = tiles(&reconstruction, GRID, &masked).expect("read");
         assert!(raw.own.is_none() && rows(TargetKind::Pixels, false).len() == 3 && rows(TargetKind::Pixels, true).len() == 4);
     }

@@ -51,7 +51,7 @@ pub fn run(engine: Engine, config: &MaeConfig, weights: &HashMap<String, Tensor>
     let (predictions, loss) = match engine {
         Engine::Clips => {
             let predictions = model.forward(clips, &masking)?;
-            let loss = masked_mean_squared_error(&predictions, &model.target(clips)?.values, masking.mask())?;
+            let loss = masked_mean_squared_error(&predictions, &config.target_of_clips(clips)?.values, masking.mask())?;
             (predictions, loss)
         }
         Engine::Patches => {

@@ -1,21 +1,25 @@
 //! `trainer bench sparsity`: what masking saves, as in the paper's Table 1.
 
-use super::step::{self, Noise};
+use super::step;
 use super::{median, shown};
 use crate::cli::{BenchSparsityArgs, all_cores, loader_threads_beside_training};
 use crate::{output, sources};
 use anyhow::{Context, ensure};
-use pipeline::batch::Form;
+use candle_core::Device;
+use pipeline::batch::{Batch, Form};
 use pipeline::loader::Loader;
+use pipeline::mask::Masks;
 use pipeline::order::Cursor;
 use pipeline::source::WeightedSource;
 use schemas::report::{PaperFigures, PaperSparsity, SparsityFigures, SparsityGain, SparsityReport, StepSpeed};
 use std::sync::Arc;
 use std::time::Instant;
 use trainer::config::{Config, Overrides, Preset};
+use trainer::data::Uploader;
 use trainer::engine::{self, Loading};
-use trainer::fused::{Fused, Patches};
-use trainer::learner::{AllPatches, patches};
+use trainer::fused::{Fused, Noise, Patches, Values};
+use trainer::learner::patches;
+use trainer::model::MaeConfig;
 use trainer::operations::{ClipTokens, forward};
 
 /// Table 1 of Feichtenhofer et al. 2022.
@@ -106,7 +110,7 @@ impl Bench<'_> {
     /// Seconds of a step with one batch over and over, dense and sparse: medians. The two take turns, so that both meet the same machine.
     fn computed(&mut self) -> anyhow::Result<[f64; 2]> {
         let (model, clips) = (self.config.model(), self.config.data.batch_size);
-        let batches = [Noise::new(&model, None, clips), Noise::new(&model, Some(self.config.masking), clips)];
+        let batches = [None, Some(self.config.masking)].map(|rule| Noise::new(&model, rule, clips, self.config.seed));
         let mut seconds = [Vec::new(), Vec::new()];
         for round in 0..=self.steps {
             for way in Way::ALL {
@@ -190,6 +194,32 @@ impl Bench<'_> {
             computed: speed(computed),
             loaded: loaded.map(speed),
         }
+    }
+}
+
+/// Every patch of whole clips, for a step that masks nothing.
+#[derive(Debug)]
+struct AllPatches {
+    tokens: usize,
+    rows: Vec<u32>,
+    visible: Vec<f32>,
+    target: Vec<f32>,
+}
+
+impl AllPatches {
+    /// Of a batch of whole clips.
+    fn of_clips(config: &MaeConfig, batch: Batch) -> anyhow::Result<Self> {
+        let tokens = config.grid.tokens();
+        let batch = Uploader::new(&Device::Cpu)?.upload(batch)?;
+        let [visible, target] = config.patches(batch.clips())?.map(|patches| patches.flatten_all().and_then(|flat| flat.to_vec1::<f32>()));
+        let rows = (0..batch.masking.clips()).flat_map(|_| 0..tokens as u32).collect();
+        Ok(Self { tokens, rows, visible: visible?, target: target? })
+    }
+
+    /// As a step takes them.
+    fn patches(&self) -> Patches<'_> {
+        let masks = Masks::new(&self.rows, self.tokens, self.tokens);
+        Patches { masks, visible: Values::F32(&self.visible), target: Values::F32(&self.target) }
     }
 }
 

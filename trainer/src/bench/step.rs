@@ -5,50 +5,12 @@ use crate::cli::{BenchStepArgs, all_cores};
 use crate::output;
 use crate::usage::peak_memory_bytes;
 use candle_core::Device;
-use pipeline::mask::{MaskRule, MaskScratch, Masks};
-use pipeline::order::{Purpose, stream};
-use rand::RngExt;
 use schemas::report::{StepParts, StepReport};
 use std::time::{Duration, Instant};
 use trainer::config::{Config, Overrides};
-use trainer::fused::{Fused, Patches, Precision, Resources, StepTimes, Values, matrix_product_rate};
-use trainer::model::{Mae, MaeConfig};
+use trainer::fused::{Fused, Noise, Patches, Precision, Resources, StepTimes, matrix_product_rate};
+use trainer::model::Mae;
 use trainer::operations::{self, ClipTokens};
-
-/// A batch of random numbers, as the loader would hand it out.
-pub struct Noise {
-    tokens: usize,
-    visible: usize,
-    predicted: usize,
-    rows: Vec<u32>,
-    pixels: Vec<f32>,
-    target: Vec<f32>,
-}
-
-impl Noise {
-    /// For a model, masked by `rule`; without one, with every token visible and compared.
-    pub fn new(model: &MaeConfig, rule: Option<MaskRule>, clips: usize) -> Self {
-        let (grid, mut rng) = (model.grid, stream(Purpose::Synth, 0, 0, 0));
-        let tokens = grid.tokens();
-        let mut rows: Vec<u32> = (0..clips).flat_map(|_| 0..tokens as u32).collect();
-        let (mut visible, mut predicted) = (tokens, 0);
-        if let Some(rule) = rule {
-            visible = rule.visible(grid).expect("the configuration has been checked");
-            predicted = rule.predicted(grid).expect("the configuration has been checked");
-            rows.chunks_exact_mut(tokens).for_each(|row| rule.draw(&mut rng, grid, &mut MaskScratch::default(), row));
-        }
-        let compared = if predicted == 0 { visible } else { predicted };
-        let mut noise = |count: usize| (0..count).map(|_| rng.random::<f32>() * 2.0 - 1.0).collect();
-        let pixels = noise(clips * visible * grid.tubelet_values());
-        Self { tokens, visible, predicted, rows, pixels, target: noise(clips * compared * model.target_values()) }
-    }
-
-    /// As a step takes it.
-    pub fn patches(&self) -> Patches<'_> {
-        let masks = Masks::new(&self.rows, self.tokens, self.visible).predicting(self.predicted);
-        Patches { masks, visible: Values::F32(&self.pixels), target: Values::F32(&self.target) }
-    }
-}
 
 /// A model to measure.
 ///
@@ -84,7 +46,7 @@ pub fn step(args: &BenchStepArgs) -> anyhow::Result<()> {
     let threads = args.threads.map_or_else(all_cores, |threads| threads as usize);
     let (model_config, clips) = (config.model(), config.data.batch_size);
     let mut fused = model(&config, threads)?;
-    let noise = Noise::new(&model_config, Some(config.masking), clips);
+    let noise = Noise::new(&model_config, Some(config.masking), clips, config.seed);
     // The first step pays for memory; rates are those of a run's first steps.
     timed(&mut fused, &noise.patches(), 0.0);
     let steps: Vec<(f64, StepTimes)> = (0..args.steps).map(|_| timed(&mut fused, &noise.patches(), 1e-6)).collect();
@@ -94,7 +56,8 @@ pub fn step(args: &BenchStepArgs) -> anyhow::Result<()> {
     let seconds: Vec<f64> = steps.iter().map(|(seconds, _)| *seconds).collect();
     let seconds_per_step = median(seconds.clone());
     let part = |of: fn(&StepTimes) -> Duration| median(steps.iter().map(|(_, times)| of(times).as_secs_f64()).collect());
-    let tokens = ClipTokens::sparse(noise.visible, noise.predicted);
+    let masks = noise.patches().masks;
+    let tokens = ClipTokens::sparse(masks.visible(), masks.predicted());
     let gflop_per_step = 2e-9 * (operations::forward(&model_config, tokens).step() * clips as u64) as f64;
     let product_gflop_per_second = matrix_product_rate(args.dtype, threads);
     let gflop_per_second = gflop_per_step / seconds_per_step;

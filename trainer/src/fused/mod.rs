@@ -4,7 +4,7 @@
 //! The rooms, from the processor up:
 //! - `simd`, `element`, `kernel`, `pack`, `shared`: vectors, types, the innermost loop, and the order of operands;
 //! - `product`, `attention`, `rows`: products of matrices, attention, and what is done to rows, each forward and backward;
-//! - `layout`, `block`, `mae`: a model's values, its blocks, and the whole; `adamw`: their update.
+//! - `layout`, `block`, `mae`: a model's values, its blocks, and the whole; `adamw`: their update; `noise`: batches to measure with.
 //!
 //! Results do not depend on the number of threads.
 
@@ -15,6 +15,7 @@ mod element;
 mod kernel;
 mod layout;
 mod mae;
+mod noise;
 mod pack;
 mod product;
 mod rows;
@@ -22,6 +23,7 @@ mod shared;
 mod simd;
 
 pub use mae::{Patches, StepTimes, Values};
+pub use noise::Noise;
 
 use crate::model::{MaeConfig, Parameters};
 use crate::optimizer::{AdamWConfig, decays};

@@ -2,21 +2,17 @@
 
 use super::block::TransformerConfig;
 use super::decoder::Decoder;
-use super::embed::{PositionKind, channel_first_patches, channel_last_patches};
+use super::embed::{PositionKind, channel_first_patches};
 use super::encoder::Encoder;
 use super::masking::Masking;
 use super::parameters::{ParameterBuilder, ParameterError, Parameters};
 use crate::data::{DeviceBatch, DevicePixels};
 use crate::loss::{masked_mean_squared_error, mean_squared_error};
-use candle_core::{D, Device, Result, Tensor};
-use pipeline::hog::Hog;
+use candle_core::{Device, Result, Tensor};
 use pipeline::transform::TargetForm;
 use schemas::geometry::PatchGrid;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-
-/// Added to a patch's variance when its pixels are normalised, as in the reference.
-pub(crate) const PATCH_EPSILON: f64 = 1e-6;
 
 /// What decides the model's shapes and its target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,17 +52,6 @@ impl MaeConfig {
         self.grid.target_frames(self.slices).map(|frame| frame as u32).collect()
     }
 
-    /// All patches of clips `[clips, 3, frames, size, size]`: as the encoder sees them, `[clips, tokens, 3 * tubelet * patch * patch]`, and the pixels of the frames
-    /// that are predicted, `[clips, tokens, slices * patch * patch * 3]`.
-    ///
-    /// # Errors
-    /// When the shapes do not fit.
-    pub fn patches(&self, clips: &Tensor) -> Result<[Tensor; 2]> {
-        let frames = Tensor::new(self.target_frames(), clips.device())?;
-        let target = channel_last_patches(&clips.index_select(&frames, 2)?, self.grid, self.slices)?;
-        Ok([channel_first_patches(clips, self.grid)?, target])
-    }
-
     /// The target as the loader makes it.
     pub const fn target_form(&self) -> TargetForm {
         match self.target {
@@ -78,29 +63,6 @@ impl MaeConfig {
     /// Values that are predicted of a token.
     pub const fn target_values(&self) -> usize {
         self.target_form().values(self.grid)
-    }
-}
-
-/// What the model has to predict: [`Mae::target`].
-#[derive(Debug, Clone)]
-pub struct Target {
-    /// `[clips, tokens, values]`: pixels ordered frame, row, column, channel, or histograms as [`TargetForm::Hog`] orders them.
-    pub values: Tensor,
-    /// `[clips, tokens, 1]`: mean and standard deviation that were normalised away; none for raw pixels and for histograms.
-    pub statistics: Option<(Tensor, Tensor)>,
-}
-
-impl Target {
-    /// Undoes the patches' normalisation: predictions in the scale of the clip's pixels. The model does not predict mean and deviation, so they
-    /// are borrowed from the true patches.
-    ///
-    /// # Errors
-    /// When the shapes do not fit.
-    pub fn denormalise(&self, predicted: &Tensor) -> Result<Tensor> {
-        match &self.statistics {
-            None => Ok(predicted.clone()),
-            Some((mean, deviation)) => predicted.broadcast_mul(deviation)?.broadcast_add(mean),
-        }
     }
 }
 
@@ -167,64 +129,6 @@ impl Mae {
         self.decoder.forward_predicted(&self.encoder.forward(visible, masking)?, masking)
     }
 
-    /// The target for `clips`, as [`Self::forward`] takes them, of all tokens.
-    ///
-    /// # Errors
-    /// When the shapes do not fit.
-    pub fn target(&self, clips: &Tensor) -> Result<Target> {
-        match self.config.target {
-            TargetKind::Pixels => self.target_of_patches(&self.pixels(clips)?),
-            TargetKind::Hog => self.target_of_patches(&self.histograms(clips)?),
-        }
-    }
-
-    /// The pixels of the frames that are predicted, `[clips, tokens, slices * patch * patch * 3]`, of clips as [`Self::forward`] takes them.
-    ///
-    /// # Errors
-    /// When the shapes do not fit.
-    pub fn pixels(&self, clips: &Tensor) -> Result<Tensor> {
-        channel_last_patches(&self.predicted_frames(clips)?, self.config.grid, self.config.slices)
-    }
-
-    /// `[clips, 3, time * slices, size, size]`
-    fn predicted_frames(&self, clips: &Tensor) -> Result<Tensor> {
-        clips.index_select(&Tensor::new(self.config.target_frames(), clips.device())?, 2)
-    }
-
-    /// Histograms of the frames that are predicted, `[clips, tokens, values]`. They are made on the host, by the loader's code: batches of patches bring their own.
-    fn histograms(&self, clips: &Tensor) -> Result<Tensor> {
-        let MaeConfig { grid, slices, .. } = self.config;
-        let frames = self.predicted_frames(clips)?;
-        let (count, area, targets) = (clips.dim(0)?, grid.size * grid.size, grid.time() * slices);
-        let pixels = frames.flatten_all()?.to_vec1::<f32>()?;
-        let (values, mut hog) = (self.config.target_values(), Hog::default());
-        let mut out = vec![0f32; count * grid.tokens() * values];
-        for (clip, target) in (0..count).flat_map(|clip| (0..targets).map(move |target| (clip, target))) {
-            let plane = |channel: usize| &pixels[((clip * 3 + channel) * targets + target) * area..][..area];
-            hog.compute([plane(0), plane(1), plane(2)], grid.size, grid.patch);
-            for place in 0..grid.space() {
-                let token = clip * grid.tokens() + target / slices * grid.space() + place;
-                let out = &mut out[token * values + target % slices * (values / slices)..];
-                out.iter_mut().zip(hog.patch(place / grid.side(), place % grid.side())).for_each(|(out, value)| *out = value);
-            }
-        }
-        Tensor::from_vec(out, (count, grid.tokens(), values), clips.device())
-    }
-
-    /// The target of patches of which the loader gives `values`, `[clips, tokens, values]`: all of a clip, or the predicted ones.
-    ///
-    /// # Errors
-    /// When the shapes do not fit.
-    pub fn target_of_patches(&self, values: &Tensor) -> Result<Target> {
-        if !self.config.normalise_target {
-            return Ok(Target { values: values.clone(), statistics: None });
-        }
-        let mean = values.mean_keepdim(D::Minus1)?;
-        let deviation = (values.var_keepdim(D::Minus1)? + PATCH_EPSILON)?.sqrt()?;
-        let values = values.broadcast_sub(&mean)?.broadcast_div(&deviation)?;
-        Ok(Target { values, statistics: Some((mean, deviation)) })
-    }
-
     /// The loss of a batch, whichever form it has: mean squared error over its predicted tokens, or over all of them where nothing is masked
     /// ([`Masking::all_visible`], which only whole clips can have).
     ///
@@ -234,14 +138,14 @@ impl Mae {
         let masking = &batch.masking;
         match &batch.pixels {
             DevicePixels::Clips(clips) if masking.hides_nothing() => {
-                mean_squared_error(&self.forward(clips, masking)?, &self.target(clips)?.values)
+                mean_squared_error(&self.forward(clips, masking)?, &self.config.target_of_clips(clips)?.values)
             }
             DevicePixels::Clips(clips) => {
-                let target = masking.select_decoded(&self.target(clips)?.values)?;
+                let target = masking.select_decoded(&self.config.target_of_clips(clips)?.values)?;
                 masked_mean_squared_error(&self.forward(clips, masking)?, &target, masking.mask())
             }
             DevicePixels::Patches { visible, target } => {
-                mean_squared_error(&self.forward_patches(visible, masking)?, &self.target_of_patches(target)?.values)
+                mean_squared_error(&self.forward_patches(visible, masking)?, &self.config.target_of_patches(target)?.values)
             }
         }
     }

@@ -8,12 +8,14 @@ mod encoder;
 mod mae;
 mod masking;
 mod parameters;
+mod target;
 
 pub use block::TransformerConfig;
 pub(crate) use block::{LAYER_NORM_EPSILON, MLP_RATIO};
 pub use classifier::{Classifier, ClassifierConfig};
 pub use embed::PositionKind;
-pub(crate) use mae::PATCH_EPSILON;
-pub use mae::{Mae, MaeConfig, Target, TargetKind};
+pub use mae::{Mae, MaeConfig, TargetKind};
 pub use masking::Masking;
 pub use parameters::{ParameterError, Parameters};
+pub(crate) use target::PATCH_EPSILON;
+pub use target::Target;
