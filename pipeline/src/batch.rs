@@ -2,8 +2,8 @@
 
 use crate::buffers::{Buffer, Layout};
 use crate::frames::Frames;
-use crate::mask::{Mask, MaskRule, Masks};
-use crate::order::{Cursor, SampleId};
+use crate::mask::{Mask, MaskRule, MaskScratch, Masks};
+use crate::order::{Cursor, Purpose, SampleId};
 use crate::sample::View;
 use crate::transform::{TargetForm, Transform, Value};
 use half::bf16;
@@ -22,6 +22,8 @@ pub enum Form {
         /// What is predicted of them.
         target: TargetForm,
     },
+    /// All, tubelet by tubelet, none of them masked: `[clips, tokens, 3, tubelet, patch, patch]`. What an encoder takes that sees the whole clip.
+    Tokens,
 }
 
 /// Type of a pixel's values.
@@ -52,8 +54,8 @@ impl ValueType {
 pub struct BatchFormat {
     /// Frames and size of a training clip, and its patches.
     pub grid: PatchGrid,
-    /// How masks are drawn.
-    pub mask_rule: MaskRule,
+    /// How masks are drawn; where there is none, every token is visible and none predicted.
+    pub mask_rule: Option<MaskRule>,
     /// Which pixels.
     pub form: Form,
     /// Type of their values.
@@ -71,7 +73,7 @@ impl BatchFormat {
     /// # Panics
     /// When the mask rule leaves none visible, or none masked.
     pub fn visible(&self) -> usize {
-        self.mask_rule.visible(self.grid).expect("some tokens are visible and some masked")
+        self.mask_rule.map_or(self.grid.tokens(), |rule| rule.visible(self.grid).expect("some tokens are visible and some masked"))
     }
 
     /// Predicted tokens of a clip.
@@ -79,7 +81,7 @@ impl BatchFormat {
     /// # Panics
     /// When the mask rule leaves none.
     pub fn predicted(&self) -> usize {
-        self.mask_rule.predicted(self.grid).expect("some tokens are predicted")
+        self.mask_rule.map_or(0, |rule| rule.predicted(self.grid).expect("some tokens are predicted"))
     }
 
     /// The layout of a batch of `clips` clips.
@@ -89,11 +91,19 @@ impl BatchFormat {
     pub fn layout(&self, clips: usize) -> Layout {
         let grid = self.grid;
         let pixels = match self.form {
-            Form::Clips => [grid.clip_values(), 0],
+            Form::Clips | Form::Tokens => [grid.clip_values(), 0],
             Form::Patches { target } => [self.visible() * grid.tubelet_values(), self.predicted() * target.values(grid)],
         };
         let [pixels, target] = pixels.map(|values| values * self.values.bytes());
         Layout::new(clips, &[grid.tokens() * size_of::<u32>(), pixels, target])
+    }
+
+    /// Draws the mask of `sample` into `tokens`.
+    pub(crate) fn draw_mask(&self, sample: SampleId, seed: u64, scratch: &mut MaskScratch, tokens: &mut [u32]) {
+        match self.mask_rule {
+            Some(rule) => rule.draw(&mut sample.stream(Purpose::Mask, seed), self.grid, scratch, tokens),
+            None => tokens.iter_mut().zip(0..).for_each(|(token, number)| *token = number),
+        }
     }
 
     /// The tokens of a mask, in the bytes of their slot.
@@ -137,6 +147,7 @@ impl BatchFormat {
                 let mask = Mask::new(tokens, self.visible(), self.predicted());
                 transform.patches(frames, size, view, grid, mask, form, pixels, bytemuck::cast_slice_mut(target));
             }
+            Form::Tokens => transform.tokens(frames, size, view, grid, pixels),
         }
     }
 }
@@ -146,6 +157,8 @@ impl BatchFormat {
 pub enum Pixels<'a> {
     /// Of [`Form::Clips`].
     Clips(&'a [u8]),
+    /// Of [`Form::Tokens`].
+    Tokens(&'a [u8]),
     /// Of [`Form::Patches`].
     Patches {
         /// What the encoder sees.
@@ -209,10 +222,16 @@ impl Batch {
         Masks::new(values(self.buffer.part(TOKENS)), self.format.grid.tokens(), self.format.visible()).predicting(self.format.predicted())
     }
 
+    /// The bytes of the pixels of whole clips, to be changed where they are.
+    pub fn pixels_mut(&mut self) -> &mut [u8] {
+        self.buffer.part_mut(PIXELS)
+    }
+
     /// The clips' pixels.
     pub fn pixels(&self) -> Pixels<'_> {
         match self.format.form {
             Form::Clips => Pixels::Clips(self.buffer.part(PIXELS)),
+            Form::Tokens => Pixels::Tokens(self.buffer.part(PIXELS)),
             Form::Patches { .. } => Pixels::Patches { visible: self.buffer.part(PIXELS), target: self.buffer.part(TARGET) },
         }
     }

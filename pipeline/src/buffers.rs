@@ -292,6 +292,13 @@ impl Buffer {
         &self.bytes()[self.ring.layout.range(part, self.slots)]
     }
 
+    /// The bytes of part `part`, to be changed.
+    pub fn part_mut(&mut self, part: usize) -> &mut [u8] {
+        let range = self.ring.layout.range(part, self.slots);
+        let bytes = self.memory.as_mut().map_or(&mut [][..], Memory::bytes_mut);
+        &mut bytes[range]
+    }
+
     /// The bytes of all parts, and what lies between them.
     pub fn bytes(&self) -> &[u8] {
         self.memory.as_ref().map_or(&[], Memory::bytes)
@@ -309,6 +316,11 @@ impl Buffer {
             Some(Memory::Pinned(memory, _)) => Some(memory),
             _ => None,
         }
+    }
+
+    /// Lets only the first `slots` slots count.
+    pub fn truncate(&mut self, slots: usize) {
+        self.slots = self.slots.min(slots);
     }
 
     /// Takes slot `slot` out of all parts: those after it move up.

@@ -305,6 +305,14 @@ impl<'a> Masks<'a> {
         self.rows.is_empty()
     }
 
+    /// The mask of clip `clip`.
+    ///
+    /// # Panics
+    /// When there are not so many clips.
+    pub fn get(self, clip: usize) -> Mask<'a> {
+        Mask::new(&self.rows[clip * self.tokens..(clip + 1) * self.tokens], self.visible, self.predicted)
+    }
+
     /// Each clip's mask.
     pub fn iter(self) -> impl Iterator<Item = Mask<'a>> {
         self.rows.chunks_exact(self.tokens).map(move |row| Mask::new(row, self.visible, self.predicted))

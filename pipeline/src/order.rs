@@ -30,6 +30,16 @@ pub enum Purpose {
     Init = 5,
     /// Which data set comes when.
     Mix = 6,
+    /// Which clips of a batch are mixed, and how.
+    Mixing = 7,
+    /// What of a model is left out for a sample.
+    Dropout = 8,
+    /// Changes of a sample's colours and shapes.
+    RandAugment = 9,
+    /// The part of a sample that is noise.
+    Erasing = 10,
+    /// Which videos are kept for validation, and which are trained on.
+    Split = 11,
 }
 
 /// The random stream for `purpose` that (`seed`, `epoch`, `index`) names: the same on every thread and machine, in every run.

@@ -81,6 +81,45 @@ impl Augmentation {
     }
 }
 
+/// Views of a clip that leave nothing to chance, for looking at all of it: `temporal` windows spread evenly from its first frames to its last, of each
+/// `spatial` squares as large as the frame allows, spread evenly along its longer side. One alone is from the middle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Views {
+    /// Windows of a clip.
+    pub temporal: usize,
+    /// Crops of a window.
+    pub spatial: usize,
+}
+
+impl Views {
+    /// The middle of a clip.
+    pub const ONE: Self = Self { temporal: 1, spatial: 1 };
+
+    /// Views of a clip.
+    pub const fn count(self) -> usize {
+        self.temporal * self.spatial
+    }
+
+    /// View `index` of `frames` frames, of a stored clip of `stored_frames` frames of `size`: all crops of the first window, then those of the next.
+    ///
+    /// # Panics
+    /// When the stored clip has fewer frames than are wanted.
+    pub fn view(self, index: usize, stored_frames: usize, frames: usize, size: I420) -> View {
+        assert!(frames <= stored_frames, "{frames} frames of {stored_frames}");
+        let side = size.width.min(size.height);
+        let at = spread(index % self.spatial, self.spatial, size.width.max(size.height) - side);
+        let (left, top) = if size.width > size.height { (at, 0) } else { (0, at) };
+        let first_frame = spread(index / self.spatial, self.temporal, stored_frames - frames);
+        View { first_frame, crop: Crop { left, top, width: side, height: side }, flip: false }
+    }
+}
+
+/// Place `index` of `count` spread evenly over 0 to `room`; a single one is in the middle.
+fn spread(index: usize, count: usize, room: usize) -> usize {
+    if count == 1 { room / 2 } else { (index * room + (count - 1) / 2) / (count - 1) }
+}
+
 /// The view for looking at a clip rather than learning from it: its first frames, the largest central square, no flip.
 pub fn central_view(size: I420) -> View {
     let side = size.width.min(size.height);

@@ -18,19 +18,86 @@ pub enum Source {
     Live(LiveSet),
 }
 
-/// A data set, and how much of what is loaded it gives.
-#[derive(Debug)]
+/// A data set or a part of one, and how much of what is loaded it gives.
+#[derive(Debug, Clone)]
 pub struct WeightedSource {
     /// The clips.
-    pub source: Source,
+    pub source: Arc<Source>,
     /// Share of draws, relative to the other data sets'.
     pub weight: f64,
+    /// Numbers of the clips that are taken, where it is not all of them.
+    pub chosen: Option<Arc<[u32]>>,
+    /// Class of each clip of the source, in place of what the source says.
+    pub labels: Option<Arc<[Option<i32>]>>,
 }
 
 impl From<Source> for WeightedSource {
     fn from(source: Source) -> Self {
-        Self { source, weight: 1.0 }
+        Self { source: Arc::new(source), weight: 1.0, chosen: None, labels: None }
     }
+}
+
+impl WeightedSource {
+    /// Clips that are taken.
+    pub fn len(&self) -> usize {
+        self.chosen.as_ref().map_or(self.source.len(), |chosen| chosen.len())
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Number in the source of the clip at place `index` of those that are taken.
+    ///
+    /// # Panics
+    /// When there are not so many.
+    pub fn number(&self, index: usize) -> usize {
+        self.chosen.as_ref().map_or(index, |chosen| chosen[index] as usize)
+    }
+
+    /// What is known of clip `number` of the source.
+    ///
+    /// # Panics
+    /// When there is no such clip.
+    pub fn clip(&self, number: usize) -> ClipInfo {
+        let info = self.source.clip(number);
+        match &self.labels {
+            Some(labels) => ClipInfo { label: labels[number], ..info },
+            None => info,
+        }
+    }
+}
+
+/// Where all clips of a source are from.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Catalogue {
+    /// The videos, in order.
+    pub videos: Vec<VideoOrigin>,
+    /// The clips, in order: those of a video follow each other.
+    pub clips: Vec<ClipOrigin>,
+}
+
+/// A video that clips are from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VideoOrigin {
+    /// The file, as the build was told to find it, or its path.
+    pub path: String,
+    /// BLAKE3 of its bytes, in hex, where a build has hashed them.
+    pub blake3: Option<String>,
+}
+
+/// Where a clip is from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ClipOrigin {
+    /// Number of its video.
+    pub video: u32,
+    /// Number of it within its video, from 0.
+    pub number: u32,
+    /// Time of its first frame and of its last in the video, in seconds.
+    pub seconds: [f64; 2],
+    /// Class number.
+    pub label: Option<i32>,
 }
 
 /// What has to be known of a clip before it is read.
@@ -129,6 +196,44 @@ impl Source {
             }
             Self::Live(videos) => Origin { video: Some(videos.path(clip).display().to_string()), stored: None },
         }
+    }
+
+    /// Where all clips are from.
+    ///
+    /// # Errors
+    /// When a shard cannot be read.
+    pub fn catalogue(&self) -> Result<Catalogue, SourceError> {
+        let mut catalogue = Catalogue::default();
+        match self {
+            Self::Shards(shards) => {
+                for shard in shards.shards() {
+                    for meta in shard.metas()? {
+                        let is_new = catalogue.videos.last().is_none_or(|video| video.path != meta.video);
+                        if is_new {
+                            catalogue.videos.push(VideoOrigin { path: meta.video, blake3: Some(meta.video_blake3) });
+                        }
+                        let time = |pts: Option<&i64>| pts.map_or(0.0, |&ns| ns as f64 * 1e-9);
+                        catalogue.clips.push(ClipOrigin {
+                            video: catalogue.videos.len() as u32 - 1,
+                            number: meta.clip,
+                            seconds: [time(meta.pts_ns.first()), time(meta.pts_ns.last())],
+                            label: meta.label,
+                        });
+                    }
+                }
+            }
+            Self::Live(videos) => {
+                for clip in 0..videos.len() {
+                    let (path, number, seconds) = videos.origin(clip);
+                    if number == 0 {
+                        catalogue.videos.push(VideoOrigin { path: path.display().to_string(), blake3: None });
+                    }
+                    let video = catalogue.videos.len() as u32 - 1;
+                    catalogue.clips.push(ClipOrigin { video, number: number as u32, seconds, label: None });
+                }
+            }
+        }
+        Ok(catalogue)
     }
 
     /// Says that clip `clip` will soon be read.

@@ -326,6 +326,18 @@ impl Transform {
         }
     }
 
+    /// Writes of the same view all tubelets, `[tokens, 3, tubelet, patch, patch]`. Each pixel is that of [`Self::clip`].
+    ///
+    /// # Panics
+    /// When `out` has another length, or the clip has fewer frames than the view needs.
+    pub fn tokens<T: Value>(&mut self, clip: Frames<'_>, size: I420, view: View, grid: PatchGrid, out: &mut [T]) {
+        assert_eq!(out.len(), grid.clip_values(), "values of a training clip");
+        self.resampler.begin_clip(clip, size, view.crop, view.flip, grid.size, grid.size);
+        self.places.clear();
+        self.places.extend((0..grid.tokens()).map(Place::Visible));
+        self.pixels(clip, size, view, grid, 0, out, &mut []);
+    }
+
     /// Writes the pixels of the visible tubelets, and of `slices` frames of the predicted ones.
     fn pixels<T: Value>(
         &mut self,

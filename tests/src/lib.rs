@@ -133,7 +133,7 @@ pub fn shard_sources(dir: &Path) -> Arc<[WeightedSource]> {
 /// A batch's whole clips, as f32.
 pub fn clip_pixels(batch: &Batch) -> &[f32] {
     match batch.pixels() {
-        Pixels::Clips(bytes) => values(bytes),
+        Pixels::Clips(bytes) | Pixels::Tokens(bytes) => values(bytes),
         Pixels::Patches { .. } => panic!("the batch holds patches"),
     }
 }

@@ -2,6 +2,7 @@
 
 use pipeline::batch::Form;
 use pipeline::loader::{Loader, LoaderOptions};
+use pipeline::mask::MaskRule;
 use pipeline::transform::TargetForm;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -56,7 +57,7 @@ fn a_warm_loader_allocates_for_batches_and_not_for_clips() {
             let mut options = LoaderOptions { batch_size, prefetch: 2, ..loader_options(2) };
             options.format.form = form;
             if form != Form::Clips {
-                options.format.mask_rule.decoder_keep = 0.5;
+                options.format.mask_rule = options.format.mask_rule.map(|rule| MaskRule { decoder_keep: 0.5, ..rule });
             }
             allocations_of_a_batch(options)
         };

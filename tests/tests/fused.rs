@@ -87,7 +87,7 @@ fn loss_and_gradients_are_those_of_the_composed_model() {
             assert!((got / loss - 1.0).abs() < tolerance, "model {at} in {precision:?}: loss {got} for {loss}");
             let mut all = [Vec::new(), Vec::new()];
             for (name, variable) in model.parameters().iter() {
-                let view = fused.gradients().find(|view| view.name == name).expect("a gradient");
+                let view = fused.store().gradients().find(|view| view.name == name).expect("a gradient");
                 let expected = expected.get(variable).and_then(|tensor| tensor.flatten_all().ok()).expect("a gradient");
                 let expected = expected.to_vec1::<f32>().expect("values");
                 all[0].extend_from_slice(view.values);
@@ -116,7 +116,7 @@ fn threads_and_recomputation_change_nothing() {
                 let mut fused = fused(&model, precision, threads, recomputes);
                 let losses = [fused.accumulate(&noise.patches(), 0.5), fused.accumulate(&noise.patches(), 0.5)];
                 let norm = fused.update(1e-2);
-                (losses, norm, fused.weights().flat_map(|view| view.values.to_vec()).collect::<Vec<_>>())
+                (losses, norm, fused.store().weights().flat_map(|view| view.values.to_vec()).collect::<Vec<_>>())
             });
             assert!(results[0] == results[1], "model {at} in {precision:?} depends on threads");
             assert!(results[0] == results[2], "model {at} in {precision:?} depends on recomputation");
@@ -143,7 +143,7 @@ fn updates_are_those_of_the_composed_optimiser() {
         .parameters()
         .iter()
         .filter(|(name, _)| !name.ends_with("attn.k.bias"))
-        .map(|(name, variable)| (fused.weights().find(|view| view.name == name).expect("a weight"), (name, variable)))
+        .map(|(name, variable)| (fused.store().weights().find(|view| view.name == name).expect("a weight"), (name, variable)))
     {
         let expected = variable.as_tensor().flatten_all().and_then(|flat| flat.to_vec1::<f32>()).expect("values");
         let error = relative_error(view.values, &expected);
@@ -157,7 +157,7 @@ fn gradients_of_several_batches_add_up_and_none_are_left_over() {
     let (config, clips, ratio) = configs().remove(0);
     let model = Mae::seeded(config, 1, &Device::Cpu).expect("a model");
     let noise = [1, 2].map(|seed| noise(&config, clips, ratio, seed));
-    let gradients = |fused: &Fused| fused.gradients().flat_map(|view| view.values.to_vec()).collect::<Vec<_>>();
+    let gradients = |fused: &Fused| fused.store().gradients().flat_map(|view| view.values.to_vec()).collect::<Vec<_>>();
     let alone = [&noise[0], &noise[1]].map(|noise| {
         let mut fused = fused(&model, Precision::F32, 2, false);
         fused.accumulate(&noise.patches(), 0.5);
@@ -167,7 +167,7 @@ fn gradients_of_several_batches_add_up_and_none_are_left_over() {
     assert!(fused.update(1e-3).is_nan(), "no gradients wait");
     // What was discarded, or used by an update at rate 0, leaves no trace.
     fused.accumulate(&noise[1].patches(), 3.0);
-    fused.discard();
+    fused.store_mut().discard();
     fused.accumulate(&noise[0].patches(), 0.5);
     fused.accumulate(&noise[1].patches(), 0.5);
     let sums: Vec<f32> = alone[0].iter().zip(&alone[1]).map(|(a, b)| a + b).collect();
@@ -199,7 +199,7 @@ fn a_step_that_masks_nothing_is_that_of_the_composed_model() {
         // Nobody uses the mask token.
         for (name, variable) in model.parameters().iter().filter(|(name, _)| !name.ends_with("attn.k.bias") && *name != "mask_token") {
             let expected = gradients.get(variable).and_then(|tensor| tensor.flatten_all().ok()).expect("a gradient");
-            let view = fused.gradients().find(|view| view.name == name).expect("a gradient");
+            let view = fused.store().gradients().find(|view| view.name == name).expect("a gradient");
             let error = relative_error(view.values, &expected.to_vec1::<f32>().expect("values"));
             assert!(error < 1e-5, "model {at}: {name} differs by {error:e}");
         }
@@ -244,7 +244,7 @@ fn gradients_agree_with_finite_differences() {
         let slope: f64 = weights
             .iter()
             .map(|Moved { name, direction, .. }| {
-                let view = fused.gradients().find(|view| view.name == name).expect("a gradient");
+                let view = fused.store().gradients().find(|view| view.name == name).expect("a gradient");
                 view.values.iter().zip(direction).map(|(&gradient, &direction)| f64::from(gradient) * f64::from(direction)).sum::<f64>()
             })
             .sum();

@@ -50,7 +50,7 @@ fn varied_options(threads: usize) -> LoaderOptions {
     let mut options = rich_options(threads);
     options.format.form = Form::Patches { target: TargetForm::Hog { slices: 2 } };
     options.format.values = ValueType::Bf16;
-    options.format.mask_rule.decoder_keep = 0.5;
+    options.format.mask_rule = options.format.mask_rule.map(|rule| MaskRule { decoder_keep: 0.5, ..rule });
     options
 }
 
@@ -163,7 +163,7 @@ fn data_sets_are_mixed_by_weight() {
     };
     let of = |weights: [f64; 2]| -> Sources {
         let [first, second] = weights;
-        [WeightedSource { source: set("a", 0..CLIPS), weight: first }, WeightedSource { source: set("b", 20..26), weight: second }].into()
+        [WeightedSource { weight: first, ..set("a", 0..CLIPS).into() }, WeightedSource { weight: second, ..set("b", 20..26).into() }].into()
     };
     let data = of([3.0, 1.0]);
     let whole = batches(&data, loader_options(2), 256);
@@ -239,7 +239,7 @@ fn examples_are_the_clips_as_they_are() {
 
 /// The shards' files, in order.
 fn files(data: &Sources) -> Vec<std::path::PathBuf> {
-    let Source::Shards(shards) = &data[0].source else { panic!("shards") };
+    let Source::Shards(shards) = &*data[0].source else { panic!("shards") };
     shards.shards().iter().map(|shard| shard.path().to_owned()).collect()
 }
 
@@ -388,11 +388,11 @@ fn options_that_make_no_sense_are_refused() {
     let message = refused(LoaderOptions { memory_bytes: 100_000, repeat: 2, ..loader_options(1) });
     assert!(message.contains("2 batches of") && message.contains("100000 bytes are allowed"), "{message}");
     let mut no_mask = loader_options(1);
-    no_mask.format.mask_rule = MaskRule::new(MaskKind::Random, 0.99);
+    no_mask.format.mask_rule = Some(MaskRule::new(MaskKind::Random, 0.99));
     let mut slices = loader_options(1);
     slices.format.form = Form::Patches { target: TargetForm::Pixels { slices: 3 } };
     let mut nothing_predicted = loader_options(1);
-    nothing_predicted.format.mask_rule.decoder_keep = 0.01;
+    nothing_predicted.format.mask_rule = nothing_predicted.format.mask_rule.map(|rule| MaskRule { decoder_keep: 0.01, ..rule });
     let mut bytes_of_histograms = loader_options(1);
     bytes_of_histograms.format.form = Form::Patches { target: TargetForm::Hog { slices: 1 } };
     bytes_of_histograms.format.values = ValueType::U8;

@@ -36,6 +36,7 @@ fn metrics(step: u64) -> StepMetrics {
         step_seconds: 0.8,
         wait_seconds: 0.1 * at,
         nonfinite: 0,
+        validation: None,
         loader: LoaderFigures::default(),
     }
 }
@@ -134,17 +135,26 @@ fn training_is_logged_across_a_cut() {
     let run_dir = dir.path().join("run");
     fs::create_dir(&run_dir).expect("a folder");
     let data = shard_sources(&dir.path().join("shards"));
-    let run = Run { config, data, dir: run_dir.clone(), device: Device::Cpu, compute_threads: 2, loading, stop: std::sync::Arc::default() };
+    let run = Run {
+        task: config.into(),
+        data,
+        validation: None,
+        start: None,
+        dir: run_dir.clone(),
+        device: Device::Cpu,
+        compute_threads: 2,
+        loading,
+        stop: std::sync::Arc::default(),
+    };
     let cut = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        engine::pretrain(&run, |event| assert!(!matches!(event, Event::Step(metrics, _) if metrics.step == 5), "cut here"))
+        engine::train(&run, |event| assert!(!matches!(event, Event::Step(metrics, _) if metrics.step == 5), "cut here"))
     }));
     assert!(cut.is_err());
     let mut seen = Vec::new();
-    let outcome =
-        engine::pretrain(&run, |event| seen.extend(if let Event::Step(metrics, _) = event { Some(metrics.clone()) } else { None }));
+    let outcome = engine::train(&run, |event| seen.extend(if let Event::Step(metrics, _) = event { Some(metrics.clone()) } else { None }));
     assert_eq!(outcome.expect("resumed").resumed_from, 3);
     // Nothing is left to do the next time, and nothing is logged twice.
-    engine::pretrain(&run, |_| ()).expect("nothing to do");
+    engine::train(&run, |_| ()).expect("nothing to do");
 
     let found = decoded(&run_dir.join(TENSORBOARD_DIR));
     assert_eq!(found.scalars["train/loss"][3..], scalars_of(&seen)["train/loss"], "the steps since the cut");

@@ -38,7 +38,17 @@ fn config(steps: u64) -> Config {
 fn run(dir: &Path, data: &Arc<[WeightedSource]>, config: Config) -> Run {
     fs::create_dir_all(dir).expect("a folder");
     let loading = Loading { threads: 2, memory_bytes: DEFAULT_MEMORY_BYTES, max_bad: 0 };
-    Run { config, data: Arc::clone(data), dir: dir.to_owned(), device: Device::Cpu, compute_threads: 2, loading, stop: Arc::default() }
+    Run {
+        task: config.into(),
+        data: Arc::clone(data),
+        validation: None,
+        start: None,
+        dir: dir.to_owned(),
+        device: Device::Cpu,
+        compute_threads: 2,
+        loading,
+        stop: Arc::default(),
+    }
 }
 
 fn data(dir: &Path, clips: u64) -> Arc<[WeightedSource]> {
@@ -294,7 +304,7 @@ fn a_few_clips_are_learned_by_heart() {
     config.data.flip = 0.0;
     let mut losses = Vec::new();
     let on_event = |event: Event<'_>| losses.extend(step_of(event).map(|metrics| metrics.loss));
-    engine::pretrain(&run(&dir.path().join("run"), &data, config), on_event).expect("trained");
+    engine::train(&run(&dir.path().join("run"), &data, config), on_event).expect("trained");
     let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
     let (first, last) = (mean(&losses[..5]), mean(&losses[145..]));
     assert!(last < 0.75 * first, "the loss went from {first} to {last}");
@@ -312,18 +322,18 @@ fn cut_and_compare(config: &Config) {
     let dir = tempfile::tempdir().expect("a folder");
     let data = data(&dir.path().join("shards"), 7);
     let whole = run(&dir.path().join("whole"), &data, config.clone());
-    engine::pretrain(&whole, |_| ()).expect("trained");
+    engine::train(&whole, |_| ()).expect("trained");
 
     // Cut in step 5, beyond the checkpoint of step 3, as a kill would.
     let mut cut = run(&dir.path().join("cut"), &data, config.clone());
     let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        engine::pretrain(&cut, |event| assert!(step_of(event).is_some_and(|metrics| metrics.step < 5), "cut here"))
+        engine::train(&cut, |event| assert!(step_of(event).is_some_and(|metrics| metrics.step < 5), "cut here"))
     }));
     assert!(panic.is_err());
     // Neither threads nor recomputation decide what is computed.
     cut.compute_threads = 1;
-    cut.config.compute.recompute = !config.compute.recompute;
-    let outcome = engine::pretrain(&cut, |_| ()).expect("resumed");
+    cut.task = Config { compute: ComputeConfig { recompute: !config.compute.recompute, ..config.compute }, ..config.clone() }.into();
+    let outcome = engine::train(&cut, |_| ()).expect("resumed");
     assert_eq!((outcome.resumed_from, outcome.steps), (3, 8));
 
     for file in ["model.safetensors", "optimizer.safetensors"] {
@@ -360,7 +370,7 @@ fn two_batches_of_two_learn_as_one_of_four() {
         config.data.accumulate = accumulate;
         let run = run(&dir.path().join(name), &data, config);
         let mut steps = Vec::new();
-        engine::pretrain(&run, |event| steps.extend(step_of(event).map(|step| (step.loss, step.grad_norm, step.lr, step.epoch))))
+        engine::train(&run, |event| steps.extend(step_of(event).map(|step| (step.loss, step.grad_norm, step.lr, step.epoch))))
             .expect("trained");
         (run, steps)
     };
@@ -402,7 +412,7 @@ fn with_a_clip_that_overflows(dir: &Path, change: impl FnOnce(&mut Config)) -> R
     change(&mut config);
     let run = run(&dir.join("run"), &shard_sources(&dir.join("shards")), config);
     let loaded = |edit: &dyn Fn(&str, &mut [f32])| {
-        let learner = Learner::new(&run.config, &Device::Cpu, 2).expect("a learner");
+        let learner = Learner::new(&run.task, None, &Device::Cpu, 2).expect("a learner");
         let tensors = |values: Vec<NamedValues<'_>>| {
             let tensor = |named: NamedValues<'_>| {
                 let mut values = named.values.to_vec();
@@ -420,8 +430,8 @@ fn with_a_clip_that_overflows(dir: &Path, change: impl FnOnce(&mut Config)) -> R
             values.fill(3e35)
         }
     });
-    let learner = Learner::resumed(&run.config, start, &Device::Cpu, 2).expect("a learner");
-    Checkpoints::new(&run.dir, &run.config).save(&learner, RunState::new(8)).expect("saved");
+    let learner = Learner::resumed(&run.task, start, &Device::Cpu, 2).expect("a learner");
+    Checkpoints::new(&run.dir, &run.task).save(&learner, RunState::new(8)).expect("saved");
     run
 }
 
@@ -439,7 +449,7 @@ fn a_step_that_is_not_finite_changes_nothing_and_the_others_learn() {
             config.checkpoints = CheckpointsConfig { every: 1, keep: 99 };
         });
         let (mut finite, mut skipped) = (Vec::new(), Vec::new());
-        let outcome = engine::pretrain(&run, |event| match event {
+        let outcome = engine::train(&run, |event| match event {
             Event::Step(step, _) => finite.push(step.loss.is_finite()),
             Event::Nonfinite(step, _) => skipped.push(step.clone()),
             _ => {}
@@ -455,7 +465,7 @@ fn a_step_that_is_not_finite_changes_nothing_and_the_others_learn() {
             let samples = step.batches.iter().flat_map(|batch| batch.samples.iter().map(|sample| (sample, batch.loss)));
             let (white, loss) = samples.clone().find(|(sample, _)| sample.clip == WHITE).expect("it is in the step");
             assert_eq!(white.video.as_deref(), Some("video-5.mp4"));
-            assert!(!loss.is_finite() && step.skipped && step.config == run.config.to_toml());
+            assert!(!loss.is_finite() && step.skipped && step.config == run.task.to_toml());
         }
         // Weights and moments stay where they were, and change in all other steps.
         for file in ["model.safetensors", "optimizer.safetensors"] {
@@ -470,7 +480,7 @@ fn a_step_that_is_not_finite_changes_nothing_and_the_others_learn() {
         let last = run.dir.join("checkpoints/step-000012");
         let whole = fs::read(last.join("model.safetensors")).expect("weights");
         (8..=12).for_each(|step| fs::remove_dir_all(run.dir.join(format!("checkpoints/step-{step:06}"))).expect("removed"));
-        let resumed = engine::pretrain(&run, |_| ()).expect("resumed");
+        let resumed = engine::train(&run, |_| ()).expect("resumed");
         assert_eq!((resumed.resumed_from, resumed.nonfinite), (7, outcome.nonfinite));
         assert!(fs::read(last.join("model.safetensors")).expect("weights") == whole);
     }
@@ -483,7 +493,7 @@ fn more_steps_that_are_not_finite_than_may_be_end_the_run() {
         config.safety = SafetyConfig { on_nonfinite: OnNonfinite::Skip, max_nonfinite: 1, max_nonfinite_in_a_row: 9 };
     });
     let mut skipped = 0;
-    let error = engine::pretrain(&run, |event| skipped += u32::from(matches!(event, Event::Nonfinite(..)))).expect_err("too many");
+    let error = engine::train(&run, |event| skipped += u32::from(matches!(event, Event::Nonfinite(..)))).expect_err("too many");
     assert!(matches!(error, RunError::TooManyNonfinite { key: "safety.max_nonfinite", limit: 1, in_a_row: false, .. }), "{error}");
     assert_eq!(skipped, 1);
     let text = fs::read_to_string(run.dir.join("nonfinite.jsonl")).expect("written down");
@@ -495,12 +505,12 @@ fn weights_and_moments_that_do_not_fit_are_named_one_by_one() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = data(&dir.path().join("shards"), 5);
     let run = run(&dir.path().join("run"), &data, config(3));
-    let mut other = run.config.clone();
+    let mut other = config(3);
     other.decoder.depth = 2;
-    let learner = Learner::new(&other, &Device::Cpu, 2).expect("a learner");
+    let learner = Learner::new(&other.into(), None, &Device::Cpu, 2).expect("a learner");
     // As if it were this run's.
-    Checkpoints::new(&run.dir, &run.config).save(&learner, RunState::new(5)).expect("saved");
-    let error = engine::pretrain(&run, |_| ()).expect_err("it does not fit");
+    Checkpoints::new(&run.dir, &run.task).save(&learner, RunState::new(5)).expect("saved");
+    let error = engine::train(&run, |_| ()).expect_err("it does not fit");
     let RunError::NoneSound { unsound, .. } = &error else { panic!("{error}") };
     let [unsound] = unsound.as_slice() else { panic!("{error}") };
     assert!(unsound.reason.contains("the weights do not fit this model: "), "{error}");
@@ -510,14 +520,14 @@ fn weights_and_moments_that_do_not_fit_are_named_one_by_one() {
     // The moments alone.
     let path = run.dir.join("checkpoints/step-000000");
     fs::remove_dir_all(&path).expect("removed");
-    let learner = Learner::new(&run.config, &Device::Cpu, 2).expect("a learner");
-    let checkpoints = Checkpoints::new(&run.dir, &run.config);
+    let learner = Learner::new(&run.task, None, &Device::Cpu, 2).expect("a learner");
+    let checkpoints = Checkpoints::new(&run.dir, &run.task);
     checkpoints.save(&learner, RunState::new(5)).expect("saved");
     let mut loaded = checkpoints.load(&path).expect("sound");
     let moment = loaded.moments.remove("first/norm.bias").expect("a moment");
     loaded.moments.insert("third/norm.bias".to_owned(), moment.clone());
     loaded.moments.insert("second/mask_token".to_owned(), moment);
-    let error = Learner::resumed(&run.config, loaded, &Device::Cpu, 2).expect_err("three do not fit").to_string();
+    let error = Learner::resumed(&run.task, loaded, &Device::Cpu, 2).expect_err("three do not fit").to_string();
     let expected = "the optimiser's moments do not fit this model: second/mask_token is [48], not [1, 1, 32]; first/norm.bias is missing; \
                     third/norm.bias is not part of it";
     assert_eq!(error, expected);
@@ -527,9 +537,9 @@ fn weights_and_moments_that_do_not_fit_are_named_one_by_one() {
 fn other_data_does_not_continue_a_run() {
     let dir = tempfile::tempdir().expect("a folder");
     let first = data(&dir.path().join("shards"), 5);
-    engine::pretrain(&run(&dir.path().join("run"), &first, config(3)), |_| ()).expect("trained");
+    engine::train(&run(&dir.path().join("run"), &first, config(3)), |_| ()).expect("trained");
     let other = data(&dir.path().join("others"), 6);
-    let error = engine::pretrain(&run(&dir.path().join("run"), &other, config(3)), |_| ()).expect_err("other data");
+    let error = engine::train(&run(&dir.path().join("run"), &other, config(3)), |_| ()).expect_err("other data");
     assert!(matches!(error, RunError::OtherData { began: 5, now: 6 }), "{error}");
 }
 
@@ -543,7 +553,7 @@ fn a_loss_that_is_not_finite_stops_the_run_and_keeps_its_checkpoint() {
     config.optimizer.clip_norm = f64::MAX;
     config.schedule.warmup = 0.0;
     config.checkpoints.every = 1;
-    let error = engine::pretrain(&run(&dir.path().join("run"), &data, config), |_| ()).expect_err("no finite loss");
+    let error = engine::train(&run(&dir.path().join("run"), &data, config), |_| ()).expect_err("no finite loss");
     let RunError::Nonfinite { samples, checkpoint: Some(checkpoint), .. } = error else { panic!("{error}") };
     assert_eq!(samples.len(), 4, "the batch is named");
     assert!(checkpoint.join("model.safetensors").exists());
@@ -554,7 +564,7 @@ fn the_picture_shows_frames_masks_and_the_visible_patches() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = data(&dir.path().join("shards"), 2);
     let config = config(1);
-    let mut learner = Learner::new(&config, &Device::Cpu, 2).expect("a learner");
+    let mut learner = Learner::new(&config.clone().into(), None, &Device::Cpu, 2).expect("a learner");
     let examples = || pipeline::loader::examples(&data, config.clip, config.masking, 0, 3).expect("examples");
     let picture = trainer::visualise::reconstruction(&mut learner, examples()).expect("a picture");
     // Two clips of four rows, two predicted frames each, with gaps of 2.
@@ -592,7 +602,7 @@ fn both_learners_draw_the_same_picture() {
     let config = config(1);
     let model = Mae::seeded(config.model(), config.seed, &Device::Cpu).expect("a model");
     let composed = Learner::composed(model, &config, &Device::Cpu).expect("a learner");
-    let [one, other] = [composed, Learner::new(&config, &Device::Cpu, 2).expect("a learner")].map(|mut learner| {
+    let [one, other] = [composed, Learner::new(&config.clone().into(), None, &Device::Cpu, 2).expect("a learner")].map(|mut learner| {
         let examples = pipeline::loader::examples(&data, config.clip, config.masking, 0, 3).expect("examples");
         trainer::visualise::reconstruction(&mut learner, examples).expect("a picture")
     });
@@ -606,7 +616,7 @@ fn a_picture_of_a_model_of_histograms_shows_frames_and_masks() {
     let data = data(&dir.path().join("shards"), 2);
     let draw = |target| {
         let config = config(1).with(&Overrides { target: Some(target), decoder_keep: Some(0.5), ..Overrides::default() }).expect("sound");
-        let mut learner = Learner::new(&config, &Device::Cpu, 2).expect("a learner");
+        let mut learner = Learner::new(&config.clone().into(), None, &Device::Cpu, 2).expect("a learner");
         let examples = pipeline::loader::examples(&data, config.clip, config.masking, 0, 3).expect("examples");
         trainer::visualise::reconstruction(&mut learner, examples).expect("a picture")
     };

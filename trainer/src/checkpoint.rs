@@ -9,7 +9,7 @@
 //! A checkpoint that is not what was written, or does not fit, is never used, never removed and never written over: where one of the same step has to be
 //! written, it is moved to `step-000300.damaged`.
 
-use crate::config::Config;
+use crate::config::Task;
 use crate::learner::{Learner, LearnerError, NamedValues};
 use candle_core::{Device, Tensor};
 use pipeline::atomic_file::{TEMPORARY_ENDING, sync_parent};
@@ -24,7 +24,11 @@ use std::io::{self, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-const MODEL_FILE: &str = "model.safetensors";
+/// Folder of the checkpoints inside the folder of a run.
+pub const CHECKPOINTS_DIR: &str = "checkpoints";
+
+/// Name of the file of weights.
+pub const MODEL_FILE: &str = "model.safetensors";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const STATE_FILE: &str = "state.json";
 
@@ -130,15 +134,15 @@ impl StateFile {
 #[derive(Debug, Clone)]
 pub struct Checkpoints {
     dir: PathBuf,
-    config: Config,
+    task: Task,
     /// Those that cannot be used, and are left alone.
     unsound: Vec<PathBuf>,
 }
 
 impl Checkpoints {
     /// The checkpoints of the run in `run`, which is configured so.
-    pub fn new(run: &Path, config: &Config) -> Self {
-        Self { dir: run.join("checkpoints"), config: config.clone(), unsound: Vec::new() }
+    pub fn new(run: &Path, task: &Task) -> Self {
+        Self { dir: run.join(CHECKPOINTS_DIR), task: task.clone(), unsound: Vec::new() }
     }
 
     /// Writes a checkpoint, and removes those that are too old.
@@ -179,7 +183,7 @@ impl Checkpoints {
             File::open(&file)?.sync_all()?;
             files.insert(name.to_owned(), Content::of(&file)?);
         }
-        let state = StateFile::new(state, self.config.to_toml(), files)?;
+        let state = StateFile::new(state, self.task.to_toml(), files)?;
         let file = temporary.join(STATE_FILE);
         fs::write(&file, serde_json::to_vec_pretty(&state)?)?;
         File::open(&file)?.sync_all()?;
@@ -199,7 +203,7 @@ impl Checkpoints {
     fn tidy(&self) -> Result<(), CheckpointError> {
         let failed = |path: &Path, source| CheckpointError::Folder { path: path.to_owned(), source };
         let sound: Vec<PathBuf> = self.newest_first()?.into_iter().filter(|path| !self.unsound.contains(path)).collect();
-        for old in sound.into_iter().skip(self.config.checkpoints.keep) {
+        for old in sound.into_iter().skip(self.task.checkpoints().keep) {
             fs::remove_dir_all(&old).map_err(|source| failed(&old, source))?;
         }
         for entry in fs::read_dir(&self.dir).map_err(|source| failed(&self.dir, source))? {
@@ -222,19 +226,7 @@ impl Checkpoints {
     /// # Errors
     /// When the folder cannot be read.
     pub fn newest_first(&self) -> Result<Vec<PathBuf>, CheckpointError> {
-        let failed = |source| CheckpointError::Folder { path: self.dir.clone(), source };
-        let entries = match fs::read_dir(&self.dir) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(failed(error)),
-        };
-        let mut found = Vec::new();
-        for entry in entries {
-            let path = entry.map_err(failed)?.path();
-            found.extend(number(&path.file_name().unwrap_or_default().to_string_lossy()).map(|step| (step, path)));
-        }
-        found.sort_unstable();
-        Ok(found.into_iter().rev().map(|(_, path)| path).collect())
+        newest_first(&self.dir)
     }
 
     /// Reads a checkpoint of this run, to the host.
@@ -244,8 +236,8 @@ impl Checkpoints {
     pub fn load(&self, path: &Path) -> Result<Loaded, Unsound> {
         let unsound = |reason: String| Unsound { path: path.to_owned(), reason };
         let state = read_state(path).map_err(unsound)?;
-        let config: Config = toml::from_str(&state.config).map_err(|error| unsound(format!("its configuration: {error}")))?;
-        let differences = config.differences_that_matter(&self.config);
+        let task = Task::parse(&state.config).map_err(|error| unsound(format!("its configuration: {error}")))?;
+        let differences = task.differences_that_matter(&self.task);
         if !differences.is_empty() {
             return Err(unsound(format!("it was made with another configuration: {}", differences.join("; "))));
         }
@@ -260,6 +252,23 @@ impl Checkpoints {
 /// The step in a checkpoint's name.
 fn number(name: &str) -> Option<u64> {
     name.strip_prefix("step-").filter(|step| step.bytes().all(|digit| digit.is_ascii_digit())).and_then(|step| step.parse().ok())
+}
+
+/// The checkpoints in the folder `dir`, the latest first.
+fn newest_first(dir: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
+    let failed = |source| CheckpointError::Folder { path: dir.to_owned(), source };
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(failed)?.path();
+        found.extend(number(&path.file_name().unwrap_or_default().to_string_lossy()).map(|step| (step, path)));
+    }
+    found.sort_unstable();
+    Ok(found.into_iter().rev().map(|(_, path)| path).collect())
 }
 
 /// Gives a checkpoint that is in the way another name.
@@ -342,6 +351,42 @@ pub struct Loaded {
     pub state: RunState,
 }
 
+/// What a checkpoint was made for, and its weights, on the host.
+///
+/// # Errors
+/// When a file of it is missing or is not what was written.
+pub fn weights(path: &Path) -> Result<(Task, HashMap<String, Tensor>), Unsound> {
+    let unsound = |reason: String| Unsound { path: path.to_owned(), reason };
+    let state = read_state(path).map_err(unsound)?;
+    let task = Task::parse(&state.config).map_err(|error| unsound(format!("its configuration: {error}")))?;
+    let content = state.files.get(MODEL_FILE).ok_or_else(|| unsound(format!("{STATE_FILE} does not name {MODEL_FILE}")))?;
+    let tensors = read_tensors(&path.join(MODEL_FILE), *content).map_err(|error| unsound(format!("{MODEL_FILE} {error}")))?;
+    Ok((task, tensors))
+}
+
+/// Whether the folder `path` has the form of a checkpoint.
+pub fn is_checkpoint(path: &Path) -> bool {
+    path.join(STATE_FILE).exists()
+}
+
+/// The latest checkpoint of the run in `run` that is sound, and those after it that are not.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn newest_weights(run: &Path) -> Result<(Option<SoundWeights>, Vec<Unsound>), CheckpointError> {
+    let mut unsound = Vec::new();
+    for path in newest_first(&run.join(CHECKPOINTS_DIR))? {
+        match weights(&path) {
+            Ok((task, tensors)) => return Ok((Some((path, task, tensors)), unsound)),
+            Err(reason) => unsound.push(reason),
+        }
+    }
+    Ok((None, unsound))
+}
+
+/// A checkpoint, what it was made for, and its weights.
+pub type SoundWeights = (PathBuf, Task, HashMap<String, Tensor>);
+
 /// What `state.json` says; the error is what is wrong with it.
 fn read_state(path: &Path) -> Result<StateFile, String> {
     let bytes = fs::read(path.join(STATE_FILE)).map_err(|error| unreadable(STATE_FILE, &error))?;
@@ -369,8 +414,8 @@ fn read_tensors(path: &Path, content: Content) -> Result<HashMap<String, Tensor>
     sound_tensors(path).map_err(|error| format!("cannot be read: {error}"))
 }
 
-/// The tensors of a file that is known to be what was written, read one after the other.
-fn sound_tensors(path: &Path) -> Result<HashMap<String, Tensor>, Box<dyn std::error::Error>> {
+/// The tensors of a file of f32 tensors, read one after the other.
+pub(crate) fn sound_tensors(path: &Path) -> Result<HashMap<String, Tensor>, Box<dyn std::error::Error>> {
     let mut file = BufReader::with_capacity(BLOCK_BYTES, File::open(path)?);
     let mut length = [0; 8];
     file.read_exact(&mut length)?;

@@ -13,6 +13,14 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
+mod finetune;
+mod task;
+
+pub use finetune::{
+    EncoderPart, FinetuneConfig, FinetuneDataConfig, FinetuneMark, FinetuneOverrides, Recipe, RecipeConfig, ValidationConfig,
+};
+pub use task::Task;
+
 /// A named starting point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Preset {
@@ -352,9 +360,7 @@ impl Config {
         let mut table: Table = preset.text().parse().expect("presets are TOML");
         let mut source = PathBuf::from(format!("preset {}", preset.name()));
         if let Some(path) = file {
-            let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-            let error = |error: toml::de::Error| ConfigError::Parse { path: path.to_owned(), message: error.to_string().trim().to_owned() };
-            lay_over(&mut table, text.parse().map_err(error)?);
+            lay_over(&mut table, parse_file(path)?);
             source = path.to_owned();
         }
         let parsed = Self::deserialize(Value::Table(table));
@@ -403,39 +409,12 @@ impl Config {
         Ok(self)
     }
 
-    /// Reads a configuration that [`Self::to_toml`] has written.
-    ///
-    /// # Errors
-    /// When it cannot be read or has been spoiled.
-    pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let error = |error: toml::de::Error| ConfigError::Parse { path: path.to_owned(), message: error.to_string().trim().to_owned() };
-        let config: Self = toml::from_str(&text).map_err(error)?;
-        config.check()?;
-        Ok(config)
-    }
-
-    /// The whole configuration as TOML.
-    pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("plain data becomes TOML")
-    }
-
     /// Keys on which two configurations differ: `schedule.length: steps = 300, not steps = 500`.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let table = |config: &Self| Table::try_from(config).expect("plain data becomes TOML");
         let mut differences = Vec::new();
         compare("", &Value::Table(table(self)), &Value::Table(table(other)), &mut differences);
         differences
-    }
-
-    /// [`Self::differences`] in what is computed: not in when it is saved, and what is done when it fails.
-    pub fn differences_that_matter(&self, other: &Self) -> Vec<String> {
-        self.differences(&Self {
-            checkpoints: self.checkpoints.clone(),
-            safety: self.safety.clone(),
-            compute: ComputeConfig { recompute: self.compute.recompute, ..other.compute },
-            ..other.clone()
-        })
     }
 
     /// The model's part.
@@ -460,27 +439,13 @@ impl Config {
     /// The learning rate's course over data of `clips` clips.
     pub fn schedule(&self, clips: u64) -> Schedule {
         let clips_per_step = self.data.batch_size as f64 * self.data.accumulate as f64;
-        let steps = match self.schedule.length {
-            Length::Steps(steps) => steps,
-            Length::Epochs(epochs) => ((epochs * clips as f64 / clips_per_step).ceil() as u64).max(1),
-        };
-        Schedule {
-            peak: self.optimizer.base_lr * clips_per_step / 256.0,
-            warmup_steps: (self.schedule.warmup * steps as f64).round() as u64,
-            steps,
-        }
+        schedule(&self.schedule, self.optimizer.base_lr, clips_per_step, clips)
     }
 
     fn check(&self) -> Result<(), ConfigError> {
         self.clip.validate()?;
-        for (key, transformer) in [("encoder", self.encoder), ("decoder", self.decoder)] {
-            let TransformerConfig { width, depth, heads } = transformer;
-            let key = |encoder, decoder| if key == "encoder" { encoder } else { decoder };
-            check(key("encoder.depth", "decoder.depth"), depth, depth > 0, "at least 1")?;
-            check(key("encoder.heads", "decoder.heads"), heads, heads > 0, "at least 1")?;
-            let divides = width > 0 && width.is_multiple_of(heads);
-            check(key("encoder.width", "decoder.width"), width, divides, format!("a multiple of heads = {heads}"))?;
-        }
+        check_transformer(["encoder.depth", "encoder.heads", "encoder.width"], self.encoder)?;
+        check_transformer(["decoder.depth", "decoder.heads", "decoder.width"], self.decoder)?;
         let leaves_both = self.masking.visible(self.clip).is_some();
         let wanted = format!("such that of {} tokens some are visible and some are masked", self.clip.tokens());
         check("masking.ratio", self.masking.ratio, leaves_both, wanted)?;
@@ -505,32 +470,70 @@ impl Config {
         check("data.batch_size", data.batch_size, data.batch_size > 0, "at least 1")?;
         check("data.accumulate", data.accumulate, data.accumulate > 0, "at least 1")?;
         check("data.repeat", data.repeat, data.repeat > 0, "at least 1")?;
-        let is_range = |[least, most]: [f64; 2], limit: f64| least > 0.0 && least <= most && most <= limit;
-        check("data.area", format!("{:?}", data.area), is_range(data.area, 1.0), "a least and a greatest value in (0, 1]")?;
-        check("data.aspect", format!("{:?}", data.aspect), is_range(data.aspect, f64::MAX), "a least and a greatest value above 0")?;
-        check("data.flip", data.flip, (0.0..=1.0).contains(&data.flip), "a probability")?;
+        check_augmentation(&self.augmentation())?;
 
         let live = &self.live;
         check("live.fps", live.fps, live.fps.is_finite() && live.fps > 0.0, "a number above 0")?;
         check("live.stride", live.stride, live.stride > 0, "at least 1")?;
         check("live.short_side", live.short_side, live.short_side > 0, "at least 1")?;
 
-        let AdamWConfig { base_lr, betas, epsilon, weight_decay, clip_norm } = self.optimizer;
-        let finite = |value: f64| value.is_finite() && value > 0.0;
-        check("optimizer.base_lr", base_lr, finite(base_lr), "a number above 0")?;
-        check("optimizer.betas", format!("{betas:?}"), betas.iter().all(|beta| (0.0..1.0).contains(beta)), "two numbers in [0, 1)")?;
-        check("optimizer.epsilon", epsilon, finite(epsilon), "a number above 0")?;
-        check("optimizer.weight_decay", weight_decay, weight_decay.is_finite() && weight_decay >= 0.0, "0 or more")?;
-        check("optimizer.clip_norm", clip_norm, clip_norm > 0.0, "a number above 0; inf does not clip")?;
-
-        match self.schedule.length {
-            Length::Steps(steps) => check("schedule.length", format!("steps = {steps}"), steps > 0, "at least one step")?,
-            Length::Epochs(epochs) => check("schedule.length", format!("epochs = {epochs}"), finite(epochs), "more than 0 epochs")?,
-        }
-        check("schedule.warmup", self.schedule.warmup, (0.0..=1.0).contains(&self.schedule.warmup), "a share of the steps, 0 to 1")?;
-        check("checkpoints.every", self.checkpoints.every, self.checkpoints.every > 0, "at least 1")?;
-        check("checkpoints.keep", self.checkpoints.keep, self.checkpoints.keep > 0, "at least 1")
+        check_optimizer(&self.optimizer)?;
+        check_schedule(&self.schedule, &self.checkpoints)
     }
+}
+
+/// The learning rate's course over data of `clips` clips, with `samples` samples a step.
+fn schedule(config: &ScheduleConfig, base_lr: f64, samples: f64, clips: u64) -> Schedule {
+    let steps = match config.length {
+        Length::Steps(steps) => steps,
+        Length::Epochs(epochs) => ((epochs * clips as f64 / samples).ceil() as u64).max(1),
+    };
+    Schedule { peak: base_lr * samples / 256.0, warmup_steps: (config.warmup * steps as f64).round() as u64, steps }
+}
+
+/// The tables of a file.
+fn parse_file(path: &Path) -> Result<Table, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let error = |error: toml::de::Error| ConfigError::Parse { path: path.to_owned(), message: error.to_string().trim().to_owned() };
+    text.parse().map_err(error)
+}
+
+fn check_transformer([depth_key, heads_key, width_key]: [&'static str; 3], transformer: TransformerConfig) -> Result<(), ConfigError> {
+    let TransformerConfig { width, depth, heads } = transformer;
+    check(depth_key, depth, depth > 0, "at least 1")?;
+    check(heads_key, heads, heads > 0, "at least 1")?;
+    check(width_key, width, width > 0 && width.is_multiple_of(heads), format!("a multiple of heads = {heads}"))
+}
+
+fn check_augmentation(augmentation: &Augmentation) -> Result<(), ConfigError> {
+    let Augmentation { area, aspect, flip } = *augmentation;
+    let is_range = |[least, most]: [f64; 2], limit: f64| least > 0.0 && least <= most && most <= limit;
+    check("data.area", format!("{area:?}"), is_range(area, 1.0), "a least and a greatest value in (0, 1]")?;
+    check("data.aspect", format!("{aspect:?}"), is_range(aspect, f64::MAX), "a least and a greatest value above 0")?;
+    check("data.flip", flip, (0.0..=1.0).contains(&flip), "a probability")
+}
+
+fn check_optimizer(config: &AdamWConfig) -> Result<(), ConfigError> {
+    let AdamWConfig { base_lr, betas, epsilon, weight_decay, clip_norm } = *config;
+    let finite = |value: f64| value.is_finite() && value > 0.0;
+    check("optimizer.base_lr", base_lr, finite(base_lr), "a number above 0")?;
+    check("optimizer.betas", format!("{betas:?}"), betas.iter().all(|beta| (0.0..1.0).contains(beta)), "two numbers in [0, 1)")?;
+    check("optimizer.epsilon", epsilon, finite(epsilon), "a number above 0")?;
+    check("optimizer.weight_decay", weight_decay, weight_decay.is_finite() && weight_decay >= 0.0, "0 or more")?;
+    check("optimizer.clip_norm", clip_norm, clip_norm > 0.0, "a number above 0; inf does not clip")
+}
+
+fn check_schedule(schedule: &ScheduleConfig, checkpoints: &CheckpointsConfig) -> Result<(), ConfigError> {
+    match schedule.length {
+        Length::Steps(steps) => check("schedule.length", format!("steps = {steps}"), steps > 0, "at least one step")?,
+        Length::Epochs(epochs) => {
+            let is_some = epochs.is_finite() && epochs > 0.0;
+            check("schedule.length", format!("epochs = {epochs}"), is_some, "more than 0 epochs")?;
+        }
+    }
+    check("schedule.warmup", schedule.warmup, (0.0..=1.0).contains(&schedule.warmup), "a share of the steps, 0 to 1")?;
+    check("checkpoints.every", checkpoints.every, checkpoints.every > 0, "at least 1")?;
+    check("checkpoints.keep", checkpoints.keep, checkpoints.keep > 0, "at least 1")
 }
 
 fn check(key: &'static str, value: impl ToString, good: bool, wanted: impl Into<String>) -> Result<(), ConfigError> {
@@ -593,7 +596,7 @@ mod tests {
     fn every_preset_is_sound_and_survives_its_own_file() {
         for preset in Preset::ALL {
             let config = Config::resolve(preset, None, &Overrides::default()).expect("a sound preset");
-            let again: Config = toml::from_str(&config.to_toml()).expect("its own TOML");
+            let again: Config = toml::from_str(&Task::from(config.clone()).to_toml()).expect("its own TOML");
             assert_eq!(config, again, "{preset:?}");
         }
     }
@@ -697,7 +700,7 @@ mod tests {
                 "target.slices: 2, not 1",
             ]
         );
-        assert_eq!(toml::from_str::<Config>(&config.to_toml()).expect("its own TOML"), config);
+        assert_eq!(toml::from_str::<Config>(&Task::from(config.clone()).to_toml()).expect("its own TOML"), config);
         let choose = |target| {
             Config::resolve(Preset::Tiny, None, &Overrides { target: Some(target), ..Overrides::default() }).expect("sound").target
         };

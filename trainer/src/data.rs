@@ -34,7 +34,7 @@ impl DeviceBatch {
     pub fn clips(&self) -> &Tensor {
         match &self.pixels {
             DevicePixels::Clips(clips) => clips,
-            DevicePixels::Patches { .. } => panic!("the batch is of patches"),
+            DevicePixels::Patches { .. } | DevicePixels::Tokens(_) => panic!("the batch is of patches"),
         }
     }
 }
@@ -44,6 +44,8 @@ impl DeviceBatch {
 pub enum DevicePixels {
     /// `[clips, 3, frames, size, size]`
     Clips(Tensor),
+    /// The same tubelet by tubelet: `[clips, tokens, 3 * tubelet * patch * patch]`.
+    Tokens(Tensor),
     /// What the model sees and what it is to predict.
     Patches {
         /// `[clips, visible, 3 * tubelet * patch * patch]`
@@ -94,19 +96,21 @@ impl Uploader {
     /// # Errors
     /// When the device has no room for it.
     pub fn upload(&self, batch: Batch) -> Result<DeviceBatch> {
-        let (grid, clips, kind) = (batch.format.grid, batch.len(), batch.format.values);
+        let (grid, clips, kind, form) = (batch.format.grid, batch.len(), batch.format.values, batch.format.form);
         let masks = batch.masks();
         let (visible, predicted) = (masks.visible(), masks.predicted());
         let masking = Masking::new(masks, &self.device)?;
-        let shapes = match batch.format.form {
+        let shapes = match form {
             Form::Clips => vec![vec![clips, 3, grid.frames, grid.size, grid.size]],
+            Form::Tokens => vec![vec![clips, grid.tokens(), grid.tubelet_values()]],
             Form::Patches { target } => vec![vec![clips, visible, grid.tubelet_values()], vec![clips, predicted, target.values(grid)]],
         };
         let mut tensors = self.tensors(batch, &shapes)?.into_iter().map(|tensor| normalised(tensor, kind));
         let mut next = || tensors.next().expect("a tensor of each shape");
-        let pixels = match shapes.len() {
-            1 => DevicePixels::Clips(next()?),
-            _ => DevicePixels::Patches { visible: next()?, target: next()? },
+        let pixels = match form {
+            Form::Clips => DevicePixels::Clips(next()?),
+            Form::Tokens => DevicePixels::Tokens(next()?),
+            Form::Patches { .. } => DevicePixels::Patches { visible: next()?, target: next()? },
         };
         Ok(DeviceBatch { pixels, masking })
     }
@@ -120,7 +124,7 @@ impl Uploader {
             return copied(copies, cuda, batch, shapes);
         }
         let parts = match batch.pixels() {
-            Pixels::Clips(pixels) => vec![pixels],
+            Pixels::Clips(pixels) | Pixels::Tokens(pixels) => vec![pixels],
             Pixels::Patches { visible, target } => vec![visible, target],
         };
         let tensor = |(bytes, shape): (&[u8], &Vec<usize>)| match batch.format.values {

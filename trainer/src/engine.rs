@@ -1,19 +1,22 @@
 //! The loop: batches, loss, gradients, step; metrics, pictures and checkpoints on the way, a report at the end.
 
 use crate::checkpoint::{self, CheckpointError, Checkpoints, RunState, Unsound};
-use crate::config::{Config, OnNonfinite, SafetyConfig};
+use crate::config::{Config, FinetuneConfig, OnNonfinite, SafetyConfig, Task};
+use crate::evaluate::{self, EvaluateError, Scores};
 use crate::folder::{FolderError, RunFolder};
 use crate::learner::{Learner, LearnerError};
+use crate::lesson::Lesson;
 use crate::log::{LogError, PICTURE_FILE, PICTURE_TAG, RunLog};
 use crate::nonfinite::{self, NONFINITE_FILE};
 use crate::visualise;
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use pipeline::batch::{BatchFormat, Form, Skipped};
-use pipeline::buffers::MemoryKind;
-use pipeline::loader::{self, LoadError, Loader, LoaderOptions, Rank};
+use pipeline::loader::{self, LoadError, Loader, LoaderOptions};
 use pipeline::order::{Cursor, SampleId};
 use pipeline::source::WeightedSource;
-use schemas::report::{NonfiniteBatch, NonfiniteStep, StepMetrics};
+use schemas::geometry::PatchGrid;
+use schemas::report::{NonfiniteBatch, NonfiniteStep, StepMetrics, ValidationMetrics};
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,9 +29,13 @@ const PICTURE_CLIPS: usize = 3;
 /// What a run needs.
 pub struct Run {
     /// What to compute.
-    pub config: Config,
+    pub task: Task,
     /// The clips.
     pub data: Arc<[WeightedSource]>,
+    /// Clips that a classifier is looked at with, and does not learn from; none where there are none.
+    pub validation: Option<Arc<[WeightedSource]>>,
+    /// Weights that a classifier's encoder begins with, under our names; none where it begins by chance.
+    pub start: Option<HashMap<String, Tensor>>,
     /// Folder of the run, which exists. When it holds a checkpoint, the run goes on from it.
     pub dir: PathBuf,
     /// Where to compute.
@@ -80,8 +87,10 @@ pub struct Outcome {
     pub parameters: usize,
     /// The last checkpoint; none where the run was stopped before its first step was done.
     pub checkpoint: Option<PathBuf>,
-    /// The picture; none where the run was stopped.
+    /// The picture; none where the run was stopped, and of a classifier.
     pub picture: Option<PathBuf>,
+    /// How the classifier did at its last look at the clips that are kept for that.
+    pub validation: Option<ValidationMetrics>,
 }
 
 /// Why a run stopped.
@@ -162,6 +171,9 @@ pub enum RunError {
         /// Clips now.
         now: u64,
     },
+    /// The clips that are kept for validation.
+    #[error("validation: {0}")]
+    Validation(#[from] EvaluateError),
     /// What the user sees of the run.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -186,9 +198,9 @@ fn last(checkpoint: Option<&Path>) -> String {
 ///
 /// # Errors
 /// When data, device or disk fail, the loss is no longer finite, or another process is at work in the folder.
-pub fn pretrain(run: &Run, on_event: impl FnMut(Event<'_>)) -> Result<Outcome, RunError> {
+pub fn train(run: &Run, on_event: impl FnMut(Event<'_>)) -> Result<Outcome, RunError> {
     let folder = RunFolder::take(&run.dir)?;
-    train(run, &folder, on_event).or_else(|error| {
+    train_in(run, &folder, on_event).or_else(|error| {
         if matches!(error, RunError::Checkpoint(_) | RunError::Log(_) | RunError::Write { .. }) {
             // Where the folder itself is gone, that is the reason to tell.
             folder.check()?;
@@ -197,9 +209,9 @@ pub fn pretrain(run: &Run, on_event: impl FnMut(Event<'_>)) -> Result<Outcome, R
     })
 }
 
-/// [`pretrain`], in a folder that nobody else is at work in.
-fn train(run: &Run, folder: &RunFolder, mut on_event: impl FnMut(Event<'_>)) -> Result<Outcome, RunError> {
-    let mut checkpoints = Checkpoints::new(&run.dir, &run.config);
+/// [`train`], in a folder that nobody else is at work in.
+fn train_in(run: &Run, folder: &RunFolder, mut on_event: impl FnMut(Event<'_>)) -> Result<Outcome, RunError> {
+    let mut checkpoints = Checkpoints::new(&run.dir, &run.task);
     let begun = begin(run, &mut checkpoints, &mut on_event)?;
     let mut log = RunLog::open(&run.dir, begun.1.step)?;
     let outcome = train_from(begun, run, folder, &checkpoints, &mut log, &mut on_event);
@@ -224,18 +236,19 @@ fn train_from(
     log: &mut RunLog,
     on_event: &mut impl FnMut(Event<'_>),
 ) -> Result<Outcome, RunError> {
-    let Run { config, data, dir, stop, .. } = run;
+    let Run { task, data, dir, stop, .. } = run;
     let mut saved = state.step;
-    let schedule = config.schedule(state.clips);
+    let schedule = task.schedule(state.clips);
     let resumed_from = state.step;
     let is_stopped = || stop.load(Ordering::SeqCst);
+    let mut validation = None;
     if state.step < schedule.steps && !is_stopped() {
-        let options = loader_options(config, run.loading, state.cursor);
+        let options = task_options(task, run.loading, state.cursor);
         let mut loader = Loader::new(Arc::clone(data), LoaderOptions { memory: learner.memory(), interrupt: Arc::clone(stop), ..options })?;
         let mut step_began = Instant::now();
         while state.step < schedule.steps && !is_stopped() {
             let lr = schedule.rate(state.step);
-            let Some(taken) = take_step(&mut learner, &mut loader, config.data.accumulate, lr, on_event)? else { break };
+            let Some(taken) = take_step(&mut learner, &mut loader, task, lr, on_event)? else { break };
             folder.check()?;
             if !taken.is_finite() {
                 state = pass_over(run, state, &taken, lr, last_checkpoint.as_deref(), on_event)?;
@@ -244,6 +257,10 @@ fn train_from(
             }
             state = RunState { step: state.step + 1, cursor: taken.next, ..state };
             let step_seconds = step_began.elapsed().as_secs_f64();
+            let looked = match look_is_due(task, state.step, schedule.steps) {
+                true => look(run, &mut learner, on_event)?,
+                false => None,
+            };
             step_began = Instant::now();
             let metrics = StepMetrics {
                 step: state.step,
@@ -255,11 +272,13 @@ fn train_from(
                 step_seconds,
                 wait_seconds: taken.wait.as_secs_f64(),
                 nonfinite: state.nonfinite,
+                validation: looked,
                 loader: loader.figures(),
             };
+            validation = looked.or(validation);
             log.push(&metrics)?;
             on_event(Event::Step(&metrics, schedule.steps));
-            if state.step % config.checkpoints.every == 0 || state.step == schedule.steps {
+            if state.step % task.checkpoints().every == 0 || state.step == schedule.steps {
                 // The picture comes first, so that no checkpoint is without it. But where it fails, the checkpoint is worth more.
                 let drawn = draw_picture(run, &mut learner, state.step, log);
                 last_checkpoint = Some(checkpoints.save(&learner, state)?);
@@ -274,7 +293,9 @@ fn train_from(
     }
     if is_finished && state.step == resumed_from {
         draw_picture(run, &mut learner, state.step, log)?;
+        validation = look(run, &mut learner, on_event)?;
     }
+    let has_picture = is_finished && matches!(task, Task::Pretrain(_));
     Ok(Outcome {
         resumed_from,
         steps: state.step,
@@ -282,21 +303,54 @@ fn train_from(
         nonfinite: state.nonfinite,
         parameters: learner.parameter_count(),
         checkpoint: last_checkpoint,
-        picture: is_finished.then(|| dir.join(PICTURE_FILE)),
+        picture: has_picture.then(|| dir.join(PICTURE_FILE)),
+        validation,
     })
+}
+
+/// Whether a classifier is to be looked at after step `step` of `steps`.
+const fn look_is_due(task: &Task, step: u64, steps: u64) -> bool {
+    match task {
+        Task::Pretrain(_) => false,
+        Task::Finetune(config) => step == steps || step.is_multiple_of(config.validation.every),
+    }
+}
+
+/// How a classifier does on the clips that are kept for that; nothing where there are none, or the run is to stop meanwhile.
+fn look(run: &Run, learner: &mut Learner, on_event: &mut impl FnMut(Event<'_>)) -> Result<Option<ValidationMetrics>, RunError> {
+    let (Task::Finetune(config), Some(data)) = (&run.task, &run.validation) else { return Ok(None) };
+    let mut options = task_options(&run.task, run.loading, Cursor::default()).once(config.validation.views());
+    options.interrupt = Arc::clone(&run.stop);
+    options.memory = learner.memory();
+    let mut scores = Scores::new(config.classes.len());
+    let seen = evaluate::read_all(
+        data,
+        options,
+        |batch| learner.read(batch),
+        |clips| {
+            clips.iter().for_each(|clip| scores.add(&clip.probabilities, clip.label));
+            Ok(())
+        },
+        |skipped| on_event(Event::Skipped(skipped)),
+    );
+    match seen {
+        Err(EvaluateError::Load(LoadError::Interrupted)) => Ok(None),
+        Err(error) => Err(error.into()),
+        Ok(()) => Ok(Some(scores.metrics())),
+    }
 }
 
 /// Begins with the latest sound checkpoint, or anew.
 fn begin(run: &Run, checkpoints: &mut Checkpoints, on_event: &mut impl FnMut(Event<'_>)) -> Result<Begun, RunError> {
-    let Run { config, data, device, .. } = run;
-    let clips = data.iter().map(|set| set.source.len() as u64).sum();
+    let Run { task, data, device, .. } = run;
+    let clips = data.iter().map(|set| set.len() as u64).sum();
     let mut unsound = Vec::new();
     for path in checkpoints.newest_first()? {
         let reason = match checkpoints.load(&path) {
             Ok(loaded) if loaded.state.clips != clips => return Err(RunError::OtherData { began: loaded.state.clips, now: clips }),
             Ok(loaded) => {
                 let state = loaded.state;
-                match Learner::resumed(config, loaded, device, run.compute_threads) {
+                match Learner::resumed(task, loaded, device, run.compute_threads) {
                     Ok(learner) => return Ok((learner, state, Some(path))),
                     Err(error) if checkpoint::is_unfit(&error) => Unsound { path: path.clone(), reason: error.to_string() },
                     Err(error) => return Err(error.into()),
@@ -309,7 +363,7 @@ fn begin(run: &Run, checkpoints: &mut Checkpoints, on_event: &mut impl FnMut(Eve
         unsound.push(reason);
     }
     if unsound.is_empty() {
-        return Ok((Learner::new(config, device, run.compute_threads)?, RunState::new(clips), None));
+        return Ok((Learner::new(task, run.start.clone(), device, run.compute_threads)?, RunState::new(clips), None));
     }
     Err(RunError::NoneSound { dir: run.dir.clone(), unsound })
 }
@@ -338,17 +392,18 @@ impl Taken {
     }
 }
 
-/// One step of `batches` batches at rate `lr`; none where the run is to stop and a batch is still to come. What is not finite changes nothing.
+/// One step at rate `lr`; none where the run is to stop and a batch is still to come. What is not finite changes nothing.
 fn take_step(
     learner: &mut Learner,
     loader: &mut Loader,
-    batches: usize,
+    task: &Task,
     lr: f64,
     on_event: &mut impl FnMut(Event<'_>),
 ) -> Result<Option<Taken>, RunError> {
+    let batches = task.accumulate();
     let mut taken = Taken { batches: Vec::with_capacity(batches), grad_norm: f64::NAN, wait: Duration::ZERO, next: Cursor::default() };
     for _ in 0..batches {
-        let batch = match loader.next().expect("after an error nothing is asked for") {
+        let mut batch = match loader.next().expect("after an error nothing is asked for") {
             Err(LoadError::Interrupted) => {
                 learner.discard();
                 return Ok(None);
@@ -359,7 +414,11 @@ fn take_step(
         taken.wait += batch.wait;
         taken.next = batch.next;
         let samples = batch.samples.clone();
-        taken.batches.push((learner.accumulate(batch, 1.0 / batches as f64)?, samples));
+        let lesson = match task {
+            Task::Pretrain(_) => None,
+            Task::Finetune(config) => Some(Lesson::of(config, &mut batch)),
+        };
+        taken.batches.push((learner.accumulate(batch, lesson, 1.0 / batches as f64)?, samples));
     }
     if taken.loss().is_finite() {
         taken.grad_norm = learner.update(lr)?;
@@ -378,7 +437,7 @@ fn pass_over(
     checkpoint: Option<&Path>,
     on_event: &mut impl FnMut(Event<'_>),
 ) -> Result<RunState, RunError> {
-    let SafetyConfig { on_nonfinite, max_nonfinite, max_nonfinite_in_a_row } = run.config.safety;
+    let SafetyConfig { on_nonfinite, max_nonfinite, max_nonfinite_in_a_row } = run.task.safety();
     let (file, checkpoint) = (run.dir.join(NONFINITE_FILE), checkpoint.map(Path::to_owned));
     let state = RunState { nonfinite: state.nonfinite + 1, nonfinite_in_a_row: state.nonfinite_in_a_row + 1, ..state };
     let limits = [
@@ -397,7 +456,7 @@ fn pass_over(
         grad_norm: taken.grad_norm,
         skipped: on_nonfinite == OnNonfinite::Skip && exceeded.is_none(),
         batches: batches.collect(),
-        config: run.config.to_toml(),
+        config: run.task.to_toml(),
     };
     nonfinite::append(&file, &record).map_err(|source| RunError::Write { path: file.clone(), source })?;
     let NonfiniteStep { step, loss, grad_norm, .. } = record;
@@ -417,34 +476,55 @@ fn pass_over(
 }
 
 /// What the loader of a run is told.
+pub fn task_options(task: &Task, loading: Loading, start: Cursor) -> LoaderOptions {
+    match task {
+        Task::Pretrain(config) => loader_options(config, loading, start),
+        Task::Finetune(config) => classifier_options(config, loading, start),
+    }
+}
+
+/// What the loader of a pre-training is told.
 pub fn loader_options(config: &Config, loading: Loading, start: Cursor) -> LoaderOptions {
-    let Loading { threads, memory_bytes, max_bad } = loading;
     LoaderOptions {
-        batch_size: config.data.batch_size,
         repeat: config.data.repeat,
         format: BatchFormat {
             grid: config.clip,
-            mask_rule: config.masking,
+            mask_rule: Some(config.masking),
             form: Form::Patches { target: config.model().target_form() },
             values: config.data.values,
         },
         augmentation: config.augmentation(),
         seed: config.seed,
-        rank: Rank::default(),
-        threads,
-        prefetch: 2 * threads,
-        memory: MemoryKind::Host,
-        memory_bytes,
-        max_bad,
         start,
-        interrupt: Arc::default(),
+        ..loading.options(config.data.batch_size, config.clip)
     }
 }
 
-/// Draws what the model makes of the same few clips each time.
+/// What the loader of a fine-tuning is told.
+fn classifier_options(config: &FinetuneConfig, loading: Loading, start: Cursor) -> LoaderOptions {
+    let options = loading.options(config.data.batch_size, config.clip);
+    LoaderOptions {
+        repeat: config.data.repeat,
+        format: BatchFormat { values: config.data.values, ..options.format },
+        augmentation: config.augmentation(),
+        seed: config.seed,
+        start,
+        ..options
+    }
+}
+
+impl Loading {
+    /// Batches of `batch_size` clips of `grid`, all tokens of each in `f32`, loaded so.
+    pub fn options(self, batch_size: usize, grid: PatchGrid) -> LoaderOptions {
+        let Self { threads, memory_bytes, max_bad } = self;
+        LoaderOptions { threads, prefetch: 2 * threads, memory_bytes, max_bad, ..LoaderOptions::tokens(batch_size, grid) }
+    }
+}
+
+/// Draws what an autoencoder makes of the same few clips each time.
 fn draw_picture(run: &Run, learner: &mut Learner, step: u64, log: &mut RunLog) -> Result<(), RunError> {
-    let Run { config, data, .. } = run;
-    let examples = loader::examples(data, config.clip, config.masking, config.seed, PICTURE_CLIPS)?;
+    let Task::Pretrain(config) = &run.task else { return Ok(()) };
+    let examples = loader::examples(&run.data, config.clip, config.masking, config.seed, PICTURE_CLIPS)?;
     let picture = visualise::reconstruction(learner, examples)?;
     Ok(log.picture(step, &picture, PICTURE_TAG)?)
 }

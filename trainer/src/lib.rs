@@ -11,19 +11,26 @@
 //! - [`visualise`]: pictures of what a model reconstructs; [`log`]: all by which a user sees a run.
 
 pub mod checkpoint;
+pub mod classes;
 pub mod config;
 pub mod data;
 pub mod engine;
+pub mod evaluate;
+pub mod features;
 pub mod folder;
 pub mod fused;
 pub mod layer_decay;
 pub mod learner;
+pub mod lesson;
 pub mod log;
 pub mod loss;
 pub mod model;
+pub mod neighbours;
 pub mod nonfinite;
 pub mod operations;
 pub mod ops;
 pub mod optimizer;
+pub mod probes;
 pub mod schedule;
 pub mod visualise;
+pub mod weights;

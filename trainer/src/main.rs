@@ -1,10 +1,16 @@
-//! `trainer`: pre-trains a video ViT on shards of clips.
+//! `trainer`: pre-trains a video ViT on shards of clips, and uses what it has learned.
 
 mod bench;
 mod cli;
 mod curves;
+mod embed;
+mod eval;
+mod finetune;
 mod output;
+mod probe;
+mod reading;
 mod run;
+mod session;
 mod sources;
 mod stop;
 mod usage;
@@ -27,6 +33,9 @@ fn start() -> ExitCode {
     };
     let result = match &cli.command {
         cli::Command::Run(args) => run::run(args),
+        cli::Command::Finetune(args) => finetune::finetune(args),
+        cli::Command::Eval(args) => eval::eval(args).map(|()| ExitCode::SUCCESS),
+        cli::Command::Embed(args) => embed::embed(args).map(|()| ExitCode::SUCCESS),
         cli::Command::DecodeWorker => pipeline::live::worker::run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
         cli::Command::Curves(args) => curves::curves(args).map(|()| ExitCode::SUCCESS),
         cli::Command::Bench(cli::Bench::Loader(args)) => bench::loader::loader(args).map(|()| ExitCode::SUCCESS),

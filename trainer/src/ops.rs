@@ -37,6 +37,14 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
     exponential.broadcast_div(&exponential.sum_keepdim(D::Minus1)?)
 }
 
+/// [`softmax`] of one row on the host.
+pub fn softmax_of(row: &[f32]) -> Vec<f32> {
+    let greatest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let exponentials: Vec<f64> = row.iter().map(|&value| f64::from(value - greatest).exp()).collect();
+    let sum: f64 = exponentials.iter().sum();
+    exponentials.into_iter().map(|exponential| (exponential / sum) as f32).collect()
+}
+
 /// Logarithms of [`softmax`], without their underflow.
 ///
 /// # Errors
@@ -46,16 +54,17 @@ pub fn log_softmax(x: &Tensor) -> Result<Tensor> {
     shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)
 }
 
-/// Attention of `heads` heads (Vaswani et al. 2017): `softmax(q k^T / sqrt(width of a head)) v`, with all three `[clips, tokens, width]`.
+/// Attention of `heads` heads (Vaswani et al. 2017): `softmax(q k^T / sqrt(width of a head)) v`, with `k` and `v` `[clips, tokens, width]`, and `q` of as many
+/// tokens or others.
 ///
 /// # Errors
 /// When the width is not a multiple of `heads`.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor> {
-    let (clips, tokens, width) = q.dims3()?;
-    let split = |x: &Tensor| x.reshape((clips, tokens, heads, width / heads))?.transpose(1, 2)?.contiguous();
+    let (clips, queries, width) = q.dims3()?;
+    let split = |x: &Tensor| x.reshape((clips, x.dim(1)?, heads, width / heads))?.transpose(1, 2)?.contiguous();
     let scale = ((width / heads) as f64).powf(-0.5);
     let scores = (split(q)? * scale)?.matmul(&split(k)?.t()?)?;
-    softmax(&scores)?.matmul(&split(v)?)?.transpose(1, 2)?.reshape((clips, tokens, width))
+    softmax(&scores)?.matmul(&split(v)?)?.transpose(1, 2)?.reshape((clips, queries, width))
 }
 
 #[cfg(test)]

@@ -137,6 +137,7 @@ mod tests {
             step_seconds,
             wait_seconds: step_seconds / 4.0,
             nonfinite: 0,
+            validation: None,
             loader: LoaderFigures::default(),
         };
         let mut recent = Recent::new();

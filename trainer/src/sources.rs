@@ -12,8 +12,7 @@ use pipeline::video::{self, Content, sniff};
 use schemas::manifest::{MANIFEST_FILE, Sampling};
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
-use trainer::config::Config;
+use trainer::config::LiveConfig;
 
 /// Files that are named one by one, at most; the others are counted.
 const NAMED_REJECTS: usize = 5;
@@ -22,7 +21,7 @@ const NAMED_REJECTS: usize = 5;
 ///
 /// # Errors
 /// When one of them is neither.
-pub fn open(data: &[DataArg], config: &Config) -> anyhow::Result<Arc<[WeightedSource]>> {
+pub fn open(data: &[DataArg], live: &LiveConfig, frames: usize) -> anyhow::Result<Vec<WeightedSource>> {
     data.iter()
         .map(|DataArg { path, weight }| {
             let source = if path.join(MANIFEST_FILE).exists() {
@@ -30,16 +29,16 @@ pub fn open(data: &[DataArg], config: &Config) -> anyhow::Result<Arc<[WeightedSo
             } else {
                 ensure!(path.exists(), "there is no {}; `shardtool build VIDEOS --out {0}` makes shards", path.display());
                 ensure!(may_hold_videos(path)?, "{} holds neither shards (it has no {MANIFEST_FILE}) nor videos", path.display());
-                Source::Live(open_live(path, config)?)
+                Source::Live(open_live(path, live, frames)?)
             };
-            Ok(WeightedSource { source, weight: *weight })
+            Ok(WeightedSource { weight: *weight, ..source.into() })
         })
         .collect()
 }
 
 /// Clips in all of them.
 pub fn clips(sources: &[WeightedSource]) -> u64 {
-    sources.iter().map(|set| set.source.len() as u64).sum()
+    sources.iter().map(|set| set.len() as u64).sum()
 }
 
 /// Whether this is a video, or a folder with one in it or with folders.
@@ -52,14 +51,14 @@ fn may_hold_videos(path: &Path) -> anyhow::Result<bool> {
     })
 }
 
-fn open_live(path: &Path, config: &Config) -> anyhow::Result<LiveSet> {
+fn open_live(path: &Path, live: &LiveConfig, frames: usize) -> anyhow::Result<LiveSet> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let options = LiveOptions {
-        sampling: Sampling::TicksPerSecond(config.live.fps),
-        stride: config.live.stride,
-        frames: config.clip.frames,
-        span: config.live.span,
-        short_side: config.live.short_side,
+        sampling: Sampling::TicksPerSecond(live.fps),
+        stride: live.stride,
+        frames,
+        span: live.span,
+        short_side: live.short_side,
         ..LiveOptions::new(WorkerProgram { path: program, argument: DECODE_WORKER.to_owned() })
     };
     let bar = ProgressBar::no_length().with_style(output::bar_style("counting frames of video {pos}/{len}"));

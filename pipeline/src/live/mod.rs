@@ -309,6 +309,23 @@ impl LiveSet {
         &self.locate(index).0.path
     }
 
+    /// The video that clip `index` is of, its number within it, and the times of its first and last frame, in seconds from the video's first frame.
+    ///
+    /// # Panics
+    /// When there is no such clip.
+    pub fn origin(&self, index: usize) -> (&Path, usize, [f64; 2]) {
+        let (video, tick) = self.locate(index);
+        let first = self.firsts.partition_point(|&first| first <= index) - 1;
+        // Ticks of source frames have no time that is known without decoding: theirs are counted.
+        let second = |tick: u64| tick as f64 / self.options.sampling.fps().unwrap_or(1.0);
+        let frames = match self.options.span {
+            LiveSpan::Clip => self.options.frames as u64,
+            LiveSpan::Video => self.clip(index).frames as u64,
+        };
+        let last = (tick + (frames - 1) * u64::from(self.options.stride)).min(video.ticks.saturating_sub(1));
+        (&video.path, index - self.firsts[first], [second(tick), second(last)])
+    }
+
     /// Videos that can be used.
     pub const fn videos(&self) -> usize {
         self.videos.len()

@@ -35,7 +35,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use options::check;
-pub use options::{DEFAULT_MAX_BAD, DEFAULT_MEMORY_BYTES, LoadError, LoaderOptions, Rank};
+pub use options::{DEFAULT_MAX_BAD, DEFAULT_MEMORY_BYTES, LoadError, LoaderOptions, Pass, Rank};
 
 /// How much more the loader's threads yield to others than usual threads do (`nice`): they work ahead, and whoever computes has to be done now.
 const NICENESS: i32 = 5;
@@ -82,7 +82,7 @@ struct Task {
     sample: SampleId,
 }
 
-/// An endless iterator over batches. After an error it ends. Dropped, it stops and joins its threads.
+/// An iterator over batches: endless, or, with [`Pass::Once`], until every clip was seen. After an error it ends. Dropped, it stops and joins its threads.
 pub struct Loader {
     shared: Arc<Shared>,
     order: Order,
@@ -113,7 +113,7 @@ impl Loader {
     pub fn new(sources: Arc<[WeightedSource]>, options: LoaderOptions) -> Result<Self, LoadError> {
         let blocks = check(&sources, &options)?;
         let slots = options.batch_size / options.rank.of;
-        let sets: Vec<(u64, f64)> = sources.iter().map(|set| (set.source.len() as u64, set.weight)).collect();
+        let sets: Vec<(u64, f64)> = sources.iter().map(|set| (set.len() as u64, set.weight)).collect();
         let order = Order::new(&sets, options.seed);
         let ring = Ring::new(options.format.layout(slots), blocks * options.repeat + SPARE_BUFFERS, options.memory.clone());
         let (tasks, waiting) = bounded(blocks * slots);
@@ -162,13 +162,35 @@ impl Loader {
         self.consumption.restart(&self.shared.counters);
     }
 
-    /// Hands out the tasks of one more block. There is always room for them.
+    /// Clips that are loaded in all; none where it goes on and on.
+    fn clips(&self) -> Option<u64> {
+        let all = || self.shared.sources.iter().map(|set| set.len() as u64).sum();
+        matches!(self.shared.options.pass, Pass::Once(_)).then(all)
+    }
+
+    /// The sample that is draw number `draw`.
+    fn draw(&mut self, draw: u64) -> SampleId {
+        let sources = &self.shared.sources;
+        match self.shared.options.pass {
+            Pass::Training => {
+                let sample = self.order.draw(draw);
+                SampleId { clip: sources[sample.set as usize].number(sample.clip as usize) as u64, ..sample }
+            }
+            Pass::Once(_) => nth_clip(sources, draw as usize).1,
+        }
+    }
+
+    /// Hands out the tasks of one more block, if there is one. There is always room for them.
     fn issue(&mut self) -> Result<(), LoadError> {
         let options = &self.shared.options;
         let Rank { number: rank, of: ranks } = options.rank;
-        let slots = options.batch_size / ranks;
         let block_samples = (options.batch_size * options.repeat) as u64;
         let number = self.issued_blocks;
+        let left = self.clips().map_or(u64::MAX, |clips| clips.saturating_sub(number * options.batch_size as u64));
+        let slots = (options.batch_size / ranks).min(usize::try_from(left).unwrap_or(usize::MAX));
+        if slots == 0 {
+            return Ok(());
+        }
         let before = options.start.samples.saturating_sub(number * block_samples) as usize;
         let first_repeat = before / options.batch_size;
         let batches = (first_repeat..options.repeat).map(|_| self.ring.take()).collect::<Result<_, _>>().map_err(LoadError::NoMemory)?;
@@ -177,7 +199,7 @@ impl Loader {
         let first_draw = number * options.batch_size as u64 + (rank * slots) as u64;
         // The last task takes the block itself along: were one left here, it could be the last to be let go of.
         for (slot, block) in std::iter::repeat_n(block, slots).enumerate() {
-            let sample = self.order.draw(first_draw + slot as u64);
+            let sample = self.draw(first_draw + slot as u64);
             self.shared.sources[sample.set as usize].source.fetch(sample.clip as usize);
             if let Some(tasks) = &self.tasks {
                 // The workers live as long as this channel.
@@ -188,10 +210,14 @@ impl Loader {
         Ok(())
     }
 
-    fn receive(&mut self) -> Result<Batch, LoadError> {
+    /// The next batch; none after the last.
+    fn receive(&mut self) -> Result<Option<Batch>, LoadError> {
         let began = Instant::now();
         let was_ready = self.ready.len() + (self.early.len() + self.finished.len()) * self.shared.options.repeat;
         while self.ready.is_empty() {
+            if self.next_block == self.issued_blocks {
+                return Ok(None);
+            }
             let block = loop {
                 if let Some(block) = self.early.remove(&self.next_block) {
                     break block;
@@ -226,13 +252,14 @@ impl Loader {
             batch.skipped.len(),
             was_ready,
         );
-        Ok(Batch { wait, ..batch })
+        Ok(Some(Batch { wait, ..batch }))
     }
 
     /// Makes the batches of a block ready, without the clips that failed.
     fn unpack(&mut self, block: Block) -> Result<(), LoadError> {
         let options = &self.shared.options;
         let (mut samples, mut labels, mut skipped, mut gaps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let slots = block.outcomes.len();
         for (slot, outcome) in block.outcomes.into_iter().enumerate() {
             match outcome.into_inner().unwrap_or_else(PoisonError::into_inner) {
                 Outcome::Done(sample, label) => {
@@ -242,7 +269,7 @@ impl Loader {
                 }
                 Outcome::Failed(sample, LoadError::Source(error)) if error.is_of_one_clip() => {
                     self.bad_in_a_row += 1;
-                    let clips = self.shared.sources.iter().map(|set| set.source.len()).sum();
+                    let clips = self.shared.sources.iter().map(WeightedSource::len).sum();
                     let is_new = self.bad.insert((sample.set, sample.clip));
                     if self.bad_in_a_row >= clips {
                         return Err(LoadError::AllBad { clips, last: Box::new(error) });
@@ -260,6 +287,7 @@ impl Loader {
         let block_start = block.number * (options.batch_size * options.repeat) as u64;
         for (repeat, filling) in (block.first_repeat..).zip(block.batches) {
             let mut buffer: Buffer = filling.finish();
+            buffer.truncate(slots);
             gaps.iter().rev().for_each(|&slot| buffer.remove(slot));
             if samples.is_empty() {
                 continue;
@@ -289,7 +317,7 @@ impl Iterator for Loader {
         }
         let result = self.receive();
         self.failed = result.is_err();
-        Some(result)
+        result.transpose()
     }
 }
 
@@ -340,14 +368,14 @@ impl Worker {
         let format = &options.format;
         self.starts.clear();
         self.starts.extend(self.views.iter().map(|view| view.first_frame));
-        let info = source.source.clip(sample.clip as usize);
+        let info = source.clip(sample.clip as usize);
         let (loaded, bytes) = self.reader.load(&source.source, sample.clip as usize, format.grid.frames, &self.starts, clock)?;
         for (window, (filling, &view)) in batches.iter().zip(&self.views).enumerate() {
             let (frames, first_frame) = loaded.window(window, view.first_frame);
             let [tokens, pixels, target] = filling.slot(slot).expect("each slot is filled once");
             let tokens = BatchFormat::tokens(tokens);
             let sample = SampleId { repeat: sample.repeat + window as u32, ..sample };
-            format.mask_rule.draw(&mut sample.stream(Purpose::Mask, options.seed), format.grid, &mut self.scratch, tokens);
+            format.draw_mask(sample, options.seed, &mut self.scratch, tokens);
             format.write(&mut self.transform, frames, info.size, View { first_frame, ..view }, tokens, pixels, target);
         }
         clock.lap(Stage::Transform);
@@ -361,12 +389,16 @@ impl Worker {
         let mut clock = StageClock::default();
         let cpu_before = thread_cpu();
         let first = SampleId { repeat: task.block.first_repeat as u32, ..task.sample };
-        let info = source.source.clip(task.sample.clip as usize);
+        let info = source.clip(task.sample.clip as usize);
+        let frames = options.format.grid.frames;
         let repeats = (first.repeat..).take(task.block.batches.len());
         self.views.clear();
-        self.views.extend(repeats.map(|repeat| {
-            let mut rng = SampleId { repeat, ..first }.stream(Purpose::Augment, options.seed);
-            options.augmentation.draw(&mut rng, info.frames, options.format.grid.frames, info.size)
+        self.views.extend(repeats.map(|repeat| match options.pass {
+            Pass::Training => {
+                let mut rng = SampleId { repeat, ..first }.stream(Purpose::Augment, options.seed);
+                options.augmentation.draw(&mut rng, info.frames, frames, info.size)
+            }
+            Pass::Once(views) => views.view(repeat as usize, info.frames, frames, info.size),
         }));
         let (info, bytes) = self.load(source, options, first, task.slot, &task.block.batches, &mut clock)?;
         shared.counters.clip(&clock, thread_cpu() - cpu_before, bytes.stored, bytes.decoded);
@@ -417,7 +449,7 @@ fn thread_cpu() -> Duration {
 /// # Errors
 /// When no clip can be read, or none of all with what has gone wrong.
 pub fn examples(sources: &[WeightedSource], grid: PatchGrid, mask_rule: MaskRule, seed: u64, count: usize) -> Result<Batch, LoadError> {
-    let all: usize = sources.iter().map(|set| set.source.len()).sum();
+    let all: usize = sources.iter().map(WeightedSource::len).sum();
     let count = count.min(all);
     let mask_rule = MaskRule { decoder_keep: 1.0, ..mask_rule };
     let options = LoaderOptions { seed, ..LoaderOptions::new(count, grid, mask_rule) };
@@ -430,7 +462,7 @@ pub fn examples(sources: &[WeightedSource], grid: PatchGrid, mask_rule: MaskRule
         let (sample, label) = loop {
             let (source, sample) = nth_clip(sources, ((2 * slot + 1) * all / (2 * count) + bad) % all);
             worker.views.clear();
-            worker.views.push(central_view(source.source.clip(sample.clip as usize).size));
+            worker.views.push(central_view(source.clip(sample.clip as usize).size));
             match worker.load(source, &options, sample, slot, std::slice::from_ref(&filling), &mut StageClock::default()) {
                 Ok((info, _)) => break (sample, info.label),
                 Err(error) if error.is_of_one_clip() && bad + 1 < all => bad += 1,
@@ -444,13 +476,13 @@ pub fn examples(sources: &[WeightedSource], grid: PatchGrid, mask_rule: MaskRule
     Ok(Batch { format, samples, labels, skipped: Vec::new(), buffer, next: Cursor::default(), wait: Duration::ZERO })
 }
 
-/// Clip `index` of all data sets one after the other, as an example.
+/// Clip `index` of all data sets one after the other, as no epoch of training has it.
 fn nth_clip(sources: &[WeightedSource], mut index: usize) -> (&WeightedSource, SampleId) {
     for (source, set) in sources.iter().zip(0..) {
-        if index < source.source.len() {
-            return (source, SampleId { set, epoch: u64::MAX, clip: index as u64, repeat: 0 });
+        if index < source.len() {
+            return (source, SampleId { set, epoch: u64::MAX, clip: source.number(index) as u64, repeat: 0 });
         }
-        index -= source.source.len();
+        index -= source.len();
     }
     panic!("there are not so many clips")
 }

@@ -4,7 +4,7 @@ use crate::batch::{BatchFormat, Form, ValueType};
 use crate::buffers::MemoryKind;
 use crate::mask::MaskRule;
 use crate::order::Cursor;
-use crate::sample::Augmentation;
+use crate::sample::{Augmentation, Views};
 use crate::source::{SourceError, WeightedSource};
 use crate::transform::TargetForm;
 use schemas::geometry::{GridError, PatchGrid};
@@ -23,8 +23,10 @@ pub const DEFAULT_MEMORY_BYTES: usize = 2 << 30;
 pub struct LoaderOptions {
     /// Clips a batch, of all ranks together.
     pub batch_size: usize,
-    /// Samples that are taken of a clip each time that it is read.
+    /// Samples that are taken of a clip each time that it is read; with [`Pass::Once`], its views.
     pub repeat: usize,
+    /// Which clips, and which views of them.
+    pub pass: Pass,
     /// What a batch holds.
     pub format: BatchFormat,
     /// Ranges of crops and flips.
@@ -53,10 +55,21 @@ impl LoaderOptions {
     /// The defaults for batches of `batch_size` clips of `grid`: whole clips in `f32`, all of them for one rank, each clip sampled once each time that it is
     /// read.
     pub fn new(batch_size: usize, grid: PatchGrid, mask_rule: MaskRule) -> Self {
+        let format = BatchFormat { grid, mask_rule: Some(mask_rule), form: Form::Clips, values: ValueType::F32 };
+        Self::of_format(batch_size, format)
+    }
+
+    /// The same without masks: all tokens of each clip.
+    pub fn tokens(batch_size: usize, grid: PatchGrid) -> Self {
+        Self::of_format(batch_size, BatchFormat { grid, mask_rule: None, form: Form::Tokens, values: ValueType::F32 })
+    }
+
+    fn of_format(batch_size: usize, format: BatchFormat) -> Self {
         Self {
             batch_size,
             repeat: 1,
-            format: BatchFormat { grid, mask_rule, form: Form::Clips, values: ValueType::F32 },
+            pass: Pass::Training,
+            format,
             augmentation: Augmentation::default(),
             seed: 0,
             rank: Rank::default(),
@@ -70,11 +83,26 @@ impl LoaderOptions {
         }
     }
 
+    /// The same for a look at every clip: each once, in order, at `views`, which go to as many batches; the last batch may be smaller.
+    #[must_use]
+    pub fn once(self, views: Views) -> Self {
+        Self { pass: Pass::Once(views), repeat: views.count(), ..self }
+    }
+
     /// Blocks on the way.
     const fn blocks(&self) -> usize {
         // While the batches of a block are handed out one by one, the next one is made.
         (self.prefetch + self.repeat - 1).div_ceil(self.repeat)
     }
+}
+
+/// Which clips are loaded, and which views of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// Epoch after epoch in random order, at windows, crops and flips by chance: endless.
+    Training,
+    /// Each clip once, in order, at these views.
+    Once(Views),
 }
 
 /// One of several equal loaders that share the work: it makes part `number` of `of` of each batch.
@@ -193,15 +221,18 @@ pub(super) fn check(sources: &[WeightedSource], options: &LoaderOptions) -> Resu
             "sample {samples} lies inside of a batch of {batch_size}: go on with the batch size that the run began with"
         ));
     }
-    if options.format.mask_rule.visible(grid).is_none() {
-        let (ratio, tokens) = (options.format.mask_rule.ratio, grid.tokens());
-        return refused(format!("mask ratio {ratio} does not leave some of {tokens} tokens visible and some masked"));
+    if let Pass::Once(views) = options.pass {
+        if views.count() == 0 || views.count() != options.repeat {
+            return refused(format!("{} x {} views of a clip; there must be at least one", views.temporal, views.spatial));
+        }
+        if ranks > 1 {
+            return refused("a look at every clip once is not shared by ranks".to_owned());
+        }
     }
-    if options.format.mask_rule.predicted(grid).is_none() {
-        let keep = options.format.mask_rule.decoder_keep;
-        return refused(format!(
-            "the decoder takes a share of {keep} of the masked tokens; choose one above 0, and at most 1, that predicts some"
-        ));
+    match (options.format.mask_rule, options.format.form) {
+        (Some(rule), _) => check_mask(rule, grid)?,
+        (None, Form::Patches { .. }) => return refused("without a mask there is nothing to predict".to_owned()),
+        (None, Form::Clips | Form::Tokens) => {}
     }
     if let Form::Patches { target } = options.format.form {
         let slices = target.slices();
@@ -215,16 +246,17 @@ pub(super) fn check(sources: &[WeightedSource], options: &LoaderOptions) -> Resu
     if sources.is_empty() || sources.len() > MAX_SETS {
         return refused(format!("{} data sets; give at least one, and at most {MAX_SETS}", sources.len()));
     }
-    for WeightedSource { source, weight } in sources {
-        if !weight.is_finite() || *weight <= 0.0 {
-            return refused(format!("the weight of {} is {weight}; it must be a number above 0", source.dir().display()));
+    for set in sources {
+        let (weight, dir) = (set.weight, set.source.dir());
+        if !weight.is_finite() || weight <= 0.0 {
+            return refused(format!("the weight of {} is {weight}; it must be a number above 0", dir.display()));
         }
-        if source.is_empty() {
-            return Err(LoadError::Empty { path: source.dir().to_owned() });
+        if set.is_empty() {
+            return Err(LoadError::Empty { path: dir.to_owned() });
         }
         let wanted = grid.frames;
-        if let Some(short) = (0..source.len()).map(|clip| source.clip(clip)).find(|clip| clip.frames < wanted) {
-            return Err(LoadError::TooFewFrames { path: source.dir().to_owned(), stored: short.frames, wanted });
+        if let Some(short) = (0..set.len()).map(|index| set.clip(set.number(index))).find(|clip| clip.frames < wanted) {
+            return Err(LoadError::TooFewFrames { path: dir.to_owned(), stored: short.frames, wanted });
         }
     }
     let batch_bytes = options.format.layout(options.batch_size / ranks).bytes();
@@ -233,6 +265,20 @@ pub(super) fn check(sources: &[WeightedSource], options: &LoaderOptions) -> Resu
         return Err(LoadError::Memory { batch_bytes, batches: options.repeat, memory_bytes: options.memory_bytes });
     }
     Ok(options.blocks().min(fitting))
+}
+
+fn check_mask(rule: MaskRule, grid: PatchGrid) -> Result<(), LoadError> {
+    if rule.visible(grid).is_none() {
+        let (ratio, tokens) = (rule.ratio, grid.tokens());
+        return Err(LoadError::Option(format!("mask ratio {ratio} does not leave some of {tokens} tokens visible and some masked")));
+    }
+    if rule.predicted(grid).is_none() {
+        let keep = rule.decoder_keep;
+        return Err(LoadError::Option(format!(
+            "the decoder takes a share of {keep} of the masked tokens; choose one above 0, and at most 1, that predicts some"
+        )));
+    }
+    Ok(())
 }
 
 /// Data sets, at most: each has at least one draw in a period of the order.

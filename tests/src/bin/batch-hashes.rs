@@ -32,7 +32,7 @@ fn hash(batch: &Batch) -> u64 {
     hash.update(serde_json::to_string(&(&batch.samples, &batch.labels)).expect("JSON").as_bytes());
     batch.masks().iter().for_each(|mask| mask.visible.iter().chain(mask.masked).for_each(|token| hash.update(&token.to_le_bytes())));
     match batch.pixels() {
-        Pixels::Clips(bytes) => hash.update(bytes),
+        Pixels::Clips(bytes) | Pixels::Tokens(bytes) => hash.update(bytes),
         Pixels::Patches { visible, target } => {
             hash.update(visible);
             hash.update(target);

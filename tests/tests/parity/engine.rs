@@ -94,7 +94,7 @@ fn fused(model: &Mae, clips: &Tensor, masks: Masks<'_>) -> Result<Computed> {
     let predictions = predictions.reshape((masks.len(), masks.predicted(), model.config().target_values()))?;
     let loss = fused.accumulate(&batch, 1.0);
     let gradient = |view: View<'_>| Ok((view.name.to_owned(), Tensor::from_slice(view.values, view.shape, &Device::Cpu)?));
-    let gradients = fused.gradients().map(gradient).collect::<Result<_>>()?;
+    let gradients = fused.store().gradients().map(gradient).collect::<Result<_>>()?;
     Ok(Computed { predictions: Some(predictions), loss, gradients })
 }
 

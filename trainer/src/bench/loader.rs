@@ -28,7 +28,7 @@ const WARM_UP: f64 = 0.1;
 /// When the data cannot be read, or the flags do not fit it.
 pub fn loader(args: &BenchLoaderArgs) -> anyhow::Result<()> {
     let config = Config::resolve(args.preset, args.config.as_deref(), &args.overrides())?;
-    let data = sources::open(&args.data, &config)?;
+    let data = sources::open(&args.data, &config.live, config.clip.frames)?;
     let data_clips = sources::clips(&data);
     let threads = if args.consumer == Consumer::Step { loader_threads_beside_training() } else { all_cores() };
     let mut options = engine::loader_options(&config, args.load.loading(threads), Cursor::default());
@@ -37,7 +37,7 @@ pub fn loader(args: &BenchLoaderArgs) -> anyhow::Result<()> {
     }
     options.format.values = args.values.map_or(options.format.values, ValueType::from);
     let cpu_before = cpu_ms()?;
-    let mut loader = Loader::new(data, options.clone())?;
+    let mut loader = Loader::new(data.into(), options.clone())?;
     let seconds = Duration::from_secs_f64(args.seconds);
     let mut bench = Bench { loader: &mut loader, clips: 0 };
     let step = match args.consumer {
@@ -116,9 +116,9 @@ impl Bench<'_> {
     /// second kind the loader has nothing to do: all that it may make ahead is there.
     fn steps(&mut self, time: Duration, config: &Config) -> anyhow::Result<StepFigures> {
         let device = Device::Cpu;
-        let mut learner = Learner::new(config, &device, all_cores())?;
+        let mut learner = Learner::new(&config.clone().into(), None, &device, all_cores())?;
         let rate = config.optimizer.base_lr * 1e-3;
-        let cached = learner.upload(self.next()?)?;
+        let cached = learner.upload(self.next()?, None)?;
         step(&mut learner, &cached, rate)?;
         self.loader.restart_figures();
         let (mut loaded_seconds, mut cached_seconds) = (Vec::new(), Vec::new());
@@ -130,7 +130,7 @@ impl Bench<'_> {
             for is_loaded in [pair.is_multiple_of(2), !pair.is_multiple_of(2)] {
                 let step_began = Instant::now();
                 if is_loaded {
-                    let batch = learner.upload(self.next()?)?;
+                    let batch = learner.upload(self.next()?, None)?;
                     step(&mut learner, &batch, rate)?;
                     loaded_seconds.push(step_began.elapsed().as_secs_f64());
                 } else {

@@ -57,9 +57,9 @@ impl Way {
 pub fn sparsity(args: &BenchSparsityArgs) -> anyhow::Result<()> {
     let overrides = Overrides { batch_size: Some(args.batch_size), ..Overrides::default() };
     let config = Config::resolve(args.preset, args.config.as_deref(), &overrides)?;
-    let data = if args.data.is_empty() { None } else { Some(sources::open(&args.data, &config)?) };
+    let data = if args.data.is_empty() { None } else { Some(Arc::from(sources::open(&args.data, &config.live, config.clip.frames)?)) };
     let mut bench = Bench { config: &config, fused: step::model(&config, all_cores())?, steps: args.steps };
-    let parameters = bench.fused.count() as u64;
+    let parameters = bench.fused.store().count() as u64;
     let computed = bench.computed()?;
     let loading = args.load.loading(loader_threads_beside_training());
     // One after the other: a loader that stood by while the other way trains would be ahead.

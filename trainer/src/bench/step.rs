@@ -51,7 +51,7 @@ pub fn step(args: &BenchStepArgs) -> anyhow::Result<()> {
     timed(&mut fused, &noise.patches(), 0.0);
     let steps: Vec<(f64, StepTimes)> = (0..args.steps).map(|_| timed(&mut fused, &noise.patches(), 1e-6)).collect();
     let peak_memory_bytes = peak_memory_bytes()?;
-    let parameters = fused.count() as u64;
+    let parameters = fused.store().count() as u64;
     drop(fused);
     let seconds: Vec<f64> = steps.iter().map(|(seconds, _)| *seconds).collect();
     let seconds_per_step = median(seconds.clone());

@@ -2,7 +2,7 @@
 
 use super::element::Element;
 use super::simd::vectorised;
-use crate::optimizer::AdamWConfig;
+use crate::optimizer::{AdamWConfig, ParameterRule};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -14,8 +14,8 @@ const AT_ONCE: usize = 1 << 16;
 pub(crate) struct Group {
     /// Where it lies.
     pub(crate) range: Range<usize>,
-    /// Whether its weights decay.
-    pub(crate) decays: bool,
+    /// Its rate and decay.
+    pub(crate) rule: ParameterRule,
 }
 
 /// The two moments.
@@ -35,8 +35,6 @@ struct Rates {
     epsilon: f32,
     /// Of the second moment's root.
     correction: f32,
-    /// Learning rate over the first moment's correction.
-    rate: f32,
 }
 
 /// The part of one task.
@@ -47,6 +45,8 @@ struct Piece<'a, T> {
     first: &'a mut [f32],
     second: &'a mut [f32],
     decay: f32,
+    /// Learning rate over the first moment's correction.
+    rate: f32,
 }
 
 vectorised! {
@@ -59,7 +59,7 @@ vectorised! {
             first[at] = first[at] * rates.beta1 + gradient * (1.0 - rates.beta1);
             second[at] = second[at] * rates.beta2 + gradient * gradient * (1.0 - rates.beta2);
             let root = second[at].sqrt() * rates.correction + rates.epsilon;
-            weights[at] = weights[at] * piece.decay - first[at] / root * rates.rate;
+            weights[at] = weights[at] * piece.decay - first[at] / root * piece.rate;
         }
         if T::IS_ROUNDED {
             piece.rounded.iter_mut().zip(weights).for_each(|(rounded, &mut weight)| *rounded = T::from_f32(weight));
@@ -101,20 +101,21 @@ pub(crate) fn update<T: Element>(
         return norm;
     }
     moments.steps += 1;
-    let AdamWConfig { betas: [beta1, beta2], epsilon, weight_decay, clip_norm, .. } = *config;
+    let AdamWConfig { betas: [beta1, beta2], epsilon, clip_norm, .. } = *config;
     let rates = Rates {
         clip: (clip_norm / (norm + 1e-6)).min(1.0) as f32,
         beta1: beta1 as f32,
         beta2: beta2 as f32,
         epsilon: epsilon as f32,
         correction: (1.0 - beta2.powf(moments.steps as f64)).powf(-0.5) as f32,
-        rate: (lr / (1.0 - beta1.powf(moments.steps as f64))) as f32,
     };
+    let correction1 = 1.0 - beta1.powf(moments.steps as f64);
     let (mut weights, mut rounded, mut gradients) = (weights, rounded, gradients);
     let (mut first, mut second) = (&mut moments.first[..], &mut moments.second[..]);
     let mut pieces = Vec::with_capacity(weights.len() / AT_ONCE + groups.len());
     for group in groups {
-        let decay = if group.decays { (1.0 - lr * weight_decay) as f32 } else { 1.0 };
+        let lr = lr * group.rule.rate;
+        let (decay, rate) = ((1.0 - lr * group.rule.weight_decay) as f32, (lr / correction1) as f32);
         let mut left = group.range.len();
         while left > 0 {
             let count = left.min(AT_ONCE);
@@ -126,6 +127,7 @@ pub(crate) fn update<T: Element>(
                 first: first.split_off_mut(..count).expect("groups cover all"),
                 second: second.split_off_mut(..count).expect("groups cover all"),
                 decay,
+                rate,
             });
         }
     }
@@ -140,7 +142,7 @@ mod tests {
     #[test]
     fn gradients_that_are_not_finite_change_nothing() {
         let config = AdamWConfig { base_lr: 1.0, betas: [0.9, 0.95], epsilon: 1e-8, weight_decay: 0.1, clip_norm: 1.0 };
-        let groups = [Group { range: 0..3, decays: true }];
+        let groups = [Group { range: 0..3, rule: ParameterRule { rate: 1.0, weight_decay: 0.1 } }];
         for spoiled in [f32::INFINITY, f32::NAN] {
             let (mut weights, mut moments) = ([1.0, 2.0, 3.0], Moments { first: vec![0.5; 3], second: vec![0.25; 3], steps: 7 });
             let step = |last: f32, weights: &mut [f32], moments: &mut Moments| {

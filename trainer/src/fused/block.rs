@@ -64,6 +64,8 @@ pub(crate) struct Scratch<T> {
     wide: Vec<T>,
     /// `[rows, width]`: a rounded gradient.
     rounded: Vec<T>,
+    /// `[rows, width]`: the gradient of a scaled branch.
+    scaled: Vec<f32>,
     /// `[rows, width]`: the gradient of attention's result.
     attended: Vec<T>,
     /// `[rows, width]`: the gradient of a normalised input.
@@ -99,11 +101,13 @@ fn sized<T: Copy + Default>(values: &mut Vec<T>, length: usize) -> &mut [T] {
     values
 }
 
-/// `x`, `[clips, tokens, width]`, to the block's result `to`, `[clips, left, width]`. Without `to`, only what the backward needs is made.
+/// `x`, `[clips, tokens, width]`, to the block's result `to`, `[clips, left, width]`. Without `to`, only what the backward needs is made. The results of attention
+/// and MLP are scaled clip by clip ([`super::stack::BranchScales`]).
 pub(crate) fn forward<T: Element>(
     layout: &BlockLayout,
     weights: Weights<'_, T>,
     tokens: Tokens,
+    [of_attention, of_mlp]: [&[f32]; 2],
     x: &[f32],
     to: Option<&mut [f32]>,
     kept: &mut Kept<T>,
@@ -122,7 +126,9 @@ pub(crate) fn forward<T: Element>(
     let attended = sized(&mut kept.attended, left * width);
     attention::forward(sizes, qkv, attended, sized(&mut kept.log_sums, left * heads));
     let middle = sized(&mut kept.middle, left * width);
-    residual(attended, weights, &layout.proj, [left, width, width], |row| &x[tokens.row(row) * width..], middle);
+    let scale = |scales: &[f32], row: usize| scales.get(row / tokens.left()).copied().unwrap_or(1.0);
+    let (x_row, attention_scale) = (|row: usize| &x[tokens.row(row) * width..], |row| scale(of_attention, row));
+    residual(attended, weights, &layout.proj, [left, width, width], x_row, attention_scale, middle);
 
     let (normed, statistics) = (&mut normed[..left * width], &mut statistics[..left]);
     layer_norm(middle, weights.norm(&layout.norm2), normed, statistics);
@@ -132,7 +138,8 @@ pub(crate) fn forward<T: Element>(
         gelu(part.sums, &bias[part.column..], part.out, part.second);
     });
     if let Some(to) = to {
-        residual(active, weights, &layout.fc2, [left, wider, width], |row| &middle[row * width..], to);
+        let mlp_scale = |row| scale(of_mlp, row);
+        residual(active, weights, &layout.fc2, [left, wider, width], |row| &middle[row * width..], mlp_scale, to);
     }
 }
 
@@ -141,6 +148,7 @@ pub(crate) fn backward<T: Element>(
     layout: &BlockLayout,
     weights: Weights<'_, T>,
     tokens: Tokens,
+    [of_attention, of_mlp]: [&[f32]; 2],
     x: &[f32],
     gradient: &mut Vec<f32>,
     kept: &mut Kept<T>,
@@ -155,8 +163,9 @@ pub(crate) fn backward<T: Element>(
     let normed = sized(&mut scratch.normed, left * width);
     let statistics = sized(&mut scratch.statistics, left);
     let wide = sized(&mut scratch.wide, left * wider);
-    column_sums(gradient, &mut gradients.values[layout.fc2.bias.clone()]);
-    let of_result = T::operand(gradient, &mut scratch.rounded);
+    let of_branch = scaled(gradient, of_mlp, &mut scratch.scaled);
+    column_sums(of_branch, &mut gradients.values[layout.fc2.bias.clone()]);
+    let of_result = T::operand(of_branch, &mut scratch.rounded);
     // The weight's columns are summed over: W as it lies, not transposed.
     let right = Operand::columns(weights.weight(&layout.fc2), wider);
     product2(Operand::rows(of_result, width), right, [left, width, wider], wide, &mut kept.inner, |part| {
@@ -170,7 +179,7 @@ pub(crate) fn backward<T: Element>(
     layer_norm_backward(normed_gradient, &kept.middle, statistics, norm2, gradient, of_norm2);
 
     // Attention.
-    let of_middle = T::operand(gradient, &mut scratch.rounded);
+    let of_middle = T::operand(scaled(gradient, of_attention, &mut scratch.scaled), &mut scratch.rounded);
     let of_attended = sized(&mut scratch.attended, left * width);
     column_sums(of_middle, &mut gradients.values[layout.proj.bias.clone()]);
     weight_gradient(of_middle, &kept.attended, &layout.proj, left, gradients);
@@ -210,18 +219,32 @@ pub(crate) fn affine<T: Element, O: Element>(
     });
 }
 
-/// `x + (y w^T + b)`, where `x` gives rows.
+/// `values`, each clip's times its scale; themselves where there are no scales.
+fn scaled<'a>(values: &'a [f32], scales: &[f32], to: &'a mut Vec<f32>) -> &'a [f32] {
+    if scales.is_empty() {
+        return values;
+    }
+    let of_clip = values.len() / scales.len();
+    to.resize(values.len(), 0.0);
+    for ((to, values), &scale) in to.chunks_exact_mut(of_clip).zip(values.chunks_exact(of_clip)).zip(scales) {
+        to.iter_mut().zip(values).for_each(|(to, &value)| *to = value * scale);
+    }
+    to
+}
+
+/// `x + scale * (y w^T + b)`, where `x` and `scale` give rows.
 fn residual<'x, T: Element>(
     y: &[T],
     weights: Weights<'_, T>,
     layer: &Affine,
     [rows, inputs, outputs]: [usize; 3],
     x: impl Fn(usize) -> &'x [f32] + Sync,
+    scale: impl Fn(usize) -> f32 + Sync,
     out: &mut [f32],
 ) {
     let (right, bias) = (Operand::rows(weights.weight(layer), inputs), weights.bias(layer));
     product(Operand::rows(y, inputs), right, [rows, inputs, outputs], out, |Part { row, column, sums, out, .. }| {
-        add_residual(&x(row)[column..], sums, &bias[column..], out);
+        add_residual(&x(row)[column..], scale(row), sums, &bias[column..], out);
     });
 }
 

@@ -1,6 +1,7 @@
 //! Where each parameter lies among all values of a model.
 
-use crate::model::{MLP_RATIO, MaeConfig, PositionKind};
+use crate::model::{ClassifierConfig, MLP_RATIO, MaeConfig, PositionKind, TransformerConfig};
+use schemas::geometry::PatchGrid;
 use std::ops::Range;
 
 /// A parameter.
@@ -67,15 +68,28 @@ pub(crate) struct ClassLayout {
     pub(crate) position: Range<usize>,
 }
 
-/// Parameters of a masked autoencoder.
+/// Parameters of an encoder.
 #[derive(Debug)]
-pub(crate) struct MaeLayout {
-    pub(crate) entries: Vec<Entry>,
+pub(crate) struct EncoderLayout {
     pub(crate) patch_embed: Affine,
     pub(crate) positions: PositionsLayout,
     pub(crate) class: Option<ClassLayout>,
     pub(crate) blocks: Vec<BlockLayout>,
     pub(crate) norm: Affine,
+}
+
+/// Parameters of a classifier.
+#[derive(Debug)]
+pub(crate) struct ClassifierLayout {
+    pub(crate) encoder: EncoderLayout,
+    /// None of an encoder alone.
+    pub(crate) head: Option<Affine>,
+}
+
+/// Parameters of a masked autoencoder.
+#[derive(Debug)]
+pub(crate) struct MaeLayout {
+    pub(crate) encoder: EncoderLayout,
     pub(crate) decoder_embed: Affine,
     pub(crate) mask_token: Range<usize>,
     pub(crate) decoder_class: Option<ClassLayout>,
@@ -121,62 +135,67 @@ impl Builder {
         }
     }
 
-    fn positions(&mut self, prefix: &str, config: &MaeConfig, width: usize) -> (PositionsLayout, Option<ClassLayout>) {
-        let (grid, classes) = (config.grid, usize::from(config.class_token));
+    fn positions(
+        &mut self,
+        prefix: &str,
+        grid: PatchGrid,
+        kind: PositionKind,
+        has_class: bool,
+        width: usize,
+    ) -> (PositionsLayout, Option<ClassLayout>) {
+        let classes = usize::from(has_class);
         let mut get = |part: &str, shape: &[usize]| self.get(format!("{prefix}{part}"), shape);
-        let (positions, class) = match config.positions {
+        let (positions, class) = match kind {
             PositionKind::Separable => {
                 let spatial = get("pos_embed_spatial", &[1, grid.space(), width]);
                 let temporal = get("pos_embed_temporal", &[1, grid.time(), width]);
-                let class = config.class_token.then(|| get("pos_embed_class", &[1, 1, width]));
+                let class = has_class.then(|| get("pos_embed_class", &[1, 1, width]));
                 (PositionsLayout::Separable { spatial, temporal }, class)
             }
             PositionKind::Joint => {
                 let all = get("pos_embed", &[1, classes + grid.tokens(), width]);
                 let first = all.start + classes * width;
-                (PositionsLayout::Joint(first..all.end), config.class_token.then_some(all.start..first))
+                (PositionsLayout::Joint(first..all.end), has_class.then_some(all.start..first))
             }
         };
         let class = class.map(|position| ClassLayout { token: get("cls_token", &[1, 1, width]), position });
         (positions, class)
     }
+
+    fn encoder(&mut self, grid: PatchGrid, encoder: TransformerConfig, positions: PositionKind, has_class: bool) -> EncoderLayout {
+        let TransformerConfig { width, depth, heads } = encoder;
+        let patch_embed = self.affine("patch_embed.proj", &[width, 3, grid.tubelet, grid.patch, grid.patch]);
+        let (positions, class) = self.positions("", grid, positions, has_class, width);
+        let blocks = (0..depth).map(|at| self.block(&format!("blocks.{at}"), width, heads)).collect();
+        EncoderLayout { patch_embed, positions, class, blocks, norm: self.affine("norm", &[width]) }
+    }
+}
+
+impl ClassifierLayout {
+    /// Of a model, and all its parameters in the order of their places.
+    pub(crate) fn new(config: &ClassifierConfig) -> (Self, Vec<Entry>) {
+        let mut builder = Builder::default();
+        let encoder = builder.encoder(config.grid, config.encoder, config.positions, config.class_token);
+        let head = (config.classes > 0).then(|| builder.affine("head", &[config.classes, config.encoder.width]));
+        (Self { encoder, head }, builder.0)
+    }
 }
 
 impl MaeLayout {
-    /// Of a model.
-    pub(crate) fn new(config: &MaeConfig) -> Self {
-        let (mut builder, grid) = (Builder::default(), config.grid);
-        let (encoder, decoder) = (config.encoder, config.decoder);
-        let patch_embed = builder.affine("patch_embed.proj", &[encoder.width, 3, grid.tubelet, grid.patch, grid.patch]);
-        let (positions, class) = builder.positions("", config, encoder.width);
-        let blocks = (0..encoder.depth).map(|at| builder.block(&format!("blocks.{at}"), encoder.width, encoder.heads)).collect();
-        let norm = builder.affine("norm", &[encoder.width]);
-        let decoder_embed = builder.affine("decoder_embed", &[decoder.width, encoder.width]);
+    /// Of a model, and all its parameters in the order of their places.
+    pub(crate) fn new(config: &MaeConfig) -> (Self, Vec<Entry>) {
+        let MaeConfig { grid, decoder, positions, class_token, .. } = *config;
+        let mut builder = Builder::default();
+        let encoder = builder.encoder(grid, config.encoder, positions, class_token);
+        let decoder_embed = builder.affine("decoder_embed", &[decoder.width, config.encoder.width]);
         let mask_token = builder.get("mask_token".to_owned(), &[1, 1, decoder.width]);
-        let (decoder_positions, decoder_class) = builder.positions("decoder_", config, decoder.width);
+        let (decoder_positions, decoder_class) = builder.positions("decoder_", grid, positions, class_token, decoder.width);
         let decoder_block = |at| builder.block(&format!("decoder_blocks.{at}"), decoder.width, decoder.heads);
         let decoder_blocks = (0..decoder.depth).map(decoder_block).collect();
         let decoder_norm = builder.affine("decoder_norm", &[decoder.width]);
         let decoder_pred = builder.affine("decoder_pred", &[config.target_values(), decoder.width]);
-        Self {
-            entries: builder.0,
-            patch_embed,
-            positions,
-            class,
-            blocks,
-            norm,
-            decoder_embed,
-            mask_token,
-            decoder_class,
-            decoder_positions,
-            decoder_blocks,
-            decoder_norm,
-            decoder_pred,
-        }
-    }
-
-    /// Values in all.
-    pub(crate) fn len(&self) -> usize {
-        self.entries.last().map_or(0, |entry| entry.range.end)
+        let layout =
+            Self { encoder, decoder_embed, mask_token, decoder_class, decoder_positions, decoder_blocks, decoder_norm, decoder_pred };
+        (layout, builder.0)
     }
 }

@@ -1,31 +1,20 @@
 //! The masked autoencoder's loss and gradients: the forward and backward of [`crate::model::Mae`], by hand.
 //!
-//! Encoder rows are `[clips][class, visible tokens]`. Decoder rows are `[clips][class, visible tokens, predicted tokens]`: attention does not see the order of
+//! Decoder rows are `[clips][class, visible tokens, predicted tokens]`: attention does not see the order of
 //! tokens, positions are added to each, and so nothing is shuffled back, and what is predicted lies side by side.
 
-use super::block::{self, Gradients, Kept, Scratch, Tokens, Weights, affine, affine_backward, weight_gradient};
+use super::block::{Gradients, Scratch, Tokens, Weights, affine, affine_backward};
 use super::element::Element;
-use super::layout::{BlockLayout, ClassLayout, MaeLayout, PositionsLayout};
+use super::encoder::{Encoder, Positions, Values, class_backward, convert, set_class};
+use super::layout::MaeLayout;
 use super::product::add;
-use super::rows::{Statistics, column_sums, layer_norm, layer_norm_backward};
+use super::rows::{Statistics, layer_norm, layer_norm_backward};
 use super::simd::vectorised;
+use super::stack::{BranchScales, Stack, Then};
 use crate::model::{MaeConfig, PATCH_EPSILON};
-use half::bf16;
 use pipeline::mask::Masks;
-use pipeline::transform::{MEAN, STD};
 use rayon::prelude::*;
 use std::time::{Duration, Instant};
-
-/// Values of a batch as the loader gives them.
-#[derive(Debug, Clone, Copy)]
-pub enum Values<'a> {
-    /// Samples, which are normalised here.
-    U8(&'a [u8]),
-    /// Normalised.
-    F32(&'a [f32]),
-    /// Normalised.
-    Bf16(&'a [bf16]),
-}
 
 /// What a model sees of a batch, and what it is to predict: the loader's patches.
 #[derive(Debug, Clone, Copy)]
@@ -53,70 +42,13 @@ pub struct StepTimes {
     pub optimizer: Duration,
 }
 
-/// A stack of blocks, with what its forward keeps.
-#[derive(Debug, Default)]
-struct Stack<T> {
-    /// The residual stream before each block, and after the last: `[rows, width]` each.
-    streams: Vec<Vec<f32>>,
-    kept: Vec<Kept<T>>,
-}
-
-impl<T: Element> Stack<T> {
-    fn new(depth: usize, recomputes: bool) -> Self {
-        let kept = if recomputes { 1 } else { depth };
-        Self { streams: (0..=depth).map(|_| Vec::new()).collect(), kept: (0..kept).map(|_| Kept::default()).collect() }
-    }
-
-    /// The first stream to the last, of which each clip's first `left_out` tokens are left out.
-    fn forward(&mut self, blocks: &[BlockLayout], weights: Weights<'_, T>, tokens: Tokens, scratch: &mut Scratch<T>) {
-        let last = self.kept.len() - 1;
-        for (at, block) in blocks.iter().enumerate() {
-            let [x, to] = self.streams.get_disjoint_mut([at, at + 1]).expect("a stream before and after each block");
-            let tokens = of_block(tokens, at, blocks.len());
-            to.resize(x.len() / tokens.all * (tokens.all - tokens.left_out), 0.0);
-            block::forward(block, weights, tokens, x, Some(to), &mut self.kept[at.min(last)], scratch);
-        }
-    }
-
-    /// From `gradient`, that of the last stream, that of the first, in place.
-    fn backward(
-        &mut self,
-        blocks: &[BlockLayout],
-        weights: Weights<'_, T>,
-        tokens: Tokens,
-        gradient: &mut Vec<f32>,
-        scratch: &mut Scratch<T>,
-        gradients: &mut Gradients<'_>,
-    ) {
-        let recomputes = self.kept.len() < blocks.len();
-        for (at, block) in blocks.iter().enumerate().rev() {
-            let (x, kept) = (&self.streams[at], &mut self.kept[if recomputes { 0 } else { at }]);
-            let tokens = of_block(tokens, at, blocks.len());
-            if recomputes && at + 1 < blocks.len() {
-                block::forward(block, weights, tokens, x, None, kept, scratch);
-            }
-            block::backward(block, weights, tokens, x, gradient, kept, scratch, gradients);
-        }
-    }
-
-    fn result(&self) -> &[f32] {
-        self.streams.last().expect("the first stream at least")
-    }
-}
-
-/// All but the last block make all tokens.
-const fn of_block(tokens: Tokens, at: usize, blocks: usize) -> Tokens {
-    if at + 1 == blocks { tokens } else { Tokens { left_out: 0, ..tokens } }
-}
-
 /// Memory of forward and backward, used again from step to step.
 #[derive(Debug)]
 pub(crate) struct Machine<T> {
     config: MaeConfig,
-    encoder: Stack<T>,
+    encoder: Encoder<T>,
     decoder: Stack<T>,
     scratch: Scratch<T>,
-    patches: Vec<T>,
     embedded: Vec<f32>,
     encoded: Vec<T>,
     encoded_statistics: Vec<Statistics>,
@@ -139,11 +71,6 @@ struct Sizes {
 }
 
 impl Sizes {
-    /// Of the encoder's result the cls token is left out.
-    const fn encoder_tokens(self) -> Tokens {
-        Tokens { all: self.class + self.visible, left_out: self.class }
-    }
-
     /// Of the decoder's result those tokens are left out that the loss does not compare. Where nothing is masked it compares the visible ones.
     const fn decoder_tokens(self) -> Tokens {
         let left_out = self.class + if self.predicted == 0 { 0 } else { self.visible };
@@ -159,11 +86,10 @@ impl<T: Element> Machine<T> {
     /// For a model; `recomputes` keeps the inputs of blocks only.
     pub(crate) fn new(config: MaeConfig, recomputes: bool) -> Self {
         Self {
-            encoder: Stack::new(config.encoder.depth, recomputes),
+            encoder: Encoder::new(config.grid, config.encoder, config.class_token, recomputes),
             decoder: Stack::new(config.decoder.depth, recomputes),
             config,
             scratch: Scratch::default(),
-            patches: Vec::new(),
             embedded: Vec::new(),
             encoded: Vec::new(),
             encoded_statistics: Vec::new(),
@@ -184,8 +110,8 @@ impl<T: Element> Machine<T> {
 
     /// Predictions of the predicted tokens, `[clips, predicted, values]`.
     pub(crate) fn predict(&mut self, layout: &MaeLayout, weights: Weights<'_, T>, masks: Masks<'_>, visible: Values<'_>) -> &[f32] {
-        self.encode(layout, weights, masks, visible);
-        self.decode(layout, weights, masks);
+        self.encode(layout, weights, masks, visible, Then::Nothing);
+        self.decode(layout, weights, masks, Then::Nothing);
         &self.predicted
     }
 
@@ -200,9 +126,9 @@ impl<T: Element> Machine<T> {
         times: &mut StepTimes,
     ) -> f64 {
         let began = Instant::now();
-        self.encode(layout, weights, batch.masks, batch.visible);
+        self.encode(layout, weights, batch.masks, batch.visible, Then::Backward);
         let encoded = Instant::now();
-        self.decode(layout, weights, batch.masks);
+        self.decode(layout, weights, batch.masks, Then::Backward);
         let loss = self.compare(batch, share);
         let decoded = Instant::now();
         if !loss.is_finite() {
@@ -218,37 +144,20 @@ impl<T: Element> Machine<T> {
         loss
     }
 
-    fn encode(&mut self, layout: &MaeLayout, weights: Weights<'_, T>, masks: Masks<'_>, visible: Values<'_>) {
-        let (sizes, width, values) = (self.sizes(masks), self.config.encoder.width, self.config.grid.tubelet_values());
-        let rows = sizes.clips * sizes.visible;
-        self.patches.resize(rows * values, T::default());
-        convert(visible, &mut self.patches);
-        self.embedded.resize(rows * width, 0.0);
-        affine(&self.patches, weights, &layout.patch_embed, [rows, values, width], &mut self.embedded);
-        let stream = &mut self.encoder.streams[0];
-        let tokens = sizes.encoder_tokens();
-        stream.resize(sizes.clips * tokens.all * width, 0.0);
-        let positions = Positions { layout: &layout.positions, space: self.config.grid.space(), width };
-        for ((clip, mask), stream) in masks.iter().enumerate().zip(stream.chunks_exact_mut(tokens.all * width)) {
-            let (class, tokens) = stream.split_at_mut(sizes.class * width);
-            set_class(weights.exact, layout.class.as_ref(), class);
-            let embedded = self.embedded[clip * sizes.visible * width..].chunks_exact(width);
-            for ((out, embedded), &token) in tokens.chunks_exact_mut(width).zip(embedded).zip(mask.visible) {
-                positions.add(weights.exact, embedded, token, out);
-            }
-        }
-        self.encoder.forward(&layout.blocks, weights, tokens, &mut self.scratch);
-        self.encoded.resize(rows * width, T::default());
+    fn encode(&mut self, layout: &MaeLayout, weights: Weights<'_, T>, masks: Masks<'_>, visible: Values<'_>, then: Then) {
+        self.encoder.forward(&layout.encoder, weights, masks, visible, BranchScales::default(), then, &mut self.scratch);
+        let rows = masks.len() * masks.visible();
+        self.encoded.resize(rows * self.config.encoder.width, T::default());
         self.encoded_statistics.resize(rows, Statistics::default());
-        layer_norm(self.encoder.result(), weights.norm(&layout.norm), &mut self.encoded, &mut self.encoded_statistics);
+        layer_norm(self.encoder.result(), weights.norm(&layout.encoder.norm), &mut self.encoded, &mut self.encoded_statistics);
     }
 
-    fn decode(&mut self, layout: &MaeLayout, weights: Weights<'_, T>, masks: Masks<'_>) {
+    fn decode(&mut self, layout: &MaeLayout, weights: Weights<'_, T>, masks: Masks<'_>, then: Then) {
         let (sizes, inputs, width) = (self.sizes(masks), self.config.encoder.width, self.config.decoder.width);
         let rows = sizes.clips * sizes.visible;
         self.embedded.resize(rows * width, 0.0);
         affine(&self.encoded, weights, &layout.decoder_embed, [rows, inputs, width], &mut self.embedded);
-        let stream = &mut self.decoder.streams[0];
+        let stream = self.decoder.input();
         let tokens = sizes.decoder_tokens();
         stream.resize(sizes.clips * tokens.all * width, 0.0);
         let positions = Positions { layout: &layout.decoder_positions, space: self.config.grid.space(), width };
@@ -262,7 +171,7 @@ impl<T: Element> Machine<T> {
                 positions.add(weights.exact, value, token, out);
             }
         }
-        self.decoder.forward(&layout.decoder_blocks, weights, tokens, &mut self.scratch);
+        self.decoder.forward(&layout.decoder_blocks, weights, tokens, BranchScales::default(), then, &mut self.scratch);
         let rows = sizes.clips * sizes.compared();
         self.decoded.resize(rows * width, T::default());
         self.decoded_statistics.resize(rows, Statistics::default());
@@ -295,7 +204,8 @@ impl<T: Element> Machine<T> {
         let (norm, of_norm) = (&weights.exact[layout.decoder_norm.weight.clone()], &mut gradients.values[layout.decoder_norm.both()]);
         let statistics = &self.decoded_statistics;
         layer_norm_backward(&self.part_gradient, self.decoder.result(), statistics, norm, &mut self.stream_gradient, of_norm);
-        self.decoder.backward(&layout.decoder_blocks, weights, tokens, &mut self.stream_gradient, &mut self.scratch, gradients);
+        let (scales, gradient) = (BranchScales::default(), &mut self.stream_gradient);
+        self.decoder.backward(&layout.decoder_blocks, weights, tokens, scales, gradient, &mut self.scratch, gradients);
 
         let positions = Positions { layout: &layout.decoder_positions, space: self.config.grid.space(), width };
         self.part_gradient.clear();
@@ -314,111 +224,20 @@ impl<T: Element> Machine<T> {
     /// Goes on from the gradient of [`Self::decode`]'s embedded tokens.
     fn encode_backward(&mut self, layout: &MaeLayout, weights: Weights<'_, T>, masks: Masks<'_>, gradients: &mut Gradients<'_>) {
         let (sizes, width) = (self.sizes(masks), self.config.encoder.width);
-        let (rows, tokens) = (sizes.clips * sizes.visible, sizes.encoder_tokens());
+        let rows = sizes.clips * sizes.visible;
         let of_embedded = T::operand(&self.part_gradient, &mut self.rounded);
         let of_encoded = &mut self.embedded;
         of_encoded.resize(rows * width, 0.0);
         affine_backward(of_embedded, &self.encoded, weights, &layout.decoder_embed, rows, of_encoded, gradients);
 
-        let (norm, of_norm) = (&weights.exact[layout.norm.weight.clone()], &mut gradients.values[layout.norm.both()]);
+        let norm = &layout.encoder.norm;
+        let (norm, of_norm) = (&weights.exact[norm.weight.clone()], &mut gradients.values[norm.both()]);
         self.stream_gradient.clear();
         self.stream_gradient.resize(rows * width, 0.0);
         let statistics = &self.encoded_statistics;
         layer_norm_backward(of_encoded, self.encoder.result(), statistics, norm, &mut self.stream_gradient, of_norm);
-        self.encoder.backward(&layout.blocks, weights, tokens, &mut self.stream_gradient, &mut self.scratch, gradients);
-
-        let positions = Positions { layout: &layout.positions, space: self.config.grid.space(), width };
-        self.part_gradient.clear();
-        for (mask, gradient) in masks.iter().zip(self.stream_gradient.chunks_exact(tokens.all * width)) {
-            let (class, of_tokens) = gradient.split_at(sizes.class * width);
-            class_backward(class, layout.class.as_ref(), gradients);
-            for (gradient, &token) in of_tokens.chunks_exact(width).zip(mask.visible) {
-                positions.backward(gradient, token, gradients);
-            }
-            self.part_gradient.extend_from_slice(of_tokens);
-        }
-        let of_embedded = T::operand(&self.part_gradient, &mut self.rounded);
-        column_sums(of_embedded, &mut gradients.values[layout.patch_embed.bias.clone()]);
-        weight_gradient(of_embedded, &self.patches, &layout.patch_embed, rows, gradients);
-    }
-}
-
-/// Learned positions of tokens.
-struct Positions<'a> {
-    layout: &'a PositionsLayout,
-    space: usize,
-    width: usize,
-}
-
-impl Positions<'_> {
-    /// `out = value + position of token`
-    fn add(&self, weights: &[f32], value: &[f32], token: u32, out: &mut [f32]) {
-        let (token, width) = (token as usize, self.width);
-        match self.layout {
-            PositionsLayout::Separable { spatial, temporal } => {
-                let spatial = &weights[spatial.start + token % self.space * width..][..width];
-                let temporal = &weights[temporal.start + token / self.space * width..][..width];
-                for (((out, &value), &spatial), &temporal) in out.iter_mut().zip(value).zip(spatial).zip(temporal) {
-                    *out = value + (spatial + temporal);
-                }
-            }
-            PositionsLayout::Joint(table) => {
-                let position = &weights[table.start + token * width..][..width];
-                out.iter_mut().zip(value).zip(position).for_each(|((out, &value), &position)| *out = value + position);
-            }
-        }
-    }
-
-    fn backward(&self, gradient: &[f32], token: u32, gradients: &mut Gradients<'_>) {
-        let (token, width) = (token as usize, self.width);
-        match self.layout {
-            PositionsLayout::Separable { spatial, temporal } => {
-                add(gradient, &mut gradients.values[spatial.start + token % self.space * width..][..width]);
-                add(gradient, &mut gradients.values[temporal.start + token / self.space * width..][..width]);
-            }
-            PositionsLayout::Joint(table) => add(gradient, &mut gradients.values[table.start + token * width..][..width]),
-        }
-    }
-}
-
-/// `out = cls token + its position`, where there is one.
-fn set_class(weights: &[f32], class: Option<&ClassLayout>, out: &mut [f32]) {
-    let Some(class) = class else { return };
-    let (token, position) = (&weights[class.token.clone()], &weights[class.position.clone()]);
-    out.iter_mut().zip(token).zip(position).for_each(|((out, &token), &position)| *out = token + position);
-}
-
-fn class_backward(gradient: &[f32], class: Option<&ClassLayout>, gradients: &mut Gradients<'_>) {
-    let Some(class) = class else { return };
-    add(gradient, &mut gradients.values[class.token.clone()]);
-    add(gradient, &mut gradients.values[class.position.clone()]);
-}
-
-/// Values of one task of [`convert`].
-const CONVERTED_AT_ONCE: usize = 1 << 15;
-
-/// A batch's values as normalised ones.
-fn convert<T: Element>(values: Values<'_>, out: &mut [T]) {
-    let chunks = out.par_chunks_mut(CONVERTED_AT_ONCE);
-    match values {
-        Values::U8(values) => chunks.zip(values.par_chunks(CONVERTED_AT_ONCE)).for_each(|(out, values)| normalise(values, out)),
-        Values::F32(values) => {
-            chunks.zip(values.par_chunks(CONVERTED_AT_ONCE)).for_each(|(out, values)| super::element::round(values, out))
-        }
-        Values::Bf16(values) => chunks.zip(values.par_chunks(CONVERTED_AT_ONCE)).for_each(|(out, values)| widen(values, out)),
-    }
-}
-
-vectorised! {
-    fn normalise<T: Element>(values: &[u8], out: &mut [T]) {
-        let (scale, offset) = (1.0 / (255.0 * STD), -MEAN / STD);
-        out.iter_mut().zip(values).for_each(|(out, &value)| *out = T::from_f32(f32::from(value) * scale + offset));
-    }
-}
-
-vectorised! {
-    fn widen<T: Element>(values: &[bf16], out: &mut [T]) {
-        out.iter_mut().zip(values).for_each(|(out, &value)| *out = T::from_f32(Element::to_f32(value)));
+        let (scales, gradient) = (BranchScales::default(), &mut self.stream_gradient);
+        self.encoder.backward(&layout.encoder, weights, masks, scales, gradient, &mut self.scratch, gradients);
     }
 }
 

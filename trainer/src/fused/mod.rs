@@ -4,14 +4,18 @@
 //! The rooms, from the processor up:
 //! - `simd`, `element`, `kernel`, `pack`, `shared`: vectors, types, the innermost loop, and the order of operands;
 //! - `product`, `attention`, `rows`: products of matrices, attention, and what is done to rows, each forward and backward;
-//! - `layout`, `block`, `mae`: a model's values, its blocks, and the whole; `adamw`: their update; `noise`: batches to measure with.
+//! - `layout`, `store`, `adamw`: where a model's values lie, the values, and their update;
+//! - `block`, `stack`, `encoder`: blocks, one after the other, and with what comes before them; `mae`, `classifier`: whole models;
+//! - `noise`: batches to measure with.
 //!
 //! Results do not depend on the number of threads.
 
 mod adamw;
 mod attention;
 mod block;
+mod classifier;
 mod element;
+mod encoder;
 mod kernel;
 mod layout;
 mod mae;
@@ -21,19 +25,22 @@ mod product;
 mod rows;
 mod shared;
 mod simd;
+mod stack;
+mod store;
 
-pub use mae::{Patches, StepTimes, Values};
+pub use classifier::{Labelled, Read};
+pub use encoder::Values;
+pub use mae::{Patches, StepTimes};
 pub use noise::Noise;
+pub use stack::BranchScales;
+pub use store::{Store, View};
 
-use crate::model::{MaeConfig, Parameters};
-use crate::optimizer::{AdamWConfig, decays};
-use adamw::{Group, Moments};
-use block::{Gradients, Weights};
+use crate::model::{ClassifierConfig, MaeConfig, Parameters};
+use crate::optimizer::{AdamWConfig, ParameterRule, decays};
 use half::bf16;
-use layout::MaeLayout;
-use mae::Machine;
+use layout::{ClassifierLayout, MaeLayout};
 use pipeline::mask::Masks;
-use rayon::{ThreadPool, ThreadPoolBuilder};
+use rayon::ThreadPoolBuilder;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
@@ -57,38 +64,28 @@ pub struct Resources {
     pub recomputes: bool,
 }
 
-/// A model that trains on the CPU: its weights, gradients and moments.
+/// A masked autoencoder that trains on the CPU.
 #[derive(Debug)]
 pub struct Fused {
     layout: MaeLayout,
-    groups: Vec<Group>,
-    optimizer: AdamWConfig,
-    pool: ThreadPool,
-    weights: Vec<f32>,
-    gradients: Vec<f32>,
-    /// Whether gradients wait for an update.
-    waiting: bool,
-    moments: Moments,
+    store: Store,
+    machine: Typed<mae::Machine<f32>, mae::Machine<bf16>>,
     times: StepTimes,
-    typed: Typed,
+}
+
+/// A classifier that trains on the CPU; without classes an encoder alone, which reads clips.
+#[derive(Debug)]
+pub struct FusedClassifier {
+    layout: ClassifierLayout,
+    store: Store,
+    machine: Typed<classifier::Machine<f32>, classifier::Machine<bf16>>,
 }
 
 /// What depends on the precision.
 #[derive(Debug)]
-enum Typed {
-    F32(Box<Machine<f32>>),
-    Bf16(Box<Machine<bf16>>, Vec<bf16>),
-}
-
-/// One parameter's values: name, shape, and what belongs to it.
-#[derive(Debug, Clone, Copy)]
-pub struct View<'a> {
-    /// The reference's name.
-    pub name: &'a str,
-    /// Its shape.
-    pub shape: &'a [usize],
-    /// Its values.
-    pub values: &'a [f32],
+enum Typed<A, B> {
+    F32(Box<A>),
+    Bf16(Box<B>),
 }
 
 impl Fused {
@@ -103,43 +100,15 @@ impl Fused {
         precision: Precision,
         resources: Resources,
     ) -> candle_core::Result<Self> {
-        let layout = MaeLayout::new(&config);
-        let pool = ThreadPoolBuilder::new().num_threads(resources.threads).thread_name(|at| format!("compute-{at}")).build();
-        let count = layout.len();
-        let groups =
-            layout.entries.iter().map(|entry| Group { range: entry.range.clone(), decays: decays(&entry.name, entry.shape.len()) });
-        let mut fused = Self {
-            groups: groups.collect(),
-            optimizer,
-            pool: pool.map_err(candle_core::Error::wrap)?,
-            weights: vec![0.0; count],
-            gradients: vec![0.0; count],
-            waiting: false,
-            moments: Moments { first: vec![0.0; count], second: vec![0.0; count], steps: 0 },
-            times: StepTimes::default(),
-            typed: match precision {
-                Precision::F32 => Typed::F32(Box::new(Machine::new(config, resources.recomputes))),
-                Precision::Bf16 => Typed::Bf16(Box::new(Machine::new(config, resources.recomputes)), vec![bf16::ZERO; count]),
-            },
-            layout,
+        let (layout, entries) = MaeLayout::new(&config);
+        let weight_decay = optimizer.weight_decay;
+        let rule = |name: &str, rank| ParameterRule { rate: 1.0, weight_decay: if decays(name, rank) { weight_decay } else { 0.0 } };
+        let store = Store::new(entries, parameters, optimizer, rule, precision, resources.threads)?;
+        let machine = match precision {
+            Precision::F32 => Typed::F32(Box::new(mae::Machine::new(config, resources.recomputes))),
+            Precision::Bf16 => Typed::Bf16(Box::new(mae::Machine::new(config, resources.recomputes))),
         };
-        for (name, variable) in parameters.iter() {
-            let entry = fused.layout.entries.iter().find(|entry| entry.name == name && entry.shape == variable.dims());
-            let entry = entry.ok_or_else(|| candle_core::Error::Msg(format!("the fused model has no place for {name}")))?;
-            let values = variable.as_tensor().flatten_all()?.to_vec1::<f32>()?;
-            fused.weights[entry.range.clone()].copy_from_slice(&values);
-        }
-        if parameters.count() != count {
-            return Err(candle_core::Error::Msg("the fused model has more parameters than it was given".to_owned()));
-        }
-        fused.round();
-        Ok(fused)
-    }
-
-    fn round(&mut self) {
-        if let Typed::Bf16(_, rounded) = &mut self.typed {
-            element::round(&self.weights, rounded);
-        }
+        Ok(Self { layout, store, machine, times: StepTimes::default() })
     }
 
     /// Forward and backward of a batch: gives its loss, and adds `share` times its gradients to those that wait for [`Self::update`]. A loss that is not finite
@@ -148,40 +117,20 @@ impl Fused {
     /// # Panics
     /// When the batch has other sizes than the model.
     pub fn accumulate(&mut self, batch: &Patches<'_>, share: f64) -> f64 {
-        let Self { layout, pool, weights, gradients, waiting, times, typed, .. } = self;
-        if !*waiting {
-            // Those of linear layers' weights, nearly all, are written over.
-            layout.entries.iter().filter(|entry| !entry.is_product()).for_each(|entry| gradients[entry.range.clone()].fill(0.0));
+        let Self { layout, store, machine, times } = self;
+        match machine {
+            Typed::F32(machine) => store.accumulate(|weights, gradients| machine.step(layout, weights, batch, share, gradients, times)),
+            Typed::Bf16(machine) => store.accumulate(|weights, gradients| machine.step(layout, weights, batch, share, gradients, times)),
         }
-        let mut gradients = Gradients { values: gradients, adds: *waiting };
-        let gradients = &mut gradients;
-        let loss = pool.install(|| match typed {
-            Typed::F32(machine) => machine.step(layout, Weights { exact: weights, rounded: weights }, batch, share, gradients, times),
-            Typed::Bf16(machine, rounded) => machine.step(layout, Weights { exact: weights, rounded }, batch, share, gradients, times),
-        });
-        *waiting |= loss.is_finite();
-        loss
     }
 
     /// One step of the optimiser at rate `lr` along the gradients that wait, which are then forgotten. Gives their global norm before clipping. When that is not
     /// finite, weights and moments stay; without gradients it is NaN.
     pub fn update(&mut self, lr: f64) -> f64 {
-        let Self { groups, optimizer, pool, weights, gradients, waiting, moments, times, typed, .. } = self;
-        if !std::mem::take(waiting) {
-            return f64::NAN;
-        }
         let began = Instant::now();
-        let norm = pool.install(|| match typed {
-            Typed::F32(_) => adamw::update::<f32>(optimizer, groups, lr, weights, &mut [], gradients, moments),
-            Typed::Bf16(_, rounded) => adamw::update(optimizer, groups, lr, weights, rounded, gradients, moments),
-        });
-        times.optimizer += began.elapsed();
+        let norm = self.store.update(lr);
+        self.times.optimizer += began.elapsed();
         norm
-    }
-
-    /// Forgets the gradients that wait.
-    pub const fn discard(&mut self) {
-        self.waiting = false;
     }
 
     /// Predictions `[clips, predicted, values]` of the predicted tokens.
@@ -189,11 +138,11 @@ impl Fused {
     /// # Panics
     /// When the batch has other sizes than the model.
     pub fn predict(&mut self, masks: Masks<'_>, visible: Values<'_>) -> &[f32] {
-        let Self { layout, pool, weights, typed, .. } = self;
-        pool.install(|| match typed {
-            Typed::F32(machine) => machine.predict(layout, Weights { exact: weights, rounded: weights }, masks, visible),
-            Typed::Bf16(machine, rounded) => machine.predict(layout, Weights { exact: weights, rounded }, masks, visible),
-        })
+        let Self { layout, store, machine, .. } = self;
+        match machine {
+            Typed::F32(machine) => store.read(|weights| machine.predict(layout, weights, masks, visible)),
+            Typed::Bf16(machine) => store.read(|weights| machine.predict(layout, weights, masks, visible)),
+        }
     }
 
     /// How long the parts of the steps took since this was last asked.
@@ -201,51 +150,72 @@ impl Fused {
         std::mem::take(&mut self.times)
     }
 
-    /// Steps of the optimiser.
-    pub const fn steps(&self) -> u64 {
-        self.moments.steps
+    /// Its values.
+    pub const fn store(&self) -> &Store {
+        &self.store
     }
 
-    /// Trainable values in all.
-    pub fn count(&self) -> usize {
-        self.layout.len()
+    /// Its values, to be changed.
+    pub const fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
+    }
+}
+
+impl FusedClassifier {
+    /// A model with the values of `parameters`, which are on the CPU, and moments at zero. `rule` gives rate and decay for a name and a number of dimensions.
+    ///
+    /// # Errors
+    /// When a parameter is missing: the composed model and this one have gone apart, a bug.
+    pub fn new(
+        config: ClassifierConfig,
+        parameters: &Parameters,
+        optimizer: AdamWConfig,
+        rule: impl Fn(&str, usize) -> ParameterRule,
+        precision: Precision,
+        resources: Resources,
+    ) -> candle_core::Result<Self> {
+        let (layout, entries) = ClassifierLayout::new(&config);
+        let store = Store::new(entries, parameters, optimizer, rule, precision, resources.threads)?;
+        let machine = match precision {
+            Precision::F32 => Typed::F32(Box::new(classifier::Machine::new(config, resources.recomputes))),
+            Precision::Bf16 => Typed::Bf16(Box::new(classifier::Machine::new(config, resources.recomputes))),
+        };
+        Ok(Self { layout, store, machine })
     }
 
-    /// Goes on after `updates` steps of the optimiser: `fill` is asked for the two moments of each weight by name, shape and place, weights in the order of their
-    /// names.
-    pub fn restore(&mut self, updates: u64, mut fill: impl FnMut(&str, &[usize], &mut [f32])) {
-        let Self { layout, moments, .. } = self;
-        let mut entries: Vec<_> = layout.entries.iter().collect();
-        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        for entry in entries {
-            fill(&format!("first/{}", entry.name), &entry.shape, &mut moments.first[entry.range.clone()]);
-            fill(&format!("second/{}", entry.name), &entry.shape, &mut moments.second[entry.range.clone()]);
+    /// Forward and backward of a batch: gives its loss, and adds `share` times its gradients to those that wait for [`Store::update`]. A loss that is not finite
+    /// adds nothing.
+    ///
+    /// # Panics
+    /// When the batch has other sizes than the model, or the model is an encoder alone.
+    pub fn accumulate(&mut self, batch: &Labelled<'_>, share: f64) -> f64 {
+        let Self { layout, store, machine } = self;
+        match machine {
+            Typed::F32(machine) => store.accumulate(|weights, gradients| machine.step(layout, weights, batch, share, gradients)),
+            Typed::Bf16(machine) => store.accumulate(|weights, gradients| machine.step(layout, weights, batch, share, gradients)),
         }
-        moments.steps = updates;
     }
 
-    /// The weights.
-    pub fn weights(&self) -> impl Iterator<Item = View<'_>> {
-        self.views(&self.weights)
+    /// What the model makes of whole clips, as [`Labelled::pixels`] has them. With `tokens`, also what it makes of every token.
+    ///
+    /// # Panics
+    /// When the batch has other sizes than the model.
+    pub fn read(&mut self, masks: Masks<'_>, pixels: Values<'_>, tokens: bool) -> Read<'_> {
+        let Self { layout, store, machine } = self;
+        match machine {
+            Typed::F32(machine) => store.read(|weights| machine.read(layout, weights, masks, pixels, tokens)),
+            Typed::Bf16(machine) => store.read(|weights| machine.read(layout, weights, masks, pixels, tokens)),
+        }
     }
 
-    /// The gradients that wait for an update.
-    pub fn gradients(&self) -> impl Iterator<Item = View<'_>> {
-        self.views(&self.gradients)
+    /// Its values.
+    pub const fn store(&self) -> &Store {
+        &self.store
     }
 
-    /// The first moments.
-    pub fn first_moments(&self) -> impl Iterator<Item = View<'_>> {
-        self.views(&self.moments.first)
-    }
-
-    /// The second moments.
-    pub fn second_moments(&self) -> impl Iterator<Item = View<'_>> {
-        self.views(&self.moments.second)
-    }
-
-    fn views<'a>(&'a self, values: &'a [f32]) -> impl Iterator<Item = View<'a>> {
-        self.layout.entries.iter().map(|entry| View { name: &entry.name, shape: &entry.shape, values: &values[entry.range.clone()] })
+    /// Its values, to be changed.
+    pub const fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
     }
 }
 

@@ -1,6 +1,6 @@
 //! Batches of random numbers.
 
-use super::mae::{Patches, Values};
+use super::{Patches, Values};
 use crate::model::MaeConfig;
 use pipeline::mask::{MaskRule, MaskScratch, Masks};
 use pipeline::order::{Purpose, stream};

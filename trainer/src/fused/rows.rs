@@ -169,10 +169,10 @@ vectorised! {
 }
 
 vectorised! {
-    /// `out = x + sums + bias`: what is added to the residual stream.
-    pub(crate) fn add_residual(x: &[f32], sums: &[f32], bias: &[f32], out: &mut [f32]) {
+    /// `out = x + scale * (sums + bias)`: what is added to the residual stream.
+    pub(crate) fn add_residual(x: &[f32], scale: f32, sums: &[f32], bias: &[f32], out: &mut [f32]) {
         for (((out, &x), &sum), &bias) in out.iter_mut().zip(x).zip(sums).zip(bias) {
-            *out = x + (sum + bias);
+            *out = x + scale * (sum + bias);
         }
     }
 }

@@ -49,42 +49,66 @@ struct Panel {
     from_zero: bool,
     /// Whether steps vary, so that a smoothed curve shows more.
     is_noisy: bool,
+    /// Whether only some steps have a value: the curve goes from one to the next.
+    is_sparse: bool,
     /// The least upper end of the axis.
     least_top: f64,
 }
 
-const LOSS: Panel = Panel {
-    heading: "loss: mean squared error of masked patches",
-    value: |step| step.loss,
-    from_zero: false,
-    is_noisy: true,
-    least_top: 0.0,
-};
+const LOSS: Panel = Panel { heading: "loss", value: |step| step.loss, from_zero: false, is_noisy: true, is_sparse: false, least_top: 0.0 };
 
 /// Two a row.
 const SMALL: [Panel; 4] = [
-    Panel { heading: "learning rate", value: |step| step.lr, from_zero: true, is_noisy: false, least_top: 0.0 },
-    Panel { heading: "gradient norm before clipping", value: |step| step.grad_norm, from_zero: true, is_noisy: true, least_top: 0.0 },
-    Panel { heading: "clips a second", value: |step| step.clips_per_second, from_zero: true, is_noisy: true, least_top: 0.0 },
+    Panel { heading: "learning rate", value: |step| step.lr, from_zero: true, is_noisy: false, is_sparse: false, least_top: 0.0 },
+    Panel {
+        heading: "gradient norm before clipping",
+        value: |step| step.grad_norm,
+        from_zero: true,
+        is_noisy: true,
+        is_sparse: false,
+        least_top: 0.0,
+    },
+    Panel {
+        heading: "clips a second",
+        value: |step| step.clips_per_second,
+        from_zero: true,
+        is_noisy: true,
+        is_sparse: false,
+        least_top: 0.0,
+    },
     Panel {
         heading: "time waiting for data, %",
         value: |step| 100.0 * step.wait_fraction(),
         from_zero: true,
         is_noisy: true,
+        is_sparse: false,
         least_top: 1.0,
     },
 ];
+
+/// Where a run is of a classifier.
+const ACCURACY: Panel = Panel {
+    heading: "validation clips told right, %",
+    value: |step| 100.0 * step.accuracy,
+    from_zero: true,
+    is_noisy: false,
+    is_sparse: true,
+    least_top: 10.0,
+};
 
 /// The colour of run number `run`.
 pub const fn color(run: usize) -> Rgb<u8> {
     COLORS[run % COLORS.len()]
 }
 
-/// Draws the runs over each other: loss, learning rate, gradient norm, clips a second and share of the time that was spent waiting for data, by step.
+/// Draws the runs over each other: loss, learning rate, gradient norm, clips a second and share of the time that was spent waiting for data, by step; of classifiers
+/// also the accuracy on validation clips.
 pub fn draw(runs: &[History]) -> RgbImage {
     let legend = legend_lines(runs);
     let top = MARGIN + (legend.len() as u32 + 1) * (Letters::Large.height() + 6) + 8;
-    let small_rows = SMALL.len().div_ceil(2) as u32;
+    let is_looked_at = runs.iter().any(|run| run.steps.iter().any(|step| !step.accuracy.is_nan()));
+    let panels: Vec<&Panel> = SMALL.iter().chain(is_looked_at.then_some(&ACCURACY)).collect();
+    let small_rows = panels.len().div_ceil(2) as u32;
     let panel_rows = |height: u32| ABOVE + height + BELOW;
     let height = top + panel_rows(LARGE_HEIGHT) + small_rows * (GAP + panel_rows(SMALL_HEIGHT)) + MARGIN;
     let mut picture = RgbImage::from_pixel(WIDTH, height, PAPER);
@@ -94,7 +118,7 @@ pub fn draw(runs: &[History]) -> RgbImage {
     let axes = |left: u32, top: u32, width: u32, height: u32| Area { left: left + LEFT, top: top + ABOVE, width: width - LEFT, height };
     draw_panel(&mut picture, axes(MARGIN, top, width, LARGE_HEIGHT), &LOSS, runs);
     let half = (width - GAP) / 2;
-    for (panel, number) in SMALL.iter().zip(0..) {
+    for (panel, number) in panels.into_iter().zip(0..) {
         let left = MARGIN + number % 2 * (half + GAP);
         let top = top + panel_rows(LARGE_HEIGHT) + GAP + number / 2 * (GAP + panel_rows(SMALL_HEIGHT));
         draw_panel(&mut picture, axes(left, top, half, SMALL_HEIGHT), panel, runs);
@@ -194,7 +218,8 @@ struct Curve {
 
 impl Curve {
     fn new(run: &History, panel: &Panel) -> Self {
-        let single: Vec<(f64, f64)> = run.steps.iter().map(|step| (step.step as f64, (panel.value)(step))).collect();
+        let values = run.steps.iter().map(|step| (step.step as f64, (panel.value)(step)));
+        let single: Vec<(f64, f64)> = values.filter(|(_, value)| !panel.is_sparse || !value.is_nan()).collect();
         let smooth = if panel.is_noisy { smoothed(&single) } else { single.clone() };
         let mut sorted: Vec<f64> = single.iter().map(|&(_, value)| value).filter(|value| value.is_finite()).collect();
         sorted.sort_unstable_by(f64::total_cmp);
@@ -311,6 +336,7 @@ mod tests {
             clips_per_second: 20.0,
             step_seconds: 0.4,
             wait_seconds: 0.1,
+            accuracy: f64::NAN,
         };
         History { dir: PathBuf::from(name), name: name.to_owned(), steps: (1..=steps).map(point).collect() }
     }

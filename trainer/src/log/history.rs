@@ -20,7 +20,8 @@ pub struct History {
     pub steps: Vec<Point>,
 }
 
-/// What is drawn of a step; [`StepMetrics`] says what each number is. Loss and norm are not a number where the step was not finite.
+/// What is drawn of a step; [`StepMetrics`] says what each number is. Loss and norm are not a number where the step was not finite, nor is the accuracy on
+/// validation clips where they were not looked at.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[allow(missing_docs)]
 pub struct Point {
@@ -32,6 +33,7 @@ pub struct Point {
     pub clips_per_second: f64,
     pub step_seconds: f64,
     pub wait_seconds: f64,
+    pub accuracy: f64,
 }
 
 impl Point {
@@ -43,9 +45,21 @@ impl Point {
 
 impl From<StepMetrics> for Point {
     fn from(metrics: StepMetrics) -> Self {
-        let StepMetrics { step, epoch, loss, lr, grad_norm, clips_per_second, step_seconds, wait_seconds, nonfinite: _, loader: _ } =
-            metrics;
-        Self { step, epoch, loss, lr, grad_norm, clips_per_second, step_seconds, wait_seconds }
+        let StepMetrics {
+            step,
+            epoch,
+            loss,
+            lr,
+            grad_norm,
+            clips_per_second,
+            step_seconds,
+            wait_seconds,
+            nonfinite: _,
+            validation,
+            loader: _,
+        } = metrics;
+        let accuracy = validation.map_or(f64::NAN, |validation| validation.top1);
+        Self { step, epoch, loss, lr, grad_norm, clips_per_second, step_seconds, wait_seconds, accuracy }
     }
 }
 

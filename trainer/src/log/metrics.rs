@@ -50,7 +50,19 @@ pub(super) mod tests {
     pub fn metrics(step: u64) -> StepMetrics {
         let (epoch, lr, clips_per_second) = (0.5, 1e-3, 10.0);
         let (step_seconds, wait_seconds, nonfinite, loader) = (0.8, 0.2, 0, LoaderFigures::default());
-        StepMetrics { step, epoch, loss: 0.75, lr, grad_norm: 1.0, clips_per_second, step_seconds, wait_seconds, nonfinite, loader }
+        StepMetrics {
+            step,
+            epoch,
+            loss: 0.75,
+            lr,
+            grad_norm: 1.0,
+            clips_per_second,
+            step_seconds,
+            wait_seconds,
+            nonfinite,
+            validation: None,
+            loader,
+        }
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! `trainer curves` is asked to.
 
 mod average;
-mod canvas;
+pub(crate) mod canvas;
+pub mod confusion;
 pub mod curves;
 mod history;
 mod metrics;
@@ -94,7 +95,7 @@ impl RunLog {
     pub fn push(&mut self, metrics: &StepMetrics) -> Result<(), LogError> {
         self.metrics.push(metrics).map_err(|error| LogError::write(&self.dir.join(METRICS_FILE), error))?;
         let point = Point::from(metrics.clone());
-        let scalars = [
+        let mut scalars = vec![
             ("train/loss", point.loss),
             ("train/lr", point.lr),
             ("train/grad_norm", point.grad_norm),
@@ -102,6 +103,13 @@ impl RunLog {
             ("speed/clips_per_second", point.clips_per_second),
             ("speed/wait_fraction", point.wait_fraction()),
         ];
+        if let Some(validation) = &metrics.validation {
+            scalars.extend([
+                ("validation/loss", validation.loss),
+                ("validation/top1", validation.top1),
+                ("validation/top5", validation.top5),
+            ]);
+        }
         self.events.scalars(point.step, &scalars).map_err(|error| LogError::write(self.events.path(), error))
     }
 
@@ -150,7 +158,10 @@ pub fn write_curves(runs: &[History], picture: &Path, html: Option<&Path>) -> Re
 }
 
 /// The bytes of a PNG file.
-fn png(picture: &RgbImage) -> io::Result<Vec<u8>> {
+///
+/// # Errors
+/// When the picture is too large for one.
+pub fn png(picture: &RgbImage) -> io::Result<Vec<u8>> {
     let mut png = Cursor::new(Vec::new());
     picture.write_to(&mut png, ImageFormat::Png).map_err(io::Error::other)?;
     Ok(png.into_inner())

@@ -107,10 +107,14 @@ impl Block {
         })
     }
 
-    /// `[clips, tokens, width]` to the same.
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = (x + self.attn.forward(&self.norm1.forward(x)?)?)?;
+    /// `[clips, tokens, width]` to the same. Where there are `scales`, `[2, clips]`, the results of attention and MLP are multiplied by them, clip by clip.
+    pub(crate) fn forward(&self, x: &Tensor, scales: Option<&Tensor>) -> Result<Tensor> {
+        let scaled = |branch: Tensor, at: usize| match scales {
+            Some(scales) => branch.broadcast_mul(&scales.get(at)?.reshape((scales.dim(1)?, 1, 1))?),
+            None => Ok(branch),
+        };
+        let x = (x + scaled(self.attn.forward(&self.norm1.forward(x)?)?, 0)?)?;
         let inner = self.fc1.forward(&self.norm2.forward(&x)?)?.gelu_erf()?;
-        x + self.fc2.forward(&inner)?
+        x + scaled(self.fc2.forward(&inner)?, 1)?
     }
 }

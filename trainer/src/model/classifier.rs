@@ -1,4 +1,4 @@
-//! The encoder as a classifier of clips: what a pre-trained model is fine-tuned as.
+//! The encoder as a classifier of clips: what a pre-trained model is fine-tuned as. Without classes it is the encoder alone.
 
 use super::block::{Linear, TransformerConfig};
 use super::embed::{PositionKind, channel_first_patches};
@@ -20,7 +20,7 @@ pub struct ClassifierConfig {
     pub positions: PositionKind,
     /// Whether the encoder has a cls token.
     pub class_token: bool,
-    /// Classes.
+    /// Classes; 0 for the encoder alone, without a head.
     pub classes: usize,
 }
 
@@ -32,7 +32,18 @@ pub struct Classifier {
     config: ClassifierConfig,
     parameters: Parameters,
     encoder: Encoder,
-    head: Linear,
+    head: Option<Linear>,
+}
+
+/// What a classifier makes of clips.
+#[derive(Debug)]
+pub struct Reading {
+    /// `[clips, width]`: the mean of the encoded tokens without the cls token, then the encoder's last layer normalisation: the head's input.
+    pub features: Tensor,
+    /// `[clips, tokens, width]`: each token, normalised by the same layer.
+    pub tokens: Tensor,
+    /// `[clips, classes]`; none of an encoder alone.
+    pub logits: Option<Tensor>,
 }
 
 impl Classifier {
@@ -52,9 +63,29 @@ impl Classifier {
         Self::build(config, ParameterBuilder::given(values, device))
     }
 
+    /// A classifier whose encoder has the given weights, and whose head begins as `seed` says. The decoder of an autoencoder and the head of another classifier
+    /// may be among the weights, and are left out.
+    ///
+    /// # Errors
+    /// [`ParameterError::Mismatch`] when a weight of the encoder is missing or has another shape, or one is of neither encoder, decoder nor head.
+    pub fn beginning_with(
+        config: ClassifierConfig,
+        mut weights: HashMap<String, Tensor>,
+        seed: u64,
+        device: &Device,
+    ) -> std::result::Result<Self, ParameterError> {
+        weights.retain(|name, _| !name.starts_with("decoder_") && !name.starts_with("head.") && name != "mask_token");
+        let seeded = Self::build(config, ParameterBuilder::seeded(seed, device))?;
+        let head = seeded.parameters.iter().filter(|(name, _)| name.starts_with("head."));
+        weights.extend(head.map(|(name, variable)| (name.to_owned(), variable.as_detached_tensor())));
+        Self::given(config, weights, device)
+    }
+
     fn build(config: ClassifierConfig, mut builder: ParameterBuilder) -> std::result::Result<Self, ParameterError> {
         let encoder = Encoder::new(&mut builder, config.grid, config.encoder, config.positions, config.class_token)?;
-        let head = Linear::beginning_as(&mut builder, "head", config.encoder.width, config.classes, Init::Head)?;
+        let head = (config.classes > 0)
+            .then(|| Linear::beginning_as(&mut builder, "head", config.encoder.width, config.classes, Init::Head))
+            .transpose()?;
         Ok(Self { config, parameters: builder.finish()?, encoder, head })
     }
 
@@ -74,10 +105,37 @@ impl Classifier {
     /// # Errors
     /// When the shapes do not fit.
     pub fn forward(&self, clips: &Tensor) -> Result<Tensor> {
-        let grid = self.config.grid;
-        let masking = Masking::all_visible(clips.dim(0)?, grid.tokens(), clips.device())?;
-        let tokens = self.encoder.tokens(&channel_first_patches(clips, grid)?, &masking)?;
-        self.head.forward(&self.encoder.normalise(&tokens.mean(1)?)?)
+        self.logits(&channel_first_patches(clips, self.config.grid)?, None, None)
+    }
+
+    /// The same of clips as [`pipeline::batch::Form::Tokens`] has them, `[clips, tokens, 3 * tubelet * patch * patch]`, while training: `scales`,
+    /// `[blocks, 2, clips]`, are of the branches of the blocks, and `dropout`, `[clips, width]`, of the head's input.
+    ///
+    /// # Errors
+    /// When the shapes do not fit, or there is no head.
+    pub fn logits(&self, patches: &Tensor, scales: Option<&Tensor>, dropout: Option<&Tensor>) -> Result<Tensor> {
+        let Some(head) = &self.head else { candle_core::bail!("an encoder alone has no logits") };
+        let features = self.encoder.normalise(&self.tokens(patches, scales)?.mean(1)?)?;
+        head.forward(&match dropout {
+            Some(dropout) => (features * dropout)?,
+            None => features,
+        })
+    }
+
+    /// All that the model makes of clips as [`pipeline::batch::Form::Tokens`] has them.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn read(&self, patches: &Tensor) -> Result<Reading> {
+        let tokens = self.tokens(patches, None)?;
+        let features = self.encoder.normalise(&tokens.mean(1)?)?;
+        let logits = self.head.as_ref().map(|head| head.forward(&features)).transpose()?;
+        Ok(Reading { features, tokens: self.encoder.normalise(&tokens)?, logits })
+    }
+
+    fn tokens(&self, patches: &Tensor, scales: Option<&Tensor>) -> Result<Tensor> {
+        let masking = Masking::all_visible(patches.dim(0)?, self.config.grid.tokens(), patches.device())?;
+        self.encoder.tokens(patches, &masking, scales)
     }
 }
 

@@ -63,7 +63,7 @@ impl Decoder {
         };
         let mut x = self.positions.prepend_class(self.cls_token.as_ref(), x)?;
         for block in &self.blocks {
-            x = block.forward(&x)?;
+            x = block.forward(&x, None)?;
         }
         self.norm.forward(&x)?.narrow(1, usize::from(self.cls_token.is_some()), decoded)?.contiguous()
     }

@@ -46,7 +46,7 @@ impl Encoder {
     ///
     /// Masked patches are never embedded: the reference embeds all of them first, with the same result.
     pub(crate) fn forward(&self, patches: &Tensor, masking: &Masking) -> Result<Tensor> {
-        self.normalise(&self.tokens(patches, masking)?)
+        self.normalise(&self.tokens(patches, masking, None)?)
     }
 
     /// The last layer normalisation.
@@ -54,8 +54,9 @@ impl Encoder {
         self.norm.forward(x)
     }
 
-    /// As [`Self::forward`], before the last layer normalisation.
-    pub(crate) fn tokens(&self, patches: &Tensor, masking: &Masking) -> Result<Tensor> {
+    /// As [`Self::forward`], before the last layer normalisation. `scales`, `[blocks, 2, clips]`, are of the branches of the blocks, where any are left out
+    /// (stochastic depth, Huang et al. 2016).
+    pub(crate) fn tokens(&self, patches: &Tensor, masking: &Masking, scales: Option<&Tensor>) -> Result<Tensor> {
         let (clips, visible) = (masking.clips(), masking.visible());
         let values = self.grid.tubelet_values();
         let patches = patches.reshape((clips * visible, values))?;
@@ -64,8 +65,8 @@ impl Encoder {
         let positions = self.positions.of_tokens()?.index_select(masking.visible_tokens(), 0)?;
         let tokens = (tokens + positions)?.reshape((clips, visible, width))?;
         let mut x = self.positions.prepend_class(self.cls_token.as_ref(), tokens)?;
-        for block in &self.blocks {
-            x = block.forward(&x)?;
+        for (at, block) in self.blocks.iter().enumerate() {
+            x = block.forward(&x, scales.map(|scales| scales.get(at)).transpose()?.as_ref())?;
         }
         x.narrow(1, usize::from(self.cls_token.is_some()), visible)?.contiguous()
     }

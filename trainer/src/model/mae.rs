@@ -133,7 +133,7 @@ impl Mae {
     /// ([`Masking::all_visible`], which only whole clips can have).
     ///
     /// # Errors
-    /// When the shapes do not fit.
+    /// When the shapes do not fit, or the batch has no target.
     pub fn loss(&self, batch: &DeviceBatch) -> Result<Tensor> {
         let masking = &batch.masking;
         match &batch.pixels {
@@ -147,6 +147,7 @@ impl Mae {
             DevicePixels::Patches { visible, target } => {
                 mean_squared_error(&self.forward_patches(visible, masking)?, &self.config.target_of_patches(target)?.values)
             }
+            DevicePixels::Tokens(_) => candle_core::bail!("an autoencoder's batch has a target"),
         }
     }
 }

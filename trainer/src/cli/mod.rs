@@ -1,5 +1,9 @@
 //! What can be typed.
 
+mod classify;
+
+pub use classify::{EmbedArgs, EvalArgs, FinetuneArgs, Per, ReadArgs, SpanArg};
+
 use clap::{Args, Parser, Subcommand};
 use pipeline::batch::ValueType;
 use pipeline::loader::{DEFAULT_MAX_BAD, DEFAULT_MEMORY_BYTES};
@@ -10,7 +14,7 @@ use trainer::engine::Loading;
 use trainer::fused::Precision;
 use trainer::model::PositionKind;
 
-/// Pre-trains a video ViT by masked autoencoding on shards of clips.
+/// Pre-trains a video ViT by masked autoencoding on shards of clips, and uses what it has learned.
 #[derive(Debug, Parser)]
 #[command(
     version,
@@ -18,7 +22,9 @@ use trainer::model::PositionKind;
     after_help = "\
 Start here:
   shardtool build ./videos        build shards of your own folder of videos into ./shards
-  trainer run                     train a tiny model on them, in minutes on a laptop"
+  trainer run                     train a tiny model on them, in minutes on a laptop
+  trainer embed --weights runs/tiny-1 --sheet nearest.png
+                                  what it finds alike"
 )]
 pub struct Cli {
     /// What to do.
@@ -38,6 +44,20 @@ pub enum Command {
     /// Ctrl-C ends the run after the step in hand, with a checkpoint and exit code 130; a second one ends it at once. Kill it, and --resume goes on from the last
     /// checkpoint, exactly.
     Run(Box<RunArgs>),
+    /// Train a classifier from a pre-trained encoder.
+    ///
+    /// The encoder sees all tokens of a clip; the mean of them, normalised, goes into a new head. Class names come from the shards. Of each class some videos are
+    /// kept to look at, or --val says which. The run's folder is like that of `trainer run`, resumed and drawn alike.
+    Finetune(Box<FinetuneArgs>),
+    /// How right a classifier is.
+    ///
+    /// Every clip is read once, at the same views each time; probabilities are averaged over a clip's views, and over the clips of a video. Prints the share of
+    /// clips and of videos that are told right (top-1, top-5), and the same by class.
+    Eval(Box<EvalArgs>),
+    /// Features of clips, and the nearest clips to one.
+    ///
+    /// Writes a Parquet file: video, clip, times, label, class, and the feature, the mean of the encoder's tokens, normalised by its last layer.
+    Embed(Box<EmbedArgs>),
     /// Draw the curves of one or several runs.
     ///
     /// Loss, learning rate, gradient norm, clips a second and time spent waiting for data, by step, of all runs over each other. Runs that still go on are drawn

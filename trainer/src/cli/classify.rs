@@ -1,0 +1,252 @@
+//! What can be typed to use what was learned: fine-tuning, evaluation, features.
+
+use super::{DataArg, DeviceChoice, LoadArgs};
+use clap::Args;
+use pipeline::sample::Views;
+use std::path::PathBuf;
+use trainer::config::{FinetuneOverrides, OnNonfinite, Preset, Recipe};
+use trainer::fused::Precision;
+
+/// What `trainer finetune` can be told.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  trainer finetune --weights runs/tiny-1 --data ./train                 a classifier of the classes that ./train has
+  trainer finetune --weights runs/b --data ./train --val ./val          looked at with other shards
+  trainer finetune --from-scratch --preset tiny --data ./train          the same without weights, to compare
+  trainer finetune --weights runs/b --data ./train --freeze             linear and attentive probe: the encoder stays as it is
+  trainer finetune --out runs/finetune-1 --resume                       go on from the last checkpoint, exactly
+
+Labels come from the shards: shardtool build ./videos --labels dirs. Where classes are directions (left, right), use --flip 0.")]
+pub struct FinetuneArgs {
+    /// Weights that the encoder begins with: the folder of a run, a checkpoint of it, or a folder that `trainer import` has made.
+    #[arg(long, value_name = "PATH", required_unless_present_any = ["from_scratch", "resume"])]
+    pub weights: Option<PathBuf>,
+    /// Begin with weights by chance, of the encoder of --preset.
+    #[arg(long, conflicts_with = "weights")]
+    pub from_scratch: bool,
+    /// Whose encoder, with --from-scratch [default: tiny].
+    #[arg(long, value_enum, requires = "from_scratch")]
+    pub preset: Option<Preset>,
+    /// Folder of labelled shards. Given several times, all are mixed: alike, or by weight with PATH=WEIGHT.
+    #[arg(long, value_name = "SHARDS", default_value = "./shards", value_parser = DataArg::parse)]
+    pub data: Vec<DataArg>,
+    /// Folder of labelled shards to look at and not to learn from. Without it, a share of each class's videos is kept for that (--holdout).
+    #[arg(long, value_name = "SHARDS", value_parser = DataArg::parse)]
+    pub val: Vec<DataArg>,
+    /// Share of each class's videos that are kept for validation: whole videos, never clips.
+    #[arg(long, value_name = "SHARE", conflicts_with = "val")]
+    pub holdout: Option<f64>,
+    /// Train on so many videos of each class at most.
+    #[arg(long, value_name = "N")]
+    pub videos_per_class: Option<usize>,
+    /// Train only heads on features of the encoder as it is, which are computed once: a linear probe, and an attentive probe on the tokens.
+    #[arg(long, conflicts_with_all = ["from_scratch", "resume"])]
+    pub freeze: bool,
+    /// Where to start from: light, for a tiny encoder and few videos, or paper, the reference's for ViT-L on Kinetics-400 [default: paper for encoders as wide as
+    /// ViT-Small's and wider].
+    #[arg(long, value_enum)]
+    pub recipe: Option<Recipe>,
+    /// TOML file whose keys replace the recipe's.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Folder of the run [default: runs/finetune-N, the next free N; with --resume, the last one].
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Train for so many steps.
+    #[arg(long, value_name = "N", conflicts_with = "epochs")]
+    pub steps: Option<u64>,
+    /// Train for so many passes over the data.
+    #[arg(long, value_name = "N")]
+    pub epochs: Option<f64>,
+    /// Learning rate for 256 samples a step; that of the run is in proportion to its samples a step.
+    #[arg(long, value_name = "RATE")]
+    pub lr: Option<f64>,
+    /// Samples a batch.
+    #[arg(long, value_name = "N")]
+    pub batch_size: Option<usize>,
+    /// Batches a step.
+    #[arg(long, value_name = "N")]
+    pub accumulate: Option<usize>,
+    /// Samples that are taken of a clip each time that it is read.
+    #[arg(long, value_name = "R")]
+    pub repeat: Option<usize>,
+    /// Probability of a flip left to right; 0 where left and right are classes.
+    #[arg(long, value_name = "P")]
+    pub flip: Option<f64>,
+    /// Seed of the head's first weights, of order, crops, flips, of the split, and of all that is dropped or mixed.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// What to do about a step whose loss or gradients are not finite [default: stop].
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub on_nonfinite: Option<OnNonfinite>,
+    /// Go on with a run from its last sound checkpoint; the result is that of an uninterrupted run.
+    #[arg(long)]
+    pub resume: bool,
+    #[command(flatten)]
+    /// Where and how to compute.
+    pub compute: ComputeArgs,
+    /// Keep less for the backward and compute it again: less memory, a third more time, the same results.
+    #[arg(long)]
+    pub recompute: bool,
+    #[command(flatten)]
+    /// How clips are loaded.
+    pub load: LoadArgs,
+    /// Print the summary as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl FinetuneArgs {
+    /// What the flags change in a configuration.
+    pub const fn overrides(&self) -> FinetuneOverrides {
+        FinetuneOverrides {
+            steps: self.steps,
+            epochs: self.epochs,
+            base_lr: self.lr,
+            batch_size: self.batch_size,
+            accumulate: self.accumulate,
+            repeat: self.repeat,
+            flip: self.flip,
+            holdout: self.holdout,
+            videos_per_class: self.videos_per_class,
+            seed: self.seed,
+            on_nonfinite: self.on_nonfinite,
+            dtype: self.compute.dtype,
+            recompute: self.recompute,
+        }
+    }
+}
+
+/// Where and how to compute.
+#[derive(Debug, Args)]
+pub struct ComputeArgs {
+    /// Where to compute: cpu, cuda, or cuda:N.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = DeviceChoice::parse)]
+    pub device: DeviceChoice,
+    /// Type of activations on the processor: f32, or bf16, which is faster where the processor multiplies it.
+    #[arg(long, value_enum)]
+    pub dtype: Option<Precision>,
+    /// Threads that compute on the processor [default: all cores]. Results do not depend on their number.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+}
+
+impl ComputeArgs {
+    /// Threads that compute.
+    pub fn threads(&self) -> usize {
+        self.threads.map_or_else(super::all_cores, |threads| threads as usize)
+    }
+}
+
+/// Clips that are read once, and how.
+#[derive(Debug, Args)]
+pub struct ReadArgs {
+    /// Folder of shards, or of videos, which are then decoded. Given several times, they are read one after the other.
+    #[arg(long, value_name = "PATH", default_value = "./shards", value_parser = DataArg::parse)]
+    pub data: Vec<DataArg>,
+    /// Views of each clip, whose results are averaged: so many windows of it, evenly spread, by so many square crops of each, along its longer side.
+    #[arg(long, value_name = "KxS", default_value = "1x1", value_parser = views)]
+    pub views: Views,
+    /// What a clip of a folder of videos is: each video whole, or cut back to back as `shardtool build` does [default: video where there are several windows, clip
+    /// otherwise].
+    #[arg(long, value_enum)]
+    pub span: Option<SpanArg>,
+    /// Clips that are read at a time.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub batch_size: u32,
+    #[command(flatten)]
+    /// Where and how to compute.
+    pub compute: ComputeArgs,
+    #[command(flatten)]
+    /// How clips are loaded.
+    pub load: LoadArgs,
+}
+
+/// How much of a video a clip is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum SpanArg {
+    /// Back to back clips as long as the model takes them.
+    Clip,
+    /// The whole video.
+    Video,
+}
+
+fn views(text: &str) -> Result<Views, String> {
+    let numbers = text.split_once(['x', 'X']).and_then(|(k, s)| Some((k.trim().parse().ok()?, s.trim().parse().ok()?)));
+    match numbers {
+        Some((temporal @ 1.., spatial @ 1..)) if temporal <= 1000 && spatial <= 1000 => Ok(Views { temporal, spatial }),
+        _ => Err("two numbers from 1, as 5x3: windows of a clip by crops of a window".to_owned()),
+    }
+}
+
+/// What `trainer eval` can be told.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  trainer eval --weights runs/finetune-1 --data ./val                           one view of each clip
+  trainer eval --weights runs/finetune-1 --data ./videos --views 5x3            the reference's test: five windows, three crops, of whole videos
+  trainer eval --weights runs/finetune-1 --data ./val --confusion confusion.png --json")]
+pub struct EvalArgs {
+    /// A classifier: the folder of a fine-tuning, a checkpoint of it, or a folder that `trainer import` has made.
+    #[arg(long, value_name = "PATH")]
+    pub weights: PathBuf,
+    #[command(flatten)]
+    /// What is read, and how.
+    pub read: ReadArgs,
+    /// Write the confusion matrix as a picture, a PNG.
+    #[arg(long, value_name = "FILE")]
+    pub confusion: Option<PathBuf>,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `trainer embed` can be told.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  trainer embed --weights runs/tiny-1 --data ./shards --out features.parquet           a row a clip
+  trainer embed --weights runs/tiny-1 --data ./videos --out videos.parquet --per video a row a video
+  trainer embed --weights runs/tiny-1 --data ./shards --out features.parquet --query bikes.mp4 --query dog
+                                                                                        and the nearest clips of other videos, as a picture
+Read the file with any Parquet reader: pandas.read_parquet(\"features.parquet\").")]
+pub struct EmbedArgs {
+    /// A pre-trained encoder or a classifier: the folder of a run, a checkpoint of it, or a folder that `trainer import` has made.
+    #[arg(long, value_name = "PATH")]
+    pub weights: PathBuf,
+    #[command(flatten)]
+    /// What is read, and how.
+    pub read: ReadArgs,
+    /// The file of features.
+    #[arg(long, value_name = "FILE", default_value = "./features.parquet")]
+    pub out: PathBuf,
+    /// What a row is.
+    #[arg(long, value_enum, default_value = "clip")]
+    pub per: Per,
+    /// Also write what the encoder makes of every token, `[tokens, width]`. Takes one view, and a row a clip.
+    #[arg(long)]
+    pub tokens: bool,
+    /// Show the nearest clips to those of this video, by the angle between features; a part of its path will do. Given several times, each has a row. Without it, a
+    /// few clips spread over the data are asked for where there is --sheet.
+    #[arg(long, value_name = "VIDEO")]
+    pub query: Vec<String>,
+    /// Nearest clips that are shown.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=20))]
+    pub neighbours: u32,
+    /// The picture of the nearest clips, a PNG [default with --query: beside --out].
+    #[arg(long, value_name = "FILE")]
+    pub sheet: Option<PathBuf>,
+    /// Print what was written as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What a row of features is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Per {
+    /// A clip.
+    Clip,
+    /// A video: the mean of its clips.
+    Video,
+}
