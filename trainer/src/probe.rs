@@ -48,7 +48,7 @@ pub fn probe(args: &FinetuneArgs, config: &FinetuneConfig, weights: &Weights, sp
     };
     let train = read(&split.train, "the training clips")?;
     let validation = split.validation.as_ref().map(|sets| read(sets, "the validation clips")).transpose()?;
-    ensure!(train.len() > 0, "no clip could be read");
+    ensure!(!train.is_empty(), "no clip could be read");
     let classes = config.classes.len();
     let spinner = ProgressBar::new_spinner().with_message("linear probe");
     let linear = LinearProbe::train(&train, classes, config.seed)?;

@@ -19,24 +19,25 @@ pub enum FusedLearner {
         /// What decides its shapes.
         config: MaeConfig,
         /// The model.
-        model: Fused,
+        model: Box<Fused>,
     },
     /// A classifier.
-    Classifier(FusedClassifier),
+    Classifier(Box<FusedClassifier>),
 }
 
 impl FusedLearner {
     pub(super) fn mae(model: &Mae, config: &Config, threads: usize) -> Result<Self, LearnerError> {
         let resources = Resources { threads, recomputes: config.compute.recompute };
         let fused = Fused::new(*model.config(), model.parameters(), config.optimizer.clone(), config.compute.dtype, resources)?;
-        Ok(Self::Mae { config: *model.config(), model: fused })
+        Ok(Self::Mae { config: *model.config(), model: Box::new(fused) })
     }
 
     pub(super) fn classifier(model: &Classifier, config: &FinetuneConfig, threads: usize) -> Result<Self, LearnerError> {
         let resources = Resources { threads, recomputes: config.compute.recompute };
         let rule = |name: &str, rank| config.rule(name, rank);
         let (optimizer, precision) = (config.optimizer.clone(), config.compute.dtype);
-        Ok(Self::Classifier(FusedClassifier::new(*model.config(), model.parameters(), optimizer, rule, precision, resources)?))
+        let fused = FusedClassifier::new(*model.config(), model.parameters(), optimizer, rule, precision, resources)?;
+        Ok(Self::Classifier(Box::new(fused)))
     }
 
     pub(super) const fn store(&self) -> &Store {

@@ -16,7 +16,7 @@ pub enum Reader {
     /// Of candle's operations, on any device.
     Composed {
         /// The model.
-        model: Classifier,
+        model: Box<Classifier>,
         /// Takes batches to its device.
         uploader: Uploader,
     },
@@ -41,7 +41,7 @@ impl Reader {
             if precision != Precision::F32 {
                 return Err(LearnerError::ProcessorOnly { key: "dtype" });
             }
-            return Ok(Self::Composed { uploader: Uploader::new(device)?, model });
+            return Ok(Self::Composed { uploader: Uploader::new(device)?, model: Box::new(model) });
         }
         // It takes no step: nothing of this is used.
         let still = AdamWConfig { base_lr: 0.0, betas: [0.0; 2], epsilon: 1.0, weight_decay: 0.0, clip_norm: 1.0 };
