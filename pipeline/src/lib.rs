@@ -8,6 +8,7 @@
 //! - [`live`]: clips straight from videos, without shards.
 //! - [`source`]: where clips come from.
 //! - [`order`]: which clip comes when; [`sample`]: which window, crop and flip it gets; [`mask`]: which tokens stay visible, and which are predicted.
+//! - [`augment`](mod@augment): what fine-tuning does to a training clip besides: RandAugment and random erasing.
 //! - [`resample`]: a crop, resized; [`transform`](mod@transform): frames to a normalised, cropped training clip, or to the patches of it that are used;
 //!   [`hog`]: histograms of oriented gradients, a target in place of pixels.
 //! - [`picture`]: a stored frame as RGB, to look at.
@@ -15,6 +16,7 @@
 //! - [`loader`]: worker threads that put all of it together, as an iterator of `Result<Batch>`; [`stats`]: what it counts.
 
 pub mod atomic_file;
+pub mod augment;
 pub mod batch;
 pub mod buffers;
 pub mod discover;

@@ -47,6 +47,11 @@ mod private {
         /// Of a value that lies in the range of what samples become.
         fn from_f32(value: f32) -> Self;
 
+        /// Of a normalised value, whatever it is.
+        fn from_normalised(value: f32) -> Self {
+            Self::from_f32(value)
+        }
+
         /// Writes [`Self::from_f32`] of each of 8 values.
         ///
         /// # Safety
@@ -98,6 +103,10 @@ mod private {
         /// Rounded to the nearest, half-way cases to even.
         fn from_f32(value: f32) -> Self {
             value.round_ties_even() as Self
+        }
+
+        fn from_normalised(value: f32) -> Self {
+            super::denormalise(value)
         }
 
         #[cfg(target_arch = "x86_64")]
@@ -522,6 +531,11 @@ mod x86 {
             (_, _) => interleave_plainly(channels, out),
         }
     }
+}
+
+/// A normalised value as a clip of `T` has it: clamped where that is bytes.
+pub(crate) fn from_normalised<T: Value>(value: f32) -> T {
+    T::from_normalised(value)
 }
 
 /// A normalised value as the 8-bit sample that it came from, clamped.
