@@ -1,5 +1,6 @@
 //! What a batch holds, and in which form.
 
+use crate::augment::{Look, Looker};
 use crate::buffers::{Buffer, Layout};
 use crate::frames::Frames;
 use crate::mask::{Mask, MaskRule, MaskScratch, Masks};
@@ -109,6 +110,29 @@ impl BatchFormat {
     /// The tokens of a mask, in the bytes of their slot.
     pub(crate) fn tokens(bytes: &mut [u8]) -> &mut [u32] {
         bytemuck::cast_slice_mut(bytes)
+    }
+
+    /// Writes a sample of [`Form::Tokens`] with a look of its own.
+    pub(crate) fn write_look(
+        &self,
+        look: Look,
+        looker: &mut Looker,
+        sample: (SampleId, u64),
+        transform: &mut Transform,
+        frames: Frames<'_>,
+        size: I420,
+        view: View,
+        pixels: &mut [u8],
+    ) {
+        match self.values {
+            ValueType::U8 => looker.tokens(look, sample, transform, frames, size, view, self.grid, pixels),
+            ValueType::F32 => {
+                looker.tokens::<f32>(look, sample, transform, frames, size, view, self.grid, bytemuck::cast_slice_mut(pixels));
+            }
+            ValueType::Bf16 => {
+                looker.tokens::<bf16>(look, sample, transform, frames, size, view, self.grid, bytemuck::cast_slice_mut(pixels));
+            }
+        }
     }
 
     /// Writes the pixels of one sample to its slots.

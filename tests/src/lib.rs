@@ -169,6 +169,36 @@ pub fn write_shards_with(dir: &Path, clips: &[TestClip], options: BuildOptions) 
     manifest
 }
 
+/// Writes shards of two clips of each of `videos`, a name and a class each, and a manifest into `dir`. Clips of the first class are dark, the next ones ever
+/// brighter, so that they are told apart easily. A video's name decides its bytes, and their hash.
+pub fn write_labelled_shards(dir: &Path, classes: &[&str], videos: &[(&str, &str)]) {
+    let clips: Vec<TestClip> = videos
+        .iter()
+        .flat_map(|&(video, class)| (0..2).map(move |number| (video, class, number)))
+        .map(|(video, class, number)| {
+            let seed: u64 = video.bytes().map(u64::from).sum::<u64>() * 2 + u64::from(number);
+            let mut clip = TestClip::moving(seed, 8, 40, 36);
+            let label = classes.iter().position(|&known| known == class).expect("a known class");
+            for frame in clip.payload.chunks_exact_mut(I420 { width: 40, height: 36 }.frame_bytes()) {
+                let shift = (label * 160 / (classes.len() - 1)) as u8;
+                frame[..40 * 36].iter_mut().for_each(|luma| *luma = (*luma / 3).saturating_add(shift));
+            }
+            clip.meta = ClipMeta {
+                video: format!("{video}.mp4"),
+                video_blake3: format!("hash of {video}"),
+                clip: number,
+                label: Some(label as i32),
+                class: Some(class.to_owned()),
+                ..clip.meta
+            };
+            clip
+        })
+        .collect();
+    let mut manifest = write_shards(dir, &clips);
+    manifest.classes = classes.iter().map(|&class| class.to_owned()).collect();
+    fs::write(dir.join(MANIFEST_FILE), serde_json::to_vec(&manifest).expect("JSON")).expect("written");
+}
+
 /// Where the pages of the clips in the sound shard at `path` lie, headers included, as Parquet's own reader finds them.
 pub fn data_pages(path: &Path) -> Vec<Range<usize>> {
     let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);

@@ -247,6 +247,13 @@ fn compare_classifier(fixture: &Fixture, config: ClassifierConfig, smoothing: f6
     let gradient = |(name, variable): (&str, &Var)| Some((name.to_owned(), gradients.get(variable)?.clone()));
     errors.note_gradients(&model.parameters().iter().filter_map(gradient).collect(), &fixture.under("grad/"));
 
+    // The fused one, on the same tokens.
+    let targets = targets.flatten_all().and_then(|flat| flat.to_vec1::<f32>()).map_err(failed)?;
+    let fused = engine::fused_classifier(&model, fixture.tensor("input")?, &targets).map_err(failed)?;
+    errors.note_tensor(Kind::Forward, "fused logits", &fused.logits, fixture.tensor("logits")?);
+    errors.note(Kind::Loss, "fused loss", relative_error_of(fused.loss, values(fixture.tensor("loss")?)[0]));
+    errors.note_gradients(&fused.gradients, &fixture.under("grad/"));
+
     if let Some(table) = fixture.metadata.get("lr_scale_and_weight_decay_by_parameter") {
         let table: BTreeMap<String, [f64; 2]> = serde_json::from_str(table).map_err(|error| format!("its table of rates: {error}"))?;
         let decay = fixture.metadata.get("layer_decay").and_then(|decay| decay.parse().ok()).ok_or("its metadata has no `layer_decay`")?;

@@ -507,6 +507,7 @@ fn classifier_options(config: &FinetuneConfig, loading: Loading, start: Cursor) 
         repeat: config.data.repeat,
         format: BatchFormat { values: config.data.values, ..options.format },
         augmentation: config.augmentation(),
+        look: config.look(),
         seed: config.seed,
         start,
         ..options

@@ -4,13 +4,15 @@ use crate::cli::{FinetuneArgs, loader_threads_beside_training};
 use crate::{output, probe, session, sources, stop};
 use anyhow::{Context, bail};
 use candle_core::Tensor;
+use pipeline::loader::check_options;
+use pipeline::order::Cursor;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use trainer::checkpoint::CHECKPOINTS_DIR;
 use trainer::classes::{self, Split};
 use trainer::config::{Config, EncoderPart, FinetuneConfig, LiveConfig, Overrides, Preset, Recipe, Task};
-use trainer::engine::Run;
+use trainer::engine::{self, Run};
 use trainer::weights::Weights;
 
 /// What runs without a name are called.
@@ -100,8 +102,11 @@ fn train(
 ) -> anyhow::Result<ExitCode> {
     let Task::Finetune(config) = &task else { unreachable!("only fine-tunings come here") };
     let Split { train, validation, .. } = split(args, config)?;
-    let dir = resumed.map_or_else(|| session::create(args.out.as_deref(), NAME, &task), Ok)?;
     let loading = args.load.loading(loader_threads_beside_training());
+    for sets in std::iter::once(&train).chain(&validation) {
+        check_options(sets, &engine::task_options(&task, loading, Cursor::default()))?;
+    }
+    let dir = resumed.map_or_else(|| session::create(args.out.as_deref(), NAME, &task), Ok)?;
     let mut resume = format!("trainer finetune --out {} --resume", dir.display());
     for (flag, data) in args.data.iter().map(|data| ("data", data)).chain(args.val.iter().map(|data| ("val", data))) {
         resume += &format!(" --{flag} {data}");

@@ -237,6 +237,7 @@ mod tests {
             cutmix: 1.0,
             switch: 0.5,
             erasing: 0.0,
+            rand_augment: None,
         };
         let (mut boxes, mut sum) = (0, 0.0);
         for index in 0..2000 {

@@ -3,10 +3,12 @@
 use crate::cli::{DeviceChoice, RunArgs, all_cores, loader_threads_beside_training};
 use crate::{session, sources, stop};
 use anyhow::bail;
+use pipeline::loader::check_options;
+use pipeline::order::Cursor;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use trainer::config::{Config, Preset, Task};
-use trainer::engine::Run;
+use trainer::engine::{self, Run};
 use trainer::visualise;
 
 /// Runs the command.
@@ -21,8 +23,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let (target, task) = (config.target.clone(), Task::from(config));
     // A run of its own begins when its data is there.
     let name = args.preset.unwrap_or(Preset::Tiny).name();
-    let dir = resumed.map_or_else(|| session::create(args.out.as_deref(), name, &task), Ok)?;
     let loading = args.load.loading(loader_threads_beside_training());
+    check_options(&data, &engine::task_options(&task, loading, Cursor::default()))?;
+    let dir = resumed.map_or_else(|| session::create(args.out.as_deref(), name, &task), Ok)?;
     let compute_threads = args.threads.map_or_else(all_cores, |threads| threads as usize);
     let resume = resume_command(args, &dir);
     let run = Run { task, data: data.into(), validation: None, start: None, dir, device, compute_threads, loading, stop: stop::flag() };

@@ -9,9 +9,12 @@
 //! it is by lines.
 
 mod erasing;
+mod look;
 mod operations;
 
 pub use erasing::{Erased, Erasing};
+pub use look::Look;
+pub(crate) use look::Looker;
 pub use operations::Augmenter;
 
 use rand::{Rng, RngExt};

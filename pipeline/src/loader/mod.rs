@@ -15,6 +15,7 @@
 
 mod options;
 
+use crate::augment::Looker;
 use crate::batch::{Batch, BatchFormat, Skipped};
 use crate::buffers::{Buffer, Filling, MemoryKind, Ring};
 use crate::mask::{MaskRule, MaskScratch};
@@ -339,6 +340,7 @@ impl Drop for Loader {
 struct Worker {
     reader: SourceReader,
     transform: Transform,
+    looker: Looker,
     scratch: MaskScratch,
     views: Vec<View>,
     starts: Vec<usize>,
@@ -349,6 +351,7 @@ impl Worker {
         Self {
             reader: SourceReader::new(Arc::clone(stop)),
             transform: Transform::default(),
+            looker: Looker::default(),
             scratch: MaskScratch::default(),
             views: Vec::new(),
             starts: Vec::new(),
@@ -376,7 +379,13 @@ impl Worker {
             let tokens = BatchFormat::tokens(tokens);
             let sample = SampleId { repeat: sample.repeat + window as u32, ..sample };
             format.draw_mask(sample, options.seed, &mut self.scratch, tokens);
-            format.write(&mut self.transform, frames, info.size, View { first_frame, ..view }, tokens, pixels, target);
+            let view = View { first_frame, ..view };
+            if options.look.is_plain() || options.pass != Pass::Training {
+                format.write(&mut self.transform, frames, info.size, view, tokens, pixels, target);
+            } else {
+                let sample = (sample, options.seed);
+                format.write_look(options.look, &mut self.looker, sample, &mut self.transform, frames, info.size, view, pixels);
+            }
         }
         clock.lap(Stage::Transform);
         Ok((info, bytes))
@@ -441,6 +450,14 @@ fn work(shared: &Shared, tasks: &Receiver<Task>, finished: &Sender<Block>) {
 fn thread_cpu() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// Whether batches can be made so, without making any.
+///
+/// # Errors
+/// As [`Loader::new`].
+pub fn check_options(sources: &[WeightedSource], options: &LoaderOptions) -> Result<(), LoadError> {
+    check(sources, options).map(|_| ())
 }
 
 /// Up to `count` clips to look at, evenly spread over the data, whole: the central square of each, and a mask that no epoch of training has, all of whose masked

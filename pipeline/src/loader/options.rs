@@ -1,5 +1,6 @@
 //! What a loader is told, and what can be wrong with that.
 
+use crate::augment::Look;
 use crate::batch::{BatchFormat, Form, ValueType};
 use crate::buffers::MemoryKind;
 use crate::mask::MaskRule;
@@ -31,6 +32,8 @@ pub struct LoaderOptions {
     pub format: BatchFormat,
     /// Ranges of crops and flips.
     pub augmentation: Augmentation,
+    /// Changes of the look of training samples; of [`Form::Tokens`] only.
+    pub look: Look,
     /// Seed of order, crops, flips and masks.
     pub seed: u64,
     /// Which part of each batch to make.
@@ -71,6 +74,7 @@ impl LoaderOptions {
             pass: Pass::Training,
             format,
             augmentation: Augmentation::default(),
+            look: Look::default(),
             seed: 0,
             rank: Rank::default(),
             threads: 1,
@@ -228,6 +232,9 @@ pub(super) fn check(sources: &[WeightedSource], options: &LoaderOptions) -> Resu
         if ranks > 1 {
             return refused("a look at every clip once is not shared by ranks".to_owned());
         }
+    }
+    if !options.look.is_plain() && options.format.form != Form::Tokens {
+        return refused("the look of samples is changed only where all of their tokens are seen".to_owned());
     }
     match (options.format.mask_rule, options.format.form) {
         (Some(rule), _) => check_mask(rule, grid)?,

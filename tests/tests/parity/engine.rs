@@ -4,7 +4,8 @@ use candle_core::{Device, Result, Tensor};
 use pipeline::mask::Masks;
 use std::collections::{BTreeMap, HashMap};
 use trainer::data::{DeviceBatch, DevicePixels};
-use trainer::fused::{Fused, Patches, Precision, Resources, Values, View};
+use schemas::geometry::PatchGrid;
+use trainer::fused::{BranchScales, Fused, FusedClassifier, Labelled, Patches, Precision, Resources, Values, View};
 use trainer::loss::masked_mean_squared_error;
 use trainer::model::{Mae, MaeConfig, Masking};
 use trainer::optimizer::AdamWConfig;
@@ -96,6 +97,36 @@ fn fused(model: &Mae, clips: &Tensor, masks: Masks<'_>) -> Result<Computed> {
     let gradient = |view: View<'_>| Ok((view.name.to_owned(), Tensor::from_slice(view.values, view.shape, &Device::Cpu)?));
     let gradients = fused.store().gradients().map(gradient).collect::<Result<_>>()?;
     Ok(Computed { predictions: Some(predictions), loss, gradients })
+}
+
+/// What the fused classifier computes.
+pub struct Classified {
+    /// `[clips, classes]`
+    pub logits: Tensor,
+    /// Cross entropy.
+    pub loss: f64,
+    /// By name.
+    pub gradients: BTreeMap<String, Tensor>,
+}
+
+/// Logits, loss and gradients of `clips`, `[clips, 3, frames, size, size]`, whose labels are the distributions `targets`, by the fused classifier.
+pub fn fused_classifier(model: &Classifier, clips: &Tensor, targets: &[f32]) -> Result<Classified> {
+    let (config, count) = (*model.config(), clips.dim(0)?);
+    let PatchGrid { frames, size, tubelet, patch } = config.grid;
+    let (time, side) = (frames / tubelet, size / patch);
+    let cut = clips.reshape(vec![count, 3, time, tubelet, side, patch, side, patch])?.permute(vec![0, 2, 4, 6, 1, 3, 5, 7])?;
+    let pixels = cut.flatten_all()?.to_vec1::<f32>()?;
+    let tokens = config.grid.tokens();
+    let rows: Vec<u32> = (0..count).flat_map(|_| 0..tokens as u32).collect();
+    let (masks, pixels) = (Masks::new(&rows, tokens, tokens), Values::F32(&pixels));
+    let rule = |_: &str, _| ParameterRule { rate: 1.0, weight_decay: 0.0 };
+    let resources = Resources { threads: 2, recomputes: false };
+    let mut fused = FusedClassifier::new(config, model.parameters(), OPTIMIZER, rule, Precision::F32, resources)?;
+    let logits = Tensor::from_slice(fused.read(masks, pixels, false).logits, (count, config.classes), &Device::Cpu)?;
+    let loss = fused.accumulate(&Labelled { masks, pixels, targets, branches: BranchScales::default(), dropout: &[] }, 1.0);
+    let gradient = |view: View<'_>| Ok((view.name.to_owned(), Tensor::from_slice(view.values, view.shape, &Device::Cpu)?));
+    let gradients = fused.store().gradients().map(gradient).collect::<Result<_>>()?;
+    Ok(Classified { logits, loss, gradients })
 }
 
 /// Nothing is updated here.

@@ -8,6 +8,7 @@ use crate::fused::Precision;
 use crate::layer_decay;
 use crate::model::{ClassifierConfig, TransformerConfig};
 use crate::optimizer::{AdamWConfig, ParameterRule};
+use pipeline::augment::{Erasing, Look, RandAugment};
 use pipeline::batch::ValueType;
 use pipeline::sample::{Augmentation, Views};
 use schemas::geometry::PatchGrid;
@@ -109,6 +110,9 @@ pub struct RecipeConfig {
     pub switch: f64,
     /// Probability that a box of all frames is noise (Zhong et al. 2020).
     pub erasing: f64,
+    /// Changes of colours and shapes, the same in all frames (Cubuk et al. 2020); none where it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rand_augment: Option<RandAugment>,
 }
 
 /// Batches of a fine-tuning.
@@ -287,6 +291,12 @@ impl FinetuneConfig {
         Augmentation { area: self.data.area, aspect: self.data.aspect, flip: self.data.flip }
     }
 
+    /// How the loader changes the look of samples.
+    pub fn look(&self) -> Look {
+        let probability = self.recipe.erasing;
+        Look { rand_augment: self.recipe.rand_augment, erasing: (probability > 0.0).then_some(Erasing { probability }) }
+    }
+
     /// Rate and decay of the parameter `name` of `rank` dimensions.
     pub fn rule(&self, name: &str, rank: usize) -> ParameterRule {
         layer_decay::rule(name, rank, self.encoder.depth, self.recipe.layer_decay, self.optimizer.weight_decay)
@@ -307,6 +317,10 @@ impl FinetuneConfig {
         }
         check("recipe.switch", recipe.switch, (0.0..=1.0).contains(&recipe.switch), "a probability")?;
         check("recipe.erasing", recipe.erasing, (0.0..=1.0).contains(&recipe.erasing), "a probability")?;
+        if let Some(RandAugment { magnitude, deviation, .. }) = recipe.rand_augment {
+            check("recipe.rand_augment.magnitude", magnitude, (0.0..=10.0).contains(&magnitude), "from 0 to 10")?;
+            check("recipe.rand_augment.deviation", deviation, deviation.is_finite() && deviation >= 0.0, "0 or more")?;
+        }
         let data = &self.data;
         check("data.batch_size", data.batch_size, data.batch_size > 0, "at least 1")?;
         check("data.accumulate", data.accumulate, data.accumulate > 0, "at least 1")?;
