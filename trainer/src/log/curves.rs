@@ -34,8 +34,10 @@ const COLORS: [Rgb<u8>; 7] = [
     Rgb([90, 90, 90]),
 ];
 
-/// A curve is smoothed over this share of its run's steps to either side, and at least over so many steps.
+/// A curve is smoothed over this share of the longest run's steps to either side, so that all runs are smoothed alike; a run that is much shorter over at most that share of
+/// its own, and any over at least so many steps.
 const SMOOTHED_SHARE: f64 = 0.02;
+const MOST_SMOOTHED_SHARE: f64 = 0.1;
 const LEAST_SMOOTHED: f64 = 5.0;
 
 /// Of the single steps, this share at each end may lie beyond the axes, so that one bad step does not flatten the curve.
@@ -96,9 +98,14 @@ const ACCURACY: Panel = Panel {
     least_top: 10.0,
 };
 
-/// The colour of run number `run`.
-pub const fn color(run: usize) -> Rgb<u8> {
-    COLORS[run % COLORS.len()]
+/// The colour of run number `run`: after all colours come darker ones, and then lighter ones.
+pub fn color(run: usize) -> Rgb<u8> {
+    let Rgb(color) = COLORS[run % COLORS.len()];
+    Rgb(match run / COLORS.len() % 3 {
+        0 => color,
+        1 => color.map(|value| (u16::from(value) * 11 / 20) as u8),
+        _ => color.map(|value| value + (255 - value) / 2),
+    })
 }
 
 /// Draws the runs over each other: loss, learning rate, gradient norm, clips a second and share of the time that was spent waiting for data, by step; of classifiers
@@ -164,7 +171,8 @@ fn draw_legend(picture: &mut RgbImage, lines: &[Vec<(&str, Rgb<u8>)>]) {
 }
 
 fn draw_panel(picture: &mut RgbImage, axes: Area, panel: &Panel, runs: &[History]) {
-    let curves: Vec<Curve> = runs.iter().map(|run| Curve::new(run, panel)).collect();
+    let longest = runs.iter().map(|run| run.steps.len()).max().unwrap_or(0);
+    let curves: Vec<Curve> = runs.iter().map(|run| Curve::new(run, panel, longest)).collect();
     let steps = runs.iter().flat_map(|run| &run.steps).map(|step| step.step as f64);
     let across = Axis::steps(steps);
     let upward = Axis::values(curves.iter().filter_map(|curve| curve.ends).flatten(), panel);
@@ -217,10 +225,11 @@ struct Curve {
 }
 
 impl Curve {
-    fn new(run: &History, panel: &Panel) -> Self {
+    /// Of a run that is drawn beside others, the longest of which has `longest` steps.
+    fn new(run: &History, panel: &Panel, longest: usize) -> Self {
         let values = run.steps.iter().map(|step| (step.step as f64, (panel.value)(step)));
         let single: Vec<(f64, f64)> = values.filter(|(_, value)| !panel.is_sparse || !value.is_nan()).collect();
-        let smooth = if panel.is_noisy { smoothed(&single) } else { single.clone() };
+        let smooth = if panel.is_noisy { smoothed(&single, longest) } else { single.clone() };
         let mut sorted: Vec<f64> = single.iter().map(|&(_, value)| value).filter(|value| value.is_finite()).collect();
         sorted.sort_unstable_by(f64::total_cmp);
         let outliers = if panel.is_noisy { (OUTLIERS * sorted.len() as f64) as usize } else { 0 };
@@ -231,8 +240,8 @@ impl Curve {
 
 /// For each value the mean of those around it, which count less the farther they are to either side: the curve does not lag behind what it smooths. What is not finite
 /// stays so, and counts for nothing.
-fn smoothed(values: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let over = (SMOOTHED_SHARE * values.len() as f64).max(LEAST_SMOOTHED);
+fn smoothed(values: &[(f64, f64)], longest: usize) -> Vec<(f64, f64)> {
+    let over = (SMOOTHED_SHARE * longest as f64).min(MOST_SMOOTHED_SHARE * values.len() as f64).max(LEAST_SMOOTHED);
     let pass = |average: &mut Average, value: f64| {
         average.push(value);
         (average.sum, average.weight)
@@ -372,17 +381,36 @@ mod tests {
 
     #[test]
     fn smoothing_takes_noise_off_and_does_not_lag() {
-        let smooth = |value: fn(i32) -> f64| smoothed(&(0..1000).map(|at| (f64::from(at), value(at))).collect::<Vec<_>>());
+        let smooth = |value: fn(i32) -> f64| smoothed(&(0..1000).map(|at| (f64::from(at), value(at))).collect::<Vec<_>>(), 1000);
         // A straight line stays what it is, away from its ends; noise goes.
         assert!(smooth(f64::from)[300..700].iter().all(|(at, value)| (at - value).abs() < 1e-3));
         assert!(smooth(|at| if at % 2 == 0 { 1.0 } else { -1.0 })[300..700].iter().all(|(_, value)| value.abs() < 0.05));
-        assert_eq!(smoothed(&[(1.0, 3.0)]), [(1.0, 3.0)]);
+        assert_eq!(smoothed(&[(1.0, 3.0)], 1), [(1.0, 3.0)]);
+    }
+
+    #[test]
+    fn runs_of_different_lengths_are_smoothed_alike() {
+        let noisy = |at: i32| (f64::from(at), 1.0 / (1.0 + f64::from(at)) + f64::from(at * 37 % 11));
+        let of = |steps: i32, longest: usize| smoothed(&(0..steps).map(noisy).collect::<Vec<_>>(), longest);
+        let (long, short) = (of(1000, 1000), of(300, 1000));
+        // Only where the short one ends has it less to smooth.
+        assert!(long[..100].iter().zip(&short).all(|((_, a), (_, b))| (a - b).abs() < 1e-3));
+        assert!((long[0].1 - of(300, 300)[0].1).abs() > 1e-3, "by itself it shows more");
+        // A run of a few steps beside a long one is not a flat line.
+        let falls = smoothed(&(0..40).map(|at| (f64::from(at), f64::from(40 - at))).collect::<Vec<_>>(), 100_000);
+        assert!(falls[0].1 > 30.0 && falls[39].1 < 10.0, "{falls:?}");
+    }
+
+    #[test]
+    fn twenty_runs_have_colours_of_their_own() {
+        let colors: std::collections::HashSet<[u8; 3]> = (0..21).map(|run| color(run).0).collect();
+        assert_eq!(colors.len(), 21);
     }
 
     #[test]
     fn one_bad_step_does_not_flatten_the_curve() {
         let axis = |bad: f64| {
-            let curve = Curve::new(&run("a", 1000, |step| if step == 500 { bad } else { step as f64 }), &LOSS);
+            let curve = Curve::new(&run("a", 1000, |step| if step == 500 { bad } else { step as f64 }), &LOSS, 1000);
             Axis::values(curve.ends.into_iter().flatten(), &LOSS)
         };
         assert!((axis(1e9).high - axis(1.0).high).abs() < 20.0, "{:?}", axis(1e9));
@@ -397,7 +425,7 @@ mod tests {
         let middle = (MARGIN + LEFT + WIDTH - MARGIN) / 2;
         assert!(!(middle - 80..middle + 80).any(has_color), "nothing is made up in between");
         // The mean goes on as if they had not been.
-        let curve = Curve::new(&run("a", 99, with_gap), &LOSS);
+        let curve = Curve::new(&run("a", 99, with_gap), &LOSS, 99);
         assert!(curve.smooth[60..].iter().all(|(_, value)| (value - 1.0).abs() < 1e-12) && curve.ends == Some([1.0, 1.0]));
         draw(&[run("none", 3, |_| f64::NAN)]);
     }
