@@ -100,6 +100,15 @@ pub struct ClipOrigin {
     pub label: Option<i32>,
 }
 
+/// How the frames of a clip lie in time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Timing {
+    /// Frames at its end that repeat the video's last one: the video is too short.
+    pub repeated: usize,
+    /// Frames of it a second of the video; nothing where frames were taken whatever their times.
+    pub frames_per_second: Option<f64>,
+}
+
 /// What has to be known of a clip before it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClipInfo {
@@ -234,6 +243,26 @@ impl Source {
             }
         }
         Ok(catalogue)
+    }
+
+    /// How `frames` frames of clip `clip` from `first_frame` on lie in time. Of a shard, reads all that it says of its clips.
+    ///
+    /// # Errors
+    /// When a shard cannot be read.
+    ///
+    /// # Panics
+    /// When there is no such clip.
+    pub fn timing(&self, clip: usize, first_frame: usize, frames: usize) -> Result<Timing, SourceError> {
+        let (whole, fps, stride) = match self {
+            Self::Shards(shards) => {
+                let (shard, row) = shards.locate(clip);
+                let meta = &shard.metas()?[row];
+                ((meta.frames - meta.repeated_frames.min(meta.frames)) as usize, meta.fps, meta.stride)
+            }
+            Self::Live(videos) => (videos.whole_frames(clip), videos.options().sampling.fps(), videos.options().stride),
+        };
+        let repeated = (first_frame + frames).saturating_sub(whole).min(frames);
+        Ok(Timing { repeated, frames_per_second: fps.map(|fps| fps / f64::from(stride)) })
     }
 
     /// Says that clip `clip` will soon be read.

@@ -859,6 +859,42 @@ pub struct RunFigures {
     pub stall_fraction: f64,
 }
 
+/// What `trainer visualise --json` prints.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VisualiseReport {
+    /// Where the weights are from.
+    pub weights: String,
+    /// The video, where it is known.
+    pub video: Option<String>,
+    /// Number of the clip.
+    pub clip: u64,
+    /// Time in the video at which it begins, in seconds.
+    pub second: f64,
+    /// Frames that are drawn: those that the model predicts.
+    pub frames: u64,
+    /// Frames at the clip's end that repeat the video's last one.
+    pub repeated_frames: u64,
+    /// Which tokens are masked together.
+    pub mask_kind: String,
+    /// One for each mask ratio.
+    pub looks: Vec<LookReport>,
+    /// What was written.
+    pub files: Vec<String>,
+}
+
+/// A clip under one mask.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LookReport {
+    /// Share of the tokens that was asked to be masked.
+    pub mask_ratio: f64,
+    /// Tokens that the encoder sees.
+    pub visible: u64,
+    /// Tokens that are predicted.
+    pub masked: u64,
+}
+
 /// What `trainer curves --json` prints.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

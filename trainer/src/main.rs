@@ -7,6 +7,7 @@ mod embed;
 mod eval;
 mod finetune;
 mod output;
+mod pictures;
 mod probe;
 mod reading;
 mod run;
@@ -36,6 +37,7 @@ fn start() -> ExitCode {
         cli::Command::Finetune(args) => finetune::finetune(args),
         cli::Command::Eval(args) => eval::eval(args).map(|()| ExitCode::SUCCESS),
         cli::Command::Embed(args) => embed::embed(args).map(|()| ExitCode::SUCCESS),
+        cli::Command::Visualise(args) => pictures::visualise(args).map(|()| ExitCode::SUCCESS),
         cli::Command::DecodeWorker => pipeline::live::worker::run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
         cli::Command::Curves(args) => curves::curves(args).map(|()| ExitCode::SUCCESS),
         cli::Command::Bench(cli::Bench::Loader(args)) => bench::loader::loader(args).map(|()| ExitCode::SUCCESS),

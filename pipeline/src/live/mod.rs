@@ -326,6 +326,15 @@ impl LiveSet {
         (&video.path, index - self.firsts[first], [second(tick), second(last)])
     }
 
+    /// Frames of clip `index` before its video ends, up to the end of the video: more than the clip has where others follow it.
+    ///
+    /// # Panics
+    /// When there is no such clip.
+    pub fn whole_frames(&self, index: usize) -> usize {
+        let (video, tick) = self.locate(index);
+        (video.ticks.saturating_sub(tick + 1) / u64::from(self.options.stride) + 1) as usize
+    }
+
     /// Videos that can be used.
     pub const fn videos(&self) -> usize {
         self.videos.len()

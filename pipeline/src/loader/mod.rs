@@ -493,6 +493,38 @@ pub fn examples(sources: &[WeightedSource], grid: PatchGrid, mask_rule: MaskRule
     Ok(Batch { format, samples, labels, skipped: Vec::new(), buffer, next: Cursor::default(), wait: Duration::ZERO })
 }
 
+/// Clip `clip` of a source, to look at under several masks: whole, the central square of its frames from `first_frame` on. Gives a batch of this one clip for each of
+/// `rules`, all of whose masked tokens are predicted.
+///
+/// # Errors
+/// When the clip cannot be read, or a rule leaves no token visible or none masked.
+///
+/// # Panics
+/// When there is no such clip, or it has too few frames after `first_frame`.
+pub fn example(
+    source: &WeightedSource,
+    clip: usize,
+    first_frame: usize,
+    grid: PatchGrid,
+    rules: &[MaskRule],
+    seed: u64,
+) -> Result<Vec<Batch>, LoadError> {
+    let mut worker = Worker::new(&Arc::default());
+    let sample = SampleId { set: 0, epoch: u64::MAX, clip: clip as u64, repeat: 0 };
+    worker.views.push(View { first_frame, ..central_view(source.clip(clip).size) });
+    let under = |&rule: &MaskRule| {
+        let options = LoaderOptions { seed, ..LoaderOptions::new(1, grid, MaskRule { decoder_keep: 1.0, ..rule }) };
+        check(std::slice::from_ref(source), &options)?;
+        let filling = Ring::new(options.format.layout(1), 1, MemoryKind::Host).take().map_err(LoadError::NoMemory)?;
+        let filled = std::slice::from_ref(&filling);
+        let (info, _) = worker.load(source, &options, sample, 0, filled, &mut StageClock::default())?;
+        let (buffer, format) = (filling.finish(), options.format);
+        let (samples, labels) = (vec![sample], vec![info.label]);
+        Ok(Batch { format, samples, labels, skipped: Vec::new(), buffer, next: Cursor::default(), wait: Duration::ZERO })
+    };
+    rules.iter().map(under).collect()
+}
+
 /// Clip `index` of all data sets one after the other, as no epoch of training has it.
 fn nth_clip(sources: &[WeightedSource], mut index: usize) -> (&WeightedSource, SampleId) {
     for (source, set) in sources.iter().zip(0..) {

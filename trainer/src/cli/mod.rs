@@ -1,8 +1,10 @@
 //! What can be typed.
 
 mod classify;
+mod visualise;
 
 pub use classify::{EmbedArgs, EvalArgs, FinetuneArgs, Per, ReadArgs, SpanArg};
+pub use visualise::VisualiseArgs;
 
 use clap::{Args, Parser, Subcommand};
 use pipeline::batch::ValueType;
@@ -58,6 +60,11 @@ pub enum Command {
     ///
     /// Writes a Parquet file: video, clip, times, label, class, and the feature, the mean of the encoder's tokens, normalised by its last layer.
     Embed(Box<EmbedArgs>),
+    /// Draw what a model makes of a clip, at several mask ratios.
+    ///
+    /// Takes any clip of shards, or any place in a video, masks it, and has the autoencoder reconstruct it. Writes a strip of frames (PNG), and the same moving (GIF and
+    /// MP4): the original, what the model sees of it, and the reconstruction, the visible patches pasted in.
+    Visualise(Box<VisualiseArgs>),
     /// Draw the curves of one or several runs.
     ///
     /// Loss, learning rate, gradient norm, clips a second and time spent waiting for data, by step, of all runs over each other. Runs that still go on are drawn

@@ -1,7 +1,15 @@
 //! Pictures of what a model reconstructs.
+//!
+//! - Here: a run's own picture ([`reconstruction`]), and what of a clip is drawn under a mask ([`look`]).
+//! - [`strip`](mod@strip): a clip under several masks, frame by frame, as the paper's figures.
+//! - [`animation`]: the same, moving: GIF and H.264.
+
+pub mod animation;
+pub mod strip;
 
 use crate::learner::{Learner, LearnerError, NormalisedPatches, Reconstruction};
 use crate::model::{MaeConfig, TargetKind};
+use image::imageops::{FilterType, replace, resize};
 use image::{Rgb, RgbImage};
 use pipeline::batch::Batch;
 use pipeline::transform::denormalise;
@@ -51,17 +59,97 @@ pub fn reconstruction(learner: &mut Learner, batch: Batch) -> Result<RgbImage, L
     let masked: Vec<Vec<u32>> = batch.masks().iter().map(|mask| mask.masked.to_vec()).collect();
     let tiles = tiles(&learner.reconstruct(batch)?, config.grid, &masked)?;
 
-    let (size, frames, rows) = (config.grid.size, config.target_frames().len(), rows(config.target, config.normalise_target).len());
-    let span = |tiles: usize| (tiles * (size + GAP) - GAP) as u32;
-    let mut picture = RgbImage::from_pixel(span(frames), span(rows * masked.len()), GAP_COLOR);
+    let mut films = Vec::new();
     for (clip, masked) in masked.iter().enumerate() {
-        draw_row(&mut picture, &config, rows * clip, &tiles.truth[clip], &[]);
-        draw_row(&mut picture, &config, rows * clip + 1, &tiles.truth[clip], masked);
-        for (row, tokens) in [&tiles.borrowing, &tiles.own].into_iter().flatten().enumerate() {
-            draw_row(&mut picture, &config, rows * clip + 2 + row, &tokens[clip], &[]);
+        films.push(film(&config, &tiles.truth[clip], &[]));
+        films.push(film(&config, &tiles.truth[clip], masked));
+        films.extend([&tiles.borrowing, &tiles.own].into_iter().flatten().map(|tokens| film(&config, &tokens[clip], &[])));
+    }
+    let span = |tiles: usize| (tiles * (config.grid.size + GAP) - GAP) as u32;
+    let mut picture = RgbImage::from_pixel(span(config.target_frames().len()), span(films.len()), GAP_COLOR);
+    for (row, film) in films.iter().enumerate() {
+        for (column, frame) in film.iter().enumerate() {
+            let place = |tile: usize| (tile * (config.grid.size + GAP)) as i64;
+            replace(&mut picture, frame, place(column), place(row));
         }
     }
     Ok(picture)
+}
+
+/// Whose mean and deviation masked patches get, where the model predicts normalised ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Contrast {
+    /// Those of the true patches, which the model is not shown.
+    True,
+    /// Those of the nearest visible patches.
+    Visible,
+}
+
+/// A clip under one mask: the frames that the model predicts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Look {
+    /// Share of the tokens that was asked to be masked.
+    pub ratio: f64,
+    /// The frames as they are: the same under any mask.
+    pub original: Vec<RgbImage>,
+    /// The same, masked patches grey.
+    pub masked: Vec<RgbImage>,
+    /// What the model makes of them, visible patches pasted in.
+    pub reconstruction: Vec<RgbImage>,
+}
+
+impl Look {
+    /// The same, each pixel as `times` x `times` of them.
+    #[must_use]
+    pub fn enlarged(&self, times: u32) -> Self {
+        let larger = |film: &[RgbImage]| {
+            let frames = film.iter().map(|frame| resize(frame, frame.width() * times, frame.height() * times, FilterType::Nearest));
+            frames.collect::<Vec<_>>()
+        };
+        Self {
+            ratio: self.ratio,
+            original: larger(&self.original),
+            masked: larger(&self.masked),
+            reconstruction: larger(&self.reconstruction),
+        }
+    }
+}
+
+/// What the model makes of a batch of one clip.
+///
+/// None where the model predicts histograms of gradients, which are no picture.
+///
+/// # Errors
+/// When the device fails.
+///
+/// # Panics
+/// When the batch is not of one whole clip, or not all of its masked tokens are predicted.
+pub fn look(learner: &mut Learner, batch: Batch, contrast: Contrast) -> Result<Option<Look>, LearnerError> {
+    assert_eq!(batch.len(), 1, "clips of the batch");
+    let (config, ratio) = (*learner.model_config(), batch.format.mask_rule.map_or(0.0, |rule| rule.ratio));
+    let masked: Vec<Vec<u32>> = batch.masks().iter().map(|mask| mask.masked.to_vec()).collect();
+    let Tiles { truth, borrowing, own } = tiles(&learner.reconstruct(batch)?, config.grid, &masked)?;
+    let of_masked = match contrast {
+        Contrast::True => borrowing,
+        Contrast::Visible => own.or(borrowing),
+    };
+    Ok(of_masked.map(|reconstruction| Look {
+        ratio,
+        original: film(&config, &truth[0], &[]),
+        masked: film(&config, &truth[0], &masked[0]),
+        reconstruction: film(&config, &reconstruction[0], &[]),
+    }))
+}
+
+/// A share as people say it: `90`, or `97.5`.
+fn percent(share: f64) -> String {
+    let text = format!("{:.1}", 100.0 * share);
+    text.strip_suffix(".0").unwrap_or(&text).to_owned()
+}
+
+/// By how much frames of `size` are enlarged, to be at least `least` wide: small models see small frames.
+const fn enlargement(size: u32, least: u32) -> u32 {
+    least.div_ceil(if size == 0 { 1 } else { size })
 }
 
 /// Values `[clip][token][value]`, normalised RGB.
@@ -115,22 +203,22 @@ fn neighbours(grid: PatchGrid, masked: &[u32]) -> impl Iterator<Item = (usize, V
     })
 }
 
-/// Draws the tokens of one clip as a row of frames; those in `hidden` are left grey.
-fn draw_row(picture: &mut RgbImage, config: &MaeConfig, row: usize, tokens: &[Vec<f32>], hidden: &[u32]) {
+/// Draws the tokens of one clip as the frames that they are of; those in `hidden` are left grey.
+fn film(config: &MaeConfig, tokens: &[Vec<f32>], hidden: &[u32]) -> Vec<RgbImage> {
     let (grid, slices) = (config.grid, config.slices);
+    let mut frames = vec![RgbImage::new(grid.size as u32, grid.size as u32); config.target_frames().len()];
     for (token, values) in tokens.iter().enumerate() {
         let is_hidden = hidden.binary_search(&(token as u32)).is_ok();
         let (time, place) = (token / grid.space(), token % grid.space());
         let (top, left) = (place / grid.side() * grid.patch, place % grid.side() * grid.patch);
         for (at, rgb) in values.chunks_exact(3).enumerate() {
             let (slice, pixel) = (at / (grid.patch * grid.patch), at % (grid.patch * grid.patch));
-            let frame = time * slices + slice;
-            let x = frame * (grid.size + GAP) + left + pixel % grid.patch;
-            let y = row * (grid.size + GAP) + top + pixel / grid.patch;
+            let (x, y) = (left + pixel % grid.patch, top + pixel / grid.patch);
             let color = if is_hidden { MASKED } else { Rgb([denormalise(rgb[0]), denormalise(rgb[1]), denormalise(rgb[2])]) };
-            picture.put_pixel(x as u32, y as u32, color);
+            frames[time * slices + slice].put_pixel(x as u32, y as u32, color);
         }
     }
+    frames
 }
 
 #[cfg(test)]
