@@ -2,13 +2,13 @@
 
 use candle_core::{Device, Result, Tensor};
 use pipeline::mask::Masks;
+use schemas::geometry::PatchGrid;
 use std::collections::{BTreeMap, HashMap};
 use trainer::data::{DeviceBatch, DevicePixels};
-use schemas::geometry::PatchGrid;
 use trainer::fused::{BranchScales, Fused, FusedClassifier, Labelled, Patches, Precision, Resources, Values, View};
 use trainer::loss::masked_mean_squared_error;
-use trainer::model::{Mae, MaeConfig, Masking};
-use trainer::optimizer::AdamWConfig;
+use trainer::model::{Classifier, Mae, MaeConfig, Masking};
+use trainer::optimizer::{AdamWConfig, ParameterRule};
 
 /// An implementation of a training step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
