@@ -32,5 +32,6 @@ pub mod ops;
 pub mod optimizer;
 pub mod probes;
 pub mod schedule;
+pub mod study;
 pub mod visualise;
 pub mod weights;

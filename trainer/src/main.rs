@@ -14,6 +14,7 @@ mod run;
 mod session;
 mod sources;
 mod stop;
+mod studies;
 mod usage;
 
 use clap::Parser;
@@ -38,6 +39,7 @@ fn start() -> ExitCode {
         cli::Command::Eval(args) => eval::eval(args).map(|()| ExitCode::SUCCESS),
         cli::Command::Embed(args) => embed::embed(args).map(|()| ExitCode::SUCCESS),
         cli::Command::Visualise(args) => pictures::visualise(args).map(|()| ExitCode::SUCCESS),
+        cli::Command::Study(args) => studies::study(args),
         cli::Command::DecodeWorker => pipeline::live::worker::run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
         cli::Command::Curves(args) => curves::curves(args).map(|()| ExitCode::SUCCESS),
         cli::Command::Bench(cli::Bench::Loader(args)) => bench::loader::loader(args).map(|()| ExitCode::SUCCESS),

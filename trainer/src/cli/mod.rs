@@ -1,9 +1,11 @@
 //! What can be typed.
 
 mod classify;
+mod study;
 mod visualise;
 
 pub use classify::{EmbedArgs, EvalArgs, FinetuneArgs, Per, ReadArgs, SpanArg};
+pub use study::StudyArgs;
 pub use visualise::VisualiseArgs;
 
 use clap::{Args, Parser, Subcommand};
@@ -65,6 +67,12 @@ pub enum Command {
     /// Takes any clip of shards, or any place in a video, masks it, and has the autoencoder reconstruct it. Writes a strip of frames (PNG), and the same moving (GIF and
     /// MP4): the original, what the model sees of it, and the reconstruction, the visible patches pasted in.
     Visualise(Box<VisualiseArgs>),
+    /// Repeat a finding of the paper in small.
+    ///
+    /// Every kind of run with several seeds: a pre-training, a fine-tuning after it, and the accuracy on clips that neither has seen; as a table with the spread over
+    /// the seeds, and as a plot. Each run has its folder, with its configuration and metrics. Runs that are done are not done again: kill it, and the same command
+    /// goes on.
+    Study(Box<StudyArgs>),
     /// Draw the curves of one or several runs.
     ///
     /// Loss, learning rate, gradient norm, clips a second and time spent waiting for data, by step, of all runs over each other. Runs that still go on are drawn

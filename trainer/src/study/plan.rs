@@ -1,0 +1,231 @@
+//! What each study varies, and what it keeps: sized so that a study takes less than an hour on two cores.
+
+use crate::config::{Config, EncoderPart, FinetuneConfig, FinetuneOverrides, Length, Overrides, Preset, Recipe};
+use crate::model::TransformerConfig;
+use pipeline::mask::MaskKind;
+use schemas::geometry::PatchGrid;
+
+/// A finding of the paper, in small.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Study {
+    /// Pre-trained against from scratch, by the number of labelled videos (the paper's Table 2).
+    Labels,
+    /// Mask ratios from 50 to 98 % (Figure 6).
+    Ratio,
+    /// Random, tube, frame and block masks (Table 4a).
+    Kind,
+    /// One frame of each tubelet predicted, or both.
+    Slices,
+    /// Depth of the decoder (Table 4d).
+    Depth,
+    /// Width of the decoder (Table 4c).
+    Width,
+    /// 1, 2 and 4 samples of each reading of a clip, in the same number of steps (Table 4b).
+    Repeat,
+    /// Pre-trained on footage of the task, or on any footage (Table 5).
+    Footage,
+}
+
+/// Which clips a pre-training is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Footage {
+    /// Unlabelled clips of the task.
+    OfTheTask,
+    /// Any others.
+    Other,
+}
+
+/// A pre-training of a study. Arms of the same key share it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pretraining {
+    /// What it is called.
+    pub key: String,
+    /// What it is told; the seed is that of the run.
+    pub config: Config,
+    /// What it sees.
+    pub footage: Footage,
+}
+
+/// One point of a study: a pre-training, or none, and a fine-tuning after it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Arm {
+    /// The curve that it is part of.
+    pub series: &'static str,
+    /// What it varies.
+    pub name: String,
+    /// None where the classifier begins by chance.
+    pub pretraining: Option<Pretraining>,
+    /// Labelled videos of each class.
+    pub videos_per_class: usize,
+    /// Steps of the fine-tuning.
+    pub steps: u64,
+}
+
+/// How long the parts of a study take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Steps of a pre-training.
+    pub pretrain_steps: u64,
+    /// Steps of a fine-tuning.
+    pub finetune_steps: u64,
+}
+
+/// Labelled videos of each class, where their number is not what is varied.
+const VIDEOS_PER_CLASS: usize = 16;
+
+const PRETRAINED: &str = "pre-trained";
+const SCRATCH: &str = "from scratch";
+const SCRATCH_LONGER: &str = "from scratch, 4 times as long";
+
+/// What pre-trainings have in common.
+///
+/// # Panics
+/// Never: it is checked by a test.
+fn base(budget: Budget) -> Config {
+    let mut config = Config::resolve(Preset::Tiny, None, &Overrides::default()).expect("a sound preset");
+    config.clip = PatchGrid { frames: 16, size: 64, tubelet: 2, patch: 16 };
+    config.encoder = TransformerConfig { width: 128, depth: 4, heads: 4 };
+    config.decoder = TransformerConfig { width: 96, depth: 2, heads: 3 };
+    config.data.batch_size = 32;
+    // Left and right are classes.
+    config.data.flip = 0.0;
+    config.optimizer.base_lr = 0.008;
+    config.schedule.length = Length::Steps(budget.pretrain_steps);
+    (config.checkpoints.every, config.checkpoints.keep) = (1000, 1);
+    config
+}
+
+/// The fine-tuning of an arm, with `classes` classes; the seed is that of the run.
+///
+/// # Panics
+/// Never: it is checked by a test.
+pub fn finetuning(arm: &Arm, classes: &[String], seed: u64) -> FinetuneConfig {
+    let encoder = EncoderPart::from(&base(Budget { pretrain_steps: 1, finetune_steps: 1 }));
+    let overrides = FinetuneOverrides {
+        steps: Some(arm.steps),
+        batch_size: Some(16),
+        flip: Some(0.0),
+        videos_per_class: Some(arm.videos_per_class),
+        seed: Some(seed),
+        ..FinetuneOverrides::default()
+    };
+    let began_with = arm.pretraining.as_ref().map(|pretraining| pretraining.key.clone());
+    let resolved = FinetuneConfig::resolve(Recipe::Light, &encoder, began_with, classes.to_vec(), None, &overrides);
+    let mut config = resolved.expect("a sound recipe");
+    if arm.pretraining.is_none() {
+        // Low rates for early layers are for those that know something already.
+        config.recipe.layer_decay = 1.0;
+    }
+    (config.checkpoints.every, config.checkpoints.keep) = (100_000, 1);
+    config.validation.every = 100_000;
+    config
+}
+
+impl Study {
+    /// Its name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Labels => "labels",
+            Self::Ratio => "ratio",
+            Self::Kind => "kind",
+            Self::Slices => "slices",
+            Self::Depth => "depth",
+            Self::Width => "width",
+            Self::Repeat => "repeat",
+            Self::Footage => "footage",
+        }
+    }
+
+    /// What is varied.
+    pub const fn axis(self) -> &'static str {
+        match self {
+            Self::Labels => "labelled videos of each class",
+            Self::Ratio => "mask ratio",
+            Self::Kind => "masks",
+            Self::Slices => "predicted frames of each tubelet",
+            Self::Depth => "blocks of the decoder",
+            Self::Width => "width of the decoder",
+            Self::Repeat => "samples of each reading",
+            Self::Footage => "pre-trained on",
+        }
+    }
+
+    /// Its arms, in the order in which they are drawn.
+    pub fn arms(self, budget: Budget) -> Vec<Arm> {
+        let steps = budget.finetune_steps;
+        let pretrained = |name: String, key: String, footage: Footage, change: &dyn Fn(&mut Config)| {
+            let mut config = base(budget);
+            change(&mut config);
+            let pretraining = Some(Pretraining { key, config, footage });
+            Arm { series: PRETRAINED, name, pretraining, videos_per_class: VIDEOS_PER_CLASS, steps }
+        };
+        let base_key = "base".to_owned();
+        // The study's own value has the key of all other studies' base.
+        let varied = |name: String, is_base: bool, change: &dyn Fn(&mut Config)| {
+            let key = if is_base { base_key.clone() } else { format!("{}-{}", self.name(), name.replace([' ', '%'], "")) };
+            pretrained(name, key, Footage::OfTheTask, change)
+        };
+        match self {
+            Self::Labels => {
+                let budgets = [2, 4, 8, 16, 32, 64];
+                let arms = [(PRETRAINED, true, 1), (SCRATCH, false, 1), (SCRATCH_LONGER, false, 4)];
+                let arm = |series, is_pretrained: bool, times, videos_per_class: usize| {
+                    let arm = pretrained(videos_per_class.to_string(), base_key.clone(), Footage::OfTheTask, &|_| ());
+                    Arm { series, videos_per_class, steps: steps * times, pretraining: arm.pretraining.filter(|_| is_pretrained), ..arm }
+                };
+                arms.into_iter().flat_map(|(series, is, times)| budgets.map(|videos| arm(series, is, times, videos))).collect()
+            }
+            Self::Ratio => [0.5, 0.75, 0.9, 0.95, 0.98]
+                .map(|ratio: f64| varied(format!("{:.0} %", 100.0 * ratio), ratio == 0.9, &|config| config.masking.ratio = ratio))
+                .into(),
+            Self::Kind => [
+                ("random 90 %", MaskKind::Random, 0.9),
+                ("tube 90 %", MaskKind::Tube, 0.9),
+                ("frame 75 %", MaskKind::Frame, 0.75),
+                ("block 75 %", MaskKind::Block, 0.75),
+            ]
+            .map(|(name, kind, ratio)| {
+                varied(name.to_owned(), kind == MaskKind::Random, &|config| (config.masking.kind, config.masking.ratio) = (kind, ratio))
+            })
+            .into(),
+            Self::Slices => [1, 2].map(|slices| varied(slices.to_string(), slices == 1, &|config| config.target.slices = slices)).into(),
+            Self::Depth => [1, 2, 4, 8].map(|depth| varied(depth.to_string(), depth == 2, &|config| config.decoder.depth = depth)).into(),
+            Self::Width => {
+                [24, 48, 96, 192].map(|width| varied(width.to_string(), width == 96, &|config| config.decoder.width = width)).into()
+            }
+            Self::Repeat => [1, 2, 4].map(|repeat| varied(repeat.to_string(), repeat == 1, &|config| config.data.repeat = repeat)).into(),
+            Self::Footage => {
+                let scratch = pretrained("nothing".to_owned(), String::new(), Footage::OfTheTask, &|_| ());
+                let scratch = Arm { pretraining: None, ..scratch };
+                let of_task = pretrained("the task's".to_owned(), base_key.clone(), Footage::OfTheTask, &|_| ());
+                let other = pretrained("any".to_owned(), "other".to_owned(), Footage::Other, &|_| ());
+                vec![scratch, other, of_task]
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::ValueEnum;
+    use std::collections::HashMap;
+
+    #[test]
+    fn every_arm_is_sound_and_equal_keys_are_equal_pre_trainings() {
+        let budget = Budget { pretrain_steps: 7, finetune_steps: 5 };
+        let mut known: HashMap<String, Pretraining> = HashMap::new();
+        for study in Study::value_variants() {
+            let arms = study.arms(budget);
+            assert!(arms.len() > 1, "{study:?}");
+            for arm in arms {
+                let finetuning = finetuning(&arm, &["a".to_owned(), "b".to_owned()], 3);
+                assert_eq!(finetuning.recipe.layer_decay == 1.0, arm.pretraining.is_none());
+                let Some(pretraining) = arm.pretraining else { continue };
+                pretraining.config.clone().with(&Overrides::default()).unwrap_or_else(|error| panic!("{study:?}, {}: {error}", arm.name));
+                let first = known.entry(pretraining.key.clone()).or_insert_with(|| pretraining.clone());
+                assert_eq!(*first, pretraining);
+            }
+        }
+    }
+}
