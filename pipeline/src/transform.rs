@@ -13,7 +13,7 @@ use crate::mask::Mask;
 use crate::resample::{CENTRE, Resampler, SCALE, has_vectors};
 use crate::sample::View;
 use half::bf16;
-use schemas::geometry::{I420, PatchGrid};
+use schemas::geometry::{I420, PatchGrid, TargetFrames};
 use schemas::shard::{ColorMatrix, ColorRange};
 use std::ops::Range;
 
@@ -221,11 +221,17 @@ fn affine(zero: f64, steps: f64, (mean, std): (f64, f64)) -> (f32, f32) {
     ((1.0 / steps / std / f64::from(SCALE)) as f32, ((centre - mean) / std) as f32)
 }
 
-/// What the target holds of each token that is predicted, of the frames that [`PatchGrid::target_frames`] names.
+/// What the target holds of each token that is predicted, of the frames that [`PatchGrid::target_frames`] names, spread ones
+/// where nothing else is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TargetForm {
     /// Pixels, `[slices, patch, patch, 3]`: the order of the reference's target.
     Pixels {
+        /// Frames of each tubelet that are predicted.
+        slices: usize,
+    },
+    /// The same of [`TargetFrames::Strided`] frames.
+    StridedPixels {
         /// Frames of each tubelet that are predicted.
         slices: usize,
     },
@@ -240,14 +246,22 @@ impl TargetForm {
     /// Frames of each tubelet that are predicted.
     pub const fn slices(self) -> usize {
         match self {
-            Self::Pixels { slices } | Self::Hog { slices } => slices,
+            Self::Pixels { slices } | Self::StridedPixels { slices } | Self::Hog { slices } => slices,
+        }
+    }
+
+    /// Which frames are predicted.
+    pub const fn frames(self) -> TargetFrames {
+        match self {
+            Self::Pixels { .. } | Self::Hog { .. } => TargetFrames::Spread,
+            Self::StridedPixels { .. } => TargetFrames::Strided,
         }
     }
 
     /// Values of a token of `grid`.
     pub const fn values(self, grid: PatchGrid) -> usize {
         match self {
-            Self::Pixels { slices } => grid.target_values(slices),
+            Self::Pixels { slices } | Self::StridedPixels { slices } => grid.target_values(slices),
             Self::Hog { slices } => slices * hog::patch_values(grid.patch),
         }
     }
@@ -327,9 +341,11 @@ impl Transform {
         mask.visible.iter().enumerate().for_each(|(at, &token)| self.places[token as usize] = Place::Visible(at));
         mask.predicted.iter().enumerate().for_each(|(at, &token)| self.places[token as usize] = Place::Predicted(at));
         match form {
-            TargetForm::Pixels { slices } => self.pixels(clip, size, view, grid, slices, visible, target),
+            TargetForm::Pixels { slices } | TargetForm::StridedPixels { slices } => {
+                self.pixels(clip, size, view, grid, (slices, form.frames()), visible, target);
+            }
             TargetForm::Hog { slices } => {
-                self.pixels(clip, size, view, grid, 0, visible, &mut []);
+                self.pixels(clip, size, view, grid, (0, form.frames()), visible, &mut []);
                 self.histograms(clip, size, view, grid, slices, target);
             }
         }
@@ -344,7 +360,7 @@ impl Transform {
         self.resampler.begin_clip(clip, size, view.crop, view.flip, grid.size, grid.size);
         self.places.clear();
         self.places.extend((0..grid.tokens()).map(Place::Visible));
-        self.pixels(clip, size, view, grid, 0, out, &mut []);
+        self.pixels(clip, size, view, grid, (0, TargetFrames::Spread), out, &mut []);
     }
 
     /// Writes the pixels of the visible tubelets, and of `slices` frames of the predicted ones.
@@ -354,7 +370,7 @@ impl Transform {
         size: I420,
         view: View,
         grid: PatchGrid,
-        slices: usize,
+        (slices, kind): (usize, TargetFrames),
         visible: &mut [T],
         target: &mut [T],
     ) {
@@ -364,7 +380,7 @@ impl Transform {
         let row: &mut [T] = &mut bytemuck::cast_slice_mut(&mut self.row)[..3 * side];
         let (red, rest) = row.split_at_mut(side);
         let (green, blue) = rest.split_at_mut(side);
-        let mut targets = grid.target_frames(slices).enumerate().peekable();
+        let mut targets = grid.target_frames(slices, kind).enumerate().peekable();
         let mut made = 0;
         for (number, frame) in clip.each(size).skip(view.first_frame).take(grid.frames).enumerate() {
             made += 1;
@@ -422,7 +438,7 @@ impl Transform {
         let normalise = Normalise::new::<f32>(clip);
         let slice_values = hog::patch_values(grid.patch);
         self.frame.resize(3 * side * side, 0.0);
-        let mut targets = grid.target_frames(slices).enumerate().peekable();
+        let mut targets = grid.target_frames(slices, TargetFrames::Spread).enumerate().peekable();
         for (number, frame) in clip.each(size).skip(view.first_frame).take(grid.frames).enumerate() {
             let Some((at, _)) = targets.next_if(|&(_, frame)| frame == number) else { continue };
             let (time, slice) = (at / slices, at % slices);
@@ -653,10 +669,11 @@ mod tests {
                 let masks = Masks::new(&tokens, grid.tokens(), rule.visible(grid).expect("a rule"));
                 let masks = masks.predicting(rule.predicted(grid).expect("a rule"));
                 let mask = masks.iter().next().expect("one clip");
-                for frames in [planes, Frames::Rgb(&bytes)] {
-                    check_patches::<f32>(&mut transform, frames, size, view, grid, mask, slices);
-                    check_patches::<bf16>(&mut transform, frames, size, view, grid, mask, slices);
-                    check_patches::<u8>(&mut transform, frames, size, view, grid, mask, slices);
+                let forms = [TargetForm::Pixels { slices }, TargetForm::StridedPixels { slices }];
+                for (frames, form) in [planes, Frames::Rgb(&bytes)].into_iter().flat_map(|frames| forms.map(|form| (frames, form))) {
+                    check_patches::<f32>(&mut transform, frames, size, view, grid, mask, form);
+                    check_patches::<bf16>(&mut transform, frames, size, view, grid, mask, form);
+                    check_patches::<u8>(&mut transform, frames, size, view, grid, mask, form);
                 }
             }
         }
@@ -669,12 +686,12 @@ mod tests {
         view: View,
         grid: PatchGrid,
         mask: Mask<'_>,
-        slices: usize,
+        form: TargetForm,
     ) {
+        let slices = form.slices();
         let mut whole = vec![T::zeroed(); grid.clip_values()];
         transform.clip(frames, size, view, grid.frames, grid.size, &mut whole);
         let mut visible = vec![T::zeroed(); mask.visible.len() * grid.tubelet_values()];
-        let form = TargetForm::Pixels { slices };
         let mut target = vec![T::zeroed(); mask.predicted.len() * form.values(grid)];
         transform.patches(frames, size, view, grid, mask, form, &mut visible, &mut target);
         let pixel = |channel: usize, frame: usize, token: usize, y: usize, x: usize| {
@@ -695,7 +712,7 @@ mod tests {
             }
         }
         let mut compared = target.iter();
-        let target_frames: Vec<usize> = grid.target_frames(slices).collect();
+        let target_frames: Vec<usize> = grid.target_frames(slices, form.frames()).collect();
         for &token in mask.predicted {
             let token = token as usize;
             for slice in 0..slices {
@@ -745,7 +762,7 @@ mod tests {
 
             let mut whole = vec![0f32; grid.clip_values()];
             transform.clip(frames, size, view, grid.frames, grid.size, &mut whole);
-            let target_frames: Vec<usize> = grid.target_frames(slices).collect();
+            let target_frames: Vec<usize> = grid.target_frames(slices, form.frames()).collect();
             let (mut hog, mut got) = (Hog::default(), target.chunks_exact(hog::patch_values(grid.patch)));
             for &token in mask.predicted {
                 let (time, place) = (token as usize / grid.space(), token as usize % grid.space());

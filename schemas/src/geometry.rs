@@ -84,6 +84,18 @@ pub struct PatchGrid {
     pub patch: usize,
 }
 
+/// Which frames of a clip a model predicts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TargetFrames {
+    /// Evenly spread from the clip's first to its last, rounded down: `linspace(0, frames - 1, time * slices)` truncated, as in the reference (0, 2, 4, 6, 8, 10,
+    /// 12, 15 of 16 frames).
+    #[default]
+    Spread,
+    /// The first of each tubelet, or of each of its `slices` equal parts: `[::2]` of tubelets of two, as in PySlowFast (0, 2, 4, 6, 8, 10, 12, 14 of 16 frames).
+    Strided,
+}
+
 /// A grid whose parts do not divide its whole.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum GridError {
@@ -150,12 +162,13 @@ impl PatchGrid {
         (self.tokens() as f64 * (1.0 - mask_ratio)) as usize
     }
 
-    /// Frames that the model predicts, `slices` for each step of time: evenly spread from the clip's first to its last, rounded down
-    /// (`linspace(0, frames - 1, time * slices)` truncated, as in the reference: 0, 2, 4, 6, 8, 10, 12, 15 of 16 frames). Those of step `t` are the `slices` from
-    /// number `t * slices` on.
-    pub fn target_frames(self, slices: usize) -> impl Iterator<Item = usize> {
+    /// Frames that the model predicts, `slices` for each step of time, as `kind` picks them. Those of step `t` are the `slices` from number `t * slices` on.
+    pub fn target_frames(self, slices: usize, kind: TargetFrames) -> impl Iterator<Item = usize> {
         let targets = self.time() * slices;
-        (0..targets).map(move |target| target * (self.frames - 1) / (targets - 1).max(1))
+        (0..targets).map(move |target| match kind {
+            TargetFrames::Spread => target * (self.frames - 1) / (targets - 1).max(1),
+            TargetFrames::Strided => target * self.frames / targets,
+        })
     }
 
     /// Values that are predicted of a token: 3 x slices x patch x patch.
@@ -193,6 +206,19 @@ mod tests {
         assert_eq!(PAPER.tokens(), 1568);
         assert_eq!(PAPER.visible_tokens(0.9), 156);
         assert_eq!(PAPER.tubelet_values(), 1536);
+    }
+
+    #[test]
+    fn target_frames_are_spread_or_strided() {
+        let frames = |grid: PatchGrid, slices, kind| grid.target_frames(slices, kind).collect::<Vec<_>>();
+        assert_eq!(frames(PAPER, 1, TargetFrames::Spread), [0, 2, 4, 6, 8, 10, 12, 15]);
+        assert_eq!(frames(PAPER, 1, TargetFrames::Strided), [0, 2, 4, 6, 8, 10, 12, 14]);
+        let odd = PatchGrid { frames: 9, tubelet: 3, ..PAPER };
+        assert_eq!(frames(odd, 1, TargetFrames::Strided), [0, 3, 6]);
+        assert_eq!(frames(odd, 2, TargetFrames::Strided), [0, 1, 3, 4, 6, 7]);
+        for kind in [TargetFrames::Spread, TargetFrames::Strided] {
+            assert_eq!(frames(odd, 3, kind), (0..9).collect::<Vec<_>>());
+        }
     }
 
     #[test]

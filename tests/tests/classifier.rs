@@ -7,7 +7,7 @@ use rand::RngExt;
 use schemas::geometry::PatchGrid;
 use trainer::fused::{BranchScales, FusedClassifier, Labelled, Precision, Resources, Values};
 use trainer::loss::cross_entropy;
-use trainer::model::{Classifier, ClassifierConfig, PositionKind, TransformerConfig};
+use trainer::model::{Classifier, ClassifierConfig, Conventions, PositionKind, TransformerConfig};
 use trainer::optimizer::{AdamW, AdamWConfig, ParameterRule};
 
 const OPTIMIZER: AdamWConfig = AdamWConfig { base_lr: 1e-3, betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.05, clip_norm: 1.0 };
@@ -88,11 +88,21 @@ fn configs() -> Vec<(ClassifierConfig, usize)> {
         positions: PositionKind::Separable,
         class_token: true,
         classes,
+        conventions: Conventions::default(),
     };
     let grid = |frames, size, tubelet, patch| PatchGrid { frames, size, tubelet, patch };
     vec![
         (config(grid(4, 32, 2, 16), [24, 2, 2], 5), 2),
         (ClassifierConfig { class_token: false, ..config(grid(6, 24, 3, 8), [33, 3, 3], 2) }, 3),
+        (
+            ClassifierConfig {
+                positions: PositionKind::Sinusoid,
+                // So large that they are seen.
+                conventions: Conventions { norm_epsilon: 0.02, head_norm_epsilon: 0.03, ..Conventions::default() },
+                ..config(grid(4, 24, 2, 8), [12, 2, 3], 4)
+            },
+            2,
+        ),
         (ClassifierConfig { positions: PositionKind::Joint, ..config(grid(1, 40, 1, 8), [64, 1, 4], 17) }, 4),
     ]
 }

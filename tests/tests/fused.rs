@@ -4,10 +4,10 @@ use candle_core::{Device, Tensor};
 use pipeline::mask::{MaskKind, MaskRule, Masks};
 use pipeline::order::{Purpose, stream};
 use rand::RngExt;
-use schemas::geometry::PatchGrid;
+use schemas::geometry::{PatchGrid, TargetFrames};
 use trainer::data::{DeviceBatch, DevicePixels};
 use trainer::fused::{Fused, Noise, Patches, Precision, Resources, Values};
-use trainer::model::{Mae, MaeConfig, Masking, PositionKind, TargetKind, TransformerConfig};
+use trainer::model::{Conventions, Mae, MaeConfig, Masking, NormalisePer, PositionKind, TargetKind, TransformerConfig};
 use trainer::optimizer::{AdamW, AdamWConfig};
 
 const OPTIMIZER: AdamWConfig = AdamWConfig { base_lr: 1e-3, betas: [0.9, 0.95], epsilon: 1e-8, weight_decay: 0.05, clip_norm: 0.02 };
@@ -43,9 +43,33 @@ fn configs() -> Vec<(MaeConfig, usize, f64)> {
         target: TargetKind::Pixels,
         slices,
         normalise_target,
+        conventions: Conventions::default(),
     };
     let grid = |frames, size, tubelet, patch| PatchGrid { frames, size, tubelet, patch };
+    // Epsilons so large that they are seen.
+    let others = Conventions {
+        norm_epsilon: 0.02,
+        decoder_norm_epsilon: 0.03,
+        normalise_per: NormalisePer::Channel,
+        target_frames: TargetFrames::Strided,
+        ..Conventions::default()
+    };
+    let positions = PositionKind::Sinusoid;
     vec![
+        (
+            MaeConfig { positions, class_token: false, conventions: others, ..config(grid(4, 24, 2, 8), [12, 2, 3], [16, 2, 2], 2, true) },
+            2,
+            0.6,
+        ),
+        (
+            MaeConfig {
+                positions,
+                conventions: Conventions { decoder_positions: Some(PositionKind::Joint), ..others },
+                ..config(grid(6, 16, 3, 4), [10, 1, 2], [14, 1, 2], 1, true)
+            },
+            3,
+            0.7,
+        ),
         (config(grid(4, 32, 2, 16), [24, 2, 2], [18, 2, 3], 1, true), 2, 0.75),
         (config(grid(6, 24, 3, 8), [10, 1, 2], [7, 1, 1], 3, false), 3, 0.5),
         (config(grid(3, 20, 1, 5), [33, 2, 3], [40, 1, 1], 1, true), 1, 0.9),

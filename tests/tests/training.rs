@@ -21,7 +21,7 @@ use trainer::fused::Precision;
 use trainer::learner::{Learner, NamedValues};
 use trainer::log::METRICS_FILE;
 use trainer::loss::mean_squared_error;
-use trainer::model::{Mae, MaeConfig, Masking, PositionKind, TargetKind, TransformerConfig};
+use trainer::model::{Conventions, Mae, MaeConfig, Masking, PositionKind, TargetKind, TransformerConfig};
 
 /// A small model of small clips, with grid and target other than the paper's.
 fn config(steps: u64) -> Config {
@@ -106,6 +106,7 @@ fn variant(grid: PatchGrid, positions: PositionKind, class_token: bool, target: 
         target: if target == TargetChoice::Hog { TargetKind::Hog } else { TargetKind::Pixels },
         slices: 1,
         normalise_target: target == TargetChoice::Normalised,
+        conventions: Conventions::default(),
     }
 }
 

@@ -1,14 +1,14 @@
 //! What a run is told: a preset, the user's file over it, flags over both; resolved to one [`Config`], which the run keeps.
 
 use crate::fused::Precision;
-use crate::model::{MaeConfig, PositionKind, TargetKind, TransformerConfig};
+use crate::model::{Conventions, DecoderClassToken, MaeConfig, NormalisePer, PositionKind, TargetKind, TransformerConfig};
 use crate::optimizer::AdamWConfig;
 use crate::schedule::Schedule;
 use pipeline::batch::ValueType;
 use pipeline::live::LiveSpan;
 use pipeline::mask::{MaskKind, MaskRule};
 use pipeline::sample::Augmentation;
-use schemas::geometry::{GridError, PatchGrid};
+use schemas::geometry::{GridError, PatchGrid, TargetFrames};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
@@ -105,15 +105,51 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelConfig {
-    /// How positions are learned.
+    /// How positions are given.
     pub positions: PositionKind,
     /// Whether both have a cls token.
     pub class_token: bool,
+    /// [`Conventions::norm_epsilon`].
+    pub norm_epsilon: f64,
+    /// [`Conventions::decoder_norm_epsilon`].
+    pub decoder_norm_epsilon: f64,
+    /// [`Conventions::head_norm_epsilon`].
+    pub head_norm_epsilon: f64,
+    /// [`Conventions::decoder_positions`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decoder_positions: Option<PositionKind>,
+    /// [`Conventions::decoder_class_token`].
+    pub decoder_class_token: DecoderClassToken,
+}
+
+impl ModelConfig {
+    /// Other code bases' ways, as far as they do not concern the target.
+    pub const fn conventions(&self) -> Conventions {
+        Conventions {
+            norm_epsilon: self.norm_epsilon,
+            decoder_norm_epsilon: self.decoder_norm_epsilon,
+            head_norm_epsilon: self.head_norm_epsilon,
+            decoder_positions: self.decoder_positions,
+            decoder_class_token: self.decoder_class_token,
+            normalise_per: NormalisePer::Patch,
+            target_frames: TargetFrames::Spread,
+        }
+    }
 }
 
 impl Default for ModelConfig {
     fn default() -> Self {
-        Self { positions: PositionKind::Separable, class_token: true }
+        let Conventions { norm_epsilon, decoder_norm_epsilon, head_norm_epsilon, decoder_positions, decoder_class_token, .. } =
+            Conventions::default();
+        Self {
+            positions: PositionKind::Separable,
+            class_token: true,
+            norm_epsilon,
+            decoder_norm_epsilon,
+            head_norm_epsilon,
+            decoder_positions,
+            decoder_class_token,
+        }
     }
 }
 
@@ -128,6 +164,12 @@ pub struct TargetConfig {
     pub slices: usize,
     /// Whether the pixels of each patch are normalised by its own mean and variance. Histograms are normalised by themselves, cell by cell.
     pub normalise: bool,
+    /// What is normalised by itself: a patch, or each channel of it as in VideoMAE.
+    #[serde(default)]
+    pub normalise_per: NormalisePer,
+    /// Which frames are predicted.
+    #[serde(default)]
+    pub frames: TargetFrames,
 }
 
 /// Batches.
@@ -428,6 +470,11 @@ impl Config {
             target: self.target.kind,
             slices: self.target.slices,
             normalise_target: self.target.normalise,
+            conventions: Conventions {
+                normalise_per: self.target.normalise_per,
+                target_frames: self.target.frames,
+                ..self.model.conventions()
+            },
         }
     }
 
@@ -464,8 +511,20 @@ impl Config {
                 "\"f32\" or \"bf16\" with target.kind = \"hog\": shares of votes are no bytes",
             )?;
         }
-        let values = self.model().target_values();
+        let values = self.model().target_values() / if self.target.normalise_per == NormalisePer::Channel { 3 } else { 1 };
         check("target.normalise", self.target.normalise, !self.target.normalise || values > 1, "false for patches of a single value")?;
+        if self.target.kind == TargetKind::Hog {
+            let is_spread = self.target.frames == TargetFrames::Spread;
+            check("target.frames", "\"strided\"", is_spread, "\"spread\" with target.kind = \"hog\"")?;
+        }
+        let model = &self.model;
+        for (key, value) in [
+            ("model.norm_epsilon", model.norm_epsilon),
+            ("model.decoder_norm_epsilon", model.decoder_norm_epsilon),
+            ("model.head_norm_epsilon", model.head_norm_epsilon),
+        ] {
+            check(key, value, value.is_finite() && value > 0.0, "a number above 0")?;
+        }
 
         check("data.batch_size", data.batch_size, data.batch_size > 0, "at least 1")?;
         check("data.accumulate", data.accumulate, data.accumulate > 0, "at least 1")?;
@@ -733,7 +792,9 @@ mod tests {
             fails("[target]\nkind = \"hog\"\nnormalise = false\n[data]\nvalues = \"u8\""),
             "data.values is \"u8\"; it must be \"f32\" or \"bf16\" with target.kind = \"hog\": shares of votes are no bytes"
         );
-        assert!(fails("[model]\npositions = \"fixed\"").contains("unknown variant `fixed`, expected `separable` or `joint`"));
+        assert!(
+            fails("[model]\npositions = \"fixed\"").contains("unknown variant `fixed`, expected one of `separable`, `joint`, `sinusoid`")
+        );
         assert_eq!(fails("[target]\nslices = 3"), "target.slices is 3; it must be from 1 to clip.tubelet = 2");
         assert!(fails("[encoder]\nwidht = 5").contains("unknown field `widht`"));
         assert!(fails("[encoder\n").starts_with("FILE: TOML parse error at line 1"));

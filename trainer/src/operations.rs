@@ -77,7 +77,7 @@ const fn blocks_attention(transformer: TransformerConfig, tokens: usize) -> u64 
 mod tests {
     use super::*;
     use crate::config::{Config, Overrides, Preset};
-    use crate::model::{PositionKind, TargetKind};
+    use crate::model::{Conventions, PositionKind, TargetKind};
 
     #[track_caller]
     fn assert_near(count: u64, paper: f64) {
@@ -112,6 +112,7 @@ mod tests {
             target: TargetKind::Pixels,
             slices: 1,
             normalise_target: true,
+            conventions: Conventions::default(),
         };
         // 8 tokens of 96 values, 3 of them visible; 48 values of each of 5 tokens are predicted.
         let counted = forward(&model, ClipTokens::sparse(3, 5));

@@ -174,7 +174,7 @@ fn gradient(parameter: &Parameter, gradients: &GradStore) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Classifier, ClassifierConfig, PositionKind, TransformerConfig};
+    use crate::model::{Classifier, ClassifierConfig, Conventions, PositionKind, TransformerConfig};
     use candle_core::{DType, Device};
     use schemas::geometry::PatchGrid;
 
@@ -182,7 +182,7 @@ mod tests {
     fn each_parameter_has_its_own_rate_and_decay() {
         let grid = PatchGrid { frames: 2, size: 4, tubelet: 1, patch: 2 };
         let (encoder, positions) = (TransformerConfig { width: 4, depth: 1, heads: 2 }, PositionKind::Separable);
-        let config = ClassifierConfig { grid, encoder, positions, class_token: true, classes: 3 };
+        let config = ClassifierConfig { grid, encoder, positions, class_token: true, classes: 3, conventions: Conventions::default() };
         let model = Classifier::seeded(config, 1, &Device::Cpu).expect("a model");
         // The optimiser writes where the variables are: only a copy stays as it was.
         let before: Vec<Tensor> = model.parameters().iter().map(|(_, variable)| variable.copy().expect("a copy")).collect();

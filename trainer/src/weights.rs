@@ -141,7 +141,14 @@ impl Weights {
     pub fn classifier_config(&self) -> ClassifierConfig {
         let EncoderPart { clip, model, encoder } = self.task.encoder();
         let classes = self.classes().len();
-        ClassifierConfig { grid: clip, encoder, positions: model.positions, class_token: model.class_token, classes }
+        ClassifierConfig {
+            grid: clip,
+            encoder,
+            positions: model.positions,
+            class_token: model.class_token,
+            classes,
+            conventions: model.conventions(),
+        }
     }
 
     /// The encoder's alone, as those of a pre-training.

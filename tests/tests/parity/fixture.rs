@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
-use trainer::model::{ClassifierConfig, MaeConfig, PositionKind, TargetKind, TransformerConfig};
+use trainer::model::{ClassifierConfig, Conventions, MaeConfig, PositionKind, TargetKind, TransformerConfig};
 use trainer::optimizer::AdamWConfig;
 
 /// The reference's weights, inputs and results.
@@ -124,7 +124,10 @@ fn model(config: &Value, metadata: &HashMap<String, String>, tensors: &HashMap<S
         }
         let text = metadata.iter().filter(|(key, _)| key.contains("smoothing") || *key == "loss");
         let smoothing = text.filter_map(|(key, value)| numbers_after(&format!("{key} {value}"), &["smoothing"]).first().copied()).next();
-        Model::Classifier(ClassifierConfig { grid, encoder, positions, class_token, classes }, smoothing.unwrap_or(0.0))
+        Model::Classifier(
+            ClassifierConfig { grid, encoder, positions, class_token, classes, conventions: Conventions::default() },
+            smoothing.unwrap_or(0.0),
+        )
     } else {
         let decoder = TransformerConfig {
             width: settings.number("decoder_embed_dim"),
@@ -148,6 +151,7 @@ fn model(config: &Value, metadata: &HashMap<String, String>, tensors: &HashMap<S
             target: TargetKind::Pixels,
             slices,
             normalise_target,
+            conventions: Conventions::default(),
         })
     };
     if settings.problems.is_empty() {

@@ -283,6 +283,7 @@ impl FinetuneConfig {
             positions: self.model.positions,
             class_token: self.model.class_token,
             classes: self.classes.len(),
+            conventions: self.model.conventions(),
         }
     }
 

@@ -2,10 +2,10 @@
 
 use super::attention::{self, Heads};
 use super::element::Element;
-use super::layout::{Affine, BlockLayout};
+use super::layout::{Affine, BlockLayout, NormLayout};
 use super::pack::Operand;
 use super::product::{Part, add_product, product, product2};
-use super::rows::{Statistics, add_bias, add_residual, column_sums, gelu, gelu_backward, layer_norm, layer_norm_backward};
+use super::rows::{Norm, Statistics, add_bias, add_residual, column_sums, gelu, gelu_backward, layer_norm, layer_norm_backward};
 
 /// A model's values: exact, and as the products take them.
 #[derive(Debug, Clone, Copy)]
@@ -15,9 +15,10 @@ pub(crate) struct Weights<'a, T> {
 }
 
 impl<'a, T> Weights<'a, T> {
-    /// Weight and bias of a normalisation.
-    pub(crate) fn norm(self, layer: &Affine) -> [&'a [f32]; 2] {
-        [&self.exact[layer.weight.clone()], self.bias(layer)]
+    /// Weight, bias and epsilon of a normalisation.
+    pub(crate) fn norm(self, layer: &NormLayout) -> Norm<'a> {
+        let NormLayout { affine, epsilon } = layer;
+        Norm { weight: &self.exact[affine.weight.clone()], bias: self.bias(affine), epsilon: *epsilon }
     }
 
     /// The bias of a layer.
@@ -175,7 +176,7 @@ pub(crate) fn backward<T: Element>(
     layer_norm(&kept.middle, weights.norm(&layout.norm2), normed, statistics);
     let normed_gradient = sized(&mut scratch.normed_gradient, left * width);
     affine_backward(wide, normed, weights, &layout.fc1, left, normed_gradient, gradients);
-    let (norm2, of_norm2) = (&weights.exact[layout.norm2.weight.clone()], &mut gradients.values[layout.norm2.both()]);
+    let (norm2, of_norm2) = (&weights.exact[layout.norm2.affine.weight.clone()], &mut gradients.values[layout.norm2.affine.both()]);
     layer_norm_backward(normed_gradient, &kept.middle, statistics, norm2, gradient, of_norm2);
 
     // Attention.
@@ -201,7 +202,7 @@ pub(crate) fn backward<T: Element>(
     layer_norm(x, weights.norm(&layout.norm1), normed, statistics);
     let normed_gradient = sized(&mut scratch.normed_gradient, rows * width);
     affine_backward(of_qkv, normed, weights, &layout.qkv, rows, normed_gradient, gradients);
-    let (norm1, of_norm1) = (&weights.exact[layout.norm1.weight.clone()], &mut gradients.values[layout.norm1.both()]);
+    let (norm1, of_norm1) = (&weights.exact[layout.norm1.affine.weight.clone()], &mut gradients.values[layout.norm1.affine.both()]);
     layer_norm_backward(normed_gradient, x, statistics, norm1, gradient, of_norm1);
 }
 

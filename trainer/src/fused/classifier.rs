@@ -169,7 +169,7 @@ impl<T: Element> Machine<T> {
         affine_backward(of_logits, &self.head_input, weights, head, masks.len(), &mut self.features_gradient, gradients);
         self.features_gradient.iter_mut().zip(batch.dropout).for_each(|(gradient, &scale)| *gradient *= scale);
 
-        let norm = &layout.encoder.norm;
+        let norm = &layout.encoder.norm.affine;
         let (weight, of_norm) = (&weights.exact[norm.weight.clone()], &mut gradients.values[norm.both()]);
         self.pooled_gradient.clear();
         self.pooled_gradient.resize(masks.len() * width, 0.0);

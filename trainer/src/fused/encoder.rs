@@ -126,7 +126,7 @@ impl<T: Element> Encoder<T> {
     }
 }
 
-/// Learned positions of tokens.
+/// Positions of tokens.
 pub(crate) struct Positions<'a> {
     pub(crate) layout: &'a PositionsLayout,
     pub(crate) space: usize,
@@ -149,6 +149,10 @@ impl Positions<'_> {
                 let position = &weights[table.start + token * width..][..width];
                 out.iter_mut().zip(value).zip(position).for_each(|((out, &value), &position)| *out = value + position);
             }
+            PositionsLayout::Fixed(table) => {
+                let position = &table[token * width..][..width];
+                out.iter_mut().zip(value).zip(position).for_each(|((out, &value), &position)| *out = value + position);
+            }
         }
     }
 
@@ -160,6 +164,7 @@ impl Positions<'_> {
                 add(gradient, &mut gradients.values[temporal.start + token / self.space * width..][..width]);
             }
             PositionsLayout::Joint(table) => add(gradient, &mut gradients.values[table.start + token * width..][..width]),
+            PositionsLayout::Fixed(_) => {}
         }
     }
 }
@@ -167,14 +172,18 @@ impl Positions<'_> {
 /// `out = cls token + its position`, where there is one.
 pub(crate) fn set_class(weights: &[f32], class: Option<&ClassLayout>, out: &mut [f32]) {
     let Some(class) = class else { return };
-    let (token, position) = (&weights[class.token.clone()], &weights[class.position.clone()]);
-    out.iter_mut().zip(token).zip(position).for_each(|((out, &token), &position)| *out = token + position);
+    out.copy_from_slice(&weights[class.token.clone()]);
+    if let Some(position) = &class.position {
+        add(&weights[position.clone()], out);
+    }
 }
 
 pub(crate) fn class_backward(gradient: &[f32], class: Option<&ClassLayout>, gradients: &mut Gradients<'_>) {
     let Some(class) = class else { return };
     add(gradient, &mut gradients.values[class.token.clone()]);
-    add(gradient, &mut gradients.values[class.position.clone()]);
+    if let Some(position) = &class.position {
+        add(gradient, &mut gradients.values[position.clone()]);
+    }
 }
 
 /// Values of one task of [`convert`].

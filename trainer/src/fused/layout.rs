@@ -1,6 +1,6 @@
 //! Where each parameter lies among all values of a model.
 
-use crate::model::{ClassifierConfig, MLP_RATIO, MaeConfig, PositionKind, TransformerConfig};
+use crate::model::{ClassifierConfig, MLP_RATIO, MaeConfig, PositionKind, TransformerConfig, sinusoid_table};
 use schemas::geometry::PatchGrid;
 use std::ops::Range;
 
@@ -38,16 +38,24 @@ impl Affine {
     }
 }
 
+/// A layer normalisation.
+#[derive(Debug, Clone)]
+pub(crate) struct NormLayout {
+    pub(crate) affine: Affine,
+    /// Added to the variance.
+    pub(crate) epsilon: f32,
+}
+
 /// Parameters of a block.
 #[derive(Debug)]
 pub(crate) struct BlockLayout {
     pub(crate) width: usize,
     pub(crate) heads: usize,
-    pub(crate) norm1: Affine,
+    pub(crate) norm1: NormLayout,
     /// Queries, keys and values as one layer of three times the width.
     pub(crate) qkv: Affine,
     pub(crate) proj: Affine,
-    pub(crate) norm2: Affine,
+    pub(crate) norm2: NormLayout,
     pub(crate) fc1: Affine,
     pub(crate) fc2: Affine,
 }
@@ -59,13 +67,16 @@ pub(crate) enum PositionsLayout {
     Separable { spatial: Range<usize>, temporal: Range<usize> },
     /// Of each token.
     Joint(Range<usize>),
+    /// Of each token, `[tokens, width]`, and no parameters.
+    Fixed(Vec<f32>),
 }
 
 /// A cls token and its position.
 #[derive(Debug)]
 pub(crate) struct ClassLayout {
     pub(crate) token: Range<usize>,
-    pub(crate) position: Range<usize>,
+    /// None where positions are fixed.
+    pub(crate) position: Option<Range<usize>>,
 }
 
 /// Parameters of an encoder.
@@ -75,7 +86,7 @@ pub(crate) struct EncoderLayout {
     pub(crate) positions: PositionsLayout,
     pub(crate) class: Option<ClassLayout>,
     pub(crate) blocks: Vec<BlockLayout>,
-    pub(crate) norm: Affine,
+    pub(crate) norm: NormLayout,
 }
 
 /// Parameters of a classifier.
@@ -95,7 +106,7 @@ pub(crate) struct MaeLayout {
     pub(crate) decoder_class: Option<ClassLayout>,
     pub(crate) decoder_positions: PositionsLayout,
     pub(crate) decoder_blocks: Vec<BlockLayout>,
-    pub(crate) decoder_norm: Affine,
+    pub(crate) decoder_norm: NormLayout,
     pub(crate) decoder_pred: Affine,
 }
 
@@ -115,8 +126,12 @@ impl Builder {
         Affine { weight: self.get(format!("{name}.weight"), weight), bias: self.get(format!("{name}.bias"), &weight[..1]) }
     }
 
-    fn block(&mut self, name: &str, width: usize, heads: usize) -> BlockLayout {
-        let norm1 = self.affine(&format!("{name}.norm1"), &[width]);
+    fn norm(&mut self, name: &str, width: usize, epsilon: f64) -> NormLayout {
+        NormLayout { affine: self.affine(name, &[width]), epsilon: epsilon as f32 }
+    }
+
+    fn block(&mut self, name: &str, width: usize, heads: usize, norm_epsilon: f64) -> BlockLayout {
+        let norm1 = self.norm(&format!("{name}.norm1"), width, norm_epsilon);
         let parts = ["q", "k", "v"];
         let mut joined = |what: &str, shape: &[usize]| {
             let ranges = parts.map(|part| self.get(format!("{name}.attn.{part}.{what}"), shape));
@@ -129,7 +144,7 @@ impl Builder {
             norm1,
             qkv,
             proj: self.affine(&format!("{name}.attn.proj"), &[width, width]),
-            norm2: self.affine(&format!("{name}.norm2"), &[width]),
+            norm2: self.norm(&format!("{name}.norm2"), width, norm_epsilon),
             fc1: self.affine(&format!("{name}.mlp.fc1"), &[MLP_RATIO * width, width]),
             fc2: self.affine(&format!("{name}.mlp.fc2"), &[width, MLP_RATIO * width]),
         }
@@ -157,17 +172,25 @@ impl Builder {
                 let first = all.start + classes * width;
                 (PositionsLayout::Joint(first..all.end), has_class.then_some(all.start..first))
             }
+            PositionKind::Sinusoid => (PositionsLayout::Fixed(sinusoid_table(grid.tokens(), width)), None),
         };
-        let class = class.map(|position| ClassLayout { token: get("cls_token", &[1, 1, width]), position });
+        let class = has_class.then(|| ClassLayout { token: get("cls_token", &[1, 1, width]), position: class });
         (positions, class)
     }
 
-    fn encoder(&mut self, grid: PatchGrid, encoder: TransformerConfig, positions: PositionKind, has_class: bool) -> EncoderLayout {
+    fn encoder(
+        &mut self,
+        grid: PatchGrid,
+        encoder: TransformerConfig,
+        positions: PositionKind,
+        has_class: bool,
+        [norm_epsilon, last_epsilon]: [f64; 2],
+    ) -> EncoderLayout {
         let TransformerConfig { width, depth, heads } = encoder;
         let patch_embed = self.affine("patch_embed.proj", &[width, 3, grid.tubelet, grid.patch, grid.patch]);
         let (positions, class) = self.positions("", grid, positions, has_class, width);
-        let blocks = (0..depth).map(|at| self.block(&format!("blocks.{at}"), width, heads)).collect();
-        EncoderLayout { patch_embed, positions, class, blocks, norm: self.affine("norm", &[width]) }
+        let blocks = (0..depth).map(|at| self.block(&format!("blocks.{at}"), width, heads, norm_epsilon)).collect();
+        EncoderLayout { patch_embed, positions, class, blocks, norm: self.norm("norm", width, last_epsilon) }
     }
 }
 
@@ -175,7 +198,8 @@ impl ClassifierLayout {
     /// Of a model, and all its parameters in the order of their places.
     pub(crate) fn new(config: &ClassifierConfig) -> (Self, Vec<Entry>) {
         let mut builder = Builder::default();
-        let encoder = builder.encoder(config.grid, config.encoder, config.positions, config.class_token);
+        let epsilons = [config.conventions.norm_epsilon, config.conventions.head_norm_epsilon];
+        let encoder = builder.encoder(config.grid, config.encoder, config.positions, config.class_token, epsilons);
         let head = (config.classes > 0).then(|| builder.affine("head", &[config.classes, config.encoder.width]));
         (Self { encoder, head }, builder.0)
     }
@@ -184,15 +208,16 @@ impl ClassifierLayout {
 impl MaeLayout {
     /// Of a model, and all its parameters in the order of their places.
     pub(crate) fn new(config: &MaeConfig) -> (Self, Vec<Entry>) {
-        let MaeConfig { grid, decoder, positions, class_token, .. } = *config;
+        let MaeConfig { grid, decoder, class_token, conventions, .. } = *config;
         let mut builder = Builder::default();
-        let encoder = builder.encoder(grid, config.encoder, positions, class_token);
+        let encoder = builder.encoder(grid, config.encoder, config.positions, class_token, [conventions.norm_epsilon; 2]);
         let decoder_embed = builder.affine("decoder_embed", &[decoder.width, config.encoder.width]);
         let mask_token = builder.get("mask_token".to_owned(), &[1, 1, decoder.width]);
+        let positions = config.decoder_positions();
         let (decoder_positions, decoder_class) = builder.positions("decoder_", grid, positions, class_token, decoder.width);
-        let decoder_block = |at| builder.block(&format!("decoder_blocks.{at}"), decoder.width, decoder.heads);
+        let decoder_block = |at| builder.block(&format!("decoder_blocks.{at}"), decoder.width, decoder.heads, conventions.norm_epsilon);
         let decoder_blocks = (0..decoder.depth).map(decoder_block).collect();
-        let decoder_norm = builder.affine("decoder_norm", &[decoder.width]);
+        let decoder_norm = builder.norm("decoder_norm", decoder.width, conventions.decoder_norm_epsilon);
         let decoder_pred = builder.affine("decoder_pred", &[config.target_values(), decoder.width]);
         let layout =
             Self { encoder, decoder_embed, mask_token, decoder_class, decoder_positions, decoder_blocks, decoder_norm, decoder_pred };

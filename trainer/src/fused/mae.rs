@@ -11,7 +11,7 @@ use super::product::add;
 use super::rows::{Statistics, layer_norm, layer_norm_backward};
 use super::simd::vectorised;
 use super::stack::{BranchScales, Stack, Then};
-use crate::model::{MaeConfig, PATCH_EPSILON};
+use crate::model::{CHANNEL_EPSILON, MaeConfig, NormalisePer, PATCH_EPSILON};
 use pipeline::mask::Masks;
 use rayon::prelude::*;
 use std::time::{Duration, Instant};
@@ -183,12 +183,19 @@ impl<T: Element> Machine<T> {
 
     /// The loss; `share` times its gradient takes the predictions' place.
     fn compare(&mut self, batch: &Patches<'_>, share: f64) -> f64 {
-        let (values, normalises) = (self.config.target_values(), self.config.normalise_target);
+        let (values, per) = (self.config.target_values(), self.config.conventions.normalise_per);
+        let per = self.config.normalise_target.then_some(per);
         self.target.resize(self.predicted.len(), 0.0);
         convert(batch.target, &mut self.target);
         let factor = (2.0 * share / self.predicted.len() as f64) as f32;
         let tokens = self.predicted.par_chunks_exact_mut(values).zip(self.target.par_chunks_exact_mut(values));
-        let errors: Vec<f64> = tokens.map(|(predicted, target)| token_error(predicted, target, normalises, factor)).collect();
+        let errors = tokens.map(|(predicted, target)| {
+            if per == Some(NormalisePer::Channel) {
+                normalise_channels(target);
+            }
+            token_error(predicted, target, per == Some(NormalisePer::Patch), factor)
+        });
+        let errors: Vec<f64> = errors.collect();
         errors.iter().sum::<f64>() / self.predicted.len() as f64
     }
 
@@ -201,7 +208,8 @@ impl<T: Element> Machine<T> {
 
         self.stream_gradient.clear();
         self.stream_gradient.resize(rows * width, 0.0);
-        let (norm, of_norm) = (&weights.exact[layout.decoder_norm.weight.clone()], &mut gradients.values[layout.decoder_norm.both()]);
+        let (norm, of_norm) =
+            (&weights.exact[layout.decoder_norm.affine.weight.clone()], &mut gradients.values[layout.decoder_norm.affine.both()]);
         let statistics = &self.decoded_statistics;
         layer_norm_backward(&self.part_gradient, self.decoder.result(), statistics, norm, &mut self.stream_gradient, of_norm);
         let (scales, gradient) = (BranchScales::default(), &mut self.stream_gradient);
@@ -230,7 +238,7 @@ impl<T: Element> Machine<T> {
         of_encoded.resize(rows * width, 0.0);
         affine_backward(of_embedded, &self.encoded, weights, &layout.decoder_embed, rows, of_encoded, gradients);
 
-        let norm = &layout.encoder.norm;
+        let norm = &layout.encoder.norm.affine;
         let (norm, of_norm) = (&weights.exact[norm.weight.clone()], &mut gradients.values[norm.both()]);
         self.stream_gradient.clear();
         self.stream_gradient.resize(rows * width, 0.0);
@@ -238,6 +246,18 @@ impl<T: Element> Machine<T> {
         layer_norm_backward(of_encoded, self.encoder.result(), statistics, norm, &mut self.stream_gradient, of_norm);
         let (scales, gradient) = (BranchScales::default(), &mut self.stream_gradient);
         self.encoder.backward(&layout.encoder, weights, masks, scales, gradient, &mut self.scratch, gradients);
+    }
+}
+
+/// Normalises each channel of a patch, whose values are ordered channel last, by its own mean and deviation: [`NormalisePer::Channel`].
+fn normalise_channels(target: &mut [f32]) {
+    let count = target.len() / 3;
+    for channel in 0..3 {
+        let mean = super::rows::sum(count, |at| target[3 * at + channel]) / count as f32;
+        let from_mean = |at: usize| target[3 * at + channel] - mean;
+        let variance = super::rows::sum(count, |at| from_mean(at) * from_mean(at)) / (count - 1) as f32;
+        let scale = 1.0 / (variance.sqrt() + CHANNEL_EPSILON as f32);
+        target.iter_mut().skip(channel).step_by(3).for_each(|value| *value = (*value - mean) * scale);
     }
 }
 

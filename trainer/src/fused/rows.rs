@@ -2,7 +2,6 @@
 
 use super::element::Element;
 use super::simd::{exp2, vectorised};
-use crate::model::LAYER_NORM_EPSILON;
 use rayon::prelude::*;
 
 /// Rows of a task.
@@ -27,17 +26,28 @@ pub(crate) fn sum(count: usize, value: impl Fn(usize) -> f32) -> f32 {
     parts.iter().sum()
 }
 
+/// What a layer normalisation needs to know.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Norm<'a> {
+    /// `[width]`
+    pub(crate) weight: &'a [f32],
+    /// `[width]`
+    pub(crate) bias: &'a [f32],
+    /// Added to the variance.
+    pub(crate) epsilon: f32,
+}
+
 /// Mean and reciprocal standard deviation of a row.
 pub(crate) type Statistics = [f32; 2];
 
 vectorised! {
     /// Statistics of one row, and its normalised values.
-    fn normalise_row<T: Element>(x: &[f32], weight: &[f32], bias: &[f32], out: &mut [T]) -> Statistics {
+    fn normalise_row<T: Element>(x: &[f32], norm: Norm<'_>, out: &mut [T]) -> Statistics {
         let (width, x) = (out.len(), &x[..out.len()]);
         let mean = sum(width, |at| x[at]) / width as f32;
         let variance = sum(width, |at| (x[at] - mean) * (x[at] - mean)) / width as f32;
-        let scale = 1.0 / (variance + LAYER_NORM_EPSILON as f32).sqrt();
-        for (((out, &x), &weight), &bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
+        let scale = 1.0 / (variance + norm.epsilon).sqrt();
+        for (((out, &x), &weight), &bias) in out.iter_mut().zip(x).zip(norm.weight).zip(norm.bias) {
             *out = T::from_f32((x - mean) * scale * weight + bias);
         }
         [mean, scale]
@@ -45,12 +55,12 @@ vectorised! {
 }
 
 /// Layer normalisation (Ba et al. 2016) of the rows of `x`; gives their statistics.
-pub(crate) fn layer_norm<T: Element>(x: &[f32], [weight, bias]: [&[f32]; 2], out: &mut [T], statistics: &mut [Statistics]) {
-    let width = weight.len();
+pub(crate) fn layer_norm<T: Element>(x: &[f32], norm: Norm<'_>, out: &mut [T], statistics: &mut [Statistics]) {
+    let width = norm.weight.len();
     let rows = out.par_chunks_mut(ROWS_AT_ONCE * width).zip(x.par_chunks(ROWS_AT_ONCE * width));
     rows.zip(statistics.par_chunks_mut(ROWS_AT_ONCE)).for_each(|((out, x), statistics)| {
         for ((out, x), statistics) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(statistics) {
-            *statistics = normalise_row(x, weight, bias, out);
+            *statistics = normalise_row(x, norm, out);
         }
     });
 }

@@ -5,7 +5,7 @@ use super::{LearnerError, Lesson, Readings};
 use crate::config::{Config, FinetuneConfig};
 use crate::data::Uploader;
 use crate::fused::{self, BranchScales, Fused, FusedClassifier, Labelled, Patches, Resources, Store};
-use crate::model::{Classifier, Mae, MaeConfig, ParameterError};
+use crate::model::{Classifier, DecoderClassToken, Mae, MaeConfig, ParameterError};
 use candle_core::{Device, Tensor};
 use pipeline::batch::{Batch, Pixels, ValueType, values};
 use pipeline::mask::Masks;
@@ -27,6 +27,10 @@ pub enum FusedLearner {
 
 impl FusedLearner {
     pub(super) fn mae(model: &Mae, config: &Config, threads: usize) -> Result<Self, LearnerError> {
+        let MaeConfig { class_token, conventions, .. } = *model.config();
+        if class_token && conventions.decoder_class_token == DecoderClassToken::Encoded {
+            return Err(LearnerError::EncodedClassToken);
+        }
         let resources = Resources { threads, recomputes: config.compute.recompute };
         let fused = Fused::new(*model.config(), model.parameters(), config.optimizer.clone(), config.compute.dtype, resources)?;
         Ok(Self::Mae { config: *model.config(), model: Box::new(fused) })

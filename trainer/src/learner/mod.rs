@@ -37,6 +37,12 @@ pub enum LearnerError {
     /// The device.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+    /// The fused operations let no cls token through the decoder.
+    #[error(
+        "model.decoder_class_token is \"encoded\", which has no training on the processor: set it to \"own\", or use --device cuda (such weights can be imported, \
+         exported, and fine-tuned as they are: an encoder needs no decoder)"
+    )]
+    EncodedClassToken,
     /// A setting that the device does not have.
     #[error("compute.{key} is for the processor; leave it out, or use --device cpu")]
     ProcessorOnly {

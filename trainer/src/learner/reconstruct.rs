@@ -19,9 +19,9 @@ pub struct Reconstruction {
 pub struct NormalisedPatches {
     /// `[clips, tokens, values]`: predictions in the scale of normalised patches.
     pub predicted: Tensor,
-    /// `[clips, tokens, 1]`: mean of each true patch.
+    /// `[clips, tokens, 1]`: mean of each true patch; `[clips, tokens, 3]` where channels are normalised each by itself.
     pub mean: Tensor,
-    /// `[clips, tokens, 1]`: standard deviation of each true patch.
+    /// Standard deviation of each true patch, of the same shape.
     pub deviation: Tensor,
 }
 

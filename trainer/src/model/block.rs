@@ -20,9 +20,6 @@ pub struct TransformerConfig {
 /// Width of the MLP's inner layer over the block's width.
 pub(crate) const MLP_RATIO: usize = 4;
 
-/// Added to the variance in layer normalisation, as in the reference.
-pub(crate) const LAYER_NORM_EPSILON: f64 = 1e-6;
-
 #[derive(Debug)]
 pub(crate) struct Linear {
     weight: Tensor,
@@ -51,18 +48,20 @@ impl Linear {
 pub(crate) struct LayerNorm {
     weight: Tensor,
     bias: Tensor,
+    epsilon: f64,
 }
 
 impl LayerNorm {
-    pub(crate) fn new(parameters: &mut ParameterBuilder, name: &str, width: usize) -> Result<Self> {
+    pub(crate) fn new(parameters: &mut ParameterBuilder, name: &str, width: usize, epsilon: f64) -> Result<Self> {
         Ok(Self {
             weight: parameters.get(&format!("{name}.weight"), &[width], Init::Ones)?,
             bias: parameters.get(&format!("{name}.bias"), &[width], Init::Zeros)?,
+            epsilon,
         })
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        ops::layer_norm(x, &self.weight, &self.bias, LAYER_NORM_EPSILON)
+        ops::layer_norm(x, &self.weight, &self.bias, self.epsilon)
     }
 }
 
@@ -97,11 +96,11 @@ pub(crate) struct Block {
 }
 
 impl Block {
-    pub(crate) fn new(parameters: &mut ParameterBuilder, name: &str, width: usize, heads: usize) -> Result<Self> {
+    pub(crate) fn new(parameters: &mut ParameterBuilder, name: &str, width: usize, heads: usize, norm_epsilon: f64) -> Result<Self> {
         Ok(Self {
-            norm1: LayerNorm::new(parameters, &format!("{name}.norm1"), width)?,
+            norm1: LayerNorm::new(parameters, &format!("{name}.norm1"), width, norm_epsilon)?,
             attn: Attention::new(parameters, &format!("{name}.attn"), width, heads)?,
-            norm2: LayerNorm::new(parameters, &format!("{name}.norm2"), width)?,
+            norm2: LayerNorm::new(parameters, &format!("{name}.norm2"), width, norm_epsilon)?,
             fc1: Linear::new(parameters, &format!("{name}.mlp.fc1"), width, MLP_RATIO * width)?,
             fc2: Linear::new(parameters, &format!("{name}.mlp.fc2"), MLP_RATIO * width, width)?,
         })

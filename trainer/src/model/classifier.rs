@@ -1,6 +1,7 @@
 //! The encoder as a classifier of clips: what a pre-trained model is fine-tuned as. Without classes it is the encoder alone.
 
 use super::block::{Linear, TransformerConfig};
+use super::conventions::Conventions;
 use super::embed::{PositionKind, channel_first_patches};
 use super::encoder::Encoder;
 use super::masking::Masking;
@@ -10,18 +11,20 @@ use schemas::geometry::PatchGrid;
 use std::collections::HashMap;
 
 /// What decides a classifier's shapes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ClassifierConfig {
     /// Clips and patches.
     pub grid: PatchGrid,
     /// The encoder.
     pub encoder: TransformerConfig,
-    /// How positions are learned.
+    /// How positions are given.
     pub positions: PositionKind,
     /// Whether the encoder has a cls token.
     pub class_token: bool,
     /// Classes; 0 for the encoder alone, without a head.
     pub classes: usize,
+    /// Other code bases' ways, as far as they concern an encoder.
+    pub conventions: Conventions,
 }
 
 /// An encoder that sees all tokens, and a head on their mean.
@@ -82,7 +85,8 @@ impl Classifier {
     }
 
     fn build(config: ClassifierConfig, mut builder: ParameterBuilder) -> std::result::Result<Self, ParameterError> {
-        let encoder = Encoder::new(&mut builder, config.grid, config.encoder, config.positions, config.class_token)?;
+        let epsilons = [config.conventions.norm_epsilon, config.conventions.head_norm_epsilon];
+        let encoder = Encoder::new(&mut builder, config.grid, config.encoder, config.positions, config.class_token, epsilons)?;
         let head = (config.classes > 0)
             .then(|| Linear::beginning_as(&mut builder, "head", config.encoder.width, config.classes, Init::Head))
             .transpose()?;
@@ -148,7 +152,7 @@ mod tests {
     fn the_encoder_begins_as_in_pre_training_and_the_head_near_zero() {
         let (grid, encoder) = (PatchGrid { frames: 4, size: 8, tubelet: 2, patch: 4 }, TransformerConfig { width: 32, depth: 1, heads: 2 });
         let (positions, class_token) = (PositionKind::Separable, true);
-        let config = ClassifierConfig { grid, encoder, positions, class_token, classes: 50 };
+        let config = ClassifierConfig { grid, encoder, positions, class_token, classes: 50, conventions: Conventions::default() };
         let classifier = Classifier::seeded(config, 1, &Device::Cpu).expect("a model");
         let config = MaeConfig {
             grid,
@@ -159,6 +163,7 @@ mod tests {
             target: TargetKind::Pixels,
             slices: 1,
             normalise_target: true,
+            conventions: Conventions::default(),
         };
         let mae = Mae::seeded(config, 1, &Device::Cpu).expect("a model");
         let values = |variable: &candle_core::Var| variable.flatten_all().and_then(|flat| flat.to_vec1::<f32>()).expect("values");

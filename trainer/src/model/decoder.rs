@@ -1,6 +1,7 @@
 //! The decoder: fills the masked places with the mask token, and predicts what is there. It takes all places, or the visible and some of the masked ones.
 
 use super::block::{Block, LayerNorm, Linear, TransformerConfig};
+use super::conventions::DecoderClassToken;
 use super::embed::Positions;
 use super::mae::MaeConfig;
 use super::masking::Masking;
@@ -11,31 +12,52 @@ use candle_core::{Result, Tensor};
 pub(crate) struct Decoder {
     embed: Linear,
     mask_token: Tensor,
-    cls_token: Option<Tensor>,
+    class: Class,
     positions: Positions,
     blocks: Vec<Block>,
     norm: LayerNorm,
     pred: Linear,
 }
 
+/// The decoder's cls token.
+#[derive(Debug)]
+enum Class {
+    /// There is none.
+    None,
+    /// `[1, 1, width]`
+    Own(Tensor),
+    /// The first of the encoded tokens.
+    Encoded,
+}
+
 impl Decoder {
     pub(crate) fn new(parameters: &mut ParameterBuilder, config: &MaeConfig) -> Result<Self> {
-        let MaeConfig { grid, positions, class_token, .. } = *config;
+        let MaeConfig { grid, class_token, conventions, .. } = *config;
         let TransformerConfig { width, depth, heads } = config.decoder;
-        let block = |i| Block::new(parameters, &format!("decoder_blocks.{i}"), width, heads);
+        let block = |i| Block::new(parameters, &format!("decoder_blocks.{i}"), width, heads, conventions.norm_epsilon);
         let blocks = (0..depth).map(block).collect::<Result<_>>()?;
         Ok(Self {
             embed: Linear::new(parameters, "decoder_embed", config.encoder.width, width)?,
             mask_token: parameters.get("mask_token", &[1, 1, width], Init::Token)?,
-            cls_token: class_token.then(|| parameters.get("decoder_cls_token", &[1, 1, width], Init::Zeros)).transpose()?,
-            positions: Positions::new(parameters, "decoder_", positions, class_token, grid, width)?,
+            class: match (class_token, conventions.decoder_class_token) {
+                (false, _) => Class::None,
+                (true, DecoderClassToken::Own) => Class::Own(parameters.get("decoder_cls_token", &[1, 1, width], Init::Zeros)?),
+                (true, DecoderClassToken::Encoded) => Class::Encoded,
+            },
+            positions: Positions::new(parameters, "decoder_", config.decoder_positions(), class_token, grid, width)?,
             blocks,
-            norm: LayerNorm::new(parameters, "decoder_norm", width)?,
+            norm: LayerNorm::new(parameters, "decoder_norm", width, conventions.decoder_norm_epsilon)?,
             pred: Linear::new(parameters, "decoder_pred", width, config.target_values())?,
         })
     }
 
-    /// `[clips, visible, encoder's width]` to predictions of all tokens that the decoder takes, in their order: `[clips, decoded, values]`.
+    /// Whether it takes the encoded cls token too, before the visible ones.
+    pub(crate) const fn takes_class(&self) -> bool {
+        matches!(self.class, Class::Encoded)
+    }
+
+    /// `[clips, visible, encoder's width]`, with the cls token first where [`Self::takes_class`], to predictions of all tokens that the decoder takes, in their
+    /// order: `[clips, decoded, values]`.
     pub(crate) fn forward(&self, encoded: &Tensor, masking: &Masking) -> Result<Tensor> {
         self.pred.forward(&self.decode(encoded, masking)?)
     }
@@ -53,7 +75,13 @@ impl Decoder {
         let (clips, visible, decoded) = (masking.clips(), masking.visible(), masking.decoded());
         let width = self.mask_token.dim(2)?;
         // One mask token serves all masked places: it is the last row of the table that every place takes its row from.
-        let visible_rows = self.embed.forward(encoded)?.reshape((clips * visible, width))?;
+        let embedded = self.embed.forward(encoded)?;
+        let (class, embedded) = match &self.class {
+            Class::None => (None, embedded),
+            Class::Own(token) => (Some(token.clone()), embedded),
+            Class::Encoded => (Some(embedded.narrow(1, 0, 1)?), embedded.narrow(1, 1, visible)?.contiguous()?),
+        };
+        let visible_rows = embedded.reshape((clips * visible, width))?;
         let table = Tensor::cat(&[&visible_rows, &self.mask_token.reshape((1, width))?], 0)?;
         let x = table.index_select(masking.decoder_rows(), 0)?.reshape((clips, decoded, width))?;
         let positions = self.positions.of_tokens()?;
@@ -61,10 +89,10 @@ impl Decoder {
             None => x.broadcast_add(&positions)?,
             Some(tokens) => (x + positions.index_select(tokens, 0)?.reshape((clips, decoded, width))?)?,
         };
-        let mut x = self.positions.prepend_class(self.cls_token.as_ref(), x)?;
+        let mut x = self.positions.prepend_class(class.as_ref(), x)?;
         for block in &self.blocks {
             x = block.forward(&x, None)?;
         }
-        self.norm.forward(&x)?.narrow(1, usize::from(self.cls_token.is_some()), decoded)?.contiguous()
+        self.norm.forward(&x)?.narrow(1, usize::from(class.is_some()), decoded)?.contiguous()
     }
 }

@@ -25,7 +25,7 @@ fn split(clips: &Tensor, grid: PatchGrid, slices: usize) -> Result<Tensor> {
     clips.reshape(vec![clips.dim(0)?, 3, grid.time(), slices, grid.side(), grid.patch, grid.side(), grid.patch])
 }
 
-/// How positions are learned.
+/// How positions are given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum PositionKind {
@@ -34,15 +34,29 @@ pub enum PositionKind {
     Separable,
     /// One for each token.
     Joint,
+    /// Fixed sines and cosines of each token's number, VideoMAE's choice; nothing is learned, and a cls token has none.
+    Sinusoid,
 }
 
-/// Learned positions, of the tokens and of the cls token if there is one.
+/// Sines and cosines (Vaswani et al. 2017) of the numbers of `tokens` tokens, `[tokens, width]`: `sin(token / 10000^(i / width))` where `i` is even, and the cosine of
+/// the same angle after it. Computed in double precision.
+pub(crate) fn sinusoid_table(tokens: usize, width: usize) -> Vec<f32> {
+    let value = |token: usize, at: usize| {
+        let angle = token as f64 / 10_000f64.powf((at / 2 * 2) as f64 / width as f64);
+        if at.is_multiple_of(2) { angle.sin() } else { angle.cos() }
+    };
+    (0..tokens).flat_map(|token| (0..width).map(move |at| value(token, at) as f32)).collect()
+}
+
+/// Positions, of the tokens and of the cls token if there is one.
 #[derive(Debug)]
 pub(crate) enum Positions {
     /// `[1, space, width]`, `[1, time, width]` and `[1, 1, width]`.
     Separable { spatial: Tensor, temporal: Tensor, class: Option<Tensor> },
     /// `[1, tokens, width]`; with a cls token `[1, 1 + tokens, width]`, its position first.
     Joint { table: Tensor, has_class: bool },
+    /// `[tokens, width]`, no parameter.
+    Sinusoid { table: Tensor },
 }
 
 impl Positions {
@@ -63,6 +77,10 @@ impl Positions {
                 class: if has_class { Some(get("_class", 1)?) } else { None },
             },
             PositionKind::Joint => Self::Joint { table: get("", usize::from(has_class) + grid.tokens())?, has_class },
+            PositionKind::Sinusoid => {
+                let table = sinusoid_table(grid.tokens(), width);
+                Self::Sinusoid { table: Tensor::from_vec(table, (grid.tokens(), width), parameters.device())? }
+            }
         })
     }
 
@@ -80,6 +98,7 @@ impl Positions {
                 let first = usize::from(*has_class);
                 table.narrow(1, first, table.dim(1)? - first)?.squeeze(0)
             }
+            Self::Sinusoid { table } => Ok(table.clone()),
         }
     }
 
@@ -88,14 +107,18 @@ impl Positions {
         match self {
             Self::Separable { class, .. } => Ok(class.clone()),
             Self::Joint { table, has_class } => has_class.then(|| table.narrow(1, 0, 1)).transpose(),
+            Self::Sinusoid { .. } => Ok(None),
         }
     }
 
-    /// Puts the cls token at its position before `tokens`, `[clips, tokens, width]`, if there is one.
+    /// Puts the cls token, `[1 or clips, 1, width]`, at its position before `tokens`, `[clips, tokens, width]`, if there is one.
     pub(crate) fn prepend_class(&self, class_token: Option<&Tensor>, tokens: Tensor) -> Result<Tensor> {
-        let (Some(class_token), Some(position)) = (class_token, self.of_class()?) else { return Ok(tokens) };
+        let Some(class_token) = class_token else { return Ok(tokens) };
         let (clips, _, width) = tokens.dims3()?;
-        let class = (class_token + position)?.broadcast_as((clips, 1, width))?;
-        Tensor::cat(&[&class, &tokens], 1)
+        let class = match self.of_class()? {
+            Some(position) => class_token.broadcast_add(&position)?,
+            None => class_token.clone(),
+        };
+        Tensor::cat(&[&class.broadcast_as((clips, 1, width))?, &tokens], 1)
     }
 }

@@ -26,6 +26,7 @@ impl Encoder {
         config: TransformerConfig,
         positions: PositionKind,
         class_token: bool,
+        [norm_epsilon, last_epsilon]: [f64; 2],
     ) -> Result<Self> {
         let TransformerConfig { width, depth, heads } = config;
         let kernel = [width, 3, grid.tubelet, grid.patch, grid.patch];
@@ -35,8 +36,10 @@ impl Encoder {
             proj_bias: parameters.get("patch_embed.proj.bias", &[width], Init::ConvolutionBias { fan_in })?,
             positions: Positions::new(parameters, "", positions, class_token, grid, width)?,
             cls_token: class_token.then(|| parameters.get("cls_token", &[1, 1, width], Init::Token)).transpose()?,
-            blocks: (0..depth).map(|i| Block::new(parameters, &format!("blocks.{i}"), width, heads)).collect::<Result<_>>()?,
-            norm: LayerNorm::new(parameters, "norm", width)?,
+            blocks: (0..depth)
+                .map(|i| Block::new(parameters, &format!("blocks.{i}"), width, heads, norm_epsilon))
+                .collect::<Result<_>>()?,
+            norm: LayerNorm::new(parameters, "norm", width, last_epsilon)?,
             grid,
         })
     }
@@ -57,6 +60,16 @@ impl Encoder {
     /// As [`Self::forward`], before the last layer normalisation. `scales`, `[blocks, 2, clips]`, are of the branches of the blocks, where any are left out
     /// (stochastic depth, Huang et al. 2016).
     pub(crate) fn tokens(&self, patches: &Tensor, masking: &Masking, scales: Option<&Tensor>) -> Result<Tensor> {
+        let x = self.all_tokens(patches, masking, scales)?;
+        x.narrow(1, usize::from(self.cls_token.is_some()), masking.visible())?.contiguous()
+    }
+
+    /// As [`Self::forward`], with the cls token first: `[clips, 1 + visible, width]`, where there is one.
+    pub(crate) fn forward_all(&self, patches: &Tensor, masking: &Masking) -> Result<Tensor> {
+        self.normalise(&self.all_tokens(patches, masking, None)?)
+    }
+
+    fn all_tokens(&self, patches: &Tensor, masking: &Masking, scales: Option<&Tensor>) -> Result<Tensor> {
         let (clips, visible) = (masking.clips(), masking.visible());
         let values = self.grid.tubelet_values();
         let patches = patches.reshape((clips * visible, values))?;
@@ -68,6 +81,6 @@ impl Encoder {
         for (at, block) in self.blocks.iter().enumerate() {
             x = block.forward(&x, scales.map(|scales| scales.get(at)).transpose()?.as_ref())?;
         }
-        x.narrow(1, usize::from(self.cls_token.is_some()), visible)?.contiguous()
+        Ok(x)
     }
 }

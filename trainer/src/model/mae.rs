@@ -1,6 +1,7 @@
 //! The masked autoencoder: encoder and decoder joined, and the target that it learns.
 
 use super::block::TransformerConfig;
+use super::conventions::Conventions;
 use super::decoder::Decoder;
 use super::embed::{PositionKind, channel_first_patches};
 use super::encoder::Encoder;
@@ -10,12 +11,12 @@ use crate::data::{DeviceBatch, DevicePixels};
 use crate::loss::{masked_mean_squared_error, mean_squared_error};
 use candle_core::{Device, Result, Tensor};
 use pipeline::transform::TargetForm;
-use schemas::geometry::PatchGrid;
+use schemas::geometry::{PatchGrid, TargetFrames};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
 /// What decides the model's shapes and its target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MaeConfig {
     /// Clips and patches.
     pub grid: PatchGrid,
@@ -23,7 +24,7 @@ pub struct MaeConfig {
     pub encoder: TransformerConfig,
     /// The decoder.
     pub decoder: TransformerConfig,
-    /// How positions are learned: separable in the paper.
+    /// How positions are given: separable in the paper.
     pub positions: PositionKind,
     /// Whether encoder and decoder have a cls token: yes in the paper.
     pub class_token: bool,
@@ -33,6 +34,8 @@ pub struct MaeConfig {
     pub slices: usize,
     /// Whether the pixels of each patch are predicted normalised by the patch's own mean and variance. Histograms are not.
     pub normalise_target: bool,
+    /// Other code bases' ways.
+    pub conventions: Conventions,
 }
 
 /// What is predicted of a masked token.
@@ -49,14 +52,25 @@ pub enum TargetKind {
 impl MaeConfig {
     /// Frames that are predicted: [`PatchGrid::target_frames`].
     pub fn target_frames(&self) -> Vec<u32> {
-        self.grid.target_frames(self.slices).map(|frame| frame as u32).collect()
+        self.grid.target_frames(self.slices, self.target_form().frames()).map(|frame| frame as u32).collect()
     }
 
     /// The target as the loader makes it.
     pub const fn target_form(&self) -> TargetForm {
         match self.target {
-            TargetKind::Pixels => TargetForm::Pixels { slices: self.slices },
+            TargetKind::Pixels => match self.conventions.target_frames {
+                TargetFrames::Spread => TargetForm::Pixels { slices: self.slices },
+                TargetFrames::Strided => TargetForm::StridedPixels { slices: self.slices },
+            },
             TargetKind::Hog => TargetForm::Hog { slices: self.slices },
+        }
+    }
+
+    /// How the decoder's positions are given.
+    pub const fn decoder_positions(&self) -> PositionKind {
+        match self.conventions.decoder_positions {
+            Some(positions) => positions,
+            None => self.positions,
         }
     }
 
@@ -93,7 +107,8 @@ impl Mae {
     }
 
     fn build(config: MaeConfig, mut builder: ParameterBuilder) -> std::result::Result<Self, ParameterError> {
-        let encoder = Encoder::new(&mut builder, config.grid, config.encoder, config.positions, config.class_token)?;
+        let epsilons = [config.conventions.norm_epsilon; 2];
+        let encoder = Encoder::new(&mut builder, config.grid, config.encoder, config.positions, config.class_token, epsilons)?;
         let decoder = Decoder::new(&mut builder, &config)?;
         Ok(Self { config, parameters: builder.finish()?, encoder, decoder })
     }
@@ -117,7 +132,23 @@ impl Mae {
         let (grid, count) = (self.config.grid, clips.dim(0)?);
         let patches = channel_first_patches(clips, grid)?.reshape((count * grid.tokens(), grid.tubelet_values()))?;
         let visible = patches.index_select(masking.visible_rows(), 0)?;
-        self.decoder.forward(&self.encoder.forward(&visible, masking)?, masking)
+        self.decoder.forward(&self.encode(&visible, masking)?, masking)
+    }
+
+    /// What the decoder takes of the visible patches.
+    fn encode(&self, visible: &Tensor, masking: &Masking) -> Result<Tensor> {
+        if self.decoder.takes_class() { self.encoder.forward_all(visible, masking) } else { self.encoder.forward(visible, masking) }
+    }
+
+    /// The encoded visible patches, `[clips, visible, width]`, of `[clips, 3, frames, size, size]`, normalised RGB, after the encoder's last layer normalisation and
+    /// without a cls token: what a feature extractor uses.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn features(&self, clips: &Tensor, masking: &Masking) -> Result<Tensor> {
+        let (grid, count) = (self.config.grid, clips.dim(0)?);
+        let patches = channel_first_patches(clips, grid)?.reshape((count * grid.tokens(), grid.tubelet_values()))?;
+        self.encoder.forward(&patches.index_select(masking.visible_rows(), 0)?, masking)
     }
 
     /// Predictions of the predicted tokens, `[clips, predicted, values]`, from the visible patches alone: `[clips, visible, 3, tubelet, patch, patch]`, normalised
@@ -126,7 +157,7 @@ impl Mae {
     /// # Errors
     /// When the shapes do not fit.
     pub fn forward_patches(&self, visible: &Tensor, masking: &Masking) -> Result<Tensor> {
-        self.decoder.forward_predicted(&self.encoder.forward(visible, masking)?, masking)
+        self.decoder.forward_predicted(&self.encode(visible, masking)?, masking)
     }
 
     /// The loss of a batch, whichever form it has: mean squared error over its predicted tokens, or over all of them where nothing is masked
@@ -155,6 +186,7 @@ impl Mae {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{DecoderClassToken, NormalisePer};
 
     const SMALL: MaeConfig = MaeConfig {
         grid: PatchGrid { frames: 16, size: 32, tubelet: 2, patch: 16 },
@@ -165,6 +197,15 @@ mod tests {
         target: TargetKind::Pixels,
         slices: 1,
         normalise_target: true,
+        conventions: Conventions {
+            norm_epsilon: 1e-6,
+            decoder_norm_epsilon: 1e-6,
+            head_norm_epsilon: 1e-6,
+            decoder_positions: None,
+            decoder_class_token: DecoderClassToken::Own,
+            normalise_per: NormalisePer::Patch,
+            target_frames: TargetFrames::Spread,
+        },
     };
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod block;
 mod classifier;
+mod conventions;
 mod decoder;
 mod embed;
 mod encoder;
@@ -11,13 +12,16 @@ mod parameters;
 mod pool;
 mod target;
 
+pub(crate) use block::MLP_RATIO;
 pub use block::TransformerConfig;
-pub(crate) use block::{LAYER_NORM_EPSILON, MLP_RATIO};
 pub use classifier::{Classifier, ClassifierConfig, Reading};
+pub(crate) use conventions::LAYER_NORM_EPSILON;
+pub use conventions::{Conventions, DecoderClassToken, NormalisePer};
 pub use embed::PositionKind;
+pub(crate) use embed::sinusoid_table;
 pub use mae::{Mae, MaeConfig, TargetKind};
 pub use masking::Masking;
 pub use parameters::{ParameterError, Parameters};
 pub use pool::{AttentivePool, Head};
-pub(crate) use target::PATCH_EPSILON;
 pub use target::Target;
+pub(crate) use target::{CHANNEL_EPSILON, PATCH_EPSILON};

@@ -80,6 +80,11 @@ impl ParameterBuilder {
         Self { source: Source::Given(values), device: device.clone(), variables: BTreeMap::new(), problems: Vec::new() }
     }
 
+    /// Where the parameters are.
+    pub(crate) const fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// The parameter `name`, f32. What does not fit is noted, and told by [`Self::finish`].
     pub(crate) fn get(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
         let value = match &mut self.source {

@@ -1,6 +1,7 @@
 //! Heads on features of an encoder that stays as it is.
 
 use super::block::{LayerNorm, Linear};
+use super::conventions::LAYER_NORM_EPSILON;
 use super::parameters::{Init, ParameterBuilder, Parameters};
 use crate::ops;
 use candle_core::{Device, Error, Result, Tensor};
@@ -51,11 +52,11 @@ impl AttentivePool {
         let mut builder = ParameterBuilder::seeded(seed, &Device::Cpu);
         let pool = Self {
             query: builder.get("query", &[1, 1, width], Init::Token)?,
-            norm: LayerNorm::new(&mut builder, "norm", width)?,
+            norm: LayerNorm::new(&mut builder, "norm", width, LAYER_NORM_EPSILON)?,
             k: Linear::new(&mut builder, "k", width, width)?,
             v: Linear::new(&mut builder, "v", width, width)?,
             proj: Linear::new(&mut builder, "proj", width, width)?,
-            pooled_norm: LayerNorm::new(&mut builder, "pooled_norm", width)?,
+            pooled_norm: LayerNorm::new(&mut builder, "pooled_norm", width, LAYER_NORM_EPSILON)?,
             head: Linear::beginning_as(&mut builder, "head", width, classes, Init::Head)?,
             heads,
         };

@@ -1,19 +1,25 @@
 //! What a model has to predict: pixels, as they are or normalised patch by patch, or histograms of gradients.
 
+use super::conventions::NormalisePer;
 use super::embed::{channel_first_patches, channel_last_patches};
 use super::mae::{MaeConfig, TargetKind};
 use candle_core::{D, Result, Tensor};
 use pipeline::hog::Hog;
+use pipeline::transform::STD;
 
 /// Added to a patch's variance when its pixels are normalised, as in the reference.
 pub(crate) const PATCH_EPSILON: f64 = 1e-6;
+
+/// Added to the standard deviation of a patch's channel when its pixels are normalised channel by channel. VideoMAE adds 1e-6 to that of pixels in [0, 1]; pixels here
+/// are `(x - MEAN) / STD` of these, and so is the deviation larger by `1 / STD`.
+pub(crate) const CHANNEL_EPSILON: f64 = 1e-6 / STD as f64;
 
 /// What the model has to predict: [`MaeConfig::target_of_clips`].
 #[derive(Debug, Clone)]
 pub struct Target {
     /// `[clips, tokens, values]`: pixels ordered frame, row, column, channel, or histograms as [`pipeline::transform::TargetForm::Hog`] orders them.
     pub values: Tensor,
-    /// `[clips, tokens, 1]`: mean and standard deviation that were normalised away; none for raw pixels and for histograms.
+    /// `[clips, tokens, 1]`, or `[clips, tokens, 3]` of the channels: mean and standard deviation that were normalised away; none for raw pixels and for histograms.
     pub statistics: Option<(Tensor, Tensor)>,
 }
 
@@ -26,7 +32,13 @@ impl Target {
     pub fn denormalise(&self, predicted: &Tensor) -> Result<Tensor> {
         match &self.statistics {
             None => Ok(predicted.clone()),
-            Some((mean, deviation)) => predicted.broadcast_mul(deviation)?.broadcast_add(mean),
+            Some((mean, deviation)) => {
+                // Values are ordered channel last.
+                let (clips, tokens, channels) = mean.dims3()?;
+                let statistics = |x: &Tensor| x.reshape((clips, tokens, 1, channels));
+                let values = predicted.reshape((clips, tokens, (), channels))?;
+                values.broadcast_mul(&statistics(deviation)?)?.broadcast_add(&statistics(mean)?)?.reshape(predicted.shape())
+            }
         }
     }
 }
@@ -92,9 +104,22 @@ impl MaeConfig {
         if !self.normalise_target {
             return Ok(Target { values: values.clone(), statistics: None });
         }
+        if self.conventions.normalise_per == NormalisePer::Channel {
+            return channel_by_channel(values);
+        }
         let mean = values.mean_keepdim(D::Minus1)?;
         let deviation = (values.var_keepdim(D::Minus1)? + PATCH_EPSILON)?.sqrt()?;
         let values = values.broadcast_sub(&mean)?.broadcast_div(&deviation)?;
         Ok(Target { values, statistics: Some((mean, deviation)) })
     }
+}
+
+/// Pixels `[clips, tokens, pixels * 3]`, each channel normalised by its own mean and unbiased deviation: VideoMAE's target.
+fn channel_by_channel(values: &Tensor) -> Result<Target> {
+    let (clips, tokens, count) = values.dims3()?;
+    let pixels = values.reshape((clips, tokens, count / 3, 3))?;
+    let mean = pixels.mean_keepdim(2)?;
+    let deviation = (pixels.var_keepdim(2)?.sqrt()? + CHANNEL_EPSILON)?;
+    let values = pixels.broadcast_sub(&mean)?.broadcast_div(&deviation)?.reshape((clips, tokens, count))?;
+    Ok(Target { values, statistics: Some((mean.squeeze(2)?, deviation.squeeze(2)?)) })
 }

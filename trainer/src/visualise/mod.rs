@@ -176,13 +176,16 @@ fn tiles(reconstruction: &Reconstruction, grid: PatchGrid, masked: &[Vec<u32>]) 
     }
     let borrowing = Some(borrowing);
     let Some(NormalisedPatches { predicted, mean, deviation }) = normalised else { return Ok(Tiles { truth, borrowing, own: None }) };
-    let (mean, deviation) = (mean.squeeze(2)?.to_vec2::<f32>()?, deviation.squeeze(2)?.to_vec2::<f32>()?);
+    let (channels, mean, deviation) = (mean.dim(2)?, mean.to_vec3::<f32>()?, deviation.to_vec3::<f32>()?);
     let (predicted, mut own) = (predicted.to_vec3::<f32>()?, truth.clone());
     for (clip, masked) in masked.iter().enumerate() {
         for (token, weights) in neighbours(grid, masked) {
-            let guess = |of_patches: &[f32]| weights.iter().map(|&(patch, weight)| weight * of_patches[patch]).sum::<f32>();
+            let guess = |of_patches: &[Vec<f32>]| -> Vec<f32> {
+                (0..channels).map(|channel| weights.iter().map(|&(patch, weight)| weight * of_patches[patch][channel]).sum()).collect()
+            };
             let (mean, deviation) = (guess(&mean[clip]), guess(&deviation[clip]));
-            own[clip][token] = predicted[clip][token].iter().map(|value| value * deviation + mean).collect();
+            let values = predicted[clip][token].iter().enumerate();
+            own[clip][token] = values.map(|(at, value)| value * deviation[at % channels] + mean[at % channels]).collect();
         }
     }
     Ok(Tiles { truth, borrowing, own: Some(own) })
@@ -225,7 +228,7 @@ fn film(config: &MaeConfig, tokens: &[Vec<f32>], hidden: &[u32]) -> Vec<RgbImage
 mod tests {
     use super::*;
     use crate::learner;
-    use crate::model::{Mae, Masking, PositionKind, TransformerConfig};
+    use crate::model::{Conventions, Mae, Masking, PositionKind, TransformerConfig};
     use candle_core::{Device, Tensor};
     use pipeline::mask::Masks;
 
@@ -242,6 +245,7 @@ mod tests {
             target: TargetKind::Pixels,
             slices: 1,
             normalise_target,
+            conventions: Conventions::default(),
         };
         Mae::seeded(config, 4, &Device::Cpu).expect("a model")
     }
