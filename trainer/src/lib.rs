@@ -8,6 +8,7 @@
 //! - [`fused`]: that step on the processor, by hand and several times as fast.
 //! - [`learner`]: what learns, behind one type.
 //! - [`checkpoint`]: what a run needs to go on; [`folder`]: where it is; [`nonfinite`]: what went wrong; [`engine`]: the loop that uses all of it.
+//! - [`exchange`]: weights of other code bases, read and written.
 //! - [`visualise`]: pictures of what a model reconstructs; [`log`]: all by which a user sees a run.
 
 pub mod checkpoint;
@@ -16,6 +17,7 @@ pub mod config;
 pub mod data;
 pub mod engine;
 pub mod evaluate;
+pub mod exchange;
 pub mod features;
 pub mod folder;
 pub mod fused;
