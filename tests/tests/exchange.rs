@@ -8,10 +8,15 @@ use schemas::geometry::{PatchGrid, TargetFrames};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use trainer::config::TargetChoice;
 use trainer::data::{DeviceBatch, DevicePixels};
-use trainer::exchange::{Exported, Format, Hints, Imported, Model, export, import};
-use trainer::model::{Classifier, DecoderClassToken, Mae, Masking, NormalisePer, PositionKind};
+use trainer::exchange::{Exported, Format, Hints, Imported, Model, export, import, write_folder};
+use trainer::model::{
+    Classifier, ClassifierConfig, Conventions, DecoderClassToken, Mae, MaeConfig, Masking, NormalisePer, PositionKind, TargetKind,
+    TransformerConfig,
+};
+use trainer::weights::Weights;
 
 type Tensors = BTreeMap<String, Tensor>;
 
@@ -539,4 +544,141 @@ fn what_a_format_has_no_place_for_is_named() {
     let slowfast = import(&fixture("pyslowfast.pth"), &hints()).expect("imported");
     let error = export(&slowfast.model, None, slowfast.tensors, Format::MaeSt).expect_err("no place").to_string();
     assert!(error.contains("model.decoder_positions: ") && error.contains("model.decoder_class_token = \"encoded\": "), "{error}");
+}
+
+/// What transformers computes with the folder `folder`; nothing where there is no Python that has it.
+fn computed_there(kind: &str, folder: &Path, inputs: &Tensors) -> Option<(Tensors, String)> {
+    let Some(python) = std::env::var_os("TRANSFORMERS_PYTHON") else {
+        eprintln!(
+            "TRANSFORMERS_PYTHON is not set: the folder is not loaded with transformers (it names a Python that has transformers and torch)"
+        );
+        return None;
+    };
+    let (given, made) = (folder.join("inputs"), folder.join("outputs"));
+    write(&given, inputs);
+    let run = Command::new(python).arg(fixture("check.py")).arg(kind).args([folder, &given, &made]).output().expect("python runs");
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    Some((tensors(&made), String::from_utf8_lossy(&run.stdout).into_owned()))
+}
+
+/// Pixels as transformers takes them, and a mask of three quarters of the tokens.
+fn their_inputs(grid: PatchGrid) -> Tensors {
+    let clips = 2;
+    let pixels: Vec<f32> = (0..clips * grid.clip_values()).map(|at| ((at * 7919 % 1013) as f32 / 1013.0 - 0.5) * 4.0).collect();
+    let mask: Vec<f32> = (0..clips * grid.tokens()).map(|at| f32::from(u8::from((at * 5 + at / grid.tokens()) % 4 != 0))).collect();
+    let shape = (clips, grid.frames, 3, grid.size, grid.size);
+    [
+        ("pixels".to_owned(), Tensor::from_vec(pixels, shape, &Device::Cpu).expect("pixels")),
+        ("mask".to_owned(), Tensor::from_vec(mask, (clips, grid.tokens()), &Device::Cpu).expect("a mask")),
+    ]
+    .into()
+}
+
+/// Random values for every weight but the keys' biases, of which there are none there.
+fn shaken(parameters: &trainer::model::Parameters) -> Tensors {
+    let mut seed = 1u32;
+    let mut noise = move || {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (seed >> 8) as f32 / (1u32 << 24) as f32 - 0.5
+    };
+    let tensors = parameters.iter().map(|(name, variable)| {
+        let (base, spread) = if name.contains("norm") && name.ends_with("weight") { (1.0, 0.5) } else { (0.0, 0.4) };
+        let values: Vec<f32> = (0..variable.elem_count()).map(|_| base + spread * noise()).collect();
+        (name.to_owned(), Tensor::from_vec(values, variable.dims(), &Device::Cpu).expect("a weight"))
+    });
+    tensors.collect()
+}
+
+fn write_exported(folder: &Path, exported: &Exported) {
+    let texts: Vec<(&str, String)> = exported.files.iter().map(|(name, content)| (*name, content.to_string())).collect();
+    write_folder(folder, &exported.tensors, &texts).expect("written");
+}
+
+/// A model of ours that transformers has a place for: many heads, an odd number of blocks, a bias of the decoder's embedding.
+#[test]
+fn transformers_loads_what_is_exported_and_computes_the_same() {
+    for (normalise_target, [width, depth, heads], [decoder_width, decoder_depth, decoder_heads]) in
+        [(true, [48, 3, 12], [24, 1, 6]), (false, [40, 1, 1], [36, 3, 9])]
+    {
+        let grid = PatchGrid { frames: 6, size: 24, tubelet: 3, patch: 8 };
+        let conventions = Conventions { decoder_norm_epsilon: 1e-5, normalise_per: NormalisePer::Channel, ..Conventions::default() };
+        let config = MaeConfig {
+            grid,
+            encoder: TransformerConfig { width, depth, heads },
+            decoder: TransformerConfig { width: decoder_width, depth: decoder_depth, heads: decoder_heads },
+            positions: PositionKind::Sinusoid,
+            class_token: false,
+            target: TargetKind::Pixels,
+            slices: 3,
+            normalise_target,
+            conventions,
+        };
+        let weights = shaken(Mae::seeded(config, 3, &Device::Cpu).expect("a model").parameters());
+        let model = Mae::given(config, weights.clone().into_iter().collect(), &Device::Cpu).expect("a model");
+        let (dir, inputs) = (tempfile::tempdir().expect("a folder"), their_inputs(grid));
+        let folder = dir.path().join("exported");
+        write_exported(&folder, &export(&Model::Mae(config), None, weights, Format::Huggingface).expect("exported"));
+        let (clips, masks) = (our_clips(&inputs["pixels"]), masking(&inputs["mask"]));
+        let predicted = of_masked(&model.forward(&clips, &masks).expect("computed"), &inputs["mask"]);
+        let (predicted, our_loss) = match normalise_target {
+            true => (predicted, loss(&model, &clips, masks.clone())),
+            false => (
+                (predicted * f64::from(STD)).and_then(|pixels| pixels + f64::from(MEAN)).expect("pixels"),
+                (loss(&model, &clips, masks.clone()) * f64::from(STD).powi(2)).expect("a loss"),
+            ),
+        };
+        // And back.
+        let again = mae(&import(&folder, &Hints::default()).expect("imported"));
+        let Some((theirs, _)) = computed_there("pretraining", &folder, &inputs) else { continue };
+        assert_near("predictions in transformers", &predicted, &theirs["logits"], 1e-4);
+        assert_near("loss in transformers", &our_loss, &theirs["loss"], 1e-4);
+        // The bias of the decoder's embedding has moved before it: of the exported weights, the hidden states are those of the import.
+        assert_near("hidden states in transformers", &again.features(&clips, &masks).expect("computed"), &theirs["hidden"], 1e-4);
+    }
+}
+
+#[test]
+fn transformers_loads_a_classifier_that_is_exported() {
+    let grid = PatchGrid { frames: 4, size: 16, tubelet: 2, patch: 4 };
+    let config = ClassifierConfig {
+        grid,
+        encoder: TransformerConfig { width: 36, depth: 5, heads: 9 },
+        positions: PositionKind::Sinusoid,
+        class_token: false,
+        classes: 3,
+        conventions: Conventions { norm_epsilon: 1e-12, head_norm_epsilon: 1e-5, ..Conventions::default() },
+    };
+    let names = ["stand up".to_owned(), "\"sit\" down".to_owned(), "jump".to_owned()];
+    let weights = shaken(Classifier::seeded(config, 3, &Device::Cpu).expect("a model").parameters());
+    let model = Classifier::given(config, weights.clone().into_iter().collect(), &Device::Cpu).expect("a model");
+    let (dir, mut inputs) = (tempfile::tempdir().expect("a folder"), their_inputs(grid));
+    inputs.remove("mask");
+    let folder = dir.path().join("exported");
+    write_exported(&folder, &export(&Model::Classifier(config), Some(&names), weights, Format::Huggingface).expect("exported"));
+    let logits = model.forward(&our_clips(&inputs["pixels"])).expect("computed");
+    let again = import(&folder, &Hints::default()).expect("imported");
+    assert_eq!((again.model, again.classes.as_deref()), (Model::Classifier(config), Some(names.as_slice())));
+    if let Some((theirs, labels)) = computed_there("classification", &folder, &inputs) {
+        assert_near("logits in transformers", &logits, &theirs["logits"], 1e-4);
+        assert_eq!(labels.lines().collect::<Vec<_>>(), names);
+    }
+}
+
+/// What is imported is what the rest of the program opens: a folder of weights.
+#[test]
+fn a_folder_of_weights_is_opened_as_it_was_imported() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for (name, hints) in [("pretraining", Hints::default()), ("classification", Hints::default()), ("pyslowfast.pth", hints())] {
+        let imported = import(&fixture(name), &hints).expect("imported");
+        let (folder, task) = (dir.path().join(name), imported.task("there").expect("a configuration"));
+        write_folder(&folder, &imported.tensors, &[("config.toml", task.to_toml())]).expect("written");
+        let opened = Weights::open(&folder).expect("opened");
+        assert_eq!((Model::from(&opened.task), &opened.task), (imported.model, &task), "{name}");
+        assert_same(name, &opened.tensors.clone().into_iter().collect(), &imported.tensors, 0.0);
+        assert_eq!(opened.classes(), imported.classes.as_deref().unwrap_or_default(), "{name}");
+        let again = write_folder(&folder, &imported.tensors, &[]).expect_err("it is there").to_string();
+        assert_eq!(again, format!("{} is there already; give another --out, or remove it", folder.display()));
+        let left: Vec<_> = fs::read_dir(dir.path()).expect("a folder").map(|entry| entry.expect("an entry").file_name()).collect();
+        assert!(!left.iter().any(|name| name.to_string_lossy().contains(".tmp")), "{left:?}");
+    }
 }

@@ -304,7 +304,7 @@ fn plain(error: SafeTensorError) -> Box<dyn std::error::Error + Send + Sync> {
 }
 
 /// A tensor, as the file is to have it.
-struct Stored<'a>(&'a NamedValues<'a>);
+pub(crate) struct Stored<'a>(pub(crate) &'a NamedValues<'a>);
 
 impl View for Stored<'_> {
     fn dtype(&self) -> Dtype {

@@ -517,14 +517,7 @@ impl Config {
             let is_spread = self.target.frames == TargetFrames::Spread;
             check("target.frames", "\"strided\"", is_spread, "\"spread\" with target.kind = \"hog\"")?;
         }
-        let model = &self.model;
-        for (key, value) in [
-            ("model.norm_epsilon", model.norm_epsilon),
-            ("model.decoder_norm_epsilon", model.decoder_norm_epsilon),
-            ("model.head_norm_epsilon", model.head_norm_epsilon),
-        ] {
-            check(key, value, value.is_finite() && value > 0.0, "a number above 0")?;
-        }
+        check_model(&self.model)?;
 
         check("data.batch_size", data.batch_size, data.batch_size > 0, "at least 1")?;
         check("data.accumulate", data.accumulate, data.accumulate > 0, "at least 1")?;
@@ -597,6 +590,18 @@ fn check_schedule(schedule: &ScheduleConfig, checkpoints: &CheckpointsConfig) ->
 
 fn check(key: &'static str, value: impl ToString, good: bool, wanted: impl Into<String>) -> Result<(), ConfigError> {
     if good { Ok(()) } else { Err(ConfigError::Value { key, value: value.to_string(), wanted: wanted.into() }) }
+}
+
+/// What encoder and decoder share, in [`Config`] and [`FinetuneConfig`].
+fn check_model(model: &ModelConfig) -> Result<(), ConfigError> {
+    for (key, value) in [
+        ("model.norm_epsilon", model.norm_epsilon),
+        ("model.decoder_norm_epsilon", model.decoder_norm_epsilon),
+        ("model.head_norm_epsilon", model.head_norm_epsilon),
+    ] {
+        check(key, value, value.is_finite() && value > 0.0, "a number above 0")?;
+    }
+    Ok(())
 }
 
 /// Sets `key` where a flag was given.

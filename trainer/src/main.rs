@@ -5,7 +5,9 @@ mod cli;
 mod curves;
 mod embed;
 mod eval;
+mod export;
 mod finetune;
+mod import;
 mod output;
 mod pictures;
 mod probe;
@@ -40,6 +42,8 @@ fn start() -> ExitCode {
         cli::Command::Embed(args) => embed::embed(args).map(|()| ExitCode::SUCCESS),
         cli::Command::Visualise(args) => pictures::visualise(args).map(|()| ExitCode::SUCCESS),
         cli::Command::Study(args) => studies::study(args),
+        cli::Command::Import(args) => import::import(args).map(|()| ExitCode::SUCCESS),
+        cli::Command::Export(args) => export::export(args).map(|()| ExitCode::SUCCESS),
         cli::Command::DecodeWorker => pipeline::live::worker::run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
         cli::Command::Curves(args) => curves::curves(args).map(|()| ExitCode::SUCCESS),
         cli::Command::Bench(cli::Bench::Loader(args)) => bench::loader::loader(args).map(|()| ExitCode::SUCCESS),

@@ -449,3 +449,44 @@ fn damaged_shards_are_named() {
     assert!(missing.contains("exit code: 1") && missing.contains("cannot open") && missing.contains("shard-00000.parquet"), "{missing}");
     assert!(!(flipped + &cut + &missing).contains("panicked"));
 }
+
+/// A folder with the tiny checkpoints of other code bases that are kept for tests.
+fn with_foreign_weights() -> TempDir {
+    let (dir, fixtures) =
+        (tempfile::tempdir().expect("a folder"), Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/exchange"));
+    fs::create_dir(dir.path().join("classification")).expect("made");
+    for name in ["mae_st.pth", "mae_st_classifier.pth", "classification/config.json", "classification/model.safetensors"] {
+        fs::copy(fixtures.join(name), dir.path().join(name)).expect("copied");
+    }
+    dir
+}
+
+#[test]
+fn weights_are_imported_and_exported() {
+    let dir = with_foreign_weights();
+    assert_shown("help-import", &trainer(dir.path(), &["import", "--help"]));
+    assert_shown("help-export", &trainer(dir.path(), &["export", "--help"]));
+    let import = |name: &str, out: &str, more: &[&str]| trainer(dir.path(), &[&["import", name, "--out", out], more].concat());
+    let heads = ["--heads", "2", "--decoder-heads", "2"];
+    assert_shown("import", &import("mae_st.pth", "ours", &heads));
+    assert_shown("import-of-a-classifier", &import("classification", "classifier", &[]));
+    assert_shown("import-without-heads", &import("mae_st.pth", "nowhere", &[]));
+    assert_shown("import-over-a-folder", &import("mae_st.pth", "ours", &heads));
+    fs::write(dir.path().join("classes.txt"), "one\ntwo\n\n").expect("written");
+    assert_eq!(import("mae_st_classifier.pth", "nowhere", &["--heads", "2", "--classes", "classes.txt"]).status.code(), Some(1));
+    assert!(!dir.path().join("nowhere").exists());
+
+    let export = |weights: &str, format: &str, out: &str| trainer(dir.path(), &["export", weights, "--format", format, "--out", out]);
+    assert_shown("export", &export("ours", "mae-st", "back.safetensors"));
+    assert_shown("export-without-a-place", &export("ours", "huggingface", "there"));
+    assert_shown("export-of-a-classifier", &export("classifier", "huggingface", "there"));
+    for name in ["model.safetensors", "config.json", "preprocessor_config.json"] {
+        assert!(dir.path().join("there").join(name).exists(), "{name}");
+    }
+    assert_shown("export-of-nothing", &export("nowhere", "mae-st", "back.safetensors"));
+    // What came in goes out: the same tensors, in a file that says so little more.
+    let again = trainer(dir.path(), &[&["import", "back.safetensors", "--out", "again"], &heads[..]].concat());
+    assert!(again.status.success(), "{}", shown(&again));
+    let read = |folder: &str| fs::read(dir.path().join(folder).join("model.safetensors")).expect("weights");
+    assert!(read("ours") == read("again"));
+}

@@ -1,10 +1,12 @@
 //! What can be typed.
 
 mod classify;
+mod exchange;
 mod study;
 mod visualise;
 
 pub use classify::{EmbedArgs, EvalArgs, FinetuneArgs, Per, ReadArgs, SpanArg};
+pub use exchange::{ExportArgs, ImportArgs};
 pub use study::StudyArgs;
 pub use visualise::VisualiseArgs;
 
@@ -73,6 +75,12 @@ pub enum Command {
     /// the seeds, and as a plot. Each run has its folder, with its configuration and metrics. Runs that are done are not done again: kill it, and the same command
     /// goes on.
     Study(Box<StudyArgs>),
+    /// Read weights of another code base: mae_st, PySlowFast, VideoMAE, Hugging Face transformers.
+    ///
+    /// Pre-trained models and classifiers. Writes a folder that finetune, eval, embed and export take as --weights.
+    Import(ImportArgs),
+    /// Write weights for another code base.
+    Export(ExportArgs),
     /// Draw the curves of one or several runs.
     ///
     /// Loss, learning rate, gradient norm, clips a second and time spent waiting for data, by step, of all runs over each other. Runs that still go on are drawn

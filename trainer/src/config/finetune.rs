@@ -2,7 +2,7 @@
 
 use super::{
     CheckpointsConfig, ComputeConfig, Config, ConfigError, Length, ModelConfig, OnNonfinite, SafetyConfig, ScheduleConfig, check,
-    check_augmentation, check_optimizer, check_schedule, check_transformer, lay_over, parse_file, set,
+    check_augmentation, check_model, check_optimizer, check_schedule, check_transformer, lay_over, parse_file, set,
 };
 use crate::fused::Precision;
 use crate::layer_decay;
@@ -306,6 +306,7 @@ impl FinetuneConfig {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         self.clip.validate()?;
         check_transformer(["encoder.depth", "encoder.heads", "encoder.width"], self.encoder)?;
+        check_model(&self.model)?;
         check("classes", self.classes.len(), self.classes.len() > 1, "two or more: one class needs no classifier")?;
         let recipe = &self.recipe;
         let is_share = |value: f64| (0.0..1.0).contains(&value);

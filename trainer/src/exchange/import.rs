@@ -3,8 +3,8 @@
 use super::fold::{self, Normalisation};
 use super::rules::{Tensors, rules, to_ours};
 use super::{ExchangeError, Format, Hints, Model, huggingface, recognise, source};
-use crate::config::{Config, ConfigError, Overrides, Preset};
-use crate::model::{Classifier, Mae, MaeConfig};
+use crate::config::{Config, ConfigError, EncoderPart, FinetuneConfig, FinetuneOverrides, ModelConfig, Overrides, Preset, Recipe, Task};
+use crate::model::{Classifier, ClassifierConfig, Conventions, Mae, MaeConfig, PositionKind};
 use candle_core::Device;
 use pipeline::mask::MaskKind;
 use pipeline::transform::{MEAN, STD};
@@ -72,6 +72,9 @@ pub fn import(path: &Path, hints: &Hints) -> Result<Imported, ExchangeError> {
     if format != Format::Huggingface {
         notes.push(unsaid(&model));
     }
+    if matches!(model, Model::Classifier(_)) && classes.is_none() {
+        notes.push("the names of its classes are not known: they are numbers; --classes FILE names them".to_owned());
+    }
     Ok(Imported { format, model, tensors, classes, notes })
 }
 
@@ -87,20 +90,12 @@ fn unsaid(model: &Model) -> String {
     format!("the weights do not say it, and it was taken so: {heads}")
 }
 
-/// The whole configuration of an imported masked autoencoder: the base preset, with what the weights say laid over it.
-///
-/// # Errors
-/// When it cannot be trained: masks, say, leave nothing visible of very few tokens.
-pub(crate) fn configuration(format: Format, model: &MaeConfig) -> Result<Config, ConfigError> {
+/// The base preset, with what the weights say laid over it.
+fn pretraining(format: Format, model: &MaeConfig) -> Result<Config, ConfigError> {
     let mut config = Config::resolve(Preset::Base, None, &Overrides::default())?;
     let MaeConfig { grid, encoder, decoder, positions, class_token, target, slices, normalise_target, conventions } = *model;
     (config.clip, config.encoder, config.decoder) = (grid, encoder, decoder);
-    (config.model.positions, config.model.class_token) = (positions, class_token);
-    config.model.norm_epsilon = conventions.norm_epsilon;
-    config.model.decoder_norm_epsilon = conventions.decoder_norm_epsilon;
-    config.model.head_norm_epsilon = conventions.head_norm_epsilon;
-    config.model.decoder_positions = conventions.decoder_positions;
-    config.model.decoder_class_token = conventions.decoder_class_token;
+    config.model = shared(positions, class_token, conventions);
     (config.target.kind, config.target.slices, config.target.normalise) = (target, slices, normalise_target);
     (config.target.normalise_per, config.target.frames) = (conventions.normalise_per, conventions.target_frames);
     if matches!(format, Format::Videomae | Format::Huggingface) {
@@ -109,15 +104,27 @@ pub(crate) fn configuration(format: Format, model: &MaeConfig) -> Result<Config,
     config.with(&Overrides::default())
 }
 
+/// What a configuration says of an encoder beside its sizes.
+fn shared(positions: PositionKind, class_token: bool, conventions: Conventions) -> ModelConfig {
+    let Conventions { norm_epsilon, decoder_norm_epsilon, head_norm_epsilon, decoder_positions, decoder_class_token, .. } = conventions;
+    ModelConfig { positions, class_token, norm_epsilon, decoder_norm_epsilon, head_norm_epsilon, decoder_positions, decoder_class_token }
+}
+
 impl Imported {
-    /// The whole configuration of a masked autoencoder; none of a classifier.
+    /// The whole configuration: the base preset, or a recipe of fine-tuning, with what the weights say laid over it. `from` names the weights.
     ///
     /// # Errors
     /// When it cannot be trained: masks, say, leave nothing visible of very few tokens.
-    pub fn configuration(&self) -> Result<Option<Config>, ConfigError> {
+    pub fn task(&self, from: &str) -> Result<Task, ConfigError> {
         match &self.model {
-            Model::Mae(model) => configuration(self.format, model).map(Some),
-            Model::Classifier(_) => Ok(None),
+            Model::Mae(model) => pretraining(self.format, model).map(Task::from),
+            Model::Classifier(model) => {
+                let ClassifierConfig { grid, encoder, positions, class_token, classes, conventions } = *model;
+                let part = EncoderPart { clip: grid, model: shared(positions, class_token, conventions), encoder };
+                let names = self.classes.clone().unwrap_or_else(|| (0..classes).map(|class| class.to_string()).collect());
+                let recipe = Recipe::for_width(encoder.width);
+                FinetuneConfig::resolve(recipe, &part, Some(from.to_owned()), names, None, &FinetuneOverrides::default()).map(Task::from)
+            }
         }
     }
 }

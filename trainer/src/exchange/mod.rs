@@ -6,7 +6,7 @@
 //! - `huggingface`: the configuration that transformers keeps beside its weights.
 //! - `rules`: which of their tensors is which of ours. One table for both directions, so that an export is an import backwards.
 //! - `fold`: what formats differ in and weights can express: the normalisation of pixels, a bias that a format has no place for.
-//! - [`import`] and [`export`]: all of it.
+//! - [`import`](import()) and [`export`](export()): all of it; `write`: what is made of it appears whole.
 
 mod export;
 mod fold;
@@ -16,11 +16,14 @@ mod pickle;
 mod recognise;
 mod rules;
 mod source;
+mod write;
 
 pub use export::{Exported, export};
 pub use import::{Imported, import};
+pub use rules::Tensors;
+pub use write::{WriteError, write_file, write_folder};
 
-use crate::config::{ConfigError, TargetChoice};
+use crate::config::{ConfigError, TargetChoice, Task};
 use crate::model::{ClassifierConfig, MaeConfig};
 use std::path::PathBuf;
 
@@ -55,6 +58,15 @@ pub enum Model {
     Mae(MaeConfig),
     /// A classifier.
     Classifier(ClassifierConfig),
+}
+
+impl From<&Task> for Model {
+    fn from(task: &Task) -> Self {
+        match task {
+            Task::Pretrain(config) => Self::Mae(config.model()),
+            Task::Finetune(config) => Self::Classifier(config.classifier()),
+        }
+    }
 }
 
 /// What weights do not say of their model.

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use std::collections::BTreeMap;
 
 /// Tensors by name.
-pub(crate) type Tensors = BTreeMap<String, Tensor>;
+pub type Tensors = BTreeMap<String, Tensor>;
 
 /// How a file spells queries, keys and values. Versions of one code base differ in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

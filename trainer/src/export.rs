@@ -1,0 +1,30 @@
+//! `trainer export`: our weights become another code base's.
+
+use crate::cli::ExportArgs;
+use crate::import::described;
+use crate::output;
+use trainer::exchange::{self, Format, Model};
+use trainer::weights::Weights;
+
+/// Runs the command.
+///
+/// # Errors
+/// What the user can mend: weights that cannot be used, a format that has no place for them, a file that is there already.
+pub fn export(args: &ExportArgs) -> anyhow::Result<()> {
+    let weights = Weights::open(&args.weights)?;
+    let model = Model::from(&weights.task);
+    let tensors = weights.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
+    let exported = exchange::export(&model, Some(weights.classes()), tensors, args.format)?;
+    if args.format == Format::Huggingface {
+        let texts = exported.files.iter().map(|(name, content)| Ok((*name, serde_json::to_string_pretty(content)?)));
+        exchange::write_folder(&args.out, &exported.tensors, &texts.collect::<anyhow::Result<Vec<_>>>()?)?;
+    } else {
+        exchange::write_file(&args.out, &exported.tensors)?;
+    }
+    let mut lines = vec![format!("{} weights of {}", args.format, described(&model))];
+    lines.extend(weights.passed_over.iter().map(|unsound| format!("note: passed over {unsound}")));
+    lines.extend(exported.notes.iter().map(|note| format!("note: {note}")));
+    lines.push(format!("from: {}", weights.path.display()));
+    lines.push(format!("weights: {}", args.out.display()));
+    Ok(output::print(&lines.join("\n"))?)
+}
