@@ -414,6 +414,15 @@ fn every_name_is_accounted_for() {
     });
     let error = refusal(&file, &hints());
     assert!(error.contains("patch_embed.proj.weight is missing") && error.contains("mask_token is missing"), "{error}");
+    // Sizes that nobody means.
+    let file = changed(folder.path(), |tensors| drop(tensors.insert("patch_embed.proj.weight".to_owned(), tensor(&[8, 3, 0, 4, 4]))));
+    let error = refusal(&file, &hints());
+    assert!(error.contains("patch_embed.proj.weight is [8, 3, 0, 4, 4], not of three channels and square patches"), "{error}");
+    let huge = changed_folder("pretraining", |_| {});
+    let config = fs::read_to_string(huge.path().join("config.json")).expect("a configuration");
+    fs::write(huge.path().join("config.json"), config.replace("\"image_size\": 16", "\"image_size\": 1048576")).expect("written");
+    let error = import(huge.path(), &hints()).expect_err("too many tokens").to_string();
+    assert!(error.ends_with("its clips would have 274877906944 tokens, more than 1048576"), "{error}");
     // A decoder's weights without what is before it.
     let file = changed(folder.path(), |tensors| tensors.retain(|name, _| name.starts_with("decoder")));
     assert_eq!(
@@ -565,7 +574,8 @@ fn computed_there(kind: &str, folder: &Path, inputs: &Tensors) -> Option<(Tensor
 fn their_inputs(grid: PatchGrid) -> Tensors {
     let clips = 2;
     let pixels: Vec<f32> = (0..clips * grid.clip_values()).map(|at| ((at * 7919 % 1013) as f32 / 1013.0 - 0.5) * 4.0).collect();
-    let mask: Vec<f32> = (0..clips * grid.tokens()).map(|at| f32::from(u8::from((at * 5 + at / grid.tokens()) % 4 != 0))).collect();
+    let mask: Vec<f32> =
+        (0..clips * grid.tokens()).map(|at| if (at * 5 + at / grid.tokens()).is_multiple_of(4) { 0.0 } else { 1.0 }).collect();
     let shape = (clips, grid.frames, 3, grid.size, grid.size);
     [
         ("pixels".to_owned(), Tensor::from_vec(pixels, shape, &Device::Cpu).expect("pixels")),
@@ -680,5 +690,29 @@ fn a_folder_of_weights_is_opened_as_it_was_imported() {
         assert_eq!(again, format!("{} is there already; give another --out, or remove it", folder.display()));
         let left: Vec<_> = fs::read_dir(dir.path()).expect("a folder").map(|entry| entry.expect("an entry").file_name()).collect();
         assert!(!left.iter().any(|name| name.to_string_lossy().contains(".tmp")), "{left:?}");
+    }
+}
+
+/// VideoMAE adds 1e-6 to the deviation of pixels in [0, 1], not to the variance: it shows where a patch is nearly of one colour.
+#[test]
+fn the_epsilon_of_channels_is_added_to_the_deviation_of_pixels() {
+    let imported = import(&fixture("videomae.pth"), &hints()).expect("imported");
+    let Model::Mae(config) = imported.model else { panic!("an autoencoder") };
+    // Around zero, where f32 has digits enough: 0.45 of [0, 1].
+    let ours: Vec<f32> = (0..3 * 4 * 16 * 16).map(|at| ((at * 7919 % 1013) as f32 / 1013.0 - 0.5) * 3e-5).collect();
+    let clips = Tensor::from_vec(ours, (1, 3, 4, 16, 16), &Device::Cpu).expect("a clip");
+    let pixels = config.pixels(&clips).and_then(|pixels| pixels.flatten_to(1)?.to_vec2::<f32>()).expect("pixels");
+    let target = config.target_of_clips(&clips).and_then(|target| target.values.flatten_to(1)?.to_vec2::<f32>()).expect("a target");
+    for (pixels, target) in pixels.iter().zip(&target) {
+        for channel in 0..3 {
+            let of_channel = |values: &[f32]| values.iter().skip(channel).step_by(3).map(|&value| f64::from(value)).collect::<Vec<f64>>();
+            let x: Vec<f64> = of_channel(pixels).iter().map(|y| y * f64::from(STD) + f64::from(MEAN)).collect();
+            let mean = x.iter().sum::<f64>() / x.len() as f64;
+            let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (x.len() - 1) as f64;
+            for (x, got) in x.iter().zip(of_channel(target)) {
+                let expected = (x - mean) / (variance.sqrt() + 1e-6);
+                assert!((got - expected).abs() < 1e-4, "{got} for {expected}");
+            }
+        }
     }
 }

@@ -39,8 +39,7 @@ fn classes(path: &Path) -> anyhow::Result<Vec<String>> {
 
 /// A model in a few words.
 pub fn described(model: &Model) -> String {
-    let blocks =
-        |TransformerConfig { width, depth, heads }: TransformerConfig| format!("{depth} blocks of width {width} with {heads} heads");
+    let blocks = |TransformerConfig { width, depth, heads }: TransformerConfig| format!("of width {width}, depth {depth}, heads {heads}");
     let (grid, encoder, rest) = match model {
         Model::Mae(config) => (config.grid, config.encoder, format!("a masked autoencoder, its decoder {}", blocks(config.decoder))),
         Model::Classifier(config) => (config.grid, config.encoder, format!("a classifier of {} classes", config.classes)),

@@ -278,9 +278,19 @@ fn a_run_of_a_version_with_fewer_keys_goes_on() {
     json(&trainer(dir.path(), &["run", "--config", "small.toml", "--out", "a", "--steps", "4", "--json"]));
     let path = dir.path().join("a/config.toml");
     let text = fs::read_to_string(&path).expect("its configuration");
-    let is_new =
-        |line: &&str| ["decoder_keep", "kind = \"pixels\"", "[model]", "positions", "class_token"].iter().any(|key| line.starts_with(key));
-    assert_eq!(text.lines().filter(is_new).count(), 5, "{text}");
+    let keys = [
+        "decoder_keep",
+        "kind = \"pixels\"",
+        "[model]",
+        "positions",
+        "class_token",
+        "norm_epsilon",
+        "decoder_norm_epsilon",
+        "head_norm_epsilon",
+    ];
+    let keys = [&keys[..], &["decoder_class_token", "normalise_per", "frames = \"spread\""]].concat();
+    let is_new = |line: &&str| keys.iter().any(|key| line.starts_with(key));
+    assert_eq!(text.lines().filter(is_new).count(), keys.len(), "{text}");
     let old: String = text.lines().filter(|line| !is_new(line)).map(|line| format!("{line}\n")).collect();
     fs::write(&path, old).expect("written");
     let again = json(&trainer(dir.path(), &["run", "--config", "small.toml", "--out", "a", "--steps", "4", "--resume", "--json"]));

@@ -81,7 +81,7 @@ pub(crate) fn read(source: &Source, is_classifier: bool) -> Result<(Model, Optio
     let Some(norm_epsilon) = epsilon else { return Err(spoiled(format!("layer_norm_eps is {}", values["layer_norm_eps"]))) };
     let conventions = Conventions {
         norm_epsilon,
-        decoder_norm_epsilon: if is_classifier { norm_epsilon } else { FIXED_EPSILON },
+        decoder_norm_epsilon: if is_classifier { Conventions::default().decoder_norm_epsilon } else { FIXED_EPSILON },
         head_norm_epsilon: if is_classifier { FIXED_EPSILON } else { norm_epsilon },
         normalise_per: if is_classifier { NormalisePer::Patch } else { NormalisePer::Channel },
         target_frames: TargetFrames::Spread,
@@ -171,7 +171,6 @@ pub(crate) fn write(model: &Model, classes: Option<&[String]>) -> [(&'static str
         "layer_norm_eps": conventions.norm_epsilon,
         "qkv_bias": true,
         "use_mean_pooling": pools,
-        "torch_dtype": "float32",
     });
     let mut set = |key: &str, value: Value| drop(config.as_object_mut().map(|config| config.insert(key.to_owned(), value)));
     match model {

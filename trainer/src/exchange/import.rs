@@ -25,6 +25,9 @@ pub struct Imported {
     pub notes: Vec<String>,
 }
 
+/// Tokens of a clip beyond which a file says nothing that can be meant: fixed positions, say, are computed for as many as it says.
+const MOST_TOKENS: usize = 1 << 20;
+
 /// Reads the file or folder at `path`: safetensors, a checkpoint of PyTorch, or a folder of transformers.
 ///
 /// # Errors
@@ -39,6 +42,10 @@ pub fn import(path: &Path, hints: &Hints) -> Result<Imported, ExchangeError> {
         Format::MaeSt | Format::Pyslowfast => (recognise::model(&source, format, is_classifier, hints)?, None, Normalisation::OURS),
     };
     let path = source.path;
+    let tokens = model.grid().tokens();
+    if tokens > MOST_TOKENS {
+        return Err(ExchangeError::Spoiled { path, reason: format!("its clips would have {tokens} tokens, more than {MOST_TOKENS}") });
+    }
     let mismatch = |problems| ExchangeError::Mismatch { path: path.clone(), format, problems };
     let tensors = std::mem::take(&mut source.tensors);
     let mut tensors = to_ours(&rules(format, spelling, &model), tensors)?.map_err(mismatch)?;

@@ -25,6 +25,7 @@ pub use write::{WriteError, write_file, write_folder};
 
 use crate::config::{ConfigError, TargetChoice, Task};
 use crate::model::{ClassifierConfig, MaeConfig};
+use schemas::geometry::PatchGrid;
 use std::path::PathBuf;
 
 /// Whose names weights have.
@@ -58,6 +59,16 @@ pub enum Model {
     Mae(MaeConfig),
     /// A classifier.
     Classifier(ClassifierConfig),
+}
+
+impl Model {
+    /// Clips and patches.
+    pub const fn grid(&self) -> PatchGrid {
+        match self {
+            Self::Mae(config) => config.grid,
+            Self::Classifier(config) => config.grid,
+        }
+    }
 }
 
 impl From<&Task> for Model {

@@ -114,7 +114,7 @@ pub(crate) fn model(source: &Source, format: Format, is_classifier: bool, hints:
     let mut sizes = Sizes { source, problems: Vec::new() };
     let patches = sizes.shape(&format!("{}.weight", names.patches), 5);
     let (width, tubelet, patch) = (patches[0], patches[2], patches[3].max(1));
-    if patches[1] != 3 || patches[3] != patches[4] {
+    if patches[1] != 3 || patches[3] != patches[4] || patches.contains(&0) {
         sizes.problems.push(format!("{}.weight is {patches:?}, not of three channels and square patches", names.patches));
     }
     let class_token = sizes.has("cls_token");
