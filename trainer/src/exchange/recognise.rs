@@ -114,7 +114,7 @@ pub(crate) fn model(source: &Source, format: Format, is_classifier: bool, hints:
     let mut sizes = Sizes { source, problems: Vec::new() };
     let patches = sizes.shape(&format!("{}.weight", names.patches), 5);
     let (width, tubelet, patch) = (patches[0], patches[2], patches[3].max(1));
-    if patches[1] != 3 || patches[3] != patches[4] || patches.contains(&0) {
+    if sizes.problems.is_empty() && (patches[1] != 3 || patches[3] != patches[4] || patches.contains(&0)) {
         sizes.problems.push(format!("{}.weight is {patches:?}, not of three channels and square patches", names.patches));
     }
     let class_token = sizes.has("cls_token");
@@ -131,10 +131,10 @@ pub(crate) fn model(source: &Source, format: Format, is_classifier: bool, hints:
         PositionKind::Joint => {
             let tokens = sizes.shape("pos_embed", 3)[1].saturating_sub(usize::from(class_token));
             let time = hints.frames.unwrap_or(USUAL_FRAMES) / tubelet.max(1);
-            if time == 0 || !tokens.is_multiple_of(time) {
+            if sizes.problems.is_empty() && (time == 0 || !tokens.is_multiple_of(time)) {
                 return Err(unsaid(format!("how its {tokens} positions are those of frames"), "--frames"));
             }
-            (time, tokens / time)
+            (time, tokens / time.max(1))
         }
         PositionKind::Sinusoid => {
             let side = hints.size.unwrap_or(USUAL_SIZE) / patch;
@@ -142,7 +142,7 @@ pub(crate) fn model(source: &Source, format: Format, is_classifier: bool, hints:
         }
     };
     let side = space.isqrt();
-    if side * side != space {
+    if sizes.problems.is_empty() && side * side != space {
         return Err(unsaid(format!("how its {space} places are those of a square"), "--frames"));
     }
     let grid = PatchGrid { frames: time * tubelet, size: side * patch, tubelet, patch };
@@ -178,7 +178,7 @@ pub(crate) fn model(source: &Source, format: Format, is_classifier: bool, hints:
     };
     let decoder_depth = sizes.depth(names.decoder_blocks);
     let of_frame = grid.target_values(1);
-    if of_frame > 0 && (!outputs.is_multiple_of(of_frame) || !(1..=tubelet).contains(&(outputs / of_frame))) {
+    if sizes.problems.is_empty() && (!outputs.is_multiple_of(of_frame) || !(1..=tubelet).contains(&(outputs / of_frame))) {
         sizes.problems.push(format!("{}.bias has {outputs} values, which are no frames of {of_frame}", names.pred));
     }
     let problems = sizes.problems;
