@@ -167,7 +167,7 @@ impl Study {
         };
         match self {
             Self::Labels => {
-                let budgets = [2, 4, 8, 16, 32, 64];
+                let budgets = [4, 16, 64];
                 let arms = [(PRETRAINED, true, 1), (SCRATCH, false, 1), (SCRATCH_LONGER, false, 4)];
                 let arm = |series, is_pretrained: bool, times, videos_per_class: usize| {
                     let arm = pretrained(videos_per_class.to_string(), base_key.clone(), Footage::OfTheTask, &|_| ());
