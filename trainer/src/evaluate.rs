@@ -7,6 +7,7 @@ use pipeline::loader::{LoadError, Loader, LoaderOptions};
 use pipeline::source::WeightedSource;
 use schemas::report::ValidationMetrics;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Classes of the greatest probabilities among which the label may be, for top-5.
 const TOP: usize = 5;
@@ -46,7 +47,7 @@ pub struct ClipReading {
 /// views are read; `on_skipped` hears of each that cannot be read.
 ///
 /// # Errors
-/// When too many clips are bad, the device fails, or `take` does.
+/// When too many clips are bad, the device fails, or `take` does; [`LoadError::Interrupted`] when the options' flag is set.
 pub fn read_all(
     data: &Arc<[WeightedSource]>,
     options: LoaderOptions,
@@ -54,10 +55,14 @@ pub fn read_all(
     mut take: impl FnMut(Vec<ClipReading>) -> Result<(), EvaluateError>,
     mut on_skipped: impl FnMut(&Skipped),
 ) -> Result<(), EvaluateError> {
-    let views = options.repeat;
+    let (views, interrupt) = (options.repeat, Arc::clone(&options.interrupt));
     let mut open: Vec<ClipReading> = Vec::new();
     for batch in Loader::new(Arc::clone(data), options)? {
         let batch = batch?;
+        // The loader looks at it only where it waits.
+        if interrupt.load(Ordering::SeqCst) {
+            return Err(LoadError::Interrupted.into());
+        }
         batch.skipped.iter().filter(|skipped| skipped.is_new).for_each(&mut on_skipped);
         let (samples, labels) = (batch.samples.clone(), batch.labels.clone());
         let Readings { features, tokens, logits } = read(batch)?;

@@ -1,14 +1,16 @@
-//! Pre-trains a video ViT by masked autoencoding (Feichtenhofer et al. 2022, "Masked Autoencoders As Spatiotemporal Learners").
+//! Pre-trains a video ViT by masked autoencoding (Feichtenhofer et al. 2022, "Masked Autoencoders As Spatiotemporal Learners"), and uses what it has learned.
 //!
 //! The rooms, in the order in which data flows:
-//! - [`config`]: presets, the user's file and flags, resolved to one [`config::Config`].
-//! - [`data`]: a batch of the loader becomes tensors; the only crossing from host to device.
-//! - [`model`]: embedding, blocks, encoder, decoder, and the autoencoder that joins them, from the [`ops`] below them.
+//! - [`config`]: presets, the user's file and flags, resolved to what a run is for, [`config::Task`]: a pre-training or a fine-tuning.
+//! - [`classes`]: which clip is of which class, and which videos are trained on; [`weights`]: what to begin with or to look at.
+//! - [`data`]: a batch of the loader becomes tensors; the only crossing from host to device. [`lesson`]: what a classifier is to learn of it.
+//! - [`model`]: embedding, blocks, encoder, decoder, the autoencoder and the classifier that join them, from the [`ops`] below them.
 //! - [`loss`], [`optimizer`], [`layer_decay`], [`schedule`]: one training step's arithmetic; [`operations`] counts it.
 //! - [`fused`]: that step on the processor, by hand and several times as fast.
-//! - [`learner`]: what learns, behind one type.
+//! - [`learner`]: what learns, behind one type, and what only reads.
 //! - [`checkpoint`]: what a run needs to go on; [`folder`]: where it is; [`nonfinite`]: what went wrong; [`engine`]: the loop that uses all of it.
-//! - [`exchange`]: weights of other code bases, read and written.
+//! - [`evaluate`]: every clip once; [`features`] and [`neighbours`]: what is made of that; [`probes`]: heads on features that stay.
+//! - [`exchange`]: weights from and for other code bases. [`study`]: the paper's findings in small.
 //! - [`visualise`]: pictures of what a model reconstructs; [`log`]: all by which a user sees a run.
 
 pub mod checkpoint;

@@ -20,7 +20,9 @@ mod studies;
 mod usage;
 
 use clap::Parser;
+use pipeline::loader::LoadError;
 use std::process::ExitCode;
+use trainer::evaluate::EvaluateError;
 
 fn main() -> ExitCode {
     // 0 done, 1 the user's input or environment, 2 a bug, 130 stopped by Ctrl-C.
@@ -53,6 +55,10 @@ fn start() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if matches!(error.downcast_ref(), Some(EvaluateError::Load(LoadError::Interrupted))) => {
+            output::say("stopped; nothing was written");
+            ExitCode::from(stop::EXIT_CODE)
+        }
         Err(error) => {
             output::say(&format!("error: {}", output::described(&error)));
             ExitCode::from(1)
