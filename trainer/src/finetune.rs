@@ -25,7 +25,7 @@ const NAME: &str = "finetune";
 pub fn finetune(args: &FinetuneArgs) -> anyhow::Result<ExitCode> {
     stop::listen()?;
     let device = session::device(args.compute.device)?;
-    if args.resume {
+    if args.train.resume {
         let (dir, saved) = session::begun(args.out.as_deref(), NAME)?;
         let Task::Finetune(config) = &saved else {
             bail!("{} is a pre-training: `trainer run --out {0} --resume` goes on with it", dir.display())

@@ -1,6 +1,6 @@
 //! `trainer run`: from flags to a finished pre-training.
 
-use crate::cli::{DeviceChoice, RunArgs, all_cores, loader_threads_beside_training};
+use crate::cli::{DeviceChoice, RunArgs, loader_threads_beside_training};
 use crate::{session, sources, stop};
 use anyhow::bail;
 use pipeline::loader::check_options;
@@ -17,7 +17,7 @@ use trainer::visualise;
 /// What the user can mend: flags and files that do not fit, missing data, a full disk.
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     stop::listen()?;
-    let device = session::device(args.device)?;
+    let device = session::device(args.compute.device)?;
     let (config, resumed) = configuration(args)?;
     let data = sources::open(&args.data, &config.live, config.clip.frames)?;
     let (target, task) = (config.target.clone(), Task::from(config));
@@ -26,7 +26,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let loading = args.load.loading(loader_threads_beside_training());
     check_options(&data, &engine::task_options(&task, loading, Cursor::default()))?;
     let dir = resumed.map_or_else(|| session::create(args.out.as_deref(), name, &task), Ok)?;
-    let compute_threads = args.threads.map_or_else(all_cores, |threads| threads as usize);
+    let compute_threads = args.compute.threads();
     let resume = resume_command(args, &dir);
     let run = Run { task, data: data.into(), validation: None, start: None, dir, device, compute_threads, loading, stop: stop::flag() };
     session::train(&run, &resume, args.json, |report| match &report.picture {
@@ -44,8 +44,8 @@ fn resume_command(args: &RunArgs, dir: &Path) -> String {
         command += &format!(" --data {data}");
     }
     command += &format!(" --out {} --resume", dir.display());
-    if args.device != DeviceChoice::Cpu {
-        command += &format!(" --device {}", args.device);
+    if args.compute.device != DeviceChoice::Cpu {
+        command += &format!(" --device {}", args.compute.device);
     }
     command
 }
@@ -53,7 +53,7 @@ fn resume_command(args: &RunArgs, dir: &Path) -> String {
 /// The configuration, and the folder of the run where it goes on. Flags may repeat what a run was started with, but not change it.
 fn configuration(args: &RunArgs) -> anyhow::Result<(Config, Option<PathBuf>)> {
     let preset = args.preset.unwrap_or(Preset::Tiny);
-    if !args.resume {
+    if !args.train.resume {
         return Ok((Config::resolve(preset, args.config.as_deref(), &args.overrides())?, None));
     }
     let (dir, saved) = session::begun(args.out.as_deref(), preset.name())?;

@@ -1,11 +1,10 @@
 //! What can be typed to use what was learned: fine-tuning, evaluation, features.
 
-use super::{DataArg, DeviceChoice, LoadArgs};
+use super::{ComputeArgs, DataArg, LoadArgs, TrainArgs};
 use clap::Args;
 use pipeline::sample::Views;
 use std::path::PathBuf;
-use trainer::config::{FinetuneOverrides, OnNonfinite, Preset, Recipe};
-use trainer::fused::Precision;
+use trainer::config::{FinetuneOverrides, Preset, Recipe};
 
 /// What `trainer finetune` can be told.
 #[derive(Debug, Args)]
@@ -53,36 +52,12 @@ pub struct FinetuneArgs {
     /// Folder of the run [default: runs/finetune-N, the next free N; with --resume, the last one].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Train for so many steps.
-    #[arg(long, value_name = "N", conflicts_with = "epochs")]
-    pub steps: Option<u64>,
-    /// Train for so many passes over the data.
-    #[arg(long, value_name = "N")]
-    pub epochs: Option<f64>,
-    /// Learning rate for 256 samples a step; that of the run is in proportion to its samples a step.
-    #[arg(long, value_name = "RATE")]
-    pub lr: Option<f64>,
-    /// Samples a batch.
-    #[arg(long, value_name = "N")]
-    pub batch_size: Option<usize>,
-    /// Batches a step.
-    #[arg(long, value_name = "N")]
-    pub accumulate: Option<usize>,
-    /// Samples that are taken of a clip each time that it is read.
-    #[arg(long, value_name = "R")]
-    pub repeat: Option<usize>,
+    #[command(flatten)]
+    /// Length, rate and batches.
+    pub train: TrainArgs,
     /// Probability of a flip left to right; 0 where left and right are classes.
     #[arg(long, value_name = "P")]
     pub flip: Option<f64>,
-    /// Seed of the head's first weights, of order, crops, flips, of the split, and of all that is dropped or mixed.
-    #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
-    /// What to do about a step whose loss or gradients are not finite [default: stop].
-    #[arg(long, value_enum, value_name = "WHAT")]
-    pub on_nonfinite: Option<OnNonfinite>,
-    /// Go on with a run from its last sound checkpoint; the result is that of an uninterrupted run.
-    #[arg(long)]
-    pub resume: bool,
     #[command(flatten)]
     /// Where and how to compute.
     pub compute: ComputeArgs,
@@ -101,41 +76,20 @@ impl FinetuneArgs {
     /// What the flags change in a configuration.
     pub const fn overrides(&self) -> FinetuneOverrides {
         FinetuneOverrides {
-            steps: self.steps,
-            epochs: self.epochs,
-            base_lr: self.lr,
-            batch_size: self.batch_size,
-            accumulate: self.accumulate,
-            repeat: self.repeat,
+            steps: self.train.steps,
+            epochs: self.train.epochs,
+            base_lr: self.train.lr,
+            batch_size: self.train.batch_size,
+            accumulate: self.train.accumulate,
+            repeat: self.train.repeat,
             flip: self.flip,
             holdout: self.holdout,
             videos_per_class: self.videos_per_class,
-            seed: self.seed,
-            on_nonfinite: self.on_nonfinite,
+            seed: self.train.seed,
+            on_nonfinite: self.train.on_nonfinite,
             dtype: self.compute.dtype,
             recompute: self.recompute,
         }
-    }
-}
-
-/// Where and how to compute.
-#[derive(Debug, Args)]
-pub struct ComputeArgs {
-    /// Where to compute: cpu, cuda, or cuda:N.
-    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = DeviceChoice::parse)]
-    pub device: DeviceChoice,
-    /// Type of activations on the processor: f32, or bf16, which is faster where the processor multiplies it.
-    #[arg(long, value_enum)]
-    pub dtype: Option<Precision>,
-    /// Threads that compute on the processor [default: all cores]. Results do not depend on their number.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub threads: Option<u32>,
-}
-
-impl ComputeArgs {
-    /// Threads that compute.
-    pub fn threads(&self) -> usize {
-        self.threads.map_or_else(super::all_cores, |threads| threads as usize)
     }
 }
 

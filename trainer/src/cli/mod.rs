@@ -472,6 +472,60 @@ impl From<ValuesArg> for ValueType {
     }
 }
 
+/// Length, rate and batches of a training.
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// Train for so many steps.
+    #[arg(long, value_name = "N", conflicts_with = "epochs")]
+    pub steps: Option<u64>,
+    /// Train for so many passes over the data.
+    #[arg(long, value_name = "N")]
+    pub epochs: Option<f64>,
+    /// Learning rate for 256 clips a step; that of the run is in proportion to its clips a step. In fine-tuning, every sample of a clip counts as one.
+    #[arg(long, value_name = "RATE")]
+    pub lr: Option<f64>,
+    /// Clips a batch.
+    #[arg(long, value_name = "N")]
+    pub batch_size: Option<usize>,
+    /// Batches a step. Their gradients are averaged: a step of N times the clips in the memory of one batch.
+    #[arg(long, value_name = "N")]
+    pub accumulate: Option<usize>,
+    /// Samples (window, crop, flip, mask or look) that are taken of a clip each time that it is read; they go to as many batches.
+    #[arg(long, value_name = "R")]
+    pub repeat: Option<usize>,
+    /// Seed of all chance: first weights, order, crops, flips, masks, and what is dropped, mixed or kept for validation.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// What to do about a step whose loss or gradients are not finite: stop, or skip it. It never changes a weight, and its clips are written to nonfinite.jsonl
+    /// [default: stop].
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub on_nonfinite: Option<OnNonfinite>,
+    /// Go on with a run from its last sound checkpoint; the result is that of an uninterrupted run.
+    #[arg(long)]
+    pub resume: bool,
+}
+
+/// Where and how to compute.
+#[derive(Debug, Args)]
+pub struct ComputeArgs {
+    /// Where to compute: cpu, cuda, or cuda:N.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = DeviceChoice::parse)]
+    pub device: DeviceChoice,
+    /// Type of activations on the processor: f32, or bf16, which is faster where the processor multiplies it. Master weights, moments and sums are f32.
+    #[arg(long, value_enum)]
+    pub dtype: Option<Precision>,
+    /// Threads that compute on the processor [default: all cores]. Results do not depend on their number.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+}
+
+impl ComputeArgs {
+    /// Threads that compute.
+    pub fn threads(&self) -> usize {
+        self.threads.map_or_else(all_cores, |threads| threads as usize)
+    }
+}
+
 /// What `trainer run` can be told.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -501,46 +555,15 @@ pub struct RunArgs {
     /// Folder of the run [default: runs/PRESET-N, the next free N; with --resume, the last one].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Train for so many steps.
-    #[arg(long, value_name = "N", conflicts_with = "epochs")]
-    pub steps: Option<u64>,
-    /// Train for so many passes over the data.
-    #[arg(long, value_name = "N")]
-    pub epochs: Option<f64>,
-    /// Learning rate for 256 clips a step; that of the run is in proportion to its clips a step.
-    #[arg(long, value_name = "RATE")]
-    pub lr: Option<f64>,
-    /// Clips a batch.
-    #[arg(long, value_name = "N")]
-    pub batch_size: Option<usize>,
-    /// Batches a step. Their gradients are averaged: a step of N times the clips in the memory of one batch.
-    #[arg(long, value_name = "N")]
-    pub accumulate: Option<usize>,
-    /// Samples (window, crop, flip, mask) that are taken of a clip each time that it is read; they go to as many batches.
-    #[arg(long, value_name = "R")]
-    pub repeat: Option<usize>,
-    /// Seed of the first weights, of order, crops, flips and masks.
-    #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
-    /// What to do about a step whose loss or gradients are not finite: stop, or skip it. It never changes a weight, and its clips are written to nonfinite.jsonl
-    /// [default: the preset's, stop].
-    #[arg(long, value_enum, value_name = "WHAT")]
-    pub on_nonfinite: Option<OnNonfinite>,
-    /// Go on with a run from its last sound checkpoint; the result is that of an uninterrupted run.
-    #[arg(long)]
-    pub resume: bool,
-    /// Where to compute: cpu, cuda, or cuda:N.
-    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = DeviceChoice::parse)]
-    pub device: DeviceChoice,
-    /// Type of activations on the processor: f32, or bf16, which is faster where the processor multiplies it. Master weights, moments and sums are f32.
-    #[arg(long, value_enum)]
-    pub dtype: Option<Precision>,
+    #[command(flatten)]
+    /// Length, rate and batches.
+    pub train: TrainArgs,
+    #[command(flatten)]
+    /// Where and how to compute.
+    pub compute: ComputeArgs,
     /// Keep less for the backward and compute it again: less memory, a third more time, the same results.
     #[arg(long)]
     pub recompute: bool,
-    /// Threads that compute on the processor [default: all cores]. Results do not depend on their number.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub threads: Option<u32>,
     #[command(flatten)]
     /// How clips are loaded.
     pub load: LoadArgs,
@@ -556,15 +579,15 @@ impl RunArgs {
     /// What the flags change in a configuration.
     pub fn overrides(&self) -> Overrides {
         Overrides {
-            steps: self.steps,
-            epochs: self.epochs,
-            base_lr: self.lr,
-            batch_size: self.batch_size,
-            accumulate: self.accumulate,
-            repeat: self.repeat,
-            seed: self.seed,
-            on_nonfinite: self.on_nonfinite,
-            dtype: self.dtype,
+            steps: self.train.steps,
+            epochs: self.train.epochs,
+            base_lr: self.train.lr,
+            batch_size: self.train.batch_size,
+            accumulate: self.train.accumulate,
+            repeat: self.train.repeat,
+            seed: self.train.seed,
+            on_nonfinite: self.train.on_nonfinite,
+            dtype: self.compute.dtype,
             recompute: self.recompute,
             ..self.model.overrides()
         }

@@ -1,7 +1,6 @@
 //! What `trainer visualise` can be told.
 
-use super::classify::ComputeArgs;
-use super::{MaskKindArg, positive};
+use super::{ComputeArgs, MaskKindArg, positive};
 use clap::Args;
 use std::path::PathBuf;
 use trainer::visualise::Contrast;
