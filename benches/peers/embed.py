@@ -1,16 +1,18 @@
-"""Features and classes of clips by `trainer embed` and `trainer eval`, beside the same encoder in PyTorch on the same clips, on this machine's processor, in turns.
+"""Features and classes of clips by `trainer embed` and `trainer eval`, beside the same encoder in PyTorch on the same clips, in turns on this processor.
 
     pip install torch torchcodec numpy pyarrow safetensors
     benches/peers/embed.py target/release/trainer target/release/shardtool VIDEOS WORK [--presets base small] [--clips 16] [--dtypes f32 bf16] [--rounds 3]
 
-VIDEOS is a folder of videos with a short side of 256 pixels or less, whose frames both then take as they are. So many clips of them are taken; WORK gets shards and
-weights (one step each), once. From files on disk to features on disk, without the start of the process and the reading of weights; PyTorch computes one clip
-before its clock starts. Work: 16 frames at stride 4 of 30 a second, the largest central square, resized to 224; of an evaluation three squares of one clip a video.
+VIDEOS is a folder of videos with a short side of 256 pixels or less, whose frames both then take as they are. So many clips of them are taken; WORK gets
+shards and weights (one step each), once. From files on disk to features on disk, without the start of the process, its libraries and the reading of weights;
+PyTorch reads and computes one clip before its clock starts. Work: 16 frames at stride 4 of 30 a second, the largest central square, resized to 224; of an
+evaluation three squares of one clip a video.
 
 PyTorch has fused attention and projections, no gradients, and the faster of autocast and bf16 weights at the fastest of the batch sizes, which are tried first.
-From videos it has torchcodec in threads; from shards its best case, an array of decoded RGB frames in a file. Figures are medians over rounds: clips (views) a second, and
-processor seconds a clip, which others on the machine disturb less. Features are compared: the least cosine of a clip's two, and the greatest difference. Those from
-videos are further apart than those from shards: FFmpeg's conversion to RGB, which torchcodec calls, rounds down and is 1 to 1.5 levels of 255 too dark.
+From videos it has torchcodec in threads; from shards its best case, an array of decoded RGB frames in a file. Figures are medians over rounds: clips (views) a
+second, and processor seconds a clip, which others on the machine disturb less; ours are those of the whole process, start included. Features are compared: the
+least cosine of a clip's two, and the greatest difference. Those from videos are further apart than those from shards: the RGB that torchcodec makes
+is 1 to 1.5 levels of 255 darker than an exact conversion.
 """
 
 import argparse
@@ -164,7 +166,8 @@ def torch_run(job):
             frames = torch.from_numpy(numpy.load(clip["array"], mmap_mode="c"))
         return views_of(frames, views)
 
-    compute(torch.randn(1, 3, FRAMES, SIZE, SIZE))
+    # Libraries are loaded and memory is had before the clock starts.
+    compute(load(job["clips"][0]))
     began, cpu, waited = time.perf_counter(), time.process_time(), 0.0
     outputs = []
     with ThreadPoolExecutor(2) as pool:
