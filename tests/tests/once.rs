@@ -19,8 +19,14 @@ fn shards(dir: &Path, clips: u64, frames: u32) -> Arc<[WeightedSource]> {
     shard_sources(dir)
 }
 
-/// What comes of a pass: clip and view of each sample in order, and a hash of its pixels by these two.
-fn pass(data: &Arc<[WeightedSource]>, options: LoaderOptions) -> (Vec<Vec<(u64, u32)>>, BTreeMap<(u32, u64, u32), Vec<u8>>) {
+/// Clip and view of each sample of each batch.
+type Batches = Vec<Vec<(u64, u32)>>;
+
+/// Pixels by set, clip and view.
+type PixelsOf = BTreeMap<(u32, u64, u32), Vec<u8>>;
+
+/// What comes of a pass.
+fn pass(data: &Arc<[WeightedSource]>, options: LoaderOptions) -> (Batches, PixelsOf) {
     let (mut order, mut pixels) = (Vec::new(), BTreeMap::new());
     for batch in Loader::new(Arc::clone(data), options).expect("a loader") {
         let batch = batch.expect("a batch");
@@ -43,7 +49,7 @@ fn every_clip_comes_once_at_every_view_whatever_the_batches() {
     let options = |batch: usize, threads: usize| LoaderOptions { threads, prefetch: 4, ..LoaderOptions::tokens(batch, GRID).once(views) };
     let (order, first) = pass(&data, options(3, 1));
     // Two whole blocks and one of the clip that is left, each at all six views.
-    let expected: Vec<Vec<(u64, u32)>> =
+    let expected: Batches =
         [0..3, 3..6, 6..7].into_iter().flat_map(|clips| (0..6).map(move |view| clips.clone().map(|clip| (clip, view)).collect())).collect();
     assert_eq!(order, expected);
     for (batch, threads) in [(1, 2), (4, 3), (7, 1), (50, 4)] {
