@@ -96,8 +96,6 @@ pub struct ClipOrigin {
     pub number: u32,
     /// Time of its first frame and of its last in the video, in seconds.
     pub seconds: [f64; 2],
-    /// Class number.
-    pub label: Option<i32>,
 }
 
 /// How the frames of a clip lie in time.
@@ -226,7 +224,6 @@ impl Source {
                             video: catalogue.videos.len() as u32 - 1,
                             number: meta.clip,
                             seconds: [time(meta.pts_ns.first()), time(meta.pts_ns.last())],
-                            label: meta.label,
                         });
                     }
                 }
@@ -238,7 +235,7 @@ impl Source {
                         catalogue.videos.push(VideoOrigin { path: path.display().to_string(), blake3: None });
                     }
                     let video = catalogue.videos.len() as u32 - 1;
-                    catalogue.clips.push(ClipOrigin { video, number: number as u32, seconds, label: None });
+                    catalogue.clips.push(ClipOrigin { video, number: number as u32, seconds });
                 }
             }
         }

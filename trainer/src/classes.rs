@@ -20,7 +20,7 @@ pub enum ClassError {
     /// There are no labels.
     #[error(
         "{}: {unlabelled} of {clips} clips have no label: build the shards with `shardtool build VIDEOS --labels dirs` (classes from folder names), or \
-         --labels FILE",
+         --labels FILE; videos that are read without shards have to lie in folders named as the classes",
         path.display()
     )]
     Unlabelled {

@@ -44,13 +44,11 @@ pub fn embed(args: &EmbedArgs) -> anyhow::Result<()> {
     let (mut rows, mut written): (Vec<Embedded>, u64) = (Vec::new(), 0);
     let mut open: Option<Pooled> = None;
     let catalogues = reading.catalogues.clone();
-    let mut feature_bytes = 0;
     let read = reading.run(args.tokens, |clips| {
         for clip in clips {
             let (set, number) = (clip.set as usize, clip.clip as usize);
             let (catalogue, origin) = (&catalogues[set], catalogues[set].clips[number]);
             if wants_sheet {
-                feature_bytes += clip.features.len() * 4;
                 rows.push(Embedded { set, clip: number, feature: clip.features.clone() });
             }
             // What was only asked about is no part of the data.
@@ -198,8 +196,7 @@ fn draw(
             .map(|query| of(query).get(of(query).len() / 2).copied().with_context(|| format!("{query} could not be read")));
         found.collect::<Result<_, _>>()?
     };
-    let features: Vec<Vec<f32>> = rows.iter().map(|row| row.feature.clone()).collect();
-    let neighbours = Neighbours::new(&features);
+    let neighbours = Neighbours::new(&rows.iter().map(|row| row.feature.as_slice()).collect::<Vec<_>>());
     let identity = |row: &Embedded| {
         let (video, _) = origin(row);
         video.blake3.clone().unwrap_or_else(|| video.path.clone())

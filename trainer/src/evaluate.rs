@@ -80,11 +80,10 @@ pub fn read_all(
             }));
         }
         for (at, clip) in open.iter_mut().enumerate() {
-            let of = |values: &'_ [f32], each: usize| values[at * each..(at + 1) * each].to_vec();
-            add_share(&mut clip.features, &of(&features, width), views);
-            add_share(&mut clip.tokens, &of(&tokens, values), views);
+            add_share(&mut clip.features, &features[at * width..(at + 1) * width], views);
+            add_share(&mut clip.tokens, &tokens[at * values..(at + 1) * values], views);
             if classes > 0 {
-                add_share(&mut clip.probabilities, &softmax_of(&of(&logits, classes)), views);
+                add_share(&mut clip.probabilities, &softmax_of(&logits[at * classes..(at + 1) * classes]), views);
             }
         }
         if view + 1 == views {

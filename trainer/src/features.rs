@@ -157,13 +157,13 @@ pub struct Neighbour {
 
 impl Neighbours {
     /// Of `features`, all as long as each other.
-    pub fn new(features: &[Vec<f32>]) -> Self {
-        let width = features.first().map_or(0, Vec::len);
+    pub fn new(features: &[&[f32]]) -> Self {
+        let width = features.first().map_or(0, |feature| feature.len());
         let mut mean = vec![0f64; width];
-        for feature in features {
+        for &feature in features {
             mean.iter_mut().zip(feature).for_each(|(mean, &value)| *mean += f64::from(value) / features.len() as f64);
         }
-        let direction = |feature: &Vec<f32>| {
+        let direction = |feature: &&[f32]| {
             let centred: Vec<f64> = feature.iter().zip(&mean).map(|(&value, mean)| f64::from(value) - mean).collect();
             let length = centred.iter().map(|value| value * value).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
             centred.into_iter().map(|value| (value / length) as f32).collect()
@@ -192,8 +192,8 @@ mod tests {
     #[test]
     fn the_nearest_by_angle_come_first() {
         // About their mean, which is near (10, 10): right, right and further, up, left, down.
-        let features = [[11.0, 10.0], [13.0, 10.1], [10.2, 12.0], [6.0, 10.0], [10.0, 7.9]].map(|point: [f32; 2]| point.to_vec());
-        let neighbours = Neighbours::new(&features);
+        let features = [[11.0, 10.0], [13.0, 10.1], [10.2, 12.0], [6.0, 10.0], [10.0, 7.9]];
+        let neighbours = Neighbours::new(&features.each_ref().map(|point: &[f32; 2]| point.as_slice()));
         let nearest = neighbours.nearest(0, 3, |_| true);
         assert_eq!(nearest.iter().map(|neighbour| neighbour.index).collect::<Vec<_>>(), [1, 2, 4]);
         assert!(nearest[0].similarity > 0.99 && nearest[1].similarity.abs() < 0.1);

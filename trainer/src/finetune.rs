@@ -1,11 +1,12 @@
 //! `trainer finetune`: from weights and labelled shards to a classifier.
 
-use crate::cli::{FinetuneArgs, loader_threads_beside_training};
+use crate::cli::{DataArg, FinetuneArgs, loader_threads_beside_training};
 use crate::{output, probe, session, sources, stop};
 use anyhow::{Context, bail};
 use candle_core::Tensor;
 use pipeline::loader::check_options;
 use pipeline::order::Cursor;
+use pipeline::source::WeightedSource;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -35,7 +36,9 @@ pub fn finetune(args: &FinetuneArgs) -> anyhow::Result<ExitCode> {
         // A run that was stopped before its first checkpoint begins anew, with the same weights.
         let began_with = config.began_with.as_deref().filter(|_| !dir.join(CHECKPOINTS_DIR).is_dir());
         let start = began_with.map(|path| Weights::open(Path::new(path))).transpose()?.map(|weights| weights.tensors);
-        return train(args, asked, start, Some(dir), device);
+        let Task::Finetune(config) = &asked else { unreachable!("it was a fine-tuning") };
+        let split = split(args, config, open(&args.data, config.clip.frames)?)?;
+        return train(args, asked, split, start, Some(dir), device);
     }
     let weights = args.weights.as_deref().map(Weights::open).transpose()?;
     if let Some(weights) = &weights {
@@ -49,23 +52,28 @@ pub fn finetune(args: &FinetuneArgs) -> anyhow::Result<ExitCode> {
         Some(weights) => Some(std::fs::canonicalize(&weights.path)?.display().to_string()),
         None => None,
     };
-    let classes = classes::of_all(&sources::open(&args.data, &LiveConfig::default(), encoder.clip.frames)?)?;
+    let data = open(&args.data, encoder.clip.frames)?;
+    let classes = classes::of_all(&data)?;
     let recipe = args.recipe.unwrap_or(Recipe::for_width(encoder.encoder.width));
     let config = FinetuneConfig::resolve(recipe, &encoder, began_with, classes, args.config.as_deref(), &args.overrides())?;
+    let split = split(args, &config, data)?;
     if args.freeze {
         let weights = weights.context("--freeze needs --weights")?;
-        let split = split(args, &config)?;
         return probe::probe(args, &config, &weights, split, device);
     }
-    train(args, config.into(), weights.map(|weights| weights.tensors), None, device)
+    train(args, config.into(), split, weights.map(|weights| weights.tensors), None, device)
 }
 
-/// The clips to train on and to look at, each with its class.
-fn split(args: &FinetuneArgs, config: &FinetuneConfig) -> anyhow::Result<Split> {
-    let open = |data| anyhow::Ok(classes::number(sources::open(data, &LiveConfig::default(), config.clip.frames)?, &config.classes, true)?);
-    let validation = if args.val.is_empty() { None } else { Some(open(&args.val)?) };
+fn open(data: &[DataArg], frames: usize) -> anyhow::Result<Vec<WeightedSource>> {
+    sources::open(data, &LiveConfig::default(), frames)
+}
+
+/// The clips of `sets` to train on, and those to look at, each with its class.
+fn split(args: &FinetuneArgs, config: &FinetuneConfig, sets: Vec<WeightedSource>) -> anyhow::Result<Split> {
+    let number = |sets| classes::number(sets, &config.classes, true);
+    let validation = if args.val.is_empty() { None } else { Some(number(open(&args.val, config.clip.frames)?)?) };
     let data = &config.data;
-    let split = classes::split(open(&args.data)?, validation, &config.classes, data.holdout, data.videos_per_class, config.seed)?;
+    let split = classes::split(number(sets)?, validation, &config.classes, data.holdout, data.videos_per_class, config.seed)?;
     let [train, kept] = split.videos.iter().fold([0, 0], |[train, kept], videos| [train + videos[0], kept + videos[1]]);
     let clips = split.validation.as_ref().map_or(0, |sets| sources::clips(sets));
     output::say(&match args.val.is_empty() {
@@ -96,12 +104,11 @@ fn split(args: &FinetuneArgs, config: &FinetuneConfig) -> anyhow::Result<Split> 
 fn train(
     args: &FinetuneArgs,
     task: Task,
+    Split { train, validation, .. }: Split,
     start: Option<HashMap<String, Tensor>>,
     resumed: Option<PathBuf>,
     device: candle_core::Device,
 ) -> anyhow::Result<ExitCode> {
-    let Task::Finetune(config) = &task else { unreachable!("only fine-tunings come here") };
-    let Split { train, validation, .. } = split(args, config)?;
     let loading = args.load.loading(loader_threads_beside_training());
     for sets in std::iter::once(&train).chain(&validation) {
         check_options(sets, &engine::task_options(&task, loading, Cursor::default()))?;

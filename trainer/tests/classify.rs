@@ -10,27 +10,9 @@ use schemas::report::{EmbedReport, EvalReport, ProbeReport, RunReport, StepMetri
 use serde::de::DeserializeOwned;
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
 use tempfile::TempDir;
-use tests::{TestClip, shown, write_labelled_shards, write_shards, write_video};
-
-/// A model that takes milliseconds a step.
-const SMALL: &str = "\
-[clip]
-frames = 8
-size = 32
-patch = 8
-[encoder]
-width = 24
-depth = 2
-[decoder]
-width = 24
-depth = 1
-[data]
-batch_size = 2
-[checkpoints]
-every = 4
-";
+use tests::{TestClip, shown, small_config, write_labelled_shards, write_shards, write_video};
 
 /// What a fine-tuning changes of the light recipe to be over in no time.
 const LIGHT: &str = "\
@@ -75,7 +57,7 @@ fn with_data() -> TempDir {
         let videos: Vec<(&str, &str)> = classes.iter().flat_map(|class| videos(&names, class)).collect();
         write_labelled_shards(&dir.path().join(folder), &classes, &videos);
     }
-    fs::write(dir.path().join("small.toml"), SMALL).expect("written");
+    fs::write(dir.path().join("small.toml"), small_config(2, 4)).expect("written");
     fs::write(dir.path().join("light.toml"), LIGHT).expect("written");
     let output = trainer(dir.path(), &["run", "--data", "train", "--config", "small.toml", "--steps", "4", "--out", "pre"]);
     assert!(output.status.success(), "{}", shown(&output));
@@ -286,6 +268,30 @@ fn read(path: &Path) -> RecordBatch {
 fn feature_rows(rows: &RecordBatch) -> Vec<Vec<f32>> {
     let column = rows.column_by_name("feature").expect("features").as_fixed_size_list();
     (0..rows.num_rows()).map(|row| column.value(row).as_primitive::<Float32Type>().values().to_vec()).collect()
+}
+
+#[test]
+fn ctrl_c_ends_a_reading_and_leaves_nothing() {
+    let dir = with_data();
+    let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin("trainer"));
+    // More views than anybody waits for.
+    command.args(["embed", "--weights", "pre", "--data", "val", "--views", "1x1000", "--out", "f.parquet"]).current_dir(dir.path());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run");
+    let files = || {
+        fs::read_dir(dir.path())
+            .expect("a folder")
+            .flatten()
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with("f.parquet"))
+            .count()
+    };
+    while files() == 0 && child.try_wait().expect("a state").is_none() {
+        std::thread::yield_now();
+    }
+    assert!(std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().is_ok_and(|status| status.success()));
+    let output = child.wait_with_output().expect("ended");
+    assert_eq!(output.status.code(), Some(130), "{}", shown(&output));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("stopped; nothing was written"), "{}", shown(&output));
+    assert_eq!(files(), 0, "no part of a file is left");
 }
 
 #[test]

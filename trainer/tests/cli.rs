@@ -12,25 +12,7 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use tests::{TestClip, shown, write_shards};
-
-/// A model that takes milliseconds a step.
-const SMALL: &str = "\
-[clip]
-frames = 8
-size = 32
-patch = 8
-[encoder]
-width = 24
-depth = 1
-[decoder]
-width = 24
-depth = 1
-[data]
-batch_size = 2
-[checkpoints]
-every = 4
-";
+use tests::{TestClip, shown, small_config, write_shards};
 
 fn trainer(dir: &Path, arguments: &[&str]) -> Output {
     Command::cargo_bin("trainer").expect("built").current_dir(dir).args(arguments).output().expect("run")
@@ -62,7 +44,7 @@ fn with_data() -> TempDir {
     let dir = tempfile::tempdir().expect("a folder");
     let clips: Vec<TestClip> = (0..5).map(|seed| TestClip::moving(seed, 8, 40, 36)).collect();
     write_shards(&dir.path().join("shards"), &clips);
-    fs::write(dir.path().join("small.toml"), SMALL).expect("written");
+    fs::write(dir.path().join("small.toml"), small_config(1, 4)).expect("written");
     dir
 }
 
@@ -156,7 +138,7 @@ fn with_videos() -> TempDir {
     for seed in 0..2 {
         tests::write_video(&dir.path().join(format!("videos/{seed}.mp4")), seed, 80, 30, I420 { width: 48, height: 40 });
     }
-    fs::write(dir.path().join("small.toml"), SMALL).expect("written");
+    fs::write(dir.path().join("small.toml"), small_config(1, 4)).expect("written");
     dir
 }
 

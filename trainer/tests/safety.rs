@@ -9,32 +9,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
 use tempfile::TempDir;
-use tests::{TestClip, shown, write_shards};
-
-/// A model that takes milliseconds a step.
-const SMALL: &str = "\
-[clip]
-frames = 8
-size = 32
-patch = 8
-[encoder]
-width = 24
-depth = 1
-[decoder]
-width = 24
-depth = 1
-[data]
-batch_size = 2
-[checkpoints]
-every = 3
-";
+use tests::{TestClip, shown, small_config, write_shards};
 
 /// A folder with shards of seven clips in `shards` and the small configuration in `small.toml`.
 fn with_data() -> TempDir {
     let dir = tempfile::tempdir().expect("a folder");
     let clips: Vec<TestClip> = (0..7).map(|seed| TestClip::moving(seed, 8, 40, 36)).collect();
     write_shards(&dir.path().join("shards"), &clips);
-    fs::write(dir.path().join("small.toml"), SMALL).expect("written");
+    fs::write(dir.path().join("small.toml"), small_config(1, 3)).expect("written");
     dir
 }
 
@@ -245,7 +227,7 @@ fn other_step(bytes: &mut Vec<u8>) {
 
 fn of_another_model(checkpoint: &Path) {
     let work = checkpoint.ancestors().nth(3).expect("run and work folder");
-    fs::write(work.join("other.toml"), SMALL.replacen("24", "36", 1)).expect("written");
+    fs::write(work.join("other.toml"), small_config(1, 3).replacen("24", "36", 1)).expect("written");
     report(work, &["--config", "other.toml", "--steps", "6", "--out", "other"]);
     fs::remove_dir_all(checkpoint).expect("removed");
     fs::rename(work.join("other/checkpoints/step-000006"), checkpoint).expect("moved");
@@ -312,7 +294,7 @@ fn when_to_save_and_what_to_do_about_failures_may_change_in_a_run() {
     wait_until(&mut child, || !checkpoints(&dir.path().join("a")).is_empty());
     child.kill().expect("killed");
     child.wait().expect("ended");
-    fs::write(dir.path().join("often.toml"), SMALL.replace("every = 3", "every = 1\nkeep = 9")).expect("written");
+    fs::write(dir.path().join("often.toml"), small_config(1, 1) + "keep = 9\n").expect("written");
     let resumed = ["--config", "often.toml", "--steps", "6", "--out", "a", "--resume", "--on-nonfinite", "skip"];
     assert_eq!(report(dir.path(), &resumed).steps, 6);
     assert_eq!(computed(&dir.path().join("whole")), computed(&dir.path().join("a")));
@@ -336,8 +318,8 @@ fn two_runs_in_one_folder_are_refused() {
 fn steps_that_are_not_finite_are_written_down_and_can_be_skipped() {
     let dir = with_data();
     // Such a rate makes the weights overflow right after the first steps, for good.
-    let config =
-        format!("{SMALL}[optimizer]\nbase_lr = 1e38\nclip_norm = 1e300\n[schedule]\nwarmup = 0.0\n[safety]\nmax_nonfinite_in_a_row = 4\n");
+    let config = small_config(1, 3)
+        + "[optimizer]\nbase_lr = 1e38\nclip_norm = 1e300\n[schedule]\nwarmup = 0.0\n[safety]\nmax_nonfinite_in_a_row = 4\n";
     fs::write(dir.path().join("small.toml"), config).expect("written");
     let output = trainer(dir.path(), &["--config", "small.toml", "--steps", "50", "--out", "a"]);
     assert_eq!(output.status.code(), Some(1), "{}", shown(&output));

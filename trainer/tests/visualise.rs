@@ -12,25 +12,9 @@ use std::io::BufReader;
 use std::path::Path;
 use std::process::Output;
 use tempfile::TempDir;
-use tests::{TestClip, ffmpeg_frames, shown, write_shards, write_video};
+use tests::{TestClip, ffmpeg_frames, shown, small_config, write_shards, write_video};
 use trainer::config::{Config, EncoderPart, FinetuneConfig, FinetuneOverrides, Overrides, Preset, Recipe, Task};
 use trainer::visualise::animation;
-
-/// A model that takes milliseconds a step: 4 time steps of 16 tokens.
-const SMALL: &str = "\
-[clip]
-frames = 8
-size = 32
-patch = 8
-[encoder]
-width = 24
-depth = 1
-[decoder]
-width = 24
-depth = 1
-[data]
-batch_size = 2
-";
 
 fn trainer(dir: &Path, arguments: &[&str]) -> Output {
     Command::cargo_bin("trainer").expect("built").current_dir(dir).args(arguments).output().expect("run")
@@ -51,7 +35,7 @@ fn with_run(flags: &[&str]) -> TempDir {
     let mut clips: Vec<TestClip> = (0..5).map(|seed| TestClip::moving(seed, 8, 40, 36)).collect();
     clips[4].meta.repeated_frames = 3;
     write_shards(&dir.path().join("shards"), &clips);
-    fs::write(dir.path().join("small.toml"), SMALL).expect("written");
+    fs::write(dir.path().join("small.toml"), small_config(1, 4)).expect("written");
     let output = trainer(dir.path(), &[&["run", "--config", "small.toml", "--steps", "2", "--out", "run"], flags].concat());
     assert!(output.status.success(), "{}", shown(&output));
     dir

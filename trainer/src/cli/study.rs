@@ -8,7 +8,7 @@ use trainer::study::Study;
 /// What `trainer study` can be told.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The data of our own results (docs/results.md), which anybody can make:
+Data that anybody can make; docs/results.md says what was found on it so far, and that more labelled clips are needed:
   shardtool synth v/unlabelled --videos 2000 --size 64 --seconds 2.2 --seed 1 && shardtool build v/unlabelled --out s/unlabelled
   shardtool synth v/train --videos 512 --size 64 --seconds 2.2 --seed 2       && shardtool build v/train --labels dirs --out s/train
   shardtool synth v/val --videos 400 --size 64 --seconds 2.2 --seed 3         && shardtool build v/val --labels dirs --out s/val
