@@ -170,13 +170,15 @@ pub fn write_shards_with(dir: &Path, clips: &[TestClip], options: BuildOptions) 
 }
 
 /// Writes shards of two clips of each of `videos`, a name and a class each, and a manifest into `dir`. Clips of the first class are dark, the next ones ever
-/// brighter, so that they are told apart easily. A video's name decides its bytes, and their hash.
+/// brighter, so that they are told apart easily. A video's name without its folder decides its
+/// bytes, and their hash: `a/one` and `b/one` are copies.
 pub fn write_labelled_shards(dir: &Path, classes: &[&str], videos: &[(&str, &str)]) {
     let clips: Vec<TestClip> = videos
         .iter()
         .flat_map(|&(video, class)| (0..2).map(move |number| (video, class, number)))
         .map(|(video, class, number)| {
-            let seed: u64 = video.bytes().map(u64::from).sum::<u64>() * 2 + u64::from(number);
+            let content = video.rsplit('/').next().unwrap_or(video);
+            let seed: u64 = content.bytes().map(u64::from).sum::<u64>() * 2 + u64::from(number);
             let mut clip = TestClip::moving(seed, 8, 40, 36);
             let label = classes.iter().position(|&known| known == class).expect("a known class");
             for frame in clip.payload.chunks_exact_mut(I420 { width: 40, height: 36 }.frame_bytes()) {
@@ -185,7 +187,7 @@ pub fn write_labelled_shards(dir: &Path, classes: &[&str], videos: &[(&str, &str
             }
             clip.meta = ClipMeta {
                 video: format!("{video}.mp4"),
-                video_blake3: format!("hash of {video}"),
+                video_blake3: format!("hash of {content}"),
                 clip: number,
                 label: Some(label as i32),
                 class: Some(class.to_owned()),

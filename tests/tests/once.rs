@@ -173,14 +173,13 @@ fn the_same_video_under_another_name_is_one_video() {
         write_labelled_shards(&dir.path().join(name), &["a", "b"], videos);
         shard_sources(&dir.path().join(name))
     };
-    // The bytes of a video are named by its name: of two sets that have "one", in one of them it stands for a copy.
-    let train = folder("train", &[("one", "a"), ("two", "b"), ("three", "a")]);
-    let val = folder("val", &[("four", "a"), ("one", "a"), ("five", "b")]);
+    let train = folder("train", &[("x/one", "a"), ("x/two", "b"), ("x/three", "a")]);
+    let val = folder("val", &[("y/four", "a"), ("y/one", "a"), ("y/five", "b")]);
     let names = classes::of_all(&train).expect("classes");
     let number = |sets: &Arc<[WeightedSource]>| classes::number(sets.to_vec(), &names, true).expect("numbered");
     let error = classes::split(number(&train), Some(number(&val)), &names, 0.3, None, 0).expect_err("they overlap");
     let ClassError::Overlap { videos } = &error else { panic!("{error}") };
-    assert_eq!(*videos, ["one.mp4"]);
+    assert_eq!(*videos, ["y/one.mp4"], "as the validation data names it");
     // Classes of other shards are known by name, whatever their numbers.
     write_labelled_shards(&dir.path().join("other"), &["b", "a"], &[("six", "a"), ("seven", "b")]);
     let other = number(&shard_sources(&dir.path().join("other")));
