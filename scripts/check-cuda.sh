@@ -30,4 +30,4 @@ if ! command -v nvcc >/dev/null; then
 fi
 export CUDA_COMPUTE_CAP=${CUDA_COMPUTE_CAP:-90}
 # clippy checks types as `cargo check` does, and the lints of this path with them.
-cargo clippy -p pipeline -p trainer --features trainer/cuda,pipeline/cuda --locked -- -D warnings
+cargo clippy -p pipeline -p trainer --features trainer/cuda,pipeline/cuda --lib --bins --test cuda --locked -- -D warnings

@@ -198,6 +198,7 @@ impl BuildArgs {
 Examples:
   shardtool synth ./videos                         64 videos of 8 classes, 160x160, 4 seconds
   shardtool synth ./videos --videos 400 --seed 7   more of them, and others
+  shardtool synth ./videos --shapes 6              more that moves: motion is learned sooner
   shardtool build ./videos --labels dirs           build shards of them, with labels")]
 pub struct SynthArgs {
     /// Folder to write to; it must be empty or not exist.
@@ -212,6 +213,9 @@ pub struct SynthArgs {
     /// Width and height in pixels, even.
     #[arg(long, value_name = "PIXELS", default_value_t = 160, value_parser = clap::value_parser!(u32).range(32..=2048))]
     pub size: u32,
+    /// Shapes in a video, at most: the more there are, the more of the picture moves.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub shapes: u32,
     /// Length of each video.
     #[arg(long, value_name = "SECONDS", default_value_t = 4.0, value_parser = positive)]
     pub seconds: f64,

@@ -100,6 +100,20 @@ struct Shape {
     angle: f64,
 }
 
+/// A shape of a frame, with the sine and cosine of its angle.
+struct Placed {
+    shape: Shape,
+    sin: f64,
+    cos: f64,
+}
+
+impl From<Shape> for Placed {
+    fn from(shape: Shape) -> Self {
+        let (sin, cos) = shape.angle.sin_cos();
+        Self { shape, sin, cos }
+    }
+}
+
 /// One scene: what is in a video, at every moment of it.
 #[derive(Debug)]
 pub struct Scene {
@@ -113,9 +127,9 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// Draws a scene.
-    pub fn draw(rng: &mut impl Rng, motion: Motion) -> Self {
-        let shapes = (0..rng.random_range(1..=2))
+    /// Draws a scene of one to `most_shapes` shapes.
+    pub fn draw(rng: &mut impl Rng, motion: Motion, most_shapes: u32) -> Self {
+        let shapes = (0..rng.random_range(1..=most_shapes))
             .map(|_| Shape {
                 outline: [Outline::Disc, Outline::Square, Outline::Triangle][rng.random_range(0..3)],
                 texture: Texture::draw(rng, [0.5, 1.5], 1.5),
@@ -131,7 +145,7 @@ impl Scene {
 
     /// Appends the frame at `time` of a video of `seconds`, as I420 (BT.601, limited range).
     pub fn render(&self, time: f64, seconds: f64, size: I420, out: &mut Vec<u8>) {
-        let placed: Vec<Shape> = self.shapes.iter().map(|shape| self.place(shape, time, seconds)).collect();
+        let placed: Vec<Placed> = self.shapes.iter().map(|shape| self.place(shape, time, seconds).into()).collect();
         let side = size.width as f64;
         let mut chroma = vec![[0.0; 2]; size.chroma_bytes()];
         for y in 0..size.height {
@@ -169,11 +183,15 @@ impl Scene {
         shape
     }
 
-    fn color(&self, x: f64, y: f64, pixel: f64, shapes: &[Shape]) -> Rgb {
+    fn color(&self, x: f64, y: f64, pixel: f64, shapes: &[Placed]) -> Rgb {
         let mut color = self.background.at(x, y);
-        for shape in shapes {
+        for Placed { shape, sin, cos } in shapes {
             let (dx, dy) = (x - shape.x, y - shape.y);
-            let (sin, cos) = shape.angle.sin_cos();
+            // No outline, its soft edge included, reaches beyond this.
+            let reach = 1.2 * shape.radius + 2.0 * pixel;
+            if dx * dx + dy * dy > reach * reach {
+                continue;
+            }
             // In the shape's own frame, where its radius is 1. The picture's y points down, so a positive angle turns clockwise.
             let (u, v) = ((dx * cos + dy * sin) / shape.radius, (dy * cos - dx * sin) / shape.radius);
             let distance = match shape.outline {
@@ -207,7 +225,7 @@ mod tests {
     const SIZE: I420 = I420 { width: 64, height: 64 };
 
     fn frame(motion: Motion, time: f64) -> Vec<u8> {
-        let scene = Scene::draw(&mut stream(Purpose::Synth, 3, 0, 1), motion);
+        let scene = Scene::draw(&mut stream(Purpose::Synth, 3, 0, 1), motion, 2);
         let mut out = Vec::new();
         scene.render(time, 4.0, SIZE, &mut out);
         out

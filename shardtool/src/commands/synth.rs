@@ -77,7 +77,7 @@ pub fn run(args: &SynthArgs) -> anyhow::Result<ExitCode> {
 
 fn write_video(args: &SynthArgs, index: u64, motion: Motion, path: &Path) -> anyhow::Result<()> {
     let size = I420 { width: args.size as usize, height: args.size as usize };
-    let scene = Scene::draw(&mut stream(Purpose::Synth, args.seed, 0, index), motion);
+    let scene = Scene::draw(&mut stream(Purpose::Synth, args.seed, 0, index), motion, args.shapes);
     let frames = (args.seconds * f64::from(FPS)).round().max(1.0) as u32;
     let mut writer = H264Writer::create(path, size, FPS)?;
     let mut frame = Vec::with_capacity(size.frame_bytes());

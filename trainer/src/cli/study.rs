@@ -8,10 +8,10 @@ use trainer::study::Study;
 /// What `trainer study` can be told.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Data that anybody can make; docs/results.md says what was found on it so far, and that more labelled clips are needed:
-  shardtool synth v/unlabelled --videos 2000 --size 64 --seconds 2.2 --seed 1 && shardtool build v/unlabelled --out s/unlabelled
-  shardtool synth v/train --videos 512 --size 64 --seconds 2.2 --seed 2       && shardtool build v/train --labels dirs --out s/train
-  shardtool synth v/val --videos 400 --size 64 --seconds 2.2 --seed 3         && shardtool build v/val --labels dirs --out s/val
+Data that anybody can make, in ten minutes on two cores:
+  shardtool synth v/unlabelled --videos 16000 --shapes 6 --size 64 --seconds 2.2 --seed 1 && shardtool build v/unlabelled --out s/unlabelled
+  shardtool synth v/train --videos 2048 --shapes 6 --size 64 --seconds 2.2 --seed 2       && shardtool build v/train --labels dirs --out s/train
+  shardtool synth v/val --videos 800 --shapes 6 --size 64 --seconds 2.2 --seed 3          && shardtool build v/val --labels dirs --out s/val
   trainer study labels --unlabelled s/unlabelled --train s/train --val s/val")]
 pub struct StudyArgs {
     /// Which finding.
@@ -35,11 +35,11 @@ pub struct StudyArgs {
     /// Runs of each kind, with seeds from 0 on.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub seeds: u32,
-    /// Steps of a pre-training, of 32 clips.
-    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..))]
+    /// Steps of a pre-training, of 64 clips.
+    #[arg(long, value_name = "N", default_value_t = 3000, value_parser = clap::value_parser!(u64).range(1..))]
     pub pretrain_steps: u64,
-    /// Steps of a fine-tuning, of 16 clips.
-    #[arg(long, value_name = "N", default_value_t = 400, value_parser = clap::value_parser!(u64).range(1..))]
+    /// Steps of a fine-tuning, of 32 clips.
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
     pub finetune_steps: u64,
     /// Threads that compute [default: all cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]

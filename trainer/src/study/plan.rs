@@ -71,11 +71,11 @@ pub struct Budget {
 }
 
 /// Labelled videos of each class, where their number is not what is varied.
-const VIDEOS_PER_CLASS: usize = 16;
+const VIDEOS_PER_CLASS: usize = 256;
 
 const PRETRAINED: &str = "pre-trained";
 const SCRATCH: &str = "from scratch";
-const SCRATCH_LONGER: &str = "from scratch, 4 times as long";
+const SCRATCH_LONGER: &str = "from scratch, 6 times as long";
 
 /// What pre-trainings have in common.
 ///
@@ -83,13 +83,14 @@ const SCRATCH_LONGER: &str = "from scratch, 4 times as long";
 /// Never: it is checked by a test.
 fn base(budget: Budget) -> Config {
     let mut config = Config::resolve(Preset::Tiny, None, &Overrides::default()).expect("a sound preset");
-    config.clip = PatchGrid { frames: 16, size: 64, tubelet: 2, patch: 16 };
+    // Four frames in a token show how what is in it moves, and 64 tokens a clip are soon computed.
+    config.clip = PatchGrid { frames: 16, size: 64, tubelet: 4, patch: 16 };
     config.encoder = TransformerConfig { width: 128, depth: 4, heads: 4 };
     config.decoder = TransformerConfig { width: 96, depth: 2, heads: 3 };
-    config.data.batch_size = 32;
+    config.data.batch_size = 64;
     // Left and right are classes.
     config.data.flip = 0.0;
-    config.optimizer.base_lr = 0.008;
+    config.optimizer.base_lr = 0.006;
     config.schedule.length = Length::Steps(budget.pretrain_steps);
     (config.checkpoints.every, config.checkpoints.keep) = (1000, 1);
     config
@@ -103,7 +104,8 @@ pub fn finetuning(arm: &Arm, classes: &[String], seed: u64) -> FinetuneConfig {
     let encoder = EncoderPart::from(&base(Budget { pretrain_steps: 1, finetune_steps: 1 }));
     let overrides = FinetuneOverrides {
         steps: Some(arm.steps),
-        batch_size: Some(16),
+        batch_size: Some(32),
+        base_lr: Some(0.008),
         flip: Some(0.0),
         videos_per_class: Some(arm.videos_per_class),
         seed: Some(seed),
@@ -112,10 +114,10 @@ pub fn finetuning(arm: &Arm, classes: &[String], seed: u64) -> FinetuneConfig {
     let began_with = arm.pretraining.as_ref().map(|pretraining| pretraining.key.clone());
     let resolved = FinetuneConfig::resolve(Recipe::Light, &encoder, began_with, classes.to_vec(), None, &overrides);
     let mut config = resolved.expect("a sound recipe");
-    if arm.pretraining.is_none() {
-        // Low rates for early layers are for those that know something already.
-        config.recipe.layer_decay = 1.0;
-    }
+    // The same for both ways to begin. What is in motion the early layers see, which low rates or whole branches left out would keep as they are.
+    (config.recipe.layer_decay, config.recipe.drop_path, config.recipe.smoothing) = (1.0, 0.0, 0.0);
+    // Small crops cut off what moves.
+    config.data.area = [0.8, 1.0];
     (config.checkpoints.every, config.checkpoints.keep) = (100_000, 1);
     config.validation.every = 100_000;
     config
@@ -167,8 +169,9 @@ impl Study {
         };
         match self {
             Self::Labels => {
-                let budgets = [4, 16, 64];
-                let arms = [(PRETRAINED, true, 1), (SCRATCH, false, 1), (SCRATCH_LONGER, false, 4)];
+                let budgets = [16, 64, 256];
+                // Six times as long is about as long as pre-training and fine-tuning together.
+                let arms = [(PRETRAINED, true, 1), (SCRATCH, false, 1), (SCRATCH_LONGER, false, 6)];
                 let arm = |series, is_pretrained: bool, times, videos_per_class: usize| {
                     let arm = pretrained(videos_per_class.to_string(), base_key.clone(), Footage::OfTheTask, &|_| ());
                     Arm { series, videos_per_class, steps: steps * times, pretraining: arm.pretraining.filter(|_| is_pretrained), ..arm }
@@ -220,7 +223,7 @@ mod tests {
             assert!(arms.len() > 1, "{study:?}");
             for arm in arms {
                 let finetuning = finetuning(&arm, &["a".to_owned(), "b".to_owned()], 3);
-                assert_eq!(finetuning.recipe.layer_decay == 1.0, arm.pretraining.is_none());
+                assert_eq!(finetuning.began_with.is_some(), arm.pretraining.is_some());
                 let Some(pretraining) = arm.pretraining else { continue };
                 pretraining.config.clone().with(&Overrides::default()).unwrap_or_else(|error| panic!("{study:?}, {}: {error}", arm.name));
                 let first = known.entry(pretraining.key.clone()).or_insert_with(|| pretraining.clone());
