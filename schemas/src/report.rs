@@ -417,6 +417,22 @@ pub struct ProbeScores {
     pub validation: Option<ValidationMetrics>,
 }
 
+/// What `trainer import --json` and `trainer export --json` print.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExchangeReport {
+    /// The other code base.
+    pub format: String,
+    /// The model in a few words.
+    pub model: String,
+    /// What the weights are from: a file or folder.
+    pub from: String,
+    /// Where they are now.
+    pub weights: String,
+    /// What was passed over, assumed, folded or left out.
+    pub notes: Vec<String>,
+}
+
 /// What `trainer embed --json` prints.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,8 +1,8 @@
 //! `trainer export`: our weights become another code base's.
 
 use crate::cli::ExportArgs;
-use crate::import::described;
-use crate::output;
+use crate::import::{described, tell};
+use schemas::report::ExchangeReport;
 use trainer::exchange::{self, Format, Model};
 use trainer::weights::Weights;
 
@@ -21,10 +21,13 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<()> {
     } else {
         exchange::write_file(&args.out, &exported.tensors)?;
     }
-    let mut lines = vec![format!("{} weights of {}", args.format, described(&model))];
-    lines.extend(weights.passed_over.iter().map(|unsound| format!("note: passed over {unsound}")));
-    lines.extend(exported.notes.iter().map(|note| format!("note: {note}")));
-    lines.push(format!("from: {}", weights.path.display()));
-    lines.push(format!("weights: {}", args.out.display()));
-    Ok(output::print(&lines.join("\n"))?)
+    let passed_over = weights.passed_over.iter().map(|unsound| format!("passed over {unsound}"));
+    let report = ExchangeReport {
+        format: args.format.to_string(),
+        model: described(&model),
+        from: weights.path.display().to_string(),
+        weights: args.out.display().to_string(),
+        notes: passed_over.chain(exported.notes).collect(),
+    };
+    tell(&report, args.json)
 }

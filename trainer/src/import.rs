@@ -3,6 +3,7 @@
 use crate::cli::ImportArgs;
 use crate::output;
 use anyhow::Context;
+use schemas::report::ExchangeReport;
 use std::fs;
 use std::path::Path;
 use trainer::exchange::{self, Hints, Model};
@@ -25,10 +26,24 @@ pub fn import(args: &ImportArgs) -> anyhow::Result<()> {
     let imported = exchange::import(&args.foreign, &hints)?;
     let task = imported.task(&args.foreign.display().to_string())?;
     exchange::write_folder(&args.out, &imported.tensors, &[(CONFIG_FILE, task.to_toml())])?;
-    let mut lines = vec![format!("{} weights of {}", imported.format, described(&imported.model))];
-    lines.extend(imported.notes.iter().map(|note| format!("note: {note}")));
-    lines.push(format!("weights: {}", args.out.display()));
-    Ok(output::print(&lines.join("\n"))?)
+    let report = ExchangeReport {
+        format: imported.format.to_string(),
+        model: described(&imported.model),
+        from: args.foreign.display().to_string(),
+        weights: args.out.display().to_string(),
+        notes: imported.notes,
+    };
+    tell(&report, args.json)
+}
+
+/// Says what was done.
+pub fn tell(report: &ExchangeReport, json: bool) -> anyhow::Result<()> {
+    if json {
+        return Ok(output::print(&serde_json::to_string_pretty(report)?)?);
+    }
+    let ExchangeReport { format, model, from, weights, notes } = report;
+    let notes: String = notes.iter().map(|note| format!("note: {note}\n")).collect();
+    Ok(output::print(&format!("{format} weights of {model}\n{notes}from: {from}\nweights: {weights}"))?)
 }
 
 /// The lines of a file that are not empty.

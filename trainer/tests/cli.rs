@@ -5,7 +5,7 @@ use pipeline::video::clips::ClipDecoder;
 use pipeline::video::decode::DecodeOptions;
 use schemas::geometry::I420;
 use schemas::manifest::BuildOptions;
-use schemas::report::{CurvesReport, LoaderReport, OperationFigures, RunReport, SparsityReport, StepMetrics};
+use schemas::report::{CurvesReport, ExchangeReport, LoaderReport, OperationFigures, RunReport, SparsityReport, StepMetrics};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -477,8 +477,10 @@ fn weights_are_imported_and_exported() {
     }
     assert_shown("export-of-nothing", &export("nowhere", "mae-st", "back.safetensors"));
     // What came in goes out: the same tensors, in a file that says so little more.
-    let again = trainer(dir.path(), &[&["import", "back.safetensors", "--out", "again"], &heads[..]].concat());
+    let again = trainer(dir.path(), &[&["import", "back.safetensors", "--out", "again", "--json"], &heads[..]].concat());
     assert!(again.status.success(), "{}", shown(&again));
+    let report: ExchangeReport = serde_json::from_slice(&again.stdout).expect("JSON");
+    assert_eq!((report.format.as_str(), report.from.as_str(), report.weights.as_str()), ("mae_st", "back.safetensors", "again"));
     let read = |folder: &str| fs::read(dir.path().join(folder).join("model.safetensors")).expect("weights");
     assert!(read("ours") == read("again"));
 }

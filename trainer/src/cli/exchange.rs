@@ -40,6 +40,9 @@ pub struct ImportArgs {
     /// Names of a classifier's classes, one a line, in their order.
     #[arg(long, value_name = "FILE")]
     pub classes: Option<PathBuf>,
+    /// Print what was done as JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 fn target(text: &str) -> Result<TargetChoice, String> {
@@ -66,4 +69,7 @@ pub struct ExportArgs {
     /// The file of safetensors to make; a folder where the format is huggingface.
     #[arg(long, value_name = "PATH")]
     pub out: PathBuf,
+    /// Print what was done as JSON.
+    #[arg(long)]
+    pub json: bool,
 }

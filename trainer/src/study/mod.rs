@@ -129,8 +129,7 @@ pub fn study(
                 start = Some(Weights::open(&dir)?.tensors);
                 pretrained = Some(measured(&dir)?);
             }
-            let name = format!("{}-{}-{}-{seed}", study.name(), arm.series, arm.name).replace([' ', '%', ',', '\''], "");
-            let dir = settings.out.join(name);
+            let dir = settings.out.join(format!("finetune-{}-{seed}", arm.key()));
             let config = plan::finetuning(arm, &names, seed);
             let split = classes::split(train.clone(), Some(validation.clone()), &names, 0.0, Some(arm.videos_per_class), seed)?;
             let outcome = run(settings, &dir, config.into(), split.train, split.validation, start, &mut on_event)?;

@@ -61,6 +61,14 @@ pub struct Arm {
     pub steps: u64,
 }
 
+impl Arm {
+    /// What its fine-tuning is called. Arms of the same key share it, whichever studies they are of.
+    pub fn key(&self) -> String {
+        let began_with = self.pretraining.as_ref().map_or("scratch", |pretraining| &pretraining.key);
+        format!("{began_with}-{}-{}", self.videos_per_class, self.steps)
+    }
+}
+
 /// How long the parts of a study take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
@@ -218,12 +226,15 @@ mod tests {
     fn every_arm_is_sound_and_equal_keys_are_equal_pre_trainings() {
         let budget = Budget { pretrain_steps: 7, finetune_steps: 5 };
         let mut known: HashMap<String, Pretraining> = HashMap::new();
+        let mut finetunings: HashMap<String, FinetuneConfig> = HashMap::new();
         for study in Study::value_variants() {
             let arms = study.arms(budget);
             assert!(arms.len() > 1, "{study:?}");
             for arm in arms {
                 let finetuning = finetuning(&arm, &["a".to_owned(), "b".to_owned()], 3);
                 assert_eq!(finetuning.began_with.is_some(), arm.pretraining.is_some());
+                let first = finetunings.entry(arm.key()).or_insert_with(|| finetuning.clone());
+                assert_eq!(*first, finetuning, "{}", arm.key());
                 let Some(pretraining) = arm.pretraining else { continue };
                 pretraining.config.clone().with(&Overrides::default()).unwrap_or_else(|error| panic!("{study:?}, {}: {error}", arm.name));
                 let first = known.entry(pretraining.key.clone()).or_insert_with(|| pretraining.clone());
