@@ -13,13 +13,18 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
+mod check;
 mod finetune;
+mod tables;
 mod task;
 
 pub use finetune::{
     EncoderPart, FinetuneConfig, FinetuneDataConfig, FinetuneMark, FinetuneOverrides, Recipe, RecipeConfig, ValidationConfig,
 };
 pub use task::Task;
+
+use check::{check, check_augmentation, check_model, check_optimizer, check_schedule, check_transformer};
+use tables::{compare, lay_over, parse_file, set};
 
 /// A named starting point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -541,104 +546,6 @@ fn schedule(config: &ScheduleConfig, base_lr: f64, samples: f64, clips: u64) -> 
         Length::Epochs(epochs) => ((epochs * clips as f64 / samples).ceil() as u64).max(1),
     };
     Schedule { peak: base_lr * samples / 256.0, warmup_steps: (config.warmup * steps as f64).round() as u64, steps }
-}
-
-/// The tables of a file.
-fn parse_file(path: &Path) -> Result<Table, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    let error = |error: toml::de::Error| ConfigError::Parse { path: path.to_owned(), message: error.to_string().trim().to_owned() };
-    text.parse().map_err(error)
-}
-
-fn check_transformer([depth_key, heads_key, width_key]: [&'static str; 3], transformer: TransformerConfig) -> Result<(), ConfigError> {
-    let TransformerConfig { width, depth, heads } = transformer;
-    check(depth_key, depth, depth > 0, "at least 1")?;
-    check(heads_key, heads, heads > 0, "at least 1")?;
-    check(width_key, width, width > 0 && width.is_multiple_of(heads), format!("a multiple of heads = {heads}"))
-}
-
-fn check_augmentation(augmentation: &Augmentation) -> Result<(), ConfigError> {
-    let Augmentation { area, aspect, flip } = *augmentation;
-    let is_range = |[least, most]: [f64; 2], limit: f64| least > 0.0 && least <= most && most <= limit;
-    check("data.area", format!("{area:?}"), is_range(area, 1.0), "a least and a greatest value in (0, 1]")?;
-    check("data.aspect", format!("{aspect:?}"), is_range(aspect, f64::MAX), "a least and a greatest value above 0")?;
-    check("data.flip", flip, (0.0..=1.0).contains(&flip), "a probability")
-}
-
-fn check_optimizer(config: &AdamWConfig) -> Result<(), ConfigError> {
-    let AdamWConfig { base_lr, betas, epsilon, weight_decay, clip_norm } = *config;
-    let finite = |value: f64| value.is_finite() && value > 0.0;
-    check("optimizer.base_lr", base_lr, finite(base_lr), "a number above 0")?;
-    check("optimizer.betas", format!("{betas:?}"), betas.iter().all(|beta| (0.0..1.0).contains(beta)), "two numbers in [0, 1)")?;
-    check("optimizer.epsilon", epsilon, finite(epsilon), "a number above 0")?;
-    check("optimizer.weight_decay", weight_decay, weight_decay.is_finite() && weight_decay >= 0.0, "0 or more")?;
-    check("optimizer.clip_norm", clip_norm, clip_norm > 0.0, "a number above 0; inf does not clip")
-}
-
-fn check_schedule(schedule: &ScheduleConfig, checkpoints: &CheckpointsConfig) -> Result<(), ConfigError> {
-    match schedule.length {
-        Length::Steps(steps) => check("schedule.length", format!("steps = {steps}"), steps > 0, "at least one step")?,
-        Length::Epochs(epochs) => {
-            let is_some = epochs.is_finite() && epochs > 0.0;
-            check("schedule.length", format!("epochs = {epochs}"), is_some, "more than 0 epochs")?;
-        }
-    }
-    check("schedule.warmup", schedule.warmup, (0.0..=1.0).contains(&schedule.warmup), "a share of the steps, 0 to 1")?;
-    check("checkpoints.every", checkpoints.every, checkpoints.every > 0, "at least 1")?;
-    check("checkpoints.keep", checkpoints.keep, checkpoints.keep > 0, "at least 1")
-}
-
-fn check(key: &'static str, value: impl ToString, good: bool, wanted: impl Into<String>) -> Result<(), ConfigError> {
-    if good { Ok(()) } else { Err(ConfigError::Value { key, value: value.to_string(), wanted: wanted.into() }) }
-}
-
-/// What encoder and decoder share, in [`Config`] and [`FinetuneConfig`].
-fn check_model(model: &ModelConfig) -> Result<(), ConfigError> {
-    for (key, value) in [
-        ("model.norm_epsilon", model.norm_epsilon),
-        ("model.decoder_norm_epsilon", model.decoder_norm_epsilon),
-        ("model.head_norm_epsilon", model.head_norm_epsilon),
-    ] {
-        check(key, value, value.is_finite() && value > 0.0, "a number above 0")?;
-    }
-    Ok(())
-}
-
-/// Sets `key` where a flag was given.
-fn set<T>(key: &mut T, flag: Option<T>) {
-    if let Some(value) = flag {
-        *key = value;
-    }
-}
-
-/// Lays the values of `over` onto `table`, table by table. `length` is replaced as a whole: it has one key or the other.
-fn lay_over(table: &mut Table, over: Table) {
-    for (key, value) in over {
-        match (table.get_mut(&key), value) {
-            (Some(Value::Table(under)), Value::Table(over)) if key != "length" => lay_over(under, over),
-            (_, value) => drop(table.insert(key, value)),
-        }
-    }
-}
-
-fn compare(key: &str, mine: &Value, other: &Value, differences: &mut Vec<String>) {
-    match (mine, other) {
-        (Value::Table(mine), Value::Table(other)) if mine.keys().eq(other.keys()) => {
-            for (name, value) in mine {
-                let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
-                compare(&key, value, &other[name], differences);
-            }
-        }
-        _ if mine == other => {}
-        _ => differences.push(format!("{key}: {}, not {}", plain(mine), plain(other))),
-    }
-}
-
-fn plain(value: &Value) -> String {
-    match value {
-        Value::Table(table) => table.iter().map(|(key, value)| format!("{key} = {value}")).collect::<Vec<_>>().join(", "),
-        value => value.to_string(),
-    }
 }
 
 #[cfg(test)]

@@ -91,9 +91,9 @@ fn what_does_not_fit_is_said() {
     assert!(missing.contains("s/train"), "{missing}");
     // A folder of runs of other settings is not mixed with.
     let config = dir.path().join("study/pretrain-base-0/config.toml");
-    let changed = fs::read_to_string(&config).expect("a configuration").replace("ratio = 0.9", "ratio = 0.8");
+    let changed = fs::read_to_string(&config).expect("a configuration").replace("ratio = 0.75", "ratio = 0.8");
     fs::write(&config, changed).expect("written");
     fs::rename(dir.path().join("s/val"), dir.path().join("s/train")).expect("moved");
     let mixed = said(&["slices", "--val", "s/train", "--train", "s/train"]);
-    assert!(mixed.contains("pretrain-base-0 holds a run of other settings: masking.ratio: 0.9, not 0.8; choose another --out"), "{mixed}");
+    assert!(mixed.contains("pretrain-base-0 holds a run of other settings: masking.ratio: 0.75, not 0.8; choose another --out"), "{mixed}");
 }

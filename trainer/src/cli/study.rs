@@ -8,7 +8,7 @@ use trainer::study::Study;
 /// What `trainer study` can be told.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Data that anybody can make, in ten minutes on two cores:
+Data that anybody can make, in five minutes on two cores:
   shardtool synth v/unlabelled --videos 16000 --shapes 6 --size 64 --seconds 2.2 --seed 1 && shardtool build v/unlabelled --out s/unlabelled
   shardtool synth v/train --videos 2048 --shapes 6 --size 64 --seconds 2.2 --seed 2       && shardtool build v/train --labels dirs --out s/train
   shardtool synth v/val --videos 800 --shapes 6 --size 64 --seconds 2.2 --seed 3          && shardtool build v/val --labels dirs --out s/val
@@ -36,7 +36,7 @@ pub struct StudyArgs {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub seeds: u32,
     /// Steps of a pre-training, of 64 clips.
-    #[arg(long, value_name = "N", default_value_t = 3000, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..))]
     pub pretrain_steps: u64,
     /// Steps of a fine-tuning, of 32 clips.
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]

@@ -1,9 +1,8 @@
 //! What a fine-tuning is told: the encoder as its weights have it, a recipe, the user's file over it, flags over both.
 
-use super::{
-    CheckpointsConfig, ComputeConfig, Config, ConfigError, Length, ModelConfig, OnNonfinite, SafetyConfig, ScheduleConfig, check,
-    check_augmentation, check_model, check_optimizer, check_schedule, check_transformer, lay_over, parse_file, set,
-};
+use super::check::{check, check_augmentation, check_model, check_optimizer, check_schedule, check_transformer};
+use super::tables::{lay_over, parse_file, set};
+use super::{CheckpointsConfig, ComputeConfig, Config, ConfigError, Length, ModelConfig, OnNonfinite, SafetyConfig, ScheduleConfig};
 use crate::fused::Precision;
 use crate::layer_decay;
 use crate::model::{ClassifierConfig, TransformerConfig};

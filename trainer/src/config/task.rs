@@ -1,6 +1,7 @@
 //! What a run is for, and what the loop asks of its configuration.
 
-use super::{CheckpointsConfig, ComputeConfig, Config, ConfigError, EncoderPart, FinetuneConfig, SafetyConfig, compare, schedule};
+use super::tables::compare;
+use super::{CheckpointsConfig, ComputeConfig, Config, ConfigError, EncoderPart, FinetuneConfig, SafetyConfig, schedule};
 use crate::schedule::Schedule;
 use std::path::Path;
 use toml::{Table, Value};

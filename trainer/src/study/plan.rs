@@ -20,7 +20,7 @@ pub enum Study {
     Depth,
     /// Width of the decoder (Table 4c).
     Width,
-    /// 1, 2 and 4 samples of each reading of a clip, in the same number of steps (Table 4b).
+    /// 1, 2 and 4 samples of each reading of a clip, in the same number of steps, which take as long as reading lets them (Table 4b).
     Repeat,
     /// Pre-trained on footage of the task, or on any footage (Table 5).
     Footage,
@@ -95,6 +95,8 @@ fn base(budget: Budget) -> Config {
     config.clip = PatchGrid { frames: 16, size: 64, tubelet: 4, patch: 16 };
     config.encoder = TransformerConfig { width: 128, depth: 4, heads: 4 };
     config.decoder = TransformerConfig { width: 96, depth: 2, heads: 3 };
+    // Of so few tokens the paper's 90 % would leave six.
+    config.masking.ratio = 0.75;
     config.data.batch_size = 64;
     // Left and right are classes.
     config.data.flip = 0.0;
@@ -187,23 +189,14 @@ impl Study {
                 arms.into_iter().flat_map(|(series, is, times)| budgets.map(|videos| arm(series, is, times, videos))).collect()
             }
             Self::Ratio => [0.5, 0.75, 0.9, 0.95, 0.98]
-                .map(|ratio: f64| varied(format!("{:.0} %", 100.0 * ratio), ratio == 0.9, &|config| config.masking.ratio = ratio))
+                .map(|ratio: f64| varied(format!("{:.0} %", 100.0 * ratio), ratio == 0.75, &|config| config.masking.ratio = ratio))
                 .into(),
-            Self::Kind => [
-                ("random 90 %", MaskKind::Random, 0.9),
-                ("tube 90 %", MaskKind::Tube, 0.9),
-                ("frame 75 %", MaskKind::Frame, 0.75),
-                ("block 75 %", MaskKind::Block, 0.75),
-            ]
-            .map(|(name, kind, ratio)| {
-                varied(name.to_owned(), kind == MaskKind::Random, &|config| (config.masking.kind, config.masking.ratio) = (kind, ratio))
-            })
-            .into(),
+            Self::Kind => [("random", MaskKind::Random), ("tube", MaskKind::Tube), ("frame", MaskKind::Frame), ("block", MaskKind::Block)]
+                .map(|(name, kind)| varied(name.to_owned(), kind == MaskKind::Random, &|config| config.masking.kind = kind))
+                .into(),
             Self::Slices => [1, 2].map(|slices| varied(slices.to_string(), slices == 1, &|config| config.target.slices = slices)).into(),
-            Self::Depth => [1, 2, 4, 8].map(|depth| varied(depth.to_string(), depth == 2, &|config| config.decoder.depth = depth)).into(),
-            Self::Width => {
-                [24, 48, 96, 192].map(|width| varied(width.to_string(), width == 96, &|config| config.decoder.width = width)).into()
-            }
+            Self::Depth => [1, 2, 4].map(|depth| varied(depth.to_string(), depth == 2, &|config| config.decoder.depth = depth)).into(),
+            Self::Width => [48, 96, 192].map(|width| varied(width.to_string(), width == 96, &|config| config.decoder.width = width)).into(),
             Self::Repeat => [1, 2, 4].map(|repeat| varied(repeat.to_string(), repeat == 1, &|config| config.data.repeat = repeat)).into(),
             Self::Footage => {
                 let scratch = pretrained("nothing".to_owned(), String::new(), Footage::OfTheTask, &|_| ());
