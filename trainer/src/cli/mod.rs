@@ -13,7 +13,6 @@ pub use study::StudyArgs;
 pub use visualise::VisualiseArgs;
 
 use clap::{Args, Parser, Subcommand};
-use pipeline::batch::ValueType;
 use pipeline::loader::{DEFAULT_MAX_BAD, DEFAULT_MEMORY_BYTES};
 use pipeline::mask::MaskKind;
 use std::path::PathBuf;
