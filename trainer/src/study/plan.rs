@@ -216,7 +216,7 @@ mod tests {
     use std::collections::HashMap;
 
     #[test]
-    fn every_arm_is_sound_and_equal_keys_are_equal_pre_trainings() {
+    fn every_arm_is_sound_and_equal_keys_are_equal_runs() {
         let budget = Budget { pretrain_steps: 7, finetune_steps: 5 };
         let mut known: HashMap<String, Pretraining> = HashMap::new();
         let mut finetunings: HashMap<String, FinetuneConfig> = HashMap::new();
