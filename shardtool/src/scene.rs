@@ -242,4 +242,18 @@ mod tests {
         assert_eq!(frame(Motion::Grow, 1.0), frame(Motion::Shrink, 3.0), "one is the other's reverse");
         assert_ne!(frame(Motion::Grow, 1.0), frame(Motion::Grow, 3.0));
     }
+
+    #[test]
+    fn with_more_shapes_more_of_the_picture_moves() {
+        let moving = |most_shapes: u32| -> usize {
+            let of_scene = |index: u64| {
+                let scene = Scene::draw(&mut stream(Purpose::Synth, 3, 0, index), Motion::Right, most_shapes);
+                let mut frames = [Vec::new(), Vec::new()];
+                frames.iter_mut().zip([0.0, 1.0]).for_each(|(frame, time)| scene.render(time, 4.0, SIZE, frame));
+                frames[0].iter().zip(&frames[1]).filter(|(before, after)| before != after).count()
+            };
+            (0..10).map(of_scene).sum()
+        };
+        assert!(2 * moving(6) > 3 * moving(1), "{} samples with up to six shapes, {} with one", moving(6), moving(1));
+    }
 }
