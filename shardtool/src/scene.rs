@@ -254,6 +254,6 @@ mod tests {
             };
             (0..10).map(of_scene).sum()
         };
-        assert!(2 * moving(6) > 3 * moving(1), "{} samples with up to six shapes, {} with one", moving(6), moving(1));
+        assert!(4 * moving(6) > 5 * moving(2), "{} samples with up to six shapes, {} with two", moving(6), moving(2));
     }
 }
