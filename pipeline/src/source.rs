@@ -5,9 +5,12 @@ use crate::live::{LiveError, LiveReader, LiveSet};
 use crate::shard::{ClipReader, ShardError, ShardSet};
 use crate::stats::{Stage, StageClock};
 use schemas::geometry::I420;
+use serde::Serialize;
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// A data set.
 #[derive(Debug)]
@@ -67,6 +70,23 @@ impl WeightedSource {
             None => info,
         }
     }
+}
+
+/// What tells data apart: a hash of the clips that are taken, their order, weights and classes, in whichever folder they are. Nothing is read for it: shards have
+/// hashes of their bytes, and a video is known by its name and size.
+pub fn fingerprint(sources: &[WeightedSource]) -> u64 {
+    let described: Vec<_> =
+        sources.iter().map(|set| (set.source.identity(), set.weight, set.chosen.as_deref(), set.labels.as_deref())).collect();
+    xxh3_64(&serde_json::to_vec(&described).expect("numbers and strings"))
+}
+
+/// What a source is, wherever it is.
+#[derive(Debug, Serialize)]
+enum Identity<'a> {
+    /// The two hashes of each shard.
+    Shards(Vec<(&'a str, &'a str)>),
+    /// Name, bytes and clips of each video.
+    Videos(Vec<(Cow<'a, str>, u64, usize)>),
 }
 
 /// Where all clips of a source are from.
@@ -167,6 +187,16 @@ impl Source {
         match self {
             Self::Shards(shards) => shards.dir(),
             Self::Live(videos) => videos.inputs().first().map_or(Path::new(""), |input| input.as_path()),
+        }
+    }
+
+    fn identity(&self) -> Identity<'_> {
+        match self {
+            Self::Shards(shards) => {
+                let entries = shards.manifest().shards.iter();
+                Identity::Shards(entries.map(|entry| (entry.index_xxh3.as_str(), entry.pixels_xxh3.as_str())).collect())
+            }
+            Self::Live(videos) => Identity::Videos(videos.identities().collect()),
         }
     }
 

@@ -1,6 +1,7 @@
-//! Progress on standard error, and sizes that people can read.
+//! Progress on standard error, and sizes and counts that people can read.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -73,4 +74,29 @@ pub fn bytes(bytes: u64) -> String {
 /// `1 clip`, `2 clips`.
 pub fn count(number: u64, one: &str) -> String {
     if number == 1 { format!("1 {one}") } else { format!("{number} {one}s") }
+}
+
+/// The `most` most frequent values, the more frequent first; the last of them may be all others together.
+pub fn most_frequent(counts: &BTreeMap<String, u64>, most: usize) -> Vec<(String, u64)> {
+    let mut sorted: Vec<(String, u64)> = counts.iter().map(|(name, &clips)| (name.clone(), clips)).collect();
+    sorted.sort_by_key(|&(_, clips)| std::cmp::Reverse(clips));
+    if sorted.len() > most {
+        let others = sorted.split_off(most - 1);
+        let clips = others.iter().map(|(_, clips)| clips).sum();
+        sorted.push((format!("{} others", others.len()), clips));
+    }
+    sorted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rare_values_are_counted_together() {
+        let counts = BTreeMap::from([("a", 1), ("b", 5), ("c", 2), ("d", 1)].map(|(name, clips)| (name.to_owned(), clips)));
+        let expected = [("b", 5), ("c", 2), ("2 others", 2)].map(|(name, clips)| (name.to_owned(), clips));
+        assert_eq!(most_frequent(&counts, 3), expected);
+        assert_eq!(most_frequent(&counts, 4).len(), 4);
+    }
 }

@@ -4,7 +4,7 @@ use pipeline::batch::{Form, ValueType};
 use pipeline::live::{LiveOptions, LiveSet, LiveSpan};
 use pipeline::loader::{Loader, LoaderOptions};
 use pipeline::process::WorkerProgram;
-use pipeline::source::{Source, WeightedSource};
+use pipeline::source::{Source, WeightedSource, fingerprint};
 use pipeline::transform::TargetForm;
 use pipeline::video::clips::ClipDecoder;
 use pipeline::video::decode::DecodeOptions;
@@ -103,6 +103,26 @@ fn a_video_that_goes_is_left_out_and_named() {
     let skipped: Vec<_> = batches.iter().flat_map(|batch| &batch.skipped).collect();
     assert_eq!((skipped.len(), batches[0].len() + batches[1].len()), (1, 7));
     assert!(skipped[0].reason.contains("1.mp4") && skipped[0].reason.contains("no such file"), "{}", skipped[0].reason);
+}
+
+#[test]
+fn videos_are_told_apart_by_name_and_size_and_not_by_folder() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let videos = videos(dir.path());
+    let of = |videos: &Path| fingerprint(&live(videos, LiveSpan::Clip));
+    let first = of(&videos);
+    let moved = dir.path().join("moved");
+    fs::rename(&videos, &moved).expect("moved");
+    assert_eq!(of(&moved), first);
+    fs::rename(moved.join("2.mp4"), moved.join("3.mp4")).expect("renamed");
+    assert_ne!(of(&moved), first);
+    // As many clips, of another video.
+    fs::remove_file(moved.join("3.mp4")).expect("removed");
+    write_video(&moved.join("2.mp4"), 7, 101, 30, I420 { width: 64, height: 52 });
+    assert_ne!(of(&moved), first);
+    let data = live(&moved, LiveSpan::Clip);
+    let weighing = |weights: [f64; 2]| fingerprint(&weights.map(|weight| WeightedSource { weight, ..data[0].clone() }));
+    assert_ne!(weighing([1.0, 0.5]), weighing([0.5, 1.0]));
 }
 
 /// Processes that threads of this one have started.

@@ -13,7 +13,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use tests::{TestClip, shard_sources, write_shards};
-use trainer::checkpoint::{Checkpoints, Loaded, RunState};
+use trainer::checkpoint::{Checkpoints, RunState};
 use trainer::config::{CheckpointsConfig, ComputeConfig, Config, OnNonfinite, Overrides, Preset, SafetyConfig, TargetChoice};
 use trainer::data::{DeviceBatch, DevicePixels, Uploader};
 use trainer::engine::{self, Event, Loading, Run, RunError};
@@ -423,15 +423,15 @@ fn with_a_clip_that_overflows(dir: &Path, change: impl FnOnce(&mut Config)) -> R
             values.into_iter().map(tensor).collect()
         };
         let (weights, moments) = (tensors(learner.weights().expect("weights")), tensors(learner.moments().expect("moments")));
-        Loaded { weights, moments, state: RunState::new(8) }
+        (weights, moments)
     };
     // 768 values of a white patch, 2.4 each, come to more than a float holds. Those of the others, below 0.01, do not, nor does their sum over the width of 48.
-    let start = loaded(&|name, values| {
+    let (weights, moments) = loaded(&|name, values| {
         if name == "patch_embed.proj.weight" {
             values.fill(3e35)
         }
     });
-    let learner = Learner::resumed(&run.task, start, &Device::Cpu, 2).expect("a learner");
+    let learner = Learner::resumed(&run.task, weights, moments, 0, &Device::Cpu, 2).expect("a learner");
     Checkpoints::new(&run.dir, &run.task).save(&learner, RunState::new(8)).expect("saved");
     run
 }
@@ -528,7 +528,7 @@ fn weights_and_moments_that_do_not_fit_are_named_one_by_one() {
     let moment = loaded.moments.remove("first/norm.bias").expect("a moment");
     loaded.moments.insert("third/norm.bias".to_owned(), moment.clone());
     loaded.moments.insert("second/mask_token".to_owned(), moment);
-    let error = Learner::resumed(&run.task, loaded, &Device::Cpu, 2).expect_err("three do not fit").to_string();
+    let error = Learner::resumed(&run.task, loaded.weights, loaded.moments, 0, &Device::Cpu, 2).expect_err("three do not fit").to_string();
     let expected = "the optimiser's moments do not fit this model: second/mask_token is [48], not [1, 1, 32]; first/norm.bias is missing; \
                     third/norm.bias is not part of it";
     assert_eq!(error, expected);
@@ -538,10 +538,20 @@ fn weights_and_moments_that_do_not_fit_are_named_one_by_one() {
 fn other_data_does_not_continue_a_run() {
     let dir = tempfile::tempdir().expect("a folder");
     let first = data(&dir.path().join("shards"), 5);
-    engine::train(&run(&dir.path().join("run"), &first, config(3)), |_| ()).expect("trained");
-    let other = data(&dir.path().join("others"), 6);
-    let error = engine::train(&run(&dir.path().join("run"), &other, config(3)), |_| ()).expect_err("other data");
+    let go_on = |data: &Arc<[WeightedSource]>, steps| engine::train(&run(&dir.path().join("run"), data, config(steps)), |_| ());
+    go_on(&first, 3).expect("trained");
+    let more = data(&dir.path().join("more"), 6);
+    let error = go_on(&more, 3).expect_err("other data");
     assert!(matches!(error, RunError::OtherData { began: 5, now: 6 }), "{error}");
+    let shards = dir.path().join("others");
+    write_shards(&shards, &(10..15).map(|seed| TestClip::moving(seed, 8, 40, 36)).collect::<Vec<_>>());
+    let error = go_on(&shard_sources(&shards), 3).expect_err("as many other clips");
+    assert!(matches!(error, RunError::OtherData { began: 5, now: 5 }), "{error}");
+    // The same clips in another order.
+    let turned = first.iter().map(|set| WeightedSource { chosen: Some([0, 1, 2, 4, 3].into()), ..set.clone() }).collect();
+    assert!(matches!(go_on(&turned, 3), Err(RunError::OtherData { .. })));
+    // The same data in another folder.
+    assert_eq!(go_on(&data(&dir.path().join("moved"), 5), 3).expect("the same data").resumed_from, 3);
 }
 
 #[test]

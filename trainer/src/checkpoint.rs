@@ -83,12 +83,15 @@ pub struct RunState {
     pub cursor: Cursor,
     /// Clips of the data, which the place depends on.
     pub clips: u64,
+    /// What tells the data apart ([`pipeline::source::fingerprint`]); nothing in checkpoints of before this was kept.
+    #[serde(default)]
+    pub data: Option<u64>,
 }
 
 impl RunState {
     /// A new run on so many clips.
     pub fn new(clips: u64) -> Self {
-        Self { step: 0, nonfinite: 0, nonfinite_in_a_row: 0, cursor: Cursor::default(), clips }
+        Self { step: 0, nonfinite: 0, nonfinite_in_a_row: 0, cursor: Cursor::default(), clips, data: None }
     }
 
     /// Steps that have changed the weights: the optimiser's own count.

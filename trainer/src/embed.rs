@@ -44,7 +44,7 @@ pub fn embed(args: &EmbedArgs) -> anyhow::Result<()> {
     let (mut rows, mut written): (Vec<Embedded>, u64) = (Vec::new(), 0);
     let mut open: Option<Pooled> = None;
     let catalogues = reading.catalogues.clone();
-    let read = reading.run(args.tokens, |clips| {
+    let tally = reading.run(args.tokens, |clips| {
         for clip in clips {
             let (set, number) = (clip.set as usize, clip.clip as usize);
             let (catalogue, origin) = (&catalogues[set], catalogues[set].clips[number]);
@@ -104,9 +104,9 @@ pub fn embed(args: &EmbedArgs) -> anyhow::Result<()> {
         rows: written,
         width: width as u64,
         tokens: if args.tokens { grid.tokens() as u64 } else { 0 },
-        skipped: read.skipped,
-        seconds: read.seconds,
-        clips_per_second: sources::clips(&reading.data) as f64 / read.seconds,
+        skipped: tally.skipped,
+        seconds: tally.seconds,
+        clips_per_second: sources::clips(&reading.data) as f64 / tally.seconds,
         sheet: sheet.map(|path| path.display().to_string()),
         queries,
     };

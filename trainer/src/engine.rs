@@ -13,7 +13,7 @@ use candle_core::{Device, Tensor};
 use pipeline::batch::{BatchFormat, Form, Skipped};
 use pipeline::loader::{self, LoadError, Loader, LoaderOptions};
 use pipeline::order::{Cursor, SampleId};
-use pipeline::source::WeightedSource;
+use pipeline::source::{self, WeightedSource};
 use schemas::geometry::PatchGrid;
 use schemas::report::{NonfiniteBatch, NonfiniteStep, StepMetrics, ValidationMetrics};
 use std::collections::HashMap;
@@ -164,7 +164,7 @@ pub enum RunError {
         checkpoint: Option<PathBuf>,
     },
     /// The run began with other data.
-    #[error("the run began with {began} clips and the data now has {now}: go on with the same shards, or start a new run")]
+    #[error("the run began with other data, of {began} clips, and this is of {now}: go on with the same data, or start a new run")]
     OtherData {
         /// Clips when the run began.
         began: u64,
@@ -344,13 +344,15 @@ fn look(run: &Run, learner: &mut Learner, on_event: &mut impl FnMut(Event<'_>)) 
 fn begin(run: &Run, checkpoints: &mut Checkpoints, on_event: &mut impl FnMut(Event<'_>)) -> Result<Begun, RunError> {
     let Run { task, data, device, .. } = run;
     let clips = data.iter().map(|set| set.len() as u64).sum();
+    let fingerprint = source::fingerprint(data);
+    let is_other = |state: &RunState| state.clips != clips || state.data.is_some_and(|began| began != fingerprint);
     let mut unsound = Vec::new();
     for path in checkpoints.newest_first()? {
         let reason = match checkpoints.load(&path) {
-            Ok(loaded) if loaded.state.clips != clips => return Err(RunError::OtherData { began: loaded.state.clips, now: clips }),
+            Ok(loaded) if is_other(&loaded.state) => return Err(RunError::OtherData { began: loaded.state.clips, now: clips }),
             Ok(loaded) => {
-                let state = loaded.state;
-                match Learner::resumed(task, loaded, device, run.compute_threads) {
+                let state = RunState { data: Some(fingerprint), ..loaded.state };
+                match Learner::resumed(task, loaded.weights, loaded.moments, state.updates(), device, run.compute_threads) {
                     Ok(learner) => return Ok((learner, state, Some(path))),
                     Err(error) if checkpoint::is_unfit(&error) => Unsound { path: path.clone(), reason: error.to_string() },
                     Err(error) => return Err(error.into()),
@@ -363,7 +365,8 @@ fn begin(run: &Run, checkpoints: &mut Checkpoints, on_event: &mut impl FnMut(Eve
         unsound.push(reason);
     }
     if unsound.is_empty() {
-        return Ok((Learner::new(task, run.start.clone(), device, run.compute_threads)?, RunState::new(clips), None));
+        let state = RunState { data: Some(fingerprint), ..RunState::new(clips) };
+        return Ok((Learner::new(task, run.start.clone(), device, run.compute_threads)?, state, None));
     }
     Err(RunError::NoneSound { dir: run.dir.clone(), unsound })
 }

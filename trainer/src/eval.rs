@@ -2,7 +2,7 @@
 
 use crate::cli::EvalArgs;
 use crate::output;
-use crate::reading::{self, Read, Reading};
+use crate::reading::{self, Reading, Tally};
 use anyhow::{Context, ensure};
 use pipeline::atomic_file;
 use schemas::report::{ClassReport, EvalReport};
@@ -33,7 +33,7 @@ pub fn eval(args: &EvalArgs) -> anyhow::Result<()> {
     // Of each video the sum of its clips' probabilities, and its class.
     let mut videos: BTreeMap<(u32, u32), (Vec<f32>, Option<i32>)> = BTreeMap::new();
     let catalogues = reading.catalogues.clone();
-    let read = reading.run(false, |clips| {
+    let tally = reading.run(false, |clips| {
         for clip in clips {
             of_clips.add(&clip.probabilities, clip.label);
             let video = catalogues[clip.set as usize].clips[clip.clip as usize].video;
@@ -52,11 +52,11 @@ pub fn eval(args: &EvalArgs) -> anyhow::Result<()> {
         let written = png(&confusion::draw(&of_clips, weights.classes())).and_then(|png| atomic_file::write(path, &png));
         written.with_context(|| format!("cannot write {}", path.display()))?;
     }
-    let report = report(args, &weights, &reading, [&of_clips, &of_videos], read);
+    let report = report(args, &weights, &reading, [&of_clips, &of_videos], tally);
     Ok(output::print(&if args.json { serde_json::to_string_pretty(&report)? } else { table(&report) })?)
 }
 
-fn report(args: &EvalArgs, weights: &Weights, reading: &Reading, [of_clips, of_videos]: [&Scores; 2], read: Read) -> EvalReport {
+fn report(args: &EvalArgs, weights: &Weights, reading: &Reading, [of_clips, of_videos]: [&Scores; 2], tally: Tally) -> EvalReport {
     let names = weights.classes();
     let of_class = |(class, name): (usize, &String)| {
         let ([clips, clips_top1, clips_top5], [videos, videos_top1, _]) = (of_clips.of_class(class), of_videos.of_class(class));
@@ -69,9 +69,9 @@ fn report(args: &EvalArgs, weights: &Weights, reading: &Reading, [of_clips, of_v
         videos: of_videos.metrics(),
         classes: names.iter().enumerate().map(of_class).collect(),
         confusion: (0..names.len()).map(|class| (0..names.len()).map(|told| of_clips.confused(class, told)).collect()).collect(),
-        skipped: read.skipped,
-        seconds: read.seconds,
-        views_per_second: of_clips.count() as f64 * reading.views.count() as f64 / read.seconds,
+        skipped: tally.skipped,
+        seconds: tally.seconds,
+        views_per_second: of_clips.count() as f64 * reading.views.count() as f64 / tally.seconds,
         confusion_picture: args.confusion.as_ref().map(|path| path.display().to_string()),
     }
 }

@@ -30,7 +30,7 @@ pub struct Reading {
 
 /// What reading came to.
 #[derive(Debug, Clone, Copy)]
-pub struct Read {
+pub struct Tally {
     /// Clips that could not be read.
     pub skipped: u64,
     /// How long it took, loading and computing.
@@ -98,7 +98,7 @@ impl Reading {
     ///
     /// # Errors
     /// When too many clips are bad, or `take` fails.
-    pub fn run(&mut self, tokens: bool, mut take: impl FnMut(Vec<ClipReading>) -> anyhow::Result<()>) -> anyhow::Result<Read> {
+    pub fn run(&mut self, tokens: bool, mut take: impl FnMut(Vec<ClipReading>) -> anyhow::Result<()>) -> anyhow::Result<Tally> {
         let bar = ProgressBar::with_draw_target(Some(sources::clips(&self.data)), ProgressDrawTarget::stderr());
         bar.set_style(output::bar_style("clip {pos}/{len}  {per_sec}  {eta} left"));
         let (began, mut skipped) = (Instant::now(), 0);
@@ -115,6 +115,6 @@ impl Reading {
         let result = evaluate::read_all(data, options.clone(), |batch| reader.read(batch, tokens), took, on_skipped);
         bar.finish_and_clear();
         result?;
-        Ok(Read { skipped, seconds: began.elapsed().as_secs_f64() })
+        Ok(Tally { skipped, seconds: began.elapsed().as_secs_f64() })
     }
 }

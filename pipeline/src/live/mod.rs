@@ -9,8 +9,8 @@ pub mod worker;
 
 use crate::discover::{VideoFile, discover, io_reason};
 use crate::process::{Ending, Reported, StartError, WorkerProgram};
-use crate::video::clips::{clip_starts, video_ticks};
 use crate::video::shortcut::Route;
+use crate::video::ticks::{clip_starts, video_ticks};
 use crate::video::{self, VideoError};
 use crossbeam_channel::{bounded, unbounded};
 use protocol::{Failure, Reply, Task};
@@ -19,6 +19,7 @@ use schemas::geometry::I420;
 use schemas::manifest::{BuildOptions, Labelling, OnCorrupt, Rejected, Sampling, ShortVideo, Tiling};
 use schemas::shard::Payload;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fs;
 use std::num::NonZero;
 use std::os::unix::ffi::OsStrExt;
@@ -338,6 +339,15 @@ impl LiveSet {
     /// Videos that can be used.
     pub const fn videos(&self) -> usize {
         self.videos.len()
+    }
+
+    /// Name without folders, bytes and clips of each video.
+    pub(crate) fn identities(&self) -> impl Iterator<Item = (Cow<'_, str>, u64, usize)> {
+        let clips = self.firsts.windows(2).map(|firsts| firsts[1] - firsts[0]);
+        self.videos.iter().zip(clips).map(|(video, clips)| {
+            let name = video.path.file_name().unwrap_or(video.path.as_os_str()).to_string_lossy();
+            (name, video.identity.0, clips)
+        })
     }
 
     /// Files that cannot be used.

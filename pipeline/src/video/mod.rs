@@ -5,7 +5,7 @@
 //! - [`decode::VideoDecoder`]: a file to frames with their presentation times.
 //! - [`damage`]: which of them are broken, or missing.
 //! - [`container`](mod@container): does the file end before its container says?
-//! - [`clips`]: frames to clips, sampled by time.
+//! - [`ticks`]: the grid that frames are sampled on; [`clips`]: frames to clips by it.
 //! - [`frame`]: one decoded frame to an I420 frame, scaled and upright.
 //! - [`encode`]: frames to an H.264 file; [`gop`]: a stored clip as H.264, and back.
 
@@ -20,6 +20,7 @@ mod nal;
 mod probe;
 pub mod shortcut;
 mod sniff;
+pub mod ticks;
 
 use gstreamer as gst;
 use gstreamer::prelude::*;

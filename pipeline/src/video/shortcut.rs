@@ -4,8 +4,8 @@
 //! that is not at the time at which a packet promised it, a picture that was left out and would have been shown after all, anything that is
 //! damaged. Then the long way decides.
 
-use super::clips::tick_of;
 use super::nal::{NalFormat, PacketKind};
+use super::ticks::tick_of;
 use super::{POLL, RunningPipeline, VideoError, VideoProbe};
 use gstreamer as gst;
 use gstreamer::prelude::*;

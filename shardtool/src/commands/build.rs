@@ -40,20 +40,14 @@ const POLL: Duration = Duration::from_millis(100);
 
 /// A video and its label: the unit of work.
 #[derive(Debug)]
-pub struct Source {
-    /// Where it is.
-    pub file: VideoFile,
+struct Source {
+    file: VideoFile,
     label: Label,
     /// Clips of it that finished shards hold already.
     skip: u64,
 }
 
 impl Source {
-    /// The file's name, in the system's own bytes.
-    pub fn path_bytes(&self) -> Vec<u8> {
-        self.file.path.as_os_str().as_bytes().to_vec()
-    }
-
     fn name(&self) -> String {
         self.file.path.display().to_string()
     }
@@ -92,9 +86,8 @@ pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
     }
     let videos = std::mem::take(&mut discovered.videos);
     if args.dry_run {
-        let labels = label(&videos, &args.labels, &[])?.labels;
-        let sources: Vec<Source> = videos.into_iter().zip(labels).map(|(file, label)| Source { file, label, skip: 0 }).collect();
-        return dry_run::run(args, &options, &sources, discovered.rejected, discovered.not_video);
+        label(&videos, &args.labels, &[])?;
+        return dry_run::run(args, &options, &videos, discovered.rejected, discovered.not_video);
     }
 
     let began = Instant::now();
@@ -216,7 +209,13 @@ impl Build<'_> {
         let options = self.options;
         let supervisor = worker::supervisors(timeout)?;
         let work = |supervisor: &mut Supervisor, source: &Source, messages: &Sender<Message>| {
-            let task = Task::Build { path: source.path_bytes(), options: options.clone(), threads, timeout, skip: source.skip };
+            let task = Task::Build {
+                path: source.file.path.as_os_str().as_bytes().to_vec(),
+                options: options.clone(),
+                threads,
+                timeout,
+                skip: source.skip,
+            };
             supervise(supervisor, &task, source, messages);
         };
         fan_out(sources, jobs, queued_clips(options), supervisor, work, |source, messages| self.take(source, &messages))?;

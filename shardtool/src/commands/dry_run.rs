@@ -1,6 +1,5 @@
 //! `shardtool build --dry-run`: what a build would give, by counting and not by decoding.
 
-use super::build::Source;
 use crate::cli::BuildArgs;
 use crate::fan_out::fan_out;
 use crate::output::{self, Progress, count};
@@ -8,13 +7,15 @@ use crate::protocol::{Reply, Task};
 use crate::worker;
 use anyhow::Context;
 use crossbeam_channel::Sender;
+use pipeline::discover::VideoFile;
 use pipeline::payload::DEFAULT_CRF;
 use pipeline::process::{Ending, Reported, Supervisor};
 use pipeline::video::VideoProbe;
-use pipeline::video::clips::{clip_starts, span_ticks, video_ticks};
+use pipeline::video::ticks::{clip_starts, span_ticks, video_ticks};
 use schemas::manifest::{BuildOptions, Rejected, ShortVideo};
 use schemas::report::DryRunReport;
 use schemas::shard::Payload;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -37,7 +38,7 @@ fn usual_ratio(options: &BuildOptions) -> f64 {
 pub fn run(
     args: &BuildArgs,
     options: &BuildOptions,
-    sources: &[Source],
+    videos: &[VideoFile],
     rejected: Vec<Rejected>,
     not_video: u64,
 ) -> anyhow::Result<ExitCode> {
@@ -52,17 +53,17 @@ pub fn run(
         rejected,
         not_video,
     };
-    let mut progress = Progress::new(sources.len() as u64, "videos");
+    let mut progress = Progress::new(videos.len() as u64, "videos");
     let supervisor = worker::supervisors(args.timeout)?;
-    let work = |supervisor: &mut Supervisor, source: &Source, results: &Sender<_>| {
+    let work = |supervisor: &mut Supervisor, video: &VideoFile, results: &Sender<_>| {
         // Nobody listens any more only when the command itself has failed.
-        let _ = results.send(probe(supervisor, source, args.timeout));
+        let _ = results.send(probe(supervisor, video, args.timeout));
     };
-    fan_out(sources, args.jobs(), 1, supervisor, work, |source, results| {
+    fan_out(videos, args.jobs(), 1, supervisor, work, |video, results| {
         match results.recv()?? {
             Ok(probe) => add_probe(&mut report, options, &probe),
             Err(reason) => {
-                let rejected = Rejected::file(source.file.path.display(), reason);
+                let rejected = Rejected::file(video.path.display(), reason);
                 progress.line(&format!("rejected {}: {}", rejected.path, rejected.reason));
                 report.rejected.push(rejected);
             }
@@ -92,8 +93,8 @@ pub fn run(
 }
 
 /// What a worker counts in the video, or why it cannot.
-fn probe(supervisor: &mut Supervisor, source: &Source, timeout: f64) -> anyhow::Result<Result<VideoProbe, String>> {
-    let task = Task::Probe { path: source.path_bytes(), timeout };
+fn probe(supervisor: &mut Supervisor, video: &VideoFile, timeout: f64) -> anyhow::Result<Result<VideoProbe, String>> {
+    let task = Task::Probe { path: video.path.as_os_str().as_bytes().to_vec(), timeout };
     let mut answer = Err("it was not counted".to_owned());
     let ending = supervisor.run(&task, |reply: Reply, _| {
         Ok(match reply {

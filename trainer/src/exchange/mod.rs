@@ -1,7 +1,7 @@
 //! Weights of other code bases: read to ours, and written from ours. Every name is accounted for, or nothing is written.
 //!
 //! The rooms, in the order in which an import goes:
-//! - `source`: a file or folder becomes tensors by name; `pickle` reads PyTorch's.
+//! - `source`: a file or folder becomes tensors by name; `pickle` reads PyTorch's; `stored` is what both find.
 //! - `recognise`: whose they are, from their names, and the model's sizes, from their shapes.
 //! - `huggingface`: the configuration that transformers keeps beside its weights.
 //! - `rules`: which of their tensors is which of ours. One table for both directions, so that an export is an import backwards.
@@ -16,6 +16,7 @@ mod pickle;
 mod recognise;
 mod rules;
 mod source;
+mod stored;
 mod write;
 
 pub use export::{Exported, export};

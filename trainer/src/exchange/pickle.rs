@@ -3,7 +3,7 @@
 //! candle takes the pickle apart. What is found in it is looked at here, and not by candle's reader of checkpoints: that one leaves out without a word what it does not
 //! know, and nothing may be left out.
 
-use super::source::{Problem, Stored, StoredType};
+use super::stored::{Problem, Stored, StoredType};
 use candle_core::pickle::{Object, Stack};
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -27,7 +27,7 @@ pub struct Labelled<'a> {
 
 /// What a model makes of clips.
 #[derive(Debug, Clone, Copy)]
-pub struct Read<'a> {
+pub struct Encoded<'a> {
     /// `[clips, width]`: the mean of the tokens without the cls token, normalised by the encoder's last layer: the head's input.
     pub features: &'a [f32],
     /// `[clips, tokens, width]`: each token, normalised by the same layer; nothing where it was not asked for.
@@ -83,7 +83,7 @@ impl<T: Element> Machine<T> {
         masks: Masks<'_>,
         pixels: Values<'_>,
         tokens: bool,
-    ) -> Read<'_> {
+    ) -> Encoded<'_> {
         self.forward(layout, weights, masks, pixels, BranchScales::default(), &[], Then::Nothing);
         let rows = if tokens { masks.len() * masks.tokens() } else { 0 };
         self.tokens.resize(rows * self.config.encoder.width, 0.0);
@@ -91,7 +91,7 @@ impl<T: Element> Machine<T> {
         if tokens {
             layer_norm(self.encoder.result(), weights.norm(&layout.encoder.norm), &mut self.tokens, &mut self.token_statistics);
         }
-        Read { features: &self.features, tokens: &self.tokens, logits: &self.logits }
+        Encoded { features: &self.features, tokens: &self.tokens, logits: &self.logits }
     }
 
     /// The loss of a batch; adds `share` times its gradients to `gradients`.

@@ -28,7 +28,7 @@ mod simd;
 mod stack;
 mod store;
 
-pub use classifier::{Labelled, Read};
+pub use classifier::{Encoded, Labelled};
 pub use encoder::Values;
 pub use mae::{Patches, StepTimes};
 pub use noise::Noise;
@@ -200,7 +200,7 @@ impl FusedClassifier {
     ///
     /// # Panics
     /// When the batch has other sizes than the model.
-    pub fn read(&mut self, masks: Masks<'_>, pixels: Values<'_>, tokens: bool) -> Read<'_> {
+    pub fn read(&mut self, masks: Masks<'_>, pixels: Values<'_>, tokens: bool) -> Encoded<'_> {
         let Self { layout, store, machine } = self;
         match machine {
             Typed::F32(machine) => store.read(|weights| machine.read(layout, weights, masks, pixels, tokens)),

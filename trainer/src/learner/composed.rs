@@ -3,7 +3,7 @@
 use super::{LearnerError, Lesson, Readings};
 use crate::config::{Config, FinetuneConfig};
 use crate::data::{DeviceBatch, DevicePixels, Uploader};
-use crate::model::{Classifier, Mae, Parameters, Reading};
+use crate::model::{Classifier, Encoded, Mae, Parameters};
 use crate::optimizer::AdamW;
 use crate::{loss, model};
 use candle_core::{Device, Result, Tensor};
@@ -90,7 +90,7 @@ pub(super) fn classifier_loss(model: &Classifier, batch: &DeviceBatch, lesson: &
 /// # Errors
 /// When the device fails.
 pub(super) fn read(model: &Classifier, batch: &DeviceBatch, tokens: bool) -> Result<Readings> {
-    let Reading { features, tokens: of_tokens, logits } = model.read(patches(batch)?)?;
+    let Encoded { features, tokens: of_tokens, logits } = model.read(patches(batch)?)?;
     let values = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
     Ok(Readings {
         features: values(&features)?,

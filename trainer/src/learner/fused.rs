@@ -114,7 +114,7 @@ pub(super) fn reconstruct(model: &mut Fused, config: MaeConfig, batch: Batch) ->
 
 /// What a classifier makes of a batch of [`pipeline::batch::Form::Tokens`].
 pub(super) fn read(model: &mut FusedClassifier, batch: &Batch, with_tokens: bool) -> Readings {
-    let fused::Read { features, tokens: of_tokens, logits } = model.read(batch.masks(), tokens(batch), with_tokens);
+    let fused::Encoded { features, tokens: of_tokens, logits } = model.read(batch.masks(), tokens(batch), with_tokens);
     Readings { features: features.to_vec(), tokens: of_tokens.to_vec(), logits: logits.to_vec() }
 }
 

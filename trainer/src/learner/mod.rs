@@ -15,7 +15,6 @@ pub(crate) use reconstruct::reconstruction;
 pub use reconstruct::{NormalisedPatches, Reconstruction};
 pub use values::{NamedValues, Values};
 
-use crate::checkpoint::Loaded;
 use crate::config::{Config, Task};
 use crate::data::DeviceBatch;
 use crate::fused::Precision;
@@ -99,20 +98,25 @@ impl Learner {
         }
     }
 
-    /// A learner that goes on from a checkpoint.
+    /// A learner that goes on from a checkpoint: from `weights`, and the `moments` of each, as `first/NAME` and `second/NAME`, after so many `updates`.
     ///
     /// # Errors
     /// When the checkpoint's weights or moments do not fit the configuration, each named, or the device has no room for them.
-    pub fn resumed(task: &Task, loaded: Loaded, device: &Device, threads: usize) -> Result<Self, LearnerError> {
+    pub fn resumed(
+        task: &Task,
+        weights: HashMap<String, Tensor>,
+        moments: HashMap<String, Tensor>,
+        updates: u64,
+        device: &Device,
+        threads: usize,
+    ) -> Result<Self, LearnerError> {
         let mut learner = match task {
-            Task::Pretrain(config) => Self::of_mae(Mae::given(config.model(), loaded.weights, device)?, config, device, threads)?,
-            Task::Finetune(config) => {
-                Self::of_classifier(Classifier::given(config.classifier(), loaded.weights, device)?, task, device, threads)?
-            }
+            Task::Pretrain(config) => Self::of_mae(Mae::given(config.model(), weights, device)?, config, device, threads)?,
+            Task::Finetune(config) => Self::of_classifier(Classifier::given(config.classifier(), weights, device)?, task, device, threads)?,
         };
         match &mut learner {
-            Self::Composed(composed) => composed.optimizer.restore(loaded.moments, loaded.state.updates())?,
-            Self::Fused(fused) => fused.restore(loaded.moments, loaded.state.updates())?,
+            Self::Composed(composed) => composed.optimizer.restore(moments, updates)?,
+            Self::Fused(fused) => fused.restore(moments, updates)?,
         }
         Ok(learner)
     }

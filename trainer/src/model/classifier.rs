@@ -40,7 +40,7 @@ pub struct Classifier {
 
 /// What a classifier makes of clips.
 #[derive(Debug)]
-pub struct Reading {
+pub struct Encoded {
     /// `[clips, width]`: the mean of the encoded tokens without the cls token, then the encoder's last layer normalisation: the head's input.
     pub features: Tensor,
     /// `[clips, tokens, width]`: each token, normalised by the same layer.
@@ -130,11 +130,11 @@ impl Classifier {
     ///
     /// # Errors
     /// When the shapes do not fit.
-    pub fn read(&self, patches: &Tensor) -> Result<Reading> {
+    pub fn read(&self, patches: &Tensor) -> Result<Encoded> {
         let tokens = self.tokens(patches, None)?;
         let features = self.encoder.normalise(&tokens.mean(1)?)?;
         let logits = self.head.as_ref().map(|head| head.forward(&features)).transpose()?;
-        Ok(Reading { features, tokens: self.encoder.normalise(&tokens)?, logits })
+        Ok(Encoded { features, tokens: self.encoder.normalise(&tokens)?, logits })
     }
 
     fn tokens(&self, patches: &Tensor, scales: Option<&Tensor>) -> Result<Tensor> {

@@ -1,9 +1,9 @@
 //! The decoder: fills the masked places with the mask token, and predicts what is there. It takes all places, or the visible and some of the masked ones.
 
 use super::block::{Block, LayerNorm, Linear, TransformerConfig};
+use super::config::MaeConfig;
 use super::conventions::DecoderClassToken;
 use super::embed::Positions;
-use super::mae::MaeConfig;
 use super::masking::Masking;
 use super::parameters::{Init, ParameterBuilder};
 use candle_core::{Result, Tensor};

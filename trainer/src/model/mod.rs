@@ -2,6 +2,7 @@
 
 mod block;
 mod classifier;
+mod config;
 mod conventions;
 mod decoder;
 mod embed;
@@ -14,12 +15,13 @@ mod target;
 
 pub(crate) use block::MLP_RATIO;
 pub use block::TransformerConfig;
-pub use classifier::{Classifier, ClassifierConfig, Reading};
+pub use classifier::{Classifier, ClassifierConfig, Encoded};
+pub use config::{MaeConfig, TargetKind};
 pub(crate) use conventions::LAYER_NORM_EPSILON;
 pub use conventions::{Conventions, DecoderClassToken, NormalisePer};
 pub use embed::PositionKind;
 pub(crate) use embed::sinusoid_table;
-pub use mae::{Mae, MaeConfig, TargetKind};
+pub use mae::Mae;
 pub use masking::Masking;
 pub use parameters::{ParameterError, Parameters};
 pub use pool::{AttentivePool, Head};

@@ -1,8 +1,8 @@
 //! What a model has to predict: pixels, as they are or normalised patch by patch, or histograms of gradients.
 
+use super::config::{MaeConfig, TargetKind};
 use super::conventions::NormalisePer;
 use super::embed::{channel_first_patches, channel_last_patches};
-use super::mae::{MaeConfig, TargetKind};
 use candle_core::{D, Result, Tensor};
 use pipeline::hog::Hog;
 use pipeline::transform::STD;
