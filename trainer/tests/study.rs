@@ -60,14 +60,17 @@ fn runs_are_shared_kept_and_not_done_again() {
     let metrics = |run: &str| fs::read_to_string(dir.path().join("study").join(run).join("metrics.jsonl")).expect("metrics");
     let runs = ["pretrain-base-0", "finetune-base-256-1-1"];
     let before = runs.map(metrics);
-    let footage = report(&study(dir.path(), &["footage", "--other", "s/train", "--json"]));
+    let footage = report(&study(dir.path(), &["footage", "--other", "s/val", "--json"]));
     assert_eq!(runs.map(metrics), before);
     let accuracies = |report: &StudyReport, series: &str, name: &str| -> Vec<f64> {
         let arm = report.arms.iter().find(|arm| arm.series == series && arm.name == name).expect("the arm");
         arm.runs.iter().map(|run| run.validation_loss).collect()
     };
-    assert_eq!(accuracies(&footage, "pre-trained", "the task's"), accuracies(&labels, "pre-trained", "256"));
-    assert_ne!(accuracies(&footage, "pre-trained", "any"), accuracies(&labels, "pre-trained", "256"));
+    assert_eq!(accuracies(&footage, "pre-trained", "the task's, all"), accuracies(&labels, "pre-trained", "256"));
+    let [any, few] = ["any", "the task's, as few"].map(|name| accuracies(&footage, "pre-trained", name));
+    assert_ne!(any, accuracies(&labels, "pre-trained", "256"));
+    assert_ne!(few, accuracies(&labels, "pre-trained", "256"), "three clips, not four");
+    assert_ne!(any, few);
 
     // What is missing is done again, to the same end.
     fs::remove_dir_all(dir.path().join("study/finetune-scratch-64-1-1")).expect("removed");
@@ -85,7 +88,11 @@ fn what_does_not_fit_is_said() {
     };
     let other = said(&["footage"]);
     assert!(other.contains("the study of footage needs other footage to pre-train on: --other"), "{other}");
+    assert!(!dir.path().join("study").exists(), "nothing was computed before");
     report(&study(dir.path(), &["slices", "--json"]));
+    // Nor is one of runs on other data.
+    let other = said(&["slices", "--unlabelled", "s/train"]);
+    assert!(other.contains("pretrain-base-0: the run began with other data, of 4 clips, and this is of 4"), "{other}");
     fs::remove_dir_all(dir.path().join("s/train")).expect("removed");
     let missing = said(&["slices"]);
     assert!(missing.contains("s/train"), "{missing}");

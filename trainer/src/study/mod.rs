@@ -112,6 +112,19 @@ pub fn study(
     let validation = classes::number(material.validation.clone(), &names, true)?;
     let arms = study.arms(settings.budget);
     let all = arms.len() * settings.seeds as usize;
+    let few = material.other.as_ref().map(|other| spread_over(&material.unlabelled, other.iter().map(WeightedSource::len).sum()));
+    let footage = |footage| {
+        let sets = match footage {
+            Footage::OfTheTask => Some(&material.unlabelled),
+            Footage::AsFew => few.as_ref(),
+            Footage::Other => material.other.as_ref(),
+        };
+        sets.cloned().ok_or(StudyError::NoOther)
+    };
+    // What is missing is said before anything is computed.
+    for pretraining in arms.iter().filter_map(|arm| arm.pretraining.as_ref()) {
+        footage(pretraining.footage)?;
+    }
     let mut report = StudyReport { name: study.name().to_owned(), axis: study.axis().to_owned(), arms: Vec::new() };
     for (number, arm) in arms.iter().enumerate() {
         let mut runs = Vec::new();
@@ -120,12 +133,8 @@ pub fn study(
             let (mut start, mut pretrained) = (None, None);
             if let Some(pretraining) = &arm.pretraining {
                 let dir = settings.out.join(format!("pretrain-{}-{seed}", pretraining.key));
-                let data = match pretraining.footage {
-                    Footage::OfTheTask => &material.unlabelled,
-                    Footage::Other => material.other.as_ref().ok_or(StudyError::NoOther)?,
-                };
                 let task = Task::from(Config { seed, ..pretraining.config.clone() });
-                run(settings, &dir, task, Arc::clone(data), None, None, &mut on_event)?;
+                run(settings, &dir, task, footage(pretraining.footage)?, None, None, &mut on_event)?;
                 start = Some(Weights::open(&dir)?.tensors);
                 pretrained = Some(measured(&dir)?);
             }
@@ -149,6 +158,17 @@ pub fn study(
         report.arms.push(StudyArm { series: arm.series.to_owned(), name: arm.name.clone(), runs });
     }
     Ok(report)
+}
+
+/// About `wanted` clips of `sets`, and no fewer than one of each, evenly spread.
+fn spread_over(sets: &[WeightedSource], wanted: usize) -> Arc<[WeightedSource]> {
+    let all: usize = sets.iter().map(WeightedSource::len).sum();
+    let some_of = |set: &WeightedSource| {
+        let count = (set.len() * wanted / all.max(1)).max(1).min(set.len());
+        let chosen = (0..count).map(|at| set.number(at * set.len() / count) as u32).collect();
+        WeightedSource { chosen: Some(chosen), ..set.clone() }
+    };
+    sets.iter().map(some_of).collect()
 }
 
 /// One run, to its end.

@@ -22,7 +22,7 @@ pub enum Study {
     Width,
     /// 1, 2 and 4 samples of each reading of a clip, in the same number of steps, which take as long as reading lets them (Table 4b).
     Repeat,
-    /// Pre-trained on footage of the task, or on any footage (Table 5).
+    /// Pre-trained on any footage, on as little of the task's, or on all of the task's (Table 5).
     Footage,
 }
 
@@ -31,6 +31,8 @@ pub enum Study {
 pub enum Footage {
     /// Unlabelled clips of the task.
     OfTheTask,
+    /// As many of them as there are others.
+    AsFew,
     /// Any others.
     Other,
 }
@@ -201,9 +203,10 @@ impl Study {
             Self::Footage => {
                 let scratch = pretrained("nothing".to_owned(), String::new(), Footage::OfTheTask, &|_| ());
                 let scratch = Arm { pretraining: None, ..scratch };
-                let of_task = pretrained("the task's".to_owned(), base_key.clone(), Footage::OfTheTask, &|_| ());
                 let other = pretrained("any".to_owned(), "other".to_owned(), Footage::Other, &|_| ());
-                vec![scratch, other, of_task]
+                let few = pretrained("the task's, as few".to_owned(), "few".to_owned(), Footage::AsFew, &|_| ());
+                let of_task = pretrained("the task's, all".to_owned(), base_key.clone(), Footage::OfTheTask, &|_| ());
+                vec![scratch, other, few, of_task]
             }
         }
     }

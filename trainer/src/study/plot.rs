@@ -1,4 +1,4 @@
-//! A study as a picture: accuracy by what is varied, a curve for each series, with every seed.
+//! A study as a picture: accuracy by what is varied, for each series a curve, or marks where no numbers are varied, with every seed.
 
 use super::spread;
 use crate::log::canvas::{self, Align, Area, Letters};
@@ -32,6 +32,8 @@ pub fn draw(report: &StudyReport) -> RgbImage {
             names.push(&arm.name);
         }
     }
+    // Only along an axis of numbers is there anything between two places.
+    let is_of_numbers = names.iter().all(|name| name.trim_end_matches(" %").parse::<f64>().is_ok());
     let line = Letters::Large.height() + 6;
     canvas::text(
         &mut picture,
@@ -76,7 +78,13 @@ pub fn draw(report: &StudyReport) -> RgbImage {
         let shift = 8.0 * (number as f64 - (series.len() - 1) as f64 / 2.0);
         let place = |arm: &StudyArm, accuracy: f64| (x(&arm.name) + shift, y(accuracy));
         let means: Vec<(f64, f64)> = of_series.iter().map(|arm| place(arm, spread(arm)[0])).collect();
-        canvas::line(&mut picture, whole, &means, 3.0, color(number), 1.0);
+        if is_of_numbers {
+            canvas::line(&mut picture, whole, &means, 3.0, color(number), 1.0);
+        } else {
+            for (x, y) in means {
+                canvas::line(&mut picture, whole, &[(x - 14.0, y), (x + 14.0, y)], 3.0, color(number), 1.0);
+            }
+        }
         for arm in of_series {
             let [_, least, most] = spread(arm);
             canvas::line(&mut picture, whole, &[place(arm, least), place(arm, most)], 1.5, color(number), 1.0);
@@ -93,9 +101,9 @@ mod tests {
     use super::*;
     use schemas::report::StudyRun;
 
-    #[test]
-    fn dots_lie_where_the_accuracies_are() {
-        let run = |top1: f64| StudyRun {
+    /// The picture of arms of a series, a name and an accuracy.
+    fn picture(arms: &[(&str, &str, f64)]) -> RgbImage {
+        let run = |top1| StudyRun {
             seed: 0,
             top1,
             validation_loss: 1.0,
@@ -105,17 +113,37 @@ mod tests {
             finetune_seconds: 1.0,
             dir: String::new(),
         };
-        let arm =
-            |series: &str, name: &str, top1: f64| StudyArm { series: series.to_owned(), name: name.to_owned(), runs: vec![run(top1)] };
-        let arms = vec![arm("a", "1", 0.2), arm("a", "2", 0.8), arm("b", "1", 0.5), arm("b", "2", 0.5)];
-        let picture = draw(&StudyReport { name: "s".to_owned(), axis: "x".to_owned(), arms });
-        // Rows of the first series' colour at the two places: higher accuracy is further up, in a straight line of 16 to 84 %.
+        let arm = |&(series, name, top1): &(&str, &str, f64)| StudyArm {
+            series: series.to_owned(),
+            name: name.to_owned(),
+            runs: vec![run(top1)],
+        };
+        draw(&StudyReport { name: "s".to_owned(), axis: "x".to_owned(), arms: arms.iter().map(arm).collect() })
+    }
+
+    /// Rows of the first series' colour between the axes.
+    fn rows(picture: &RgbImage, column: u32) -> Vec<u32> {
+        (115..HEIGHT - BELOW).filter(|&row| picture.get_pixel(column, row).0 == color(0).0).collect()
+    }
+
+    #[test]
+    fn dots_lie_where_the_accuracies_are() {
+        let picture = picture(&[("a", "1", 0.2), ("a", "2", 0.8), ("b", "1", 0.5), ("b", "2", 0.5)]);
+        // At the two places of the first series: higher accuracy is further up, in a straight line of 16 to 84 %.
         let row = |column: u32| {
-            let rows: Vec<u32> = (115..HEIGHT - BELOW).filter(|&row| picture.get_pixel(column, row).0 == color(0).0).collect();
+            let rows = rows(&picture, column);
             f64::from(rows.iter().sum::<u32>()) / rows.len() as f64
         };
         let left = MARGIN + LEFT + (WIDTH - 2 * MARGIN - LEFT) / 4 - 4;
         let right = MARGIN + LEFT + 3 * (WIDTH - 2 * MARGIN - LEFT) / 4 - 4;
         assert!(row(left) > row(right) + 150.0, "{} and {}", row(left), row(right));
+    }
+
+    #[test]
+    fn only_places_of_numbers_are_joined() {
+        let between =
+            |names: [&str; 2]| !rows(&picture(&names.map(|name| ("a", name, 0.5))), (MARGIN + LEFT + WIDTH - MARGIN) / 2).is_empty();
+        assert!(between(["50 %", "98 %"]));
+        assert!(!between(["random", "tube"]));
     }
 }
