@@ -84,7 +84,7 @@ pub struct RunState {
     /// Clips of the data, which the place depends on.
     pub clips: u64,
     /// What tells the data apart ([`pipeline::source::fingerprint`]); nothing in checkpoints of before this was kept.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<u64>,
 }
 
@@ -442,4 +442,17 @@ pub(crate) fn sound_tensors(path: &Path) -> Result<HashMap<String, Tensor>, Box<
 /// Whether a learner's failure to take up a checkpoint is the checkpoint's fault.
 pub fn is_unfit(error: &LearnerError) -> bool {
     matches!(error, LearnerError::Parameters(crate::model::ParameterError::Mismatch { .. } | crate::model::ParameterError::Moments { .. }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_of_before_data_was_told_apart_comes_back_as_it_was() {
+        let before = r#"{"step":3,"nonfinite":0,"nonfinite_in_a_row":0,"cursor":{"samples":12},"clips":5}"#;
+        let state: RunState = serde_json::from_str(before).expect("a state");
+        assert_eq!(state.data, None);
+        assert_eq!(serde_json::to_string(&state).expect("JSON"), before, "or its hash is another");
+    }
 }
