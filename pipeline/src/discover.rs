@@ -3,8 +3,10 @@
 use crate::video::{Content, sniff};
 use schemas::manifest::Rejected;
 use std::collections::HashSet;
+use std::fmt::Write;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// File endings that promise a video. What has one and is none by content is rejected by name; what has none is only counted.
@@ -111,11 +113,64 @@ impl Search {
     }
 
     fn reject(&mut self, path: &Path, reason: String) {
-        self.found.rejected.push(Rejected::file(path.display(), reason));
+        self.found.rejected.push(Rejected::file(path_name(path), reason));
     }
 }
 
-fn has_video_ending(path: &Path) -> bool {
+/// The name under which a path is stored and compared. Different paths have different names: what
+/// is UTF-8 stays as it is, a backslash is doubled, and any other byte becomes `\xNN`.
+pub fn path_name(path: &Path) -> String {
+    let mut name = String::new();
+    for chunk in path.as_os_str().as_bytes().utf8_chunks() {
+        name.push_str(&chunk.valid().replace('\\', r"\\"));
+        for byte in chunk.invalid() {
+            // Writing to a string cannot fail.
+            let _ = write!(name, r"\x{byte:02x}");
+        }
+    }
+    name
+}
+
+/// An input that is a URL.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
+    /// It is on another machine.
+    #[error(
+        "{0} is a URL: reading from object stores is not supported yet; copy or mount it and give a \
+         local path"
+    )]
+    Remote(String),
+    /// It is on this machine.
+    #[error("{url} is a URL: give the local path {path}")]
+    File {
+        /// As it was given.
+        url: String,
+        /// The path in it.
+        path: String,
+    },
+}
+
+/// Refuses URLs (`s3://bucket/x`), which would otherwise be taken for names of local folders.
+///
+/// # Errors
+/// When `path` begins with a scheme and `://`.
+pub fn local_path(path: PathBuf) -> Result<PathBuf, UrlError> {
+    let url = path.to_string_lossy();
+    let Some((scheme, rest)) = url.split_once("://") else { return Ok(path) };
+    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    if !is_scheme {
+        return Ok(path);
+    }
+    Err(match rest.find('/') {
+        // What comes before the path is a host: none, or this one.
+        Some(host) if scheme.eq_ignore_ascii_case("file") => UrlError::File { path: rest[host..].to_owned(), url: url.into_owned() },
+        _ => UrlError::Remote(url.into_owned()),
+    })
+}
+
+/// Whether the path has an ending that promises a video.
+pub fn has_video_ending(path: &Path) -> bool {
     let ending = path.extension().and_then(|ending| ending.to_str()).map(str::to_ascii_lowercase);
     ending.is_some_and(|ending| VIDEO_ENDINGS.contains(&ending.as_str()))
 }
@@ -126,5 +181,60 @@ pub fn io_reason(error: &io::Error) -> String {
         io::ErrorKind::NotFound => "no such file".to_owned(),
         io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
         _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::ffi::OsStr;
+
+    fn name(bytes: &[u8]) -> String {
+        path_name(Path::new(OsStr::from_bytes(bytes)))
+    }
+
+    /// The bytes that a name stands for.
+    fn bytes_of(name: &str) -> Vec<u8> {
+        let (mut bytes, mut rest) = (Vec::new(), name);
+        while let Some((before, escape)) = rest.split_once('\\') {
+            bytes.extend(before.bytes());
+            let length = if escape.starts_with('x') { 3 } else { 1 };
+            let hex = &escape[1..length];
+            bytes.push(if hex.is_empty() { b'\\' } else { u8::from_str_radix(hex, 16).expect("hex") });
+            rest = &escape[length..];
+        }
+        bytes.extend(rest.bytes());
+        bytes
+    }
+
+    #[test]
+    fn names_are_readable() {
+        assert_eq!(name("vidéos/a b.mp4".as_bytes()), "vidéos/a b.mp4");
+        assert_eq!(name(b"a\xff.mp4"), r"a\xff.mp4");
+        assert_eq!(name(br"a\xff.mp4"), r"a\\xff.mp4");
+        assert_eq!(name(b"\xe2\x82|\xe2\x82\xac"), r"\xe2\x82|€");
+    }
+
+    proptest! {
+        #[test]
+        fn names_are_of_one_path(bytes in "[xf0\\\\é/]{0,8}", at in 0_usize..8, byte in 128_u8..) {
+            let mut bytes = bytes.into_bytes();
+            bytes.insert(at.min(bytes.len()), byte);
+            prop_assert_eq!(bytes_of(&name(&bytes)), bytes);
+        }
+    }
+
+    #[test]
+    fn urls_are_no_paths() {
+        let said = |path: &str| local_path(path.into()).map_err(|error| error.to_string());
+        for url in ["s3://bucket/x", "gs://b", "az://c/d", "http://h/v.mp4", "HTTPS://h", "file://x"] {
+            let error = said(url).expect_err("a URL");
+            assert!(error.starts_with(&format!("{url} is a URL: ")) && error.contains("local path"));
+        }
+        assert_eq!(said("file:///data/a.mp4").expect_err("a URL"), "file:///data/a.mp4 is a URL: give the local path /data/a.mp4");
+        for path in ["videos", "./s3://x", "/a://b", "1a://b", "://b", "a:b", "s3:/x"] {
+            assert_eq!(said(path), Ok(path.into()));
+        }
     }
 }

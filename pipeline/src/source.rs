@@ -1,12 +1,12 @@
 //! Where clips come from: shards, or live video. The same clips, in the same order, give the same batches.
 
+use crate::discover::path_name;
 use crate::frames::Frames;
 use crate::live::{LiveError, LiveReader, LiveSet};
 use crate::shard::{ClipReader, ShardError, ShardSet};
 use crate::stats::{Stage, StageClock};
 use schemas::geometry::I420;
 use serde::Serialize;
-use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -86,7 +86,7 @@ enum Identity<'a> {
     /// The two hashes of each shard.
     Shards(Vec<(&'a str, &'a str)>),
     /// Name, bytes and clips of each video.
-    Videos(Vec<(Cow<'a, str>, u64, usize)>),
+    Videos(Vec<(String, u64, usize)>),
 }
 
 /// Where all clips of a source are from.
@@ -231,7 +231,7 @@ impl Source {
                 let video = shard.metas().ok().and_then(|mut metas| metas.get_mut(row).map(|meta| std::mem::take(&mut meta.video)));
                 Origin { video, stored: Some((shard.path().to_owned(), row)) }
             }
-            Self::Live(videos) => Origin { video: Some(videos.path(clip).display().to_string()), stored: None },
+            Self::Live(videos) => Origin { video: Some(path_name(videos.path(clip))), stored: None },
         }
     }
 
@@ -262,7 +262,7 @@ impl Source {
                 for clip in 0..videos.len() {
                     let (path, number, seconds) = videos.origin(clip);
                     if number == 0 {
-                        catalogue.videos.push(VideoOrigin { path: path.display().to_string(), blake3: None });
+                        catalogue.videos.push(VideoOrigin { path: path_name(path), blake3: None });
                     }
                     let video = catalogue.videos.len() as u32 - 1;
                     catalogue.clips.push(ClipOrigin { video, number: number as u32, seconds });

@@ -5,7 +5,7 @@
 use crate::protocol::{Reply, Task};
 use crate::stop;
 use anyhow::{Context, bail};
-use pipeline::discover::io_reason;
+use pipeline::discover::{io_reason, path_name};
 use pipeline::frames::Color;
 use pipeline::payload;
 use pipeline::process::{Supervisor, WorkerProgram, become_worker, receive, send};
@@ -211,7 +211,7 @@ fn charge(faults: Vec<Fault>, damaged: &[Vec<i64>]) -> Vec<(Fault, u64)> {
 
 fn clip_meta(path: &Path, blake3: &str, options: &BuildOptions, video: &ClipSource, clip: Clip) -> ClipMeta {
     ClipMeta {
-        video: path.to_string_lossy().into_owned(),
+        video: path_name(path),
         video_blake3: blake3.to_owned(),
         clip: clip.index,
         // The build knows the labels.

@@ -7,7 +7,7 @@ mod protocol;
 mod reader;
 pub mod worker;
 
-use crate::discover::{VideoFile, discover, io_reason};
+use crate::discover::{VideoFile, discover, io_reason, path_name};
 use crate::process::{Ending, Reported, StartError, WorkerProgram};
 use crate::video::shortcut::Route;
 use crate::video::ticks::{clip_starts, video_ticks};
@@ -19,7 +19,6 @@ use schemas::geometry::I420;
 use schemas::manifest::{BuildOptions, Labelling, OnCorrupt, Rejected, Sampling, ShortVideo, Tiling};
 use schemas::shard::Payload;
 use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
 use std::fs;
 use std::num::NonZero;
 use std::os::unix::ffi::OsStrExt;
@@ -262,7 +261,7 @@ impl LiveSet {
                     set.firsts.push(set.len() + clips);
                     set.videos.push(video);
                 }
-                Some(Err(reason)) => set.rejected.push(Rejected::file(file.path.display(), reason)),
+                Some(Err(reason)) => set.rejected.push(Rejected::file(path_name(&file.path), reason)),
                 None => unreachable!("every video has a result, or there was an error"),
             }
         }
@@ -342,11 +341,11 @@ impl LiveSet {
     }
 
     /// Name without folders, bytes and clips of each video.
-    pub(crate) fn identities(&self) -> impl Iterator<Item = (Cow<'_, str>, u64, usize)> {
+    pub(crate) fn identities(&self) -> impl Iterator<Item = (String, u64, usize)> {
         let clips = self.firsts.windows(2).map(|firsts| firsts[1] - firsts[0]);
         self.videos.iter().zip(clips).map(|(video, clips)| {
-            let name = video.path.file_name().unwrap_or(video.path.as_os_str()).to_string_lossy();
-            (name, video.identity.0, clips)
+            let name = video.path.file_name().unwrap_or(video.path.as_os_str());
+            (path_name(Path::new(name)), video.identity.0, clips)
         })
     }
 

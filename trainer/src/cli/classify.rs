@@ -1,6 +1,6 @@
 //! What can be typed to use what was learned: fine-tuning, evaluation, features.
 
-use super::{ComputeArgs, DataArg, LoadArgs, TrainArgs};
+use super::{ComputeArgs, DataArg, LoadArgs, TrainArgs, local};
 use clap::Args;
 use pipeline::sample::Views;
 use std::path::PathBuf;
@@ -50,7 +50,7 @@ pub struct FinetuneArgs {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Folder of the run [default: runs/finetune-N, the next free N; with --resume, the last one].
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = local())]
     pub out: Option<PathBuf>,
     #[command(flatten)]
     /// Length, rate and batches.
@@ -173,7 +173,7 @@ pub struct EmbedArgs {
     /// What is read, and how.
     pub read: ReadArgs,
     /// The file of features.
-    #[arg(long, value_name = "FILE", default_value = "./features.parquet")]
+    #[arg(long, value_name = "FILE", default_value = "./features.parquet", value_parser = local())]
     pub out: PathBuf,
     /// What a row is.
     #[arg(long, value_enum, default_value = "clip")]

@@ -1,5 +1,6 @@
 //! What can be typed to exchange weights with other code bases.
 
+use super::local;
 use clap::Args;
 use std::path::PathBuf;
 use trainer::config::TargetChoice;
@@ -20,7 +21,7 @@ pub struct ImportArgs {
     #[arg(value_name = "FOREIGN")]
     pub foreign: PathBuf,
     /// The folder to make: model.safetensors and config.toml.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = local())]
     pub out: PathBuf,
     /// Heads of the encoder, which only transformers writes down [default: those of published models of its width].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
@@ -67,7 +68,7 @@ pub struct ExportArgs {
     #[arg(long, value_enum)]
     pub format: Format,
     /// The file of safetensors to make; a folder where the format is huggingface.
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = local())]
     pub out: PathBuf,
     /// Print what was done as JSON.
     #[arg(long)]

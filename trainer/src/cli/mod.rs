@@ -12,7 +12,9 @@ pub use exchange::{ExportArgs, ImportArgs};
 pub use study::StudyArgs;
 pub use visualise::VisualiseArgs;
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
+use pipeline::discover::local_path;
 use pipeline::loader::{DEFAULT_MAX_BAD, DEFAULT_MEMORY_BYTES};
 use pipeline::mask::MaskKind;
 use std::path::PathBuf;
@@ -248,11 +250,15 @@ pub struct DataArg {
 impl DataArg {
     /// `PATH`, or `PATH=WEIGHT`.
     fn parse(text: &str) -> Result<Self, String> {
-        match text.rsplit_once('=').map(|(path, weight)| (path, weight.parse::<f64>())) {
-            Some((_, Ok(weight))) if !weight.is_finite() || weight <= 0.0 => Err(format!("the weight {weight} is not a number above 0")),
-            Some((path, Ok(weight))) => Ok(Self { path: path.into(), weight }),
-            _ => Ok(Self { path: text.into(), weight: 1.0 }),
-        }
+        let (path, weight) = match text.rsplit_once('=').map(|(path, weight)| (path, weight.parse::<f64>())) {
+            Some((_, Ok(weight))) if !weight.is_finite() || weight <= 0.0 => {
+                return Err(format!("the weight {weight} is not a number above 0"));
+            }
+            Some((path, Ok(weight))) => (path, weight),
+            _ => (text, 1.0),
+        };
+        let path = local_path(path.into()).map_err(|error| error.to_string())?;
+        Ok(Self { path, weight })
     }
 }
 
@@ -261,6 +267,11 @@ impl std::fmt::Display for DataArg {
         write!(formatter, "{}", self.path.display())?;
         if self.weight == 1.0 { Ok(()) } else { write!(formatter, "={}", self.weight) }
     }
+}
+
+/// A path that is not a URL.
+fn local() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(local_path)
 }
 
 fn positive(text: &str) -> Result<f64, String> {
@@ -348,7 +359,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Folder of the run [default: runs/PRESET-N, the next free N; with --resume, the last one].
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = local())]
     pub out: Option<PathBuf>,
     #[command(flatten)]
     /// Length, rate and batches.
@@ -401,7 +412,7 @@ pub struct CurvesArgs {
     #[arg(value_name = "RUN", required = true)]
     pub runs: Vec<PathBuf>,
     /// The picture, a PNG.
-    #[arg(long, value_name = "FILE", default_value = "./curves.png")]
+    #[arg(long, value_name = "FILE", default_value = "./curves.png", value_parser = local())]
     pub out: PathBuf,
     /// Also write a report, one HTML file that needs no other.
     #[arg(long, value_name = "FILE")]

@@ -1,6 +1,6 @@
 //! What `trainer study` can be told.
 
-use super::{DataArg, LoadArgs};
+use super::{DataArg, LoadArgs, local};
 use clap::Args;
 use std::path::PathBuf;
 use trainer::study::Study;
@@ -30,7 +30,7 @@ pub struct StudyArgs {
     #[arg(long, value_name = "SHARDS", default_value = "./s/val", value_parser = DataArg::parse)]
     pub val: Vec<DataArg>,
     /// Folder of all runs, and of the result: NAME.json, NAME.md and NAME.png.
-    #[arg(long, value_name = "DIR", default_value = "./study")]
+    #[arg(long, value_name = "DIR", default_value = "./study", value_parser = local())]
     pub out: PathBuf,
     /// Runs of each kind, with seeds from 0 on.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]

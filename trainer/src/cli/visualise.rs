@@ -1,6 +1,6 @@
 //! What `trainer visualise` can be told.
 
-use super::{ComputeArgs, MaskKindArg, positive};
+use super::{ComputeArgs, MaskKindArg, local, positive};
 use clap::Args;
 use std::path::PathBuf;
 use trainer::visualise::Contrast;
@@ -46,7 +46,7 @@ pub struct VisualiseArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
     /// Where to: a .png (frame by frame), .gif or .mp4 (moving) file, or a folder for all three.
-    #[arg(long, value_name = "FILE or DIR", default_value = "./reconstruction")]
+    #[arg(long, value_name = "FILE or DIR", default_value = "./reconstruction", value_parser = local())]
     pub out: PathBuf,
     /// Frames a second of what moves [default: as fast as the video].
     #[arg(long, value_name = "N", value_parser = positive)]
