@@ -34,13 +34,22 @@ pub struct Manifest {
     pub videos: u64,
     /// The video whose clips the last shard holds only in part, in a build that has not finished.
     pub open_video: Option<OpenVideo>,
+    /// XXH3-64 of the lines of [`VIDEOS_FILE`] that belong to this manifest, in 16 hexadecimal
+    /// digits. Manifests of older builds do not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub videos_xxh3: Option<String>,
+    /// XXH3-64 of [`REJECTED_FILE`], in 16 hexadecimal digits. Only a finished build has it: until
+    /// then the file may change without the manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejected_xxh3: Option<String>,
 }
 
 /// A video whose first clips are in finished shards, and whose others are not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OpenVideo {
-    /// The file, as the build was told to find it.
+    /// The file, as the build was told to find it: where its name is not UTF-8, other bytes are
+    /// `\xNN`, and backslashes are doubled.
     pub path: String,
     /// BLAKE3 of its bytes, in hex.
     pub blake3: String,
@@ -52,7 +61,8 @@ pub struct OpenVideo {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VideoRecord {
-    /// The file, as the build was told to find it.
+    /// The file, as the build was told to find it: where its name is not UTF-8, other bytes are
+    /// `\xNN`, and backslashes are doubled.
     pub path: String,
     /// Its size.
     pub bytes: u64,
@@ -194,7 +204,8 @@ pub struct ShardEntry {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rejected {
-    /// The file, as the build was told to find it.
+    /// The file, as the build was told to find it: where its name is not UTF-8, other bytes are
+    /// `\xNN`, and backslashes are doubled.
     pub path: String,
     /// What was wrong with it.
     pub reason: String,

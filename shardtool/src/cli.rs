@@ -1,8 +1,9 @@
 //! What can be typed.
 
-use crate::labels::LabelSource;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use crate::labels::{FORMS, LabelSource};
+use clap::builder::{PathBufValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
+use pipeline::discover::local_path;
 use pipeline::payload::DEFAULT_CRF;
 use schemas::manifest::{BuildOptions, OnCorrupt, Sampling, ShortVideo, Tiling};
 use schemas::shard::Payload;
@@ -50,24 +51,27 @@ pub enum Command {
     DecodeWorker,
 }
 
+const BUILD_EXAMPLES: &str = "\
+Examples:
+  shardtool build ./videos                               16 frames at stride 4 of 30 fps
+  shardtool build ./videos --dry-run                     how many clips, how much disk
+  shardtool build ./videos --labels dirs --out ./train   folders name the classes
+  shardtool build ./videos --labels labels.csv           a file names them, as shown below
+  shardtool build a.mkv b.mov --every 10                 a clip every ten seconds
+  shardtool build ./videos --payload h264 --frames 64    long clips, small on disk";
+
 /// Build shards of clips from videos.
 ///
 /// Every video is decoded once, sampled by time into clips of --frames frames, scaled down, and stored in zstd-compressed
 /// Parquet, as exact I420 if not asked for otherwise. A file that cannot be decoded is named with its reason and left out; it does not stop the build.
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  shardtool build ./videos                               16 frames at stride 4 of 30 fps
-  shardtool build ./videos --dry-run                     how many clips, how much disk
-  shardtool build ./videos --labels dirs --out ./train   folders name the classes
-  shardtool build a.mkv b.mov --every 10                 a clip every ten seconds
-  shardtool build ./videos --payload h264 --frames 64    long clips, small on disk")]
+#[command(after_help = format!("{BUILD_EXAMPLES}\n\n{FORMS}"))]
 pub struct BuildArgs {
     /// Video files, or folders that are searched for them; what is video is decided by content, not by name.
-    #[arg(required = true, value_name = "VIDEOS")]
+    #[arg(required = true, value_name = "VIDEOS", value_parser = local())]
     pub videos: Vec<PathBuf>,
     /// Folder to write the shards to.
-    #[arg(long, value_name = "DIR", default_value = "./shards")]
+    #[arg(long, value_name = "DIR", default_value = "./shards", value_parser = local())]
     pub out: PathBuf,
     /// Frames a clip.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
@@ -109,7 +113,8 @@ pub struct BuildArgs {
     /// Close a shard when it has this many megabytes.
     #[arg(long, value_name = "MB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=16384))]
     pub shard_mb: u64,
-    /// Where labels come from: "none", "dirs" (the name of each file's folder), or a file with a line "path label" for each video.
+    /// Where labels come from: "none", "dirs" (the name of each file's folder), or a file with a line for each video: "path,label", "path label", or columns
+    /// with a header (see below).
     #[arg(long, value_name = "none|dirs|FILE", default_value = "none", value_parser = LabelSource::parse)]
     pub labels: LabelSource,
     /// Videos decoded at a time [default: all cores].
@@ -202,7 +207,7 @@ Examples:
   shardtool build ./videos --labels dirs           build shards of them, with labels")]
 pub struct SynthArgs {
     /// Folder to write to; it must be empty or not exist.
-    #[arg(value_name = "DIR")]
+    #[arg(value_name = "DIR", value_parser = local())]
     pub dir: PathBuf,
     /// Videos in all.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -238,7 +243,7 @@ Examples:
   shardtool verify ./shards --deep     the same, and a second opinion: every clip through Parquet's own reader, decoded to frames")]
 pub struct VerifyArgs {
     /// Folder of shards.
-    #[arg(value_name = "DIR")]
+    #[arg(value_name = "DIR", value_parser = local())]
     pub dir: PathBuf,
     /// Also read every clip with Parquet's own reader, and decode it to frames.
     #[arg(long)]
@@ -259,7 +264,7 @@ Examples:
   shardtool inspect ./shards --sample 10 --sheet sheet.png       a contact sheet of ten clips drawn by chance")]
 pub struct InspectArgs {
     /// Folder of shards.
-    #[arg(value_name = "DIR")]
+    #[arg(value_name = "DIR", value_parser = local())]
     pub dir: PathBuf,
     /// Say all that is known about this clip; may be given several times.
     #[arg(long = "clip", value_name = "N", conflicts_with_all = ["sample", "limit"])]
@@ -290,7 +295,7 @@ Examples:
   shardtool stats ./shards --json                 for a script")]
 pub struct StatsArgs {
     /// Folder of shards.
-    #[arg(value_name = "DIR")]
+    #[arg(value_name = "DIR", value_parser = local())]
     pub dir: PathBuf,
     /// Draw bytes per clip, classes and sizes to this PNG file. A file that is there is replaced.
     #[arg(long, value_name = "OUT.png")]
@@ -312,7 +317,7 @@ Examples:
   shardtool export ./shards --clip 7 frames       frames/frame-0000.png and on, pixel for pixel")]
 pub struct ExportArgs {
     /// Folder of shards.
-    #[arg(value_name = "DIR")]
+    #[arg(value_name = "DIR", value_parser = local())]
     pub dir: PathBuf,
     /// Number of the clip, as `shardtool inspect` shows it.
     #[arg(long, value_name = "N")]
@@ -347,6 +352,11 @@ fn named<T: Clone + Send + Sync + 'static>(
     from_name: fn(&str) -> Option<T>,
 ) -> impl TypedValueParser<Value = T> {
     PossibleValuesParser::new(names).map(move |name| from_name(&name).expect("one of the names"))
+}
+
+/// A path that is not a URL.
+fn local() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(local_path)
 }
 
 fn positive(text: &str) -> Result<f64, String> {

@@ -2,6 +2,11 @@
 //!
 //! The manifest is the only word on what is done. It is replaced, whole, when a shard is on disk, and names it then; lines of `videos.jsonl` and
 //! shards beyond it are from a build that was killed in between, and are made again.
+//!
+//! It also has the hashes of the two lists. That of `videos.jsonl` covers the lines that it counts.
+//! That of `rejected.jsonl`, which is replaced whole, is there only when the build has finished: the
+//! list is written before the manifest that names its hash, and a finished manifest loses the hash
+//! before the list is replaced. So no moment at which a build can be killed looks like damage.
 
 use anyhow::{Context, bail, ensure};
 use pipeline::atomic_file::{self, TEMPORARY_ENDING};
@@ -13,6 +18,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// Program and version, as manifests name them.
 const CREATED_BY: &str = concat!("shardtool ", env!("CARGO_PKG_VERSION"));
@@ -20,12 +26,16 @@ const CREATED_BY: &str = concat!("shardtool ", env!("CARGO_PKG_VERSION"));
 /// What is written down of a build, and where more is written.
 pub struct Journal {
     dir: PathBuf,
-    /// What is done.
+    /// What is done, as the disk has it.
     pub manifest: Manifest,
+    /// Class names, which the manifest has from the next commit on.
+    pub classes: Vec<String>,
     /// A line for each video that is done.
     records: Vec<VideoRecord>,
     /// Records that are on disk.
     written: usize,
+    /// Hash of the lines of the records that are on disk.
+    written_xxh3: Xxh3,
     /// `videos.jsonl`, locked for as long as the build runs.
     videos: File,
 }
@@ -59,8 +69,11 @@ impl Journal {
             clips: 0,
             videos: 0,
             open_video: None,
+            videos_xxh3: None,
+            rejected_xxh3: None,
         };
-        let mut journal = Self { dir: dir.to_owned(), manifest, records: Vec::new(), written: 0, videos };
+        let mut journal =
+            Self { dir: dir.to_owned(), manifest, classes: Vec::new(), records: Vec::new(), written: 0, written_xxh3: Xxh3::new(), videos };
         if force {
             // The manifest goes first: without it, nobody takes what is left for a build.
             for name in [MANIFEST_FILE, REJECTED_FILE] {
@@ -68,6 +81,7 @@ impl Journal {
             }
         } else if dir.join(MANIFEST_FILE).exists() {
             journal.manifest = read_manifest(dir).context("cannot go on with the build; --force replaces it")?;
+            journal.classes = journal.manifest.classes.clone();
             journal.refuse_other_options(options)?;
             journal.read_records()?;
             journal.check_shards()?;
@@ -95,7 +109,36 @@ impl Journal {
     ///
     /// # Errors
     /// When the disk is full, say; what was written down before stays.
-    pub fn commit(&mut self, shards: &[ShardEntry], open_video: Option<OpenVideo>, finished: bool) -> anyhow::Result<()> {
+    pub fn commit(&mut self, shards: &[ShardEntry], open_video: Option<OpenVideo>) -> anyhow::Result<()> {
+        let manifest = self.write_records(shards, open_video)?;
+        self.replace_manifest(manifest)
+    }
+
+    /// Writes down that the build has come to its end with `shards`; returns what was left out: `not_video`, the files that were no video, and
+    /// what the records say.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub fn finish(&mut self, shards: &[ShardEntry], not_video: &[Rejected]) -> anyhow::Result<Vec<Rejected>> {
+        let (rejected, rejected_xxh3) = self.replace_rejected(not_video)?;
+        let manifest = self.write_records(shards, None)?;
+        let manifest = Manifest { finished: true, rejected_xxh3: Some(rejected_xxh3), ..manifest };
+        if manifest != self.manifest {
+            self.replace_manifest(manifest)?;
+        }
+        Ok(rejected)
+    }
+
+    /// Writes the list of what was left out until now, of a build that goes no further.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub fn write_rejected(&mut self, not_video: &[Rejected]) -> anyhow::Result<()> {
+        self.replace_rejected(not_video).map(drop)
+    }
+
+    /// Appends the records that are not on disk yet; returns the manifest that counts them.
+    fn write_records(&mut self, shards: &[ShardEntry], open_video: Option<OpenVideo>) -> anyhow::Result<Manifest> {
         let mut lines = Vec::new();
         for record in &self.records[self.written..] {
             serde_json::to_writer(&mut lines, record)?;
@@ -104,21 +147,29 @@ impl Journal {
         let videos = self.videos.write_all(&lines).and_then(|()| self.videos.sync_data());
         videos.with_context(|| format!("cannot write {}", self.dir.join(VIDEOS_FILE).display()))?;
         self.written = self.records.len();
-        self.manifest.shards = shards.to_vec();
-        self.manifest.clips = shards.iter().map(|shard| shard.clips).sum();
-        self.manifest.videos = self.records.len() as u64;
-        self.manifest.open_video = open_video;
-        self.manifest.finished = finished;
-        let json = serde_json::to_vec_pretty(&self.manifest)?;
-        let path = self.dir.join(MANIFEST_FILE);
-        atomic_file::write(&path, &json).with_context(|| format!("cannot write {}", path.display()))
+        self.written_xxh3.update(&lines);
+        Ok(Manifest {
+            finished: false,
+            classes: self.classes.clone(),
+            shards: shards.to_vec(),
+            clips: shards.iter().map(|shard| shard.clips).sum(),
+            videos: self.records.len() as u64,
+            open_video,
+            videos_xxh3: Some(hex(self.written_xxh3.digest())),
+            rejected_xxh3: None,
+            ..self.manifest.clone()
+        })
     }
 
-    /// Writes the list of what was left out: `not_video`, the files that were no video, and what the records say.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn write_rejected(&self, not_video: &[Rejected]) -> anyhow::Result<Vec<Rejected>> {
+    fn replace_manifest(&mut self, manifest: Manifest) -> anyhow::Result<()> {
+        let path = self.dir.join(MANIFEST_FILE);
+        atomic_file::write(&path, &serde_json::to_vec_pretty(&manifest)?).with_context(|| format!("cannot write {}", path.display()))?;
+        self.manifest = manifest;
+        Ok(())
+    }
+
+    /// Replaces the list of what was left out; returns it, and the hash of the file.
+    fn replace_rejected(&mut self, not_video: &[Rejected]) -> anyhow::Result<(Vec<Rejected>, String)> {
         let known = self.known();
         let recorded =
             self.records.iter().filter(|record| known.get(record.path.as_str()).is_some_and(|last| std::ptr::eq(*last, *record)));
@@ -128,9 +179,13 @@ impl Journal {
             serde_json::to_writer(&mut lines, rejected)?;
             lines.push(b'\n');
         }
+        let xxh3 = xxh3_hex(&lines);
+        if self.manifest.rejected_xxh3.as_ref().is_some_and(|before| *before != xxh3) {
+            self.replace_manifest(Manifest { rejected_xxh3: None, ..self.manifest.clone() })?;
+        }
         let path = self.dir.join(REJECTED_FILE);
         atomic_file::write(&path, &lines).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(all)
+        Ok((all, xxh3))
     }
 
     fn refuse_other_options(&self, options: &BuildOptions) -> anyhow::Result<()> {
@@ -158,18 +213,24 @@ impl Journal {
     /// Reads the records that the manifest counts, and cuts off what comes after them.
     fn read_records(&mut self) -> anyhow::Result<()> {
         let path = self.dir.join(VIDEOS_FILE);
-        let mut text = String::new();
+        let mut text = Vec::new();
         self.videos.seek(SeekFrom::Start(0))?;
-        self.videos.read_to_string(&mut text).with_context(|| format!("cannot read {}", path.display()))?;
+        self.videos.read_to_end(&mut text).with_context(|| format!("cannot read {}", path.display()))?;
         let mut bytes = 0;
-        for line in text.split_inclusive('\n').take(self.manifest.videos as usize) {
-            let record = serde_json::from_str(line);
+        for line in text.split_inclusive(|&byte| byte == b'\n').take(self.manifest.videos as usize) {
+            let record = serde_json::from_slice(line);
             self.records.push(record.with_context(|| format!("{} is damaged; --force builds anew", path.display()))?);
-            bytes += line.len() as u64;
+            bytes += line.len();
         }
         let (lines, counted) = (self.records.len() as u64, self.manifest.videos);
         ensure!(lines == counted, "{} has {lines} lines, the manifest says {counted}; --force builds anew", path.display());
-        self.videos.set_len(bytes).with_context(|| format!("cannot write {}", path.display()))?;
+        self.written_xxh3.update(&text[..bytes]);
+        ensure!(
+            self.manifest.videos_xxh3.as_ref().is_none_or(|xxh3| *xxh3 == hex(self.written_xxh3.digest())),
+            "{} is damaged: it is not what the build wrote; restore it from a copy, or --force builds anew",
+            path.display()
+        );
+        self.videos.set_len(bytes as u64).with_context(|| format!("cannot write {}", path.display()))?;
         self.written = self.records.len();
         Ok(())
     }
@@ -197,6 +258,15 @@ impl Journal {
         }
         Ok(())
     }
+}
+
+/// XXH3-64 of `bytes`, as the manifest has it.
+pub fn xxh3_hex(bytes: &[u8]) -> String {
+    hex(xxh3_64(bytes))
+}
+
+fn hex(xxh3: u64) -> String {
+    format!("{xxh3:016x}")
 }
 
 /// Shards in the folder, and what was to become one.

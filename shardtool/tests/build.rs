@@ -2,9 +2,11 @@
 
 use schemas::geometry::I420;
 use schemas::manifest::{Manifest, Rejected, VideoRecord};
-use schemas::report::BuildReport;
+use schemas::report::{BuildReport, DryRunReport};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -481,6 +483,72 @@ fn every_bad_input_has_its_outcome() {
             assert!(said.contains("is damaged at") && said.contains("--on-corrupt keep-good goes on"), "{said}");
         }
     }
+}
+
+/// Two videos whose names differ in one byte that is not UTF-8, as lists name them.
+const ODD_NAMES: [(&[u8], &str); 2] = [(b"a\xfe.mp4", r"videos/a\xfe.mp4"), (b"a\xff.mp4", r"videos/a\xff.mp4")];
+
+#[test]
+fn names_that_are_not_utf8_are_told_apart() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let videos = dir.path().join("videos");
+    fs::create_dir(&videos).expect("made");
+    let path = |name: &[u8]| videos.join(OsStr::from_bytes(name));
+    for (seed, (name, _)) in ODD_NAMES.iter().enumerate() {
+        write_video(&dir.path().join("film.mp4"), seed as u64, 70, 30, SIZE);
+        fs::rename(dir.path().join("film.mp4"), path(name)).expect("renamed");
+    }
+    // Two files that are no videos, and a backslash that is one.
+    fs::write(path(b"b\xff.mp4"), "text").expect("written");
+    fs::write(path(br"b\xff.mp4"), "text").expect("written");
+    fs::write(dir.path().join("labels.csv"), "videos/a\\xfe.mp4,fe\nvideos/a\\xff.mp4,ff\n").expect("written");
+    let bad = [r"videos/b\\xff.mp4", r"videos/b\xff.mp4"];
+    let arguments = ["videos", "--labels", "labels.csv"];
+
+    let dry = build(dir.path(), &[&arguments[..], &["--dry-run", "--json"]].concat());
+    let dry: DryRunReport = serde_json::from_slice(&dry.stdout).expect("the report");
+    let paths = |rejected: &[Rejected]| rejected.iter().map(|rejected| rejected.path.clone()).collect::<Vec<_>>();
+    assert_eq!((dry.videos, dry.unlabelled, paths(&dry.rejected)), (2, 0, bad.map(str::to_owned).to_vec()));
+
+    let first = report(dir.path(), &arguments);
+    assert_eq!((first.videos, first.clips, first.unlabelled), (2, 2, 0));
+    let shards = dir.path().join("shards");
+    assert_eq!(paths(&rejected(&shards)), bad);
+    let names = ODD_NAMES.map(|(_, name)| name.to_owned());
+    assert_eq!(records(&shards).map(|record| record.path).collect::<Vec<_>>(), names);
+    let set = pipeline::shard::ShardSet::open(&shards).expect("shards");
+    let metas = set.shards()[0].metas().expect("read");
+    let stored: Vec<_> = metas.iter().map(|meta| (meta.video.as_str(), meta.class.as_deref())).collect();
+    assert_eq!(stored, [(names[0].as_str(), Some("fe")), (names[1].as_str(), Some("ff"))]);
+
+    // The same again is nothing new; one of them is not the other.
+    assert_eq!(report(dir.path(), &arguments).known_videos, 2);
+    fs::remove_file(path(ODD_NAMES[0].0)).expect("removed");
+    let removed = report(dir.path(), &arguments);
+    assert_eq!((removed.known_videos, &removed.removed_videos[..]), (1, &names[..1]));
+}
+
+#[test]
+fn a_build_goes_on_within_a_video_of_an_odd_name() {
+    let dir = with_a_long_video();
+    let odd = dir.path().join("videos").join(OsStr::from_bytes(b"b\xff.mp4"));
+    fs::rename(dir.path().join("videos/b.mp4"), odd).expect("renamed");
+    let arguments = ["build", "videos", "--jobs", "1", "--shard-mb", "4"];
+    let mut child = command(dir.path(), &arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("started");
+    let shards = dir.path().join("shards");
+    wait_until("the first manifest", || shards.join("manifest.json").exists());
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    let open = manifest(&shards).open_video.expect("an open video");
+    assert_eq!(open.path, r"videos/b\xff.mp4");
+    let done = report(dir.path(), &arguments[1..]);
+    assert_eq!((done.videos, done.rejected.len()), (3, 0));
+}
+
+fn records(shards: &Path) -> impl Iterator<Item = VideoRecord> {
+    let lines = fs::read_to_string(shards.join("videos.jsonl")).expect("records");
+    let records: Vec<_> = lines.lines().map(|line| serde_json::from_str(line).expect("a record")).collect();
+    records.into_iter()
 }
 
 #[test]

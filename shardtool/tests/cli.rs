@@ -188,6 +188,53 @@ fn labels_come_from_a_file() {
 }
 
 #[test]
+fn labels_that_fit_no_video_are_counted_and_named() {
+    let dir = with_videos("4");
+    let gone: String = (0..6).map(|number| format!("gone/{number}.mp4,riding a bike\n")).collect();
+    let lines = format!("\u{feff}path,class\r\nright/right-00000,riding a bike\r\nup-00003.mp4,-1\r\n{gone}");
+    fs::write(dir.path().join("labels.csv"), lines).expect("written");
+    let build = ["build", "videos", "--labels", "labels.csv"];
+    let report: BuildReport = json(&shardtool(dir.path(), &[&build[..], &["--json", "--out", "json"]].concat()));
+    let dry: DryRunReport = json(&shardtool(dir.path(), &[&build[..], &["--json", "--dry-run"]].concat()));
+    assert_eq!((report.unlabelled, report.unmatched_labels, &report.classes[..]), (3, 6, &["riding a bike".to_owned()][..]));
+    let unlabelled = ["videos/down/down-00002.mp4", "videos/left/left-00001.mp4", "videos/up/up-00003.mp4"];
+    assert_eq!(report.unlabelled_examples, unlabelled);
+    assert_eq!(report.unmatched_label_examples, (0..5).map(|number| format!("gone/{number}.mp4")).collect::<Vec<_>>());
+    assert_eq!((dry.unlabelled, dry.unmatched_labels), (report.unlabelled, report.unmatched_labels));
+    assert_eq!(dry.unlabelled_examples, report.unlabelled_examples);
+    assert_eq!(dry.unmatched_label_examples, report.unmatched_label_examples);
+    assert_shown("build-with-labels-that-do-not-fit", &shardtool(dir.path(), &build));
+    assert_shown("dry-run-with-labels-that-do-not-fit", &shardtool(dir.path(), &[&build[..], &["--dry-run"]].concat()));
+    // What is wrong with the file is said before anything is made.
+    fs::write(dir.path().join("labels.csv"), "videos/right/right-00000.mp4,0,12\n").expect("written");
+    assert_shown("build-with-a-column-too-many", &shardtool(dir.path(), &[&build[..], &["--out", "none"]].concat()));
+    assert!(!dir.path().join("none").exists());
+}
+
+#[test]
+fn urls_are_refused_before_anything_is_made() {
+    let dir = tempfile::tempdir().expect("a folder");
+    fs::create_dir(dir.path().join("videos")).expect("made");
+    for arguments in [
+        &["build", "s3://bucket/x"][..],
+        &["build", "videos", "az://container/x"],
+        &["build", "videos", "--out", "gs://bucket/x"],
+        &["build", "videos", "--labels", "https://host/labels.csv"],
+        &["build", "http://host/a.mp4", "--dry-run"],
+        &["synth", "s3://bucket/x"],
+        &["verify", "s3://bucket/x"],
+    ] {
+        let output = shardtool(dir.path(), arguments);
+        let said = shown(&output);
+        let expected = "is a URL: reading from object stores is not supported yet; copy or mount it and give a local path";
+        assert!(output.status.code() == Some(1) && said.contains(expected), "{arguments:?}: {said}");
+    }
+    let output = shardtool(dir.path(), &["build", "file:///data/videos"]);
+    assert!(shown(&output).contains("file:///data/videos is a URL: give the local path /data/videos"), "{}", shown(&output));
+    assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 1, "nothing was made");
+}
+
+#[test]
 fn a_dry_run_counts_what_a_build_gives() {
     let dir = with_videos("5");
     for tiling in [vec![], vec!["--every", "0.1"], vec!["--clips-per-video", "3"]] {

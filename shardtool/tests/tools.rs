@@ -232,3 +232,124 @@ fn verify_finds_a_flip_of_any_byte() {
         assert!(!verified.problems.is_empty(), "byte {at} of {}", sound.len());
     }
 }
+
+/// The problems that `verify` finds, by file and what is wrong, and its exit code.
+fn verified(dir: &Path) -> (Vec<(String, String)>, Option<i32>) {
+    let output = shardtool(dir, &["verify", "shards", "--json"]);
+    let report: VerifyReport = serde_json::from_slice(&output.stdout).expect("the report");
+    let problems = report.problems.into_iter().map(|problem| (problem.file, problem.what));
+    (problems.collect(), output.status.code())
+}
+
+/// Shards of three videos and of a file that is none.
+fn with_a_rejected_file() -> TempDir {
+    let dir = with_shards();
+    fs::write(dir.path().join("videos/a/text.mp4"), "just words").expect("written");
+    assert!(rebuild(dir.path()).status.success());
+    assert_eq!(verified(dir.path()), (Vec::new(), Some(0)));
+    dir
+}
+
+fn rebuild(dir: &Path) -> Output {
+    shardtool(dir, &["build", "videos", "--labels", "dirs"])
+}
+
+/// Changes fields of the manifest.
+fn edit_manifest(dir: &Path, change: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>)) {
+    edit(dir, "shards/manifest.json", |bytes| {
+        let mut manifest: serde_json::Value = serde_json::from_slice(bytes).expect("JSON");
+        change(manifest.as_object_mut().expect("an object"));
+        *bytes = serde_json::to_vec_pretty(&manifest).expect("JSON");
+    });
+}
+
+#[test]
+fn verify_finds_a_flip_of_any_byte_of_the_lists() {
+    let dir = with_a_rejected_file();
+    for list in ["videos.jsonl", "rejected.jsonl"] {
+        let path = dir.path().join("shards").join(list);
+        let valid = fs::read(&path).expect("read");
+        for at in (0..valid.len()).step_by(valid.len() / 8) {
+            let mut bytes = valid.clone();
+            bytes[at] ^= 1;
+            fs::write(&path, bytes).expect("written");
+            let (problems, code) = verified(dir.path());
+            assert!(problems.iter().all(|(file, _)| file == list), "byte {at} of {list}: {problems:?}");
+            assert_eq!((problems.is_empty(), code), (false, Some(1)), "byte {at} of {list}");
+        }
+        fs::remove_file(&path).expect("removed");
+        let gone = (list.to_owned(), "it cannot be read: no such file".to_owned());
+        assert_eq!(verified(dir.path()), (vec![gone], Some(1)));
+        // A manifest of an older build has no hashes.
+        let manifest = fs::read(dir.path().join("shards/manifest.json")).expect("read");
+        edit_manifest(dir.path(), |manifest| {
+            manifest.remove("videos_xxh3").expect("a hash");
+            manifest.remove("rejected_xxh3").expect("a hash");
+        });
+        assert_eq!(verified(dir.path()), (Vec::new(), Some(0)));
+        fs::write(dir.path().join("shards/manifest.json"), manifest).expect("written");
+        fs::write(&path, valid).expect("written");
+    }
+    assert_eq!(verified(dir.path()), (Vec::new(), Some(0)));
+}
+
+#[test]
+fn a_value_that_was_changed_is_damage_to_verify_and_to_a_build() {
+    let dir = with_shards();
+    edit(dir.path(), "shards/videos.jsonl", |bytes| {
+        // The size of a file: no count of lines or clips knows of it.
+        let at = bytes.windows(8).position(|window| window == b"\"bytes\":").expect("a size") + 8;
+        bytes[at] = if bytes[at] == b'9' { b'8' } else { b'9' };
+    });
+    let what = "its bytes are not those that the build wrote".to_owned();
+    assert_eq!(verified(dir.path()), (vec![("videos.jsonl".to_owned(), what)], Some(1)));
+    let output = rebuild(dir.path());
+    let said = shown(&output);
+    assert!(output.status.code() == Some(1) && said.contains("shards/videos.jsonl is damaged"), "{said}");
+}
+
+#[test]
+fn the_same_build_writes_the_rejected_list_anew() {
+    let dir = with_a_rejected_file();
+    let list = || fs::read(dir.path().join("shards/rejected.jsonl")).expect("read");
+    let (valid, manifest) = (list(), fs::read(dir.path().join("shards/manifest.json")).expect("read"));
+    edit(dir.path(), "shards/rejected.jsonl", |bytes| bytes.truncate(3));
+    assert!(rebuild(dir.path()).status.success());
+    assert!(list() == valid && fs::read(dir.path().join("shards/manifest.json")).expect("read") == manifest);
+    // Other files are rejected now: the list and its hash change together.
+    fs::remove_file(dir.path().join("videos/a/text.mp4")).expect("removed");
+    assert!(rebuild(dir.path()).status.success());
+    assert!(list().is_empty());
+    assert_eq!(verified(dir.path()), (Vec::new(), Some(0)));
+}
+
+#[test]
+fn a_build_that_was_killed_beside_its_rejected_list_is_not_damaged() {
+    let dir = with_a_rejected_file();
+    let manifest = |name: &str| {
+        let bytes = fs::read(dir.path().join("shards/manifest.json")).expect("read");
+        let manifest: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
+        manifest[name].clone()
+    };
+    assert!(manifest("rejected_xxh3").is_string());
+    // The list cannot be replaced: a folder is in the way, as if the build were killed before it.
+    fs::create_dir(dir.path().join("shards/rejected.jsonl.tmp")).expect("made");
+    fs::write(dir.path().join("videos/a/more.mp4"), "just words").expect("written");
+    let output = rebuild(dir.path());
+    assert!(output.status.code() == Some(1) && shown(&output).contains("rejected.jsonl"), "{}", shown(&output));
+    assert!(manifest("rejected_xxh3").is_null() && manifest("finished") == true);
+    assert_eq!(verified(dir.path()), (Vec::new(), Some(0)));
+    // After it.
+    edit(dir.path(), "shards/rejected.jsonl", |bytes| bytes.extend_from_within(..));
+    assert_eq!(verified(dir.path()), (Vec::new(), Some(0)));
+    fs::remove_dir(dir.path().join("shards/rejected.jsonl.tmp")).expect("removed");
+    assert!(rebuild(dir.path()).status.success());
+    assert!(manifest("rejected_xxh3").is_string());
+    assert_eq!(verified(dir.path()), (Vec::new(), Some(0)));
+    // A build that has not finished says nothing of the list.
+    edit_manifest(dir.path(), |manifest| {
+        manifest.insert("finished".to_owned(), false.into());
+    });
+    edit(dir.path(), "shards/rejected.jsonl", |bytes| bytes.truncate(3));
+    assert_eq!(verified(dir.path()), (Vec::new(), Some(0)));
+}

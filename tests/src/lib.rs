@@ -164,6 +164,8 @@ pub fn write_shards_with(dir: &Path, clips: &[TestClip], options: BuildOptions) 
         videos: clips.len() as u64,
         finished: true,
         open_video: None,
+        videos_xxh3: None,
+        rejected_xxh3: None,
     };
     fs::write(dir.join(MANIFEST_FILE), serde_json::to_vec(&manifest).expect("JSON")).expect("written");
     manifest

@@ -33,8 +33,15 @@ pub struct BuildReport {
     pub rejected: Vec<Rejected>,
     /// Files found in folders that are no video by content nor by name.
     pub not_video: u64,
-    /// Videos that the label file does not name (their label is null).
+    /// Videos whose label is null, of a build that has labels: the label file has no line for them,
+    /// or one without a label.
     pub unlabelled: u64,
+    /// The first five of them.
+    pub unlabelled_examples: Vec<String>,
+    /// Lines of the label file whose path matches no video.
+    pub unmatched_labels: u64,
+    /// The paths of the first five of them.
+    pub unmatched_label_examples: Vec<String>,
     /// Classes found.
     pub classes: Vec<String>,
     /// Wall time.
@@ -63,6 +70,14 @@ pub struct DryRunReport {
     pub rejected: Vec<Rejected>,
     /// Files found in folders that are no video by content nor by name.
     pub not_video: u64,
+    /// Videos whose label would be null, of a build that has labels.
+    pub unlabelled: u64,
+    /// The first five of them.
+    pub unlabelled_examples: Vec<String>,
+    /// Lines of the label file whose path matches no video.
+    pub unmatched_labels: u64,
+    /// The paths of the first five of them.
+    pub unmatched_label_examples: Vec<String>,
 }
 
 /// What `shardtool synth --json` prints.

@@ -7,7 +7,7 @@ use super::dry_run;
 use crate::cli::BuildArgs;
 use crate::fan_out::fan_out;
 use crate::journal::Journal;
-use crate::labels::{Label, label};
+use crate::labels::{self, Coverage, Label};
 use crate::output::{self, Progress, count};
 use crate::protocol::{Reply, Task};
 use crate::reading;
@@ -15,7 +15,7 @@ use crate::stop;
 use crate::worker;
 use anyhow::{bail, ensure};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use pipeline::discover::{Discovered, VideoFile, discover};
+use pipeline::discover::{Discovered, VideoFile, discover, path_name};
 use pipeline::payload;
 use pipeline::process::{Ending, Reported, Supervisor};
 use pipeline::shard::{EncodedClip, ShardSetWriter};
@@ -49,7 +49,7 @@ struct Source {
 
 impl Source {
     fn name(&self) -> String {
-        self.file.path.display().to_string()
+        path_name(&self.file.path)
     }
 }
 
@@ -85,15 +85,16 @@ pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
         bail!("no video among {}", count(discovered.rejected.len() as u64 + discovered.not_video, "file"));
     }
     let videos = std::mem::take(&mut discovered.videos);
+    let found = labels::find(&videos, &args.labels)?;
+    let coverage = found.coverage.clone();
     if args.dry_run {
-        label(&videos, &args.labels, &[])?;
-        return dry_run::run(args, &options, &videos, discovered.rejected, discovered.not_video);
+        return dry_run::run(args, &options, &videos, discovered, coverage);
     }
 
     let began = Instant::now();
     let mut journal = Journal::open(&args.out, &options, args.force)?;
-    let labels = label(&videos, &args.labels, &journal.manifest.classes)?;
-    journal.manifest.classes = labels.classes;
+    let labels = found.number(&journal.manifest.classes);
+    journal.classes = labels.classes;
     let sources = videos.into_iter().zip(labels.labels).map(|(file, label)| Source { file, label, skip: 0 }).collect();
     let plan = Plan::new(&journal, sources)?;
     for path in &plan.removed {
@@ -104,23 +105,27 @@ pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
     let progress = Progress::new(plan.sources.len() as u64, "videos");
     let contents = journal.known().values().map(|record| record.blake3.clone()).collect();
     let mut build = Build { args, options: &options, journal, writer, progress, contents };
-    let result = build.run(&plan.sources);
-    let Build { journal, progress, .. } = build;
+    let result = build.run(&plan.sources, &discovered.rejected);
+    let Build { mut journal, progress, .. } = build;
     progress.finish();
-    // Also after a failure: what was left out until then.
-    let rejected = journal.write_rejected(&discovered.rejected);
-    if let Err(error) = result {
-        if stop::requested() {
-            output::say(&stopped(args, &journal));
-            return Ok(ExitCode::from(stop::EXIT_CODE));
+    let rejected = match result {
+        Ok(rejected) => rejected,
+        Err(error) => {
+            // What was left out until then is worth knowing; that it cannot be written is not the first thing that went wrong.
+            let _ = journal.write_rejected(&discovered.rejected);
+            if stop::requested() {
+                output::say(&stopped(args, &journal));
+                return Ok(ExitCode::from(stop::EXIT_CODE));
+            }
+            return Err(error.context(unfinished(args, &journal)));
         }
-        return Err(error.context(unfinished(args, &journal)));
-    }
-    let report = report(args, &journal, rejected?, &discovered, labels.unlabelled, known_videos, removed_videos, began);
+    };
+    let label_lines = coverage.lines();
+    let report = report(args, &journal, rejected, &discovered, coverage, known_videos, removed_videos, began);
     if args.json {
         output::print(&serde_json::to_string_pretty(&report)?)?;
     } else {
-        output::print(&summary(&report))?;
+        output::print(&summary(&report, &label_lines))?;
     }
     Ok(ExitCode::from(u8::from(args.strict && !report.rejected.is_empty())))
 }
@@ -198,9 +203,11 @@ struct Build<'a> {
 }
 
 impl Build<'_> {
-    fn run(&mut self, sources: &[Source]) -> anyhow::Result<()> {
+    /// Builds `sources`; returns all that was left out, `not_video` first.
+    fn run(&mut self, sources: &[Source], not_video: &[Rejected]) -> anyhow::Result<Vec<Rejected>> {
         if sources.is_empty() && self.journal.manifest.finished {
-            return Ok(());
+            let shards = self.journal.manifest.shards.clone();
+            return self.journal.finish(&shards, not_video);
         }
         let jobs = self.args.jobs();
         // With fewer videos than cores, the decoders themselves use the rest.
@@ -222,7 +229,7 @@ impl Build<'_> {
         ensure!(self.journal.clips() > 0, "none of {} gave a clip", count(sources.len() as u64, "video"));
         self.writer.finish()?;
         let shards = self.writer.finished().to_vec();
-        self.journal.commit(&shards, None, true)
+        self.journal.finish(&shards, not_video)
     }
 
     /// Appends the clips of one video as they come.
@@ -255,7 +262,7 @@ impl Build<'_> {
                     count_clip(&mut record, reading::decoded_bytes(&meta), padded);
                     if self.writer.push(*meta, clip)? {
                         let open = OpenVideo { path: record.path.clone(), blake3: record.blake3.clone(), clips: record.clips };
-                        self.journal.commit(self.writer.finished(), Some(open), false)?;
+                        self.journal.commit(self.writer.finished(), Some(open))?;
                     }
                 }
                 Message::Rejected(rejected) => {
@@ -384,7 +391,7 @@ fn report(
     journal: &Journal,
     rejected: Vec<Rejected>,
     discovered: &Discovered,
-    unlabelled: u64,
+    coverage: Coverage,
     known_videos: u64,
     removed_videos: Vec<String>,
     began: Instant,
@@ -405,13 +412,16 @@ fn report(
         removed_videos,
         rejected,
         not_video: discovered.not_video,
-        unlabelled,
+        unlabelled: coverage.unlabelled,
+        unlabelled_examples: coverage.unlabelled_examples,
+        unmatched_labels: coverage.unmatched,
+        unmatched_label_examples: coverage.unmatched_examples,
         classes: manifest.classes.clone(),
         seconds: began.elapsed().as_secs_f64(),
     }
 }
 
-fn summary(report: &BuildReport) -> String {
+fn summary(report: &BuildReport, label_lines: &[String]) -> String {
     let mut text = format!(
         "{} from {} in {}: {} stored, {} decoded, {:.1} s\n",
         count(report.clips, "clip"),
@@ -437,8 +447,6 @@ fn summary(report: &BuildReport) -> String {
     if report.not_video > 0 {
         text += &format!("{} left out: not video\n", count(report.not_video, "file"));
     }
-    if report.unlabelled > 0 {
-        text += &format!("{} without a label\n", count(report.unlabelled, "video"));
-    }
+    label_lines.iter().for_each(|line| text += &format!("{line}\n"));
     text + &format!("next: trainer run --data {}", report.out)
 }

@@ -2,12 +2,13 @@
 
 use crate::cli::BuildArgs;
 use crate::fan_out::fan_out;
+use crate::labels::Coverage;
 use crate::output::{self, Progress, count};
 use crate::protocol::{Reply, Task};
 use crate::worker;
 use anyhow::Context;
 use crossbeam_channel::Sender;
-use pipeline::discover::VideoFile;
+use pipeline::discover::{Discovered, VideoFile, path_name};
 use pipeline::payload::DEFAULT_CRF;
 use pipeline::process::{Ending, Reported, Supervisor};
 use pipeline::video::VideoProbe;
@@ -39,9 +40,10 @@ pub fn run(
     args: &BuildArgs,
     options: &BuildOptions,
     videos: &[VideoFile],
-    rejected: Vec<Rejected>,
-    not_video: u64,
+    discovered: Discovered,
+    coverage: Coverage,
 ) -> anyhow::Result<ExitCode> {
+    let label_lines = coverage.lines();
     let mut report = DryRunReport {
         out: args.out.display().to_string(),
         videos: 0,
@@ -50,8 +52,12 @@ pub fn run(
         decoded_bytes: 0,
         estimated_bytes: 0,
         free_bytes: free_bytes(&args.out)?,
-        rejected,
-        not_video,
+        rejected: discovered.rejected,
+        not_video: discovered.not_video,
+        unlabelled: coverage.unlabelled,
+        unlabelled_examples: coverage.unlabelled_examples,
+        unmatched_labels: coverage.unmatched,
+        unmatched_label_examples: coverage.unmatched_examples,
     };
     let mut progress = Progress::new(videos.len() as u64, "videos");
     let supervisor = worker::supervisors(args.timeout)?;
@@ -63,7 +69,7 @@ pub fn run(
         match results.recv()?? {
             Ok(probe) => add_probe(&mut report, options, &probe),
             Err(reason) => {
-                let rejected = Rejected::file(video.path.display(), reason);
+                let rejected = Rejected::file(path_name(&video.path), reason);
                 progress.line(&format!("rejected {}: {}", rejected.path, rejected.reason));
                 report.rejected.push(rejected);
             }
@@ -76,7 +82,7 @@ pub fn run(
     if args.json {
         output::print(&serde_json::to_string_pretty(&report)?)?;
     } else {
-        output::print(&format!(
+        let mut text = format!(
             "{} of {:.1} s would give {}: {} decoded, about {} stored; {} are free in {}\n{} rejected, {} left out: not video",
             count(report.videos, "video"),
             report.video_seconds,
@@ -87,7 +93,9 @@ pub fn run(
             report.out,
             count(report.rejected.len() as u64, "file"),
             count(report.not_video, "file"),
-        ))?;
+        );
+        label_lines.iter().for_each(|line| text += &format!("\n{line}"));
+        output::print(&text)?;
     }
     Ok(ExitCode::from(u8::from(args.strict && !report.rejected.is_empty())))
 }

@@ -5,14 +5,16 @@
 
 use crate::cli::VerifyArgs;
 use crate::fan_out::{all_cores, fan_out};
+use crate::journal::xxh3_hex;
 use crate::output::{self, Progress, count};
 use crate::reading;
 use anyhow::Context;
 use crossbeam_channel::Sender;
+use pipeline::discover::io_reason;
 use pipeline::shard::check::{ArrowReader, check_pixels};
 use pipeline::shard::reader::read_manifest;
 use pipeline::shard::{ClipReader, Shard, ShardError};
-use schemas::manifest::{Manifest, ShardEntry, VIDEOS_FILE, VideoRecord};
+use schemas::manifest::{Manifest, REJECTED_FILE, ShardEntry, VIDEOS_FILE, VideoRecord};
 use schemas::report::{Problem, VerifyReport};
 use std::fs;
 use std::ops::Range;
@@ -29,6 +31,12 @@ const RESTORE: &str = "restore this file from a copy, or build all shards again:
 /// What to do about a list of videos that does not fit.
 const VIDEOS_REMEDY: &str = "the shards can be used all the same; before you add videos to this build, restore it or build with --force";
 
+/// What to do about a list of what was left out that does not fit.
+const REJECTED_REMEDY: &str = "the shards can be used all the same; the same `shardtool build` again writes this list anew";
+
+/// What is wrong with a list whose hash is not that of the manifest.
+const OTHER_BYTES: &str = "its bytes are not those that the build wrote";
+
 /// Runs the command.
 ///
 /// # Errors
@@ -43,6 +51,7 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     problems.extend(check_counts(&manifest));
     problems.extend(unnamed_shards(&args.dir, &manifest)?);
     problems.extend(check_videos(&args.dir, &manifest));
+    problems.extend(check_rejected(&args.dir, &manifest));
     // As the manifest has the shards; what is about other files comes last.
     problems.sort_by_key(|problem| manifest.shards.iter().position(|shard| shard.file == problem.file).unwrap_or(usize::MAX));
     let report = VerifyReport {
@@ -192,19 +201,22 @@ fn unnamed_shards(dir: &Path, manifest: &Manifest) -> anyhow::Result<Vec<Problem
     Ok(found)
 }
 
-/// Whether the list of videos, where there is one, has as many lines and clips as the manifest says.
+/// Whether the list of videos is what the manifest says. Older builds, of which the manifest has no hash, may lack it.
 fn check_videos(dir: &Path, manifest: &Manifest) -> Vec<Problem> {
     let text = match fs::read(dir.join(VIDEOS_FILE)) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
-        Err(error) => return vec![problem(VIDEOS_FILE, format!("it cannot be read: {error}"), VIDEOS_REMEDY)],
+        Err(error) => {
+            let may_lack = error.kind() == std::io::ErrorKind::NotFound && manifest.videos_xxh3.is_none();
+            return if may_lack { Vec::new() } else { vec![unreadable(VIDEOS_FILE, &error, VIDEOS_REMEDY)] };
+        }
     };
     let mut problems = Vec::new();
-    let (mut lines, mut clips) = (0, 0);
+    let (mut lines, mut bytes, mut clips) = (0, 0, 0);
     // Lines beyond those that the manifest counts are from a build that was stopped.
     let wanted = usize::try_from(manifest.videos).unwrap_or(usize::MAX);
     for line in text.split_inclusive(|&byte| byte == b'\n').take(wanted) {
         lines += 1;
+        bytes += line.len();
         match serde_json::from_slice::<VideoRecord>(line) {
             Ok(record) => clips += record.clips,
             Err(error) => problems.push(problem(VIDEOS_FILE, format!("line {lines} cannot be read: {error}"), VIDEOS_REMEDY)),
@@ -219,7 +231,29 @@ fn check_videos(dir: &Path, manifest: &Manifest) -> Vec<Problem> {
         let what = format!("its videos have {}, the manifest says {expected}", count(clips, "clip"));
         problems.push(problem(VIDEOS_FILE, what, VIDEOS_REMEDY));
     }
+    let differs = manifest.videos_xxh3.as_ref().is_some_and(|xxh3| *xxh3 != xxh3_hex(&text[..bytes]));
+    // Whatever else is wrong with it says more.
+    if problems.is_empty() && differs {
+        problems.push(problem(VIDEOS_FILE, OTHER_BYTES.to_owned(), VIDEOS_REMEDY));
+    }
     problems
+}
+
+/// Whether the list of what was left out is the one that the build wrote when it finished.
+fn check_rejected(dir: &Path, manifest: &Manifest) -> Option<Problem> {
+    // Before, a build may replace the list without the manifest.
+    let xxh3 = manifest.rejected_xxh3.as_ref().filter(|_| manifest.finished)?;
+    match fs::read(dir.join(REJECTED_FILE)) {
+        Ok(text) if xxh3_hex(&text) == *xxh3 => None,
+        // A build that runs now replaces the manifest before the list.
+        Ok(_) if read_manifest(dir).is_ok_and(|now| now.rejected_xxh3.as_ref() != Some(xxh3)) => None,
+        Ok(_) => Some(problem(REJECTED_FILE, OTHER_BYTES.to_owned(), REJECTED_REMEDY)),
+        Err(error) => Some(unreadable(REJECTED_FILE, &error, REJECTED_REMEDY)),
+    }
+}
+
+fn unreadable(file: &str, error: &std::io::Error, remedy: &str) -> Problem {
+    problem(file, format!("it cannot be read: {}", io_reason(error)), remedy)
 }
 
 fn problem(file: &str, what: String, remedy: &str) -> Problem {

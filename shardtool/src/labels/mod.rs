@@ -1,0 +1,251 @@
+//! Labels of videos: from folders, from a file, or none.
+
+mod matching;
+mod names;
+mod parse;
+
+use crate::output::count;
+use crate::reading::printable;
+use anyhow::{Context, ensure};
+use names::VideoNames;
+use parse::{Line, fault};
+use pipeline::discover::{UrlError, VideoFile, local_path, path_name};
+use schemas::manifest::Labelling;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What a label file may look like, for help and errors.
+pub const FORMS: &str = r#"Lines of a label file:
+  videos/a.mp4,riding a bike   path and label, separated by a comma or a tab
+  "a, b.mp4",3                 quoted where a value contains the separator
+  videos/a.mp4 3               or separated by a space
+  path,label                   optional header; with it, columns may come in any order:
+                               path, video, file, filename, video_path, video_id or clip
+                               for the path; label, class, category or action for the label
+Labels are class names or integers from 0; -1 or an empty label means no label.
+Paths are as found by the build, relative to the folder searched or to the label file,
+absolute, or bare file names; their ending may be left out. # starts a comment line."#;
+
+/// Videos and lines that are named one by one, at most.
+const EXAMPLES: usize = 5;
+
+/// Where labels come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LabelSource {
+    /// There are none.
+    None,
+    /// The name of the folder that a file lies in.
+    Dirs,
+    /// A file with a line for each video, as [`FORMS`] says.
+    File(PathBuf),
+}
+
+impl LabelSource {
+    /// Which of the three it is.
+    pub const fn kind(&self) -> Labelling {
+        match self {
+            Self::None => Labelling::None,
+            Self::Dirs => Labelling::Dirs,
+            Self::File(_) => Labelling::File,
+        }
+    }
+
+    /// Reads the flag's value.
+    ///
+    /// # Errors
+    /// When it is a URL.
+    pub fn parse(text: &str) -> Result<Self, UrlError> {
+        Ok(match text {
+            "none" => Self::None,
+            "dirs" => Self::Dirs,
+            file => Self::File(local_path(file.into())?),
+        })
+    }
+}
+
+/// The label of one video.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Label {
+    /// Class number.
+    pub number: Option<i32>,
+    /// Class name, where classes have names.
+    pub class: Option<String>,
+}
+
+/// Labels of all videos as their source says them.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// One for each video, in their order.
+    labels: Vec<Option<String>>,
+    /// Whether the labels are numbers by themselves.
+    numeric: bool,
+    /// What of the videos and the source does not fit.
+    pub coverage: Coverage,
+}
+
+/// What of the videos and the label file does not fit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// Videos without a label, where there are labels.
+    pub unlabelled: u64,
+    /// The first few of them.
+    pub unlabelled_examples: Vec<String>,
+    /// Lines whose path matches no video.
+    pub unmatched: u64,
+    /// The paths of the first few of them.
+    pub unmatched_examples: Vec<String>,
+}
+
+impl Coverage {
+    /// Lines that say it to people; none where all fits.
+    pub fn lines(&self) -> Vec<String> {
+        let named = |what: String, number: u64, examples: &[String]| {
+            let shown: Vec<String> = examples.iter().map(|name| printable(name)).collect();
+            let more = number.saturating_sub(examples.len() as u64);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            (number > 0).then(|| format!("{what}: {}{more}", shown.join(", ")))
+        };
+        let videos = format!("{} without a label", count(self.unlabelled, "video"));
+        let matches = if self.unmatched == 1 { "matches" } else { "match" };
+        let lines = format!("{} of the label file {matches} no video", count(self.unmatched, "line"));
+        let videos = named(videos, self.unlabelled, &self.unlabelled_examples);
+        let lines = named(lines, self.unmatched, &self.unmatched_examples);
+        [videos, lines].into_iter().flatten().collect()
+    }
+}
+
+/// Labels of all videos, with their numbers.
+#[derive(Debug, Default)]
+pub struct Labels {
+    /// One for each video, in their order.
+    pub labels: Vec<Label>,
+    /// Names of the classes, in the order of their numbers.
+    pub classes: Vec<String>,
+}
+
+/// Finds the label of each video.
+///
+/// # Errors
+/// When the file of labels cannot be read, or a line of it is of no accepted form.
+pub fn find(videos: &[VideoFile], source: &LabelSource) -> anyhow::Result<Found> {
+    let mut found = match source {
+        LabelSource::None => {
+            return Ok(Found { labels: vec![None; videos.len()], ..Found::default() });
+        }
+        LabelSource::Dirs => {
+            let labels = videos.iter().map(|video| folder_name(&video.path)).collect();
+            Found { labels, ..Found::default() }
+        }
+        LabelSource::File(file) => from_file(videos, file)?,
+    };
+    let unlabelled = videos.iter().zip(&found.labels).filter(|(_, label)| label.is_none());
+    let mut unlabelled = unlabelled.map(|(video, _)| path_name(&video.path));
+    found.coverage.unlabelled_examples = unlabelled.by_ref().take(EXAMPLES).collect();
+    let named = found.coverage.unlabelled_examples.len() + unlabelled.count();
+    found.coverage.unlabelled = named as u64;
+    Ok(found)
+}
+
+impl Found {
+    /// Gives the labels their numbers. Classes that are `known` keep theirs; new ones follow them.
+    pub fn number(self, known: &[String]) -> Labels {
+        let names = self.labels;
+        // Labels that are numbers already stay what they are.
+        if self.numeric && known.is_empty() {
+            let number = |name: Option<String>| name.and_then(|name| name.parse().ok());
+            let label = |name| Label { number: number(name), class: None };
+            return Labels { labels: names.into_iter().map(label).collect(), classes: Vec::new() };
+        }
+        let mut classes = known.to_vec();
+        let names_in_order: BTreeSet<&String> = names.iter().flatten().collect();
+        let is_known: HashSet<&String> = known.iter().collect();
+        classes.extend(names_in_order.into_iter().filter(|name| !is_known.contains(name)).cloned());
+        let numbers: HashMap<&String, i32> = classes.iter().zip(0..).collect();
+        let number = |name: &String| numbers.get(name).copied();
+        let label = |name: Option<String>| Label { number: name.as_ref().and_then(number), class: name };
+        let labels = names.into_iter().map(label).collect();
+        drop(numbers);
+        Labels { labels, classes }
+    }
+}
+
+fn from_file(videos: &[VideoFile], file: &Path) -> anyhow::Result<Found> {
+    let bytes = fs::read(file).with_context(|| format!("cannot read the labels in {}", file.display()))?;
+    let names = VideoNames::new(videos, file);
+    let mut lines = parse::parse(&bytes, file, &names)?;
+    let numeric = read_numbers(&mut lines, file)?;
+    let lines = matching::unique(lines, file)?;
+    let lines_of = matching::lines_of(&lines, &names, file)?;
+    let matched: HashSet<usize> = lines_of.iter().flatten().copied().collect();
+    refuse_unnamed_header(&lines, &matched, file)?;
+    ensure!(
+        !matched.is_empty() || videos.is_empty(),
+        "{} names none of the videos, the first of which is {}\n{FORMS}",
+        file.display(),
+        videos.first().map(|video| path_name(&video.path)).unwrap_or_default()
+    );
+    let unmatched: Vec<&Line> = lines.iter().enumerate().filter(|(index, _)| !matched.contains(index)).map(|(_, line)| line).collect();
+    let coverage = Coverage {
+        unmatched: unmatched.len() as u64,
+        unmatched_examples: unmatched.iter().take(EXAMPLES).map(|line| line.path.clone()).collect(),
+        ..Coverage::default()
+    };
+    let label = |lines_of: &Vec<usize>| lines[*lines_of.first()?].label.clone();
+    Ok(Found { labels: lines_of.iter().map(label).collect(), numeric, coverage })
+}
+
+/// Makes -1 no label, and whole numbers the same however they are written, if all labels are numbers; returns whether they are.
+fn read_numbers(lines: &mut [Line], file: &Path) -> anyhow::Result<bool> {
+    for line in lines.iter_mut() {
+        let Some(label) = line.label.as_deref().filter(|label| label.starts_with('-') && is_number(label)) else { continue };
+        match label.parse::<i64>() {
+            Ok(-1) => line.label = None,
+            Ok(0) => {}
+            _ => {
+                let what = format!("has the label {label}: the only number below 0 is -1, no label");
+                return Err(fault(file, line.number, &what));
+            }
+        }
+    }
+    if !lines.iter().filter_map(|line| line.label.as_deref()).all(is_number) {
+        return Ok(false);
+    }
+    for line in lines {
+        let Some(label) = &line.label else { continue };
+        let Ok(number) = label.parse::<i32>() else {
+            let what = format!("has the label {label}: the greatest number is {}", i32::MAX);
+            return Err(fault(file, line.number, &what));
+        };
+        line.label = Some(number.to_string());
+    }
+    Ok(true)
+}
+
+/// Whether this is a whole number, of any size.
+fn is_number(label: &str) -> bool {
+    let digits = label.strip_prefix(['-', '+']).unwrap_or(label);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Refuses a first line that would make names of numbers, and seems to be a header that names its columns otherwise.
+fn refuse_unnamed_header(lines: &[Line], matched: &HashSet<usize>, file: &Path) -> anyhow::Result<()> {
+    let Some((first, others)) = lines.split_first() else { return Ok(()) };
+    let mut others = others.iter().filter_map(|line| line.label.as_deref()).peekable();
+    let is_name = first.label.as_deref().is_some_and(|label| !is_number(label));
+    if is_name && !matched.contains(&0) && others.peek().is_some() && others.all(is_number) {
+        let what = "seems to be a header, as all other labels are numbers, but its columns have other names";
+        return Err(fault(file, first.number, what));
+    }
+    Ok(())
+}
+
+fn folder_name(path: &Path) -> Option<String> {
+    let real = fs::canonicalize(path).ok()?;
+    // The name as the user sees it, unless the path does not show it.
+    let folder = path.parent().and_then(Path::file_name).or_else(|| real.parent().and_then(Path::file_name))?;
+    Some(path_name(Path::new(folder)))
+}
+
+#[cfg(test)]
+mod tests;
