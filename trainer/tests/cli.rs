@@ -54,6 +54,24 @@ fn steps(run: &Path) -> Vec<StepMetrics> {
 }
 
 #[test]
+fn urls_are_refused_before_anything_is_made() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for arguments in [
+        &["run", "--data", "s3://bucket/x"][..],
+        &["run", "--data", "gs://bucket/x=2"],
+        &["run", "--out", "s3://bucket/x"],
+        &["finetune", "--data", "https://host/x"],
+        &["embed", "--weights", "w", "--out", "s3://bucket/x.parquet"],
+    ] {
+        let said = trainer(dir.path(), arguments);
+        let expected = "is a URL: reading from object stores is not supported yet";
+        let refused = said.status.code() == Some(1) && shown(&said).contains(expected);
+        assert!(refused, "{arguments:?}: {}", shown(&said));
+    }
+    assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 0, "nothing was made");
+}
+
+#[test]
 fn help_teaches() {
     let dir = tempfile::tempdir().expect("a folder");
     assert_shown("help", &trainer(dir.path(), &["--help"]));

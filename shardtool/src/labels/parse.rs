@@ -3,7 +3,7 @@
 use super::FORMS;
 use super::names::{Known, VideoNames};
 use anyhow::{anyhow, ensure};
-use csv::{ReaderBuilder, StringRecord};
+use csv::ReaderBuilder;
 use std::path::Path;
 
 /// What a header may call the column of the paths.
@@ -259,7 +259,7 @@ fn rows(text: &str, delimiter: u8) -> impl Iterator<Item = Row> {
             number += 1;
         }
         let cells: Vec<String> = record.iter().map(|cell| cell.trim().to_owned()).collect();
-        let is_end = record == StringRecord::from(vec![END]);
+        let is_end = record.len() == 1 && record.get(0) == Some(END);
         (!is_end && cells.iter().any(|cell| !cell.is_empty())).then_some(Row { number, cells })
     })
 }

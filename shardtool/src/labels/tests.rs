@@ -51,6 +51,14 @@ fn known_classes_keep_their_numbers() {
 }
 
 #[test]
+fn numbers_are_names_where_a_build_has_classes() {
+    let found = found("a.mp4,7\nb.mp4,-1\n", &AB).expect("a valid file");
+    let labels = found.number(&["walk".to_owned()]);
+    assert_eq!(labels.classes, ["walk", "7"]);
+    assert_eq!(labels.labels[0], Label { number: Some(1), class: Some("7".to_owned()) });
+}
+
+#[test]
 fn columns_are_separated_by_commas_or_tabs_and_quoted() {
     let paths = ["a, \"b\".mp4", "c d.mp4"];
     let expected = some(&["riding a bike", "drinking, eating"]);
@@ -103,6 +111,8 @@ fn a_label_of_several_words_follows_a_known_video_or_is_the_last_word() {
     // A comma may be part of a path.
     assert_eq!(labels("a,b.mp4 3\nc.mp4 4", &["a,b.mp4", "c.mp4"]), some(&["3", "4"]));
     assert_eq!(labels("a.mp4\t\t3\nb.mp4\t4", &AB), some(&["3", "4"]));
+    // After a byte order mark.
+    assert_eq!(labels("\u{feff}a.mp4 3\r\nb.mp4 4\r\n", &AB), some(&["3", "4"]));
 }
 
 #[test]
