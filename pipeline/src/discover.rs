@@ -99,7 +99,7 @@ impl Search {
             Ok(_) => match sniff(path) {
                 Err(error) => Some(io_reason(&error)),
                 Ok(Content::Video(_)) => None,
-                Ok(_) if !should_be_video => {
+                Ok(Content::Other(_) | Content::Empty) if !should_be_video => {
                     self.found.not_video += 1;
                     return;
                 }

@@ -12,6 +12,9 @@ pub const REJECTED_FILE: &str = "rejected.jsonl";
 /// Name of the list of videos that the build has done with, one [`VideoRecord`] a line, beside the shards.
 pub const VIDEOS_FILE: &str = "videos.jsonl";
 
+/// How long a frame may be held beyond its time in a clip, unless told otherwise, in seconds.
+pub const DEFAULT_GAP_SECONDS: f64 = 1.0;
+
 /// What a build says of itself. It holds no times and no machine's name, so equal builds give equal manifests.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -78,6 +81,12 @@ pub struct VideoRecord {
     pub clips: u64,
     /// Those of them whose end repeats the last frame, because the video is too short.
     pub padded_clips: u64,
+    /// Those of them with damaged frames, in a build that keeps them.
+    #[serde(default)]
+    pub damaged_clips: u64,
+    /// Whether its samples are of high dynamic range (PQ or HLG).
+    #[serde(default)]
+    pub hdr: bool,
     /// Bytes of its clips as I420 frames, however they are stored.
     pub decoded_bytes: u64,
     /// What of it was left out.
@@ -102,6 +111,13 @@ pub struct BuildOptions {
     pub on_corrupt: OnCorrupt,
     /// Frames are scaled down until their short side has this many pixels.
     pub short_side: u32,
+    /// What becomes of pixels that are not square. Shards of format version 2 kept them.
+    #[serde(default = "kept")]
+    pub pixel_aspect: PixelAspect,
+    /// Clips that would show a frame for longer than this beyond its time are left out; none leaves no
+    /// clip out for that, as in format version 2.
+    #[serde(default)]
+    pub gap_seconds: Option<f64>,
     /// How pixels are stored.
     pub payload: Payload,
     /// x264's constant rate factor of payload `h264`, 0 (lossless) to 50; no other payload has one.
@@ -113,6 +129,20 @@ pub struct BuildOptions {
     pub labels: Labelling,
     /// A shard is closed when it has reached this many bytes.
     pub shard_bytes: u64,
+}
+
+const fn kept() -> PixelAspect {
+    PixelAspect::Keep
+}
+
+/// What becomes of pixels that are not square.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PixelAspect {
+    /// Frames are scaled in width until pixels are square, as players show them.
+    Square,
+    /// Frames are stored as they are coded.
+    Keep,
 }
 
 /// What a tick of the sampling grid is.
@@ -153,6 +183,8 @@ pub enum OnCorrupt {
     Skip,
     /// The clips all of whose frames are undamaged are kept.
     KeepGood,
+    /// All clips are kept; those with damaged frames say so in their row.
+    Keep,
     /// The build stops.
     Fail,
 }
@@ -215,14 +247,35 @@ pub struct Rejected {
     /// Clips that were left out for it, where their number is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clips: Option<u64>,
+    /// What kind of fault it is, where it is one of a stretch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<FaultKind>,
+}
+
+/// What can be wrong with a stretch of a video.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FaultKind {
+    /// Pixels are not what was recorded.
+    Damage,
+    /// The file ends before its container says.
+    CutShort,
+    /// No frame comes for long.
+    Gap,
 }
 
 impl Rejected {
     /// A whole file that gave no clips.
     pub fn file(path: impl ToString, reason: impl ToString) -> Self {
-        Self { path: path.to_string(), reason: reason.to_string(), seconds: None, clips: None }
+        Self { path: path.to_string(), reason: reason.to_string(), seconds: None, clips: None, kind: None }
     }
 }
 
 names!(ShortVideo { Self::Repeat => "repeat", Self::Skip => "skip" });
-names!(OnCorrupt { Self::Skip => "skip", Self::KeepGood => "keep-good", Self::Fail => "fail" });
+names!(OnCorrupt {
+    Self::Skip => "skip",
+    Self::KeepGood => "keep-good",
+    Self::Keep => "keep",
+    Self::Fail => "fail"
+});
+names!(PixelAspect { Self::Square => "square", Self::Keep => "keep" });

@@ -4,8 +4,11 @@ use arrow::datatypes::{DataType, Field, Schema};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// Version of the shard's layout. A reader refuses a version that it does not know.
-pub const FORMAT_VERSION: u32 = 2;
+/// Version of the shard's layout that is written. A reader refuses a version that it does not know.
+pub const FORMAT_VERSION: u32 = 3;
+
+/// The oldest version that is still read. Version 3 added the columns that [`arrow_schema_of`] names.
+pub const OLDEST_FORMAT_VERSION: u32 = 2;
 
 /// Key of the Parquet file's metadata that holds [`FORMAT_VERSION`].
 pub const FORMAT_VERSION_KEY: &str = "clip_shard.format_version";
@@ -44,10 +47,18 @@ pub struct ClipMeta {
     pub pts_ns: Vec<i64>,
     /// How many frames at the end repeat the last one, because the video ended before the clip did.
     pub repeated_frames: u32,
+    /// Whether frames of it are damaged: only in builds with `--on-corrupt keep`. False before format
+    /// version 3, in which no such clip was stored.
+    pub damaged: bool,
     /// Width of the decoded source frame, before rotation and scaling.
     pub source_width: u32,
     /// Height of the decoded source frame, before rotation and scaling.
     pub source_height: u32,
+    /// Width to height of a pixel of the source frame: 1:1 is square. Stored frames are scaled to square
+    /// pixels, unless the build was told to keep them. 0:0 (not recorded) before format version 3.
+    pub pixel_aspect_num: u32,
+    /// See [`Self::pixel_aspect_num`].
+    pub pixel_aspect_den: u32,
     /// Clockwise rotation that was applied, in degrees: 0, 90, 180 or 270.
     pub rotation: u32,
     /// Whether the frame was mirrored left to right, before the rotation.
@@ -60,6 +71,12 @@ pub struct ClipMeta {
     pub color_range: ColorRange,
     /// The matrix that turns the stored samples into RGB, or has done so.
     pub color_matrix: ColorMatrix,
+    /// Transfer function of the samples, by ffmpeg's name for its code in ITU-T H.273, table 3: `bt709`,
+    /// `smpte2084` (PQ), `arib-std-b67` (HLG); `unknown` where the stream does not say, and before
+    /// format version 3. Samples are stored as they are decoded: nothing is tone-mapped.
+    pub color_transfer: String,
+    /// Colour primaries, by ffmpeg's name for their code in ITU-T H.273, table 2; `unknown` as above.
+    pub color_primaries: String,
     /// Codec of the source, GStreamer's media type without `video/`.
     pub codec: String,
     /// Decoder element and the version of GStreamer that ran it.
@@ -109,6 +126,22 @@ names!(Payload { Self::I420 => "i420", Self::Rgb => "rgb", Self::H264 => "h264" 
 names!(ColorRange { Self::Limited => "limited", Self::Full => "full" });
 names!(ColorMatrix { Self::Bt601 => "bt601", Self::Bt709 => "bt709", Self::Bt2020 => "bt2020" });
 
+/// Transfer functions of high dynamic range: shown as standard video, samples of these look flat and dark.
+pub const HDR_TRANSFERS: [&str; 2] = ["smpte2084", "arib-std-b67"];
+
+/// The columns that format version 3 added.
+const SINCE_VERSION_3: [&str; 5] = ["damaged", "pixel_aspect_num", "pixel_aspect_den", "color_transfer", "color_primaries"];
+
+/// The Arrow schema of shards of `version`, which is one of those that are read.
+pub fn arrow_schema_of(version: u32) -> Arc<Schema> {
+    let schema = arrow_schema();
+    if version >= FORMAT_VERSION {
+        return schema;
+    }
+    let is_known = |field: &&Arc<Field>| !SINCE_VERSION_3.contains(&field.name().as_str());
+    Arc::new(Schema::new(schema.fields().iter().filter(is_known).cloned().collect::<Vec<_>>()))
+}
+
 /// The shard's Arrow schema: the fields of [`ClipMeta`] in their order, then `data`: `frames` frames of
 /// `width` x `height` as [`Payload`] says ([`crate::geometry::I420`] has the layout of planes).
 ///
@@ -130,14 +163,19 @@ pub fn arrow_schema() -> Arc<Schema> {
         required("height", DataType::UInt32),
         required("pts_ns", DataType::List(pts)),
         required("repeated_frames", DataType::UInt32),
+        required("damaged", DataType::Boolean),
         required("source_width", DataType::UInt32),
         required("source_height", DataType::UInt32),
+        required("pixel_aspect_num", DataType::UInt32),
+        required("pixel_aspect_den", DataType::UInt32),
         required("rotation", DataType::UInt32),
         required("mirrored", DataType::Boolean),
         required("deinterlaced", DataType::Boolean),
         required("pixel_format", DataType::Utf8),
         required("color_range", DataType::Utf8),
         required("color_matrix", DataType::Utf8),
+        required("color_transfer", DataType::Utf8),
+        required("color_primaries", DataType::Utf8),
         required("codec", DataType::Utf8),
         required("decoder", DataType::Utf8),
         required("payload", DataType::Utf8),

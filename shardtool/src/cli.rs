@@ -5,7 +5,7 @@ use clap::builder::{PathBufValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use pipeline::discover::local_path;
 use pipeline::payload::DEFAULT_CRF;
-use schemas::manifest::{BuildOptions, OnCorrupt, Sampling, ShortVideo, Tiling};
+use schemas::manifest::{BuildOptions, DEFAULT_GAP_SECONDS, OnCorrupt, PixelAspect, Sampling, ShortVideo, Tiling};
 use schemas::shard::Payload;
 use std::path::PathBuf;
 
@@ -94,12 +94,26 @@ pub struct BuildArgs {
     /// What becomes of a video that is shorter than a clip: repeat its last frame, or skip it.
     #[arg(long, value_name = "repeat|skip", default_value = "repeat", value_parser = named(ShortVideo::NAMES, ShortVideo::from_name))]
     pub short: ShortVideo,
-    /// What becomes of a video with damaged parts: skip it, keep its clips that are undamaged, or fail: stop the build.
-    #[arg(long, value_name = "skip|keep-good|fail", default_value = "keep-good", value_parser = named(OnCorrupt::NAMES, OnCorrupt::from_name))]
+    /// What becomes of a video with damaged parts: skip it, keep its clips that are undamaged, keep all its clips
+    /// and mark the damaged ones in their column, or fail: stop the build.
+    #[arg(long, value_name = "skip|keep-good|keep|fail", default_value = "keep-good", value_parser = named(OnCorrupt::NAMES, OnCorrupt::from_name))]
     pub on_corrupt: OnCorrupt,
     /// Scale frames down until their short side has this many pixels; never up.
     #[arg(long, value_name = "PIXELS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(16..=8192))]
     pub short_side: u32,
+    /// What becomes of pixels that are not square (PAL, NTSC, HDV): scale frames to square ones, as players show
+    /// them, or keep frames as they are coded. Either way the ratio is a column.
+    #[arg(
+        long,
+        value_name = "square|keep",
+        default_value = "square",
+        value_parser = named(PixelAspect::NAMES, PixelAspect::from_name)
+    )]
+    pub pixel_aspect: PixelAspect,
+    /// Leave out clips that would hold a frame for longer than this, because no other comes: gaps are named.
+    /// "inf" leaves none out.
+    #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_GAP_SECONDS, value_parser = gap_seconds)]
+    pub gap_seconds: f64,
     /// How frames are stored: exact planes, RGB (twice the size, for other readers), or each clip as a short H.264 stream (some 17 times smaller,
     /// not exact).
     #[arg(long, value_name = "i420|rgb|h264", default_value = "i420", value_parser = named(Payload::NAMES, Payload::from_name))]
@@ -157,6 +171,8 @@ impl BuildArgs {
             short: self.short,
             on_corrupt: self.on_corrupt,
             short_side: self.short_side,
+            pixel_aspect: self.pixel_aspect,
+            gap_seconds: Some(self.gap_seconds).filter(|seconds| seconds.is_finite()),
             payload: self.payload,
             crf: is_h264.then(|| self.crf.unwrap_or(DEFAULT_CRF)),
             // H.264 is as small as it gets.
@@ -363,5 +379,13 @@ fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
         _ => Err("not a number greater than 0".to_owned()),
+    }
+}
+
+/// A number of seconds, or `inf` for no limit.
+fn gap_seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds >= 0.0 => Ok(seconds),
+        _ => Err("not a number of seconds, nor \"inf\"".to_owned()),
     }
 }

@@ -190,6 +190,10 @@ impl Journal {
 
     fn refuse_other_options(&self, options: &BuildOptions) -> anyhow::Result<()> {
         let mut differences = Vec::new();
+        if self.manifest.format_version != FORMAT_VERSION {
+            let version = self.manifest.format_version;
+            differences.push(format!("its shards are of format version {version}, now it is {FORMAT_VERSION}"));
+        }
         if self.manifest.created_by != CREATED_BY {
             differences.push(format!("built by {}, this is {CREATED_BY}", self.manifest.created_by));
         }

@@ -3,7 +3,7 @@
 use pipeline::video::VideoProbe;
 use pipeline::video::clips::Fault;
 use schemas::manifest::BuildOptions;
-use schemas::shard::ClipMeta;
+use schemas::shard::{ClipMeta, HDR_TRANSFERS};
 use serde::{Deserialize, Serialize};
 
 /// What a worker is told to do.
@@ -26,9 +26,30 @@ pub enum Task {
     Probe {
         /// The file's name, in the system's own bytes.
         path: Vec<u8>,
+        /// How its clips would be made.
+        options: BuildOptions,
         /// Seconds that the demultiplexer may make no progress.
         timeout: f64,
     },
+}
+
+/// What a build counts of a clip.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct AboutClip {
+    /// Whether its end repeats the last frame.
+    pub padded: bool,
+    /// Whether frames of it are damaged.
+    pub damaged: bool,
+    /// Whether it is of high dynamic range.
+    pub hdr: bool,
+}
+
+impl AboutClip {
+    /// What is counted of the clip of `meta`.
+    pub fn of(meta: &ClipMeta) -> Self {
+        let hdr = HDR_TRANSFERS.contains(&meta.color_transfer.as_str());
+        Self { padded: meta.repeated_frames > 0, damaged: meta.damaged, hdr }
+    }
 }
 
 /// What a worker says.
@@ -43,10 +64,10 @@ pub enum Reply {
     },
     /// A clip that was to be skipped.
     Skipped {
+        /// What is counted of it.
+        about: AboutClip,
         /// Bytes of its I420 frames.
         decoded_bytes: u64,
-        /// Whether its end repeats the last frame.
-        padded: bool,
     },
     /// A clip; `stored_bytes` bytes follow.
     Clip {
@@ -62,7 +83,7 @@ pub enum Reply {
     /// The video is done, but for what was wrong with it.
     Built {
         /// What was wrong, with the number of clips that were left out for each.
-        faults: Vec<(Fault, u64)>,
+        faults: Vec<Fault>,
     },
     /// The answer to [`Task::Probe`].
     Probed(VideoProbe),

@@ -121,6 +121,15 @@ pub fn start_seconds(meta: &ClipMeta) -> f64 {
     meta.pts_ns.first().map_or(0.0, |&pts| pts as f64 / 1e9)
 }
 
+/// Width to height of the source's pixels as text, `64:45`; `unknown` before format version 3.
+pub fn pixel_aspect(meta: &ClipMeta) -> String {
+    match (meta.pixel_aspect_num, meta.pixel_aspect_den) {
+        (0, _) | (_, 0) => "unknown".to_owned(),
+        (num, den) if num == den => "1:1".to_owned(),
+        (num, den) => format!("{num}:{den}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,7 @@
 //!
 //! A decoder is native code that eats whatever lies in the folder. Here, its crash or hang costs one video.
 
-use crate::protocol::{Reply, Task};
+use crate::protocol::{AboutClip, Reply, Task};
 use crate::stop;
 use anyhow::{Context, bail};
 use pipeline::discover::{io_reason, path_name};
@@ -10,7 +10,7 @@ use pipeline::frames::Color;
 use pipeline::payload;
 use pipeline::process::{Supervisor, WorkerProgram, become_worker, receive, send};
 use pipeline::shard::page;
-use pipeline::video::clips::{Clip, ClipDecoder, ClipSource, Fault, Step};
+use pipeline::video::clips::{Clip, ClipDecoder, ClipSource, Fault, FaultKind, Step};
 use pipeline::video::decode::DecodeOptions;
 use pipeline::video::{self};
 use schemas::manifest::{BuildOptions, OnCorrupt};
@@ -60,7 +60,7 @@ struct Worker {
 /// Why a task ended early.
 enum End {
     /// The video's fault.
-    Failed(Reply),
+    Failed(Box<Reply>),
     /// The build has gone.
     Gone(io::Error),
 }
@@ -72,7 +72,7 @@ impl From<io::Error> for End {
 }
 
 fn failed(reason: impl ToString) -> End {
-    End::Failed(Reply::Failed { reason: reason.to_string(), seconds: None, stops_build: false })
+    End::Failed(Box::new(Reply::Failed { reason: reason.to_string(), seconds: None, stops_build: false }))
 }
 
 impl Worker {
@@ -82,8 +82,9 @@ impl Worker {
                 let decode = DecodeOptions { threads, timeout: Duration::from_secs_f64(timeout) };
                 self.build(&path_of(path), &options, decode, skip)
             }
-            Task::Probe { path, timeout } => {
-                let probe = video::probe(&path_of(path), Duration::from_secs_f64(timeout)).map_err(failed)?;
+            Task::Probe { path, options, timeout } => {
+                let timeout = Duration::from_secs_f64(timeout);
+                let probe = video::probe(&path_of(path), &options, timeout).map_err(failed)?;
                 Ok(send(&mut self.replies, &Reply::Probed(probe))?)
             }
         }));
@@ -113,7 +114,7 @@ impl Worker {
     fn build(&mut self, path: &Path, options: &BuildOptions, decode: DecodeOptions, skip: u64) -> Result<(), End> {
         let blake3 = self.hash(path)?;
         send(&mut self.replies, &Reply::Identity { blake3: blake3.clone() })?;
-        if options.on_corrupt != OnCorrupt::KeepGood {
+        if matches!(options.on_corrupt, OnCorrupt::Skip | OnCorrupt::Fail) {
             self.refuse_damage(path, options, decode)?;
         }
         let mut decoder = ClipDecoder::open(path, options, decode).map_err(failed)?;
@@ -122,12 +123,15 @@ impl Worker {
             self.alive()?;
             match decoder.step() {
                 Ok(Step::Frame) => {}
-                Ok(Step::Clip(clip)) if clip.damaged => damaged.push(clip.pts_ns),
+                Ok(Step::Clip(clip)) if clip.damaged && options.on_corrupt != OnCorrupt::Keep => {
+                    damaged.push(clip.pts_ns);
+                }
                 Ok(Step::Clip(clip)) => {
                     sound += 1;
                     if sound <= skip {
-                        let (decoded_bytes, padded) = (clip.data.len() as u64, clip.repeated_frames > 0);
-                        send(&mut self.replies, &Reply::Skipped { decoded_bytes, padded })?;
+                        let decoded_bytes = clip.data.len() as u64;
+                        let about = AboutClip::of(&clip_meta(path, &blake3, options, decoder.source(), clip));
+                        send(&mut self.replies, &Reply::Skipped { about, decoded_bytes })?;
                     } else {
                         self.send_clip(path, &blake3, options, decoder.source(), clip)?;
                     }
@@ -136,7 +140,8 @@ impl Worker {
                 Err(error) => {
                     let end = decoder.end_seconds();
                     let seconds = (sound > 0).then_some((end, end));
-                    return Err(End::Failed(Reply::Failed { reason: error.to_string(), seconds, stops_build: false }));
+                    let reason = error.to_string();
+                    return Err(End::Failed(Box::new(Reply::Failed { reason, seconds, stops_build: false })));
                 }
             }
         }
@@ -149,11 +154,11 @@ impl Worker {
         while decoder.step().map_err(failed)? != Step::End {
             self.alive()?;
         }
-        match decoder.faults().into_iter().next() {
+        match decoder.faults().into_iter().find(|fault| fault.kind != FaultKind::Gap) {
             None => Ok(()),
-            Some(Fault { seconds, reason }) => {
+            Some(Fault { seconds, reason, .. }) => {
                 let stops_build = options.on_corrupt == OnCorrupt::Fail;
-                Err(End::Failed(Reply::Failed { reason, seconds: Some(seconds), stops_build }))
+                Err(End::Failed(Box::new(Reply::Failed { reason, seconds: Some(seconds), stops_build })))
             }
         }
     }
@@ -195,15 +200,17 @@ fn path_of(bytes: Vec<u8>) -> PathBuf {
 }
 
 /// Charges each clip that is left out to the first fault that touches it.
-fn charge(faults: Vec<Fault>, damaged: &[Vec<i64>]) -> Vec<(Fault, u64)> {
-    let mut charged: Vec<(Fault, u64)> = faults.into_iter().map(|fault| (fault, 0)).collect();
+fn charge(faults: Vec<Fault>, damaged: &[Vec<i64>]) -> Vec<Fault> {
+    let mut charged = faults;
+    let damages = |fault: &Fault| fault.kind != FaultKind::Gap;
     for times in damaged {
         let last = times.last().map_or(f64::MAX, |&ns| ns as f64 / 1e9);
-        let touching = charged.iter().rposition(|(fault, _)| fault.seconds.0 <= last).unwrap_or(0);
         let first = times.first().map_or(0.0, |&ns| ns as f64 / 1e9);
-        let first_touching = charged.iter().position(|(fault, _)| fault.seconds.1 >= first && fault.seconds.0 <= last);
-        if let Some((_, clips)) = charged.get_mut(first_touching.unwrap_or(touching)) {
-            *clips += 1;
+        let touches = |fault: &Fault| fault.seconds.1 >= first && fault.seconds.0 <= last;
+        let touching = charged.iter().position(|fault| damages(fault) && touches(fault));
+        let before = charged.iter().rposition(|fault| damages(fault) && fault.seconds.0 <= last);
+        if let Some(index) = touching.or(before).or_else(|| charged.iter().position(damages)) {
+            charged[index].clips += 1;
         }
     }
     charged
@@ -224,14 +231,19 @@ fn clip_meta(path: &Path, blake3: &str, options: &BuildOptions, video: &ClipSour
         height: video.size.height as u32,
         pts_ns: clip.pts_ns,
         repeated_frames: clip.repeated_frames,
-        source_width: video.source_size.width as u32,
-        source_height: video.source_size.height as u32,
-        rotation: video.orientation.rotation,
-        mirrored: video.orientation.mirrored,
+        damaged: clip.damaged,
+        source_width: video.shape.size.width as u32,
+        source_height: video.shape.size.height as u32,
+        pixel_aspect_num: video.shape.pixel_aspect.num,
+        pixel_aspect_den: video.shape.pixel_aspect.den,
+        rotation: video.shape.orientation.rotation,
+        mirrored: video.shape.orientation.mirrored,
         deinterlaced: video.deinterlaced,
         pixel_format: video.pixel_format.to_owned(),
         color_range: video.color_range,
         color_matrix: video.color_matrix,
+        color_transfer: video.color_transfer.to_owned(),
+        color_primaries: video.color_primaries.to_owned(),
         codec: video.codec.clone(),
         decoder: video.decoder.clone(),
         payload: options.payload,

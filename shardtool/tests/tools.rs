@@ -175,7 +175,7 @@ fn damage_is_named_by_every_reading_command() {
         ("the shard", |dir| fs::remove_file(dir.join(SHARD)).expect("removed")),
         ("the version", |dir| {
             edit(dir, "shards/manifest.json", |bytes| {
-                *bytes = String::from_utf8_lossy(bytes).replace("\"format_version\": 2", "\"format_version\": 9").into_bytes()
+                *bytes = String::from_utf8_lossy(bytes).replace("\"format_version\": 3", "\"format_version\": 9").into_bytes()
             })
         }),
     ];

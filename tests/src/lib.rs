@@ -1,5 +1,7 @@
 //! What the whole-product tests share: clips, shards and videos made on the spot, real footage where there is some, and ffmpeg to compare with.
 
+pub mod corpus;
+
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::file::metadata::PageIndexPolicy;
 use pipeline::batch::{Batch, Pixels, values};
@@ -13,7 +15,9 @@ use pipeline::source::{Source, WeightedSource};
 use pipeline::video::encode::H264Writer;
 use rand::RngExt;
 use schemas::geometry::{I420, PatchGrid};
-use schemas::manifest::{BuildOptions, Labelling, MANIFEST_FILE, Manifest, OnCorrupt, Sampling, ShortVideo, Tiling};
+use schemas::manifest::{
+    BuildOptions, DEFAULT_GAP_SECONDS, Labelling, MANIFEST_FILE, Manifest, OnCorrupt, PixelAspect, Sampling, ShortVideo, Tiling,
+};
 use schemas::shard::{ClipMeta, ColorMatrix, ColorRange, FORMAT_VERSION, Payload};
 use std::fs::{self, File};
 use std::ops::Range;
@@ -82,14 +86,19 @@ fn meta(seed: u64, frames: u32, size: I420) -> ClipMeta {
         height: size.height as u32,
         pts_ns: (0..i64::from(frames)).map(|frame| frame * 133_333_333).collect(),
         repeated_frames: 0,
+        damaged: false,
         source_width: size.width as u32,
         source_height: size.height as u32,
+        pixel_aspect_num: 1,
+        pixel_aspect_den: 1,
         rotation: 0,
         mirrored: false,
         deinterlaced: false,
         pixel_format: "I420".to_owned(),
         color_range: ColorRange::Limited,
         color_matrix: ColorMatrix::Bt601,
+        color_transfer: "unknown".to_owned(),
+        color_primaries: "unknown".to_owned(),
         codec: "none".to_owned(),
         decoder: "none".to_owned(),
         payload: Payload::I420,
@@ -107,6 +116,8 @@ pub fn options(level: i32, shard_bytes: u64) -> BuildOptions {
         short: ShortVideo::Repeat,
         on_corrupt: OnCorrupt::KeepGood,
         short_side: 256,
+        pixel_aspect: PixelAspect::Square,
+        gap_seconds: Some(DEFAULT_GAP_SECONDS),
         payload: Payload::I420,
         crf: None,
         level,
@@ -275,7 +286,7 @@ pub fn real_videos(kind: &str) -> Vec<PathBuf> {
 /// another `-pix_fmt`.
 pub fn ffmpeg_frames(path: &Path, arguments: &[&str]) -> Vec<u8> {
     let output = Command::new("ffmpeg")
-        .args(["-v", "error", "-i"])
+        .args(["-v", "error", "-nostdin", "-i"])
         .arg(path)
         .args(["-pix_fmt", "yuv420p"])
         .args(arguments)

@@ -17,7 +17,7 @@ fn frames(path: &Path) -> (I420, Vec<Vec<u8>>, Vec<i64>, usize) {
     while let Some(frame) = decoder.next_frame().unwrap_or_else(|error| panic!("{}: {error}", path.display())) {
         let upright = decoder.orientation().upright_size(frame.size());
         let mut bytes = Vec::new();
-        let mut scaler = FrameScaler::new(upright, decoder.orientation());
+        let mut scaler = FrameScaler::new(upright, decoder.orientation(), frame.color().range);
         frame.with_planes(|planes| scaler.append(planes, &mut bytes)).expect("converted");
         size = Some(upright);
         damaged += usize::from(frame.damaged || frame.after_hole);

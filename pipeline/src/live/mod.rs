@@ -10,17 +10,18 @@ pub mod worker;
 use crate::discover::{VideoFile, discover, io_reason, path_name};
 use crate::process::{Ending, Reported, StartError, WorkerProgram};
 use crate::video::shortcut::Route;
-use crate::video::ticks::{clip_starts, video_ticks};
+use crate::video::ticks::{Timeline, clip_starts, span_ticks};
 use crate::video::{self, VideoError};
 use crossbeam_channel::{bounded, unbounded};
 use protocol::{Failure, Reply, Task};
 use reader::supervisor;
 use schemas::geometry::I420;
-use schemas::manifest::{BuildOptions, Labelling, OnCorrupt, Rejected, Sampling, ShortVideo, Tiling};
+use schemas::manifest::{BuildOptions, DEFAULT_GAP_SECONDS, Labelling, OnCorrupt, PixelAspect, Rejected, Sampling, ShortVideo, Tiling};
 use schemas::shard::Payload;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::num::NonZero;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -44,6 +45,11 @@ pub struct LiveOptions {
     pub span: LiveSpan,
     /// Frames are scaled down until their short side has this many pixels.
     pub short_side: u32,
+    /// What becomes of pixels that are not square.
+    pub pixel_aspect: PixelAspect,
+    /// Windows that would show a frame for longer than this beyond its time are left out; none leaves none
+    /// out for that.
+    pub gap_seconds: Option<f64>,
     /// How long a decoder may make no progress.
     pub timeout: Duration,
     /// What calls [`worker::run`].
@@ -69,6 +75,8 @@ impl LiveOptions {
             frames: 16,
             span: LiveSpan::Video,
             short_side: 256,
+            pixel_aspect: PixelAspect::Square,
+            gap_seconds: Some(DEFAULT_GAP_SECONDS),
             timeout: video::DEFAULT_TIMEOUT,
             worker,
         }
@@ -84,6 +92,8 @@ impl LiveOptions {
             short: ShortVideo::Repeat,
             on_corrupt: OnCorrupt::KeepGood,
             short_side: self.short_side,
+            pixel_aspect: self.pixel_aspect,
+            gap_seconds: self.gap_seconds,
             payload: Payload::I420,
             crf: None,
             level: 0,
@@ -211,11 +221,23 @@ struct Video {
     path: PathBuf,
     identity: Identity,
     ticks: u64,
+    places: Vec<Place>,
     start_ns: i64,
     size: I420,
     /// Times at which decoding may begin.
     entries: Vec<i64>,
     route: Option<Route>,
+}
+
+/// Where a clip lies in its video.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// Its first tick.
+    start: u64,
+    /// Its frames.
+    frames: usize,
+    /// End of the stretch without gaps that it lies in.
+    stretch_end: u64,
 }
 
 /// Size and time of the last change: a file that has both is taken to be the same.
@@ -257,8 +279,7 @@ impl LiveSet {
         for (file, result) in found.videos.iter().zip(probed) {
             match result {
                 Some(Ok(video)) => {
-                    let clips = set.clips_of(&video);
-                    set.firsts.push(set.len() + clips);
+                    set.firsts.push(set.len() + video.places.len());
                     set.videos.push(video);
                 }
                 Some(Err(reason)) => set.rejected.push(Rejected::file(path_name(&file.path), reason)),
@@ -266,13 +287,6 @@ impl LiveSet {
             }
         }
         Ok(set)
-    }
-
-    fn clips_of(&self, video: &Video) -> usize {
-        match self.options.span {
-            LiveSpan::Clip => clip_starts(&self.options.as_build(), video.ticks).len(),
-            LiveSpan::Video => 1,
-        }
     }
 
     /// Clips of all videos.
@@ -290,15 +304,8 @@ impl LiveSet {
     /// # Panics
     /// When there is none.
     pub fn clip(&self, index: usize) -> LiveClip {
-        let (video, _) = self.locate(index);
-        let frames = match self.options.span {
-            LiveSpan::Clip => self.options.frames,
-            LiveSpan::Video => {
-                let frames = video.ticks.saturating_sub(1) / u64::from(self.options.stride) + 1;
-                (frames as usize).max(self.options.frames)
-            }
-        };
-        LiveClip { frames, size: video.size }
+        let (video, place) = self.locate(index);
+        LiveClip { frames: place.frames, size: video.size }
     }
 
     /// The video that clip `index` is of.
@@ -314,25 +321,22 @@ impl LiveSet {
     /// # Panics
     /// When there is no such clip.
     pub fn origin(&self, index: usize) -> (&Path, usize, [f64; 2]) {
-        let (video, tick) = self.locate(index);
+        let (video, place) = self.locate(index);
         let first = self.firsts.partition_point(|&first| first <= index) - 1;
         // Ticks of source frames have no time that is known without decoding: theirs are counted.
         let second = |tick: u64| tick as f64 / self.options.sampling.fps().unwrap_or(1.0);
-        let frames = match self.options.span {
-            LiveSpan::Clip => self.options.frames as u64,
-            LiveSpan::Video => self.clip(index).frames as u64,
-        };
-        let last = (tick + (frames - 1) * u64::from(self.options.stride)).min(video.ticks.saturating_sub(1));
-        (&video.path, index - self.firsts[first], [second(tick), second(last)])
+        let last = place.start + (place.frames as u64 - 1) * u64::from(self.options.stride);
+        let last = last.min(place.stretch_end.saturating_sub(1));
+        (&video.path, index - self.firsts[first], [second(place.start), second(last)])
     }
 
-    /// Frames of clip `index` before its video ends, up to the end of the video: more than the clip has where others follow it.
+    /// Frames of clip `index` before its video ends or has a gap: more than the clip has where others follow it.
     ///
     /// # Panics
     /// When there is no such clip.
     pub fn whole_frames(&self, index: usize) -> usize {
-        let (video, tick) = self.locate(index);
-        (video.ticks.saturating_sub(tick + 1) / u64::from(self.options.stride) + 1) as usize
+        let (_, place) = self.locate(index);
+        stored_frames(&self.options, place.start..place.stretch_end)
     }
 
     /// Videos that can be used.
@@ -364,12 +368,46 @@ impl LiveSet {
         &self.options
     }
 
-    /// The video of clip `index`, and the clip's first tick.
-    fn locate(&self, index: usize) -> (&Video, u64) {
+    /// The video of clip `index`, and where the clip lies in it.
+    fn locate(&self, index: usize) -> (&Video, Place) {
         assert!(index < self.len(), "clip {index} of {}", self.len());
         let video = self.firsts.partition_point(|&first| first <= index) - 1;
-        let clip = (index - self.firsts[video]) as u64;
-        (&self.videos[video], clip * self.options.frames as u64 * u64::from(self.options.stride))
+        (&self.videos[video], self.videos[video].places[index - self.firsts[video]])
+    }
+}
+
+/// Frames of a clip that is shown for all of `ticks`.
+fn stored_frames(options: &LiveOptions, ticks: Range<u64>) -> usize {
+    (ticks.end.saturating_sub(ticks.start + 1) / u64::from(options.stride) + 1) as usize
+}
+
+/// Where the clips of a video of `timeline` lie.
+fn places(options: &LiveOptions, build: &BuildOptions, timeline: &Timeline) -> Vec<Place> {
+    let stretches = timeline.stretches();
+    let end_of = |start: u64| {
+        let stretch = stretches.iter().find(|stretch| stretch.contains(&start));
+        stretch.map_or(timeline.ticks, |stretch| stretch.end)
+    };
+    match options.span {
+        LiveSpan::Clip => {
+            let starts = clip_starts(build, timeline).into_iter();
+            starts.map(|start| Place { start, frames: options.frames, stretch_end: end_of(start) }).collect()
+        }
+        LiveSpan::Video => {
+            let span = span_ticks(build);
+            let fitting = stretches.iter().filter(|stretch| stretch.end - stretch.start >= span);
+            let mut chosen: Vec<&Range<u64>> = fitting.collect();
+            // The end of a video that is too short repeats its last frame.
+            if chosen.is_empty() {
+                chosen.extend(stretches.last());
+            }
+            let place = |stretch: &&Range<u64>| Place {
+                start: stretch.start,
+                frames: stored_frames(options, (*stretch).clone()).max(options.frames),
+                stretch_end: stretch.end,
+            };
+            chosen.iter().map(place).collect()
+        }
     }
 }
 
@@ -418,10 +456,18 @@ fn probe(supervisor: &mut crate::process::Supervisor, path: &Path, options: &Liv
     let mut answer = Ok(Err("it was not counted".to_owned()));
     let ending = supervisor.run(&task, |reply: Reply, _| {
         Ok(match reply {
-            Reply::Probed { probe, start_ns, size, route } => {
-                let probe = video::VideoProbe { start_ns, ..probe };
-                let ticks = video_ticks(&build, &probe);
-                answer = Ok(Ok(Video { path: path.to_owned(), identity, ticks, start_ns, size, entries: probe.entries, route }));
+            Reply::Probed { probe, route } => {
+                let timeline = Timeline::of(&build, &probe);
+                answer = Ok(Ok(Video {
+                    path: path.to_owned(),
+                    identity,
+                    ticks: timeline.ticks,
+                    places: places(options, &build, &timeline),
+                    start_ns: probe.start_ns,
+                    size: probe.shape.stored_size(&build),
+                    entries: probe.entries,
+                    route,
+                }));
                 Reported::Done
             }
             Reply::Failed(Failure::Setup(reason)) => {

@@ -46,10 +46,6 @@ pub(super) enum Reply {
     /// The answer to [`Task::Probe`].
     Probed {
         probe: VideoProbe,
-        /// Time of the first decoded frame.
-        start_ns: i64,
-        /// Of a stored frame.
-        size: I420,
         /// The short way through the file, where there is one.
         route: Option<Route>,
     },

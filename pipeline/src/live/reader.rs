@@ -44,11 +44,11 @@ impl LiveReader {
     /// # Panics
     /// When the set has no such clip, or the clip has not so many frames.
     pub fn windows(&mut self, set: &LiveSet, clip: usize, starts: &[usize]) -> Result<(), LiveError> {
-        let (video, first_tick) = set.locate(clip);
+        let (video, place) = set.locate(clip);
         let options = set.options();
         let length = set.clip(clip).frames;
         assert!(starts.iter().all(|&start| start + options.frames <= length), "clip {clip} has {length} frames: {starts:?}");
-        let ticks_at = |start: usize| first_tick + start as u64 * u64::from(options.stride);
+        let ticks_at = |start: usize| place.start + start as u64 * u64::from(options.stride);
         let mut ticks: Vec<u64> = starts.iter().map(|&start| ticks_at(start)).collect();
         ticks.sort_unstable();
         ticks.dedup();

@@ -144,18 +144,13 @@ impl Worker {
     }
 
     fn probe(&mut self, path: &Path, options: &BuildOptions, decode: DecodeOptions) -> Result<(), End> {
-        let probe = video::probe(path, decode.timeout)?;
-        send(&mut self.replies, &Reply::Alive)?;
-        // Whether anything decodes it, and what its frames really are.
-        let decoder = ClipDecoder::open(path, options, decode)?;
-        let source = decoder.source();
-        let element = source.decoder.split(',').next().unwrap_or_default();
+        let probe = video::probe(path, options, decode.timeout)?;
         let route = match video::sniff(path) {
             // Not every packet of an interlaced stream says so; its first frame does.
-            Ok(Content::Video(media)) if !source.deinterlaced => Route::of(&media, &probe, element),
+            Ok(Content::Video(media)) if !probe.deinterlaced => Route::of(&media, &probe),
             _ => None,
         };
-        Ok(send(&mut self.replies, &Reply::Probed { start_ns: decoder.start_ns(), size: source.size, route, probe })?)
+        Ok(send(&mut self.replies, &Reply::Probed { route, probe })?)
     }
 
     fn windows(&mut self, wanted: &Wanted, shortcut: Option<Shortcut>) -> Result<(), End> {

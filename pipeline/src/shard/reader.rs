@@ -13,7 +13,7 @@ use parquet::basic::Compression;
 use parquet::file::metadata::PageIndexPolicy;
 use schemas::geometry::I420;
 use schemas::manifest::{MANIFEST_FILE, Manifest, ShardEntry};
-use schemas::shard::{ClipMeta, DATA_COLUMN, FORMAT_VERSION, FORMAT_VERSION_KEY, Payload, arrow_schema};
+use schemas::shard::{ClipMeta, DATA_COLUMN, FORMAT_VERSION, FORMAT_VERSION_KEY, OLDEST_FORMAT_VERSION, Payload, arrow_schema_of};
 use std::fs;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
@@ -356,10 +356,18 @@ pub fn read_manifest(dir: &Path) -> Result<Manifest, ShardError> {
     let bad = |reason: String| ShardError::BadManifest { path: path.clone(), reason };
     // First of all its version: the fields of another one may have other names.
     let Version { format_version } = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
-    if format_version != FORMAT_VERSION {
-        return Err(bad(format!("it has format version {format_version}, this program reads {FORMAT_VERSION}")));
+    if !is_read(format_version) {
+        return Err(bad(other_version(&format_version.to_string())));
     }
     serde_json::from_str(&text).map_err(|error| bad(error.to_string()))
+}
+
+fn is_read(version: u32) -> bool {
+    (OLDEST_FORMAT_VERSION..=FORMAT_VERSION).contains(&version)
+}
+
+fn other_version(version: &str) -> String {
+    format!("it has format version {version}, this program reads {OLDEST_FORMAT_VERSION} to {FORMAT_VERSION}")
 }
 
 pub(super) fn open_parquet(path: &Path) -> Result<(Mapping, ArrowReaderMetadata), ShardError> {
@@ -371,14 +379,13 @@ pub(super) fn open_parquet(path: &Path) -> Result<(Mapping, ArrowReaderMetadata)
     let not_a_shard = |reason: String| ShardError::NotAShard { path: path.to_owned(), reason };
     let key_values = metadata.metadata().file_metadata().key_value_metadata();
     let version = key_values.into_iter().flatten().find(|pair| pair.key == FORMAT_VERSION_KEY).and_then(|pair| pair.value.as_deref());
-    match version {
+    let expected = match version {
         None => return Err(not_a_shard(format!("its metadata has no {FORMAT_VERSION_KEY}"))),
-        Some(version) if version != FORMAT_VERSION.to_string() => {
-            return Err(not_a_shard(format!("it has format version {version}, this program reads {FORMAT_VERSION}")));
-        }
-        Some(_) => {}
-    }
-    let expected = arrow_schema();
+        Some(version) => match version.parse() {
+            Ok(version) if is_read(version) => arrow_schema_of(version),
+            _ => return Err(not_a_shard(other_version(version))),
+        },
+    };
     if metadata.schema().fields() != expected.fields() {
         return Err(not_a_shard("its columns are not those of a shard".to_owned()));
     }

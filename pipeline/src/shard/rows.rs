@@ -8,6 +8,9 @@ use arrow::datatypes::{DataType, Field, Float64Type, Int32Type, Int64Type, UInt3
 use schemas::shard::{ClipMeta, ColorMatrix, ColorRange, Payload};
 use std::sync::Arc;
 
+/// What shards say of a colour description that their source did not have, or that they do not record.
+const UNKNOWN: &str = "unknown";
+
 /// The columns of `rows` in the schema's order, all but `data`.
 pub fn to_arrays(rows: &[ClipMeta]) -> Vec<ArrayRef> {
     let text = |get: fn(&ClipMeta) -> &str| -> ArrayRef { Arc::new(rows.iter().map(|row| Some(get(row))).collect::<StringArray>()) };
@@ -31,14 +34,19 @@ pub fn to_arrays(rows: &[ClipMeta]) -> Vec<ArrayRef> {
         number(|row| row.height),
         Arc::new(pts.finish()),
         number(|row| row.repeated_frames),
+        flag(|row| row.damaged),
         number(|row| row.source_width),
         number(|row| row.source_height),
+        number(|row| row.pixel_aspect_num),
+        number(|row| row.pixel_aspect_den),
         number(|row| row.rotation),
         flag(|row| row.mirrored),
         flag(|row| row.deinterlaced),
         text(|row| &row.pixel_format),
         text(|row| row.color_range.name()),
         text(|row| row.color_matrix.name()),
+        text(|row| &row.color_transfer),
+        text(|row| &row.color_primaries),
         text(|row| &row.codec),
         text(|row| &row.decoder),
         text(|row| row.payload.name()),
@@ -58,6 +66,10 @@ pub fn from_batch(batch: &RecordBatch) -> Option<Vec<ClipMeta>> {
     let (width, height) = (number("width")?, number("height")?);
     let pts = column("pts_ns")?.as_list_opt::<i32>()?;
     let repeated_frames = number("repeated_frames")?;
+    // Shards of format version 2 do not have these.
+    let damaged = column("damaged").and_then(|column| column.as_boolean_opt());
+    let aspect = number("pixel_aspect_num").zip(number("pixel_aspect_den"));
+    let (transfer, primaries) = (text("color_transfer"), text("color_primaries"));
     let (source_width, source_height) = (number("source_width")?, number("source_height")?);
     let (rotation, mirrored) = (number("rotation")?, column("mirrored")?.as_boolean_opt()?);
     let deinterlaced = column("deinterlaced")?.as_boolean_opt()?;
@@ -80,14 +92,19 @@ pub fn from_batch(batch: &RecordBatch) -> Option<Vec<ClipMeta>> {
                 height: height.value(row),
                 pts_ns: pts.value(row).as_primitive_opt::<Int64Type>()?.values().to_vec(),
                 repeated_frames: repeated_frames.value(row),
+                damaged: damaged.is_some_and(|damaged| damaged.value(row)),
                 source_width: source_width.value(row),
                 source_height: source_height.value(row),
+                pixel_aspect_num: aspect.map_or(0, |(num, _)| num.value(row)),
+                pixel_aspect_den: aspect.map_or(0, |(_, den)| den.value(row)),
                 rotation: rotation.value(row),
                 mirrored: mirrored.value(row),
                 deinterlaced: deinterlaced.value(row),
                 pixel_format: pixel_format.value(row).to_owned(),
                 color_range: ColorRange::from_name(color_range.value(row))?,
                 color_matrix: ColorMatrix::from_name(color_matrix.value(row))?,
+                color_transfer: transfer.map_or(UNKNOWN, |names| names.value(row)).to_owned(),
+                color_primaries: primaries.map_or(UNKNOWN, |names| names.value(row)).to_owned(),
                 codec: codec.value(row).to_owned(),
                 decoder: decoder.value(row).to_owned(),
                 payload: Payload::from_name(payload.value(row))?,

@@ -2,14 +2,16 @@
 
 use super::VideoError;
 use super::decode::{DecodeOptions, DecodedFrame, VideoDecoder};
-use super::frame::{FrameScaler, Orientation};
+use super::frame::{FrameScaler, SourceShape};
+use super::gaps::{Gap, GapFinder};
 use super::shortcut::{Doubt, Shortcut};
-use super::ticks::{clip_starts, nth_start, span_ticks, tick_of, video_ticks};
+use super::ticks::{Timeline, clip_starts, first_clip_from, gap_limit_ns, hole_of, nth_start, span_ticks, tick_of};
 use schemas::geometry::I420;
 use schemas::manifest::{BuildOptions, Sampling, ShortVideo, Tiling};
 use schemas::shard::{ColorMatrix, ColorRange};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::path::Path;
 
 /// One clip, as it is stored.
@@ -45,25 +47,33 @@ pub struct Fault {
     pub seconds: (f64, f64),
     /// What is wrong.
     pub reason: String,
+    /// What kind of fault that is.
+    pub kind: FaultKind,
+    /// Clips that were left out for it: at first those that were never made.
+    pub clips: u64,
 }
+
+pub use schemas::manifest::FaultKind;
 
 /// What all clips of one video have in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClipSource {
     /// Size of a stored frame.
     pub size: I420,
-    /// Size of a decoded frame.
-    pub source_size: I420,
+    /// Size of a decoded frame, of its pixels, and how it was turned.
+    pub shape: SourceShape,
     /// Whether the source is interlaced.
     pub deinterlaced: bool,
-    /// How decoded frames were turned.
-    pub orientation: Orientation,
     /// Decoder's pixel format.
     pub pixel_format: &'static str,
     /// Range of the stored samples.
     pub color_range: ColorRange,
     /// Matrix of the stored samples.
     pub color_matrix: ColorMatrix,
+    /// ffmpeg's name of their transfer function.
+    pub color_transfer: &'static str,
+    /// ffmpeg's name of their primaries.
+    pub color_primaries: &'static str,
     /// Codec of the stream.
     pub codec: String,
     /// Element that decoded it.
@@ -92,12 +102,30 @@ pub struct ClipDecoder {
     scratch: Vec<u8>,
     /// What is doubtful about a shortcut, beside what the decoder knows.
     doubt: Option<Doubt>,
+    /// Finds gaps, where frames may not be held for long.
+    gap_finder: Option<GapFinder>,
+    /// Gaps so far, with the clips that each has cost.
+    gaps: Vec<(Gap, u64)>,
+    /// What is still to be shown before the next frame is decoded: the next frame, and its tick.
+    pending: Option<Pending>,
+}
+
+/// A frame that has come, and is not shown yet.
+struct Pending {
+    frame: DecodedFrame,
+    tick: u64,
+    /// Ticks before its own at which nothing may be shown.
+    hole: Option<(Gap, Range<u64>)>,
 }
 
 /// Where clips start: known beforehand, or one after the other until the video ends.
 enum Starts {
     Listed(VecDeque<u64>),
-    Running { next: u64 },
+    Running {
+        /// First tick of the stretch that is tiled.
+        base: u64,
+        next: u64,
+    },
 }
 
 struct OpenClip {
@@ -113,10 +141,10 @@ impl ClipDecoder {
     /// As [`VideoDecoder::next_frame`], and [`VideoError::NoFrames`] when there is none.
     pub fn open(path: &Path, options: &BuildOptions, decode: DecodeOptions) -> Result<Self, VideoError> {
         let starts = match options.tiling {
-            Tiling::BackToBack | Tiling::EverySeconds(_) => Starts::Running { next: 0 },
+            Tiling::BackToBack | Tiling::EverySeconds(_) => Starts::Running { base: 0, next: 0 },
             Tiling::ClipsPerVideo(_) => {
-                let probe = super::probe(path, decode.timeout)?;
-                Starts::Listed(clip_starts(options, video_ticks(options, &probe)).into())
+                let probe = super::probe(path, options, decode.timeout)?;
+                Starts::Listed(clip_starts(options, &Timeline::of(options, &probe)).into())
             }
         };
         Self::new(path, VideoDecoder::open(path, decode)?, options, starts)
@@ -137,6 +165,8 @@ impl ClipDecoder {
         shortcut: Option<&Shortcut>,
     ) -> Result<Self, VideoError> {
         let starts = Starts::Listed(starts.iter().copied().collect());
+        // Whoever chose the starts has seen the gaps, and by a shortcut not all frames come.
+        let options = &BuildOptions { gap_seconds: None, ..options.clone() };
         let Some(shortcut) = shortcut else {
             return Self::new(path, VideoDecoder::open(path, decode)?, options, starts);
         };
@@ -158,24 +188,31 @@ impl ClipDecoder {
         let first = decoder.next_frame()?.ok_or(VideoError::NoFrames)?;
         let missing_bytes = super::container::missing_bytes(path).unwrap_or(0);
         let (codec, decoder_name) = decoder.codec_and_decoder();
-        let orientation = decoder.orientation();
-        let size = orientation.upright_size(first.size()).scaled_to_short_side(options.short_side as usize);
+        let shape = decoder.shape(&first);
+        let size = shape.stored_size(options);
         let color = first.color();
+        let source_range = color.range;
+        let (color_transfer, color_primaries) = first.transfer_and_primaries();
+        let mut gap_finder = gap_limit_ns(options).map(GapFinder::new);
+        if let Some(finder) = &mut gap_finder {
+            finder.next(first.pts_ns, first.duration_ns);
+        }
         let source = ClipSource {
             size,
-            source_size: first.size(),
+            shape,
             deinterlaced: decoder.is_deinterlaced(),
-            orientation,
             pixel_format: first.pixel_format(),
             color_range: color.range,
             color_matrix: color.matrix,
+            color_transfer,
+            color_primaries,
             codec,
             decoder: decoder_name,
         };
         Ok(Self {
             decoder,
             source,
-            scaler: FrameScaler::new(size, orientation),
+            scaler: FrameScaler::new(size, shape.orientation, source_range),
             options: options.clone(),
             starts,
             start_ns: first.pts_ns,
@@ -190,6 +227,9 @@ impl ClipDecoder {
             clips: 0,
             scratch: Vec::new(),
             doubt: None,
+            gap_finder,
+            gaps: Vec::new(),
+            pending: None,
         })
     }
 
@@ -239,79 +279,134 @@ impl ClipDecoder {
         if self.ended || self.no_clip_is_wanted() {
             return Ok(Step::End);
         }
+        if let Some(pending) = self.pending.take() {
+            self.show(pending)?;
+            return Ok(Step::Frame);
+        }
         match self.decoder.next_frame()? {
             Some(frame) => {
                 let tick = match self.options.sampling {
-                    Sampling::TicksPerSecond(fps) => tick_of(frame.pts_ns - self.start_ns, fps),
+                    Sampling::TicksPerSecond(fps) => tick_of(frame.pts_ns.saturating_sub(self.start_ns), fps),
                     Sampling::SourceFrames => self.shown_tick + 1,
                 };
-                self.show_until(tick, frame.after_hole)?;
-                self.shown_tick = self.shown_tick.max(tick);
+                let gap = self.gap_finder.as_mut().and_then(|finder| finder.next(frame.pts_ns, frame.duration_ns));
+                let hole = gap.and_then(|gap| Some((gap, hole_of(&self.options, gap, self.start_ns)?)));
                 self.frames += 1;
-                self.shown = Some(frame);
+                self.show(Pending { frame, tick, hole })?;
             }
             None => self.finish()?,
         }
         Ok(Step::Frame)
     }
 
+    /// Shows the frame before `pending` until its tick, or as far as this gives one clip: the rest is done
+    /// in the next step, so that a frame that is shown for long takes no more memory than another.
+    fn show(&mut self, pending: Pending) -> Result<(), VideoError> {
+        let Pending { frame, tick, hole } = pending;
+        let until = hole.as_ref().map_or(tick, |(_, hole)| hole.start);
+        let after_hole = frame.after_hole;
+        if !self.show_until(until, after_hole)? {
+            self.pending = Some(Pending { frame, tick, hole });
+            return Ok(());
+        }
+        if let Some((gap, hole)) = hole {
+            self.skip(gap, hole);
+            if !self.show_until(tick, after_hole)? {
+                self.pending = Some(Pending { frame, tick, hole: None });
+                return Ok(());
+            }
+        }
+        self.shown_tick = self.shown_tick.max(tick);
+        self.shown = Some(frame);
+        Ok(())
+    }
+
+    /// Leaves out the clips that would show a frame within `hole`.
+    fn skip(&mut self, gap: Gap, hole: Range<u64>) {
+        let mut clips = self.open.len() as u64;
+        // Their numbers go to the clips that follow.
+        self.clips -= self.open.len() as u32;
+        self.open.clear();
+        match &mut self.starts {
+            Starts::Listed(starts) => {
+                let planned = starts.partition_point(|&start| start < hole.end);
+                clips += planned as u64;
+                starts.drain(..planned);
+            }
+            Starts::Running { base, next } => {
+                clips += first_clip_from(&self.options, hole.end - *base).saturating_sub(*next);
+                (*base, *next) = (hole.end, 0);
+            }
+        }
+        self.gaps.push((gap, clips));
+    }
+
     fn no_clip_is_wanted(&self) -> bool {
         matches!(&self.starts, Starts::Listed(starts) if starts.is_empty() && self.open.is_empty())
     }
 
-    /// Gives the shown frame to every clip that wants a tick before `until`. `before_hole`: after its own tick it stands for damaged frames.
-    fn show_until(&mut self, until: u64, before_hole: bool) -> Result<(), VideoError> {
-        while let Some(start) = self.next_start().filter(|&start| start < until) {
-            self.advance_start();
-            let clip = Clip { index: self.clips, data: Vec::new(), pts_ns: Vec::new(), repeated_frames: 0, damaged: false };
-            self.clips += 1;
-            self.open.push_back(OpenClip { start, clip });
-        }
+    /// Gives the shown frame to every clip that wants a tick before `until`; returns early, with false, when a
+    /// clip is whole. `before_hole`: after its own tick the frame stands for damaged ones.
+    fn show_until(&mut self, until: u64, before_hole: bool) -> Result<bool, VideoError> {
         let (frames, stride) = (self.options.frames as usize, u64::from(self.options.stride));
-        let Some(shown) = &self.shown else { return Ok(()) };
+        let Some(shown) = &self.shown else { return Ok(true) };
         let first_left_out = self.decoder.first_dropped_after(shown.pts_ns).unwrap_or(u64::MAX);
         self.scratch.clear();
-        for open in &mut self.open {
-            while open.clip.pts_ns.len() < frames && open.start + open.clip.pts_ns.len() as u64 * stride < until {
-                if self.scratch.is_empty() {
-                    shown.with_planes(|planes| self.scaler.append(planes, &mut self.scratch))?;
+        loop {
+            // One clip after the other begins; several are open where they overlap.
+            let start = self.next_start().filter(|&start| start < until);
+            if let Some(start) = start {
+                self.advance_start();
+                self.open.push_back(OpenClip { start, clip: Clip::empty(self.clips) });
+                self.clips += 1;
+            }
+            let Some(shown) = &self.shown else { return Ok(true) };
+            for open in &mut self.open {
+                while open.clip.pts_ns.len() < frames && open.next_tick(stride) < until {
+                    if self.scratch.is_empty() {
+                        shown.with_planes(|planes| self.scaler.append(planes, &mut self.scratch))?;
+                    }
+                    if open.clip.data.is_empty() {
+                        open.clip.data.reserve_exact(frames * self.scratch.len());
+                    }
+                    let tick = open.next_tick(stride);
+                    if tick >= first_left_out {
+                        self.doubt.get_or_insert(Doubt::LeftOut);
+                    }
+                    open.clip.damaged |= shown.damaged || (before_hole && tick > self.shown_tick);
+                    open.clip.data.extend_from_slice(&self.scratch);
+                    open.clip.pts_ns.push(shown.pts_ns);
                 }
-                if open.clip.data.is_empty() {
-                    open.clip.data.reserve_exact(frames * self.scratch.len());
-                }
-                let tick = open.start + open.clip.pts_ns.len() as u64 * stride;
-                if tick >= first_left_out {
-                    self.doubt.get_or_insert(Doubt::LeftOut);
-                }
-                open.clip.damaged |= shown.damaged || (before_hole && tick > self.shown_tick);
-                open.clip.data.extend_from_slice(&self.scratch);
-                open.clip.pts_ns.push(shown.pts_ns);
+            }
+            while self.open.front().is_some_and(|open| open.clip.pts_ns.len() == frames) {
+                self.done.extend(self.open.pop_front().map(|open| open.clip));
+            }
+            if start.is_none() {
+                return Ok(true);
+            }
+            if !self.done.is_empty() {
+                return Ok(false);
             }
         }
-        while self.open.front().is_some_and(|open| open.clip.pts_ns.len() == frames) {
-            self.done.extend(self.open.pop_front().map(|open| open.clip));
-        }
-        Ok(())
     }
 
     fn next_start(&self) -> Option<u64> {
         match &self.starts {
             Starts::Listed(starts) => starts.front().copied(),
-            Starts::Running { next } => Some(nth_start(&self.options, *next)),
+            Starts::Running { base, next } => Some(base.saturating_add(nth_start(&self.options, *next))),
         }
     }
 
     fn advance_start(&mut self) {
         match &mut self.starts {
             Starts::Listed(starts) => drop(starts.pop_front()),
-            Starts::Running { next } => *next += 1,
+            Starts::Running { next, .. } => *next += 1,
         }
     }
 
     /// Shows the last frame for as long as it lasts, then ends the clips that must exist by repeating their last frame, where that is
     /// wanted: the only clip of a short video, and those that were planned from a longer one.
     fn finish(&mut self) -> Result<(), VideoError> {
-        self.ended = true;
         let Some(last) = &self.shown else { return Ok(()) };
         if self.frames == 1 && self.source.codec.starts_with("image/") {
             return Err(VideoError::StillPicture);
@@ -320,7 +415,8 @@ impl ClipDecoder {
             let fps = last.frame_rate().or(self.options.sampling.fps());
             fps.map_or(0, |fps| (1e9 / fps) as i64)
         });
-        self.end_ns = last.pts_ns + duration_ns;
+        // The packets' word is that of the probe.
+        self.end_ns = self.decoder.packets_end_ns().unwrap_or(last.pts_ns.saturating_add(duration_ns));
         let end = match self.options.sampling {
             Sampling::TicksPerSecond(fps) => tick_of(self.end_ns - self.start_ns, fps),
             Sampling::SourceFrames => self.shown_tick + 1,
@@ -328,7 +424,11 @@ impl ClipDecoder {
         let in_hole = self.decoder.ends_in_hole();
         // Where packets after the last wanted one were held back, the video does not end with the last frame that came.
         let end = end.max(self.decoder.sieve_end().unwrap_or(0));
-        self.show_until(end.max(self.shown_tick + 1), in_hole)?;
+        if !self.show_until(end.max(self.shown_tick + 1), in_hole)? {
+            // A clip is whole: the rest comes with the next step, as the decoder then is still at its end.
+            return Ok(());
+        }
+        self.ended = true;
         let planned = matches!(self.starts, Starts::Listed(_));
         for mut open in std::mem::take(&mut self.open) {
             if self.options.short == ShortVideo::Repeat && (planned || open.clip.index == 0) {
@@ -361,22 +461,48 @@ impl ClipDecoder {
             .map(|damage| Fault {
                 seconds: (seconds(damage.from_ns), seconds(damage.to_ns.unwrap_or(end_ns))),
                 reason: format!("damaged: the decoder says \"{}\"", damage.reason),
+                kind: FaultKind::Damage,
+                clips: 0,
             })
             .collect();
+        faults.extend(self.gaps.iter().map(|&(gap, clips)| Fault {
+            seconds: (seconds(gap.from_ns), seconds(gap.to_ns)),
+            reason: "a gap without frames (--gap-seconds inf keeps what holds a frame there)".to_owned(),
+            kind: FaultKind::Gap,
+            clips,
+        }));
         let end = (seconds(end_ns), seconds(end_ns));
         if self.missing_bytes > 0 {
             faults.push(Fault {
                 seconds: end,
                 reason: format!("cut short: the file lacks {} bytes that its container says it has", self.missing_bytes),
+                kind: FaultKind::CutShort,
+                clips: 0,
             });
         } else if self.ended && self.decoder.ended_early() {
-            faults.push(Fault { seconds: end, reason: "cut short: the container lists frames that the file does not hold".to_owned() });
+            faults.push(Fault {
+                seconds: end,
+                reason: "cut short: the container lists frames that the file does not hold".to_owned(),
+                kind: FaultKind::CutShort,
+                clips: 0,
+            });
         }
         faults
     }
 }
 
+impl OpenClip {
+    /// The tick that it wants next.
+    const fn next_tick(&self, stride: u64) -> u64 {
+        self.start + self.clip.pts_ns.len() as u64 * stride
+    }
+}
+
 impl Clip {
+    const fn empty(index: u32) -> Self {
+        Self { index, data: Vec::new(), pts_ns: Vec::new(), repeated_frames: 0, damaged: false }
+    }
+
     /// Fills the clip up to `frames` frames.
     fn repeat_last_frame(&mut self, frames: usize) {
         let shown = self.pts_ns.len();

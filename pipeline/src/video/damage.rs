@@ -6,13 +6,13 @@
 //! A message belongs to the packet that the decoder has last been given. Damage spreads from there to the frames that refer to it, up to
 //! the next key frame.
 
+use super::messages::{Meaning, meaning};
 use gstreamer as gst;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 /// Log categories that are listened to, and from which level on.
-const CATEGORIES: [(&str, gst::DebugLevel); 6] = [
-    ("GST_ERROR_SYSTEM", gst::DebugLevel::Info),
+const CATEGORIES: [(&str, gst::DebugLevel); 5] = [
     ("libav", gst::DebugLevel::Debug),
     ("videodecoder", gst::DebugLevel::Warning),
     ("qtdemux", gst::DebugLevel::Warning),
@@ -25,18 +25,15 @@ const CATEGORIES: [(&str, gst::DebugLevel); 6] = [
 struct Heard {
     /// Messages of decoders about broken packets.
     decoder_errors: u64,
+    /// Messages of decoders about references that are missing.
+    lost_references: u64,
     /// The last of them that nobody has asked for.
     last_decoder_error: String,
     /// Messages of demultiplexers about a file that ends before its last packet does.
     short_reads: u64,
-    /// Errors that elements have posted.
-    posted: u64,
-    /// The last of them.
-    last_posted: String,
 }
 
-static HEARD: Mutex<Heard> =
-    Mutex::new(Heard { decoder_errors: 0, last_decoder_error: String::new(), short_reads: 0, posted: 0, last_posted: String::new() });
+static HEARD: Mutex<Heard> = Mutex::new(Heard { decoder_errors: 0, lost_references: 0, last_decoder_error: String::new(), short_reads: 0 });
 
 fn heard() -> MutexGuard<'static, Heard> {
     HEARD.lock().unwrap_or_else(PoisonError::into_inner)
@@ -62,26 +59,26 @@ pub(super) fn listen() {
             let text = message.get().map(|text| text.trim().to_owned()).unwrap_or_default();
             let mut heard = heard();
             match category.name() {
-                "libav" if level <= gst::DebugLevel::Error || tells_damage(&text) => {
-                    heard.decoder_errors += 1;
-                    // An error tells more than what is done about it.
-                    if level <= gst::DebugLevel::Error || heard.last_decoder_error.is_empty() {
+                "libav" => match meaning(level, &text) {
+                    Meaning::Damage => {
+                        heard.decoder_errors += 1;
+                        // An error tells more than what is done about it.
+                        if level <= gst::DebugLevel::Error || heard.last_decoder_error.is_empty() {
+                            heard.last_decoder_error = text;
+                        }
+                    }
+                    Meaning::LostReference => {
+                        heard.lost_references += 1;
                         heard.last_decoder_error = text;
                     }
-                }
+                    Meaning::Remark => {}
+                },
                 "videodecoder" => {
                     // `_gst_video_decoder_error` alone means a broken packet; other warnings are about negotiation and time.
                     if let Some((_, text)) = text.split_once("error: ").or(text.starts_with("error: ").then_some(("", &text[7..]))) {
                         let text = text.to_owned();
                         heard.decoder_errors += 1;
                         heard.last_decoder_error = text;
-                    }
-                }
-                "libav" => {}
-                "GST_ERROR_SYSTEM" => {
-                    if let Some(text) = text.strip_prefix("posted error message: ") {
-                        heard.posted += 1;
-                        heard.last_posted = text.trim_end_matches('.').to_owned();
                     }
                 }
                 _ => heard.short_reads += u64::from(text.to_ascii_lowercase().contains("short ")),
@@ -91,18 +88,6 @@ pub(super) fn listen() {
             gst::log::set_threshold_for_name(name, level);
         }
     });
-}
-
-/// How many errors elements have posted so far, and the last one. An element that fails while `decodebin` is about to link it is not heard of
-/// on the bus (GStreamer 1.22): `decodebin` keeps such errors to itself, and then neither data nor an end ever comes.
-pub(super) fn posted_errors() -> (u64, String) {
-    let heard = heard();
-    (heard.posted, heard.last_posted.clone())
-}
-
-/// Whether a message of libav below the rank of an error is about a broken packet all the same.
-fn tells_damage(text: &str) -> bool {
-    text.starts_with("concealing ") || text.starts_with("bytestream overread")
 }
 
 /// A stretch of a video whose frames are not what was recorded.
@@ -135,9 +120,18 @@ pub(super) struct DamageTracker {
     /// Whether the last damage goes on until the next key frame.
     open: bool,
     damages: Vec<Damage>,
+    /// Whether what was given last has no frame.
+    in_headers: bool,
+    /// Whether references may be missing from the stream.
+    gaps_are_legal: bool,
+    /// When packets are decoded whose turn to be shown has not come, where that is all that they say.
+    decoded_at: VecDeque<i64>,
+    has_decoding_times_only: bool,
     /// Packets whose frames have not come out.
     inside: BTreeSet<i64>,
     last_frame: Option<i64>,
+    /// When the last packet ends that says how long it is shown.
+    end_ns: Option<i64>,
     /// Packets after the first frame whose own frames did not come out before a later one.
     lost: u64,
 }
@@ -153,15 +147,41 @@ impl DamageTracker {
             before: Vec::new(),
             open: false,
             damages: Vec::new(),
+            in_headers: false,
+            gaps_are_legal: false,
+            decoded_at: VecDeque::new(),
+            has_decoding_times_only: false,
             inside: BTreeSet::new(),
             last_frame: None,
+            end_ns: None,
             lost: 0,
         }
     }
 
-    /// The decoder is about to be given a packet.
-    pub(super) fn packet(&mut self, pts: Option<i64>, is_key: bool) {
+    /// References may be missing from the stream.
+    pub(super) const fn allow_gaps(&mut self) {
+        self.gaps_are_legal = true;
+    }
+
+    /// Packets are given with the times at which they are decoded.
+    pub(super) const fn expect_decoding_times(&mut self) {
+        self.has_decoding_times_only = true;
+    }
+
+    /// The decoder is about to be given headers and no frame, which it may refuse as a packet.
+    pub(super) fn headers(&mut self) {
         self.listen();
+        self.in_headers = true;
+    }
+
+    /// The decoder is about to be given a packet, which is shown from `pts` to `end_ns`.
+    pub(super) fn packet(&mut self, pts: Option<i64>, end_ns: Option<i64>, is_key: bool) {
+        self.listen();
+        self.in_headers = false;
+        self.end_ns = self.end_ns.max(end_ns);
+        if self.has_decoding_times_only {
+            self.decoded_at.extend(pts);
+        }
         // A packet without a time is taken for the next frame to come out: the damage is then rather too long than too short.
         let pts = pts.unwrap_or_else(|| self.last_frame.map_or(i64::MIN, |last| last + 1));
         if is_key {
@@ -181,6 +201,11 @@ impl DamageTracker {
         {
             damage.from_ns = damage.from_ns.min(pts);
         }
+    }
+
+    /// When the next frame is shown by the times at which packets are decoded: frames take these in turn.
+    pub(super) fn next_turn(&mut self) -> Option<i64> {
+        self.decoded_at.pop_front()
     }
 
     /// A frame has come out: whether it is damaged, and whether frames that are damaged are missing just before it.
@@ -208,6 +233,11 @@ impl DamageTracker {
         self.lost
     }
 
+    /// When the last packet so far ends, where packets say how long they are shown.
+    pub(super) const fn end_ns(&self) -> Option<i64> {
+        self.end_ns
+    }
+
     /// The stretches that are damaged, in order.
     pub(super) fn damages(&self) -> &[Damage] {
         &self.damages
@@ -226,12 +256,18 @@ impl DamageTracker {
     fn listen(&mut self) {
         let reason = {
             let mut now = heard();
-            if now.decoder_errors == self.heard.decoder_errors {
+            let is_lost = now.lost_references > self.heard.lost_references && self.last_frame.is_some() && !self.gaps_are_legal;
+            self.heard.lost_references = now.lost_references;
+            if now.decoder_errors == self.heard.decoder_errors && !is_lost {
                 return;
             }
             self.heard.decoder_errors = now.decoder_errors;
             std::mem::take(&mut now.last_decoder_error)
         };
+        if self.in_headers || (self.group.is_empty() && self.before.is_empty()) {
+            // Words about headers: what is missing there, packets will miss.
+            return;
+        }
         if self.open {
             // The damage lasts until the next key frame already.
             return;
@@ -268,28 +304,28 @@ mod tests {
         let mut tracker = DamageTracker::new(1);
         // Decoding order I P B B P, and the next group.
         for (pts, key) in [(0, true), (3, false), (1, false)] {
-            tracker.packet(Some(pts), key);
+            tracker.packet(Some(pts), None, key);
         }
         assert_eq!(tracker.frame(0), (false, false));
-        tracker.packet(Some(2), false);
+        tracker.packet(Some(2), None, false);
         say("broken");
-        tracker.packet(Some(6), false);
+        tracker.packet(Some(6), None, false);
         assert_eq!(tracker.frame(1), (false, false));
         assert_eq!(tracker.frame(2), (true, false));
         // The packet that arrived before the broken one is not charged, though it is shown later.
         assert_eq!(tracker.frame(3), (true, false), "a time inside the stretch is damaged, whatever its packet");
-        tracker.packet(Some(7), true);
+        tracker.packet(Some(7), None, true);
         // 6 never comes out.
         assert_eq!(tracker.frame(7), (false, true));
         assert_eq!(tracker.damages(), [Damage { from_ns: 2, to_ns: Some(7), reason: "broken".to_owned() }]);
-        tracker.packet(Some(8), false);
+        tracker.packet(Some(8), None, false);
         say("again");
         assert!(tracker.end());
         assert_eq!(tracker.damages().last(), Some(&Damage { from_ns: 8, to_ns: None, reason: "again".to_owned() }));
 
         // With several threads the message may mean an earlier packet.
         let mut tracker = DamageTracker::new(2);
-        (0..5).for_each(|pts| tracker.packet(Some(pts), pts == 0));
+        (0..5).for_each(|pts| tracker.packet(Some(pts), None, pts == 0));
         say("late");
         assert_eq!(tracker.frame(1), (false, false));
         assert_eq!(tracker.frame(2), (true, false));

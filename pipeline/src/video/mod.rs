@@ -1,32 +1,45 @@
 //! GStreamer: the only room that knows it.
 //!
-//! - [`sniff`](fn@sniff): is this file video, by its content?
+//! - [`sniff`](fn@sniff): is this file video, by its content? `facts` (with `iso`, `transport`): what GStreamer
+//!   has to be told of it, or shown instead of it (`spliced`). `graph`: the elements between a file and its packets or frames.
 //! - [`probe`](fn@probe): what is in it, and how long is it really? Demultiplexes without decoding.
-//! - [`decode::VideoDecoder`]: a file to frames with their presentation times.
-//! - [`damage`]: which of them are broken, or missing.
+//! - [`decode::VideoDecoder`]: a file to frames with their presentation times; `decoder`: what is heard and
+//!   changed at the pads of its decoder.
+//! - [`damage`]: which of them are broken, or missing; `messages`: what a decoder's words mean.
 //! - [`container`](mod@container): does the file end before its container says?
-//! - [`ticks`]: the grid that frames are sampled on; [`clips`]: frames to clips by it.
+//! - [`ticks`]: the grid that frames are sampled on; [`gaps`]: where it has no frames to show;
+//!   [`clips`]: frames to clips by it.
 //! - [`frame`]: one decoded frame to an I420 frame, scaled and upright.
 //! - [`encode`]: frames to an H.264 file; [`gop`]: a stored clip as H.264, and back.
 
+mod av1;
+mod bits;
 pub mod clips;
 pub mod container;
 pub mod damage;
 pub mod decode;
+mod decoder;
 pub mod encode;
+mod facts;
 pub mod frame;
+pub mod gaps;
 pub mod gop;
+mod graph;
+mod iso;
+mod messages;
 mod nal;
 mod probe;
 pub mod shortcut;
 mod sniff;
+mod spliced;
 pub mod ticks;
+mod transport;
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
-use std::path::{Path, PathBuf};
-use std::sync::Once;
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 pub use probe::{VideoProbe, probe};
 pub use sniff::{Content, sniff};
@@ -57,6 +70,9 @@ pub enum VideoError {
     /// The container has no video stream.
     #[error("no video stream")]
     NoVideo,
+    /// The streams are encrypted.
+    #[error("the video is encrypted: it cannot be decoded without its key; decrypt it first")]
+    Encrypted,
     /// No installed plugin decodes the stream.
     #[error("no installed plugin of GStreamer decodes {codec}")]
     NoDecoder {
@@ -116,25 +132,7 @@ impl VideoError {
 pub fn init() -> Result<(), VideoError> {
     gst::init().map_err(VideoError::setup)?;
     damage::listen();
-    prefer_libav();
     Ok(())
-}
-
-/// Makes libav's decoders the first choice for what GStreamer would give to another library: they report broken packets, and their frames are
-/// those of the ffmpeg command line to the bit.
-fn prefer_libav() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let registry = gst::Registry::get();
-        // libav's decoder of JPEG wants whole pictures.
-        registry.lookup_feature("jpegparse").into_iter().for_each(|parser| parser.set_rank(gst::Rank::PRIMARY));
-        for (libavs, other) in [("avdec_vp8", "vp8dec"), ("avdec_vp9", "vp9dec"), ("avdec_mjpeg", "jpegdec")] {
-            if let Some(decoder) = registry.lookup_feature(libavs) {
-                decoder.set_rank(gst::Rank::PRIMARY);
-                registry.lookup_feature(other).into_iter().for_each(|other| other.set_rank(gst::Rank::NONE));
-            }
-        }
-    });
 }
 
 /// `GStreamer 1.22.0`, say: which version runs.
@@ -143,19 +141,9 @@ pub fn version() -> String {
 }
 
 /// A pipeline that is stopped when it is dropped: one that is not leaks its threads and descriptors.
-#[derive(Debug)]
 struct RunningPipeline(gst::Pipeline);
 
 impl RunningPipeline {
-    /// `filesrc ! parser`, not started yet: the source of every reading pipeline.
-    fn reading(path: &Path, parser: &gst::Element) -> Result<Self, VideoError> {
-        let pipeline = gst::Pipeline::new();
-        let source = gst::ElementFactory::make("filesrc").property("location", path).build().map_err(VideoError::setup)?;
-        pipeline.add_many([&source, parser]).map_err(VideoError::setup)?;
-        source.link(parser).map_err(VideoError::setup)?;
-        Ok(Self(pipeline))
-    }
-
     fn start(&self) -> Result<(), VideoError> {
         match self.0.set_state(gst::State::Playing) {
             Ok(_) => Ok(()),
@@ -168,9 +156,8 @@ impl RunningPipeline {
         let bus = self.0.bus()?;
         let message = bus.pop_filtered(&[gst::MessageType::Error])?;
         let gst::MessageView::Error(error) = message.view() else { return None };
-        // All that was asked for is video: what is missing is its decoder, or the video.
-        if error.error().matches(gst::CoreError::MissingPlugin) || error.error().matches(gst::StreamError::CodecNotFound) {
-            return Some(VideoError::NoVideo);
+        if error.error().matches(gst::StreamError::Decrypt) || error.error().matches(gst::StreamError::DecryptNokey) {
+            return Some(VideoError::Encrypted);
         }
         let element = error.src().map_or_else(String::new, |source| source.name().to_string());
         // GStreamer numbers its elements across the process; the number would make equal failures look different.
@@ -186,31 +173,9 @@ impl Drop for RunningPipeline {
     }
 }
 
-/// How long a pipeline whose element has posted an error that nobody was told of may stay silent.
-const SILENCE: Duration = Duration::from_secs(1);
-
-/// Finds the error that a pipeline's own `decodebin` has kept to itself ([`damage::posted_errors`]).
-#[derive(Debug)]
-struct SwallowedError {
-    before: u64,
-    since: Option<Instant>,
-}
-
-impl SwallowedError {
-    /// Listens from now on.
-    fn listen() -> Self {
-        Self { before: damage::posted_errors().0, since: None }
-    }
-
-    /// The error, when one was posted and silence has followed. To be asked now and then while no data comes.
-    fn error(&mut self) -> Option<VideoError> {
-        let (posted, message) = damage::posted_errors();
-        if posted == self.before {
-            return None;
-        }
-        let since = *self.since.get_or_insert_with(Instant::now);
-        (since.elapsed() > SILENCE).then(|| VideoError::Stream { element: String::new(), message })
-    }
+/// What is inside is whole at every moment: a panic elsewhere does not spoil it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The name of a caps' first structure: its media type.

@@ -1,5 +1,6 @@
 //! What a packet of H.264 or H.265 is, by the headers of its NAL units: may decoding begin at it, and does anything refer to it?
 
+use super::bits::Bits;
 use gstreamer as gst;
 
 /// How the NAL units of a stream lie in its packets.
@@ -121,6 +122,82 @@ impl NalFormat {
     }
 }
 
+/// Whether frames may be missing from a stream of H.264 by its sequence parameters, in `bytes`: an `avcC` box
+/// (ISO/IEC 14496-15, 5.3.3.1), as caps hold it. None where it is no such box, or cannot be read.
+pub(super) fn config_allows_gaps(config: &[u8]) -> Option<bool> {
+    let length = usize::from(u16::from_be_bytes([*config.get(6)?, *config.get(7)?]));
+    allows_gaps(config.get(8..8 + length)?)
+}
+
+/// Whether frames may be missing by the sequence parameters `unit`: temporal layers were left out, say
+/// (`gaps_in_frame_num_value_allowed_flag`; ITU-T H.264, 7.3.2.1.1). None for other units.
+pub(super) fn allows_gaps(unit: &[u8]) -> Option<bool> {
+    if unit.first()? & 31 != 7 {
+        return None;
+    }
+    let bytes = without_emulation(unit);
+    let mut bits = Bits::new(&bytes);
+    bits.number(8)?;
+    let profile = bits.number(8)?;
+    bits.number(16)?;
+    bits.unsigned_code()?;
+    if matches!(profile, 100 | 110 | 122 | 244 | 44 | 83 | 86 | 118 | 128 | 138 | 139 | 134 | 135) {
+        let chroma = bits.unsigned_code()?;
+        if chroma == 3 {
+            bits.bit()?;
+        }
+        bits.unsigned_code()?;
+        bits.unsigned_code()?;
+        bits.bit()?;
+        if bits.bit()? {
+            for list in 0..if chroma == 3 { 12 } else { 8 } {
+                if bits.bit()? {
+                    skip_scaling_list(&mut bits, if list < 6 { 16 } else { 64 })?;
+                }
+            }
+        }
+    }
+    bits.unsigned_code()?;
+    match bits.unsigned_code()? {
+        0 => drop(bits.unsigned_code()?),
+        1 => {
+            bits.bit()?;
+            bits.signed_code()?;
+            bits.signed_code()?;
+            for _ in 0..bits.unsigned_code()? {
+                bits.signed_code()?;
+            }
+        }
+        _ => {}
+    }
+    bits.unsigned_code()?;
+    bits.bit()
+}
+
+/// A scaling list of so many values (7.3.2.1.1.1): each is coded as what it differs by from the one before,
+/// and none follow a zero.
+fn skip_scaling_list(bits: &mut Bits, values: usize) -> Option<()> {
+    let (mut last, mut next) = (8, 8);
+    for _ in 0..values {
+        if next != 0 {
+            next = (last + bits.signed_code()?).rem_euclid(256);
+        }
+        last = if next == 0 { last } else { next };
+    }
+    Some(())
+}
+
+/// A unit's bytes without those that keep start codes out of it (7.4.1).
+fn without_emulation(unit: &[u8]) -> Vec<u8> {
+    let mut zeros = 0;
+    let keep = |&byte: &u8| {
+        let is_emulation = zeros >= 2 && byte == 3;
+        zeros = if byte == 0 { zeros + 1 } else { 0 };
+        !is_emulation
+    };
+    unit.iter().copied().filter(keep).collect()
+}
+
 /// What a NAL unit says of its packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unit {
@@ -195,6 +272,27 @@ mod tests {
         let mut cut = with_sizes(&[&[0x01, 7, 7]]);
         cut.pop();
         assert_eq!(SIZES.kind(&cut, |_| ()), PacketKind::Other, "a packet that is not whole");
+    }
+
+    #[test]
+    fn gaps_are_allowed_by_the_sequence_parameters() {
+        // Of files that ffmpeg 5.1 made by libx264 of `testsrc2=s=160x120:r=30`: baseline, and 10 bits of the high profile.
+        let baseline =
+            [0x67, 0x42, 0xc0, 0x0b, 0xda, 0x0a, 0x11, 0xf9, 0x70, 0x11, 0, 0, 3, 0, 1, 0, 0, 3, 0, 0x3c, 0x0f, 0x14, 0x2a, 0xa0];
+        let high = [0x67, 0x6e, 0, 0x0b, 0xa6, 0xcb, 0x41, 0x42, 0x3f, 0x2e, 2, 0x20, 0, 0, 3, 0, 0x20, 0, 0, 7, 0x81, 0xe2, 0x85, 0x54];
+        for unit in [&baseline[..], &high] {
+            assert_eq!(allows_gaps(unit), Some(false));
+            for length in 0..5 {
+                assert_eq!(allows_gaps(&unit[..length]), None, "cut short");
+            }
+        }
+        // Profile 66, level 11; codes 0 (id), 0, 2 (no times), 1 (reference frames); then the flag.
+        let with_flag = |flag: u8| [0x67, 66, 0, 11, 0b1101_1010, flag << 7 | 0x40];
+        assert_eq!(allows_gaps(&with_flag(0)), Some(false));
+        assert_eq!(allows_gaps(&with_flag(1)), Some(true));
+        assert_eq!(allows_gaps(&[0x68, 1, 2, 3]), None, "picture parameters");
+        let config = [&[1, 66, 0, 11, 0xff, 0xe1, 0, 6][..], &with_flag(1)].concat();
+        assert_eq!(config_allows_gaps(&config), Some(true));
     }
 
     #[test]

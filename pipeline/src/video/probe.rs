@@ -2,41 +2,44 @@
 //!
 //! A container's header may claim more frames or seconds than there are, so every packet is counted.
 
-use super::decode::orientation_of;
-use super::frame::Orientation;
+use super::decode::{DecodeOptions, VideoDecoder};
+use super::frame::SourceShape;
+use super::gaps::{Gap, GapFinder};
+use super::graph::{Graph, Until};
 use super::nal::{NalFormat, PacketKind};
-use super::{POLL, RunningPipeline, SwallowedError, VideoError, media_type};
+use super::ticks::gap_limit_ns;
+use super::{POLL, VideoError, media_type};
 use gstreamer as gst;
-use gstreamer::prelude::*;
-use gstreamer_app as gst_app;
-use schemas::geometry::I420;
+use schemas::manifest::BuildOptions;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Entries nearer to the last one are not remembered.
 const BETWEEN_ENTRIES_NS: i64 = 250_000_000;
 
-/// What the packets of a file's first video stream say.
+/// What the packets of a file's video say, and its first frame.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VideoProbe {
     /// GStreamer's media type without `video/`.
     pub codec: String,
-    /// Size as coded, before the orientation is applied.
-    pub size: I420,
-    /// How the picture has to be turned.
-    pub orientation: Orientation,
-    /// Packets that are shown: the number of frames of a sound file.
+    /// Element that decodes it.
+    pub decoder: String,
+    /// Size of a frame as decoded, of its pixels, and how it has to be turned.
+    pub shape: SourceShape,
+    /// Whether the stream is interlaced.
+    pub deinterlaced: bool,
+    /// Packets that are shown: the number of frames of a valid file.
     pub packets: u64,
-    /// Presentation time of the first shown packet, in nanoseconds of stream time.
+    /// Presentation time of the first frame, in nanoseconds of stream time.
     pub start_ns: i64,
     /// Presentation time of the last shown packet.
     pub last_ns: i64,
     /// When the last shown packet ends.
     pub end_ns: i64,
+    /// Where no frame comes for longer than is allowed, in order.
+    pub gaps: Vec<Gap>,
     /// Presentation times of packets at which decoding may begin, in order: from there on it gives the frames, at the times, that decoding from
     /// the start gives. Empty where this is not known, as for streams that are interlaced, or not alone.
     pub entries: Vec<i64>,
@@ -53,114 +56,132 @@ impl VideoProbe {
     }
 }
 
-/// Reads all packets of the first video stream of `path`.
+/// Reads all packets of the video in the file at `path`, and decodes its first frame: what a build with
+/// `options` would find, by the same elements.
 ///
 /// # Errors
-/// As [`super::decode::VideoDecoder::next_frame`], and [`VideoError::NoFrames`] when there are no packets.
-pub fn probe(path: &Path, timeout: Duration) -> Result<VideoProbe, VideoError> {
+/// As [`VideoDecoder::next_frame`], and [`VideoError::NoFrames`] when there are none.
+pub fn probe(path: &Path, options: &BuildOptions, timeout: Duration) -> Result<VideoProbe, VideoError> {
     super::init()?;
-    let parsebin = gst::ElementFactory::make("parsebin").build().map_err(VideoError::setup)?;
-    let sink = gst_app::AppSink::builder().sync(false).max_buffers(64).build();
-    sink.set_property("enable-last-sample", false);
-    let pipeline = RunningPipeline::reading(path, &parsebin)?;
-    pipeline.0.add(&sink).map_err(VideoError::setup)?;
-    let sink_pad = sink.static_pad("sink").ok_or_else(|| VideoError::setup("appsink has no sink pad"))?;
-    let no_video = Arc::new(AtomicBool::new(false));
-    let streams = Arc::new(AtomicUsize::new(0));
-    parsebin.connect_pad_added({
-        let (sink_pad, streams) = (sink_pad.clone(), Arc::clone(&streams));
-        move |_, pad| {
-            let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
-            let media = media_type(&caps);
-            // Motion JPEG and the like are image types. A failed link leaves the pad out, as with sound.
-            if media.starts_with("video/") || media.starts_with("image/") {
-                streams.fetch_add(1, Ordering::SeqCst);
-                if !sink_pad.is_linked() {
-                    let _ = pad.link(&sink_pad);
-                }
-            }
-        }
-    });
-    parsebin.connect_no_more_pads({
-        let (no_video, sink_pad) = (Arc::clone(&no_video), sink_pad.clone());
-        move |_| no_video.store(!sink_pad.is_linked(), Ordering::SeqCst)
-    });
-    let mut swallowed = SwallowedError::listen();
-    pipeline.start()?;
+    let mut decoder = VideoDecoder::open(path, DecodeOptions { threads: 1, timeout })?;
+    let first = decoder.next_frame()?.ok_or(VideoError::NoFrames)?;
+    let (codec, element) = decoder.codec_and_decoder();
+    let mut probe = VideoProbe {
+        codec,
+        decoder: element.split(',').next().unwrap_or_default().to_owned(),
+        shape: decoder.shape(&first),
+        deinterlaced: decoder.is_deinterlaced(),
+        packets: 0,
+        start_ns: first.pts_ns,
+        last_ns: first.pts_ns,
+        end_ns: first.pts_ns,
+        gaps: Vec::new(),
+        entries: Vec::new(),
+        decoding_times: false,
+        shift_ns: 0,
+    };
+    let frame_ns = first.frame_rate().map(|rate| (1e9 / rate) as i64);
+    drop((first, decoder));
+    read_packets(path, options, timeout, frame_ns, &mut probe)?;
+    Ok(probe)
+}
 
-    let mut probe: Option<VideoProbe> = None;
+/// One packet that is shown: its time, and how long it is shown.
+type ShownPacket = (i64, Option<i64>);
+
+/// Reads all packets, and adds to `probe` what they say. A packet that does not say when it is shown is shown
+/// after the one before, which lasts for `frame_ns`.
+fn read_packets(
+    path: &Path,
+    options: &BuildOptions,
+    timeout: Duration,
+    frame_ns: Option<i64>,
+    probe: &mut VideoProbe,
+) -> Result<(), VideoError> {
+    let graph = Graph::new(path, Until::Packets, None)?;
+    graph.pipeline.start()?;
     let mut entries = Entries::default();
+    let mut shown: Vec<ShownPacket> = Vec::new();
     let mut deadline = Instant::now() + timeout;
     loop {
-        if let Some(sample) = sink.try_pull_sample(POLL) {
+        if let Some(sample) = graph.sink.try_pull_sample(POLL) {
             deadline = Instant::now() + timeout;
-            count(&sample, &mut probe, &mut entries);
+            let after = shown
+                .last()
+                .zip(frame_ns)
+                .map(|(&(ns, lasts_ns), frame_ns)| ns.saturating_add(lasts_ns.filter(|&ns| ns > 0).unwrap_or(frame_ns)));
+            shown.extend(shown_packet(&sample, graph.is_elementary, after, frame_ns, &mut entries));
             continue;
         }
-        if let Some(error) = pipeline.bus_error() {
-            return Err(error);
-        }
-        if sink.is_eos() {
+        if let Some(error) = graph.failure().or_else(|| graph.pipeline.bus_error()) {
+            // Broken further on: what came before is what a build gets.
+            if shown.is_empty() {
+                return Err(error);
+            }
             break;
         }
-        if no_video.load(Ordering::SeqCst) {
-            return Err(VideoError::NoVideo);
-        }
-        if let (None, Some(error)) = (&probe, swallowed.error()) {
-            return Err(error);
+        if graph.sink.is_eos() {
+            break;
         }
         if Instant::now() > deadline {
             return Err(VideoError::Stalled { timeout });
         }
     }
-    let mut probe = probe.ok_or(VideoError::NoFrames)?;
-    probe.orientation = orientation_of(&Some(sink_pad));
-    if entries.are_known && streams.load(Ordering::SeqCst) == 1 {
+    if shown.is_empty() {
+        return Err(VideoError::NoFrames);
+    }
+    // Packets come in the order in which they are decoded. What would be shown before the first frame is not.
+    shown.retain(|&(ns, _)| ns >= probe.start_ns);
+    shown.sort_unstable();
+    probe.packets = shown.len() as u64;
+    let mut finder = gap_limit_ns(options).map(GapFinder::new);
+    for &(ns, duration_ns) in &shown {
+        probe.gaps.extend(finder.as_mut().and_then(|finder| finder.next(ns, duration_ns)));
+        probe.last_ns = probe.last_ns.max(ns);
+        probe.end_ns = probe.end_ns.max(ns.saturating_add(duration_ns.unwrap_or(0)));
+    }
+    if entries.are_known && graph.streams() == 1 {
         probe.entries = entries.times;
         probe.decoding_times = entries.decoding_times;
         probe.shift_ns = entries.shift_ns.unwrap_or(0);
     }
-    Ok(probe)
+    Ok(())
 }
 
-/// Adds one packet to what is known.
-fn count(sample: &gst::Sample, probe: &mut Option<VideoProbe>, entries: &mut Entries) {
-    let Some((buffer, caps)) = sample.buffer().zip(sample.caps()) else { return };
+/// When the packet of `sample` is shown, and for how long; none where it is not. Without a time of its own it
+/// is shown at `after`, without a duration for `lasts_ns`.
+fn shown_packet(
+    sample: &gst::Sample,
+    is_elementary: bool,
+    after: Option<i64>,
+    lasts_ns: Option<i64>,
+    entries: &mut Entries,
+) -> Option<ShownPacket> {
+    let (buffer, caps) = sample.buffer().zip(sample.caps())?;
     let segment = sample.segment().and_then(|segment| segment.downcast_ref::<gst::format::Time>());
-    let Some(pts) = buffer.pts().or(buffer.dts()) else { return };
+    let Some(pts) = buffer.pts().or(buffer.dts()) else {
+        entries.are_known = false;
+        let has_frame = !buffer.flags().contains(gst::BufferFlags::HEADER);
+        return after.filter(|_| has_frame).map(|ns| (ns, lasts_ns));
+    };
     let start = segment.map_or(Some(pts), |segment| segment.to_stream_time(pts));
     entries.take(buffer, caps, start);
-    let Some(start) = start else { return };
-    let structure = caps.structure(0);
-    let number = |name: &str| structure.and_then(|structure| structure.get::<i32>(name).ok()).unwrap_or(0).max(0) as usize;
-    let frame_ns = || {
-        let rate = structure.and_then(|structure| structure.get::<gst::Fraction>("framerate").ok());
-        rate.filter(|rate| rate.numer() > 0).map_or(0, |rate| (1e9 * f64::from(rate.denom()) / f64::from(rate.numer())) as i64)
-    };
-    let start_ns = start.nseconds() as i64;
-    let end_ns = start_ns + buffer.duration().map_or_else(frame_ns, |duration| duration.nseconds() as i64);
-    match probe {
-        Some(probe) => {
-            probe.packets += 1;
-            probe.start_ns = probe.start_ns.min(start_ns);
-            probe.last_ns = probe.last_ns.max(start_ns);
-            probe.end_ns = probe.end_ns.max(end_ns);
-        }
-        None => {
-            *probe = Some(VideoProbe {
-                codec: media_type(caps).trim_start_matches("video/").to_owned(),
-                size: I420 { width: number("width"), height: number("height") },
-                orientation: Orientation::default(),
-                packets: 1,
-                start_ns,
-                last_ns: start_ns,
-                end_ns,
-                entries: Vec::new(),
-                decoding_times: false,
-                shift_ns: 0,
-            });
-        }
-    }
+    let start_ns = start?.nseconds() as i64;
+    let rate = caps.structure(0).and_then(|structure| structure.get::<gst::Fraction>("framerate").ok());
+    let rate = rate.filter(|rate| rate.numer() > 0 && rate.denom() > 0);
+    let frame_ns = rate.map(|rate| (1e9 * f64::from(rate.denom()) / f64::from(rate.numer())) as i64);
+    let start_ns = if is_elementary { exact_ns(start_ns, rate) } else { start_ns };
+    Some((start_ns, buffer.duration().map(|duration| duration.nseconds() as i64).or(frame_ns)))
+}
+
+/// The time of a frame of a bare stream, whose times are sums of rounded durations: the multiple of `rate`
+/// that is meant.
+pub(super) fn exact_ns(ns: i64, rate: Option<gst::Fraction>) -> i64 {
+    let Some(rate) = rate.filter(|rate| rate.numer() > 0 && rate.denom() > 0) else { return ns };
+    let frame_ns = 1e9 * f64::from(rate.denom()) / f64::from(rate.numer());
+    let frames = (ns as f64 / frame_ns).round();
+    let exact = frames * frame_ns;
+    if (exact - ns as f64).abs() < frame_ns / 8.0 { exact as i64 } else { ns }
 }
 
 /// Where decoding may begin, as far as it was seen.

@@ -4,6 +4,7 @@
 //! that is not at the time at which a packet promised it, a picture that was left out and would have been shown after all, anything that is
 //! damaged. Then the long way decides.
 
+use super::graph::Held;
 use super::nal::{NalFormat, PacketKind};
 use super::ticks::tick_of;
 use super::{POLL, RunningPipeline, VideoError, VideoProbe};
@@ -11,7 +12,6 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -31,16 +31,9 @@ impl Container {
     /// The container of a file whose content is `media`; none for others.
     pub fn of(media: &str) -> Option<Self> {
         match media {
-            "video/quicktime" => Some(Self::Mp4),
+            "video/quicktime" | "application/x-3gp" => Some(Self::Mp4),
             "video/x-matroska" | "video/webm" => Some(Self::Matroska),
             _ => None,
-        }
-    }
-
-    const fn demuxer(self) -> &'static str {
-        match self {
-            Self::Mp4 => "qtdemux",
-            Self::Matroska => "matroskademux",
         }
     }
 }
@@ -48,11 +41,8 @@ impl Container {
 /// What the short way through one file is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
-    container: Container,
     /// Media type of the stream without `video/`.
     codec: String,
-    /// The element that decodes it on the long way.
-    decoder: String,
     /// Whether packets say when they are decoded, and none is shown before.
     decoding_times: bool,
     /// Stream time minus the packets' own time. After a seek the demultiplexers' segments do not always say it: Matroska's may begin at 0 again.
@@ -60,35 +50,23 @@ pub struct Route {
 }
 
 impl Route {
-    /// The route through a file whose content is `media`, in which `probe` was found and which `decoder` decodes on the long way; none where there
-    /// is no short one.
-    pub fn of(media: &str, probe: &VideoProbe, decoder: &str) -> Option<Self> {
+    /// The route through a file whose content is `media`, in which `probe` was found; none where there is no short one.
+    pub fn of(media: &str, probe: &VideoProbe) -> Option<Self> {
         let container = Container::of(media)?;
         if probe.entries.is_empty() {
             return None;
         }
         // These report broken packets, and give each frame its packet's time.
         let decoders = ["avdec_h264", "avdec_h265", "avdec_vp8", "avdec_vp9", "avdec_av1"];
-        let known = decoders.contains(&decoder);
+        let known = decoders.contains(&probe.decoder.as_str());
         // Matroska has no times of decoding: what the packets say there is made up.
         let decoding_times = probe.decoding_times && container == Container::Mp4;
-        known.then(|| Self { container, codec: probe.codec.clone(), decoder: decoder.to_owned(), decoding_times, shift_ns: probe.shift_ns })
+        known.then(|| Self { codec: probe.codec.clone(), decoding_times, shift_ns: probe.shift_ns })
     }
 
     /// Whether each packet has a frame.
     pub(super) fn has_a_frame_a_packet(&self) -> bool {
         matches!(self.codec.as_str(), "x-h264" | "x-h265")
-    }
-
-    /// Element that parses the stream, as `decodebin` takes it.
-    fn parser(&self) -> Option<&'static str> {
-        match self.codec.as_str() {
-            "x-h264" => Some("h264parse"),
-            "x-h265" => Some("h265parse"),
-            "x-vp9" => Some("vp9parse"),
-            "x-av1" => Some("av1parse"),
-            _ => None,
-        }
     }
 }
 
@@ -245,60 +223,6 @@ impl Sieve {
     pub(super) fn counts(&self) -> (u64, u64) {
         (self.packets, self.dropped.len() as u64)
     }
-}
-
-/// The pipeline along a shortcut, not started yet, and the elements in it that are to be linked.
-pub(super) struct ShortPipeline {
-    pub(super) pipeline: RunningPipeline,
-    pub(super) demuxer: gst::Element,
-    /// What the demultiplexer's video goes to.
-    pub(super) first: gst::Element,
-    pub(super) decoder: gst::Element,
-}
-
-/// The pipeline along `shortcut` through the file at `path`.
-pub(super) fn pipeline(path: &Path, shortcut: &Shortcut) -> Result<ShortPipeline, VideoError> {
-    let make = |name: &str| gst::ElementFactory::make(name).build().map_err(VideoError::setup);
-    let route = &shortcut.route;
-    let (demuxer, decoder) = (make(route.container.demuxer())?, make(&route.decoder)?);
-    let pipeline = RunningPipeline::reading(path, &demuxer)?;
-    pipeline.0.add(&decoder).map_err(VideoError::setup)?;
-    let mut first = decoder.clone();
-    if let Some(parser) = route.parser() {
-        first = make(parser)?;
-        pipeline.0.add(&first).map_err(VideoError::setup)?;
-        first.link(&decoder).map_err(VideoError::setup)?;
-    }
-    Ok(ShortPipeline { pipeline, demuxer, first, decoder })
-}
-
-/// Where a packet waits until the seek is done: the pad, and the probe that holds it.
-type Held = (gst::Pad, gst::PadProbeId);
-
-/// Links the demultiplexer's video to `first` as soon as it is there. If the shortcut begins elsewhere, the first packet is held back, and word of it
-/// comes.
-pub(super) fn link_video(demuxer: &gst::Element, first: &gst::Element, holds_back: bool) -> mpsc::Receiver<Held> {
-    let (holds, held) = mpsc::channel();
-    let first = first.downgrade();
-    demuxer.connect_pad_added(move |_, pad| {
-        let Some(sink) = first.upgrade().and_then(|first| first.static_pad("sink")) else { return };
-        if sink.is_linked() || !pad.name().starts_with("video") {
-            return;
-        }
-        if holds_back {
-            let holds = holds.clone();
-            pad.add_probe(gst::PadProbeType::BLOCK | gst::PadProbeType::BUFFER, move |pad, info| {
-                // Nobody listens any more after the first time, or when the decoder was dropped.
-                if let Some(id) = info.id.take() {
-                    let _ = holds.send((pad.clone(), id));
-                }
-                gst::PadProbeReturn::Ok
-            });
-        }
-        // A failed link ends the stream with an error.
-        let _ = pad.link(&sink);
-    });
-    held
 }
 
 /// Goes to the entry at `entry_ns` and lets packets through from there.

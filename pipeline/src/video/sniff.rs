@@ -1,6 +1,6 @@
 //! What a file is, by its first bytes and not by its name.
 
-use super::media_type;
+use super::{iso, media_type};
 use gstreamer as gst;
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,11 +9,16 @@ use std::path::Path;
 /// Bytes that are looked at. Transport streams need a few kilobytes; the rest need less.
 const SNIFF_BYTES: u64 = 64 << 10;
 
+/// The GUID that WTV files begin with. GStreamer takes them for MPEG.
+const WTV: [u8; 16] = [0xb7, 0xd8, 0x00, 0x20, 0x37, 0x49, 0xda, 0x11, 0xa6, 0x4e, 0x00, 0x07, 0xe9, 0x5e, 0xad, 0x8d];
+
 /// What the first bytes of a file say that it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
     /// A container or stream that may hold video; its media type.
     Video(String),
+    /// Moving pictures that cannot be decoded: what they are, and what to do.
+    Unsupported(&'static str),
     /// Something else; its media type, where it has a known one.
     Other(Option<String>),
     /// Nothing at all.
@@ -28,18 +33,86 @@ pub enum Content {
 /// # Panics
 /// When GStreamer was not started ([`super::init`]).
 pub fn sniff(path: &Path) -> io::Result<Content> {
-    let mut start = Vec::new();
-    File::open(path)?.take(SNIFF_BYTES).read_to_end(&mut start)?;
+    let start = read_start(path)?;
     if start.is_empty() {
         return Ok(Content::Empty);
     }
-    let Ok((caps, _)) = gstreamer_base::functions::type_find_helper_for_data(gst::Object::NONE, &start) else {
-        return Ok(Content::Other(None));
-    };
+    if start.starts_with(&WTV) {
+        return Ok(Content::Unsupported("a recording of Windows TV (WTV), which is not read; copy it: ffmpeg -i FILE.wtv -c copy FILE.ts"));
+    }
+    let Some(caps) = type_of(&start) else { return Ok(Content::Other(None)) };
     let media = media_type(&caps).to_owned();
-    let holds_video =
-        media.starts_with("video/") || matches!(media.as_str(), "application/ogg" | "application/vnd.rn-realmedia" | "application/mxf");
+    let holds_video = match media.as_str() {
+        "application/ogg"
+        | "application/vnd.rn-realmedia"
+        | "application/mxf"
+        | "application/x-3gp"
+        | "application/x-yuv4mpeg"
+        | "application/x-nuv" => true,
+        // The brand of music, which some writers of video use as well.
+        "audio/x-m4a" => iso::has_video(path)?,
+        "image/gif" if gif_moves(path)? => {
+            return Ok(Content::Unsupported("an animated GIF, which is not read; make a video of it: ffmpeg -i FILE.gif FILE.mkv"));
+        }
+        "image/webp" if webp_moves(&start) => {
+            return Ok(Content::Unsupported("an animated WebP (image/webp), which is not read; make a video of it"));
+        }
+        other => other.starts_with("video/"),
+    };
     Ok(if holds_video { Content::Video(media) } else { Content::Other(Some(media)) })
+}
+
+/// The first bytes of the file at `path`, as many as are looked at.
+pub(super) fn read_start(path: &Path) -> io::Result<Vec<u8>> {
+    let mut start = Vec::new();
+    File::open(path)?.take(SNIFF_BYTES).read_to_end(&mut start)?;
+    Ok(start)
+}
+
+/// What begins with `start`, by GStreamer's type finders.
+pub(super) fn type_of(start: &[u8]) -> Option<gst::Caps> {
+    gstreamer_base::functions::type_find_helper_for_data(gst::Object::NONE, start).ok().map(|(caps, _)| caps)
+}
+
+/// Whether the GIF at `path` has more than one picture. Blocks follow the header and the global colour
+/// table: 0x21 an extension, 0x2c a picture, both ending in sub-blocks, of which an empty one is the last
+/// (GIF89a, 15 to 26).
+fn gif_moves(path: &Path) -> io::Result<bool> {
+    let mut bytes = Vec::new();
+    File::open(path)?.read_to_end(&mut bytes)?;
+    Ok(gif_pictures(&bytes).is_none_or(|pictures| pictures > 1))
+}
+
+/// Pictures of a GIF, up to the second; none where it is damaged before that.
+fn gif_pictures(bytes: &[u8]) -> Option<u32> {
+    let table = |flags: u8| if flags & 0x80 != 0 { 3 << ((flags & 7) + 1) } else { 0 };
+    let mut at = 13 + table(*bytes.get(10)?);
+    let mut pictures = 0;
+    loop {
+        match *bytes.get(at)? {
+            0x21 => at += 2,
+            0x2c => {
+                pictures += 1;
+                if pictures == 2 {
+                    return Some(pictures);
+                }
+                at += 11 + table(*bytes.get(at + 9)?);
+            }
+            _ => return Some(pictures),
+        }
+        loop {
+            let length = usize::from(*bytes.get(at)?);
+            at += 1 + length;
+            if length == 0 {
+                break;
+            }
+        }
+    }
+}
+
+/// Whether a WebP that begins with `bytes` is animated: bit 1 of the flags of its `VP8X` chunk.
+fn webp_moves(bytes: &[u8]) -> bool {
+    bytes.get(12..16) == Some(b"VP8X") && bytes.get(20).is_some_and(|flags| flags & 2 != 0)
 }
 
 impl Content {
@@ -47,9 +120,25 @@ impl Content {
     pub fn not_video_reason(&self) -> Option<String> {
         match self {
             Self::Video(_) => None,
+            Self::Unsupported(what) => Some((*what).to_owned()),
             Self::Other(Some(media)) => Some(format!("not a video: its content is {media}")),
             Self::Other(None) => Some("not a video: its content is of no known type".to_owned()),
             Self::Empty => Some("the file is empty".to_owned()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_of_a_gif_are_counted() {
+        let picture = [0x2c, 0, 0, 0, 0, 1, 0, 1, 0, 0, 2, 1, 7, 0];
+        let control = [0x21, 0xf9, 4, 0, 0, 0, 0, 0];
+        let gif = |parts: &[&[u8]]| [b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\0\0\0".as_slice(), &parts.concat()].concat();
+        assert_eq!(gif_pictures(&gif(&[&control, &picture, &[0x3b]])), Some(1));
+        assert_eq!(gif_pictures(&gif(&[&control, &picture, &control, &picture, &[0x3b]])), Some(2));
+        assert_eq!(gif_pictures(&gif(&[&control, &picture])), None, "cut short");
     }
 }

@@ -6,22 +6,59 @@
 //! their times, a frame's tick is its number.
 
 use super::VideoProbe;
+use super::gaps::Gap;
 use schemas::manifest::{BuildOptions, Sampling, Tiling};
+use std::ops::Range;
 
 /// The tick of a time that lies `ns` nanoseconds after the first frame. One nanosecond of grace: GStreamer rounds times down.
 pub fn tick_of(ns: i64, fps: f64) -> u64 {
     ((ns + 1) as f64 * fps / 1e9 + 0.5).floor().max(0.0) as u64
 }
 
-/// Ticks of a video of so many packets that are shown for so long, by the grid of `options`.
-pub fn video_ticks(options: &BuildOptions, probe: &VideoProbe) -> u64 {
-    match options.sampling {
-        Sampling::TicksPerSecond(fps) => {
-            // The last frame is shown, however short.
-            tick_of(probe.end_ns - probe.start_ns, fps).max(tick_of(probe.last_ns - probe.start_ns, fps) + 1)
-        }
-        Sampling::SourceFrames => probe.packets,
+/// The ticks of a video, and those of them that no clip may show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeline {
+    /// Ticks in all.
+    pub ticks: u64,
+    /// Ticks within gaps, at which a frame would be held for too long; in order.
+    pub holes: Vec<Range<u64>>,
+}
+
+impl Timeline {
+    /// The timeline of a video in which `probe` was found, by the grid of `options`.
+    pub fn of(options: &BuildOptions, probe: &VideoProbe) -> Self {
+        let Sampling::TicksPerSecond(fps) = options.sampling else {
+            return Self { ticks: probe.packets, holes: Vec::new() };
+        };
+        let tick = |ns: i64| tick_of(ns.saturating_sub(probe.start_ns), fps);
+        // The last frame is shown, however short.
+        let ticks = tick(probe.end_ns).max(tick(probe.last_ns) + 1);
+        let holes = probe.gaps.iter().filter_map(|&gap| hole_of(options, gap, probe.start_ns)).collect();
+        Self { ticks, holes }
     }
+
+    /// The stretches between the holes, in order.
+    pub fn stretches(&self) -> Vec<Range<u64>> {
+        let starts = std::iter::once(0).chain(self.holes.iter().map(|hole| hole.end));
+        let ends = self.holes.iter().map(|hole| hole.start).chain(std::iter::once(self.ticks));
+        starts.zip(ends).map(|(start, end)| start..end).filter(|stretch| !stretch.is_empty()).collect()
+    }
+}
+
+/// The ticks of `gap` at which the frame before it would be held for longer than the options allow; none
+/// where there is no such tick. `start_ns` is the time of tick 0.
+pub fn hole_of(options: &BuildOptions, gap: Gap, start_ns: i64) -> Option<Range<u64>> {
+    let (fps, limit) = options.sampling.fps().zip(options.gap_seconds)?;
+    let tick = |ns: i64| tick_of(ns.saturating_sub(start_ns), fps);
+    let held_until = gap.from_ns.saturating_add((limit * 1e9) as i64);
+    let hole = tick(held_until) + 1..tick(gap.to_ns);
+    (!hole.is_empty()).then_some(hole)
+}
+
+/// The longest that a frame may be held beyond its time, in nanoseconds; none without a limit, and where
+/// ticks are not times.
+pub fn gap_limit_ns(options: &BuildOptions) -> Option<i64> {
+    options.sampling.fps().and(options.gap_seconds).map(|seconds| (seconds * 1e9) as i64)
 }
 
 /// Ticks from a clip's first frame to its last, both included.
@@ -29,22 +66,86 @@ pub fn span_ticks(options: &BuildOptions) -> u64 {
     u64::from(options.frames - 1) * u64::from(options.stride) + 1
 }
 
-/// First ticks of the clips of a video that lasts `ticks` ticks. There is always one: a video that is shorter than a clip gives a clip
-/// whose last frame is repeated.
-pub fn clip_starts(options: &BuildOptions, ticks: u64) -> Vec<u64> {
-    let last_start = ticks.saturating_sub(span_ticks(options));
-    match options.tiling {
-        Tiling::BackToBack | Tiling::EverySeconds(_) => {
-            (0..).map(|clip| nth_start(options, clip)).take_while(|&start| start <= last_start).collect()
-        }
-        Tiling::ClipsPerVideo(1) => vec![last_start / 2],
+/// First ticks of the clips of a video of `timeline`. Each stretch between holes is tiled by itself. There is
+/// always one clip: a video without a stretch as long as a clip gives a clip of its last stretch, whose
+/// last frame is repeated.
+pub fn clip_starts(options: &BuildOptions, timeline: &Timeline) -> Vec<u64> {
+    let span = span_ticks(options);
+    let stretches = timeline.stretches();
+    let fitting = stretches.iter().filter(|stretch| stretch.end - stretch.start >= span);
+    let mut starts: Vec<u64> = match options.tiling {
+        Tiling::BackToBack | Tiling::EverySeconds(_) => fitting
+            .flat_map(|stretch| {
+                let starts = (0..).map(|clip| stretch.start + nth_start(options, clip));
+                starts.take_while(move |start| start + span <= stretch.end)
+            })
+            .collect(),
         Tiling::ClipsPerVideo(clips) => {
-            let mut starts: Vec<u64> = (0..u64::from(clips)).map(|clip| clip * last_start / u64::from(clips - 1)).collect();
-            // A short video has fewer places than clips were asked for.
-            starts.dedup();
-            starts
+            // Places for a first tick, one stretch after the other.
+            let places: Vec<Range<u64>> = fitting.map(|stretch| stretch.start..stretch.end - span + 1).collect();
+            spread(u64::from(clips), &places)
         }
+    };
+    if starts.is_empty() {
+        starts.extend(stretches.last().map(|last| last.start));
     }
+    starts
+}
+
+/// `clips` of the numbers of `places`, from the first to the last and evenly; a single one from the middle.
+fn spread(clips: u64, places: &[Range<u64>]) -> Vec<u64> {
+    let all: u64 = places.iter().map(|place| place.end - place.start).sum();
+    let Some(last) = all.checked_sub(1) else { return Vec::new() };
+    let nth = |index: u64| {
+        let mut rest = index;
+        for place in places {
+            let length = place.end - place.start;
+            if rest < length {
+                return place.start + rest;
+            }
+            rest -= length;
+        }
+        unreachable!("an index is less than the number of places")
+    };
+    let mut starts: Vec<u64> = match clips {
+        1 => vec![nth(last / 2)],
+        clips => (0..clips).map(|clip| nth(clip * last / (clips - 1))).collect(),
+    };
+    // A short video has fewer places than clips were asked for.
+    starts.dedup();
+    starts
+}
+
+/// Clips that the holes of `timeline` cost: those that would follow the clips before each of them and begin
+/// before its end.
+pub fn clips_in_holes(options: &BuildOptions, timeline: &Timeline) -> u64 {
+    if matches!(options.tiling, Tiling::ClipsPerVideo(_)) {
+        return 0;
+    }
+    let mut stretch_start = 0;
+    let mut clips = 0;
+    for hole in &timeline.holes {
+        let whole = (hole.start - stretch_start).checked_sub(span_ticks(options));
+        let kept = whole.map_or(0, |room| first_clip_from(options, room + 1));
+        clips += first_clip_from(options, hole.end - stretch_start) - kept;
+        stretch_start = hole.end;
+    }
+    clips
+}
+
+/// The first of the clips that follow each other without end which begins at `tick` or later.
+pub(super) fn first_clip_from(options: &BuildOptions, tick: u64) -> u64 {
+    let step = match options.tiling {
+        Tiling::BackToBack => f64::from(options.frames) * f64::from(options.stride),
+        Tiling::EverySeconds(seconds) => seconds * options.sampling.fps().unwrap_or(1.0),
+        Tiling::ClipsPerVideo(_) => unreachable!("the number of clips is known beforehand"),
+    };
+    // Rounding may put it one off.
+    let mut clip = ((tick as f64 / step) as u64).saturating_sub(1);
+    while nth_start(options, clip) < tick {
+        clip += 1;
+    }
+    clip
 }
 
 /// First tick of clip `clip` where clips follow each other without end.
@@ -62,7 +163,7 @@ pub(super) fn nth_start(options: &BuildOptions, clip: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use schemas::manifest::{Labelling, OnCorrupt, ShortVideo};
+    use schemas::manifest::{Labelling, OnCorrupt, PixelAspect, ShortVideo};
     use schemas::shard::Payload;
 
     fn options(tiling: Tiling) -> BuildOptions {
@@ -74,12 +175,37 @@ mod tests {
             short: ShortVideo::Repeat,
             on_corrupt: OnCorrupt::KeepGood,
             short_side: 256,
+            pixel_aspect: PixelAspect::Square,
+            gap_seconds: Some(1.0),
             payload: Payload::I420,
             crf: None,
             level: 3,
             labels: Labelling::None,
             shard_bytes: 1 << 28,
         }
+    }
+
+    fn whole(ticks: u64) -> Timeline {
+        Timeline { ticks, holes: Vec::new() }
+    }
+
+    #[test]
+    fn clips_lie_between_holes() {
+        // Two seconds, a gap of ten thousand, and three: one frame is held for a second at most.
+        let timeline = Timeline { ticks: 300_090, holes: std::iter::once(90..300_000).collect() };
+        let every = options(Tiling::BackToBack);
+        assert_eq!(clip_starts(&every, &timeline), [0, 300_000]);
+        assert_eq!(clips_in_holes(&every, &timeline), 300_000_u64.div_ceil(64) - 1);
+        let longer = Timeline { ticks: u64::MAX / 4, holes: std::iter::once(90..u64::MAX / 4 - 200).collect() };
+        let starts = clip_starts(&every, &longer);
+        assert_eq!(starts.len(), 1 + 3, "{starts:?}");
+        // Both sides, and no clip in between.
+        let spread = clip_starts(&options(Tiling::ClipsPerVideo(4)), &timeline);
+        assert_eq!(spread, [0, 19, 300_009, 300_029]);
+        // No stretch is long enough: the last one is padded.
+        let short = Timeline { ticks: 1000, holes: std::iter::once(40..960).collect() };
+        assert_eq!(clip_starts(&every, &short), [960]);
+        assert_eq!(clip_starts(&options(Tiling::ClipsPerVideo(4)), &short), [960]);
     }
 
     #[test]
@@ -96,17 +222,17 @@ mod tests {
     fn clips_tile_a_video_as_long_as_whole_ones_fit() {
         // 16 frames at stride 4 span 61 ticks.
         let every = options(Tiling::BackToBack);
-        assert_eq!(clip_starts(&every, 300), [0, 64, 128, 192]);
-        assert_eq!(clip_starts(&every, 125), [0, 64]);
-        assert_eq!(clip_starts(&every, 124), [0]);
-        assert_eq!(clip_starts(&every, 5), [0], "a short video gives one clip");
+        assert_eq!(clip_starts(&every, &whole(300)), [0, 64, 128, 192]);
+        assert_eq!(clip_starts(&every, &whole(125)), [0, 64]);
+        assert_eq!(clip_starts(&every, &whole(124)), [0]);
+        assert_eq!(clip_starts(&every, &whole(5)), [0], "a short video gives one clip");
     }
 
     #[test]
     fn a_number_of_clips_is_spread_from_start_to_end() {
-        assert_eq!(clip_starts(&options(Tiling::ClipsPerVideo(3)), 300), [0, 119, 239]);
-        assert_eq!(clip_starts(&options(Tiling::ClipsPerVideo(1)), 300), [119]);
-        assert_eq!(clip_starts(&options(Tiling::ClipsPerVideo(4)), 62), [0, 1]);
-        assert_eq!(clip_starts(&options(Tiling::ClipsPerVideo(4)), 10), [0]);
+        assert_eq!(clip_starts(&options(Tiling::ClipsPerVideo(3)), &whole(300)), [0, 119, 239]);
+        assert_eq!(clip_starts(&options(Tiling::ClipsPerVideo(1)), &whole(300)), [119]);
+        assert_eq!(clip_starts(&options(Tiling::ClipsPerVideo(4)), &whole(62)), [0, 1]);
+        assert_eq!(clip_starts(&options(Tiling::ClipsPerVideo(4)), &whole(10)), [0]);
     }
 }

@@ -17,6 +17,14 @@ pub struct BuildReport {
     pub clips: u64,
     /// Clips that were left out because frames of them are damaged.
     pub damaged_clips: u64,
+    /// Videos of which clips were left out for that.
+    pub damaged_videos: u64,
+    /// Clips with damaged frames that were kept, and say so in their row (`--on-corrupt keep`).
+    pub kept_damaged_clips: u64,
+    /// Clips that would lie in a gap of their video, at least in part, and were left out.
+    pub gap_clips: u64,
+    /// Videos of high dynamic range (PQ or HLG), whose samples are stored as they are decoded.
+    pub hdr_videos: u64,
     /// Clips whose end repeats the last frame, because their video was too short.
     pub padded_clips: u64,
     /// Shards.
@@ -60,6 +68,8 @@ pub struct DryRunReport {
     pub video_seconds: f64,
     /// Clips that they would give.
     pub clips: u64,
+    /// Clips that would lie in a gap of their video, at least in part, and would be left out.
+    pub gap_clips: u64,
     /// Bytes of these clips before compression: the most that the shards can take, but for a small overhead.
     pub decoded_bytes: u64,
     /// Bytes that the shards should take: [`DryRunReport::decoded_bytes`] by the usual ratio of the chosen payload and level.
@@ -206,8 +216,15 @@ pub struct StatsReport {
     pub color_ranges: BTreeMap<String, u64>,
     /// Clips of each matrix of the samples.
     pub color_matrices: BTreeMap<String, u64>,
+    /// Clips of each transfer function of the samples.
+    pub color_transfers: BTreeMap<String, u64>,
+    /// Clips of each ratio of width to height of the source's pixels, `1:1` if square; `unknown` before format
+    /// version 3.
+    pub pixel_aspects: BTreeMap<String, u64>,
     /// Clips whose end repeats the last frame, because their video was too short.
     pub repeated: u64,
+    /// Clips with damaged frames, in builds that keep them.
+    pub damaged: u64,
     /// Clips of interlaced sources.
     pub deinterlaced: u64,
     /// Clips that were turned by 90, 180 or 270 degrees.

@@ -9,7 +9,7 @@ use crate::fan_out::fan_out;
 use crate::journal::Journal;
 use crate::labels::{self, Coverage, Label};
 use crate::output::{self, Progress, count};
-use crate::protocol::{Reply, Task};
+use crate::protocol::{AboutClip, Reply, Task};
 use crate::reading;
 use crate::stop;
 use crate::worker;
@@ -20,6 +20,7 @@ use pipeline::payload;
 use pipeline::process::{Ending, Reported, Supervisor};
 use pipeline::shard::{EncodedClip, ShardSetWriter};
 use pipeline::video;
+use pipeline::video::clips::{Fault, FaultKind};
 use schemas::geometry::I420;
 use schemas::manifest::{BuildOptions, OpenVideo, REJECTED_FILE, Rejected, VideoRecord};
 use schemas::report::BuildReport;
@@ -57,8 +58,8 @@ impl Source {
 enum Message {
     Identity(String),
     Skipped {
+        about: AboutClip,
         decoded_bytes: u64,
-        padded: bool,
     },
     Clip(Box<ClipMeta>, EncodedClip),
     Rejected(Rejected),
@@ -226,7 +227,14 @@ impl Build<'_> {
             supervise(supervisor, &task, source, messages);
         };
         fan_out(sources, jobs, queued_clips(options), supervisor, work, |source, messages| self.take(source, &messages))?;
-        ensure!(self.journal.clips() > 0, "none of {} gave a clip", count(sources.len() as u64, "video"));
+        if self.journal.clips() == 0 {
+            let records = self.journal.known();
+            let damaged = records.values().filter(|record| is_damaged(record)).count() as u64;
+            let all = records.len() as u64;
+            let advice = mostly_damaged(damaged, all);
+            let videos = count(sources.len() as u64, "video");
+            bail!("none of {videos} gave a clip{}{}", if advice.is_empty() { "" } else { ": " }, advice.trim_end());
+        }
         self.writer.finish()?;
         let shards = self.writer.finished().to_vec();
         self.journal.finish(&shards, not_video)
@@ -244,6 +252,8 @@ impl Build<'_> {
             class: source.label.class.clone(),
             clips: 0,
             padded_clips: 0,
+            damaged_clips: 0,
+            hdr: false,
             decoded_bytes: 0,
             rejected: Vec::new(),
         };
@@ -255,11 +265,10 @@ impl Build<'_> {
             };
             match message {
                 Message::Identity(blake3) => record.blake3 = self.identify(source, blake3)?,
-                Message::Skipped { decoded_bytes, padded } => count_clip(&mut record, decoded_bytes, padded),
+                Message::Skipped { about, decoded_bytes } => count_clip(&mut record, about, decoded_bytes),
                 Message::Clip(mut meta, clip) => {
                     (meta.label, meta.class) = (record.label, record.class.clone());
-                    let padded = meta.repeated_frames > 0;
-                    count_clip(&mut record, reading::decoded_bytes(&meta), padded);
+                    count_clip(&mut record, AboutClip::of(&meta), reading::decoded_bytes(&meta));
                     if self.writer.push(*meta, clip)? {
                         let open = OpenVideo { path: record.path.clone(), blake3: record.blake3.clone(), clips: record.clips };
                         self.journal.commit(self.writer.finished(), Some(open))?;
@@ -292,9 +301,11 @@ impl Build<'_> {
     }
 }
 
-fn count_clip(record: &mut VideoRecord, decoded_bytes: u64, padded: bool) {
+fn count_clip(record: &mut VideoRecord, about: AboutClip, decoded_bytes: u64) {
     record.clips += 1;
-    record.padded_clips += u64::from(padded);
+    record.padded_clips += u64::from(about.padded);
+    record.damaged_clips += u64::from(about.damaged);
+    record.hdr |= about.hdr;
     record.decoded_bytes += decoded_bytes;
 }
 
@@ -308,15 +319,15 @@ fn queued_clips(options: &BuildOptions) -> usize {
 /// Has a worker do one video, and passes on what it says.
 fn supervise(supervisor: &mut Supervisor, task: &Task, source: &Source, messages: &Sender<Message>) {
     let (mut clips, mut stops) = (0u64, false);
-    let rejected = |reason: String, seconds, clips| Message::Rejected(Rejected { path: source.name(), reason, seconds, clips });
+    let rejected = |reason: String, seconds| Message::Rejected(Rejected { seconds, ..Rejected::file(source.name(), reason) });
     // Nobody listens any more only when the build itself has failed.
     let ending = supervisor.run(task, |reply: Reply, bytes| {
         let (message, reported) = match reply {
             Reply::Alive | Reply::Probed(_) => return Ok(Reported::Nothing),
             Reply::Identity { blake3 } => (Message::Identity(blake3), Reported::Nothing),
-            Reply::Skipped { decoded_bytes, padded } => {
+            Reply::Skipped { about, decoded_bytes } => {
                 clips += 1;
-                (Message::Skipped { decoded_bytes, padded }, Reported::Nothing)
+                (Message::Skipped { about, decoded_bytes }, Reported::Nothing)
             }
             Reply::Clip { meta, uncompressed_bytes, xxh3, stored_bytes } => {
                 clips += 1;
@@ -325,8 +336,14 @@ fn supervise(supervisor: &mut Supervisor, task: &Task, source: &Source, messages
                 (Message::Clip(meta, EncodedClip { body, uncompressed_bytes, xxh3 }), Reported::Nothing)
             }
             Reply::Built { faults } => {
-                for (fault, lost) in faults {
-                    let _ = messages.send(rejected(fault.reason, Some(fault.seconds), Some(lost)));
+                for Fault { seconds, reason, kind, clips } in faults {
+                    let _ = messages.send(Message::Rejected(Rejected {
+                        path: source.name(),
+                        reason,
+                        seconds: Some(seconds),
+                        clips: Some(clips),
+                        kind: Some(kind),
+                    }));
                 }
                 return Ok(Reported::Done);
             }
@@ -337,7 +354,7 @@ fn supervise(supervisor: &mut Supervisor, task: &Task, source: &Source, messages
                     format!("{} is damaged{place}: {reason}; --on-corrupt keep-good goes on without the damaged clips", source.name());
                 (Message::Fatal(message), Reported::Failed)
             }
-            Reply::Failed { reason, seconds, .. } => (rejected(after(reason, clips), seconds, None), Reported::Failed),
+            Reply::Failed { reason, seconds, .. } => (rejected(after(reason, clips), seconds), Reported::Failed),
         };
         messages.send(message).map_err(|_| io::ErrorKind::ConnectionAborted)?;
         Ok(reported)
@@ -347,7 +364,7 @@ fn supervise(supervisor: &mut Supervisor, task: &Task, source: &Source, messages
         Ok(Ending::Whole) => Message::Done,
         Ok(Ending::Stopped) => return,
         Ok(Ending::Lost(reason)) => {
-            let _ = messages.send(rejected(after(reason, clips), None, None));
+            let _ = messages.send(rejected(after(reason, clips), None));
             Message::Done
         }
         Err(error) => Message::Fatal(error.to_string()),
@@ -368,6 +385,22 @@ fn rejection(rejected: &Rejected) -> String {
         }
         _ => format!("rejected {}: {}", rejected.path, rejected.reason),
     }
+}
+
+/// Whether frames of a video are damaged.
+fn is_damaged(record: &VideoRecord) -> bool {
+    record.damaged_clips > 0 || record.rejected.iter().any(|line| line.kind == Some(FaultKind::Damage))
+}
+
+/// What to make of a build in which most videos are damaged; empty for others.
+fn mostly_damaged(damaged: u64, videos: u64) -> String {
+    if damaged * 2 <= videos || damaged == 0 {
+        return String::new();
+    }
+    format!(
+        "most videos ({damaged} of {videos}) are called damaged: if they play without faults elsewhere, \
+         --on-corrupt keep keeps all clips and marks these in a column (and please report it)\n"
+    )
 }
 
 fn unfinished(args: &BuildArgs, journal: &Journal) -> String {
@@ -399,11 +432,19 @@ fn report(
     let records: BTreeMap<_, _> = journal.known();
     let sum = |get: fn(&VideoRecord) -> u64| records.values().map(|record| get(record)).sum::<u64>();
     let manifest = &journal.manifest;
+    let left_out = |is_gap: bool| {
+        let lines = rejected.iter().filter(move |line| (line.kind == Some(FaultKind::Gap)) == is_gap);
+        lines.filter_map(|line| line.clips).sum::<u64>()
+    };
     BuildReport {
         out: args.out.display().to_string(),
         videos: sum(|record| u64::from(record.clips > 0)),
         clips: manifest.clips,
-        damaged_clips: rejected.iter().filter_map(|rejected| rejected.clips).sum(),
+        damaged_clips: left_out(false),
+        damaged_videos: records.values().filter(|record| is_damaged(record)).count() as u64,
+        kept_damaged_clips: sum(|record| record.damaged_clips),
+        gap_clips: left_out(true),
+        hdr_videos: sum(|record| u64::from(record.hdr)),
         padded_clips: sum(|record| record.padded_clips),
         shards: manifest.shards.len() as u64,
         stored_bytes: manifest.shards.iter().map(|shard| shard.bytes).sum(),
@@ -440,6 +481,19 @@ fn summary(report: &BuildReport, label_lines: &[String]) -> String {
     if report.damaged_clips > 0 {
         text += &format!("{} left out: damaged\n", count(report.damaged_clips, "clip"));
     }
+    if report.kept_damaged_clips > 0 {
+        text += &format!("{} kept with damaged frames: see their column \"damaged\"\n", count(report.kept_damaged_clips, "clip"));
+    }
+    if report.gap_clips > 0 {
+        text += &format!("{} left out: in gaps without frames\n", count(report.gap_clips, "clip"));
+    }
+    if report.hdr_videos > 0 {
+        text += &format!(
+            "{} of high dynamic range, stored as decoded: flat and dark beside standard video (column \"color_transfer\")\n",
+            count(report.hdr_videos, "video")
+        );
+    }
+    text += &mostly_damaged(report.damaged_videos, report.damaged_videos.max(report.videos));
     if !report.rejected.is_empty() {
         let lines = report.rejected.len();
         text += &format!("{lines} rejected, whole files or parts of them, with reasons in {}/{REJECTED_FILE}\n", report.out);

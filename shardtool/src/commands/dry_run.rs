@@ -12,7 +12,7 @@ use pipeline::discover::{Discovered, VideoFile, path_name};
 use pipeline::payload::DEFAULT_CRF;
 use pipeline::process::{Ending, Reported, Supervisor};
 use pipeline::video::VideoProbe;
-use pipeline::video::ticks::{clip_starts, span_ticks, video_ticks};
+use pipeline::video::ticks::{Timeline, clip_starts, clips_in_holes, span_ticks};
 use schemas::manifest::{BuildOptions, Rejected, ShortVideo};
 use schemas::report::DryRunReport;
 use schemas::shard::Payload;
@@ -49,6 +49,7 @@ pub fn run(
         videos: 0,
         video_seconds: 0.0,
         clips: 0,
+        gap_clips: 0,
         decoded_bytes: 0,
         estimated_bytes: 0,
         free_bytes: free_bytes(&args.out)?,
@@ -63,7 +64,7 @@ pub fn run(
     let supervisor = worker::supervisors(args.timeout)?;
     let work = |supervisor: &mut Supervisor, video: &VideoFile, results: &Sender<_>| {
         // Nobody listens any more only when the command itself has failed.
-        let _ = results.send(probe(supervisor, video, args.timeout));
+        let _ = results.send(probe(supervisor, video, options, args.timeout));
     };
     fan_out(videos, args.jobs(), 1, supervisor, work, |video, results| {
         match results.recv()?? {
@@ -101,8 +102,14 @@ pub fn run(
 }
 
 /// What a worker counts in the video, or why it cannot.
-fn probe(supervisor: &mut Supervisor, video: &VideoFile, timeout: f64) -> anyhow::Result<Result<VideoProbe, String>> {
-    let task = Task::Probe { path: video.path.as_os_str().as_bytes().to_vec(), timeout };
+fn probe(
+    supervisor: &mut Supervisor,
+    video: &VideoFile,
+    options: &BuildOptions,
+    timeout: f64,
+) -> anyhow::Result<Result<VideoProbe, String>> {
+    let path = video.path.as_os_str().as_bytes().to_vec();
+    let task = Task::Probe { path, options: options.clone(), timeout };
     let mut answer = Err("it was not counted".to_owned());
     let ending = supervisor.run(&task, |reply: Reply, _| {
         Ok(match reply {
@@ -124,13 +131,15 @@ fn probe(supervisor: &mut Supervisor, video: &VideoFile, timeout: f64) -> anyhow
 }
 
 fn add_probe(report: &mut DryRunReport, options: &BuildOptions, probe: &VideoProbe) {
-    let ticks = video_ticks(options, probe);
-    let too_short = options.short == ShortVideo::Skip && ticks < span_ticks(options);
-    let clips = if too_short { 0 } else { clip_starts(options, ticks).len() as u64 };
-    let size = probe.orientation.upright_size(probe.size).scaled_to_short_side(options.short_side as usize);
+    let timeline = Timeline::of(options, probe);
+    let span = span_ticks(options);
+    let too_short = options.short == ShortVideo::Skip && timeline.stretches().iter().all(|stretch| stretch.end - stretch.start < span);
+    let clips = if too_short { 0 } else { clip_starts(options, &timeline).len() as u64 };
+    let size = probe.shape.stored_size(options);
     report.videos += 1;
     report.video_seconds += probe.seconds();
     report.clips += clips;
+    report.gap_clips += clips_in_holes(options, &timeline);
     report.decoded_bytes += clips * u64::from(options.frames) * size.frame_bytes() as u64;
 }
 

@@ -3,7 +3,7 @@
 use super::sheet;
 use crate::cli::InspectArgs;
 use crate::output::{self, count};
-use crate::reading::{self, class, printable, start_seconds, video_name};
+use crate::reading::{self, class, pixel_aspect, printable, start_seconds, video_name};
 use pipeline::order::Order;
 use pipeline::shard::ShardSet;
 use schemas::report::{InspectReport, InspectedClip};
@@ -115,12 +115,23 @@ fn details(clip: &InspectedClip) -> String {
         ("label", meta.label.map_or("none".to_owned(), |label| label.to_string())),
         ("frames", format!("{} of {}x{}, {sampling}", meta.frames, meta.width, meta.height)),
         ("repeated", format!("{} at the end", meta.repeated_frames)),
+        ("damaged", if meta.damaged { "yes" } else { "no" }.to_owned()),
         ("times", format!("{} s", times.join(" "))),
         ("source", format!("{}x{} {} {}", meta.source_width, meta.source_height, printable(&meta.codec), printable(&meta.pixel_format))),
         ("decoder", printable(&meta.decoder)),
+        ("pixel aspect", pixel_aspect(meta)),
         ("orientation", turned),
         ("deinterlaced", if meta.deinterlaced { "yes" } else { "no" }.to_owned()),
-        ("colour", format!("{} range, {}", meta.color_range.name(), meta.color_matrix.name())),
+        (
+            "colour",
+            format!(
+                "{} range, {}, transfer {}, primaries {}",
+                meta.color_range.name(),
+                meta.color_matrix.name(),
+                meta.color_transfer,
+                meta.color_primaries
+            ),
+        ),
         ("payload", format!("{}, XXH3-64 {:016x}", meta.payload.name(), meta.data_xxh3)),
         ("bytes", format!("{} stored, {} decoded", output::bytes(clip.stored_bytes), output::bytes(clip.decoded_bytes))),
     ];

@@ -69,7 +69,10 @@ fn empty(dir: String, payload: Payload) -> StatsReport {
         pixel_formats: BTreeMap::new(),
         color_ranges: BTreeMap::new(),
         color_matrices: BTreeMap::new(),
+        color_transfers: BTreeMap::new(),
+        pixel_aspects: BTreeMap::new(),
         repeated: 0,
+        damaged: 0,
         deinterlaced: 0,
         rotated: 0,
         mirrored: 0,
@@ -92,6 +95,9 @@ fn add(report: &mut StatsReport, meta: &ClipMeta) {
     count(|report| &mut report.pixel_formats, &meta.pixel_format);
     count(|report| &mut report.color_ranges, meta.color_range.name());
     count(|report| &mut report.color_matrices, meta.color_matrix.name());
+    count(|report| &mut report.color_transfers, &meta.color_transfer);
+    count(|report| &mut report.pixel_aspects, &reading::pixel_aspect(meta));
+    report.damaged += u64::from(meta.damaged);
     report.repeated += u64::from(meta.repeated_frames > 0);
     report.deinterlaced += u64::from(meta.deinterlaced);
     report.rotated += u64::from(meta.rotation != 0);
@@ -122,6 +128,7 @@ fn summary(report: &StatsReport) -> String {
     let spread = report.clip_bytes;
     let flags = [
         ("repeated frames", report.repeated),
+        ("damaged frames", report.damaged),
         ("deinterlaced", report.deinterlaced),
         ("rotated", report.rotated),
         ("mirrored", report.mirrored),
@@ -157,6 +164,8 @@ fn summary(report: &StatsReport) -> String {
         ("pixel formats", values(&report.pixel_formats)),
         ("ranges", values(&report.color_ranges)),
         ("matrices", values(&report.color_matrices)),
+        ("transfers", values(&report.color_transfers)),
+        ("pixel aspects", values(&report.pixel_aspects)),
         ("clips with", flags.map(|(name, clips)| format!("{name} {clips}")).join(", ")),
     ];
     lines.map(|(name, value)| format!("{name:<15} {value}")).join("\n")
