@@ -124,6 +124,8 @@ pub(super) struct DamageTracker {
     in_headers: bool,
     /// Whether references may be missing from the stream.
     gaps_are_legal: bool,
+    /// Whether the first packet is a key frame. What is missing before one, nothing after it needs.
+    begins_with_key: bool,
     /// When packets are decoded whose turn to be shown has not come, where that is all that they say.
     decoded_at: VecDeque<i64>,
     has_decoding_times_only: bool,
@@ -149,6 +151,7 @@ impl DamageTracker {
             damages: Vec::new(),
             in_headers: false,
             gaps_are_legal: false,
+            begins_with_key: false,
             decoded_at: VecDeque::new(),
             has_decoding_times_only: false,
             inside: BTreeSet::new(),
@@ -178,6 +181,7 @@ impl DamageTracker {
     pub(super) fn packet(&mut self, pts: Option<i64>, end_ns: Option<i64>, is_key: bool) {
         self.listen();
         self.in_headers = false;
+        self.begins_with_key |= is_key && self.group.is_empty() && self.before.is_empty();
         self.end_ns = self.end_ns.max(end_ns);
         if self.has_decoding_times_only {
             self.decoded_at.extend(pts);

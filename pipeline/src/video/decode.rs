@@ -216,7 +216,7 @@ impl VideoDecoder {
                     }
                 }
             }
-            if let Some(error) = self.graph.failure().or_else(|| self.graph.pipeline.bus_error()) {
+            if let Some(error) = self.graph.failure() {
                 return Err(error);
             }
             if self.graph.sink.is_eos() {

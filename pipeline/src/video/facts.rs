@@ -39,6 +39,8 @@ pub(super) struct Facts {
     /// What the video of a program stream is. The stream itself often does not say, and is then taken for
     /// MPEG-2.
     pub(super) program_video: Option<gst::Caps>,
+    /// Whether the video is known to be encrypted.
+    pub(super) is_encrypted: bool,
 }
 
 impl Facts {
@@ -49,10 +51,11 @@ impl Facts {
     pub(super) fn of(path: &Path) -> io::Result<Option<Self>> {
         let start = read_start(path)?;
         let Some(caps) = super::sniff::type_of(&start) else { return Ok(None) };
-        let mut facts = Self { caps, edits: Vec::new(), codec_tag: None, program_video: None };
+        let mut facts = Self { caps, edits: Vec::new(), codec_tag: None, program_video: None, is_encrypted: false };
         match facts.media() {
             "video/quicktime" | "application/x-3gp" | "audio/x-m4a" | "video/mj2" => {
-                facts.edits = iso::edits(path)?;
+                let movie = iso::movie_facts(path)?;
+                (facts.edits, facts.is_encrypted) = (movie.edits, movie.is_encrypted);
             }
             "video/x-msvideo" => facts.codec_tag = avi_tag(&start),
             "video/x-matroska" | "video/webm" => facts.codec_tag = matroska_tag(&start),

@@ -81,6 +81,9 @@ impl Graph {
         let mut facts = Facts::of(path)
             .map_err(|error| unreadable(crate::discover::io_reason(&error)))?
             .ok_or_else(|| unreadable("its content is of no known type".to_owned()))?;
+        if facts.is_encrypted {
+            return Err(VideoError::Encrypted);
+        }
         let factory = demultiplexer(&facts.caps).ok_or_else(|| VideoError::NoDecoder { codec: facts.media().to_owned() })?;
         let is_elementary = factory.has_type(gst::ElementFactoryType::PARSER);
         let demuxer = factory.create().build().map_err(VideoError::setup)?;
@@ -110,9 +113,16 @@ impl Graph {
         Ok(Self { pipeline, sink, is_elementary, links })
     }
 
-    /// Why no stream is linked, once that is known.
+    /// Why there is no more, once that is known: no stream is linked, or an element has failed.
     pub(super) fn failure(&self) -> Option<VideoError> {
-        lock(&self.links.found).chosen.as_ref()?.as_ref().err().cloned()
+        let found = lock(&self.links.found);
+        if let Some(Err(error)) = &found.chosen {
+            return Some(error.clone());
+        }
+        let error = self.pipeline.bus_error()?;
+        // What is not linked lets a demultiplexer fail with an error that says less.
+        let is_encrypted = found.is_encrypted && found.chosen.is_none();
+        Some(if is_encrypted { VideoError::Encrypted } else { error })
     }
 
     /// Streams of video that were found.

@@ -93,20 +93,35 @@ pub(super) fn has_video(path: &Path) -> io::Result<bool> {
     Ok(movie(path)?.is_some_and(|(_, movie)| video_tracks(&movie).next().is_some()))
 }
 
-/// What `qtdemux` has to be shown instead of the durations in the file at `path`. It leaves out a track that
-/// is shorter than a fifth of the movie, as a video behind a long empty edit is; ends a track when the time
-/// of its media, counted from before what an edit list cuts off, reaches the duration of the movie; and
-/// ends a track without an edit list at the duration of its media, beyond which its last frames are shown
-/// where they come later than they are decoded. A movie of unknown duration, and media that last until
-/// their last frame, have all their frames.
+/// What a movie says that `qtdemux` does not say, or takes otherwise.
+#[derive(Debug, Default)]
+pub(super) struct MovieFacts {
+    /// What it has to be shown instead.
+    pub(super) edits: Vec<Edit>,
+    /// Whether the first track of video is encrypted (ISO/IEC 14496-12, 8.12: its sample entry is `encv`).
+    pub(super) is_encrypted: bool,
+}
+
+/// Reads the movie of the file at `path`.
 ///
 /// # Errors
 /// When the file cannot be read.
-pub(super) fn edits(path: &Path) -> io::Result<Vec<Edit>> {
-    Ok(movie(path)?.map_or_else(Vec::new, |(offset, movie)| durations(offset, &movie)))
+pub(super) fn movie_facts(path: &Path) -> io::Result<MovieFacts> {
+    let Some((offset, movie)) = movie(path)? else { return Ok(MovieFacts::default()) };
+    let entry = video_tracks(&movie).next().and_then(|track| {
+        let media = find(&movie[track.start..track.end], b"mdia")?;
+        find(find(find(media, b"minf")?, b"stbl")?, b"stsd")?.get(12..16)
+    });
+    let is_encrypted = entry == Some(b"encv");
+    Ok(MovieFacts { edits: durations(offset, &movie), is_encrypted })
 }
 
-/// Other durations for a movie that begins at `offset` of its file.
+/// What `qtdemux` has to be shown instead of the durations of a movie that begins at `offset` of its file. It
+/// leaves out a track that is shorter than a fifth of the movie, as a video behind a long empty edit is;
+/// ends a track when the time of its media, counted from before what an edit list cuts off, reaches the
+/// duration of the movie; and ends a track without an edit list at the duration of its media, beyond which
+/// its last frames are shown where they come later than they are decoded. A movie of unknown duration, and
+/// media that last until their last frame, have all their frames.
 fn durations(offset: u64, movie: &[u8]) -> Vec<Edit> {
     let replaced = |place: Range<usize>, value: u64| {
         let length = place.len();

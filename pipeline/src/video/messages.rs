@@ -12,8 +12,8 @@ use gstreamer as gst;
 pub(super) enum Meaning {
     /// Pixels were made up, or lost.
     Damage,
-    /// A reference was lost and replaced by another picture; before the first frame comes out, that is only
-    /// how a stream begins that was cut out of a longer one.
+    /// A reference was lost and replaced by another picture; before the first frame comes out of a stream that
+    /// begins with a key frame, that is only how it was cut out of a longer one.
     LostReference,
     /// The frame is what was recorded.
     Remark,

@@ -113,7 +113,7 @@ fn read_packets(
             shown.extend(shown_packet(&sample, graph.is_elementary, after, frame_ns, &mut entries));
             continue;
         }
-        if let Some(error) = graph.failure().or_else(|| graph.pipeline.bus_error()) {
+        if let Some(error) = graph.failure() {
             // Broken further on: what came before is what a build gets.
             if shown.is_empty() {
                 return Err(error);
