@@ -12,7 +12,7 @@ use std::ops::Range;
 
 /// The tick of a time that lies `ns` nanoseconds after the first frame. One nanosecond of grace: GStreamer rounds times down.
 pub fn tick_of(ns: i64, fps: f64) -> u64 {
-    ((ns + 1) as f64 * fps / 1e9 + 0.5).floor().max(0.0) as u64
+    (ns.saturating_add(1) as f64 * fps / 1e9 + 0.5).floor().max(0.0) as u64
 }
 
 /// The ticks of a video, and those of them that no clip may show.

@@ -173,7 +173,8 @@ fn clock(path: &Path, grid: Grid, program: Program) -> io::Result<Vec<Edit>> {
 
 /// The packet of a program's table, with the clock in stream `pid`.
 fn named_clock(packet: Packet, pid: u16) -> Option<Vec<u8>> {
-    let (at, section) = packet.section()?;
+    // Twelve bytes of header, and four of check.
+    let (at, section) = packet.section().filter(|(_, section)| section.len() >= 16)?;
     let mut named = packet.0.to_vec();
     named[at + 8..at + 10].copy_from_slice(&(0xe000 | pid).to_be_bytes());
     let check = at + section.len() - 4;
@@ -232,6 +233,16 @@ mod tests {
         // The first table of a stream that ffmpeg 5.1 muxes.
         let table = [0, 0xb0, 0x0d, 0, 1, 0xc1, 0, 0, 0, 1, 0xf0, 0];
         assert_eq!(crc32(&table), 0x2ab1_04b2);
+    }
+
+    #[test]
+    fn a_table_that_is_too_short_is_left_as_it_is() {
+        // At the end of its packet, behind a pointer that skips the rest: a header of three bytes.
+        let mut packet = [0xff; 188];
+        packet[..5].copy_from_slice(&[SYNC, 0x50, 0, 0x10, 180]);
+        packet[185..].copy_from_slice(&[2, 0xb0, 0]);
+        assert!(Packet(&packet).section().is_some());
+        assert_eq!(named_clock(Packet(&packet), 0x100), None);
     }
 
     #[test]
