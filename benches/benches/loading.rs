@@ -3,12 +3,12 @@
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use half::bf16;
-use pipeline::batch::Form;
 use pipeline::frames::Frames;
+use pipeline::loader::batch::Form;
 use pipeline::loader::{Loader, LoaderOptions};
-use pipeline::mask::{Mask, MaskKind, MaskRule, MaskScratch};
-use pipeline::order::{Purpose, stream};
-use pipeline::sample::{Augmentation, View};
+use pipeline::sampling::mask::{Mask, MaskKind, MaskRule, MaskScratch};
+use pipeline::sampling::order::{Purpose, stream};
+use pipeline::sampling::sample::{Augmentation, View};
 use pipeline::shard::{ClipReader, ShardSet};
 use pipeline::source::{Source, WeightedSource};
 use pipeline::transform::{TargetForm, Transform, Value};

@@ -1,10 +1,10 @@
 //! Where clips come from: shards, or live video. The same clips, in the same order, give the same batches.
 
-use crate::discover::path_name;
 use crate::frames::Frames;
 use crate::live::{LiveError, LiveReader, LiveSet};
 use crate::shard::{ClipReader, ShardError, ShardSet};
 use crate::stats::{Stage, StageClock};
+use crate::video::discover::path_name;
 use schemas::geometry::I420;
 use serde::Serialize;
 use std::path::{Path, PathBuf};

@@ -3,8 +3,8 @@
 use crate::labels::{FORMS, LabelSource};
 use clap::builder::{PathBufValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
-use pipeline::discover::local_path;
-use pipeline::payload::DEFAULT_CRF;
+use pipeline::shard::payload::DEFAULT_CRF;
+use pipeline::video::discover::local_path;
 use schemas::manifest::{BuildOptions, DEFAULT_GAP_SECONDS, OnCorrupt, PixelAspect, Sampling, ShortVideo, Tiling};
 use schemas::shard::Payload;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! What a build and its worker processes say to each other ([`pipeline::process`]).
+//! What a build and its worker processes say to each other ([`pipeline::worker::process`]).
 
 use pipeline::video::VideoProbe;
 use pipeline::video::clips::Fault;

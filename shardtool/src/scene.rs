@@ -220,7 +220,7 @@ fn uniform(rng: &mut impl Rng, [least, greatest]: [f64; 2]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pipeline::order::{Purpose, stream};
+    use pipeline::sampling::order::{Purpose, stream};
 
     const SIZE: I420 = I420 { width: 64, height: 64 };
 

@@ -5,14 +5,14 @@
 use crate::protocol::{AboutClip, Reply, Task};
 use crate::stop;
 use anyhow::{Context, bail};
-use pipeline::discover::{io_reason, path_name};
 use pipeline::frames::Color;
-use pipeline::payload;
-use pipeline::process::{Supervisor, WorkerProgram, become_worker, receive, send};
 use pipeline::shard::page;
+use pipeline::shard::payload;
 use pipeline::video::clips::{Clip, ClipDecoder, ClipSource, Fault, FaultKind, Step};
 use pipeline::video::decode::DecodeOptions;
+use pipeline::video::discover::{io_reason, path_name};
 use pipeline::video::{self};
+use pipeline::worker::process::{Supervisor, WorkerProgram, become_worker, receive, send};
 use schemas::manifest::{BuildOptions, OnCorrupt};
 use schemas::shard::ClipMeta;
 use std::ffi::OsString;

@@ -4,12 +4,12 @@ pub mod corpus;
 
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::file::metadata::PageIndexPolicy;
-use pipeline::batch::{Batch, Pixels, values};
 use pipeline::frames::Color;
 use pipeline::loader::LoaderOptions;
-use pipeline::mask::{MaskKind, MaskRule};
-use pipeline::order::{Purpose, stream};
-use pipeline::payload;
+use pipeline::loader::batch::{Batch, Pixels, values};
+use pipeline::sampling::mask::{MaskKind, MaskRule};
+use pipeline::sampling::order::{Purpose, stream};
+use pipeline::shard::payload;
 use pipeline::shard::{ShardSet, ShardSetWriter, page};
 use pipeline::source::{Source, WeightedSource};
 use pipeline::video::encode::H264Writer;

@@ -1,8 +1,8 @@
 //! Once warm, a loader allocates nothing for a clip: what there is for a batch does not grow with its clips.
 
-use pipeline::batch::Form;
+use pipeline::loader::batch::Form;
 use pipeline::loader::{Loader, LoaderOptions};
-use pipeline::mask::MaskRule;
+use pipeline::sampling::mask::MaskRule;
 use pipeline::transform::TargetForm;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};

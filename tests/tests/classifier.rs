@@ -1,20 +1,20 @@
 //! The fused classifier against the composed one, and what it is taught.
 
 use candle_core::{Device, Tensor};
-use pipeline::mask::Masks;
-use pipeline::order::{Purpose, stream};
+use pipeline::sampling::mask::Masks;
+use pipeline::sampling::order::{Purpose, stream};
 use rand::RngExt;
 use schemas::geometry::PatchGrid;
-use trainer::fused::{BranchScales, FusedClassifier, Labelled, Precision, Resources, Values};
-use trainer::loss::cross_entropy;
+use trainer::cpu::{BranchScales, FusedClassifier, Labelled, Precision, Resources, Values};
+use trainer::model::loss::cross_entropy;
 use trainer::model::{Classifier, ClassifierConfig, Conventions, PositionKind, TransformerConfig};
-use trainer::optimizer::{AdamW, AdamWConfig, ParameterRule};
+use trainer::optim::{AdamW, AdamWConfig, ParameterRule};
 
 const OPTIMIZER: AdamWConfig = AdamWConfig { base_lr: 1e-3, betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.05, clip_norm: 1.0 };
 
 /// Rates that differ by layer.
 fn rule(name: &str, rank: usize) -> ParameterRule {
-    trainer::layer_decay::rule(name, rank, 2, 0.7, 0.05)
+    trainer::optim::layer_decay::rule(name, rank, 2, 0.7, 0.05)
 }
 
 /// A batch for a classifier: two, three or four clips of noise, soft labels, and branches and values that are left out.

@@ -1,14 +1,14 @@
 //! Odd files by codec, container, colour, times, shape and tracks, frame by frame against the ffmpeg command
 //! line: each is decoded, probed, cut into clips as a build does it, and loaded live.
 
-use pipeline::discover::discover;
 use pipeline::live::{LiveOptions, LiveReader, LiveSet, LiveSpan};
-use pipeline::process::WorkerProgram;
 use pipeline::video::clips::ClipDecoder;
 use pipeline::video::decode::{DecodeOptions, VideoDecoder};
+use pipeline::video::discover::discover;
 use pipeline::video::frame::FrameScaler;
 use pipeline::video::probe;
 use pipeline::video::ticks::{Timeline, clip_starts};
+use pipeline::worker::process::WorkerProgram;
 use schemas::geometry::I420;
 use schemas::manifest::BuildOptions;
 use std::path::Path;

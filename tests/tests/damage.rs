@@ -1,6 +1,6 @@
 //! Damaged video: what the decoder hides is seen, and what is not damaged is kept.
 
-use pipeline::order::{Purpose, stream};
+use pipeline::sampling::order::{Purpose, stream};
 use pipeline::video::clips::ClipDecoder;
 use pipeline::video::container::missing_bytes;
 use pipeline::video::decode::{DecodeOptions, VideoDecoder};

@@ -1,7 +1,7 @@
 //! Weights of other code bases: read, compared with what they compute there, and written back. `fixtures/exchange` has the files, and the scripts that made them.
 
 use candle_core::{D, Device, Tensor};
-use pipeline::mask::Masks;
+use pipeline::sampling::mask::Masks;
 use pipeline::transform::{MEAN, STD};
 use safetensors::tensor::{Dtype, TensorView};
 use schemas::geometry::{PatchGrid, TargetFrames};
@@ -10,13 +10,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use trainer::config::TargetChoice;
-use trainer::data::{DeviceBatch, DevicePixels};
-use trainer::exchange::{Exported, Format, Hints, Imported, Model, export, import, write_folder};
+use trainer::convert::{Exported, Format, Hints, Imported, Model, export, import, write_folder};
 use trainer::model::{
     Classifier, ClassifierConfig, Conventions, DecoderClassToken, Mae, MaeConfig, Masking, NormalisePer, PositionKind, TargetKind,
     TransformerConfig,
 };
-use trainer::weights::Weights;
+use trainer::model::{DeviceBatch, DevicePixels};
+use trainer::train::weights::Weights;
 
 type Tensors = BTreeMap<String, Tensor>;
 

@@ -1,14 +1,14 @@
 //! The fused training step against the composed one.
 
 use candle_core::{Device, Tensor};
-use pipeline::mask::{MaskKind, MaskRule, Masks};
-use pipeline::order::{Purpose, stream};
+use pipeline::sampling::mask::{MaskKind, MaskRule, Masks};
+use pipeline::sampling::order::{Purpose, stream};
 use rand::RngExt;
 use schemas::geometry::{PatchGrid, TargetFrames};
-use trainer::data::{DeviceBatch, DevicePixels};
-use trainer::fused::{Fused, Noise, Patches, Precision, Resources, Values};
+use trainer::cpu::{Fused, Noise, Patches, Precision, Resources, Values};
 use trainer::model::{Conventions, Mae, MaeConfig, Masking, NormalisePer, PositionKind, TargetKind, TransformerConfig};
-use trainer::optimizer::{AdamW, AdamWConfig};
+use trainer::model::{DeviceBatch, DevicePixels};
+use trainer::optim::{AdamW, AdamWConfig};
 
 const OPTIMIZER: AdamWConfig = AdamWConfig { base_lr: 1e-3, betas: [0.9, 0.95], epsilon: 1e-8, weight_decay: 0.05, clip_norm: 0.02 };
 

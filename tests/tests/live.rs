@@ -1,10 +1,10 @@
 //! Live loading: the frames are those of clips that are decoded from the start, whatever happens to videos and decoders.
 
 use pipeline::live::{ClipFault, LiveError, LiveOptions, LiveReader, LiveSet, LiveSpan};
-use pipeline::order::{Purpose, stream};
-use pipeline::process::WorkerProgram;
+use pipeline::sampling::order::{Purpose, stream};
 use pipeline::video::clips::ClipDecoder;
 use pipeline::video::decode::DecodeOptions;
+use pipeline::worker::process::WorkerProgram;
 use rand::RngExt;
 use schemas::geometry::I420;
 use schemas::manifest::{BuildOptions, Sampling};

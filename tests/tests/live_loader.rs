@@ -1,13 +1,13 @@
 //! Live video through the loader: the batches of its shards, and an end that is clean whatever the decoders do.
 
-use pipeline::batch::{Form, ValueType};
 use pipeline::live::{LiveOptions, LiveSet, LiveSpan};
+use pipeline::loader::batch::{Form, ValueType};
 use pipeline::loader::{Loader, LoaderOptions};
-use pipeline::process::WorkerProgram;
 use pipeline::source::{Source, WeightedSource, fingerprint};
 use pipeline::transform::TargetForm;
 use pipeline::video::clips::ClipDecoder;
 use pipeline::video::decode::DecodeOptions;
+use pipeline::worker::process::WorkerProgram;
 use schemas::geometry::I420;
 use schemas::manifest::BuildOptions;
 use std::collections::HashSet;

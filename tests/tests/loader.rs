@@ -1,9 +1,9 @@
 //! Batches are the same for any number of threads and ranks, can be taken up anywhere, and every way out is clean.
 
-use pipeline::batch::{Batch, Form, ValueType};
+use pipeline::loader::batch::{Batch, Form, ValueType};
 use pipeline::loader::{LoadError, Loader, LoaderOptions, Rank, examples};
-use pipeline::mask::{MaskKind, MaskRule};
-use pipeline::order::{Cursor, SampleId};
+use pipeline::sampling::mask::{MaskKind, MaskRule};
+use pipeline::sampling::order::{Cursor, SampleId};
 use pipeline::shard::{ShardError, ShardSet};
 use pipeline::source::{Source, SourceError, WeightedSource};
 use pipeline::transform::TargetForm;

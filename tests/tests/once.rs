@@ -1,15 +1,15 @@
 //! The loader's look at every clip once, and the split of videos.
 
-use pipeline::batch::{Form, Pixels};
+use pipeline::loader::batch::{Form, Pixels};
 use pipeline::loader::{LoadError, Loader, LoaderOptions};
-use pipeline::sample::Views;
+use pipeline::sampling::sample::Views;
 use pipeline::source::WeightedSource;
 use schemas::geometry::PatchGrid;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use tests::{TestClip, damage_clip, shard_sources, write_labelled_shards, write_shards};
-use trainer::classes::{self, ClassError, Split};
+use trainer::data::classes::{self, ClassError, Split};
 
 const GRID: PatchGrid = PatchGrid { frames: 6, size: 32, tubelet: 2, patch: 8 };
 

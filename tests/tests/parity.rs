@@ -11,14 +11,14 @@ mod fixture;
 use candle_core::{Device, Tensor, Var};
 use engine::{Engine, run, tokens};
 use fixture::{Fixture, Model, Recipe, list};
-use pipeline::mask::{Masks, from_noise};
+use pipeline::sampling::mask::{Masks, from_noise};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use trainer::layer_decay::rule;
-use trainer::loss::{cross_entropy, smoothed_targets};
+use trainer::model::loss::{cross_entropy, smoothed_targets};
 use trainer::model::{Classifier, ClassifierConfig, Mae, MaeConfig};
-use trainer::optimizer::AdamW;
-use trainer::schedule::Schedule;
+use trainer::optim::AdamW;
+use trainer::optim::Schedule;
+use trainer::optim::layer_decay::rule;
 
 /// What is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,11 +1,11 @@
 //! Clips stored as RGB and as H.264 come back as what they were, and train like exact ones.
 
-use pipeline::batch::Batch;
 use pipeline::frames::{Color, Frames};
+use pipeline::loader::batch::Batch;
 use pipeline::loader::{LoadError, Loader, LoaderOptions};
-use pipeline::picture::to_rgb;
 use pipeline::shard::{ClipReader, Shard, ShardError, ShardSet};
 use pipeline::source::{SourceError, WeightedSource};
+use pipeline::transform::picture::to_rgb;
 use pipeline::video::gop::{GopDecoder, encode_gop};
 use schemas::geometry::I420;
 use schemas::manifest::BuildOptions;

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tests::{TestClip, shard_sources, write_shards};
 use trainer::config::{Config, Overrides, Preset};
-use trainer::engine::{self, Event, Loading, Run};
 use trainer::log::{History, PICTURE_FILE, PICTURE_TAG, RunLog, TENSORBOARD_DIR, masked_crc32c};
 use trainer::model::TransformerConfig;
+use trainer::train::{self, Event, Loading, Run};
 
 /// What a reader finds in a folder of event files: scalars and pictures by tag, in the order of the files.
 #[derive(Debug, Default, PartialEq)]
@@ -147,14 +147,14 @@ fn training_is_logged_across_a_cut() {
         stop: std::sync::Arc::default(),
     };
     let cut = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        engine::train(&run, |event| assert!(!matches!(event, Event::Step(metrics, _) if metrics.step == 5), "cut here"))
+        train::train(&run, |event| assert!(!matches!(event, Event::Step(metrics, _) if metrics.step == 5), "cut here"))
     }));
     assert!(cut.is_err());
     let mut seen = Vec::new();
-    let outcome = engine::train(&run, |event| seen.extend(if let Event::Step(metrics, _) = event { Some(metrics.clone()) } else { None }));
+    let outcome = train::train(&run, |event| seen.extend(if let Event::Step(metrics, _) = event { Some(metrics.clone()) } else { None }));
     assert_eq!(outcome.expect("resumed").resumed_from, 3);
     // Nothing is left to do the next time, and nothing is logged twice.
-    engine::train(&run, |_| ()).expect("nothing to do");
+    train::train(&run, |_| ()).expect("nothing to do");
 
     let found = decoded(&run_dir.join(TENSORBOARD_DIR));
     assert_eq!(found.scalars["train/loss"][3..], scalars_of(&seen)["train/loss"], "the steps since the cut");

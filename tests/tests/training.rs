@@ -1,10 +1,10 @@
 //! Every parameter learns, a few clips can be learned by heart, and a run that was cut goes on as if it had not been.
 
 use candle_core::{Device, Tensor};
-use pipeline::batch::{Batch, Form, ValueType};
+use pipeline::loader::batch::{Batch, Form, ValueType};
 use pipeline::loader::{DEFAULT_MEMORY_BYTES, Loader};
-use pipeline::mask::{MaskKind, MaskRule, MaskScratch, Masks};
-use pipeline::order::{Cursor, Purpose, stream};
+use pipeline::sampling::mask::{MaskKind, MaskRule, MaskScratch, Masks};
+use pipeline::sampling::order::{Cursor, Purpose, stream};
 use pipeline::source::WeightedSource;
 use schemas::geometry::PatchGrid;
 use schemas::report::StepMetrics;
@@ -13,15 +13,16 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use tests::{TestClip, shard_sources, write_shards};
-use trainer::checkpoint::{Checkpoints, RunState};
+use trainer::backend::{Learner, NamedValues};
 use trainer::config::{CheckpointsConfig, ComputeConfig, Config, OnNonfinite, Overrides, Preset, SafetyConfig, TargetChoice};
-use trainer::data::{DeviceBatch, DevicePixels, Uploader};
-use trainer::engine::{self, Event, Loading, Run, RunError};
-use trainer::fused::Precision;
-use trainer::learner::{Learner, NamedValues};
+use trainer::cpu::Precision;
+use trainer::data::Uploader;
 use trainer::log::METRICS_FILE;
-use trainer::loss::mean_squared_error;
+use trainer::model::loss::mean_squared_error;
 use trainer::model::{Conventions, Mae, MaeConfig, Masking, PositionKind, TargetKind, TransformerConfig};
+use trainer::model::{DeviceBatch, DevicePixels};
+use trainer::train::checkpoint::{Checkpoints, RunState};
+use trainer::train::{self, Event, Loading, Run, RunError};
 
 /// A small model of small clips, with grid and target other than the paper's.
 fn config(steps: u64) -> Config {
@@ -198,7 +199,7 @@ fn whole_clips_and_patches_have_the_same_loss_and_gradients() {
         let model = Mae::seeded(config.model(), 1, &Device::Cpu).expect("a model");
         let of = |form: Form| {
             let loading = Loading { threads: 1, memory_bytes: DEFAULT_MEMORY_BYTES, max_bad: 0 };
-            let mut options = engine::loader_options(&config, loading, Cursor::default());
+            let mut options = train::loader_options(&config, loading, Cursor::default());
             options.format.form = form;
             let batch = Loader::new(Arc::clone(&data), options).expect("a loader").next().expect("endless").expect("a batch");
             let loss = model.loss(&on_cpu(batch)).expect("a loss");
@@ -305,7 +306,7 @@ fn a_few_clips_are_learned_by_heart() {
     config.data.flip = 0.0;
     let mut losses = Vec::new();
     let on_event = |event: Event<'_>| losses.extend(step_of(event).map(|metrics| metrics.loss));
-    engine::train(&run(&dir.path().join("run"), &data, config), on_event).expect("trained");
+    train::train(&run(&dir.path().join("run"), &data, config), on_event).expect("trained");
     let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
     let (first, last) = (mean(&losses[..5]), mean(&losses[145..]));
     assert!(last < 0.75 * first, "the loss went from {first} to {last}");
@@ -323,18 +324,18 @@ fn cut_and_compare(config: &Config) {
     let dir = tempfile::tempdir().expect("a folder");
     let data = data(&dir.path().join("shards"), 7);
     let whole = run(&dir.path().join("whole"), &data, config.clone());
-    engine::train(&whole, |_| ()).expect("trained");
+    train::train(&whole, |_| ()).expect("trained");
 
     // Cut in step 5, beyond the checkpoint of step 3, as a kill would.
     let mut cut = run(&dir.path().join("cut"), &data, config.clone());
     let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        engine::train(&cut, |event| assert!(step_of(event).is_some_and(|metrics| metrics.step < 5), "cut here"))
+        train::train(&cut, |event| assert!(step_of(event).is_some_and(|metrics| metrics.step < 5), "cut here"))
     }));
     assert!(panic.is_err());
     // Neither threads nor recomputation decide what is computed.
     cut.compute_threads = 1;
     cut.task = Config { compute: ComputeConfig { recompute: !config.compute.recompute, ..config.compute }, ..config.clone() }.into();
-    let outcome = engine::train(&cut, |_| ()).expect("resumed");
+    let outcome = train::train(&cut, |_| ()).expect("resumed");
     assert_eq!((outcome.resumed_from, outcome.steps), (3, 8));
 
     for file in ["model.safetensors", "optimizer.safetensors"] {
@@ -371,7 +372,7 @@ fn two_batches_of_two_learn_as_one_of_four() {
         config.data.accumulate = accumulate;
         let run = run(&dir.path().join(name), &data, config);
         let mut steps = Vec::new();
-        engine::train(&run, |event| steps.extend(step_of(event).map(|step| (step.loss, step.grad_norm, step.lr, step.epoch))))
+        train::train(&run, |event| steps.extend(step_of(event).map(|step| (step.loss, step.grad_norm, step.lr, step.epoch))))
             .expect("trained");
         (run, steps)
     };
@@ -450,7 +451,7 @@ fn a_step_that_is_not_finite_changes_nothing_and_the_others_learn() {
             config.checkpoints = CheckpointsConfig { every: 1, keep: 99 };
         });
         let (mut finite, mut skipped) = (Vec::new(), Vec::new());
-        let outcome = engine::train(&run, |event| match event {
+        let outcome = train::train(&run, |event| match event {
             Event::Step(step, _) => finite.push(step.loss.is_finite()),
             Event::Nonfinite(step, _) => skipped.push(step.clone()),
             _ => {}
@@ -481,7 +482,7 @@ fn a_step_that_is_not_finite_changes_nothing_and_the_others_learn() {
         let last = run.dir.join("checkpoints/step-000012");
         let whole = fs::read(last.join("model.safetensors")).expect("weights");
         (8..=12).for_each(|step| fs::remove_dir_all(run.dir.join(format!("checkpoints/step-{step:06}"))).expect("removed"));
-        let resumed = engine::train(&run, |_| ()).expect("resumed");
+        let resumed = train::train(&run, |_| ()).expect("resumed");
         assert_eq!((resumed.resumed_from, resumed.nonfinite), (7, outcome.nonfinite));
         assert!(fs::read(last.join("model.safetensors")).expect("weights") == whole);
     }
@@ -494,7 +495,7 @@ fn more_steps_that_are_not_finite_than_may_be_end_the_run() {
         config.safety = SafetyConfig { on_nonfinite: OnNonfinite::Skip, max_nonfinite: 1, max_nonfinite_in_a_row: 9 };
     });
     let mut skipped = 0;
-    let error = engine::train(&run, |event| skipped += u32::from(matches!(event, Event::Nonfinite(..)))).expect_err("too many");
+    let error = train::train(&run, |event| skipped += u32::from(matches!(event, Event::Nonfinite(..)))).expect_err("too many");
     assert!(matches!(error, RunError::TooManyNonfinite { key: "safety.max_nonfinite", limit: 1, in_a_row: false, .. }), "{error}");
     assert_eq!(skipped, 1);
     let text = fs::read_to_string(run.dir.join("nonfinite.jsonl")).expect("written down");
@@ -511,7 +512,7 @@ fn weights_and_moments_that_do_not_fit_are_named_one_by_one() {
     let learner = Learner::new(&other.into(), None, &Device::Cpu, 2).expect("a learner");
     // As if it were this run's.
     Checkpoints::new(&run.dir, &run.task).save(&learner, RunState::new(5)).expect("saved");
-    let error = engine::train(&run, |_| ()).expect_err("it does not fit");
+    let error = train::train(&run, |_| ()).expect_err("it does not fit");
     let RunError::NoneSound { unsound, .. } = &error else { panic!("{error}") };
     let [unsound] = unsound.as_slice() else { panic!("{error}") };
     assert!(unsound.reason.contains("the weights do not fit this model: "), "{error}");
@@ -538,7 +539,7 @@ fn weights_and_moments_that_do_not_fit_are_named_one_by_one() {
 fn other_data_does_not_continue_a_run() {
     let dir = tempfile::tempdir().expect("a folder");
     let first = data(&dir.path().join("shards"), 5);
-    let go_on = |data: &Arc<[WeightedSource]>, steps| engine::train(&run(&dir.path().join("run"), data, config(steps)), |_| ());
+    let go_on = |data: &Arc<[WeightedSource]>, steps| train::train(&run(&dir.path().join("run"), data, config(steps)), |_| ());
     go_on(&first, 3).expect("trained");
     let more = data(&dir.path().join("more"), 6);
     let error = go_on(&more, 3).expect_err("other data");
@@ -564,7 +565,7 @@ fn a_loss_that_is_not_finite_stops_the_run_and_keeps_its_checkpoint() {
     config.optimizer.clip_norm = f64::MAX;
     config.schedule.warmup = 0.0;
     config.checkpoints.every = 1;
-    let error = engine::train(&run(&dir.path().join("run"), &data, config), |_| ()).expect_err("no finite loss");
+    let error = train::train(&run(&dir.path().join("run"), &data, config), |_| ()).expect_err("no finite loss");
     let RunError::Nonfinite { samples, checkpoint: Some(checkpoint), .. } = error else { panic!("{error}") };
     assert_eq!(samples.len(), 4, "the batch is named");
     assert!(checkpoint.join("model.safetensors").exists());
@@ -577,7 +578,7 @@ fn the_picture_shows_frames_masks_and_the_visible_patches() {
     let config = config(1);
     let mut learner = Learner::new(&config.clone().into(), None, &Device::Cpu, 2).expect("a learner");
     let examples = || pipeline::loader::examples(&data, config.clip, config.masking, 0, 3).expect("examples");
-    let picture = trainer::visualise::reconstruction(&mut learner, examples()).expect("a picture");
+    let picture = trainer::plot::reconstruction::reconstruction(&mut learner, examples()).expect("a picture");
     // Two clips of four rows, two predicted frames each, with gaps of 2.
     assert_eq!(picture.dimensions(), (2 * 34 - 2, 8 * 34 - 2));
     let batch = on_cpu(examples());
@@ -615,7 +616,7 @@ fn both_learners_draw_the_same_picture() {
     let composed = Learner::composed(model, &config, &Device::Cpu).expect("a learner");
     let [one, other] = [composed, Learner::new(&config.clone().into(), None, &Device::Cpu, 2).expect("a learner")].map(|mut learner| {
         let examples = pipeline::loader::examples(&data, config.clip, config.masking, 0, 3).expect("examples");
-        trainer::visualise::reconstruction(&mut learner, examples).expect("a picture")
+        trainer::plot::reconstruction::reconstruction(&mut learner, examples).expect("a picture")
     });
     assert_eq!(one.dimensions(), other.dimensions());
     assert!(one.as_raw().iter().zip(other.as_raw()).all(|(&a, &b)| a.abs_diff(b) <= 1));
@@ -629,7 +630,7 @@ fn a_picture_of_a_model_of_histograms_shows_frames_and_masks() {
         let config = config(1).with(&Overrides { target: Some(target), decoder_keep: Some(0.5), ..Overrides::default() }).expect("sound");
         let mut learner = Learner::new(&config.clone().into(), None, &Device::Cpu, 2).expect("a learner");
         let examples = pipeline::loader::examples(&data, config.clip, config.masking, 0, 3).expect("examples");
-        trainer::visualise::reconstruction(&mut learner, examples).expect("a picture")
+        trainer::plot::reconstruction::reconstruction(&mut learner, examples).expect("a picture")
     };
     let (pixels, hog) = (draw(TargetChoice::Pixels), draw(TargetChoice::Hog));
     assert_eq!((pixels.dimensions(), hog.dimensions()), ((2 * 34 - 2, 6 * 34 - 2), (2 * 34 - 2, 4 * 34 - 2)));

@@ -1,8 +1,8 @@
 //! Training clips against what the reference would make: RGB frames by ffmpeg, then a bilinear crop in double precision.
 
 use pipeline::frames::{Color, Frames};
-use pipeline::order::{Purpose, stream};
-use pipeline::sample::{Augmentation, View};
+use pipeline::sampling::order::{Purpose, stream};
+use pipeline::sampling::sample::{Augmentation, View};
 use pipeline::transform::{MEAN, STD, Transform};
 use pipeline::video::clips::ClipDecoder;
 use pipeline::video::decode::DecodeOptions;

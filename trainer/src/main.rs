@@ -1,28 +1,14 @@
 //! `trainer`: pre-trains a video ViT on shards of clips, and uses what it has learned.
 
-mod bench;
 mod cli;
-mod curves;
-mod embed;
-mod eval;
-mod export;
-mod finetune;
-mod import;
-mod output;
-mod pictures;
-mod probe;
-mod reading;
-mod run;
-mod session;
-mod sources;
-mod stop;
-mod studies;
-mod usage;
+mod commands;
 
 use clap::Parser;
+use cli::{interrupt, output};
+use commands::{bench, curves, embed, eval, export, finetune, import, run, study, visualise};
 use pipeline::loader::LoadError;
 use std::process::ExitCode;
-use trainer::evaluate::EvaluateError;
+use trainer::eval::EvaluateError;
 
 fn main() -> ExitCode {
     // 0 done, 1 the user's input or environment, 2 a bug, 130 stopped by Ctrl-C.
@@ -42,8 +28,8 @@ fn start() -> ExitCode {
         cli::Command::Finetune(args) => finetune::finetune(args),
         cli::Command::Eval(args) => eval::eval(args).map(|()| ExitCode::SUCCESS),
         cli::Command::Embed(args) => embed::embed(args).map(|()| ExitCode::SUCCESS),
-        cli::Command::Visualise(args) => pictures::visualise(args).map(|()| ExitCode::SUCCESS),
-        cli::Command::Study(args) => studies::study(args),
+        cli::Command::Visualise(args) => visualise::visualise(args).map(|()| ExitCode::SUCCESS),
+        cli::Command::Study(args) => study::study(args),
         cli::Command::Import(args) => import::import(args).map(|()| ExitCode::SUCCESS),
         cli::Command::Export(args) => export::export(args).map(|()| ExitCode::SUCCESS),
         cli::Command::DecodeWorker => pipeline::live::worker::run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
@@ -57,7 +43,7 @@ fn start() -> ExitCode {
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) if matches!(error.downcast_ref(), Some(EvaluateError::Load(LoadError::Interrupted))) => {
             output::say("stopped; nothing was written");
-            ExitCode::from(stop::EXIT_CODE)
+            ExitCode::from(interrupt::EXIT_CODE)
         }
         Err(error) => {
             output::say(&format!("error: {}", output::described(&error)));

@@ -4,9 +4,9 @@
 
 use assert_cmd::Command;
 use candle_core::{Device, Tensor};
-use pipeline::batch::{Form, ValueType};
+use pipeline::loader::batch::{Form, ValueType};
 use pipeline::loader::{Loader, LoaderOptions};
-use pipeline::mask::{MaskKind, MaskRule};
+use pipeline::sampling::mask::{MaskKind, MaskRule};
 use schemas::geometry::PatchGrid;
 use schemas::report::{EmbedReport, EvalReport, RunReport, StepMetrics};
 use serde::de::DeserializeOwned;
@@ -14,7 +14,8 @@ use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
 use tests::{TestClip, shard_sources, shown, small_config, write_labelled_shards, write_shards};
-use trainer::data::{DevicePixels, Uploader};
+use trainer::data::Uploader;
+use trainer::model::DevicePixels;
 
 fn trainer<T: DeserializeOwned>(dir: &Path, arguments: &[&str]) -> T {
     let output = Command::cargo_bin("trainer").expect("built").current_dir(dir).args(arguments).arg("--json").output().expect("run");

@@ -14,7 +14,7 @@ use std::process::Output;
 use tempfile::TempDir;
 use tests::{TestClip, ffmpeg_frames, shown, small_config, write_shards, write_video};
 use trainer::config::{Config, EncoderPart, FinetuneConfig, FinetuneOverrides, Overrides, Preset, Recipe, Task};
-use trainer::visualise::animation;
+use trainer::plot::reconstruction::animation;
 
 fn trainer(dir: &Path, arguments: &[&str]) -> Output {
     Command::cargo_bin("trainer").expect("built").current_dir(dir).args(arguments).output().expect("run")

@@ -7,11 +7,11 @@ mod protocol;
 mod reader;
 pub mod worker;
 
-use crate::discover::{VideoFile, discover, io_reason, path_name};
-use crate::process::{Ending, Reported, StartError, WorkerProgram};
+use crate::video::discover::{VideoFile, discover, io_reason, path_name};
 use crate::video::shortcut::Route;
 use crate::video::ticks::{Timeline, clip_starts, span_ticks};
 use crate::video::{self, VideoError};
+use crate::worker::process::{Ending, Reported, StartError, WorkerProgram};
 use crossbeam_channel::{bounded, unbounded};
 use protocol::{Failure, Reply, Task};
 use reader::supervisor;
@@ -445,7 +445,11 @@ fn probe_all(
 }
 
 /// What a worker finds in the video at `path`, or why it cannot be used.
-fn probe(supervisor: &mut crate::process::Supervisor, path: &Path, options: &LiveOptions) -> Result<Result<Video, String>, LiveError> {
+fn probe(
+    supervisor: &mut crate::worker::process::Supervisor,
+    path: &Path,
+    options: &LiveOptions,
+) -> Result<Result<Video, String>, LiveError> {
     let identity = match identity(path) {
         Ok(identity) => identity,
         Err(reason) => return Ok(Err(reason)),

@@ -1,4 +1,4 @@
-//! What the live source and its worker processes say to each other ([`crate::process`]).
+//! What the live source and its worker processes say to each other ([`crate::worker::process`]).
 
 use crate::video::VideoProbe;
 use crate::video::shortcut::Route;

@@ -3,8 +3,8 @@
 use super::protocol::{Effort, Failure, Reply, Task};
 use super::{ClipFault, LiveError, LiveOptions, LiveSet, Video, identity};
 use crate::frames::{Color, Frames};
-use crate::process::{Ending, Reported, Supervisor};
 use crate::video::ticks::tick_of;
+use crate::worker::process::{Ending, Reported, Supervisor};
 use schemas::shard::{ColorMatrix, ColorRange};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;

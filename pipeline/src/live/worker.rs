@@ -1,11 +1,11 @@
 //! The worker process: decodes windows of one video at a time and sends their frames.
 
 use super::protocol::{Effort, Failure, Reply, Task};
-use crate::process::{become_worker, receive, send};
 use crate::video::clips::{Clip, ClipDecoder, Step};
 use crate::video::decode::DecodeOptions;
 use crate::video::shortcut::{Doubt, Route, Shortcut, WantedTicks};
 use crate::video::{self, Content, VideoError};
+use crate::worker::process::{become_worker, receive, send};
 use schemas::geometry::I420;
 use schemas::manifest::BuildOptions;
 use std::collections::HashMap;

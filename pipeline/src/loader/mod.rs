@@ -6,24 +6,26 @@
 //!   └──────────────────────── one more block when the last batch of one was handed out ────────────────────────┘
 //! ```
 //!
-//! A block is what is read at a time for one batch, or for as many batches as clips have repeats ([`crate::order`]). A task is one clip of a block: whoever does
+//! A block is what is read at a time for one batch, or for as many batches as clips have repeats ([`crate::sampling::order`]). A task is one clip of a block: whoever does
 //! it writes all repeats of this clip, each into its slot of its batch. The last worker that lets go of a block sends it on.
 //!
 //! A bounded number of blocks is on the way, by [`LoaderOptions::prefetch`] and [`LoaderOptions::memory_bytes`]. Both channels have room for all that
 //! can be in them, so no worker ever waits to send, and nothing can deadlock: the user waits for workers, workers for tasks only. What a batch holds depends on
 //! the seed and its number, never on which worker made it or when.
 
+pub mod batch;
+pub mod buffers;
 mod options;
 
-use crate::augment::Looker;
-use crate::batch::{Batch, BatchFormat, Skipped};
-use crate::buffers::{Buffer, Filling, MemoryKind, Ring};
-use crate::mask::{MaskRule, MaskScratch};
-use crate::order::{Cursor, Order, Purpose, SampleId};
-use crate::sample::{View, central_view};
+use crate::loader::batch::{Batch, BatchFormat, Skipped};
+use crate::loader::buffers::{Buffer, Filling, MemoryKind, Ring};
+use crate::sampling::mask::{MaskRule, MaskScratch};
+use crate::sampling::order::{Cursor, Order, Purpose, SampleId};
+use crate::sampling::sample::{View, central_view};
 use crate::source::{ClipBytes, ClipInfo, SourceError, SourceReader, WeightedSource};
 use crate::stats::{Consumption, Counters, Stage, StageClock};
 use crate::transform::Transform;
+use crate::transform::augment::Looker;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rustix::time::{ClockId, clock_gettime};
 use schemas::geometry::PatchGrid;

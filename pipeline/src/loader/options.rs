@@ -1,13 +1,13 @@
 //! What a loader is told, and what can be wrong with that.
 
-use crate::augment::Look;
-use crate::batch::{BatchFormat, Form, ValueType};
-use crate::buffers::MemoryKind;
-use crate::mask::MaskRule;
-use crate::order::Cursor;
-use crate::sample::{Augmentation, Views};
+use crate::loader::batch::{BatchFormat, Form, ValueType};
+use crate::loader::buffers::MemoryKind;
+use crate::sampling::mask::MaskRule;
+use crate::sampling::order::Cursor;
+use crate::sampling::sample::{Augmentation, Views};
 use crate::source::{SourceError, WeightedSource};
 use crate::transform::TargetForm;
+use crate::transform::augment::Look;
 use schemas::geometry::{GridError, PatchGrid};
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -7,6 +7,7 @@
 pub mod check;
 mod mapping;
 pub mod page;
+pub mod payload;
 pub mod reader;
 mod rows;
 pub mod writer;

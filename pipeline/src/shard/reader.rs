@@ -4,7 +4,7 @@ use super::mapping::{Mapping, lost};
 use super::page::{LENGTH_BYTES, page_sizes};
 use super::{ShardError, index_xxh3, rows};
 use crate::frames::{Color, Frames};
-use crate::payload::PayloadDecoder;
+use crate::shard::payload::PayloadDecoder;
 use crate::stats::{Stage, StageClock};
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;

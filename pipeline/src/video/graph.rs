@@ -79,7 +79,7 @@ impl Graph {
     pub(super) fn new(path: &Path, until: Until, hold: Option<Sender<Held>>) -> Result<Self, VideoError> {
         let unreadable = |message: String| VideoError::Stream { element: String::new(), message };
         let mut facts = Facts::of(path)
-            .map_err(|error| unreadable(crate::discover::io_reason(&error)))?
+            .map_err(|error| unreadable(crate::video::discover::io_reason(&error)))?
             .ok_or_else(|| unreadable("its content is of no known type".to_owned()))?;
         if facts.is_encrypted {
             return Err(VideoError::Encrypted);

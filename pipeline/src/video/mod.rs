@@ -19,6 +19,7 @@ pub mod container;
 pub mod damage;
 pub mod decode;
 mod decoder;
+pub mod discover;
 pub mod encode;
 mod facts;
 pub mod frame;

@@ -89,7 +89,7 @@ impl Spliced {
 /// # Errors
 /// When the file cannot be read, or GStreamer's `appsrc` is missing.
 pub(super) fn source(path: &Path, edits: Vec<Edit>) -> Result<gst::Element, VideoError> {
-    let unreadable = |error: io::Error| VideoError::Stream { element: String::new(), message: crate::discover::io_reason(&error) };
+    let unreadable = |error: io::Error| VideoError::Stream { element: String::new(), message: crate::video::discover::io_reason(&error) };
     let spliced = Spliced::open(path, edits).map_err(unreadable)?;
     let source = gst_app::AppSrc::builder().format(gst::Format::Bytes).stream_type(gst_app::AppStreamType::RandomAccess).build();
     source.set_size(spliced.length as i64);

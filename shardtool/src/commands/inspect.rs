@@ -4,7 +4,7 @@ use super::sheet;
 use crate::cli::InspectArgs;
 use crate::output::{self, count};
 use crate::reading::{self, class, pixel_aspect, printable, start_seconds, video_name};
-use pipeline::order::Order;
+use pipeline::sampling::order::Order;
 use pipeline::shard::ShardSet;
 use schemas::report::{InspectReport, InspectedClip};
 use std::process::ExitCode;

@@ -3,8 +3,8 @@
 use crate::drawing::{BLACK, LETTER, blank, paste, save, text, text_width};
 use crate::reading::{class, for_each_frame, size, start_seconds, video_name};
 use anyhow::ensure;
-use pipeline::picture::{size_within, to_rgb};
 use pipeline::shard::ShardSet;
+use pipeline::transform::picture::{size_within, to_rgb};
 use schemas::report::InspectedClip;
 use std::path::Path;
 

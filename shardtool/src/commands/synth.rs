@@ -6,7 +6,7 @@ use crate::output::{self, Progress, count};
 use crate::scene::{Motion, Scene};
 use anyhow::{Context, ensure};
 use crossbeam_channel::Sender;
-use pipeline::order::{Purpose, stream};
+use pipeline::sampling::order::{Purpose, stream};
 use pipeline::video::encode::H264Writer;
 use schemas::geometry::I420;
 use schemas::report::SynthReport;

@@ -9,7 +9,7 @@ use crate::reading::printable;
 use anyhow::{Context, ensure};
 use names::VideoNames;
 use parse::{Line, fault};
-use pipeline::discover::{UrlError, VideoFile, local_path, path_name};
+use pipeline::video::discover::{UrlError, VideoFile, local_path, path_name};
 use schemas::manifest::Labelling;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;

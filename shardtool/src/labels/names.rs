@@ -1,6 +1,6 @@
 //! By which names a label file may call a video.
 
-use pipeline::discover::{VideoFile, has_video_ending, path_name};
+use pipeline::video::discover::{VideoFile, has_video_ending, path_name};
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -3,9 +3,9 @@
 //!
 //!     batch-hashes SHARDS FIRST_SAMPLE THREADS
 
-use pipeline::batch::{Batch, Form, Pixels};
+use pipeline::loader::batch::{Batch, Form, Pixels};
 use pipeline::loader::{Loader, LoaderOptions};
-use pipeline::order::Cursor;
+use pipeline::sampling::order::Cursor;
 use pipeline::transform::TargetForm;
 use std::io::Write;
 use std::path::Path;

@@ -1,14 +1,14 @@
 //! The implementations of a training step that are compared with the reference.
 
 use candle_core::{Device, Result, Tensor};
-use pipeline::mask::Masks;
+use pipeline::sampling::mask::Masks;
 use schemas::geometry::PatchGrid;
 use std::collections::{BTreeMap, HashMap};
-use trainer::data::{DeviceBatch, DevicePixels};
-use trainer::fused::{BranchScales, Fused, FusedClassifier, Labelled, Patches, Precision, Resources, Values, View};
-use trainer::loss::masked_mean_squared_error;
+use trainer::cpu::{BranchScales, Fused, FusedClassifier, Labelled, Patches, Precision, Resources, Values, View};
+use trainer::model::loss::masked_mean_squared_error;
 use trainer::model::{Classifier, Mae, MaeConfig, Masking};
-use trainer::optimizer::{AdamWConfig, ParameterRule};
+use trainer::model::{DeviceBatch, DevicePixels};
+use trainer::optim::{AdamWConfig, ParameterRule};
 
 /// An implementation of a training step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

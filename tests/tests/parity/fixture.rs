@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use trainer::model::{ClassifierConfig, Conventions, MaeConfig, PositionKind, TargetKind, TransformerConfig};
-use trainer::optimizer::AdamWConfig;
+use trainer::optim::AdamWConfig;
 
 /// The reference's weights, inputs and results.
 pub struct Fixture {

@@ -2,10 +2,10 @@
 
 use super::{DataArg, LoadArgs, ModelArgs, positive};
 use clap::{Args, Subcommand};
-use pipeline::batch::ValueType;
+use pipeline::loader::batch::ValueType;
 use std::path::PathBuf;
 use trainer::config::{Overrides, Preset};
-use trainer::fused::Precision;
+use trainer::cpu::Precision;
 
 /// What can be measured.
 #[derive(Debug, Subcommand)]

@@ -2,7 +2,7 @@
 
 use super::{ComputeArgs, DataArg, LoadArgs, TrainArgs, local};
 use clap::Args;
-use pipeline::sample::Views;
+use pipeline::sampling::sample::Views;
 use std::path::PathBuf;
 use trainer::config::{FinetuneOverrides, Preset, Recipe};
 

@@ -2,26 +2,29 @@
 
 mod bench;
 mod classify;
-mod exchange;
+mod convert;
+pub mod interrupt;
+pub mod output;
 mod study;
+pub mod usage;
 mod visualise;
 
 pub use bench::{Bench, BenchLoaderArgs, BenchSparsityArgs, BenchStepArgs, Consumer, FormArg};
 pub use classify::{EmbedArgs, EvalArgs, FinetuneArgs, Per, ReadArgs, SpanArg};
-pub use exchange::{ExportArgs, ImportArgs};
+pub use convert::{ExportArgs, ImportArgs};
 pub use study::StudyArgs;
 pub use visualise::VisualiseArgs;
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
-use pipeline::discover::local_path;
 use pipeline::loader::{DEFAULT_MAX_BAD, DEFAULT_MEMORY_BYTES};
-use pipeline::mask::MaskKind;
+use pipeline::sampling::mask::MaskKind;
+use pipeline::video::discover::local_path;
 use std::path::PathBuf;
 use trainer::config::{OnNonfinite, Overrides, Preset, TargetChoice};
-use trainer::engine::Loading;
-use trainer::fused::Precision;
+use trainer::cpu::Precision;
 use trainer::model::PositionKind;
+use trainer::train::Loading;
 
 /// Pre-trains a video ViT by masked autoencoding on shards of clips, and uses what it has learned.
 #[derive(Debug, Parser)]

@@ -3,7 +3,7 @@
 use super::{ComputeArgs, MaskKindArg, local, positive};
 use clap::Args;
 use std::path::PathBuf;
-use trainer::visualise::Contrast;
+use trainer::plot::reconstruction::Contrast;
 
 /// What `trainer visualise` can be told.
 #[derive(Debug, Args)]

@@ -2,8 +2,8 @@
 
 use super::{CheckpointsConfig, ConfigError, Length, ModelConfig, ScheduleConfig};
 use crate::model::TransformerConfig;
-use crate::optimizer::AdamWConfig;
-use pipeline::sample::Augmentation;
+use crate::optim::AdamWConfig;
+use pipeline::sampling::sample::Augmentation;
 
 pub(super) fn check_transformer(
     [depth_key, heads_key, width_key]: [&'static str; 3],

@@ -2,7 +2,7 @@
 
 use super::tables::compare;
 use super::{CheckpointsConfig, ComputeConfig, Config, ConfigError, EncoderPart, FinetuneConfig, SafetyConfig, schedule};
-use crate::schedule::Schedule;
+use crate::optim::Schedule;
 use std::path::Path;
 use toml::{Table, Value};
 

@@ -1,8 +1,8 @@
 //! The curves of one or several runs as a picture.
 
 use super::average::Average;
-use super::canvas::{self, Align, Area, Letters};
 use super::history::{History, Point};
+use crate::plot::canvas::{self, Align, Area, Letters};
 use image::{Rgb, RgbImage};
 
 const WIDTH: u32 = 1400;

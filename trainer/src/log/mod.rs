@@ -4,8 +4,6 @@
 //! `trainer curves` is asked to.
 
 mod average;
-pub(crate) mod canvas;
-pub mod confusion;
 pub mod curves;
 mod history;
 mod metrics;
@@ -17,10 +15,11 @@ pub use history::{History, HistoryError, Point};
 pub use metrics::{METRICS_FILE, MetricsFile};
 pub use tensorboard::{EventWriter, TENSORBOARD_DIR, masked_crc32c};
 
-use image::{ImageFormat, RgbImage};
+use crate::plot::png;
+use image::RgbImage;
 use pipeline::atomic_file;
 use schemas::report::StepMetrics;
-use std::io::{self, Cursor};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Name of the resolved configuration inside the folder of a run.
@@ -155,14 +154,4 @@ pub fn write_curves(runs: &[History], picture: &Path, html: Option<&Path>) -> Re
     let dir = || runs.first().map_or_else(PathBuf::new, |run| run.dir.clone());
     let report = report::html(runs, &curves).map_err(|reason| LogError::Report { dir: dir(), reason })?;
     atomic_file::write(path, report.as_bytes()).map_err(|error| LogError::write(path, error))
-}
-
-/// The bytes of a PNG file.
-///
-/// # Errors
-/// When the picture is too large for one.
-pub fn png(picture: &RgbImage) -> io::Result<Vec<u8>> {
-    let mut png = Cursor::new(Vec::new());
-    picture.write_to(&mut png, ImageFormat::Png).map_err(io::Error::other)?;
-    Ok(png.into_inner())
 }

@@ -2,9 +2,9 @@
 
 use super::curves;
 use super::history::History;
-use super::{CONFIG_FILE, PICTURE_FILE, png};
+use super::{CONFIG_FILE, PICTURE_FILE};
 use crate::config::Config;
-use crate::visualise;
+use crate::plot::{png, reconstruction};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use image::RgbImage;
@@ -70,7 +70,7 @@ fn run_part(html: &mut String, run: &History) -> io::Result<()> {
         // Without a configuration that this version reads it is not known what the rows are.
         if let Some(config) = config.as_deref().and_then(|text| toml::from_str::<Config>(text).ok()) {
             let rows: String =
-                visualise::rows(config.target.kind, config.target.normalise).iter().map(|row| format!("<li>{row}</li>")).collect();
+                reconstruction::rows(config.target.kind, config.target.normalise).iter().map(|row| format!("<li>{row}</li>")).collect();
             let _ = writeln!(html, "<p>Rows of each clip:</p>\n<ol>{rows}</ol>");
         }
         let _ = writeln!(html, "{}", inline_picture(&picture, "frames and their reconstruction", "pixels"));
@@ -129,6 +129,6 @@ mod tests {
         assert_eq!(pictures.len(), 2);
         assert!(pictures[1] == picture && pictures[0].width() > 1000);
         assert!(!html.contains("http") && !html.contains("<script"));
-        assert_eq!(visualise::rows(TargetKind::Pixels, true).iter().filter(|row| html.contains(*row)).count(), 4);
+        assert_eq!(reconstruction::rows(TargetKind::Pixels, true).iter().filter(|row| html.contains(*row)).count(), 4);
     }
 }

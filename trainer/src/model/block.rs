@@ -1,7 +1,7 @@
 //! A transformer block, and the layers that it is made of.
 
 use super::parameters::{Init, ParameterBuilder};
-use crate::ops;
+use crate::model::ops;
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 

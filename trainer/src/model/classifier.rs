@@ -112,7 +112,7 @@ impl Classifier {
         self.logits(&channel_first_patches(clips, self.config.grid)?, None, None)
     }
 
-    /// The same of clips as [`pipeline::batch::Form::Tokens`] has them, `[clips, tokens, 3 * tubelet * patch * patch]`, while training: `scales`,
+    /// The same of clips as [`pipeline::loader::batch::Form::Tokens`] has them, `[clips, tokens, 3 * tubelet * patch * patch]`, while training: `scales`,
     /// `[blocks, 2, clips]`, are of the branches of the blocks, and `dropout`, `[clips, width]`, of the head's input.
     ///
     /// # Errors
@@ -126,7 +126,7 @@ impl Classifier {
         })
     }
 
-    /// All that the model makes of clips as [`pipeline::batch::Form::Tokens`] has them.
+    /// All that the model makes of clips as [`pipeline::loader::batch::Form::Tokens`] has them.
     ///
     /// # Errors
     /// When the shapes do not fit.

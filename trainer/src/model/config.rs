@@ -37,7 +37,7 @@ pub enum TargetKind {
     /// Its pixels.
     #[default]
     Pixels,
-    /// Histograms of oriented gradients ([`pipeline::hog`]).
+    /// Histograms of oriented gradients ([`pipeline::transform::hog`]).
     Hog,
 }
 

@@ -4,7 +4,7 @@ use super::block::{Block, LayerNorm, TransformerConfig};
 use super::embed::{PositionKind, Positions};
 use super::masking::Masking;
 use super::parameters::{Init, ParameterBuilder};
-use crate::ops;
+use crate::model::ops;
 use candle_core::{Result, Tensor};
 use schemas::geometry::PatchGrid;
 

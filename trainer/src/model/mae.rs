@@ -1,13 +1,13 @@
 //! The masked autoencoder: encoder and decoder joined, and the target that it learns.
 
+use super::batch::{DeviceBatch, DevicePixels};
 use super::config::MaeConfig;
 use super::decoder::Decoder;
 use super::embed::channel_first_patches;
 use super::encoder::Encoder;
 use super::masking::Masking;
 use super::parameters::{ParameterBuilder, ParameterError, Parameters};
-use crate::data::{DeviceBatch, DevicePixels};
-use crate::loss::{masked_mean_squared_error, mean_squared_error};
+use crate::model::loss::{masked_mean_squared_error, mean_squared_error};
 use candle_core::{Device, Result, Tensor};
 use std::collections::HashMap;
 
@@ -83,7 +83,7 @@ impl Mae {
     }
 
     /// Predictions of the predicted tokens, `[clips, predicted, values]`, from the visible patches alone: `[clips, visible, 3, tubelet, patch, patch]`, normalised
-    /// RGB, as [`pipeline::batch::Form::Patches`] has them.
+    /// RGB, as [`pipeline::loader::batch::Form::Patches`] has them.
     ///
     /// # Errors
     /// When the shapes do not fit.

@@ -1,7 +1,7 @@
 //! A batch's masks on the device.
 
 use candle_core::{Device, Result, Tensor};
-use pipeline::mask::Masks;
+use pipeline::sampling::mask::Masks;
 
 /// The masks of a batch, as the row numbers that the model gathers by.
 #[derive(Debug, Clone)]

@@ -1,5 +1,6 @@
 //! The masked autoencoder, and the classifier that its encoder becomes. Parameters have the reference's names and shapes.
 
+mod batch;
 mod block;
 mod classifier;
 mod config;
@@ -7,12 +8,16 @@ mod conventions;
 mod decoder;
 mod embed;
 mod encoder;
+pub mod flops;
+pub mod loss;
 mod mae;
 mod masking;
+pub mod ops;
 mod parameters;
 mod pool;
 mod target;
 
+pub use batch::{DeviceBatch, DevicePixels};
 pub(crate) use block::MLP_RATIO;
 pub use block::TransformerConfig;
 pub use classifier::{Classifier, ClassifierConfig, Encoded};

@@ -1,7 +1,7 @@
 //! Every trainable tensor under its name, and how it begins.
 
 use candle_core::{DType, Device, Result, Tensor, Var};
-use pipeline::order::{Purpose, stream};
+use pipeline::sampling::order::{Purpose, stream};
 use rand::{Rng, RngExt};
 use rand_distr::{Distribution, StandardNormal};
 use std::collections::{BTreeMap, HashMap};

@@ -3,7 +3,7 @@
 use super::block::{LayerNorm, Linear};
 use super::conventions::LAYER_NORM_EPSILON;
 use super::parameters::{Init, ParameterBuilder, Parameters};
-use crate::ops;
+use crate::model::ops;
 use candle_core::{Device, Error, Result, Tensor};
 
 /// A linear head.

@@ -4,8 +4,8 @@ use super::config::{MaeConfig, TargetKind};
 use super::conventions::NormalisePer;
 use super::embed::{channel_first_patches, channel_last_patches};
 use candle_core::{D, Result, Tensor};
-use pipeline::hog::Hog;
 use pipeline::transform::STD;
+use pipeline::transform::hog::Hog;
 
 /// Added to a patch's variance when its pixels are normalised, as in the reference.
 pub(crate) const PATCH_EPSILON: f64 = 1e-6;

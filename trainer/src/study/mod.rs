@@ -6,11 +6,11 @@ mod plot;
 pub use plan::{Arm, Budget, Footage, Pretraining, Study};
 pub use plot::draw;
 
-use crate::classes::{self, ClassError};
 use crate::config::{Config, Task};
-use crate::engine::{self, Event, Loading, Outcome, Run, RunError};
+use crate::data::classes::{self, ClassError};
 use crate::log::{CONFIG_FILE, History, HistoryError};
-use crate::weights::{Weights, WeightsError};
+use crate::train::weights::{Weights, WeightsError};
+use crate::train::{self, Event, Loading, Outcome, Run, RunError};
 use candle_core::Device;
 use pipeline::source::WeightedSource;
 use schemas::report::{StudyArm, StudyReport, StudyRun};
@@ -202,7 +202,7 @@ fn run(
         loading: settings.loading,
         stop: Arc::clone(&settings.stop),
     };
-    let outcome = engine::train(&run, on_event).map_err(|source| StudyError::Run { path: dir.to_owned(), source: Box::new(source) })?;
+    let outcome = train::train(&run, on_event).map_err(|source| StudyError::Run { path: dir.to_owned(), source: Box::new(source) })?;
     if outcome.steps < outcome.all_steps || settings.stop.load(Ordering::SeqCst) {
         return Err(StudyError::Stopped);
     }

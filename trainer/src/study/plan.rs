@@ -2,7 +2,7 @@
 
 use crate::config::{Config, EncoderPart, FinetuneConfig, FinetuneOverrides, Length, Overrides, Preset, Recipe};
 use crate::model::TransformerConfig;
-use pipeline::mask::MaskKind;
+use pipeline::sampling::mask::MaskKind;
 use schemas::geometry::PatchGrid;
 
 /// A finding of the paper, in small.

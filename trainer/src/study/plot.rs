@@ -1,8 +1,8 @@
 //! A study as a picture: accuracy by what is varied, for each series a curve, or marks where no numbers are varied, with every seed.
 
 use super::spread;
-use crate::log::canvas::{self, Align, Area, Letters};
 use crate::log::curves::color;
+use crate::plot::canvas::{self, Align, Area, Letters};
 use image::{Rgb, RgbImage};
 use schemas::report::{StudyArm, StudyReport};
 

@@ -1,0 +1,274 @@
+//! What a batch holds, and in which form.
+
+use crate::frames::Frames;
+use crate::loader::buffers::{Buffer, Layout};
+use crate::sampling::mask::{Mask, MaskRule, MaskScratch, Masks};
+use crate::sampling::order::{Cursor, Purpose, SampleId};
+use crate::sampling::sample::View;
+use crate::transform::augment::{Look, Looker};
+use crate::transform::{TargetForm, Transform, Value};
+use half::bf16;
+use schemas::geometry::{I420, PatchGrid};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Which pixels of a clip are made, and how they are ordered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// All: `[clips, 3, frames, size, size]`.
+    Clips,
+    /// What a masked autoencoder uses ([`Transform::patches`]): the visible tubelets `[clips, visible, 3, tubelet, patch, patch]`, and of the masked ones that are
+    /// predicted the target, `[clips, predicted, values]`, with values as [`TargetForm`] orders them.
+    Patches {
+        /// What is predicted of them.
+        target: TargetForm,
+    },
+    /// All, tubelet by tubelet, none of them masked: `[clips, tokens, 3, tubelet, patch, patch]`. What an encoder takes that sees the whole clip.
+    Tokens,
+}
+
+/// Type of a pixel's values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ValueType {
+    /// R'G'B' samples: a quarter of the bytes; to be normalised where they are used.
+    U8,
+    /// Normalised, single precision.
+    F32,
+    /// Normalised, the upper half of single precision.
+    Bf16,
+}
+
+impl ValueType {
+    /// Bytes of a value.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::U8 => 1,
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+}
+
+/// Everything that decides how many bytes a sample has, and what they mean.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BatchFormat {
+    /// Frames and size of a training clip, and its patches.
+    pub grid: PatchGrid,
+    /// How masks are drawn; where there is none, every token is visible and none predicted.
+    pub mask_rule: Option<MaskRule>,
+    /// Which pixels.
+    pub form: Form,
+    /// Type of their values.
+    pub values: ValueType,
+}
+
+/// The part of the buffer that holds the tokens of the masks, and those that hold pixels.
+const TOKENS: usize = 0;
+const PIXELS: usize = 1;
+const TARGET: usize = 2;
+
+impl BatchFormat {
+    /// Visible tokens of a clip.
+    ///
+    /// # Panics
+    /// When the mask rule leaves none visible, or none masked.
+    pub fn visible(&self) -> usize {
+        self.mask_rule.map_or(self.grid.tokens(), |rule| rule.visible(self.grid).expect("some tokens are visible and some masked"))
+    }
+
+    /// Predicted tokens of a clip.
+    ///
+    /// # Panics
+    /// When the mask rule leaves none.
+    pub fn predicted(&self) -> usize {
+        self.mask_rule.map_or(0, |rule| rule.predicted(self.grid).expect("some tokens are predicted"))
+    }
+
+    /// The layout of a batch of `clips` clips.
+    ///
+    /// # Panics
+    /// As [`Self::visible`] and [`Self::predicted`].
+    pub fn layout(&self, clips: usize) -> Layout {
+        let grid = self.grid;
+        let pixels = match self.form {
+            Form::Clips | Form::Tokens => [grid.clip_values(), 0],
+            Form::Patches { target } => [self.visible() * grid.tubelet_values(), self.predicted() * target.values(grid)],
+        };
+        let [pixels, target] = pixels.map(|values| values * self.values.bytes());
+        Layout::new(clips, &[grid.tokens() * size_of::<u32>(), pixels, target])
+    }
+
+    /// Draws the mask of `sample` into `tokens`.
+    pub(crate) fn draw_mask(&self, sample: SampleId, seed: u64, scratch: &mut MaskScratch, tokens: &mut [u32]) {
+        match self.mask_rule {
+            Some(rule) => rule.draw(&mut sample.stream(Purpose::Mask, seed), self.grid, scratch, tokens),
+            None => tokens.iter_mut().zip(0..).for_each(|(token, number)| *token = number),
+        }
+    }
+
+    /// The tokens of a mask, in the bytes of their slot.
+    pub(crate) fn tokens(bytes: &mut [u8]) -> &mut [u32] {
+        bytemuck::cast_slice_mut(bytes)
+    }
+
+    /// Writes a sample of [`Form::Tokens`] with a look of its own.
+    pub(crate) fn write_look(
+        &self,
+        look: Look,
+        looker: &mut Looker,
+        sample: (SampleId, u64),
+        transform: &mut Transform,
+        frames: Frames<'_>,
+        size: I420,
+        view: View,
+        pixels: &mut [u8],
+    ) {
+        match self.values {
+            ValueType::U8 => looker.tokens(look, sample, transform, frames, size, view, self.grid, pixels),
+            ValueType::F32 => {
+                looker.tokens::<f32>(look, sample, transform, frames, size, view, self.grid, bytemuck::cast_slice_mut(pixels));
+            }
+            ValueType::Bf16 => {
+                looker.tokens::<bf16>(look, sample, transform, frames, size, view, self.grid, bytemuck::cast_slice_mut(pixels));
+            }
+        }
+    }
+
+    /// Writes the pixels of one sample to its slots.
+    pub(crate) fn write(
+        &self,
+        transform: &mut Transform,
+        frames: Frames<'_>,
+        size: I420,
+        view: View,
+        tokens: &[u32],
+        pixels: &mut [u8],
+        target: &mut [u8],
+    ) {
+        match self.values {
+            ValueType::U8 => self.write_as::<u8>(transform, frames, size, view, tokens, pixels, target),
+            ValueType::F32 => self.write_as::<f32>(transform, frames, size, view, tokens, pixels, target),
+            ValueType::Bf16 => self.write_as::<bf16>(transform, frames, size, view, tokens, pixels, target),
+        }
+    }
+
+    fn write_as<T: Value>(
+        &self,
+        transform: &mut Transform,
+        frames: Frames<'_>,
+        size: I420,
+        view: View,
+        tokens: &[u32],
+        pixels: &mut [u8],
+        target: &mut [u8],
+    ) {
+        let grid = self.grid;
+        let pixels: &mut [T] = bytemuck::cast_slice_mut(pixels);
+        match self.form {
+            Form::Clips => transform.clip(frames, size, view, grid.frames, grid.size, pixels),
+            Form::Patches { target: form } => {
+                let mask = Mask::new(tokens, self.visible(), self.predicted());
+                transform.patches(frames, size, view, grid, mask, form, pixels, bytemuck::cast_slice_mut(target));
+            }
+            Form::Tokens => transform.tokens(frames, size, view, grid, pixels),
+        }
+    }
+}
+
+/// The pixels of a batch, as bytes of its [`ValueType`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pixels<'a> {
+    /// Of [`Form::Clips`].
+    Clips(&'a [u8]),
+    /// Of [`Form::Tokens`].
+    Tokens(&'a [u8]),
+    /// Of [`Form::Patches`].
+    Patches {
+        /// What the encoder sees.
+        visible: &'a [u8],
+        /// What the model is to predict.
+        target: &'a [u8],
+    },
+}
+
+/// Bytes of a batch as values of their type.
+///
+/// # Panics
+/// When they are not a whole number of values.
+pub fn values<T: bytemuck::Pod>(bytes: &[u8]) -> &[T] {
+    bytemuck::cast_slice(bytes)
+}
+
+/// A clip that could not be read, and was left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// Which one, as its first repeat.
+    pub sample: SampleId,
+    /// Why, with the file and the place in it.
+    pub reason: String,
+    /// Whether it was left out for the first time.
+    pub is_new: bool,
+}
+
+/// One batch of training clips. Its memory goes back to the loader when it is dropped.
+#[derive(Debug)]
+pub struct Batch {
+    /// What its bytes mean.
+    pub format: BatchFormat,
+    /// Which samples these are, in order.
+    pub samples: Vec<SampleId>,
+    /// Class number of each clip.
+    pub labels: Vec<Option<i32>>,
+    /// Clips that should have been in it. It has so many fewer.
+    pub skipped: Vec<Skipped>,
+    /// Masks and pixels.
+    pub buffer: Buffer,
+    /// Where the next batch begins.
+    pub next: Cursor,
+    /// How long the caller had to wait for this batch.
+    pub wait: Duration,
+}
+
+impl Batch {
+    /// Number of clips.
+    pub const fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    /// Whether there are no clips: a loader gives no such batches.
+    pub const fn is_empty(&self) -> bool {
+        self.samples.is_empty()
+    }
+
+    /// The clips' masks.
+    pub fn masks(&self) -> Masks<'_> {
+        Masks::new(values(self.buffer.part(TOKENS)), self.format.grid.tokens(), self.format.visible()).predicting(self.format.predicted())
+    }
+
+    /// The bytes of the pixels of whole clips, to be changed where they are.
+    pub fn pixels_mut(&mut self) -> &mut [u8] {
+        self.buffer.part_mut(PIXELS)
+    }
+
+    /// The clips' pixels.
+    pub fn pixels(&self) -> Pixels<'_> {
+        match self.format.form {
+            Form::Clips => Pixels::Clips(self.buffer.part(PIXELS)),
+            Form::Tokens => Pixels::Tokens(self.buffer.part(PIXELS)),
+            Form::Patches { .. } => Pixels::Patches { visible: self.buffer.part(PIXELS), target: self.buffer.part(TARGET) },
+        }
+    }
+}
+
+/// Batches are equal when they train alike: how long they took does not matter, nor who was the first to see that a clip is bad.
+impl PartialEq for Batch {
+    fn eq(&self, other: &Self) -> bool {
+        self.format == other.format
+            && self.samples == other.samples
+            && self.labels == other.labels
+            && self.next == other.next
+            && self.masks() == other.masks()
+            && self.pixels() == other.pixels()
+    }
+}

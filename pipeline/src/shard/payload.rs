@@ -1,0 +1,78 @@
+//! Decoded frames to the bytes that a shard stores of them, and back.
+
+use crate::frames::{Color, Frames};
+use crate::transform::picture::to_rgb;
+use crate::video::VideoError;
+use crate::video::gop::{GopDecoder, encode_gop};
+use schemas::geometry::I420;
+use schemas::manifest::BuildOptions;
+use schemas::shard::{ColorMatrix, ColorRange, Payload};
+use std::borrow::Cow;
+
+/// x264's constant rate factor where none is asked for: hard to tell from the original.
+pub const DEFAULT_CRF: u32 = 18;
+
+/// The payload of a clip whose tightly packed I420 frames of `size` are `frames`, as `options` ask for it.
+///
+/// # Errors
+/// When x264 is missing or refuses.
+pub fn encode<'a>(frames: &'a [u8], size: I420, color: Color, options: &BuildOptions) -> Result<Cow<'a, [u8]>, VideoError> {
+    Ok(match options.payload {
+        Payload::I420 => Cow::Borrowed(frames),
+        Payload::Rgb => {
+            let each = Frames::I420(frames, color).each(size);
+            Cow::Owned(each.flat_map(|frame| to_rgb(frame, size, size.width, size.height)).collect())
+        }
+        Payload::H264 => Cow::Owned(encode_gop(frames, size, color, options.crf.unwrap_or(DEFAULT_CRF))?),
+    })
+}
+
+/// Whether what [`encode`] needs for `options` is there.
+///
+/// # Errors
+/// [`VideoError::Setup`] when x264 is missing.
+pub fn check(options: &BuildOptions) -> Result<(), VideoError> {
+    let size = I420 { width: 16, height: 16 };
+    let color = Color { range: ColorRange::Limited, matrix: ColorMatrix::Bt601 };
+    encode(&vec![128; size.frame_bytes()], size, color, options).map(drop)
+}
+
+/// Turns payloads into frames. Reuses its memory and its decoder from clip to clip.
+#[derive(Debug, Default)]
+pub struct PayloadDecoder {
+    gop: Option<GopDecoder>,
+    frames: Vec<u8>,
+}
+
+impl PayloadDecoder {
+    /// The first `count` frames of `size` of a payload of kind `kind`.
+    ///
+    /// # Errors
+    /// What is wrong with it, when it does not hold so many frames of that size; [`VideoError::Setup`] when a plugin is missing.
+    pub fn decode<'a>(
+        &'a mut self,
+        kind: Payload,
+        payload: &'a [u8],
+        size: I420,
+        color: Color,
+        count: usize,
+    ) -> Result<Frames<'a>, VideoError> {
+        let frames = match kind {
+            Payload::I420 => Frames::I420(payload, color),
+            Payload::Rgb => Frames::Rgb(payload),
+            Payload::H264 => {
+                let gop = match &mut self.gop {
+                    Some(gop) => gop,
+                    None => self.gop.insert(GopDecoder::new()?),
+                };
+                self.frames.clear();
+                gop.decode(payload, size, count, &mut self.frames)?;
+                Frames::I420(&self.frames, color)
+            }
+        };
+        frames.first(count, size).ok_or_else(|| {
+            let got = frames.bytes().len() / frames.frame_bytes(size).max(1);
+            VideoError::Frame { reason: format!("it holds {got} frames of {}x{}, expected {count}", size.width, size.height) }
+        })
+    }
+}

@@ -1,0 +1,79 @@
+//! One stored frame as an 8-bit RGB picture, for people to look at. The maths is [`crate::transform`](mod@crate::transform)'s.
+
+use crate::frames::Frames;
+use crate::sampling::sample::Crop;
+use crate::transform::resample::Resampler;
+use crate::transform::{Normalise, denormalise};
+use schemas::geometry::I420;
+
+/// Turns `frame`, a single one of `size`, into `width` x `height` pixels of R'G'B': three bytes a pixel, row after row. At the frame's own size
+/// pixels are taken as they are (chroma is interpolated); at others they are interpolated, as training clips are.
+///
+/// # Panics
+/// When `frame` has another length than `size` says, or a side of either is 0.
+pub fn to_rgb(frame: Frames<'_>, size: I420, width: usize, height: usize) -> Vec<u8> {
+    assert_eq!(frame.bytes().len(), frame.frame_bytes(size), "bytes of a frame");
+    let whole = Crop { left: 0, top: 0, width: size.width, height: size.height };
+    let mut resampler = Resampler::default();
+    resampler.begin_clip(frame, size, whole, false, width, height);
+    let normalise = Normalise::new::<f32>(frame);
+    let [mut red, mut green, mut blue] = [(); 3].map(|()| vec![0f32; width]);
+    let mut out = Vec::with_capacity(3 * width * height);
+    for y in 0..height {
+        normalise.row(resampler.row(frame.bytes(), y, std::slice::from_ref(&(0..width))), [&mut red, &mut green, &mut blue]);
+        out.extend(red.iter().zip(&green).zip(&blue).flat_map(|((&red, &green), &blue)| [red, green, blue].map(denormalise)));
+    }
+    out
+}
+
+/// The largest size of the same aspect that fits into a box of `width` x `height`, never larger than `size`, and no side less than a pixel.
+pub fn size_within(size: I420, width: usize, height: usize) -> (usize, usize) {
+    let scale = (width as f64 / size.width as f64).min(height as f64 / size.height as f64).min(1.0);
+    let scaled = |side: usize| ((side as f64 * scale).round() as usize).max(1);
+    (scaled(size.width), scaled(size.height))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frames::Color;
+    use crate::sampling::sample::View;
+    use crate::transform::Transform;
+    use schemas::shard::{ColorMatrix, ColorRange};
+
+    #[test]
+    fn a_picture_is_what_training_sees() {
+        let size = I420 { width: 6, height: 6 };
+        let frame: Vec<u8> = (0..size.frame_bytes()).map(|at| (60 + 37 * at % 140) as u8).collect();
+        let frame = Frames::I420(&frame, Color { range: ColorRange::Limited, matrix: ColorMatrix::Bt709 });
+        for side in [3, 6, 11] {
+            let view = View { first_frame: 0, crop: Crop { left: 0, top: 0, width: 6, height: 6 }, flip: false };
+            let mut clip = vec![0f32; 3 * side * side];
+            Transform::default().clip(frame, size, view, 1, side, &mut clip);
+            let picture = to_rgb(frame, size, side, side);
+            for (pixel, rgb) in picture.chunks_exact(3).enumerate() {
+                for (channel, &value) in rgb.iter().enumerate() {
+                    assert_eq!(value, denormalise(clip[channel * side * side + pixel]), "pixel {pixel} at side {side}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn grey_keeps_its_value_at_the_frames_own_size() {
+        let size = I420 { width: 5, height: 3 };
+        let frame: Vec<u8> = (0..15).map(|at| at * 17).chain([128; 12]).collect();
+        let picture = to_rgb(Frames::I420(&frame, Color { range: ColorRange::Full, matrix: ColorMatrix::Bt601 }), size, 5, 3);
+        let expected: Vec<u8> = (0..15).flat_map(|at| [at * 17; 3]).collect();
+        assert_eq!(picture, expected);
+        assert_eq!(to_rgb(Frames::Rgb(&picture), size, 5, 3), picture, "RGB is what it is");
+    }
+
+    #[test]
+    fn sizes_keep_their_aspect_and_never_grow() {
+        assert_eq!(size_within(I420 { width: 456, height: 256 }, 192, 128), (192, 108));
+        assert_eq!(size_within(I420 { width: 256, height: 456 }, 192, 128), (72, 128));
+        assert_eq!(size_within(I420 { width: 64, height: 48 }, 192, 128), (64, 48));
+        assert_eq!(size_within(I420 { width: 10_000, height: 1 }, 100, 100), (100, 1));
+    }
+}

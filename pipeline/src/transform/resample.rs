@@ -1,0 +1,384 @@
+//! Bilinear resampling of a crop, a row of output at a time: sample centres at half pixels, clamped to the crop, no antialias.
+//!
+//! It computes in 16 bits: a sample `v` is `128 (v - 128)`, columns are weighed in 128ths and rows in 32768ths. What the processor's vectors compute is
+//! to the bit what the plain loops do.
+
+use crate::frames::Frames;
+use crate::sampling::sample::Crop;
+use schemas::geometry::I420;
+use std::ops::Range;
+
+/// Samples are held as so many times their distance from [`CENTRE`].
+pub const SCALE: i16 = 128;
+
+/// The sample that is held as 0.
+pub const CENTRE: i16 = 128;
+
+/// Columns that a vector makes at once, and the bytes of a row that it makes them of.
+const GROUP: usize = 8;
+const WINDOW: usize = 16;
+
+/// Between which two input samples an output lies, and how far from the first to the second.
+#[derive(Debug, Clone, Copy)]
+struct Tap {
+    first: usize,
+    second: usize,
+    weight: f64,
+}
+
+/// Taps of `size` outputs over the crop `start..start + length`. A sample `c` of the plane lies at luma position `spacing c + offset`.
+fn taps(start: usize, length: usize, size: usize, flip: bool, spacing: usize, offset: f64) -> impl Iterator<Item = Tap> {
+    let scale = length as f64 / size as f64;
+    let end = start + length - 1;
+    let (low, high) = (start / spacing, end / spacing);
+    (0..size).map(move |output| {
+        let output = if flip { size - 1 - output } else { output };
+        let luma = (start as f64 + (output as f64 + 0.5) * scale - 0.5).clamp(start as f64, end as f64);
+        let position = ((luma - offset) / spacing as f64).clamp(low as f64, high as f64);
+        let first = position.floor() as usize;
+        Tap { first, second: (first + 1).min(high), weight: position - first as f64 }
+    })
+}
+
+/// How the columns of a plane are resampled.
+#[derive(Debug, Default)]
+struct Columns {
+    /// For each output the two samples, and the weight of the second in 128ths.
+    taps: Vec<(usize, usize, u8)>,
+    /// The same for vectors; empty where the row is too short, or shrinks so much that a window does not hold what a group needs.
+    groups: Vec<Group>,
+}
+
+/// [`GROUP`] columns from one window of a row.
+#[derive(Debug)]
+struct Group {
+    /// The first of the columns.
+    column: usize,
+    /// Where the window starts.
+    window: usize,
+    /// Of each column, the places in the window of its two samples.
+    picks: [u8; WINDOW],
+    /// And their weights.
+    weights: [u8; WINDOW],
+}
+
+impl Columns {
+    /// From now on by `taps`, on rows of `width` samples.
+    fn set(&mut self, taps: impl Iterator<Item = Tap>, width: usize) {
+        self.taps.clear();
+        self.taps.extend(taps.map(|tap| (tap.first, tap.second, (tap.weight * f64::from(SCALE)).round() as u8)));
+        self.groups.clear();
+        // The last group may make some columns of the one before it once more.
+        let last = self.taps.len().saturating_sub(GROUP);
+        for column in (0..self.taps.len()).step_by(GROUP).map(|start| start.min(last)) {
+            match self.taps.get(column..column + GROUP).and_then(|taps| Group::new(column, taps, width)) {
+                Some(group) => self.groups.push(group),
+                None => return self.groups.clear(),
+            }
+        }
+    }
+
+    /// Resamples `row` to the columns in `span`, and perhaps some around it, of all those in `out`.
+    fn apply(&self, row: &[u8], span: &Range<usize>, out: &mut [i16], vectors: bool) {
+        #[cfg(target_arch = "x86_64")]
+        if vectors && !self.groups.is_empty() {
+            // SAFETY: whoever says `vectors` has seen that the processor has AVX2.
+            return unsafe { x86::columns(&self.groups[span.start / GROUP..span.end.div_ceil(GROUP)], row, out) };
+        }
+        let _ = vectors;
+        for (&(first, second, weight), out) in self.taps[span.clone()].iter().zip(&mut out[span.clone()]) {
+            let (first, second) = (i16::from(row[first]) - CENTRE, i16::from(row[second]) - CENTRE);
+            *out = first * (SCALE - i16::from(weight)) + second * i16::from(weight);
+        }
+    }
+}
+
+impl Group {
+    /// `None` where no window of a row of `width` samples holds all that `taps` name.
+    fn new(column: usize, taps: &[(usize, usize, u8)], width: usize) -> Option<Self> {
+        let window = taps.iter().map(|tap| tap.0).min()?.min(width.checked_sub(WINDOW)?);
+        let (mut picks, mut weights) = ([0; WINDOW], [0; WINDOW]);
+        for (at, &(first, second, weight)) in taps.iter().enumerate() {
+            (picks[2 * at], picks[2 * at + 1]) = ((first - window) as u8, (second - window) as u8);
+            (weights[2 * at], weights[2 * at + 1]) = (SCALE as u8 - weight, weight);
+        }
+        (taps.iter().all(|tap| tap.1 - window < WINDOW)).then_some(Self { column, window, picks, weights })
+    }
+}
+
+/// A row of a plane, or of a channel, with its columns resampled.
+#[derive(Debug, Default)]
+struct Line {
+    /// Which row it is.
+    row: Option<usize>,
+    samples: Vec<i16>,
+}
+
+/// Resamples a crop of the frames of a clip. Uses its memory again from clip to clip.
+#[derive(Debug)]
+pub struct Resampler {
+    size: I420,
+    is_rgb: bool,
+    /// Of luma and of chroma.
+    columns: [Columns; 2],
+    /// For each output row the two rows, and the weight of the second in 32768ths.
+    rows: [Vec<(usize, usize, i16)>; 2],
+    /// Of each plane or channel, the last rows with an even and with an odd number: the two that an output row lies between.
+    lines: [[Line; 2]; 3],
+    out: [Vec<i16>; 3],
+    channel: Vec<u8>,
+    vectors: bool,
+}
+
+impl Default for Resampler {
+    fn default() -> Self {
+        Self {
+            size: I420 { width: 0, height: 0 },
+            is_rgb: false,
+            columns: Default::default(),
+            rows: Default::default(),
+            lines: Default::default(),
+            out: Default::default(),
+            channel: Vec::new(),
+            vectors: has_vectors(),
+        }
+    }
+}
+
+impl Resampler {
+    /// From now on `crop` of frames like `frames`, which are of `size`, to `width` x `height`. `flip` swaps left and right.
+    pub fn begin_clip(&mut self, frames: Frames<'_>, size: I420, crop: Crop, flip: bool, width: usize, height: usize) {
+        self.size = size;
+        self.is_rgb = matches!(frames, Frames::Rgb(_));
+        // Chroma is where H.264 has it by default: level with the even columns of luma, and between its rows.
+        for (plane, spacing, offset) in [(0, 1, 0.0), (1, 2, 0.5)] {
+            let columns = taps(crop.left, crop.width, width, flip, spacing, 0.0);
+            self.columns[plane].set(columns, size.plane_size(plane).0);
+            let rows = taps(crop.top, crop.height, height, false, spacing, offset);
+            self.rows[plane].clear();
+            self.rows[plane].extend(rows.map(|tap| (tap.first, tap.second, (tap.weight * 32768.0).round().min(32767.0) as i16)));
+        }
+        self.lines.iter_mut().flatten().for_each(|line| line.samples.resize(width, 0));
+        self.out.iter_mut().for_each(|out| out.resize(width, 0));
+        self.begin_rows();
+    }
+
+    /// What was kept of the last rows is forgotten: to be said before the rows of another frame, or with other columns.
+    pub fn begin_rows(&mut self) {
+        self.lines.iter_mut().flatten().for_each(|line| line.row = None);
+    }
+
+    /// Row `y` of output of one frame, whose bytes are `frame`: luma and the two chromas, or red, green and blue. Only the columns in `spans` are made; what
+    /// is in the others has no meaning.
+    pub fn row(&mut self, frame: &[u8], y: usize, spans: &[Range<usize>]) -> [&[i16]; 3] {
+        for part in 0..3 {
+            let kind = usize::from(part > 0 && !self.is_rgb);
+            let (first, second, weight) = self.rows[kind][y];
+            for row in [first, second] {
+                self.resample_columns(frame, part, kind, row, spans);
+            }
+            let [even, odd] = &self.lines[part];
+            let of = |row: usize| if row.is_multiple_of(2) { &even.samples } else { &odd.samples };
+            let (first, second) = (of(first), of(second));
+            for span in spans {
+                let span = span.clone();
+                blend(&first[span.clone()], &second[span.clone()], weight, &mut self.out[part][span], self.vectors);
+            }
+        }
+        let [first, second, third] = &self.out;
+        [first, second, third]
+    }
+
+    /// Makes the line of row `row` of a plane or channel, if it is not there yet.
+    fn resample_columns(&mut self, frame: &[u8], part: usize, kind: usize, row: usize, spans: &[Range<usize>]) {
+        let line = &mut self.lines[part][row % 2];
+        if line.row == Some(row) {
+            return;
+        }
+        line.row = Some(row);
+        let samples = if self.is_rgb {
+            let pixels = &frame[3 * self.size.width * row..][..3 * self.size.width];
+            self.channel.clear();
+            self.channel.extend(pixels.chunks_exact(3).map(|pixel| pixel[part]));
+            &self.channel
+        } else {
+            let width = self.size.plane_size(part).0;
+            &frame[self.size.plane_range(part)][width * row..][..width]
+        };
+        for span in spans {
+            self.columns[kind].apply(samples, span, &mut line.samples, self.vectors);
+        }
+    }
+}
+
+/// Whether the processor has the vectors that this is written for: AVX2.
+pub fn has_vectors() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("avx2");
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
+/// The line between two lines.
+fn blend(first: &[i16], second: &[i16], weight: i16, out: &mut [i16], vectors: bool) {
+    #[cfg(target_arch = "x86_64")]
+    if vectors {
+        // SAFETY: whoever says `vectors` has seen that the processor has AVX2.
+        return unsafe { x86::blend(first, second, weight, out) };
+    }
+    let _ = vectors;
+    blend_lines(first, second, weight, out);
+}
+
+#[inline(always)]
+fn blend_lines(first: &[i16], second: &[i16], weight: i16, out: &mut [i16]) {
+    for ((&first, &second), out) in first.iter().zip(second).zip(out) {
+        *out = first + ((i32::from(second - first) * i32::from(weight) + (1 << 14)) >> 15) as i16;
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{GROUP, Group, WINDOW, blend_lines};
+    use std::arch::x86_64::{
+        _mm_loadu_si128, _mm_maddubs_epi16, _mm_set1_epi8, _mm_shuffle_epi8, _mm_storeu_si128, _mm_xor_si128, _mm256_add_epi16,
+        _mm256_loadu_si256, _mm256_mulhrs_epi16, _mm256_set1_epi16, _mm256_storeu_si256, _mm256_sub_epi16,
+    };
+
+    /// Samples of 16 bits in a vector.
+    const LANES: usize = 16;
+
+    /// [`super::Columns::apply`], a window at a time.
+    #[target_feature(enable = "avx2")]
+    pub(super) fn columns(groups: &[Group], row: &[u8], out: &mut [i16]) {
+        for group in groups {
+            let window = &row[group.window..][..WINDOW];
+            let out = &mut out[group.column..][..GROUP];
+            // SAFETY: each address is that of 16 bytes: a window, picks and weights, and 8 numbers of 16 bits.
+            unsafe {
+                let window = _mm_loadu_si128(window.as_ptr().cast());
+                // The distance from 128 of a byte is the byte with its highest bit flipped, read as signed.
+                let window = _mm_xor_si128(window, _mm_set1_epi8(i8::MIN));
+                let pairs = _mm_shuffle_epi8(window, _mm_loadu_si128(group.picks.as_ptr().cast()));
+                let sums = _mm_maddubs_epi16(_mm_loadu_si128(group.weights.as_ptr().cast()), pairs);
+                _mm_storeu_si128(out.as_mut_ptr().cast(), sums);
+            }
+        }
+    }
+
+    /// [`blend_lines`], 16 samples at a time: to multiply, round and shift by 15 is one instruction. The difference of two samples fits 16 bits.
+    #[target_feature(enable = "avx2")]
+    pub(super) fn blend(first: &[i16], second: &[i16], weight: i16, out: &mut [i16]) {
+        let weights = _mm256_set1_epi16(weight);
+        let (firsts, seconds) = (first.chunks_exact(LANES), second.chunks_exact(LANES));
+        let (first_rest, second_rest) = (firsts.remainder(), seconds.remainder());
+        let mut outs = out.chunks_exact_mut(LANES);
+        for ((first, second), out) in firsts.zip(seconds).zip(&mut outs) {
+            // SAFETY: each address is that of 16 numbers of 16 bits.
+            unsafe {
+                let first = _mm256_loadu_si256(first.as_ptr().cast());
+                let difference = _mm256_sub_epi16(_mm256_loadu_si256(second.as_ptr().cast()), first);
+                let sums = _mm256_add_epi16(first, _mm256_mulhrs_epi16(difference, weights));
+                _mm256_storeu_si256(out.as_mut_ptr().cast(), sums);
+            }
+        }
+        blend_lines(first_rest, second_rest, weight, outs.into_remainder());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frames::Color;
+    use crate::sampling::order::{Purpose, stream};
+    use rand::RngExt;
+    use schemas::shard::{ColorMatrix, ColorRange};
+
+    /// All rows of output of all three parts.
+    fn resampled(resampler: &mut Resampler, frame: &[u8], width: usize, height: usize) -> Vec<i16> {
+        (0..height).flat_map(|y| resampler.row(frame, y, std::slice::from_ref(&(0..width))).concat()).collect()
+    }
+
+    #[test]
+    fn vectors_compute_what_plain_loops_do_and_both_what_is_meant() {
+        let mut rng = stream(Purpose::Augment, 1, 2, 3);
+        let color = Color { range: ColorRange::Limited, matrix: ColorMatrix::Bt601 };
+        // The same two for all cases: what an earlier clip left behind must not matter.
+        let (mut with_vectors, mut plainly) = (Resampler::default(), Resampler { vectors: false, ..Resampler::default() });
+        for case in 0..200 {
+            let mut draw = |least: usize, most: usize| rng.random_range(least..=most);
+            // Rows shorter than a window, crops of one sample, outputs that are no multiple of a group, and scales to 20.
+            let size = I420 { width: draw(1, 90), height: draw(1, 40) };
+            let (left, top) = (draw(0, size.width - 1), draw(0, size.height - 1));
+            let crop = Crop { left, top, width: draw(1, size.width - left), height: draw(1, size.height - top) };
+            let (width, height, flip) = (draw(1, 70), draw(1, 20), draw(0, 1) == 1);
+            let bytes: Vec<u8> = (0..3 * size.width * size.height).map(|_| draw(0, 255) as u8).collect();
+            for frames in [Frames::I420(&bytes[..size.frame_bytes()], color), Frames::Rgb(&bytes)] {
+                for resampler in [&mut with_vectors, &mut plainly] {
+                    resampler.begin_clip(frames, size, crop, flip, width, height);
+                }
+                let plain = resampled(&mut plainly, frames.bytes(), width, height);
+                let fast = resampled(&mut with_vectors, frames.bytes(), width, height);
+                assert!(fast == plain, "case {case}: {size:?} {crop:?} to {width}x{height}");
+                // Some columns of it, in two spans.
+                let (from, to) = (draw(0, width - 1), draw(0, width - 1));
+                let spans = [0..from.min(to), from.max(to)..width];
+                for resampler in [&mut with_vectors, &mut plainly] {
+                    resampler.begin_rows();
+                    for y in 0..height {
+                        for (part, row) in resampler.row(frames.bytes(), y, &spans).into_iter().enumerate() {
+                            let whole = &plain[(3 * y + part) * width..][..width];
+                            assert!(spans.iter().all(|span| row[span.clone()] == whole[span.clone()]), "case {case}: {spans:?} of row {y}");
+                        }
+                    }
+                }
+                let meant = exact(frames, size, crop, flip, width, height);
+                let error = plain.iter().zip(meant).map(|(&got, meant)| (f64::from(got) / 128.0 + 128.0 - meant).abs()).fold(0.0, f64::max);
+                // Half a 128th of the difference of two samples, for each of two rows, and rounding.
+                assert!(error < 1.1, "case {case}: off by {error}");
+            }
+        }
+    }
+
+    /// The same in double precision, pixel by pixel.
+    fn exact(frames: Frames<'_>, size: I420, crop: Crop, flip: bool, width: usize, height: usize) -> Vec<f64> {
+        let mut out = Vec::new();
+        let lie = |start: usize, length: usize, size: usize, at: usize| {
+            let position = start as f64 + (at as f64 + 0.5) * length as f64 / size as f64 - 0.5;
+            position.clamp(start as f64, (start + length - 1) as f64)
+        };
+        for y in 0..height {
+            for part in 0..3 {
+                for x in 0..width {
+                    let x = lie(crop.left, crop.width, width, if flip { width - 1 - x } else { x });
+                    let y = lie(crop.top, crop.height, height, y);
+                    let (is_chroma, (columns, _)) = match frames {
+                        Frames::I420(..) => (part > 0, size.plane_size(part)),
+                        Frames::Rgb(_) => (false, (size.width, size.height)),
+                    };
+                    let halved = |at: f64, offset: f64, start: usize, length: usize| {
+                        ((at - offset) / 2.0).clamp((start / 2) as f64, ((start + length - 1) / 2) as f64)
+                    };
+                    let (x, y, last) = if is_chroma {
+                        let last = ((crop.left + crop.width - 1) / 2, (crop.top + crop.height - 1) / 2);
+                        (halved(x, 0.0, crop.left, crop.width), halved(y, 0.5, crop.top, crop.height), last)
+                    } else {
+                        (x, y, (crop.left + crop.width - 1, crop.top + crop.height - 1))
+                    };
+                    let sample = |x: usize, y: usize| {
+                        let at = y.min(last.1) * columns + x.min(last.0);
+                        f64::from(match frames {
+                            Frames::I420(bytes, _) => bytes[size.plane_range(part)][at],
+                            Frames::Rgb(bytes) => bytes[3 * at + part],
+                        })
+                    };
+                    let (left, top) = (x as usize, y as usize);
+                    let (right, bottom) = (x - left as f64, y - top as f64);
+                    let row = |y| sample(left, y) * (1.0 - right) + sample(left + 1, y) * right;
+                    out.push(row(top) * (1.0 - bottom) + row(top + 1) * bottom);
+                }
+            }
+        }
+        out
+    }
+}

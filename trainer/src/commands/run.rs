@@ -1,0 +1,72 @@
+//! `trainer run`: from flags to a finished pre-training.
+
+use crate::cli::{DeviceChoice, RunArgs, loader_threads_beside_training};
+use crate::{cli::interrupt, commands::session, commands::sources};
+use anyhow::bail;
+use pipeline::loader::check_options;
+use pipeline::sampling::order::Cursor;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use trainer::config::{Config, Preset, Task};
+use trainer::plot::reconstruction;
+use trainer::train::{self, Run};
+
+/// Runs the command.
+///
+/// # Errors
+/// What the user can mend: flags and files that do not fit, missing data, a full disk.
+pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    interrupt::listen()?;
+    let device = session::device(args.compute.device)?;
+    let (config, resumed) = configuration(args)?;
+    let data = sources::open(&args.data, &config.live, config.clip.frames)?;
+    let (target, task) = (config.target.clone(), Task::from(config));
+    // A run of its own begins when its data is there.
+    let name = args.preset.unwrap_or(Preset::Tiny).name();
+    let loading = args.load.loading(loader_threads_beside_training());
+    check_options(&data, &train::task_options(&task, loading, Cursor::default()))?;
+    let dir = resumed.map_or_else(|| session::create(args.out.as_deref(), name, &task), Ok)?;
+    let compute_threads = args.compute.threads();
+    let resume = resume_command(args, &dir);
+    let run =
+        Run { task, data: data.into(), validation: None, start: None, dir, device, compute_threads, loading, stop: interrupt::flag() };
+    session::train(&run, &resume, args.json, |report| match &report.picture {
+        Some(picture) => {
+            format!("\npicture: {picture}\n  rows of each clip: {}", reconstruction::rows(target.kind, target.normalise).join(";\n    "))
+        }
+        None => String::new(),
+    })
+}
+
+/// What to type to go on with the run in `dir`.
+fn resume_command(args: &RunArgs, dir: &Path) -> String {
+    let mut command = "trainer run".to_owned();
+    for data in &args.data {
+        command += &format!(" --data {data}");
+    }
+    command += &format!(" --out {} --resume", dir.display());
+    if args.compute.device != DeviceChoice::Cpu {
+        command += &format!(" --device {}", args.compute.device);
+    }
+    command
+}
+
+/// The configuration, and the folder of the run where it goes on. Flags may repeat what a run was started with, but not change it.
+fn configuration(args: &RunArgs) -> anyhow::Result<(Config, Option<PathBuf>)> {
+    let preset = args.preset.unwrap_or(Preset::Tiny);
+    if !args.train.resume {
+        return Ok((Config::resolve(preset, args.config.as_deref(), &args.overrides())?, None));
+    }
+    let (dir, saved) = session::begun(args.out.as_deref(), preset.name())?;
+    let Task::Pretrain(saved) = saved else {
+        bail!("{} is a fine-tuning: `trainer finetune --out {0} --resume` goes on with it", dir.display())
+    };
+    let asked = if args.preset.is_some() || args.config.is_some() {
+        Config::resolve(preset, args.config.as_deref(), &args.overrides())?
+    } else {
+        (*saved).clone().with(&args.overrides())?
+    };
+    session::refuse_differences(&dir, &asked.clone().into(), &Task::Pretrain(saved))?;
+    // The rest is as it was asked for now: when to save, and what to do about failures.
+    Ok((asked, Some(dir)))
+}

@@ -1,0 +1,82 @@
+//! From what the user names to sources of clips.
+
+use crate::cli::output;
+use crate::cli::{DECODE_WORKER, DataArg};
+use anyhow::{Context, ensure};
+use indicatif::ProgressBar;
+use pipeline::live::{LiveOptions, LiveSet};
+use pipeline::shard::ShardSet;
+use pipeline::source::{Source, WeightedSource};
+use pipeline::video::{self, Content, sniff};
+use pipeline::worker::process::WorkerProgram;
+use schemas::manifest::{MANIFEST_FILE, Sampling};
+use std::fs;
+use std::path::Path;
+use trainer::config::LiveConfig;
+
+/// Files that are named one by one, at most; the others are counted.
+const NAMED_REJECTS: usize = 5;
+
+/// Opens all data sets: shards where a folder holds a build, videos otherwise.
+///
+/// # Errors
+/// When one of them is neither.
+pub fn open(data: &[DataArg], live: &LiveConfig, frames: usize) -> anyhow::Result<Vec<WeightedSource>> {
+    data.iter()
+        .map(|DataArg { path, weight }| {
+            let source = if path.join(MANIFEST_FILE).exists() {
+                Source::Shards(ShardSet::open(path)?)
+            } else {
+                ensure!(path.exists(), "there is no {}; `shardtool build VIDEOS --out {0}` makes shards", path.display());
+                ensure!(may_hold_videos(path)?, "{} holds neither shards (it has no {MANIFEST_FILE}) nor videos", path.display());
+                Source::Live(open_live(path, live, frames)?)
+            };
+            Ok(WeightedSource { weight: *weight, ..source.into() })
+        })
+        .collect()
+}
+
+/// Clips in all of them.
+pub fn clips(sources: &[WeightedSource]) -> u64 {
+    sources.iter().map(|set| set.len() as u64).sum()
+}
+
+/// Whether this is a video, or a folder with one in it or with folders.
+fn may_hold_videos(path: &Path) -> anyhow::Result<bool> {
+    video::init()?;
+    let is_video = |path: &Path| sniff(path).is_ok_and(|content| matches!(content, Content::Video(_)));
+    Ok(match fs::read_dir(path) {
+        Ok(entries) => entries.flatten().any(|entry| entry.path().is_dir() || is_video(&entry.path())),
+        Err(_) => is_video(path),
+    })
+}
+
+fn open_live(path: &Path, live: &LiveConfig, frames: usize) -> anyhow::Result<LiveSet> {
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let options = LiveOptions {
+        sampling: Sampling::TicksPerSecond(live.fps),
+        stride: live.stride,
+        frames,
+        span: live.span,
+        short_side: live.short_side,
+        ..LiveOptions::new(WorkerProgram { path: program, argument: DECODE_WORKER.to_owned() })
+    };
+    let bar = ProgressBar::no_length().with_style(output::bar_style("counting frames of video {pos}/{len}"));
+    let set = LiveSet::open(&[path.to_owned()], options, |done, all| {
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+    });
+    bar.finish_and_clear();
+    let set = set?;
+    for rejected in set.rejected().iter().take(NAMED_REJECTS) {
+        output::say(&format!("warning: left out: {}: {}", rejected.path, rejected.reason));
+    }
+    if let Some(more @ 1..) = set.rejected().len().checked_sub(NAMED_REJECTS) {
+        output::say(&format!(
+            "warning: and {more} more files that cannot be used; `shardtool build {} --dry-run` names them",
+            path.display()
+        ));
+    }
+    ensure!(!set.is_empty(), "{} holds no video that can be decoded", path.display());
+    Ok(set)
+}

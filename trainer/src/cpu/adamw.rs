@@ -1,0 +1,160 @@
+//! AdamW with clipping by the global norm, in two passes over memory: one for the norm, one for all the rest.
+
+use super::element::Element;
+use super::simd::vectorised;
+use crate::optim::{AdamWConfig, ParameterRule};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Values of one task. Sums are taken in parts of as many, so they do not depend on the number of threads.
+const AT_ONCE: usize = 1 << 16;
+
+/// A run of values with the same settings.
+#[derive(Debug, Clone)]
+pub(crate) struct Group {
+    /// Where it lies.
+    pub(crate) range: Range<usize>,
+    /// Its rate and decay.
+    pub(crate) rule: ParameterRule,
+}
+
+/// The two moments.
+#[derive(Debug)]
+pub(crate) struct Moments {
+    pub(crate) first: Vec<f32>,
+    pub(crate) second: Vec<f32>,
+    pub(crate) steps: u64,
+}
+
+/// What all values of a step have in common.
+#[derive(Debug, Clone, Copy)]
+struct Rates {
+    clip: f32,
+    beta1: f32,
+    beta2: f32,
+    epsilon: f32,
+    /// Of the second moment's root.
+    correction: f32,
+}
+
+/// The part of one task.
+struct Piece<'a, T> {
+    weights: &'a mut [f32],
+    rounded: &'a mut [T],
+    gradients: &'a [f32],
+    first: &'a mut [f32],
+    second: &'a mut [f32],
+    decay: f32,
+    /// Learning rate over the first moment's correction.
+    rate: f32,
+}
+
+vectorised! {
+    fn update_piece<T: Element>(piece: &mut Piece<'_, T>, rates: Rates) {
+        let count = piece.weights.len();
+        let (weights, gradients) = (&mut piece.weights[..count], &piece.gradients[..count]);
+        let (first, second) = (&mut piece.first[..count], &mut piece.second[..count]);
+        for at in 0..count {
+            let gradient = gradients[at] * rates.clip;
+            first[at] = first[at] * rates.beta1 + gradient * (1.0 - rates.beta1);
+            second[at] = second[at] * rates.beta2 + gradient * gradient * (1.0 - rates.beta2);
+            let root = second[at].sqrt() * rates.correction + rates.epsilon;
+            weights[at] = weights[at] * piece.decay - first[at] / root * piece.rate;
+        }
+        if T::IS_ROUNDED {
+            piece.rounded.iter_mut().zip(weights).for_each(|(rounded, &mut weight)| *rounded = T::from_f32(weight));
+        }
+    }
+}
+
+vectorised! {
+    fn squares(values: &[f32]) -> f64 {
+        let mut parts = [0f64; 8];
+        for values in values.chunks(8) {
+            for (part, &value) in parts.iter_mut().zip(values) {
+                *part += f64::from(value) * f64::from(value);
+            }
+        }
+        parts.iter().sum()
+    }
+}
+
+/// Norm of all values.
+fn norm(values: &[f32]) -> f64 {
+    let parts: Vec<f64> = values.par_chunks(AT_ONCE).map(squares).collect();
+    parts.iter().sum::<f64>().sqrt()
+}
+
+/// One step of AdamW (Loshchilov and Hutter 2019) at rate `lr`. Gives the gradients' norm before clipping; when that is not finite, nothing is
+/// changed.
+pub(crate) fn update<T: Element>(
+    config: &AdamWConfig,
+    groups: &[Group],
+    lr: f64,
+    weights: &mut [f32],
+    rounded: &mut [T],
+    gradients: &[f32],
+    moments: &mut Moments,
+) -> f64 {
+    let norm = norm(gradients);
+    if !norm.is_finite() {
+        return norm;
+    }
+    moments.steps += 1;
+    let AdamWConfig { betas: [beta1, beta2], epsilon, clip_norm, .. } = *config;
+    let rates = Rates {
+        clip: (clip_norm / (norm + 1e-6)).min(1.0) as f32,
+        beta1: beta1 as f32,
+        beta2: beta2 as f32,
+        epsilon: epsilon as f32,
+        correction: (1.0 - beta2.powf(moments.steps as f64)).powf(-0.5) as f32,
+    };
+    let correction1 = 1.0 - beta1.powf(moments.steps as f64);
+    let (mut weights, mut rounded, mut gradients) = (weights, rounded, gradients);
+    let (mut first, mut second) = (&mut moments.first[..], &mut moments.second[..]);
+    let mut pieces = Vec::with_capacity(weights.len() / AT_ONCE + groups.len());
+    for group in groups {
+        let lr = lr * group.rule.rate;
+        let (decay, rate) = ((1.0 - lr * group.rule.weight_decay) as f32, (lr / correction1) as f32);
+        let mut left = group.range.len();
+        while left > 0 {
+            let count = left.min(AT_ONCE);
+            left -= count;
+            pieces.push(Piece {
+                weights: weights.split_off_mut(..count).expect("groups cover all"),
+                rounded: if T::IS_ROUNDED { rounded.split_off_mut(..count).expect("groups cover all") } else { &mut [] },
+                gradients: gradients.split_off(..count).expect("groups cover all"),
+                first: first.split_off_mut(..count).expect("groups cover all"),
+                second: second.split_off_mut(..count).expect("groups cover all"),
+                decay,
+                rate,
+            });
+        }
+    }
+    pieces.par_iter_mut().for_each(|piece| update_piece(piece, rates));
+    norm
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gradients_that_are_not_finite_change_nothing() {
+        let config = AdamWConfig { base_lr: 1.0, betas: [0.9, 0.95], epsilon: 1e-8, weight_decay: 0.1, clip_norm: 1.0 };
+        let groups = [Group { range: 0..3, rule: ParameterRule { rate: 1.0, weight_decay: 0.1 } }];
+        for spoiled in [f32::INFINITY, f32::NAN] {
+            let (mut weights, mut moments) = ([1.0, 2.0, 3.0], Moments { first: vec![0.5; 3], second: vec![0.25; 3], steps: 7 });
+            let step = |last: f32, weights: &mut [f32], moments: &mut Moments| {
+                update::<f32>(&config, &groups, 0.1, weights, &mut [], &[0.0, 1.0, last], moments)
+            };
+            assert!(!step(spoiled, &mut weights, &mut moments).is_finite());
+            assert_eq!(
+                (weights, &moments.first[..], &moments.second[..], moments.steps),
+                ([1.0, 2.0, 3.0], &[0.5; 3][..], &[0.25; 3][..], 7)
+            );
+            assert_eq!(step(0.0, &mut weights, &mut moments), 1.0);
+            assert!(weights[0] < 1.0 && moments.steps == 8);
+        }
+    }
+}

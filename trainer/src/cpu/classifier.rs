@@ -1,0 +1,199 @@
+//! The classifier's logits, loss and gradients: the forward and backward of [`crate::model::Classifier`], by hand.
+
+use super::block::{Gradients, Scratch, Weights, affine, affine_backward};
+use super::element::Element;
+use super::encoder::{Encoder, Values};
+use super::layout::ClassifierLayout;
+use super::rows::{Statistics, layer_norm, layer_norm_backward};
+use super::stack::{BranchScales, Then};
+use crate::model::ClassifierConfig;
+use pipeline::sampling::mask::Masks;
+use rayon::prelude::*;
+
+/// A batch of whole clips, and what is to be said of them.
+#[derive(Debug, Clone, Copy)]
+pub struct Labelled<'a> {
+    /// Which tokens: all of them.
+    pub masks: Masks<'a>,
+    /// `[clips, tokens, 3 * tubelet * patch * patch]`
+    pub pixels: Values<'a>,
+    /// `[clips, classes]`: distributions over the classes.
+    pub targets: &'a [f32],
+    /// Branches of blocks that are left out.
+    pub branches: BranchScales<'a>,
+    /// Dropout of the head's input: what each value is multiplied by, `[clips, width]`; nothing where none is left out.
+    pub dropout: &'a [f32],
+}
+
+/// What a model makes of clips.
+#[derive(Debug, Clone, Copy)]
+pub struct Encoded<'a> {
+    /// `[clips, width]`: the mean of the tokens without the cls token, normalised by the encoder's last layer: the head's input.
+    pub features: &'a [f32],
+    /// `[clips, tokens, width]`: each token, normalised by the same layer; nothing where it was not asked for.
+    pub tokens: &'a [f32],
+    /// `[clips, classes]`; nothing of an encoder alone.
+    pub logits: &'a [f32],
+}
+
+/// Memory of forward and backward, used again from step to step.
+#[derive(Debug)]
+pub(crate) struct Machine<T> {
+    config: ClassifierConfig,
+    encoder: Encoder<T>,
+    scratch: Scratch<T>,
+    pooled: Vec<f32>,
+    statistics: Vec<Statistics>,
+    features: Vec<f32>,
+    head_input: Vec<T>,
+    tokens: Vec<f32>,
+    token_statistics: Vec<Statistics>,
+    logits: Vec<f32>,
+    rounded: Vec<T>,
+    features_gradient: Vec<f32>,
+    pooled_gradient: Vec<f32>,
+    stream_gradient: Vec<f32>,
+}
+
+impl<T: Element> Machine<T> {
+    /// For a model; `recomputes` keeps the inputs of blocks only.
+    pub(crate) fn new(config: ClassifierConfig, recomputes: bool) -> Self {
+        Self {
+            encoder: Encoder::new(config.grid, config.encoder, config.class_token, recomputes),
+            config,
+            scratch: Scratch::default(),
+            pooled: Vec::new(),
+            statistics: Vec::new(),
+            features: Vec::new(),
+            head_input: Vec::new(),
+            tokens: Vec::new(),
+            token_statistics: Vec::new(),
+            logits: Vec::new(),
+            rounded: Vec::new(),
+            features_gradient: Vec::new(),
+            pooled_gradient: Vec::new(),
+            stream_gradient: Vec::new(),
+        }
+    }
+
+    pub(crate) fn read(
+        &mut self,
+        layout: &ClassifierLayout,
+        weights: Weights<'_, T>,
+        masks: Masks<'_>,
+        pixels: Values<'_>,
+        tokens: bool,
+    ) -> Encoded<'_> {
+        self.forward(layout, weights, masks, pixels, BranchScales::default(), &[], Then::Nothing);
+        let rows = if tokens { masks.len() * masks.tokens() } else { 0 };
+        self.tokens.resize(rows * self.config.encoder.width, 0.0);
+        self.token_statistics.resize(rows, Statistics::default());
+        if tokens {
+            layer_norm(self.encoder.result(), weights.norm(&layout.encoder.norm), &mut self.tokens, &mut self.token_statistics);
+        }
+        Encoded { features: &self.features, tokens: &self.tokens, logits: &self.logits }
+    }
+
+    /// The loss of a batch; adds `share` times its gradients to `gradients`.
+    pub(crate) fn step(
+        &mut self,
+        layout: &ClassifierLayout,
+        weights: Weights<'_, T>,
+        batch: &Labelled<'_>,
+        share: f64,
+        gradients: &mut Gradients<'_>,
+    ) -> f64 {
+        self.forward(layout, weights, batch.masks, batch.pixels, batch.branches, batch.dropout, Then::Backward);
+        let loss = self.compare(batch.targets, share);
+        if loss.is_finite() {
+            self.backward(layout, weights, batch, gradients);
+        }
+        loss
+    }
+
+    fn forward(
+        &mut self,
+        layout: &ClassifierLayout,
+        weights: Weights<'_, T>,
+        masks: Masks<'_>,
+        pixels: Values<'_>,
+        branches: BranchScales<'_>,
+        dropout: &[f32],
+        then: Then,
+    ) {
+        assert_eq!(masks.visible(), self.config.grid.tokens(), "a classifier sees all tokens");
+        let (clips, width) = (masks.len(), self.config.encoder.width);
+        self.encoder.forward(&layout.encoder, weights, masks, pixels, branches, then, &mut self.scratch);
+        self.pooled.resize(clips * width, 0.0);
+        let of_clip = masks.visible() * width;
+        let clips_of_stream = self.encoder.result().par_chunks_exact(of_clip);
+        self.pooled.par_chunks_exact_mut(width).zip(clips_of_stream).for_each(|(pooled, stream)| mean_row(stream, pooled));
+        self.features.resize(clips * width, 0.0);
+        self.statistics.resize(clips, Statistics::default());
+        layer_norm(&self.pooled, weights.norm(&layout.encoder.norm), &mut self.features, &mut self.statistics);
+        let Some(head) = &layout.head else { return };
+        self.head_input.clear();
+        if dropout.is_empty() {
+            self.head_input.extend(self.features.iter().map(|&value| T::from_f32(value)));
+        } else {
+            self.head_input.extend(self.features.iter().zip(dropout).map(|(&value, &scale)| T::from_f32(value * scale)));
+        }
+        self.logits.resize(clips * self.config.classes, 0.0);
+        affine(&self.head_input, weights, head, [clips, width, self.config.classes], &mut self.logits);
+    }
+
+    /// Cross entropy, averaged over the clips; `share` times its gradient takes the logits' place.
+    fn compare(&mut self, targets: &[f32], share: f64) -> f64 {
+        let classes = self.config.classes;
+        let clips = self.logits.len() / classes;
+        let mut loss = 0.0;
+        for (logits, targets) in self.logits.chunks_exact_mut(classes).zip(targets.chunks_exact(classes)) {
+            let greatest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let sum: f64 = logits.iter().map(|&logit| f64::from(logit - greatest).exp()).sum();
+            let log_sum = sum.ln() + f64::from(greatest);
+            loss -= logits.iter().zip(targets).map(|(&logit, &target)| f64::from(target) * (f64::from(logit) - log_sum)).sum::<f64>();
+            let of_targets: f64 = targets.iter().copied().map(f64::from).sum();
+            for (logit, &target) in logits.iter_mut().zip(targets) {
+                let probability = (f64::from(*logit) - log_sum).exp();
+                *logit = ((probability * of_targets - f64::from(target)) * share / clips as f64) as f32;
+            }
+        }
+        loss / clips as f64
+    }
+
+    fn backward(&mut self, layout: &ClassifierLayout, weights: Weights<'_, T>, batch: &Labelled<'_>, gradients: &mut Gradients<'_>) {
+        let (masks, width) = (batch.masks, self.config.encoder.width);
+        let head = layout.head.as_ref().expect("what has a loss has a head");
+        let of_logits = T::operand(&self.logits, &mut self.rounded);
+        self.features_gradient.resize(masks.len() * width, 0.0);
+        affine_backward(of_logits, &self.head_input, weights, head, masks.len(), &mut self.features_gradient, gradients);
+        self.features_gradient.iter_mut().zip(batch.dropout).for_each(|(gradient, &scale)| *gradient *= scale);
+
+        let norm = &layout.encoder.norm.affine;
+        let (weight, of_norm) = (&weights.exact[norm.weight.clone()], &mut gradients.values[norm.both()]);
+        self.pooled_gradient.clear();
+        self.pooled_gradient.resize(masks.len() * width, 0.0);
+        layer_norm_backward(&self.features_gradient, &self.pooled, &self.statistics, weight, &mut self.pooled_gradient, of_norm);
+
+        let tokens = masks.visible();
+        self.stream_gradient.resize(masks.len() * tokens * width, 0.0);
+        let of_clips = self.stream_gradient.par_chunks_exact_mut(tokens * width).zip(self.pooled_gradient.par_chunks_exact(width));
+        of_clips.for_each(|(stream, pooled)| {
+            for token in stream.chunks_exact_mut(width) {
+                token.iter_mut().zip(pooled).for_each(|(token, &pooled)| *token = pooled / tokens as f32);
+            }
+        });
+        let gradient = &mut self.stream_gradient;
+        self.encoder.backward(&layout.encoder, weights, masks, batch.branches, gradient, &mut self.scratch, gradients);
+    }
+}
+
+/// The mean of the rows of `x`, each as long as `mean`.
+fn mean_row(x: &[f32], mean: &mut [f32]) {
+    let count = x.len() / mean.len();
+    mean.fill(0.0);
+    for row in x.chunks_exact(mean.len()) {
+        super::product::add(row, mean);
+    }
+    mean.iter_mut().for_each(|mean| *mean /= count as f32);
+}

@@ -1,0 +1,215 @@
+//! The encoder: patches to the residual stream after its last block, and the gradients back.
+//!
+//! Rows are `[clips][class, visible tokens]`; of the result the cls token is left out.
+
+use super::block::{Gradients, Scratch, Tokens, Weights, affine, weight_gradient};
+use super::element::Element;
+use super::layout::{ClassLayout, EncoderLayout, PositionsLayout};
+use super::product::add;
+use super::rows::column_sums;
+use super::simd::vectorised;
+use super::stack::{BranchScales, Stack, Then};
+use crate::model::TransformerConfig;
+use half::bf16;
+use pipeline::sampling::mask::Masks;
+use pipeline::transform::{MEAN, STD};
+use rayon::prelude::*;
+use schemas::geometry::PatchGrid;
+
+/// Values of a batch as the loader gives them.
+#[derive(Debug, Clone, Copy)]
+pub enum Values<'a> {
+    /// Samples, which are normalised here.
+    U8(&'a [u8]),
+    /// Normalised.
+    F32(&'a [f32]),
+    /// Normalised.
+    Bf16(&'a [bf16]),
+}
+
+/// An encoder's memory, used again from step to step.
+#[derive(Debug)]
+pub(crate) struct Encoder<T> {
+    grid: PatchGrid,
+    width: usize,
+    has_class: bool,
+    stack: Stack<T>,
+    patches: Vec<T>,
+    embedded: Vec<f32>,
+    /// The gradient of the embedded patches, and rounded.
+    gradient: Vec<f32>,
+    rounded: Vec<T>,
+}
+
+impl<T: Element> Encoder<T> {
+    pub(crate) fn new(grid: PatchGrid, config: TransformerConfig, has_class: bool, recomputes: bool) -> Self {
+        Self {
+            grid,
+            width: config.width,
+            has_class,
+            stack: Stack::new(config.depth, recomputes),
+            patches: Vec::new(),
+            embedded: Vec::new(),
+            gradient: Vec::new(),
+            rounded: Vec::new(),
+        }
+    }
+
+    const fn tokens(&self, masks: Masks<'_>) -> Tokens {
+        let class = self.has_class as usize;
+        Tokens { all: class + masks.visible(), left_out: class }
+    }
+
+    /// `visible`, `[clips, visible, values]`, to [`Self::result`].
+    pub(crate) fn forward(
+        &mut self,
+        layout: &EncoderLayout,
+        weights: Weights<'_, T>,
+        masks: Masks<'_>,
+        visible: Values<'_>,
+        scales: BranchScales<'_>,
+        then: Then,
+        scratch: &mut Scratch<T>,
+    ) {
+        let (width, values) = (self.width, self.grid.tubelet_values());
+        let rows = masks.len() * masks.visible();
+        self.patches.resize(rows * values, T::default());
+        convert(visible, &mut self.patches);
+        self.embedded.resize(rows * width, 0.0);
+        affine(&self.patches, weights, &layout.patch_embed, [rows, values, width], &mut self.embedded);
+        let tokens = self.tokens(masks);
+        let stream = self.stack.input();
+        stream.resize(masks.len() * tokens.all * width, 0.0);
+        let positions = Positions { layout: &layout.positions, space: self.grid.space(), width };
+        let of_clips = self.embedded.par_chunks_exact(masks.visible() * width).zip(stream.par_chunks_exact_mut(tokens.all * width));
+        of_clips.enumerate().for_each(|(clip, (embedded, stream))| {
+            let (class, tokens) = stream.split_at_mut(tokens.left_out * width);
+            set_class(weights.exact, layout.class.as_ref(), class);
+            for ((out, embedded), &token) in tokens.chunks_exact_mut(width).zip(embedded.chunks_exact(width)).zip(masks.get(clip).visible) {
+                positions.add(weights.exact, embedded, token, out);
+            }
+        });
+        self.stack.forward(&layout.blocks, weights, tokens, scales, then, scratch);
+    }
+
+    /// The stream after the last block, `[clips, visible, width]`.
+    pub(crate) fn result(&self) -> &[f32] {
+        self.stack.result()
+    }
+
+    /// From `gradient`, that of the result, those of the weights.
+    pub(crate) fn backward(
+        &mut self,
+        layout: &EncoderLayout,
+        weights: Weights<'_, T>,
+        masks: Masks<'_>,
+        scales: BranchScales<'_>,
+        gradient: &mut Vec<f32>,
+        scratch: &mut Scratch<T>,
+        gradients: &mut Gradients<'_>,
+    ) {
+        let (width, tokens) = (self.width, self.tokens(masks));
+        self.stack.backward(&layout.blocks, weights, tokens, scales, gradient, scratch, gradients);
+        let positions = Positions { layout: &layout.positions, space: self.grid.space(), width };
+        self.gradient.clear();
+        for (mask, gradient) in masks.iter().zip(gradient.chunks_exact(tokens.all * width)) {
+            let (class, of_tokens) = gradient.split_at(tokens.left_out * width);
+            class_backward(class, layout.class.as_ref(), gradients);
+            for (gradient, &token) in of_tokens.chunks_exact(width).zip(mask.visible) {
+                positions.backward(gradient, token, gradients);
+            }
+            self.gradient.extend_from_slice(of_tokens);
+        }
+        let of_embedded = T::operand(&self.gradient, &mut self.rounded);
+        column_sums(of_embedded, &mut gradients.values[layout.patch_embed.bias.clone()]);
+        weight_gradient(of_embedded, &self.patches, &layout.patch_embed, masks.len() * masks.visible(), gradients);
+    }
+}
+
+/// Positions of tokens.
+pub(crate) struct Positions<'a> {
+    pub(crate) layout: &'a PositionsLayout,
+    pub(crate) space: usize,
+    pub(crate) width: usize,
+}
+
+impl Positions<'_> {
+    /// `out = value + position of token`
+    pub(crate) fn add(&self, weights: &[f32], value: &[f32], token: u32, out: &mut [f32]) {
+        let (token, width) = (token as usize, self.width);
+        match self.layout {
+            PositionsLayout::Separable { spatial, temporal } => {
+                let spatial = &weights[spatial.start + token % self.space * width..][..width];
+                let temporal = &weights[temporal.start + token / self.space * width..][..width];
+                for (((out, &value), &spatial), &temporal) in out.iter_mut().zip(value).zip(spatial).zip(temporal) {
+                    *out = value + (spatial + temporal);
+                }
+            }
+            PositionsLayout::Joint(table) => {
+                let position = &weights[table.start + token * width..][..width];
+                out.iter_mut().zip(value).zip(position).for_each(|((out, &value), &position)| *out = value + position);
+            }
+            PositionsLayout::Fixed(table) => {
+                let position = &table[token * width..][..width];
+                out.iter_mut().zip(value).zip(position).for_each(|((out, &value), &position)| *out = value + position);
+            }
+        }
+    }
+
+    pub(crate) fn backward(&self, gradient: &[f32], token: u32, gradients: &mut Gradients<'_>) {
+        let (token, width) = (token as usize, self.width);
+        match self.layout {
+            PositionsLayout::Separable { spatial, temporal } => {
+                add(gradient, &mut gradients.values[spatial.start + token % self.space * width..][..width]);
+                add(gradient, &mut gradients.values[temporal.start + token / self.space * width..][..width]);
+            }
+            PositionsLayout::Joint(table) => add(gradient, &mut gradients.values[table.start + token * width..][..width]),
+            PositionsLayout::Fixed(_) => {}
+        }
+    }
+}
+
+/// `out = cls token + its position`, where there is one.
+pub(crate) fn set_class(weights: &[f32], class: Option<&ClassLayout>, out: &mut [f32]) {
+    let Some(class) = class else { return };
+    out.copy_from_slice(&weights[class.token.clone()]);
+    if let Some(position) = &class.position {
+        add(&weights[position.clone()], out);
+    }
+}
+
+pub(crate) fn class_backward(gradient: &[f32], class: Option<&ClassLayout>, gradients: &mut Gradients<'_>) {
+    let Some(class) = class else { return };
+    add(gradient, &mut gradients.values[class.token.clone()]);
+    if let Some(position) = &class.position {
+        add(gradient, &mut gradients.values[position.clone()]);
+    }
+}
+
+/// Values of one task of [`convert`].
+const CONVERTED_AT_ONCE: usize = 1 << 15;
+
+/// A batch's values as normalised ones.
+pub(crate) fn convert<T: Element>(values: Values<'_>, out: &mut [T]) {
+    let chunks = out.par_chunks_mut(CONVERTED_AT_ONCE);
+    match values {
+        Values::U8(values) => chunks.zip(values.par_chunks(CONVERTED_AT_ONCE)).for_each(|(out, values)| normalise(values, out)),
+        Values::F32(values) => {
+            chunks.zip(values.par_chunks(CONVERTED_AT_ONCE)).for_each(|(out, values)| super::element::round(values, out))
+        }
+        Values::Bf16(values) => chunks.zip(values.par_chunks(CONVERTED_AT_ONCE)).for_each(|(out, values)| widen(values, out)),
+    }
+}
+
+vectorised! {
+    fn normalise<T: Element>(values: &[u8], out: &mut [T]) {
+        let (scale, offset) = (1.0 / (255.0 * STD), -MEAN / STD);
+        out.iter_mut().zip(values).for_each(|(out, &value)| *out = T::from_f32(f32::from(value) * scale + offset));
+    }
+}
+
+vectorised! {
+    fn widen<T: Element>(values: &[bf16], out: &mut [T]) {
+        out.iter_mut().zip(values).for_each(|(out, &value)| *out = T::from_f32(Element::to_f32(value)));
+    }
+}

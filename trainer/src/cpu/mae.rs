@@ -1,0 +1,278 @@
+//! The masked autoencoder's loss and gradients: the forward and backward of [`crate::model::Mae`], by hand.
+//!
+//! Decoder rows are `[clips][class, visible tokens, predicted tokens]`: attention does not see the order of
+//! tokens, positions are added to each, and so nothing is shuffled back, and what is predicted lies side by side.
+
+use super::block::{Gradients, Scratch, Tokens, Weights, affine, affine_backward};
+use super::element::Element;
+use super::encoder::{Encoder, Positions, Values, class_backward, convert, set_class};
+use super::layout::MaeLayout;
+use super::product::add;
+use super::rows::{Statistics, layer_norm, layer_norm_backward};
+use super::simd::vectorised;
+use super::stack::{BranchScales, Stack, Then};
+use crate::model::{CHANNEL_EPSILON, MaeConfig, NormalisePer, PATCH_EPSILON};
+use pipeline::sampling::mask::Masks;
+use rayon::prelude::*;
+use std::time::{Duration, Instant};
+
+/// What a model sees of a batch, and what it is to predict: the loader's patches.
+#[derive(Debug, Clone, Copy)]
+pub struct Patches<'a> {
+    /// Which tokens.
+    pub masks: Masks<'a>,
+    /// `[clips, visible, 3 * tubelet * patch * patch]`
+    pub visible: Values<'a>,
+    /// `[clips, predicted, values of the target]`
+    pub target: Values<'a>,
+}
+
+/// How long the parts of a step took.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StepTimes {
+    /// Embedding and encoder, forward.
+    pub encoder: Duration,
+    /// Decoder and loss, forward.
+    pub decoder: Duration,
+    /// Decoder, backward.
+    pub decoder_backward: Duration,
+    /// Encoder, backward.
+    pub encoder_backward: Duration,
+    /// Clipping, weights and moments.
+    pub optimizer: Duration,
+}
+
+/// Memory of forward and backward, used again from step to step.
+#[derive(Debug)]
+pub(crate) struct Machine<T> {
+    config: MaeConfig,
+    encoder: Encoder<T>,
+    decoder: Stack<T>,
+    scratch: Scratch<T>,
+    embedded: Vec<f32>,
+    encoded: Vec<T>,
+    encoded_statistics: Vec<Statistics>,
+    decoded: Vec<T>,
+    decoded_statistics: Vec<Statistics>,
+    target: Vec<f32>,
+    predicted: Vec<f32>,
+    rounded: Vec<T>,
+    stream_gradient: Vec<f32>,
+    part_gradient: Vec<f32>,
+}
+
+/// Sizes of a batch.
+#[derive(Debug, Clone, Copy)]
+struct Sizes {
+    clips: usize,
+    visible: usize,
+    predicted: usize,
+    class: usize,
+}
+
+impl Sizes {
+    /// Of the decoder's result those tokens are left out that the loss does not compare. Where nothing is masked it compares the visible ones.
+    const fn decoder_tokens(self) -> Tokens {
+        let left_out = self.class + if self.predicted == 0 { 0 } else { self.visible };
+        Tokens { all: self.class + self.visible + self.predicted, left_out }
+    }
+
+    const fn compared(self) -> usize {
+        if self.predicted == 0 { self.visible } else { self.predicted }
+    }
+}
+
+impl<T: Element> Machine<T> {
+    /// For a model; `recomputes` keeps the inputs of blocks only.
+    pub(crate) fn new(config: MaeConfig, recomputes: bool) -> Self {
+        Self {
+            encoder: Encoder::new(config.grid, config.encoder, config.class_token, recomputes),
+            decoder: Stack::new(config.decoder.depth, recomputes),
+            config,
+            scratch: Scratch::default(),
+            embedded: Vec::new(),
+            encoded: Vec::new(),
+            encoded_statistics: Vec::new(),
+            decoded: Vec::new(),
+            decoded_statistics: Vec::new(),
+            target: Vec::new(),
+            predicted: Vec::new(),
+            rounded: Vec::new(),
+            stream_gradient: Vec::new(),
+            part_gradient: Vec::new(),
+        }
+    }
+
+    fn sizes(&self, masks: Masks<'_>) -> Sizes {
+        let class = usize::from(self.config.class_token);
+        Sizes { clips: masks.len(), visible: masks.visible(), predicted: masks.predicted(), class }
+    }
+
+    /// Predictions of the predicted tokens, `[clips, predicted, values]`.
+    pub(crate) fn predict(&mut self, layout: &MaeLayout, weights: Weights<'_, T>, masks: Masks<'_>, visible: Values<'_>) -> &[f32] {
+        self.encode(layout, weights, masks, visible, Then::Nothing);
+        self.decode(layout, weights, masks, Then::Nothing);
+        &self.predicted
+    }
+
+    /// The loss of a batch; adds `share` times its gradients to `gradients`.
+    pub(crate) fn step(
+        &mut self,
+        layout: &MaeLayout,
+        weights: Weights<'_, T>,
+        batch: &Patches<'_>,
+        share: f64,
+        gradients: &mut Gradients<'_>,
+        times: &mut StepTimes,
+    ) -> f64 {
+        let began = Instant::now();
+        self.encode(layout, weights, batch.masks, batch.visible, Then::Backward);
+        let encoded = Instant::now();
+        self.decode(layout, weights, batch.masks, Then::Backward);
+        let loss = self.compare(batch, share);
+        let decoded = Instant::now();
+        if !loss.is_finite() {
+            return loss;
+        }
+        self.decode_backward(layout, weights, batch.masks, gradients);
+        let between = Instant::now();
+        self.encode_backward(layout, weights, batch.masks, gradients);
+        times.encoder += encoded - began;
+        times.decoder += decoded - encoded;
+        times.decoder_backward += between - decoded;
+        times.encoder_backward += between.elapsed();
+        loss
+    }
+
+    fn encode(&mut self, layout: &MaeLayout, weights: Weights<'_, T>, masks: Masks<'_>, visible: Values<'_>, then: Then) {
+        self.encoder.forward(&layout.encoder, weights, masks, visible, BranchScales::default(), then, &mut self.scratch);
+        let rows = masks.len() * masks.visible();
+        self.encoded.resize(rows * self.config.encoder.width, T::default());
+        self.encoded_statistics.resize(rows, Statistics::default());
+        layer_norm(self.encoder.result(), weights.norm(&layout.encoder.norm), &mut self.encoded, &mut self.encoded_statistics);
+    }
+
+    fn decode(&mut self, layout: &MaeLayout, weights: Weights<'_, T>, masks: Masks<'_>, then: Then) {
+        let (sizes, inputs, width) = (self.sizes(masks), self.config.encoder.width, self.config.decoder.width);
+        let rows = sizes.clips * sizes.visible;
+        self.embedded.resize(rows * width, 0.0);
+        affine(&self.encoded, weights, &layout.decoder_embed, [rows, inputs, width], &mut self.embedded);
+        let stream = self.decoder.input();
+        let tokens = sizes.decoder_tokens();
+        stream.resize(sizes.clips * tokens.all * width, 0.0);
+        let positions = Positions { layout: &layout.decoder_positions, space: self.config.grid.space(), width };
+        let mask_token = &weights.exact[layout.mask_token.clone()];
+        for ((clip, mask), stream) in masks.iter().enumerate().zip(stream.chunks_exact_mut(tokens.all * width)) {
+            let (class, tokens) = stream.split_at_mut(sizes.class * width);
+            set_class(weights.exact, layout.decoder_class.as_ref(), class);
+            let embedded = self.embedded[clip * sizes.visible * width..].chunks_exact(width).take(sizes.visible);
+            let values = embedded.zip(mask.visible).chain(std::iter::repeat(mask_token).zip(mask.predicted));
+            for (out, (value, &token)) in tokens.chunks_exact_mut(width).zip(values) {
+                positions.add(weights.exact, value, token, out);
+            }
+        }
+        self.decoder.forward(&layout.decoder_blocks, weights, tokens, BranchScales::default(), then, &mut self.scratch);
+        let rows = sizes.clips * sizes.compared();
+        self.decoded.resize(rows * width, T::default());
+        self.decoded_statistics.resize(rows, Statistics::default());
+        layer_norm(self.decoder.result(), weights.norm(&layout.decoder_norm), &mut self.decoded, &mut self.decoded_statistics);
+        let outputs = self.config.target_values();
+        self.predicted.resize(rows * outputs, 0.0);
+        affine(&self.decoded, weights, &layout.decoder_pred, [rows, width, outputs], &mut self.predicted);
+    }
+
+    /// The loss; `share` times its gradient takes the predictions' place.
+    fn compare(&mut self, batch: &Patches<'_>, share: f64) -> f64 {
+        let (values, per) = (self.config.target_values(), self.config.conventions.normalise_per);
+        let per = self.config.normalise_target.then_some(per);
+        self.target.resize(self.predicted.len(), 0.0);
+        convert(batch.target, &mut self.target);
+        let factor = (2.0 * share / self.predicted.len() as f64) as f32;
+        let tokens = self.predicted.par_chunks_exact_mut(values).zip(self.target.par_chunks_exact_mut(values));
+        let errors = tokens.map(|(predicted, target)| {
+            if per == Some(NormalisePer::Channel) {
+                normalise_channels(target);
+            }
+            token_error(predicted, target, per == Some(NormalisePer::Patch), factor)
+        });
+        let errors: Vec<f64> = errors.collect();
+        errors.iter().sum::<f64>() / self.predicted.len() as f64
+    }
+
+    fn decode_backward(&mut self, layout: &MaeLayout, weights: Weights<'_, T>, masks: Masks<'_>, gradients: &mut Gradients<'_>) {
+        let (sizes, width) = (self.sizes(masks), self.config.decoder.width);
+        let (rows, tokens) = (sizes.clips * sizes.compared(), sizes.decoder_tokens());
+        let of_predicted = T::operand(&self.predicted, &mut self.rounded);
+        self.part_gradient.resize(rows * width, 0.0);
+        affine_backward(of_predicted, &self.decoded, weights, &layout.decoder_pred, rows, &mut self.part_gradient, gradients);
+
+        self.stream_gradient.clear();
+        self.stream_gradient.resize(rows * width, 0.0);
+        let (norm, of_norm) =
+            (&weights.exact[layout.decoder_norm.affine.weight.clone()], &mut gradients.values[layout.decoder_norm.affine.both()]);
+        let statistics = &self.decoded_statistics;
+        layer_norm_backward(&self.part_gradient, self.decoder.result(), statistics, norm, &mut self.stream_gradient, of_norm);
+        let (scales, gradient) = (BranchScales::default(), &mut self.stream_gradient);
+        self.decoder.backward(&layout.decoder_blocks, weights, tokens, scales, gradient, &mut self.scratch, gradients);
+
+        let positions = Positions { layout: &layout.decoder_positions, space: self.config.grid.space(), width };
+        self.part_gradient.clear();
+        for (mask, gradient) in masks.iter().zip(self.stream_gradient.chunks_exact(tokens.all * width)) {
+            let (class, of_tokens) = gradient.split_at(sizes.class * width);
+            class_backward(class, layout.decoder_class.as_ref(), gradients);
+            for (gradient, &token) in of_tokens.chunks_exact(width).zip(mask.visible.iter().chain(mask.predicted)) {
+                positions.backward(gradient, token, gradients);
+            }
+            let (of_visible, of_masked) = of_tokens.split_at(sizes.visible * width);
+            self.part_gradient.extend_from_slice(of_visible);
+            of_masked.chunks_exact(width).for_each(|gradient| add(gradient, &mut gradients.values[layout.mask_token.clone()]));
+        }
+    }
+
+    /// Goes on from the gradient of [`Self::decode`]'s embedded tokens.
+    fn encode_backward(&mut self, layout: &MaeLayout, weights: Weights<'_, T>, masks: Masks<'_>, gradients: &mut Gradients<'_>) {
+        let (sizes, width) = (self.sizes(masks), self.config.encoder.width);
+        let rows = sizes.clips * sizes.visible;
+        let of_embedded = T::operand(&self.part_gradient, &mut self.rounded);
+        let of_encoded = &mut self.embedded;
+        of_encoded.resize(rows * width, 0.0);
+        affine_backward(of_embedded, &self.encoded, weights, &layout.decoder_embed, rows, of_encoded, gradients);
+
+        let norm = &layout.encoder.norm.affine;
+        let (norm, of_norm) = (&weights.exact[norm.weight.clone()], &mut gradients.values[norm.both()]);
+        self.stream_gradient.clear();
+        self.stream_gradient.resize(rows * width, 0.0);
+        let statistics = &self.encoded_statistics;
+        layer_norm_backward(of_encoded, self.encoder.result(), statistics, norm, &mut self.stream_gradient, of_norm);
+        let (scales, gradient) = (BranchScales::default(), &mut self.stream_gradient);
+        self.encoder.backward(&layout.encoder, weights, masks, scales, gradient, &mut self.scratch, gradients);
+    }
+}
+
+/// Normalises each channel of a patch, whose values are ordered channel last, by its own mean and deviation: [`NormalisePer::Channel`].
+fn normalise_channels(target: &mut [f32]) {
+    let count = target.len() / 3;
+    for channel in 0..3 {
+        let mean = super::rows::sum(count, |at| target[3 * at + channel]) / count as f32;
+        let from_mean = |at: usize| target[3 * at + channel] - mean;
+        let variance = super::rows::sum(count, |at| from_mean(at) * from_mean(at)) / (count - 1) as f32;
+        let scale = 1.0 / (variance.sqrt() + CHANNEL_EPSILON as f32);
+        target.iter_mut().skip(channel).step_by(3).for_each(|value| *value = (*value - mean) * scale);
+    }
+}
+
+vectorised! {
+    /// Sum of the squared errors of one token, and `factor` times each error in place of the prediction.
+    fn token_error(predicted: &mut [f32], target: &mut [f32], normalises: bool, factor: f32) -> f64 {
+        if normalises {
+            let count = target.len();
+            let mean = super::rows::sum(count, |at| target[at]) / count as f32;
+            let variance = super::rows::sum(count, |at| (target[at] - mean) * (target[at] - mean)) / (count - 1) as f32;
+            let scale = 1.0 / (variance + PATCH_EPSILON as f32).sqrt();
+            target.iter_mut().for_each(|value| *value = (*value - mean) * scale);
+        }
+        let squares = super::rows::sum(predicted.len(), |at| (predicted[at] - target[at]) * (predicted[at] - target[at]));
+        predicted.iter_mut().zip(target).for_each(|(predicted, &mut target)| *predicted = (*predicted - target) * factor);
+        f64::from(squares)
+    }
+}

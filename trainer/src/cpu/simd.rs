@@ -1,0 +1,109 @@
+//! What vectors the processor has, and how plain loops are compiled for them.
+
+use std::sync::LazyLock;
+
+/// Instruction sets that the kernels are written for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Isa {
+    /// Any processor.
+    Plain,
+    /// AVX2 and FMA: 8 lanes.
+    Avx2,
+    /// AVX-512 (F, BW, DQ, VL): 16 lanes.
+    Avx512,
+    /// The same with products of bf16 pairs.
+    Avx512Bf16,
+}
+
+/// The best that this processor has.
+static ISA: LazyLock<Isa> = LazyLock::new(|| {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let has_512 = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("fma");
+        if has_512 && is_x86_feature_detected!("avx512bf16") {
+            return Isa::Avx512Bf16;
+        }
+        if has_512 {
+            return Isa::Avx512;
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            return Isa::Avx2;
+        }
+    }
+    Isa::Plain
+});
+
+/// The best that this processor has.
+pub(crate) fn isa() -> Isa {
+    *ISA
+}
+
+/// Compiles a function of plain loops once for each width of vectors, and calls the widest that the processor has. A macro, because the attribute that
+/// chooses the instructions belongs to a function. A sum and a product become one operation only where
+/// `mul_add` says so, so every version gives the same bits; without such an instruction that is slow.
+macro_rules! vectorised {
+    ($(#[$meta:meta])* $visibility:vis fn $name:ident $(<$generic:ident : $bound:path>)? ($($argument:ident : $type:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
+        $(#[$meta])*
+        $visibility fn $name $(<$generic: $bound>)? ($($argument: $type),*) $(-> $result)? {
+            #[inline(always)]
+            fn plain $(<$generic: $bound>)? ($($argument: $type),*) $(-> $result)? $body
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2 $(<$generic: $bound>)? ($($argument: $type),*) $(-> $result)? { plain$(::<$generic>)?($($argument),*) }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
+            fn avx512 $(<$generic: $bound>)? ($($argument: $type),*) $(-> $result)? { plain$(::<$generic>)?($($argument),*) }
+            match $crate::cpu::simd::isa() {
+                // SAFETY: the processor has these instructions.
+                #[cfg(target_arch = "x86_64")]
+                $crate::cpu::simd::Isa::Avx512 | $crate::cpu::simd::Isa::Avx512Bf16 => unsafe { avx512$(::<$generic>)?($($argument),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                $crate::cpu::simd::Isa::Avx2 => unsafe { avx2$(::<$generic>)?($($argument),*) },
+                _ => plain$(::<$generic>)?($($argument),*),
+            }
+        }
+    };
+}
+pub(crate) use vectorised;
+
+/// `2^x`, with a relative error below 3e-7; below the least normal number it is that number, and NaN stays NaN.
+///
+/// The whole part goes to the exponent's bits, and the rest, at most a half, through a polynomial (Taylor's, whose next term is below 3e-8).
+#[inline(always)]
+pub(crate) fn exp2(x: f32) -> f32 {
+    /// Adding it leaves the whole part in the lowest bits: 1.5 * 2^23.
+    const ROUND: f32 = 12_582_912.0;
+    // `if` rather than `clamp`, which would hide NaN from some vector versions.
+    let x = if x < -126.0 { -126.0 } else { x };
+    let x = if x > 127.0 { 127.0 } else { x };
+    let shifted = x + ROUND;
+    let rest = x - (shifted - ROUND);
+    let mut value = 1.540_353e-4f32;
+    for coefficient in [1.333_355_8e-3, 9.618_13e-3, 5.550_411e-2, 0.240_226_5, std::f32::consts::LN_2, 1.0] {
+        value = value.mul_add(rest, coefficient);
+    }
+    value * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn powers_of_two_are_near() {
+        let mut worst = 0.0f64;
+        for at in -1_260_000..1_270_000 {
+            let x = at as f32 * 1e-4;
+            let exact = f64::from(x).exp2();
+            worst = worst.max((f64::from(exp2(x)) / exact - 1.0).abs());
+        }
+        assert!(worst < 3e-7, "{worst:e}");
+        assert!(exp2(f32::NAN).is_nan());
+        assert_eq!(exp2(-1e9), f32::MIN_POSITIVE);
+    }
+}

@@ -1,0 +1,246 @@
+//! Which classes there are, which clip is of which, and which videos are trained on and which are kept to look at: always whole videos, told apart by their
+//! content.
+
+use pipeline::sampling::order::{Purpose, stream};
+use pipeline::source::{Catalogue, Source, SourceError, WeightedSource};
+use rand::seq::SliceRandom;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Things that are named in a message, at most; the others are counted.
+const NAMED: usize = 5;
+
+/// Why clips cannot be told apart by class.
+#[derive(Debug, thiserror::Error)]
+pub enum ClassError {
+    /// A shard cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// There are no labels.
+    #[error(
+        "{}: {unlabelled} of {clips} clips have no label: build the shards with `shardtool build VIDEOS --labels dirs` (classes from folder names), or \
+         --labels FILE; videos that are read without shards have to lie in folders named as the classes",
+        path.display()
+    )]
+    Unlabelled {
+        /// Which data set.
+        path: PathBuf,
+        /// Clips without a label.
+        unlabelled: usize,
+        /// All its clips.
+        clips: usize,
+    },
+    /// Classes come from shards.
+    #[error("{} holds videos: fine-tuning takes labels from shards; `shardtool build {0} --labels dirs` makes them", path.display())]
+    NotShards {
+        /// Which data set.
+        path: PathBuf,
+    },
+    /// Classes that the model or the training data does not have.
+    #[error("{}: {}; its classes must be among: {}", path.display(), listed("classes that are not known: ", unknown), listed("", known))]
+    Unknown {
+        /// Which data set.
+        path: PathBuf,
+        /// The unknown ones.
+        unknown: Vec<String>,
+        /// The known ones.
+        known: Vec<String>,
+    },
+    /// The same video is in both.
+    #[error(
+        "{} of the videos for validation are trained on, too (equal bytes): {}; build the two from different videos, or leave out --val to have some kept \
+         (data.holdout)",
+        videos.len(),
+        listed("", videos)
+    )]
+    Overlap {
+        /// The videos, as the validation data names them.
+        videos: Vec<String>,
+    },
+    /// There would be nothing to train on.
+    #[error("there is no clip to train on: {reason}")]
+    Nothing {
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// Names with commas between them: the first few.
+fn listed(intro: &str, names: &[String]) -> String {
+    let more = names.len().saturating_sub(NAMED);
+    let shown = names.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{intro}{shown}{tail}")
+}
+
+/// Clips to train on and clips to look at.
+#[derive(Debug)]
+pub struct Split {
+    /// To train on.
+    pub train: Arc<[WeightedSource]>,
+    /// To look at; none where no video is kept for that.
+    pub validation: Option<Arc<[WeightedSource]>>,
+    /// Videos of each class that are trained on, and that are kept.
+    pub videos: Vec<[usize; 2]>,
+}
+
+/// Classes of shards, by the numbers of their labels: the names that the build gave them, or the numbers where it gave none.
+///
+/// # Errors
+/// When the data are no shards, or have no labels.
+pub fn of_shards(source: &Source) -> Result<Vec<String>, ClassError> {
+    let Source::Shards(shards) = source else { return Err(ClassError::NotShards { path: source.dir().to_owned() }) };
+    let labels = || (0..source.len()).map(|clip| source.clip(clip).label);
+    let unlabelled = labels().filter(Option::is_none).count();
+    let classes = &shards.manifest().classes;
+    let greatest = labels().flatten().max();
+    match greatest {
+        Some(greatest) if unlabelled < source.len() && !classes.is_empty() && (greatest as usize) < classes.len() => Ok(classes.clone()),
+        Some(greatest) if classes.is_empty() => Ok((0..=greatest).map(|label| label.to_string()).collect()),
+        _ => Err(ClassError::Unlabelled { path: source.dir().to_owned(), unlabelled, clips: source.len() }),
+    }
+}
+
+/// All classes of several sets of shards, sorted by name where they differ from set to set.
+///
+/// # Errors
+/// As [`of_shards`].
+pub fn of_all(sets: &[WeightedSource]) -> Result<Vec<String>, ClassError> {
+    let lists: Vec<Vec<String>> = sets.iter().map(|set| of_shards(&set.source)).collect::<Result<_, _>>()?;
+    match lists.split_first() {
+        Some((first, rest)) if rest.iter().all(|list| list == first) => Ok(first.clone()),
+        _ => Ok(lists.into_iter().flatten().collect::<BTreeSet<_>>().into_iter().collect()),
+    }
+}
+
+/// Gives every clip of `sets` its number among `classes`: of shards by the names of their own classes, of videos by the name of their folder. With `required`, every
+/// clip must have one.
+///
+/// # Errors
+/// When a class is not among them, or a clip has no label and must have one.
+pub fn number(sets: Vec<WeightedSource>, classes: &[String], required: bool) -> Result<Vec<WeightedSource>, ClassError> {
+    let numbers: HashMap<&str, i32> = classes.iter().map(String::as_str).zip(0..).collect();
+    let mut numbered = Vec::with_capacity(sets.len());
+    for set in sets {
+        let path = set.source.dir().to_owned();
+        let labels: Vec<Option<i32>> = match &*set.source {
+            Source::Shards(_) => {
+                let own = of_shards(&set.source).or_else(|error| if required { Err(error) } else { Ok(Vec::new()) })?;
+                let clips = (0..set.source.len()).map(|clip| set.source.clip(clip).label.and_then(|label| own.get(label as usize)));
+                let used: Vec<Option<&String>> = clips.collect();
+                let unknown: BTreeSet<&str> =
+                    used.iter().copied().flatten().map(String::as_str).filter(|class| !numbers.contains_key(class)).collect();
+                if !unknown.is_empty() {
+                    let unknown = unknown.into_iter().map(str::to_owned).collect();
+                    return Err(ClassError::Unknown { path, unknown, known: classes.to_vec() });
+                }
+                used.into_iter().map(|class| class.map(|class| numbers[class.as_str()])).collect()
+            }
+            Source::Live(videos) => {
+                (0..videos.len()).map(|clip| folder(videos.path(clip)).and_then(|name| numbers.get(name).copied())).collect()
+            }
+        };
+        let taken = (0..set.len()).map(|index| labels[set.number(index)]);
+        let unlabelled = taken.filter(Option::is_none).count();
+        if required && unlabelled > 0 {
+            return Err(ClassError::Unlabelled { path, unlabelled, clips: set.len() });
+        }
+        numbered.push(WeightedSource { labels: Some(labels.into()), ..set });
+    }
+    Ok(numbered)
+}
+
+fn folder(video: &Path) -> Option<&str> {
+    video.parent()?.file_name()?.to_str()
+}
+
+/// What a video is known by: the hash of its bytes, or its path where nobody has hashed it.
+fn identity(catalogue: &Catalogue, video: u32) -> &str {
+    let video = &catalogue.videos[video as usize];
+    video.blake3.as_deref().unwrap_or(&video.path)
+}
+
+fn catalogues(sets: &[WeightedSource]) -> Result<Vec<Catalogue>, ClassError> {
+    Ok(sets.iter().map(|set| set.source.catalogue()).collect::<Result<_, _>>()?)
+}
+
+/// Splits numbered sets by video: of the videos of each of `classes`, in an order that `seed` says, the first `holdout` of them, rounded, are kept to look at, at
+/// least one where there are two or more and at least one to train on; of the others at most `per_class` are trained on. With `validation`, it is looked at
+/// instead, and none is kept.
+///
+/// Equal videos under several names count as one. A smaller `per_class` takes some of the videos that a larger one takes.
+///
+/// # Errors
+/// When a shard cannot be read, a video is in both, or none is left to train on.
+pub fn split(
+    sets: Vec<WeightedSource>,
+    validation: Option<Vec<WeightedSource>>,
+    classes: &[String],
+    holdout: f64,
+    per_class: Option<usize>,
+    seed: u64,
+) -> Result<Split, ClassError> {
+    let catalogues = catalogues(&sets)?;
+    // Of each class its videos by identity.
+    let mut of_class: Vec<BTreeSet<&str>> = vec![BTreeSet::new(); classes.len()];
+    for (set, catalogue) in sets.iter().zip(&catalogues) {
+        for number in (0..set.len()).map(|index| set.number(index)) {
+            if let Some(label) = set.clip(number).label {
+                of_class[label as usize].insert(identity(catalogue, catalogue.clips[number].video));
+            }
+        }
+    }
+    let holdout = if validation.is_some() { 0.0 } else { holdout };
+    let (mut kept, mut trained, mut videos) = (HashSet::new(), HashSet::new(), Vec::new());
+    for (class, of_class) in of_class.into_iter().enumerate() {
+        let mut shuffled: Vec<&str> = of_class.into_iter().collect();
+        shuffled.shuffle(&mut stream(Purpose::Split, seed, 0, class as u64));
+        let wanted = (holdout * shuffled.len() as f64).round() as usize;
+        let least = usize::from(holdout > 0.0);
+        let keep = wanted.max(least).min(shuffled.len().saturating_sub(1));
+        let (keep, train) = shuffled.split_at(keep);
+        let train = &train[..train.len().min(per_class.unwrap_or(usize::MAX))];
+        videos.push([train.len(), keep.len()]);
+        kept.extend(keep.iter().copied());
+        trained.extend(train.iter().copied());
+    }
+    // A video under two classes may be kept for one of them: then it is trained on for none.
+    trained.retain(|video| !kept.contains(video));
+    let chosen = |videos: &HashSet<&str>| -> Vec<WeightedSource> {
+        let chosen = sets.iter().zip(&catalogues).filter_map(|(set, catalogue)| {
+            let of_set = (0..set.len()).map(|index| set.number(index) as u32);
+            let chosen: Arc<[u32]> =
+                of_set.filter(|&clip| videos.contains(identity(catalogue, catalogue.clips[clip as usize].video))).collect();
+            (!chosen.is_empty()).then(|| WeightedSource { chosen: Some(chosen), ..set.clone() })
+        });
+        chosen.collect()
+    };
+    let train = chosen(&trained);
+    if train.is_empty() {
+        let reason = format!("of {} videos none is left after the split; lower data.holdout", kept.len());
+        return Err(ClassError::Nothing { reason });
+    }
+    let validation = match validation {
+        Some(validation) => {
+            refuse_overlap(&trained, &validation)?;
+            Some(validation)
+        }
+        None => Some(chosen(&kept)).filter(|kept| !kept.is_empty()),
+    };
+    Ok(Split { train: train.into(), validation: validation.map(Into::into), videos })
+}
+
+/// Refuses videos for validation that are among the `trained`.
+fn refuse_overlap(trained: &HashSet<&str>, validation: &[WeightedSource]) -> Result<(), ClassError> {
+    let catalogues = catalogues(validation)?;
+    let mut videos = BTreeMap::new();
+    for (catalogue, set) in catalogues.iter().zip(validation) {
+        for video in (0..set.len()).map(|index| catalogue.clips[set.number(index)].video) {
+            if trained.contains(identity(catalogue, video)) {
+                videos.insert(&catalogue.videos[video as usize].path, ());
+            }
+        }
+    }
+    if videos.is_empty() { Ok(()) } else { Err(ClassError::Overlap { videos: videos.into_keys().cloned().collect() }) }
+}

@@ -1,0 +1,198 @@
+//! Every clip once: what a model makes of it, averaged over its views, and how right that is.
+
+pub mod features;
+
+use crate::backend::{LearnerError, Readings};
+use crate::model::ops::softmax_of;
+use pipeline::loader::batch::{Batch, Skipped};
+use pipeline::loader::{LoadError, Loader, LoaderOptions};
+use pipeline::source::WeightedSource;
+use schemas::report::ValidationMetrics;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Classes of the greatest probabilities among which the label may be, for top-5.
+const TOP: usize = 5;
+
+/// Why clips cannot be read to the end.
+#[derive(Debug, thiserror::Error)]
+pub enum EvaluateError {
+    /// The data.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The device.
+    #[error(transparent)]
+    Learner(#[from] LearnerError),
+    /// What is made of the readings cannot be written.
+    #[error(transparent)]
+    Write(#[from] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What a model makes of a clip.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClipReading {
+    /// Number of its data set.
+    pub set: u32,
+    /// Number of it in its source.
+    pub clip: u64,
+    /// Its class, where it has one.
+    pub label: Option<i32>,
+    /// `[width]`: mean over the views of the features, [`Readings::features`].
+    pub features: Vec<f32>,
+    /// `[tokens, width]`: mean over the views of the tokens, where they were asked for.
+    pub tokens: Vec<f32>,
+    /// `[classes]`: mean over the views of the probabilities; nothing of an encoder alone.
+    pub probabilities: Vec<f32>,
+}
+
+/// Reads every clip of `data` once, at the views of `options`. `read` is the model; `take` gets clips in their order, several at a time, as soon as all of their
+/// views are read; `on_skipped` hears of each that cannot be read.
+///
+/// # Errors
+/// When too many clips are bad, the device fails, or `take` does; [`LoadError::Interrupted`] when the options' flag is set.
+pub fn read_all(
+    data: &Arc<[WeightedSource]>,
+    options: LoaderOptions,
+    mut read: impl FnMut(Batch) -> Result<Readings, LearnerError>,
+    mut take: impl FnMut(Vec<ClipReading>) -> Result<(), EvaluateError>,
+    mut on_skipped: impl FnMut(&Skipped),
+) -> Result<(), EvaluateError> {
+    let (views, interrupt) = (options.repeat, Arc::clone(&options.interrupt));
+    let mut open: Vec<ClipReading> = Vec::new();
+    for batch in Loader::new(Arc::clone(data), options)? {
+        let batch = batch?;
+        // The loader looks at it only where it waits.
+        if interrupt.load(Ordering::SeqCst) {
+            return Err(LoadError::Interrupted.into());
+        }
+        batch.skipped.iter().filter(|skipped| skipped.is_new).for_each(&mut on_skipped);
+        let (samples, labels) = (batch.samples.clone(), batch.labels.clone());
+        let Readings { features, tokens, logits } = read(batch)?;
+        let (width, values, classes) = (features.len() / samples.len(), tokens.len() / samples.len(), logits.len() / samples.len());
+        let view = samples[0].repeat as usize;
+        if view == 0 {
+            let clips = samples.iter().zip(labels);
+            open.extend(clips.map(|(sample, label)| ClipReading {
+                set: sample.set,
+                clip: sample.clip,
+                label,
+                features: vec![0.0; width],
+                tokens: vec![0.0; values],
+                probabilities: vec![0.0; classes],
+            }));
+        }
+        for (at, clip) in open.iter_mut().enumerate() {
+            add_share(&mut clip.features, &features[at * width..(at + 1) * width], views);
+            add_share(&mut clip.tokens, &tokens[at * values..(at + 1) * values], views);
+            if classes > 0 {
+                add_share(&mut clip.probabilities, &softmax_of(&logits[at * classes..(at + 1) * classes]), views);
+            }
+        }
+        if view + 1 == views {
+            take(std::mem::take(&mut open))?;
+        }
+    }
+    Ok(())
+}
+
+fn add_share(sum: &mut [f32], values: &[f32], of: usize) {
+    sum.iter_mut().zip(values).for_each(|(sum, &value)| *sum += value / of as f32);
+}
+
+/// How right probabilities are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scores {
+    /// `[classes, classes]`: clips by their class and by the class that was told.
+    confusion: Vec<u64>,
+    classes: usize,
+    top5: u64,
+    /// Clips of each class whose own is among the five.
+    top5_of: Vec<u64>,
+    loss: f64,
+}
+
+impl Scores {
+    /// Of nothing yet, with so many classes.
+    pub fn new(classes: usize) -> Self {
+        Self { confusion: vec![0; classes * classes], classes, top5: 0, top5_of: vec![0; classes], loss: 0.0 }
+    }
+
+    /// Takes in what was told of something of class `label`; what has none counts for nothing.
+    pub fn add(&mut self, probabilities: &[f32], label: Option<i32>) {
+        let Some(label) = label.and_then(|label| usize::try_from(label).ok()) else { return };
+        let own = probabilities[label];
+        // Of equal ones the first counts as the greater, as in a stable sort.
+        let greater = probabilities.iter().enumerate().filter(|&(at, &other)| other > own || (other == own && at < label)).count();
+        let told = probabilities.iter().enumerate().fold(0, |best, (at, &value)| if value > probabilities[best] { at } else { best });
+        self.confusion[label * self.classes + told] += 1;
+        if greater < TOP {
+            self.top5 += 1;
+            self.top5_of[label] += 1;
+        }
+        self.loss -= f64::from(own.max(f32::MIN_POSITIVE)).ln();
+    }
+
+    /// What was counted in all.
+    pub fn count(&self) -> u64 {
+        self.confusion.iter().sum()
+    }
+
+    /// Clips of class `class` that were told to be `told`.
+    pub fn confused(&self, class: usize, told: usize) -> u64 {
+        self.confusion[class * self.classes + told]
+    }
+
+    /// Of class `class`: how many there were, how many of them were told right, and of how many it was among the first five.
+    pub fn of_class(&self, class: usize) -> [u64; 3] {
+        let all = (0..self.classes).map(|told| self.confused(class, told)).sum();
+        [all, self.confused(class, class), self.top5_of[class]]
+    }
+
+    /// The shares in all; of nothing they are not numbers.
+    pub fn metrics(&self) -> ValidationMetrics {
+        let count = self.count();
+        let right: u64 = (0..self.classes).map(|class| self.confused(class, class)).sum();
+        let share = |part: f64| part / count as f64;
+        ValidationMetrics { clips: count, loss: share(self.loss), top1: share(right as f64), top5: share(self.top5 as f64) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_are_counted_by_class() {
+        let mut scores = Scores::new(6);
+        let of = |told: usize, second: f32| {
+            (0..6)
+                .map(|at| {
+                    if at == told {
+                        0.5
+                    } else if at == 5 {
+                        second
+                    } else {
+                        0.1
+                    }
+                })
+                .collect::<Vec<f32>>()
+        };
+        scores.add(&of(2, 0.05), Some(2));
+        scores.add(&of(2, 0.05), Some(0));
+        scores.add(&of(2, 0.05), Some(5));
+        scores.add(&of(2, 0.05), None);
+        let metrics = scores.metrics();
+        assert_eq!((metrics.clips, metrics.top1, metrics.top5), (3, 1.0 / 3.0, 2.0 / 3.0), "5 is the least probable of six");
+        assert!((metrics.loss - -(0.5f64.ln() + 0.1f64.ln() + 0.05f64.ln()) / 3.0).abs() < 1e-6);
+        assert_eq!((scores.of_class(0), scores.of_class(2), scores.of_class(5)), ([1, 0, 1], [1, 1, 1], [1, 0, 0]));
+        assert_eq!((scores.confused(0, 2), scores.confused(2, 0)), (1, 0));
+    }
+
+    #[test]
+    fn equal_probabilities_tell_the_first_class() {
+        let mut scores = Scores::new(8);
+        (0..8).for_each(|class| scores.add(&[0.125; 8], Some(class)));
+        let metrics = scores.metrics();
+        assert_eq!((metrics.top1, metrics.top5), (1.0 / 8.0, 5.0 / 8.0));
+    }
+}

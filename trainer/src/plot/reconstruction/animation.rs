@@ -1,0 +1,119 @@
+//! A clip under several masks, moving: for each mask a row of three panels, the original, what the encoder sees of it, and what the model makes of that.
+
+use super::{GAP, GAP_COLOR, Look, enlargement, percent};
+use crate::plot::canvas::{self, Align, Letters};
+use image::codecs::gif::{GifEncoder, Repeat};
+use image::imageops::replace;
+use image::{Delay, DynamicImage, Frame, ImageError, Rgb, RgbImage};
+use pipeline::frames::Color;
+use pipeline::video::VideoError;
+use pipeline::video::encode::H264Writer;
+use schemas::geometry::I420;
+use schemas::shard::{ColorMatrix, ColorRange};
+use std::path::Path;
+
+/// Frames are at least so wide.
+const LEAST_FRAME: u32 = 144;
+
+/// Room above a row of panels, for its captions.
+const CAPTION: u32 = 22;
+
+const INK: Rgb<u8> = Rgb([36, 40, 46]);
+
+/// How well colours of a GIF are chosen: 1 is best and slowest, 30 fastest.
+const GIF_SPEED: i32 = 5;
+
+/// An H.264 file shows a clip at least so long, again and again; a GIF repeats by itself.
+const LEAST_SECONDS: f64 = 6.0;
+
+/// Pictures of one size, one after the other: looks of the same clip.
+///
+/// # Panics
+/// When the looks are of different clips, or there is none.
+pub fn animation(looks: &[Look]) -> Vec<RgbImage> {
+    let times = enlargement(looks[0].original[0].width(), LEAST_FRAME);
+    let looks: Vec<Look> = looks.iter().map(|look| look.enlarged(times)).collect();
+    let (side, gap) = (looks[0].original[0].width(), GAP as u32);
+    // Both sides even: H.264's chroma has half as many samples.
+    let even = |pixels: u32| pixels.next_multiple_of(2);
+    let (width, height) = (even(3 * (side + gap) + gap), even(looks.len() as u32 * (CAPTION + side + gap)));
+    let draw = |frame: usize| {
+        let mut picture = RgbImage::from_pixel(width, height, GAP_COLOR);
+        for (look, top) in looks.iter().zip((0..).step_by((CAPTION + side + gap) as usize)) {
+            let masked = format!("{} % masked", percent(look.ratio));
+            let panels = [("original", &look.original), (masked.as_str(), &look.masked), ("reconstruction", &look.reconstruction)];
+            for ((caption, film), left) in panels.into_iter().zip((gap..).step_by((side + gap) as usize)) {
+                let text_top = top + (CAPTION - Letters::Small.height()) / 2;
+                canvas::text(&mut picture, (left + side / 2, text_top), Align::Middle, Letters::Small, INK, caption);
+                replace(&mut picture, &film[frame], i64::from(left), i64::from(top + CAPTION));
+            }
+        }
+        picture
+    };
+    (0..looks[0].original.len()).map(draw).collect()
+}
+
+/// The bytes of a GIF of `frames`, of which `fps` are shown a second, and which begins again for ever.
+///
+/// # Errors
+/// When a frame is larger than a GIF can have it.
+pub fn gif(frames: &[RgbImage], fps: f64) -> Result<Vec<u8>, ImageError> {
+    let mut bytes = Vec::new();
+    let mut encoder = GifEncoder::new_with_speed(&mut bytes, GIF_SPEED);
+    encoder.set_repeat(Repeat::Infinite)?;
+    // GIF counts hundredths of a second, and viewers take less than two of them for ten.
+    let hundredths = (100.0 / fps).round().clamp(2.0, 6000.0) as u32;
+    for frame in frames {
+        let frame = DynamicImage::ImageRgb8(frame.clone()).into_rgba8();
+        encoder.encode_frame(Frame::from_parts(frame, 0, 0, Delay::from_numer_denom_ms(10 * hundredths, 1)))?;
+    }
+    drop(encoder);
+    Ok(bytes)
+}
+
+/// How often an H.264 file shows a clip of so many frames.
+pub fn mp4_rounds(frames: usize, fps: f64) -> usize {
+    ((LEAST_SECONDS * fps / frames.max(1) as f64).ceil() as usize).clamp(1, 100)
+}
+
+/// Writes an H.264 file of `frames`, of which `fps` are shown a second, [`mp4_rounds`] times.
+///
+/// # Errors
+/// When GStreamer or its encoder is missing, or the file cannot be written.
+///
+/// # Panics
+/// When there is no frame.
+pub fn mp4(path: &Path, frames: &[RgbImage], fps: f64) -> Result<(), VideoError> {
+    let size = I420 { width: frames[0].width() as usize, height: frames[0].height() as usize };
+    let color = Color { range: ColorRange::Limited, matrix: ColorMatrix::Bt601 };
+    let mut writer = H264Writer::create_with(path, size, fps, color)?;
+    let planes: Vec<Vec<u8>> = frames.iter().map(planes).collect();
+    for _ in 0..mp4_rounds(frames.len(), fps) {
+        planes.iter().try_for_each(|frame| writer.push(frame))?;
+    }
+    writer.finish()
+}
+
+/// A picture of even sides as limited-range I420 of ITU-R BT.601 (the coefficients of ITU-T H.273); chroma is the mean of four pixels.
+fn planes(picture: &RgbImage) -> Vec<u8> {
+    let (width, height) = picture.dimensions();
+    // Kr 0.299 and Kb 0.114; 219 steps of luma from 16, 224 of chroma about 128.
+    let luma = |[red, green, blue]: [f32; 3]| 0.299 * red + 0.587 * green + 0.114 * blue;
+    let values = |x: u32, y: u32| picture.get_pixel(x, y).0.map(f32::from);
+    let mut planes: Vec<u8> = Vec::with_capacity((width * height) as usize * 3 / 2);
+    for y in 0..height {
+        planes.extend((0..width).map(|x| (16.0 + luma(values(x, y)) * 219.0 / 255.0).round() as u8));
+    }
+    for (channel, difference) in [(2, 2.0 * (1.0 - 0.114)), (0, 2.0 * (1.0 - 0.299))] {
+        for y in (0..height).step_by(2) {
+            planes.extend((0..width).step_by(2).map(|x| {
+                let four = [(0, 0), (1, 0), (0, 1), (1, 1)].map(|(right, down)| {
+                    let rgb = values(x + right, y + down);
+                    (rgb[channel] - luma(rgb)) / difference
+                });
+                (128.0 + four.iter().sum::<f32>() / 4.0 * 224.0 / 255.0).round() as u8
+            }));
+        }
+    }
+    planes
+}

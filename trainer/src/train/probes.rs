@@ -1,0 +1,284 @@
+//! What can be told from features of an encoder that stays as it is: a linear probe on the mean of the tokens, and an attentive probe on all of them.
+
+use crate::config::{FinetuneConfig, Task};
+use crate::eval::{ClipReading, Scores};
+use crate::log::CONFIG_FILE;
+use crate::model::loss::{cross_entropy, smoothed_targets};
+use crate::model::ops::softmax_of;
+use crate::model::{AttentivePool, Head, Parameters};
+use crate::optim::Schedule;
+use crate::optim::{AdamW, AdamWConfig};
+use crate::train::checkpoint::MODEL_FILE;
+use crate::train::weights::Weights;
+use candle_core::{Device, Result, Tensor};
+use half::bf16;
+use memmap2::Mmap;
+use pipeline::atomic_file;
+use pipeline::sampling::order::{Purpose, stream};
+use rand::seq::SliceRandom;
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// Folder of the linear probe as a classifier, inside of the folder of the probes.
+const LINEAR_DIR: &str = "linear";
+
+/// File of the attentive probe's weights.
+const ATTENTIVE_FILE: &str = "attentive.safetensors";
+
+/// How the heads are trained.
+const LINEAR: Recipe = Recipe { epochs: 200, batch: 256, rate: 3e-3, weight_decay: 0.01 };
+const ATTENTIVE: Recipe = Recipe { epochs: 40, batch: 32, rate: 1e-3, weight_decay: 0.05 };
+
+#[derive(Debug, Clone, Copy)]
+struct Recipe {
+    epochs: usize,
+    batch: usize,
+    /// Peak learning rate, whatever the batch.
+    rate: f64,
+    weight_decay: f64,
+}
+
+/// Tokens of clips in a file, `[clips, tokens, width]` in bf16, which goes when it is no longer used.
+#[derive(Debug)]
+pub struct TokenFile {
+    file: BufWriter<File>,
+    tokens: usize,
+    width: usize,
+}
+
+impl TokenFile {
+    /// Begins one in the folder `dir`.
+    ///
+    /// # Errors
+    /// When it cannot be created.
+    pub fn create(dir: &Path, tokens: usize, width: usize) -> io::Result<Self> {
+        Ok(Self { file: BufWriter::with_capacity(1 << 20, tempfile::tempfile_in(dir)?), tokens, width })
+    }
+}
+
+/// Features of clips, and their classes.
+#[derive(Debug)]
+pub struct Features {
+    width: usize,
+    /// `[clips, width]`
+    means: Vec<f32>,
+    labels: Vec<u32>,
+    tokens: TokenFile,
+    map: Option<Mmap>,
+}
+
+impl Features {
+    /// Of no clip yet.
+    pub const fn new(width: usize, tokens: TokenFile) -> Self {
+        Self { width, means: Vec::new(), labels: Vec::new(), tokens, map: None }
+    }
+
+    /// Adds a clip that has a class and tokens.
+    ///
+    /// # Errors
+    /// When the disk is full.
+    pub fn push(&mut self, clip: &ClipReading) -> io::Result<()> {
+        let Some(label) = clip.label.and_then(|label| u32::try_from(label).ok()) else { return Ok(()) };
+        self.means.extend_from_slice(&clip.features);
+        self.labels.push(label);
+        let rounded: Vec<bf16> = clip.tokens.iter().map(|&value| bf16::from_f32(value)).collect();
+        self.tokens.file.write_all(bytemuck::cast_slice(&rounded))
+    }
+
+    /// All clips are there.
+    ///
+    /// # Errors
+    /// When the disk is full.
+    pub fn finish(mut self) -> io::Result<Self> {
+        self.tokens.file.flush()?;
+        if !self.labels.is_empty() {
+            // SAFETY: the file has no name: nobody else can write to it or cut it short.
+            self.map = Some(unsafe { Mmap::map(self.tokens.file.get_ref()) }?);
+        }
+        Ok(self)
+    }
+
+    /// Clips.
+    pub const fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// `[clips, width]`: the means of some clips.
+    fn means_of(&self, clips: &[usize]) -> Result<Tensor> {
+        let values: Vec<f32> = clips.iter().flat_map(|&clip| &self.means[clip * self.width..][..self.width]).copied().collect();
+        Tensor::from_vec(values, (clips.len(), self.width), &Device::Cpu)
+    }
+
+    /// `[clips, tokens, width]`: the tokens of some clips.
+    fn tokens_of(&self, clips: &[usize]) -> Result<Tensor> {
+        let (tokens, width) = (self.tokens.tokens, self.tokens.width);
+        let all: &[bf16] = bytemuck::cast_slice(self.map.as_deref().unwrap_or(&[]));
+        let of_clip = tokens * width;
+        let values: Vec<f32> = clips.iter().flat_map(|&clip| &all[clip * of_clip..][..of_clip]).map(|value| value.to_f32()).collect();
+        Tensor::from_vec(values, (clips.len(), tokens, width), &Device::Cpu)
+    }
+}
+
+/// A linear classifier of features.
+#[derive(Debug)]
+pub struct LinearProbe {
+    /// `[classes, width]`
+    weight: Vec<f32>,
+    /// `[classes]`
+    bias: Vec<f32>,
+    classes: usize,
+}
+
+impl LinearProbe {
+    /// Trains one: logistic regression on features that have mean 0 and variance 1 over the training clips, which the result takes as they are.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn train(features: &Features, classes: usize, seed: u64) -> Result<Self> {
+        let (width, count) = (features.width, features.len() as f64);
+        let (mut mean, mut deviation) = (vec![0f64; width], vec![0f64; width]);
+        let rows = || features.means.chunks_exact(width);
+        rows().for_each(|row| mean.iter_mut().zip(row).for_each(|(mean, &value)| *mean += f64::from(value) / count));
+        for row in rows() {
+            deviation.iter_mut().zip(row).zip(&mean).for_each(|((sum, &value), mean)| *sum += (f64::from(value) - mean).powi(2) / count);
+        }
+        deviation.iter_mut().for_each(|variance| *variance = (*variance + 1e-6).sqrt());
+        let single = |values: &[f64]| Tensor::from_vec(values.iter().map(|&value| value as f32).collect::<Vec<_>>(), width, &Device::Cpu);
+        let (centre, scale) = (single(&mean)?, single(&deviation)?);
+        let (head, parameters) = Head::seeded(width, classes, seed)?;
+        let logits = |clips: &[usize]| head.forward(&features.means_of(clips)?.broadcast_sub(&centre)?.broadcast_div(&scale)?);
+        fit(LINEAR, &parameters, &features.labels, classes, seed, logits, |_, _| ())?;
+        let [weight, bias] = ["head.weight", "head.bias"].map(|name| values(&parameters, name));
+        let (mut weight, mut bias) = (weight?, bias?);
+        // W (x - mean) / deviation + b = (W / deviation) x + (b - W mean / deviation)
+        for (row, bias) in weight.chunks_exact_mut(width).zip(&mut bias) {
+            let mut shift = 0.0;
+            for ((weight, mean), deviation) in row.iter_mut().zip(&mean).zip(&deviation) {
+                *weight = (f64::from(*weight) / deviation) as f32;
+                shift += f64::from(*weight) * mean;
+            }
+            *bias = (f64::from(*bias) - shift) as f32;
+        }
+        Ok(Self { weight, bias, classes })
+    }
+
+    /// How it does on clips.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn scores(&self, features: &Features) -> Result<Scores> {
+        let mut scores = Scores::new(self.classes);
+        for (feature, &label) in features.means.chunks_exact(features.width).zip(&features.labels) {
+            let rows = self.weight.chunks_exact(features.width).zip(&self.bias);
+            let logits: Vec<f32> =
+                rows.map(|(row, bias)| row.iter().zip(feature).map(|(weight, value)| weight * value).sum::<f32>() + bias).collect();
+            scores.add(&softmax_of(&logits), Some(label as i32));
+        }
+        Ok(scores)
+    }
+}
+
+/// A classifier of tokens, which learns where to look.
+#[derive(Debug)]
+pub struct AttentiveProbe {
+    pool: AttentivePool,
+    parameters: Parameters,
+    classes: usize,
+}
+
+impl AttentiveProbe {
+    /// Trains one with so many heads; `on_epoch` hears how far it is.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn train(features: &Features, classes: usize, heads: usize, seed: u64, on_epoch: impl FnMut(usize, usize)) -> Result<Self> {
+        let (pool, parameters) = AttentivePool::seeded(features.width, heads, classes, seed)?;
+        let logits = |clips: &[usize]| pool.forward(&features.tokens_of(clips)?);
+        fit(ATTENTIVE, &parameters, &features.labels, classes, seed, logits, on_epoch)?;
+        Ok(Self { pool, parameters, classes })
+    }
+
+    /// How it does on clips.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn scores(&self, features: &Features) -> Result<Scores> {
+        let mut scores = Scores::new(self.classes);
+        let all: Vec<usize> = (0..features.len()).collect();
+        for clips in all.chunks(ATTENTIVE.batch) {
+            let logits = self.pool.forward(&features.tokens_of(clips)?)?.to_vec2::<f32>()?;
+            clips.iter().zip(logits).for_each(|(&clip, logits)| scores.add(&softmax_of(&logits), Some(features.labels[clip] as i32)));
+        }
+        Ok(scores)
+    }
+}
+
+/// Minimises the cross entropy of `logits` of clips.
+fn fit(
+    recipe: Recipe,
+    parameters: &Parameters,
+    labels: &[u32],
+    classes: usize,
+    seed: u64,
+    logits: impl Fn(&[usize]) -> Result<Tensor>,
+    mut on_epoch: impl FnMut(usize, usize),
+) -> Result<()> {
+    let Recipe { epochs, batch, rate, weight_decay } = recipe;
+    let config = AdamWConfig { base_lr: rate, betas: [0.9, 0.999], epsilon: 1e-8, weight_decay, clip_norm: f64::INFINITY };
+    let mut optimizer = AdamW::new(parameters, config)?;
+    let steps = (epochs * labels.len().div_ceil(batch)) as u64;
+    let schedule = Schedule { peak: rate, warmup_steps: steps / 20, steps };
+    let mut order: Vec<usize> = (0..labels.len()).collect();
+    for epoch in 0..epochs {
+        order.shuffle(&mut stream(Purpose::Order, seed, epoch as u64, 0));
+        for clips in order.chunks(batch) {
+            let of_clips: Vec<u32> = clips.iter().map(|&clip| labels[clip]).collect();
+            let loss = cross_entropy(&logits(clips)?, &smoothed_targets(&of_clips, classes, 0.0, &Device::Cpu)?)?;
+            optimizer.step(&loss.backward()?, schedule.rate(optimizer.steps()))?;
+        }
+        on_epoch(epoch + 1, epochs);
+    }
+    Ok(())
+}
+
+fn values(parameters: &Parameters, name: &str) -> Result<Vec<f32>> {
+    let (_, variable) = parameters.iter().find(|(known, _)| *known == name).expect("a head has these two");
+    variable.as_tensor().flatten_all()?.to_vec1()
+}
+
+/// Writes both into the folder `dir`: the linear probe on its encoder as a folder of weights, whose path is given back, and the attentive one beside it.
+///
+/// # Errors
+/// When the disk is full.
+pub fn save(
+    dir: &Path,
+    config: &FinetuneConfig,
+    weights: &Weights,
+    linear: &LinearProbe,
+    attentive: &AttentiveProbe,
+) -> io::Result<PathBuf> {
+    let folder = dir.join(LINEAR_DIR);
+    fs::create_dir_all(&folder)?;
+    let tensor = |values: &[f32], shape: &[usize]| Tensor::from_slice(values, shape, &Device::Cpu).map_err(io::Error::other);
+    let mut tensors: HashMap<String, Tensor> = weights.encoder_only().tensors;
+    tensors.insert("head.weight".to_owned(), tensor(&linear.weight, &[linear.classes, config.encoder.width])?);
+    tensors.insert("head.bias".to_owned(), tensor(&linear.bias, &[linear.classes])?);
+    write_tensors(&folder.join(MODEL_FILE), &tensors)?;
+    atomic_file::write(&folder.join(CONFIG_FILE), Task::from(config.clone()).to_toml().as_bytes())?;
+    let of_probe = attentive.parameters.iter().map(|(name, variable)| (name.to_owned(), variable.as_detached_tensor())).collect();
+    write_tensors(&dir.join(ATTENTIVE_FILE), &of_probe)?;
+    Ok(folder)
+}
+
+/// Writes tensors to a file that appears whole.
+fn write_tensors(path: &Path, tensors: &HashMap<String, Tensor>) -> io::Result<()> {
+    let bytes = safetensors::serialize(tensors, None).map_err(io::Error::other)?;
+    atomic_file::write(path, &bytes)
+}

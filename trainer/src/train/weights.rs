@@ -1,0 +1,175 @@
+//! Weights to begin with or to look at: of a run, of one of its checkpoints, or of a folder that was imported.
+
+use crate::backend::{LearnerError, Reader};
+use crate::config::{ConfigError, EncoderPart, FinetuneConfig, Task};
+use crate::cpu::Precision;
+use crate::log::CONFIG_FILE;
+use crate::model::{ClassifierConfig, Mae, ParameterError};
+use crate::train::checkpoint::{self, CHECKPOINTS_DIR, CheckpointError, MODEL_FILE, Unsound};
+use candle_core::{Device, Tensor};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// Weights, and what they were made for.
+#[derive(Debug)]
+pub struct Weights {
+    /// The checkpoint or folder that they are from.
+    pub path: PathBuf,
+    /// What they were made for.
+    pub task: Task,
+    /// The values, f32 on the host, under our names.
+    pub tensors: HashMap<String, Tensor>,
+    /// Checkpoints of the same run that are newer, and damaged.
+    pub passed_over: Vec<Unsound>,
+}
+
+/// Why there are no weights.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightsError {
+    /// The path leads to nothing that has weights.
+    #[error(
+        "{} holds no weights: give the folder of a run (it has {CHECKPOINTS_DIR}/), a checkpoint of it, or a folder that `trainer import` has made",
+        path.display()
+    )]
+    None {
+        /// What was given.
+        path: PathBuf,
+    },
+    /// The run has no checkpoint yet, or none that is sound.
+    #[error(
+        "none of the checkpoints of {} can be used{}",
+        path.display(),
+        if unsound.is_empty() { ": there are none yet".to_owned() } else { unsound.iter().map(|unsound| format!("\n  {unsound}")).collect() }
+    )]
+    NoneSound {
+        /// The folder of the run.
+        path: PathBuf,
+        /// Those that there are.
+        unsound: Vec<Unsound>,
+    },
+    /// The checkpoint is damaged.
+    #[error("a checkpoint that cannot be used: {0}")]
+    Unsound(#[from] Unsound),
+    /// The folder of checkpoints cannot be read.
+    #[error(transparent)]
+    Folder(#[from] CheckpointError),
+    /// The configuration beside the weights is not one.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The file of weights cannot be read.
+    #[error("{}: {reason}", path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// They are of the wrong kind.
+    #[error("{} is of {kind}, {wanted}", path.display())]
+    Kind {
+        /// Where they are from.
+        path: PathBuf,
+        /// What they were made for.
+        kind: &'static str,
+        /// What is needed, and why.
+        wanted: &'static str,
+    },
+    /// They do not fit what their configuration says.
+    #[error("{}: {source}", path.display())]
+    Parameters {
+        /// Where they are from.
+        path: PathBuf,
+        /// What does not fit.
+        source: ParameterError,
+    },
+}
+
+impl Weights {
+    /// Opens what `path` names: the folder of a run, of which the newest sound checkpoint is taken; a checkpoint; or a folder of `config.toml` and
+    /// `model.safetensors`.
+    ///
+    /// # Errors
+    /// When there are none, or they are damaged.
+    pub fn open(path: &Path) -> Result<Self, WeightsError> {
+        if path.join(CHECKPOINTS_DIR).is_dir() {
+            let (newest, passed_over) = checkpoint::newest_weights(path)?;
+            return match newest {
+                Some((path, task, tensors)) => Ok(Self { path, task, tensors, passed_over }),
+                None => Err(WeightsError::NoneSound { path: path.to_owned(), unsound: passed_over }),
+            };
+        }
+        let (model, config) = (path.join(MODEL_FILE), path.join(CONFIG_FILE));
+        if checkpoint::is_checkpoint(path) {
+            let (task, tensors) = checkpoint::weights(path)?;
+            return Ok(Self { path: path.to_owned(), task, tensors, passed_over: Vec::new() });
+        }
+        if config.exists() && !model.exists() {
+            return Err(WeightsError::NoneSound { path: path.to_owned(), unsound: Vec::new() });
+        }
+        if !config.exists() || !model.exists() {
+            return Err(WeightsError::None { path: path.to_owned() });
+        }
+        let task = Task::read(&config)?;
+        let tensors = checkpoint::sound_tensors(&model);
+        let tensors =
+            tensors.map_err(|error| WeightsError::File { path: model, reason: format!("is no sound file of weights: {error}") })?;
+        Ok(Self { path: path.to_owned(), task, tensors, passed_over: Vec::new() })
+    }
+
+    /// The autoencoder that they are of.
+    ///
+    /// # Errors
+    /// When they are a classifier's, or do not fit their configuration.
+    pub fn mae(&self, device: &Device) -> Result<Mae, WeightsError> {
+        let Task::Pretrain(config) = &self.task else {
+            let wanted = "which has no decoder to reconstruct with: give the pre-training that it began with";
+            return Err(WeightsError::Kind { path: self.path.clone(), kind: "a classifier", wanted });
+        };
+        Mae::given(config.model(), self.tensors.clone(), device)
+            .map_err(|source| WeightsError::Parameters { path: self.path.clone(), source })
+    }
+
+    /// The classes that they tell apart; none of a pre-training.
+    pub fn classes(&self) -> &[String] {
+        match &self.task {
+            Task::Pretrain(_) => &[],
+            Task::Finetune(config) => &config.classes,
+        }
+    }
+
+    /// Shapes of what reads clips with them: a classifier's, or an encoder's alone.
+    pub fn classifier_config(&self) -> ClassifierConfig {
+        let EncoderPart { clip, model, encoder } = self.task.encoder();
+        let classes = self.classes().len();
+        ClassifierConfig {
+            grid: clip,
+            encoder,
+            positions: model.positions,
+            class_token: model.class_token,
+            classes,
+            conventions: model.conventions(),
+        }
+    }
+
+    /// The encoder's alone, as those of a pre-training.
+    #[must_use]
+    pub fn encoder_only(&self) -> Self {
+        let of_encoder = |name: &str| !name.starts_with("decoder_") && !name.starts_with("head.") && name != "mask_token";
+        let tensors =
+            self.tensors.iter().filter(|(name, _)| of_encoder(name)).map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
+        let task = match &self.task {
+            Task::Finetune(config) => Task::from(FinetuneConfig { classes: Vec::new(), ..(**config).clone() }),
+            task => task.clone(),
+        };
+        Self { path: self.path.clone(), task, tensors, passed_over: Vec::new() }
+    }
+
+    /// What reads clips with them: a classifier, or of a pre-training the encoder alone.
+    ///
+    /// # Errors
+    /// When they do not fit their configuration, or the device has no room for them.
+    pub fn reader(&self, device: &Device, precision: Precision, threads: usize) -> Result<Reader, LearnerError> {
+        let tensors = if self.classes().is_empty() { self.encoder_only().tensors } else { self.tensors.clone() };
+        Reader::new(self.classifier_config(), tensors, device, precision, threads)
+    }
+}
