@@ -12,7 +12,7 @@ use pipeline::sampling::sample::{Augmentation, View};
 use pipeline::shard::{ClipReader, ShardSet};
 use pipeline::source::{Source, WeightedSource};
 use pipeline::transform::{TargetForm, Transform, Value};
-use schemas::geometry::{I420, PatchGrid};
+use schemas::geometry::{FrameSize, PatchGrid};
 use schemas::manifest::BuildOptions;
 use schemas::shard::Payload;
 use std::hint::black_box;
@@ -29,7 +29,7 @@ const STORED: (usize, usize) = (456, 256);
 const MASK: MaskRule = MaskRule::new(MaskKind::Random, 0.9);
 
 /// Times a clip as a whole, and the patches of it that training uses.
-fn bench_transform<T: Value>(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, frames: Frames<'_>, size: I420, view: View) {
+fn bench_transform<T: Value>(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, frames: Frames<'_>, size: FrameSize, view: View) {
     let mut transform = Transform::default();
     let mut pixels = vec![T::zeroed(); GRID.clip_values()];
     group.bench_function(format!("transform clip {name}"), |bench| {

@@ -1,6 +1,6 @@
 //! Frames in memory: what their bytes are, and what they mean.
 
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use schemas::shard::{ColorMatrix, ColorRange};
 
 /// What samples of luma and chroma mean.
@@ -30,7 +30,7 @@ impl<'a> Frames<'a> {
     }
 
     /// Bytes of one frame of `size`.
-    pub const fn frame_bytes(self, size: I420) -> usize {
+    pub const fn frame_bytes(self, size: FrameSize) -> usize {
         match self {
             Self::I420(..) => size.frame_bytes(),
             Self::Rgb(_) => 3 * size.width * size.height,
@@ -41,12 +41,12 @@ impl<'a> Frames<'a> {
     ///
     /// # Panics
     /// When a side of `size` is 0.
-    pub fn each(self, size: I420) -> impl Iterator<Item = Self> {
+    pub fn each(self, size: FrameSize) -> impl Iterator<Item = Self> {
         self.bytes().chunks_exact(self.frame_bytes(size)).map(move |frame| self.alike(frame))
     }
 
     /// The first `count` frames, where all are of `size`; none where there are not so many.
-    pub fn first(self, count: usize, size: I420) -> Option<Self> {
+    pub fn first(self, count: usize, size: FrameSize) -> Option<Self> {
         self.bytes().get(..count * self.frame_bytes(size)).map(|frames| self.alike(frames))
     }
 
@@ -60,7 +60,7 @@ impl<'a> Frames<'a> {
 }
 
 /// A frame of `size` as one of `coded`, which is not smaller: the last column and the last row of each plane are repeated as often as need be.
-pub fn filled_up(frame: &[u8], size: I420, coded: I420) -> Vec<u8> {
+pub fn filled_up(frame: &[u8], size: FrameSize, coded: FrameSize) -> Vec<u8> {
     let mut out = Vec::with_capacity(coded.frame_bytes());
     for plane in 0..3 {
         let ((width, height), (coded_width, coded_height)) = (size.plane_size(plane), coded.plane_size(plane));
@@ -80,11 +80,11 @@ mod tests {
 
     #[test]
     fn sides_are_filled_up_with_their_last_row_and_column() {
-        let (size, even) = (I420 { width: 3, height: 1 }, I420 { width: 4, height: 2 });
+        let (size, even) = (FrameSize { width: 3, height: 1 }, FrameSize { width: 4, height: 2 });
         assert_eq!(filled_up(&[1, 2, 3, 10, 11, 20, 21], size, even), [1, 2, 3, 3, 1, 2, 3, 3, 10, 11, 20, 21]);
-        let size = I420 { width: 2, height: 2 };
+        let size = FrameSize { width: 2, height: 2 };
         assert_eq!(filled_up(&[1, 2, 3, 4, 5, 6], size, size), [1, 2, 3, 4, 5, 6]);
-        let padded = filled_up(&[1, 2, 3, 4, 5, 6], size, I420 { width: 4, height: 4 });
+        let padded = filled_up(&[1, 2, 3, 4, 5, 6], size, FrameSize { width: 4, height: 4 });
         assert_eq!(padded, [1, 2, 2, 2, 3, 4, 4, 4, 3, 4, 4, 4, 3, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6]);
     }
 }

@@ -5,7 +5,7 @@ use crate::live::{LiveError, LiveReader, LiveSet};
 use crate::shard::{ClipReader, ShardError, ShardSet};
 use crate::stats::{Stage, StageClock};
 use crate::video::discover::path_name;
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -133,7 +133,7 @@ pub struct ClipInfo {
     /// Frames that there are.
     pub frames: usize,
     /// Size of a frame.
-    pub size: I420,
+    pub size: FrameSize,
     /// Class number.
     pub label: Option<i32>,
 }

@@ -4,14 +4,14 @@ use serde::{Deserialize, Serialize};
 
 /// One 8-bit planar 4:2:0 frame, tightly packed: the luma plane, then the two chroma planes at half size, rounded up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct I420 {
+pub struct FrameSize {
     /// Luma samples a row.
     pub width: usize,
     /// Luma rows.
     pub height: usize,
 }
 
-impl I420 {
+impl FrameSize {
     /// Chroma samples a row.
     pub const fn chroma_width(self) -> usize {
         self.width.div_ceil(2)
@@ -232,15 +232,15 @@ mod tests {
 
     #[test]
     fn odd_frames_round_their_chroma_up() {
-        let frame = I420 { width: 5, height: 3 };
+        let frame = FrameSize { width: 5, height: 3 };
         assert_eq!(frame.frame_bytes(), 15 + 2 * 6);
         assert_eq!(frame.plane_range(2), 21..27);
     }
 
     #[test]
     fn scaling_keeps_small_frames_and_the_aspect_of_large_ones() {
-        assert_eq!(I420 { width: 176, height: 144 }.scaled_to_short_side(256), I420 { width: 176, height: 144 });
-        assert_eq!(I420 { width: 1280, height: 720 }.scaled_to_short_side(256), I420 { width: 456, height: 256 });
-        assert_eq!(I420 { width: 720, height: 1280 }.scaled_to_short_side(256), I420 { width: 256, height: 456 });
+        assert_eq!(FrameSize { width: 176, height: 144 }.scaled_to_short_side(256), FrameSize { width: 176, height: 144 });
+        assert_eq!(FrameSize { width: 1280, height: 720 }.scaled_to_short_side(256), FrameSize { width: 456, height: 256 });
+        assert_eq!(FrameSize { width: 720, height: 1280 }.scaled_to_short_side(256), FrameSize { width: 256, height: 456 });
     }
 }

@@ -143,7 +143,7 @@ pub fn arrow_schema_of(version: u32) -> Arc<Schema> {
 }
 
 /// The shard's Arrow schema: the fields of [`ClipMeta`] in their order, then `data`: `frames` frames of
-/// `width` x `height` as [`Payload`] says ([`crate::geometry::I420`] has the layout of planes).
+/// `width` x `height` as [`Payload`] says ([`crate::geometry::FrameSize`] has the layout of planes).
 ///
 /// `data` is a required `LargeBinary`, PLAIN, without dictionary or statistics, one value a page: a page is 4 length bytes and the
 /// payload, compressed as one zstd frame, so that a reader with the offset index gets a clip by one slice and one decompression.

@@ -4,7 +4,7 @@ use crate::output::{self, count};
 use anyhow::{Context, anyhow, bail};
 use pipeline::frames::Frames;
 use pipeline::shard::{ClipReader, Shard, ShardError, ShardSet};
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use schemas::manifest::Manifest;
 use schemas::report::InspectedClip;
 use schemas::shard::ClipMeta;
@@ -70,8 +70,8 @@ pub fn locate(set: &ShardSet, number: u64) -> anyhow::Result<(&Shard, usize)> {
 }
 
 /// Size of a clip's frames.
-pub const fn size(meta: &ClipMeta) -> I420 {
-    I420 { width: meta.width as usize, height: meta.height as usize }
+pub const fn size(meta: &ClipMeta) -> FrameSize {
+    FrameSize { width: meta.width as usize, height: meta.height as usize }
 }
 
 /// Bytes of a clip's frames as I420.

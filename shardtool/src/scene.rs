@@ -3,7 +3,7 @@
 //! Lengths are in units of the picture's side, angles in radians, times in seconds.
 
 use rand::{Rng, RngExt};
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use std::f64::consts::TAU;
 
 /// How the shapes of a scene move. Each motion is the reverse in time of its neighbour, and all draw the same shapes at the same places and
@@ -144,7 +144,7 @@ impl Scene {
     }
 
     /// Appends the frame at `time` of a video of `seconds`, as I420 (BT.601, limited range).
-    pub fn render(&self, time: f64, seconds: f64, size: I420, out: &mut Vec<u8>) {
+    pub fn render(&self, time: f64, seconds: f64, size: FrameSize, out: &mut Vec<u8>) {
         let placed: Vec<Placed> = self.shapes.iter().map(|shape| self.place(shape, time, seconds).into()).collect();
         let side = size.width as f64;
         let mut chroma = vec![[0.0; 2]; size.chroma_bytes()];
@@ -222,7 +222,7 @@ mod tests {
     use super::*;
     use pipeline::sampling::order::{Purpose, stream};
 
-    const SIZE: I420 = I420 { width: 64, height: 64 };
+    const SIZE: FrameSize = FrameSize { width: 64, height: 64 };
 
     fn frame(motion: Motion, time: f64) -> Vec<u8> {
         let scene = Scene::draw(&mut stream(Purpose::Synth, 3, 0, 1), motion, 2);

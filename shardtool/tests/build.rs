@@ -1,6 +1,6 @@
 //! Builds that are killed, go on, are repeated and are given what is no good.
 
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use schemas::manifest::{Manifest, Rejected, VideoRecord};
 use schemas::report::{BuildReport, DryRunReport};
 use std::ffi::OsStr;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tests::{ffmpeg, shown, write_video};
 
-const SIZE: I420 = I420 { width: 96, height: 64 };
+const SIZE: FrameSize = FrameSize { width: 96, height: 64 };
 
 fn command(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin("shardtool"));
@@ -170,7 +170,7 @@ fn with_a_long_video() -> TempDir {
     fs::create_dir(dir.path().join("videos")).expect("made");
     write_video(&dir.path().join("videos/a.mp4"), 1, 90, 30, SIZE);
     let still = dir.path().join("still.mp4");
-    write_video(&still, 2, 60, 30, I420 { width: 640, height: 480 });
+    write_video(&still, 2, 60, 30, FrameSize { width: 640, height: 480 });
     // Copied end to end: minutes of video without minutes of encoding.
     let arguments = ["-v", "error", "-stream_loop", "200", "-i"];
     let long = dir.path().join("videos/b.mp4");

@@ -1,14 +1,14 @@
 //! What a build makes of gaps, pixels that are not square, high dynamic range, damage that is kept, encrypted
 //! files, and shards of the version before.
 
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use schemas::report::{BuildReport, DryRunReport, InspectReport};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 use tests::{ffmpeg, shown, write_video};
 
-const SIZE: I420 = I420 { width: 96, height: 64 };
+const SIZE: FrameSize = FrameSize { width: 96, height: 64 };
 const SHORT_CLIPS: [&str; 4] = ["--frames", "8", "--stride", "3"];
 
 fn shardtool(dir: &Path, arguments: &[&str]) -> Output {

@@ -1,6 +1,6 @@
 //! The tools that read shards: what they say of sound ones, and of damaged ones.
 
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use schemas::report::{ExportReport, InspectReport, StatsReport, VerifyReport};
 use serde::de::DeserializeOwned;
 use std::fs;
@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 use tests::{damage_clip, ffmpeg_frames, shown, write_video};
 
-const SIZE: I420 = I420 { width: 96, height: 64 };
+const SIZE: FrameSize = FrameSize { width: 96, height: 64 };
 const SHARD: &str = "shards/shard-00000.parquet";
 
 fn shardtool(dir: &Path, arguments: &[&str]) -> Output {

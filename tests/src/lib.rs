@@ -14,7 +14,7 @@ use pipeline::shard::{ShardSet, ShardSetWriter, page};
 use pipeline::source::{Source, WeightedSource};
 use pipeline::video::encode::H264Writer;
 use rand::RngExt;
-use schemas::geometry::{I420, PatchGrid};
+use schemas::geometry::{FrameSize, PatchGrid};
 use schemas::manifest::{
     BuildOptions, DEFAULT_GAP_SECONDS, Labelling, MANIFEST_FILE, Manifest, OnCorrupt, PixelAspect, Sampling, ShortVideo, Tiling,
 };
@@ -37,14 +37,14 @@ pub struct TestClip {
 impl TestClip {
     /// Smooth texture that moves; every `seed` has its own.
     pub fn moving(seed: u64, frames: u32, width: usize, height: usize) -> Self {
-        let size = I420 { width, height };
+        let size = FrameSize { width, height };
         let payload = (0..frames).flat_map(|frame| moving_frame(seed, f64::from(frame), size)).collect();
         Self { meta: meta(seed, frames, size), payload }
     }
 
     /// Noise: zstd cannot make it smaller.
     pub fn noise(seed: u64, frames: u32, width: usize, height: usize) -> Self {
-        let size = I420 { width, height };
+        let size = FrameSize { width, height };
         let mut rng = stream(Purpose::Synth, seed, 1, 0);
         let payload = (0..frames as usize * size.frame_bytes()).map(|_| rng.random()).collect();
         Self { meta: meta(seed, frames, size), payload }
@@ -52,7 +52,7 @@ impl TestClip {
 }
 
 /// One frame of a texture that moves to the right by two pixels a frame, as tightly packed I420.
-pub fn moving_frame(seed: u64, frame: f64, size: I420) -> Vec<u8> {
+pub fn moving_frame(seed: u64, frame: f64, size: FrameSize) -> Vec<u8> {
     let mut rng = stream(Purpose::Synth, seed, 0, 0);
     let mut draw = |range: Range<f64>| rng.random_range(range);
     let (slope, period, phase) = (draw(-1.0..1.0), draw(9.0..23.0), draw(0.0..6.3));
@@ -72,7 +72,7 @@ pub fn moving_frame(seed: u64, frame: f64, size: I420) -> Vec<u8> {
     bytes
 }
 
-fn meta(seed: u64, frames: u32, size: I420) -> ClipMeta {
+fn meta(seed: u64, frames: u32, size: FrameSize) -> ClipMeta {
     ClipMeta {
         video: format!("video-{seed}.mp4"),
         video_blake3: "00".repeat(32),
@@ -159,7 +159,7 @@ pub fn write_shards_with(dir: &Path, clips: &[TestClip], options: BuildOptions) 
     fs::create_dir_all(dir).expect("a folder");
     let mut writer = ShardSetWriter::new(dir, options.clone(), Vec::new());
     for clip in clips {
-        let size = I420 { width: clip.meta.width as usize, height: clip.meta.height as usize };
+        let size = FrameSize { width: clip.meta.width as usize, height: clip.meta.height as usize };
         let color = Color { range: clip.meta.color_range, matrix: clip.meta.color_matrix };
         let payload = payload::encode(&clip.payload, size, color, &options).expect("encoded");
         let encoded = page::encode(&payload, options.level).expect("compressed");
@@ -194,7 +194,7 @@ pub fn write_labelled_shards(dir: &Path, classes: &[&str], videos: &[(&str, &str
             let seed: u64 = content.bytes().map(u64::from).sum::<u64>() * 2 + u64::from(number);
             let mut clip = TestClip::moving(seed, 8, 40, 36);
             let label = classes.iter().position(|&known| known == class).expect("a known class");
-            for frame in clip.payload.chunks_exact_mut(I420 { width: 40, height: 36 }.frame_bytes()) {
+            for frame in clip.payload.chunks_exact_mut(FrameSize { width: 40, height: 36 }.frame_bytes()) {
                 let shift = (label * 160 / (classes.len() - 1)) as u8;
                 frame[..40 * 36].iter_mut().for_each(|luma| *luma = (*luma / 3).saturating_add(shift));
             }
@@ -258,7 +258,7 @@ pub fn damage_clip(path: &Path, row: usize) {
 }
 
 /// Encodes a moving texture to an H.264 file.
-pub fn write_video(path: &Path, seed: u64, frames: u32, fps: u32, size: I420) {
+pub fn write_video(path: &Path, seed: u64, frames: u32, fps: u32, size: FrameSize) {
     pipeline::video::init().expect("GStreamer");
     let mut writer = H264Writer::create(path, size, fps).expect("x264");
     for frame in 0..frames {

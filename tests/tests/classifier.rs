@@ -5,7 +5,7 @@ use pipeline::sampling::mask::Masks;
 use pipeline::sampling::order::{Purpose, stream};
 use rand::RngExt;
 use schemas::geometry::PatchGrid;
-use trainer::cpu::{BranchScales, FusedClassifier, Labelled, Precision, Resources, Values};
+use trainer::cpu::{BranchScales, CpuClassifier, Labelled, Precision, Resources, Values};
 use trainer::model::loss::cross_entropy;
 use trainer::model::{Classifier, ClassifierConfig, Conventions, PositionKind, TransformerConfig};
 use trainer::optim::{AdamW, AdamWConfig, ParameterRule};
@@ -118,9 +118,9 @@ fn model(config: ClassifierConfig) -> Classifier {
     model
 }
 
-fn fused(model: &Classifier, precision: Precision, threads: usize, recomputes: bool) -> FusedClassifier {
+fn fused(model: &Classifier, precision: Precision, threads: usize, recomputes: bool) -> CpuClassifier {
     let resources = Resources { threads, recomputes };
-    FusedClassifier::new(*model.config(), model.parameters(), OPTIMIZER, rule, precision, resources).expect("a model")
+    CpuClassifier::new(*model.config(), model.parameters(), OPTIMIZER, rule, precision, resources).expect("a model")
 }
 
 /// Norm of the difference over norm of what is expected.

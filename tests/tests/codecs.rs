@@ -3,13 +3,13 @@
 use pipeline::video::clips::ClipDecoder;
 use pipeline::video::decode::{DecodeOptions, VideoDecoder};
 use pipeline::video::frame::FrameScaler;
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use schemas::shard::{ColorMatrix, ColorRange};
 use std::path::Path;
 use tests::{ffmpeg, ffmpeg_frames, moving_frame, options, write_video};
 
 /// Upright frames at their own size, their times in nanoseconds, and how many were said to be damaged.
-fn frames(path: &Path) -> (I420, Vec<Vec<u8>>, Vec<i64>, usize) {
+fn frames(path: &Path) -> (FrameSize, Vec<Vec<u8>>, Vec<i64>, usize) {
     pipeline::video::init().expect("GStreamer");
     let mut decoder = VideoDecoder::open(path, DecodeOptions::default()).expect("opened");
     let (mut frames, mut times, mut damaged) = (Vec::new(), Vec::new(), 0);
@@ -28,7 +28,7 @@ fn frames(path: &Path) -> (I420, Vec<Vec<u8>>, Vec<i64>, usize) {
 }
 
 /// Decodes with ffmpeg, without a change of rate or range.
-fn theirs(path: &Path, size: I420, format: &str) -> Vec<Vec<u8>> {
+fn theirs(path: &Path, size: FrameSize, format: &str) -> Vec<Vec<u8>> {
     let bytes = ffmpeg_frames(path, &["-map", "0:v:0", "-fps_mode", "passthrough", "-pix_fmt", format]);
     bytes.chunks_exact(size.frame_bytes()).map(<[u8]>::to_vec).collect()
 }
@@ -37,7 +37,7 @@ fn theirs(path: &Path, size: I420, format: &str) -> Vec<Vec<u8>> {
 fn frames_equal_ffmpegs_in_every_codec_and_container() {
     let dir = tempfile::tempdir().expect("a folder");
     let film = dir.path().join("film.mp4");
-    let size = I420 { width: 128, height: 96 };
+    let size = FrameSize { width: 128, height: 96 };
     write_video(&film, 3, 60, 30, size);
     let mut compared = 0;
     let h264 = &["-c:v", "libx264", "-g", "25", "-bf", "3", "-preset", "fast"][..];
@@ -80,7 +80,7 @@ fn frames_equal_ffmpegs_in_every_codec_and_container() {
 fn full_range_and_wide_colour_are_recorded() {
     let dir = tempfile::tempdir().expect("a folder");
     let film = dir.path().join("film.mp4");
-    write_video(&film, 3, 20, 30, I420 { width: 128, height: 96 });
+    write_video(&film, 3, 20, 30, FrameSize { width: 128, height: 96 });
     for (name, range, matrix, expected) in [
         ("full", "pc", "bt709", (ColorRange::Full, ColorMatrix::Bt709)),
         ("limited", "tv", "bt709", (ColorRange::Limited, ColorMatrix::Bt709)),
@@ -99,7 +99,7 @@ fn full_range_and_wide_colour_are_recorded() {
 #[test]
 fn interlaced_footage_is_deinterlaced() {
     let dir = tempfile::tempdir().expect("a folder");
-    let size = I420 { width: 128, height: 96 };
+    let size = FrameSize { width: 128, height: 96 };
     let (film, path) = (dir.path().join("film.mp4"), dir.path().join("interlaced.mp4"));
     write_video(&film, 5, 60, 60, size);
     // Each frame is made of two moments: what moves has combs.
@@ -131,7 +131,7 @@ fn interlaced_footage_is_deinterlaced() {
 fn the_default_of_several_streams_is_taken() {
     let dir = tempfile::tempdir().expect("a folder");
     let (small, large) = (dir.path().join("small.mp4"), dir.path().join("large.mp4"));
-    let (small_size, large_size) = (I420 { width: 64, height: 48 }, I420 { width: 128, height: 96 });
+    let (small_size, large_size) = (FrameSize { width: 64, height: 48 }, FrameSize { width: 128, height: 96 });
     write_video(&small, 1, 30, 30, small_size);
     write_video(&large, 2, 30, 30, large_size);
     for (default, size) in [(0, small_size), (1, large_size)] {
@@ -149,7 +149,7 @@ fn the_default_of_several_streams_is_taken() {
 #[test]
 fn times_are_right_for_late_starts_and_edit_lists() {
     let dir = tempfile::tempdir().expect("a folder");
-    let size = I420 { width: 64, height: 48 };
+    let size = FrameSize { width: 64, height: 48 };
     let film = dir.path().join("film.mp4");
     write_video(&film, 1, 90, 30, size);
     // A transport stream starts at 1.4 s and more; B-frames are in both.
@@ -176,14 +176,14 @@ fn odd_and_tiny_sizes_come_back_as_they_are() {
     for (width, height) in [(1, 1), (63, 47), (2, 100)] {
         let path = dir.path().join(format!("{width}x{height}.mkv"));
         let raw = dir.path().join("raw.yuv");
-        let drawn: Vec<u8> = (0..10).flat_map(|frame| moving_frame(4, f64::from(frame), I420 { width, height })).collect();
+        let drawn: Vec<u8> = (0..10).flat_map(|frame| moving_frame(4, f64::from(frame), FrameSize { width, height })).collect();
         std::fs::write(&raw, drawn).expect("written");
         let size = format!("{width}x{height}");
         let arguments = ["-v", "error", "-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", &size, "-r", "10", "-i"];
         let mut ffmpeg = std::process::Command::new("ffmpeg");
         assert!(ffmpeg.args(arguments).arg(&raw).args(["-c:v", "mpeg4"]).arg(&path).status().expect("ffmpeg runs").success());
         let (size, ours, _, damaged) = frames(&path);
-        assert_eq!((size, damaged), (I420 { width, height }, 0));
+        assert_eq!((size, damaged), (FrameSize { width, height }, 0));
         assert!(ours == theirs(&path, size, "yuv420p"), "{width}x{height}");
     }
 }

@@ -9,7 +9,7 @@ use pipeline::video::frame::FrameScaler;
 use pipeline::video::probe;
 use pipeline::video::ticks::{Timeline, clip_starts};
 use pipeline::worker::process::WorkerProgram;
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use schemas::manifest::BuildOptions;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -89,7 +89,7 @@ fn compare_frames(case: &Case, path: &Path) -> Result<usize, String> {
     let mut decoder = VideoDecoder::open(path, decode).map_err(|error| error.to_string())?;
     let theirs = ffmpeg_frames_of(case, path);
     let (width, height) = case.size();
-    let size = I420 { width: width as usize, height: height as usize };
+    let size = FrameSize { width: width as usize, height: height as usize };
     let frame_bytes = if case.expect == Expect::Gray { size.width * size.height } else { size.frame_bytes() };
     let theirs: Vec<&[u8]> = theirs.chunks_exact(frame_bytes).collect();
     let (mut count, mut last_ns, mut worst) = (0, None, 0);

@@ -6,7 +6,7 @@ use pipeline::video::container::missing_bytes;
 use pipeline::video::decode::{DecodeOptions, VideoDecoder};
 use pipeline::video::frame::{FrameScaler, Orientation};
 use rand::RngExt;
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ fn judged(path: &Path, threads: u32) -> (HashMap<i64, (Vec<u8>, bool)>, usize) {
 /// A film of several groups of pictures.
 fn film(dir: &Path) -> PathBuf {
     let path = dir.join("film.mp4");
-    write_video(&path, 11, 300, 30, I420 { width: 160, height: 120 });
+    write_video(&path, 11, 300, 30, FrameSize { width: 160, height: 120 });
     path
 }
 

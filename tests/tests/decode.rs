@@ -3,7 +3,7 @@
 use pipeline::video::clips::ClipDecoder;
 use pipeline::video::decode::{DecodeOptions, VideoDecoder};
 use pipeline::video::frame::FrameScaler;
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use schemas::manifest::{BuildOptions, PixelAspect, Sampling, Tiling};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,7 +13,7 @@ use tests::{ffmpeg_frames, moving_frame, options, real_videos, write_video};
 const DECODE: DecodeOptions = DecodeOptions { threads: 2, timeout: Duration::from_secs(60) };
 
 /// All frames of a video, upright, at their own size.
-fn frames(path: &Path) -> (I420, Vec<u8>) {
+fn frames(path: &Path) -> (FrameSize, Vec<u8>) {
     pipeline::video::init().expect("GStreamer");
     let mut decoder = VideoDecoder::open(path, DECODE).expect("opened");
     let mut scaler = None;
@@ -28,7 +28,7 @@ fn frames(path: &Path) -> (I420, Vec<u8>) {
 }
 
 #[track_caller]
-fn assert_same_frames(path: &Path, size: I420, ours: &[u8], theirs: &[u8]) {
+fn assert_same_frames(path: &Path, size: FrameSize, ours: &[u8], theirs: &[u8]) {
     assert_eq!(ours.len(), theirs.len(), "{}: bytes of all frames", path.display());
     let frames = ours.chunks_exact(size.frame_bytes()).zip(theirs.chunks_exact(size.frame_bytes()));
     for (number, (ours, theirs)) in frames.enumerate() {
@@ -40,7 +40,7 @@ fn assert_same_frames(path: &Path, size: I420, ours: &[u8], theirs: &[u8]) {
 fn every_frame_is_ffmpegs() {
     let dir = tempfile::tempdir().expect("a folder");
     let odd_length = dir.path().join("a.mp4");
-    write_video(&odd_length, 1, 41, 30, I420 { width: 98, height: 66 });
+    write_video(&odd_length, 1, 41, 30, FrameSize { width: 98, height: 66 });
     let mut paths = real_videos("real");
     paths.push(odd_length);
     for path in paths {
@@ -77,8 +77,8 @@ fn set_display_matrix(path: &Path, matrix: [i32; 4]) {
 #[test]
 fn display_matrices_are_applied_as_by_ffmpeg() {
     let dir = tempfile::tempdir().expect("a folder");
-    let size = I420 { width: 98, height: 66 };
-    let lying = I420 { width: 66, height: 98 };
+    let size = FrameSize { width: 98, height: 66 };
+    let lying = FrameSize { width: 66, height: 98 };
     for (degrees, matrix, turned) in [(90, [0, 1, -1, 0], lying), (180, [-1, 0, 0, -1], size), (270, [0, -1, 1, 0], lying)] {
         let path = dir.path().join(format!("{degrees}.mp4"));
         write_video(&path, 6, 9, 30, size);
@@ -96,7 +96,7 @@ fn display_matrices_are_applied_as_by_ffmpeg() {
 fn frames_are_the_same_for_any_number_of_threads() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("a.mp4");
-    write_video(&path, 7, 70, 30, I420 { width: 98, height: 66 });
+    write_video(&path, 7, 70, 30, FrameSize { width: 98, height: 66 });
     let clips = |threads| {
         let mut decoder = ClipDecoder::open(&path, &options(3, 1 << 30), DecodeOptions { threads, ..DECODE }).expect("opened");
         std::iter::from_fn(|| decoder.next_clip().expect("decoded")).collect::<Vec<_>>()
@@ -154,7 +154,7 @@ fn compare_with_ffmpegs_resampling(path: &Path, frame_bytes: usize) {
 #[test]
 fn clips_are_sampled_by_time() {
     let dir = tempfile::tempdir().expect("a folder");
-    let size = I420 { width: 64, height: 48 };
+    let size = FrameSize { width: 64, height: 48 };
     for (fps, frames) in [(30, 150), (25, 120), (60, 200), (12, 70)] {
         let path = dir.path().join(format!("{fps}.mp4"));
         write_video(&path, 2, frames, fps, size);
@@ -181,17 +181,17 @@ fn presentation_times(path: &Path) -> (Vec<i64>, (i64, i64)) {
 }
 
 /// Compares the clips of a video with those that its frames' times say, in whole numbers; returns how many frames are shown more than once or never.
-fn compare_with_presentation_times(path: &Path, size: I420, options: &BuildOptions) -> (usize, usize) {
+fn compare_with_presentation_times(path: &Path, size: FrameSize, options: &BuildOptions) -> (usize, usize) {
     let (times, (units, seconds)) = presentation_times(path);
     let theirs = ffmpeg_frames(path, &["-map", "0:v:0", "-fps_mode", "passthrough"]);
     let theirs: Vec<&[u8]> = theirs.chunks_exact(size.frame_bytes()).collect();
     assert_eq!(theirs.len(), times.len());
     // The nearest tick, halves up: floor(2 x + 1) / 2.
     let tick = |time: i64| (2 * (time - times[0]) * seconds * options.sampling.fps().expect("time") as i64 + units).div_euclid(2 * units);
-    let (mut repeated, mut passed_over) = (0, 0);
+    let (mut repeated, mut skipped_checkpoints) = (0, 0);
     for pair in times.windows(2) {
         repeated += usize::from(tick(pair[1]) > tick(pair[0]) + 1);
-        passed_over += usize::from(tick(pair[1]) == tick(pair[0]));
+        skipped_checkpoints += usize::from(tick(pair[1]) == tick(pair[0]));
     }
     let (frames, stride) = (i64::from(options.frames), i64::from(options.stride));
     let clips = clips(path, options);
@@ -208,13 +208,13 @@ fn compare_with_presentation_times(path: &Path, size: I420, options: &BuildOptio
     // The next clip does not fit.
     let last = tick(times[times.len() - 1]);
     assert!(!clips.is_empty() && clips.len() as i64 * frames * stride + (frames - 1) * stride > last, "{} clips", clips.len());
-    (repeated, passed_over)
+    (repeated, skipped_checkpoints)
 }
 
 #[test]
 fn clips_hold_the_frames_that_are_shown_at_their_ticks() {
     let dir = tempfile::tempdir().expect("a folder");
-    let size = I420 { width: 64, height: 48 };
+    let size = FrameSize { width: 64, height: 48 };
     // At 60 frames a second every other frame lies half way between two ticks.
     for (rate, fps) in [(30, 30), (60, 30), (24, 30), (25, 10), (50, 12)] {
         let path = dir.path().join(format!("{rate}.mp4"));
@@ -229,7 +229,7 @@ fn clips_hold_the_frames_that_are_shown_at_their_ticks() {
 #[test]
 fn frames_of_a_variable_rate_are_repeated() {
     let dir = tempfile::tempdir().expect("a folder");
-    let size = I420 { width: 64, height: 48 };
+    let size = FrameSize { width: 64, height: 48 };
     let (even, uneven) = (dir.path().join("even.mp4"), dir.path().join("uneven.mp4"));
     write_video(&even, 9, 120, 30, size);
     // Two of three frames late, and half a second of standstill. A function of the time and not of the packet's number: packets lie in decoding order.
@@ -248,7 +248,7 @@ fn frames_of_a_variable_rate_are_repeated() {
 fn clips_are_spread_over_the_video() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("a.mp4");
-    let size = I420 { width: 64, height: 48 };
+    let size = FrameSize { width: 64, height: 48 };
     write_video(&path, 3, 161, 30, size);
     let starts = |tiling| {
         let clips = clips(&path, &BuildOptions { tiling, ..options(3, 1 << 30) });
@@ -271,7 +271,7 @@ fn frame_zero(path: &Path) -> i64 {
 fn a_short_video_repeats_its_last_frame_and_says_so() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("a.mp4");
-    let size = I420 { width: 64, height: 48 };
+    let size = FrameSize { width: 64, height: 48 };
     write_video(&path, 4, 10, 30, size);
     let clips = clips(&path, &options(3, 1 << 30));
     let [(data, pts, repeated)] = clips.as_slice() else { panic!("{} clips", clips.len()) };
@@ -286,7 +286,7 @@ fn a_short_video_repeats_its_last_frame_and_says_so() {
 fn encoded_frames_come_back_nearly_as_they_were() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("a.mp4");
-    let size = I420 { width: 96, height: 80 };
+    let size = FrameSize { width: 96, height: 80 };
     write_video(&path, 5, 20, 30, size);
     let (decoded_size, decoded) = frames(&path);
     assert_eq!(decoded_size, size);

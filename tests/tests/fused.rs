@@ -5,7 +5,7 @@ use pipeline::sampling::mask::{MaskKind, MaskRule, Masks};
 use pipeline::sampling::order::{Purpose, stream};
 use rand::RngExt;
 use schemas::geometry::{PatchGrid, TargetFrames};
-use trainer::cpu::{Fused, Noise, Patches, Precision, Resources, Values};
+use trainer::cpu::{CpuMae, Noise, Patches, Precision, Resources, Values};
 use trainer::model::{Conventions, Mae, MaeConfig, Masking, NormalisePer, PositionKind, TargetKind, TransformerConfig};
 use trainer::model::{DeviceBatch, DevicePixels};
 use trainer::optim::{AdamW, AdamWConfig};
@@ -29,8 +29,8 @@ fn on_device(noise: &Noise) -> DeviceBatch {
     DeviceBatch { pixels, masking: Masking::new(masks, &Device::Cpu).expect("masks") }
 }
 
-fn fused(model: &Mae, precision: Precision, threads: usize, recomputes: bool) -> Fused {
-    Fused::new(*model.config(), model.parameters(), OPTIMIZER, precision, Resources { threads, recomputes }).expect("a model")
+fn fused(model: &Mae, precision: Precision, threads: usize, recomputes: bool) -> CpuMae {
+    CpuMae::new(*model.config(), model.parameters(), OPTIMIZER, precision, Resources { threads, recomputes }).expect("a model")
 }
 
 fn configs() -> Vec<(MaeConfig, usize, f64)> {
@@ -181,7 +181,7 @@ fn gradients_of_several_batches_add_up_and_none_are_left_over() {
     let (config, clips, ratio) = configs().remove(0);
     let model = Mae::seeded(config, 1, &Device::Cpu).expect("a model");
     let noise = [1, 2].map(|seed| noise(&config, clips, ratio, seed));
-    let gradients = |fused: &Fused| fused.store().gradients().flat_map(|view| view.values.to_vec()).collect::<Vec<_>>();
+    let gradients = |fused: &CpuMae| fused.store().gradients().flat_map(|view| view.values.to_vec()).collect::<Vec<_>>();
     let alone = [&noise[0], &noise[1]].map(|noise| {
         let mut fused = fused(&model, Precision::F32, 2, false);
         fused.accumulate(&noise.patches(), 0.5);

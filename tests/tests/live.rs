@@ -6,7 +6,7 @@ use pipeline::video::clips::ClipDecoder;
 use pipeline::video::decode::DecodeOptions;
 use pipeline::worker::process::WorkerProgram;
 use rand::RngExt;
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use schemas::manifest::{BuildOptions, Sampling};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ fn reader() -> LiveReader {
 }
 
 /// All clips of a video by its decoder from the start, with `options`: frames, whether they are damaged, and how many at the end are repeated.
-fn clips(path: &Path, options: &BuildOptions) -> (I420, Vec<(Vec<u8>, bool, u32)>) {
+fn clips(path: &Path, options: &BuildOptions) -> (FrameSize, Vec<(Vec<u8>, bool, u32)>) {
     pipeline::video::init().expect("GStreamer");
     let mut decoder = ClipDecoder::open(path, options, DecodeOptions::default()).expect("opened");
     let clips = std::iter::from_fn(|| decoder.next_clip().expect("decoded"));
@@ -39,7 +39,7 @@ fn clips(path: &Path, options: &BuildOptions) -> (I420, Vec<(Vec<u8>, bool, u32)
 }
 
 /// What every tick of a video shows, and whether that is damaged: clips of one frame back to back.
-fn ticks(path: &Path, sampling: Sampling) -> (I420, Vec<(Vec<u8>, bool)>) {
+fn ticks(path: &Path, sampling: Sampling) -> (FrameSize, Vec<(Vec<u8>, bool)>) {
     let (size, clips) = clips(path, &BuildOptions { frames: 1, stride: 1, sampling, ..options(3, 1 << 30) });
     (size, clips.into_iter().map(|(frame, damaged, _)| (frame, damaged)).collect())
 }
@@ -103,7 +103,7 @@ fn compare_clips(path: &Path) {
 /// A film of 10 s.
 fn film(dir: &Path) -> PathBuf {
     let path = dir.join("film.mp4");
-    write_video(&path, 21, 300, 30, I420 { width: 128, height: 96 });
+    write_video(&path, 21, 300, 30, FrameSize { width: 128, height: 96 });
     path
 }
 

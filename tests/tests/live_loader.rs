@@ -8,7 +8,7 @@ use pipeline::transform::TargetForm;
 use pipeline::video::clips::ClipDecoder;
 use pipeline::video::decode::DecodeOptions;
 use pipeline::worker::process::WorkerProgram;
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use schemas::manifest::BuildOptions;
 use std::collections::HashSet;
 use std::fs;
@@ -23,7 +23,7 @@ fn videos(dir: &Path) -> PathBuf {
     let videos = dir.join("videos");
     fs::create_dir_all(&videos).expect("a folder");
     for (seed, frames) in [(0, 75), (1, 12), (2, 101)] {
-        write_video(&videos.join(format!("{seed}.mp4")), seed, frames, 30, I420 { width: 64, height: 48 + 2 * seed as usize });
+        write_video(&videos.join(format!("{seed}.mp4")), seed, frames, 30, FrameSize { width: 64, height: 48 + 2 * seed as usize });
     }
     videos
 }
@@ -118,7 +118,7 @@ fn videos_are_told_apart_by_name_and_size_and_not_by_folder() {
     assert_ne!(of(&moved), first);
     // As many clips, of another video.
     fs::remove_file(moved.join("3.mp4")).expect("removed");
-    write_video(&moved.join("2.mp4"), 7, 101, 30, I420 { width: 64, height: 52 });
+    write_video(&moved.join("2.mp4"), 7, 101, 30, FrameSize { width: 64, height: 52 });
     assert_ne!(of(&moved), first);
     let data = live(&moved, LiveSpan::Clip);
     let weighing = |weights: [f64; 2]| fingerprint(&weights.map(|weight| WeightedSource { weight, ..data[0].clone() }));

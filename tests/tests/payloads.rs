@@ -7,7 +7,7 @@ use pipeline::shard::{ClipReader, Shard, ShardError, ShardSet};
 use pipeline::source::{SourceError, WeightedSource};
 use pipeline::transform::picture::to_rgb;
 use pipeline::video::gop::{GopDecoder, encode_gop};
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use schemas::manifest::BuildOptions;
 use schemas::shard::{ColorMatrix, ColorRange, Payload};
 use std::path::Path;
@@ -16,11 +16,11 @@ use tests::{TestClip, clip_pixels, damage_clip, loader_options, moving_frame, op
 
 const COLOR: Color = Color { range: ColorRange::Limited, matrix: ColorMatrix::Bt601 };
 
-fn frames(count: u32, size: I420) -> Vec<u8> {
+fn frames(count: u32, size: FrameSize) -> Vec<u8> {
     (0..count).flat_map(|frame| moving_frame(3, f64::from(frame), size)).collect()
 }
 
-fn decoded(stream: &[u8], size: I420, count: usize) -> Vec<u8> {
+fn decoded(stream: &[u8], size: FrameSize, count: usize) -> Vec<u8> {
     let mut out = Vec::new();
     GopDecoder::new().expect("a decoder").decode(stream, size, count, &mut out).expect("decoded");
     out
@@ -40,7 +40,7 @@ fn nal_types(stream: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_clip_is_one_closed_group_of_pictures() {
-    let size = I420 { width: 96, height: 64 };
+    let size = FrameSize { width: 96, height: 64 };
     for count in [1, 2, 16, 64] {
         // A cut in the middle must not make another key frame.
         let mut clip = frames(count, size);
@@ -62,7 +62,7 @@ fn a_clip_is_one_closed_group_of_pictures() {
 
 #[test]
 fn a_rate_factor_sets_quality_and_zero_loses_nothing() {
-    let size = I420 { width: 160, height: 120 };
+    let size = FrameSize { width: 160, height: 120 };
     let clip = TestClip::noise(1, 8, size.width, size.height).payload;
     let coded = |crf| {
         let stream = encode_gop(&clip, size, COLOR, crf).expect("encoded");
@@ -77,7 +77,7 @@ fn a_rate_factor_sets_quality_and_zero_loses_nothing() {
 #[test]
 fn sides_and_colours_of_any_kind_come_back() {
     for (width, height) in [(1, 1), (2, 3), (17, 5), (33, 51), (130, 2)] {
-        let size = I420 { width, height };
+        let size = FrameSize { width, height };
         let clip = frames(5, size);
         for (range, matrix) in [
             (ColorRange::Limited, ColorMatrix::Bt601),
@@ -94,7 +94,7 @@ fn sides_and_colours_of_any_kind_come_back() {
 #[test]
 fn a_decoder_is_used_again_after_any_clip() {
     let mut decoder = GopDecoder::new().expect("a decoder");
-    let (small, large) = (I420 { width: 48, height: 32 }, I420 { width: 64, height: 80 });
+    let (small, large) = (FrameSize { width: 48, height: 32 }, FrameSize { width: 64, height: 80 });
     let clips: Vec<_> = [(small, 16), (large, 3), (small, 40), (small, 16)]
         .map(|(size, count)| (size, count as usize, encode_gop(&frames(count, size), size, COLOR, 0).expect("encoded")))
         .into();
@@ -105,7 +105,7 @@ fn a_decoder_is_used_again_after_any_clip() {
         assert!(out == frames(*count as u32 / 2, *size), "half of clip {at}");
         decoder.decode(b"not a stream", *size, 1, &mut Vec::new()).expect_err("no frames");
         decoder.decode(stream, *size, count + 1, &mut Vec::new()).expect_err("too few frames");
-        decoder.decode(stream, I420 { width: 16, height: 16 }, 1, &mut Vec::new()).expect_err("another size");
+        decoder.decode(stream, FrameSize { width: 16, height: 16 }, 1, &mut Vec::new()).expect_err("another size");
         out.clear();
         decoder.decode(stream, *size, *count, &mut out).expect("the whole");
         assert!(out == frames(*count as u32, *size), "clip {at}");
@@ -155,7 +155,7 @@ fn rgb_is_what_training_would_see_of_each_frame() {
     let data = ShardSet::open(dir.path()).expect("opened");
     let clip = TestClip::moving(2, 8, 97, 67);
     let (shard, row) = data.locate(2);
-    let (size, mut reader) = (I420 { width: 97, height: 67 }, ClipReader::default());
+    let (size, mut reader) = (FrameSize { width: 97, height: 67 }, ClipReader::default());
     let Frames::Rgb(stored) = reader.frames(shard, row, 8).expect("read") else { panic!("RGB") };
     let expected: Vec<u8> = Frames::I420(&clip.payload, COLOR).each(size).flat_map(|frame| to_rgb(frame, size, 97, 67)).collect();
     assert!(stored == expected);

@@ -3,7 +3,7 @@
 use arrow::array::{Array, AsArray};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use pipeline::shard::{ClipReader, Shard, ShardError, ShardSet};
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use schemas::manifest::{MANIFEST_FILE, PixelAspect};
 use schemas::shard::DATA_COLUMN;
 use std::fs::{self, File};
@@ -213,7 +213,7 @@ fn shards_of_version_2_are_read() {
         for (row, meta) in metas.iter().enumerate() {
             // The reader compares the payload with its hash, and decodes it.
             let frames = reader.frames(&set.shards()[0], row, 8).expect("read");
-            let frame_bytes = frames.frame_bytes(I420 { width: meta.width as usize, height: meta.height as usize });
+            let frame_bytes = frames.frame_bytes(FrameSize { width: meta.width as usize, height: meta.height as usize });
             assert_eq!(frames.bytes().len(), 8 * frame_bytes, "{name}");
         }
     }

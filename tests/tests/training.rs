@@ -513,11 +513,11 @@ fn weights_and_moments_that_do_not_fit_are_named_one_by_one() {
     // As if it were this run's.
     Checkpoints::new(&run.dir, &run.task).save(&learner, RunState::new(5)).expect("saved");
     let error = train::train(&run, |_| ()).expect_err("it does not fit");
-    let RunError::NoneSound { unsound, .. } = &error else { panic!("{error}") };
-    let [unsound] = unsound.as_slice() else { panic!("{error}") };
-    assert!(unsound.reason.contains("the weights do not fit this model: "), "{error}");
-    assert!(unsound.reason.contains("decoder_blocks.1.attn.k.bias is not part of it; "), "{error}");
-    assert!(unsound.reason.contains("decoder_blocks.1.norm2.weight is not part of it"), "{error}");
+    let RunError::NoneValid { invalid, .. } = &error else { panic!("{error}") };
+    let [invalid] = invalid.as_slice() else { panic!("{error}") };
+    assert!(invalid.reason.contains("the weights do not fit this model: "), "{error}");
+    assert!(invalid.reason.contains("decoder_blocks.1.attn.k.bias is not part of it; "), "{error}");
+    assert!(invalid.reason.contains("decoder_blocks.1.norm2.weight is not part of it"), "{error}");
 
     // The moments alone.
     let path = run.dir.join("checkpoints/step-000000");

@@ -6,7 +6,7 @@ use pipeline::sampling::sample::{Augmentation, View};
 use pipeline::transform::{MEAN, STD, Transform};
 use pipeline::video::clips::ClipDecoder;
 use pipeline::video::decode::DecodeOptions;
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use schemas::shard::{ColorMatrix, ColorRange};
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -15,7 +15,7 @@ use tests::{options, real_videos};
 const SIDE: usize = 112;
 
 /// The frames as 8-bit RGB, by the ffmpeg command line.
-fn ffmpeg_rgb(planes: &[u8], size: I420, color: Color) -> Vec<u8> {
+fn ffmpeg_rgb(planes: &[u8], size: FrameSize, color: Color) -> Vec<u8> {
     let range = if color.range == ColorRange::Full { "full" } else { "limited" };
     let matrix = if color.matrix == ColorMatrix::Bt709 { "bt709" } else { "bt601" };
     let filter = format!("scale=in_range={range}:in_color_matrix={matrix}:flags=bilinear+accurate_rnd+full_chroma_int,format=rgb24");

@@ -5,7 +5,7 @@ use arrow::datatypes::{Float32Type, Float64Type, Int32Type, UInt32Type};
 use arrow::record_batch::RecordBatch;
 use assert_cmd::Command;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use schemas::report::{EmbedReport, EvalReport, ProbeReport, RunReport, StepMetrics};
 use serde::de::DeserializeOwned;
 use std::fs::{self, File};
@@ -223,14 +223,14 @@ fn a_class_with_a_single_video_is_trained_on_and_said() {
     // Classes may come from folders of videos, too, where they are looked at.
     fs::create_dir_all(dir.path().join("videos/dark")).expect("a folder");
     fs::create_dir_all(dir.path().join("videos/purple")).expect("a folder");
-    write_video(&dir.path().join("videos/dark/one.mp4"), 1, 40, 30, I420 { width: 48, height: 32 });
+    write_video(&dir.path().join("videos/dark/one.mp4"), 1, 40, 30, FrameSize { width: 48, height: 32 });
     let report: EvalReport = json(dir.path(), &["eval", "--weights", "few-run", "--data", "videos", "--views", "3x1"]);
     assert_eq!(
         (report.clips.clips, report.videos.clips, report.views),
         (1, 1, [3, 1]),
         "40 frames are ten of a clip: three windows of eight"
     );
-    write_video(&dir.path().join("videos/purple/two.mp4"), 2, 40, 30, I420 { width: 48, height: 32 });
+    write_video(&dir.path().join("videos/purple/two.mp4"), 2, 40, 30, FrameSize { width: 48, height: 32 });
     let error = refused(dir.path(), &["eval", "--weights", "few-run", "--data", "videos"]);
     assert!(error.contains("have no label"), "{error}");
 }
@@ -330,7 +330,7 @@ fn features_have_a_row_a_clip_or_a_video() {
     }
 
     // A video that is not among the data can be asked about; it is no row.
-    write_video(&dir.path().join("stranger.mp4"), 7, 40, 30, I420 { width: 48, height: 32 });
+    write_video(&dir.path().join("stranger.mp4"), 7, 40, 30, FrameSize { width: 48, height: 32 });
     let report: EmbedReport = json(dir.path(), &[&embed[..], &["--out", "more.parquet", "--query", "stranger.mp4"]].concat());
     assert_eq!((report.rows, report.queries[0].query.video.as_str()), (18, "stranger.mp4"));
     // Videos need no shards.

@@ -3,7 +3,7 @@
 use assert_cmd::Command;
 use pipeline::video::clips::ClipDecoder;
 use pipeline::video::decode::DecodeOptions;
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use schemas::manifest::BuildOptions;
 use schemas::report::{CurvesReport, ExchangeReport, LoaderReport, OperationFigures, RunReport, SparsityReport, StepMetrics};
 use std::fs;
@@ -154,7 +154,7 @@ fn with_videos() -> TempDir {
     let dir = tempfile::tempdir().expect("a folder");
     fs::create_dir(dir.path().join("videos")).expect("a folder");
     for seed in 0..2 {
-        tests::write_video(&dir.path().join(format!("videos/{seed}.mp4")), seed, 80, 30, I420 { width: 48, height: 40 });
+        tests::write_video(&dir.path().join(format!("videos/{seed}.mp4")), seed, 80, 30, FrameSize { width: 48, height: 40 });
     }
     fs::write(dir.path().join("small.toml"), small_config(1, 4)).expect("written");
     dir

@@ -2,7 +2,7 @@
 
 use assert_cmd::Command;
 use assert_cmd::cargo::cargo_bin;
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use schemas::report::{NonfiniteStep, RunReport, StepMetrics};
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -160,7 +160,7 @@ fn a_second_ctrl_c_ends_at_once() {
 fn ctrl_c_ends_a_run_that_waits_for_data() {
     let dir = with_data();
     fs::create_dir(dir.path().join("videos")).expect("a folder");
-    tests::write_video(&dir.path().join("videos/a.mp4"), 1, 120, 30, I420 { width: 48, height: 40 });
+    tests::write_video(&dir.path().join("videos/a.mp4"), 1, 120, 30, FrameSize { width: 48, height: 40 });
     // A step that does not end, so that it is waited for data whatever is ready.
     let endless = ["--config", "small.toml", "--data", "videos", "--accumulate", "100000000", "--out", "a"];
     let mut child = spawn(dir.path(), &endless);

@@ -4,7 +4,7 @@ use assert_cmd::Command;
 use candle_core::{Device, Tensor};
 use image::codecs::gif::GifDecoder;
 use image::{AnimationDecoder, Rgb, RgbImage};
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use schemas::report::VisualiseReport;
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -86,7 +86,7 @@ fn a_clip_is_drawn_at_several_ratios() {
     // Stride 4 at 30 frames a second, one frame of each tubelet of two: 3.75 a second.
     assert!(frames.len() == 4 && frames.iter().all(|frame| frame.delay().numer_denom_ms() == (270, 1)), "{}", frames.len());
     let (width, height) = frames[0].buffer().dimensions();
-    let size = I420 { width: width as usize, height: height as usize };
+    let size = FrameSize { width: width as usize, height: height as usize };
     let bytes = ffmpeg_frames(&out.join("animation.mp4"), &[]);
     assert_eq!(bytes.len(), 4 * animation::mp4_rounds(4, 3.75) * size.frame_bytes());
 
@@ -115,8 +115,8 @@ fn masks_are_of_the_kind_that_is_asked_for() {
 #[test]
 fn any_place_of_a_video_is_drawn_and_a_short_one_filled_up() {
     let dir = with_run(&[]);
-    write_video(&dir.path().join("long.mp4"), 3, 90, 30, I420 { width: 64, height: 48 });
-    write_video(&dir.path().join("short.mp4"), 4, 14, 30, I420 { width: 64, height: 48 });
+    write_video(&dir.path().join("long.mp4"), 3, 90, 30, FrameSize { width: 64, height: 48 });
+    write_video(&dir.path().join("short.mp4"), 4, 14, 30, FrameSize { width: 64, height: 48 });
     let of = |flags: &[&str]| report(&visualise(dir.path(), &[&["--weights", "run", "--out", "o.png", "--json"], flags].concat()));
     let at = of(&["--data", "long.mp4", "--at", "1.0"]);
     // Frames lie 4 / 30 s apart: the eighth begins at 1.07 s.
@@ -208,7 +208,7 @@ fn animations_decode_to_the_frames_that_they_were_made_of() {
     animation::mp4(&mp4, &frames, 8.0).expect("encoded");
     // Six seconds at least: 48 frames, 16 times the three.
     let bytes = ffmpeg_frames(&mp4, &[]);
-    let size = I420 { width: 32, height: 16 };
+    let size = FrameSize { width: 32, height: 16 };
     assert_eq!((animation::mp4_rounds(3, 8.0), bytes.len()), (16, 48 * size.frame_bytes()));
     // Y'CbCr of the primaries by H.273's formulas, rounded to 8 bits.
     for (frame, expected) in bytes.chunks(size.frame_bytes()).zip([[81, 90, 240], [145, 54, 34], [41, 240, 110]].iter().cycle()) {

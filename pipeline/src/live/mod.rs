@@ -1,21 +1,21 @@
 //! Training clips straight from videos, without shards: what a build would have stored, bit for bit, decoded when it is wanted.
 //!
 //! [`LiveSet::open`] counts the packets of every video. A [`LiveReader`] decodes windows of its clips, in a worker process ([`worker`]): a decoder that
-//! crashes or hangs costs one clip. Where the container and the codec allow it, it goes the short way ([`crate::video::shortcut`]).
+//! crashes or hangs costs one clip. Where the container and the codec allow it, it goes the short way ([`crate::video::fast_seek`]).
 
 mod protocol;
 mod reader;
 pub mod worker;
 
 use crate::video::discover::{VideoFile, discover, io_reason, path_name};
-use crate::video::shortcut::Route;
+use crate::video::fast_seek::SeekPlan;
 use crate::video::ticks::{Timeline, clip_starts, span_ticks};
 use crate::video::{self, VideoError};
 use crate::worker::process::{Ending, Reported, StartError, WorkerProgram};
 use crossbeam_channel::{bounded, unbounded};
 use protocol::{Failure, Reply, Task};
 use reader::supervisor;
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use schemas::manifest::{BuildOptions, DEFAULT_GAP_SECONDS, Labelling, OnCorrupt, PixelAspect, Rejected, Sampling, ShortVideo, Tiling};
 use schemas::shard::Payload;
 use serde::{Deserialize, Serialize};
@@ -212,7 +212,7 @@ pub struct LiveClip {
     /// Frames of it, at least as many as a training clip has: the end of a video that is too short repeats its last frame.
     pub frames: usize,
     /// Size of a frame, upright and scaled.
-    pub size: I420,
+    pub size: FrameSize,
 }
 
 /// A video that can be decoded.
@@ -223,10 +223,10 @@ struct Video {
     ticks: u64,
     places: Vec<Place>,
     start_ns: i64,
-    size: I420,
+    size: FrameSize,
     /// Times at which decoding may begin.
     entries: Vec<i64>,
-    route: Option<Route>,
+    route: Option<SeekPlan>,
 }
 
 /// Where a clip lies in its video.

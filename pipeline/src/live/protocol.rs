@@ -1,8 +1,8 @@
 //! What the live source and its worker processes say to each other ([`crate::worker::process`]).
 
 use crate::video::VideoProbe;
-use crate::video::shortcut::Route;
-use schemas::geometry::I420;
+use crate::video::fast_seek::SeekPlan;
+use schemas::geometry::FrameSize;
 use schemas::manifest::BuildOptions;
 use schemas::shard::{ColorMatrix, ColorRange};
 use serde::{Deserialize, Serialize};
@@ -30,9 +30,9 @@ pub(super) enum Task {
         /// Time of tick 0.
         start_ns: i64,
         /// Of a frame.
-        size: I420,
+        size: FrameSize,
         /// A short way, and the time of the entry to take.
-        shortcut: Option<(Route, i64)>,
+        shortcut: Option<(SeekPlan, i64)>,
         /// Seconds without progress.
         timeout: f64,
     },
@@ -47,7 +47,7 @@ pub(super) enum Reply {
     Probed {
         probe: VideoProbe,
         /// The short way through the file, where there is one.
-        route: Option<Route>,
+        route: Option<SeekPlan>,
     },
     /// The answer to [`Task::Windows`]; `bytes` bytes follow: the windows' frames.
     Windows { range: ColorRange, matrix: ColorMatrix, bytes: usize, effort: Effort },
@@ -63,7 +63,7 @@ pub(super) enum Failure {
     /// The video has an end before its time.
     Shorter { seconds: f64 },
     /// The frames are of another size.
-    OtherSize { found: I420 },
+    OtherSize { found: FrameSize },
     /// Wanted frames are damaged.
     Damaged { seconds: (f64, f64), reason: String },
     /// There are no frames, or no more.

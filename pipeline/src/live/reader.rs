@@ -164,7 +164,7 @@ fn first_tick_seconds(options: &LiveOptions, ticks: &[u64]) -> f64 {
 }
 
 /// The short way to `tick`: the route, and the last entry whose frame is shown no later, or else the start.
-fn entry(video: &Video, options: &LiveOptions, tick: u64) -> Option<(crate::video::shortcut::Route, i64)> {
+fn entry(video: &Video, options: &LiveOptions, tick: u64) -> Option<(crate::video::fast_seek::SeekPlan, i64)> {
     let (route, fps) = video.route.as_ref().zip(options.sampling.fps())?;
     let after = video.entries.partition_point(|&entry| tick_of(entry - video.start_ns, fps) <= tick);
     let entry = after.checked_sub(1).map_or(video.start_ns, |last| video.entries[last].max(video.start_ns));

@@ -3,10 +3,10 @@
 use super::protocol::{Effort, Failure, Reply, Task};
 use crate::video::clips::{Clip, ClipDecoder, Step};
 use crate::video::decode::DecodeOptions;
-use crate::video::shortcut::{Doubt, Route, Shortcut, WantedTicks};
+use crate::video::fast_seek::{Doubt, FastSeek, SeekPlan, WantedTicks};
 use crate::video::{self, Content, VideoError};
 use crate::worker::process::{become_worker, receive, send};
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use schemas::manifest::BuildOptions;
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -99,7 +99,7 @@ struct Wanted<'a> {
     options: &'a BuildOptions,
     starts: &'a [u64],
     ticks: u64,
-    size: I420,
+    size: FrameSize,
     decode: DecodeOptions,
 }
 
@@ -147,13 +147,13 @@ impl Worker {
         let probe = video::probe(path, options, decode.timeout)?;
         let route = match video::sniff(path) {
             // Not every packet of an interlaced stream says so; its first frame does.
-            Ok(Content::Video(media)) if !probe.deinterlaced => Route::of(&media, &probe),
+            Ok(Content::Video(media)) if !probe.deinterlaced => SeekPlan::of(&media, &probe),
             _ => None,
         };
         Ok(send(&mut self.replies, &Reply::Probed { route, probe })?)
     }
 
-    fn windows(&mut self, wanted: &Wanted, shortcut: Option<Shortcut>) -> Result<(), End> {
+    fn windows(&mut self, wanted: &Wanted, shortcut: Option<FastSeek>) -> Result<(), End> {
         if let Some(mut shortcut) = shortcut {
             let place = (wanted.path.to_owned(), shortcut.entry_ns);
             let mut way = self.ways.get(&place).copied().unwrap_or(Way::Short);
@@ -182,7 +182,7 @@ impl Worker {
         }
     }
 
-    fn decode(&mut self, wanted: &Wanted, shortcut: Option<&Shortcut>) -> Decoded {
+    fn decode(&mut self, wanted: &Wanted, shortcut: Option<&FastSeek>) -> Decoded {
         let mut decoder = ClipDecoder::open_at(wanted.path, wanted.options, wanted.decode, wanted.starts, shortcut)?;
         let mut clips = Vec::with_capacity(wanted.starts.len());
         loop {
@@ -198,7 +198,7 @@ impl Worker {
         Ok((decoder, clips))
     }
 
-    fn send(&mut self, decoder: &ClipDecoder, clips: Vec<Clip>, shortcut: Option<&Shortcut>) -> Result<(), End> {
+    fn send(&mut self, decoder: &ClipDecoder, clips: Vec<Clip>, shortcut: Option<&FastSeek>) -> Result<(), End> {
         let source = decoder.source();
         let (packets, left_out) = decoder.sieved();
         let bytes = clips.iter().map(|clip| clip.data.len()).sum();
@@ -218,7 +218,7 @@ fn decode_options(timeout: f64) -> DecodeOptions {
 }
 
 impl Wanted<'_> {
-    fn shortcut(&self, route: Route, entry_ns: i64, start_ns: i64) -> Option<Shortcut> {
+    fn shortcut(&self, route: SeekPlan, entry_ns: i64, start_ns: i64) -> Option<FastSeek> {
         let wanted = WantedTicks {
             starts: self.starts.to_vec(),
             frames: self.options.frames.into(),
@@ -227,7 +227,7 @@ impl Wanted<'_> {
             fps: self.options.sampling.fps()?,
             start_ns,
         };
-        Some(Shortcut { route, entry_ns, from_start: entry_ns == start_ns, wanted })
+        Some(FastSeek { route, entry_ns, from_start: entry_ns == start_ns, wanted })
     }
 
     /// What is wrong with what was decoded.

@@ -5,10 +5,10 @@ use crate::loader::buffers::{Buffer, Layout};
 use crate::sampling::mask::{Mask, MaskRule, MaskScratch, Masks};
 use crate::sampling::order::{Cursor, Purpose, SampleId};
 use crate::sampling::sample::View;
-use crate::transform::augment::{Look, Looker};
+use crate::transform::augment::{AugmentPolicy, Augmenter};
 use crate::transform::{TargetForm, Transform, Value};
 use half::bf16;
-use schemas::geometry::{I420, PatchGrid};
+use schemas::geometry::{FrameSize, PatchGrid};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -115,22 +115,22 @@ impl BatchFormat {
     /// Writes a sample of [`Form::Tokens`] with a look of its own.
     pub(crate) fn write_look(
         &self,
-        look: Look,
-        looker: &mut Looker,
+        policy: AugmentPolicy,
+        augmenter: &mut Augmenter,
         sample: (SampleId, u64),
         transform: &mut Transform,
         frames: Frames<'_>,
-        size: I420,
+        size: FrameSize,
         view: View,
         pixels: &mut [u8],
     ) {
         match self.values {
-            ValueType::U8 => looker.tokens(look, sample, transform, frames, size, view, self.grid, pixels),
+            ValueType::U8 => augmenter.tokens(policy, sample, transform, frames, size, view, self.grid, pixels),
             ValueType::F32 => {
-                looker.tokens::<f32>(look, sample, transform, frames, size, view, self.grid, bytemuck::cast_slice_mut(pixels));
+                augmenter.tokens::<f32>(policy, sample, transform, frames, size, view, self.grid, bytemuck::cast_slice_mut(pixels));
             }
             ValueType::Bf16 => {
-                looker.tokens::<bf16>(look, sample, transform, frames, size, view, self.grid, bytemuck::cast_slice_mut(pixels));
+                augmenter.tokens::<bf16>(policy, sample, transform, frames, size, view, self.grid, bytemuck::cast_slice_mut(pixels));
             }
         }
     }
@@ -140,7 +140,7 @@ impl BatchFormat {
         &self,
         transform: &mut Transform,
         frames: Frames<'_>,
-        size: I420,
+        size: FrameSize,
         view: View,
         tokens: &[u32],
         pixels: &mut [u8],
@@ -157,7 +157,7 @@ impl BatchFormat {
         &self,
         transform: &mut Transform,
         frames: Frames<'_>,
-        size: I420,
+        size: FrameSize,
         view: View,
         tokens: &[u32],
         pixels: &mut [u8],

@@ -1,7 +1,7 @@
 //! Memory for batches, used again and again: the room of `unsafe`.
 //!
 //! ```text
-//! Ring::take ──> Filling (threads write, each its own slots) ──> Buffer (read) ──> dropped, or lent to a copy ──> back in the ring
+//! Ring::take ──> BatchMut (threads write, each its own slots) ──> Buffer (read) ──> dropped, or lent to a copy ──> back in the ring
 //! ```
 //!
 //! Fresh memory costs a page fault for every 4 KiB that is written to it, which is more than all else that is done to a clip. A buffer that a device is
@@ -197,12 +197,12 @@ impl Ring {
     ///
     /// # Errors
     /// When the system has no memory left.
-    pub fn take(&self) -> std::io::Result<Filling> {
+    pub fn take(&self) -> std::io::Result<BatchMut> {
         let memory = match self.free.try_recv() {
             Ok(memory) => memory,
             Err(_) => self.reclaim_or_make()?,
         };
-        Ok(Filling::new(memory, Arc::clone(&self.shared)))
+        Ok(BatchMut::new(memory, Arc::clone(&self.shared)))
     }
 
     fn reclaim_or_make(&self) -> std::io::Result<Memory> {
@@ -224,7 +224,7 @@ impl Ring {
 }
 
 /// A buffer whose slots are written by several threads.
-pub struct Filling {
+pub struct BatchMut {
     memory: Memory,
     /// Where its bytes begin.
     start: *mut u8,
@@ -233,11 +233,11 @@ pub struct Filling {
 }
 
 // SAFETY: `start` points into `memory`, which moves along and whose bytes stay where they are; what it points to is given out slot by slot, once each.
-unsafe impl Send for Filling {}
+unsafe impl Send for BatchMut {}
 // SAFETY: the only access through a shared reference is `slot`, which gives disjoint bytes to each caller.
-unsafe impl Sync for Filling {}
+unsafe impl Sync for BatchMut {}
 
-impl Filling {
+impl BatchMut {
     fn new(mut memory: Memory, ring: Arc<Shared>) -> Self {
         let start = memory.bytes_mut().as_mut_ptr();
         let slots = ring.layout.slots;

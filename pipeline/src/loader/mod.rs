@@ -1,15 +1,15 @@
 //! Sources to batches: worker threads behind an iterator of `Result<Batch>`.
 //!
 //! ```text
-//! order ──> tasks ──> workers: read, decode, transform into their slots of a block ──> finished blocks ──> batches in order
+//! order ──> tasks ──> workers: read, decode, transform into their slots of a group ──> finished groups ──> batches in order
 //!   ^                                                                                                          │
-//!   └──────────────────────── one more block when the last batch of one was handed out ────────────────────────┘
+//!   └──────────────────────── one more group when the last batch of one was handed out ────────────────────────┘
 //! ```
 //!
-//! A block is what is read at a time for one batch, or for as many batches as clips have repeats ([`crate::sampling::order`]). A task is one clip of a block: whoever does
-//! it writes all repeats of this clip, each into its slot of its batch. The last worker that lets go of a block sends it on.
+//! A group is what is read at a time for one batch, or for as many batches as clips have repeats ([`crate::sampling::order`]). A task is one clip of a group: whoever does
+//! it writes all repeats of this clip, each into its slot of its batch. The last worker that lets go of a group sends it on.
 //!
-//! A bounded number of blocks is on the way, by [`LoaderOptions::prefetch`] and [`LoaderOptions::memory_bytes`]. Both channels have room for all that
+//! A bounded number of groups is on the way, by [`LoaderOptions::prefetch`] and [`LoaderOptions::memory_bytes`]. Both channels have room for all that
 //! can be in them, so no worker ever waits to send, and nothing can deadlock: the user waits for workers, workers for tasks only. What a batch holds depends on
 //! the seed and its number, never on which worker made it or when.
 
@@ -18,14 +18,14 @@ pub mod buffers;
 mod options;
 
 use crate::loader::batch::{Batch, BatchFormat, Skipped};
-use crate::loader::buffers::{Buffer, Filling, MemoryKind, Ring};
+use crate::loader::buffers::{BatchMut, Buffer, MemoryKind, Ring};
 use crate::sampling::mask::{MaskRule, MaskScratch};
 use crate::sampling::order::{Cursor, Order, Purpose, SampleId};
 use crate::sampling::sample::{View, central_view};
 use crate::source::{ClipBytes, ClipInfo, SourceError, SourceReader, WeightedSource};
 use crate::stats::{Consumption, Counters, Stage, StageClock};
 use crate::transform::Transform;
-use crate::transform::augment::Looker;
+use crate::transform::augment::Augmenter;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rustix::time::{ClockId, clock_gettime};
 use schemas::geometry::PatchGrid;
@@ -59,11 +59,11 @@ struct Shared {
 }
 
 /// As many batches as clips have repeats, on the way.
-struct Block {
+struct ReadGroup {
     number: u64,
     /// Repeat of the first of `batches`: others were handed out before the loader began.
     first_repeat: usize,
-    batches: Vec<Filling>,
+    batches: Vec<BatchMut>,
     /// What became of each clip, by its slot.
     outcomes: Vec<Mutex<Outcome>>,
 }
@@ -80,7 +80,7 @@ enum Outcome {
 
 /// One clip to load.
 struct Task {
-    block: Arc<Block>,
+    group: Arc<ReadGroup>,
     slot: usize,
     sample: SampleId,
 }
@@ -93,10 +93,10 @@ pub struct Loader {
     tasks: Option<Sender<Task>>,
     /// The workers' end of the tasks, to take them back.
     waiting: Receiver<Task>,
-    finished: Receiver<Block>,
+    finished: Receiver<ReadGroup>,
     /// Blocks that came before their turn.
-    early: HashMap<u64, Block>,
-    /// Batches of the block in hand.
+    early: HashMap<u64, ReadGroup>,
+    /// Batches of the group in hand.
     ready: VecDeque<Batch>,
     next_block: u64,
     issued_blocks: u64,
@@ -114,13 +114,13 @@ impl Loader {
     /// # Errors
     /// When the options make no sense, a data set is empty or has too few frames a clip, or a thread cannot be started.
     pub fn new(sources: Arc<[WeightedSource]>, options: LoaderOptions) -> Result<Self, LoadError> {
-        let blocks = check(&sources, &options)?;
+        let groups = check(&sources, &options)?;
         let slots = options.batch_size / options.rank.of;
         let sets: Vec<(u64, f64)> = sources.iter().map(|set| (set.len() as u64, set.weight)).collect();
         let order = Order::new(&sets, options.seed);
-        let ring = Ring::new(options.format.layout(slots), blocks * options.repeat + SPARE_BUFFERS, options.memory.clone());
-        let (tasks, waiting) = bounded(blocks * slots);
-        let (done, finished) = bounded(blocks);
+        let ring = Ring::new(options.format.layout(slots), groups * options.repeat + SPARE_BUFFERS, options.memory.clone());
+        let (tasks, waiting) = bounded(groups * slots);
+        let (done, finished) = bounded(groups);
         let first_block = options.start.samples / (options.batch_size * options.repeat) as u64;
         let threads = options.threads;
         let shared = Arc::new(Shared { sources, options, counters: Counters::default(), stop: Arc::default() });
@@ -149,7 +149,7 @@ impl Loader {
                 .map_err(LoadError::Thread)?;
             loader.workers.push(worker);
         }
-        for _ in 0..blocks {
+        for _ in 0..groups {
             loader.issue()?;
         }
         Ok(loader)
@@ -183,7 +183,7 @@ impl Loader {
         }
     }
 
-    /// Hands out the tasks of one more block, if there is one. There is always room for them.
+    /// Hands out the tasks of one more group, if there is one. There is always room for them.
     fn issue(&mut self) -> Result<(), LoadError> {
         let options = &self.shared.options;
         let Rank { number: rank, of: ranks } = options.rank;
@@ -198,15 +198,15 @@ impl Loader {
         let first_repeat = before / options.batch_size;
         let batches = (first_repeat..options.repeat).map(|_| self.ring.take()).collect::<Result<_, _>>().map_err(LoadError::NoMemory)?;
         let outcomes = (0..slots).map(|_| Mutex::new(Outcome::Open)).collect();
-        let block = Arc::new(Block { number, first_repeat, batches, outcomes });
+        let group = Arc::new(ReadGroup { number, first_repeat, batches, outcomes });
         let first_draw = number * options.batch_size as u64 + (rank * slots) as u64;
-        // The last task takes the block itself along: were one left here, it could be the last to be let go of.
-        for (slot, block) in std::iter::repeat_n(block, slots).enumerate() {
+        // The last task takes the group itself along: were one left here, it could be the last to be let go of.
+        for (slot, group) in std::iter::repeat_n(group, slots).enumerate() {
             let sample = self.draw(first_draw + slot as u64);
             self.shared.sources[sample.set as usize].source.fetch(sample.clip as usize);
             if let Some(tasks) = &self.tasks {
                 // The workers live as long as this channel.
-                let _ = tasks.send(Task { block, slot, sample });
+                let _ = tasks.send(Task { group, slot, sample });
             }
         }
         self.issued_blocks += 1;
@@ -221,12 +221,12 @@ impl Loader {
             if self.next_block == self.issued_blocks {
                 return Ok(None);
             }
-            let block = loop {
-                if let Some(block) = self.early.remove(&self.next_block) {
-                    break block;
+            let group = loop {
+                if let Some(group) = self.early.remove(&self.next_block) {
+                    break group;
                 }
                 match self.finished.recv_timeout(LISTEN_EVERY) {
-                    Ok(block) => drop(self.early.insert(block.number, block)),
+                    Ok(group) => drop(self.early.insert(group.number, group)),
                     Err(RecvTimeoutError::Timeout) if self.shared.options.interrupt.load(Ordering::SeqCst) => {
                         return Err(LoadError::Interrupted);
                     }
@@ -237,7 +237,7 @@ impl Loader {
                 }
             };
             self.next_block += 1;
-            self.unpack(block)?;
+            self.unpack(group)?;
             if self.ready.is_empty() {
                 self.issue()?;
             }
@@ -258,12 +258,12 @@ impl Loader {
         Ok(Some(Batch { wait, ..batch }))
     }
 
-    /// Makes the batches of a block ready, without the clips that failed.
-    fn unpack(&mut self, block: Block) -> Result<(), LoadError> {
+    /// Makes the batches of a group ready, without the clips that failed.
+    fn unpack(&mut self, group: ReadGroup) -> Result<(), LoadError> {
         let options = &self.shared.options;
         let (mut samples, mut labels, mut skipped, mut gaps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let slots = block.outcomes.len();
-        for (slot, outcome) in block.outcomes.into_iter().enumerate() {
+        let slots = group.outcomes.len();
+        for (slot, outcome) in group.outcomes.into_iter().enumerate() {
             match outcome.into_inner().unwrap_or_else(PoisonError::into_inner) {
                 Outcome::Done(sample, label) => {
                     self.bad_in_a_row = 0;
@@ -287,8 +287,8 @@ impl Loader {
                 Outcome::Open => return Err(LoadError::Panic { message: "a loader thread has left a clip undone".to_owned() }),
             }
         }
-        let block_start = block.number * (options.batch_size * options.repeat) as u64;
-        for (repeat, filling) in (block.first_repeat..).zip(block.batches) {
+        let block_start = group.number * (options.batch_size * options.repeat) as u64;
+        for (repeat, filling) in (group.first_repeat..).zip(group.batches) {
             let mut buffer: Buffer = filling.finish();
             buffer.truncate(slots);
             gaps.iter().rev().for_each(|&slot| buffer.remove(slot));
@@ -326,7 +326,7 @@ impl Iterator for Loader {
 
 impl Drop for Loader {
     fn drop(&mut self) {
-        // Workers end when no task can come any more. None is blocked: the finished channel has room for every block that is out. Tasks that wait are taken back
+        // Workers end when no task can come any more. None is blocked: the finished channel has room for every group that is out. Tasks that wait are taken back
         // first, so that each worker finishes its clip in hand and no other.
         self.shared.stop.store(true, Ordering::Relaxed);
         self.tasks = None;
@@ -342,7 +342,7 @@ impl Drop for Loader {
 struct Worker {
     reader: SourceReader,
     transform: Transform,
-    looker: Looker,
+    augmenter: Augmenter,
     scratch: MaskScratch,
     views: Vec<View>,
     starts: Vec<usize>,
@@ -353,7 +353,7 @@ impl Worker {
         Self {
             reader: SourceReader::new(Arc::clone(stop)),
             transform: Transform::default(),
-            looker: Looker::default(),
+            augmenter: Augmenter::default(),
             scratch: MaskScratch::default(),
             views: Vec::new(),
             starts: Vec::new(),
@@ -367,7 +367,7 @@ impl Worker {
         options: &LoaderOptions,
         sample: SampleId,
         slot: usize,
-        batches: &[Filling],
+        batches: &[BatchMut],
         clock: &mut StageClock,
     ) -> Result<(ClipInfo, ClipBytes), SourceError> {
         let format = &options.format;
@@ -382,11 +382,11 @@ impl Worker {
             let sample = SampleId { repeat: sample.repeat + window as u32, ..sample };
             format.draw_mask(sample, options.seed, &mut self.scratch, tokens);
             let view = View { first_frame, ..view };
-            if options.look.is_plain() || options.pass != Pass::Training {
+            if options.policy.is_plain() || options.pass != Pass::Training {
                 format.write(&mut self.transform, frames, info.size, view, tokens, pixels, target);
             } else {
                 let sample = (sample, options.seed);
-                format.write_look(options.look, &mut self.looker, sample, &mut self.transform, frames, info.size, view, pixels);
+                format.write_look(options.policy, &mut self.augmenter, sample, &mut self.transform, frames, info.size, view, pixels);
             }
         }
         clock.lap(Stage::Transform);
@@ -399,10 +399,10 @@ impl Worker {
         let source = &shared.sources[task.sample.set as usize];
         let mut clock = StageClock::default();
         let cpu_before = thread_cpu();
-        let first = SampleId { repeat: task.block.first_repeat as u32, ..task.sample };
+        let first = SampleId { repeat: task.group.first_repeat as u32, ..task.sample };
         let info = source.clip(task.sample.clip as usize);
         let frames = options.format.grid.frames;
-        let repeats = (first.repeat..).take(task.block.batches.len());
+        let repeats = (first.repeat..).take(task.group.batches.len());
         self.views.clear();
         self.views.extend(repeats.map(|repeat| match options.pass {
             Pass::Training => {
@@ -411,14 +411,14 @@ impl Worker {
             }
             Pass::Once(views) => views.view(repeat as usize, info.frames, frames, info.size),
         }));
-        let (info, bytes) = self.load(source, options, first, task.slot, &task.block.batches, &mut clock)?;
+        let (info, bytes) = self.load(source, options, first, task.slot, &task.group.batches, &mut clock)?;
         shared.counters.clip(&clock, thread_cpu() - cpu_before, bytes.stored, bytes.decoded);
         Ok(info.label)
     }
 }
 
-/// A worker's life: tasks in, blocks out, until either end is gone.
-fn work(shared: &Shared, tasks: &Receiver<Task>, finished: &Sender<Block>) {
+/// A worker's life: tasks in, groups out, until either end is gone.
+fn work(shared: &Shared, tasks: &Receiver<Task>, finished: &Sender<ReadGroup>) {
     // A wish: where it is not granted, all is as fast, only not as considerate.
     let _ = rustix::process::setpriority_process(None, NICENESS);
     let mut worker = Worker::new(&shared.stop);
@@ -432,15 +432,15 @@ fn work(shared: &Shared, tasks: &Receiver<Task>, finished: &Sender<Block>) {
             let message = message.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
             Err(LoadError::Panic { message })
         });
-        let Task { block, slot, sample } = task;
+        let Task { group, slot, sample } = task;
         let outcome = match result {
             Ok(label) => Outcome::Done(sample, label),
             Err(error) => Outcome::Failed(sample, error),
         };
-        *block.outcomes[slot].lock().unwrap_or_else(PoisonError::into_inner) = outcome;
-        // The last one to let go of the block has it for itself.
-        if let Some(block) = Arc::into_inner(block)
-            && finished.send(block).is_err()
+        *group.outcomes[slot].lock().unwrap_or_else(PoisonError::into_inner) = outcome;
+        // The last one to let go of the group has it for itself.
+        if let Some(group) = Arc::into_inner(group)
+            && finished.send(group).is_err()
         {
             return;
         }

@@ -7,7 +7,7 @@ use crate::sampling::order::Cursor;
 use crate::sampling::sample::{Augmentation, Views};
 use crate::source::{SourceError, WeightedSource};
 use crate::transform::TargetForm;
-use crate::transform::augment::Look;
+use crate::transform::augment::AugmentPolicy;
 use schemas::geometry::{GridError, PatchGrid};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub struct LoaderOptions {
     /// Ranges of crops and flips.
     pub augmentation: Augmentation,
     /// Changes of the look of training samples; of [`Form::Tokens`] only.
-    pub look: Look,
+    pub policy: AugmentPolicy,
     /// Seed of order, crops, flips and masks.
     pub seed: u64,
     /// Which part of each batch to make.
@@ -74,7 +74,7 @@ impl LoaderOptions {
             pass: Pass::Training,
             format,
             augmentation: Augmentation::default(),
-            look: Look::default(),
+            policy: AugmentPolicy::default(),
             seed: 0,
             rank: Rank::default(),
             threads: 1,
@@ -233,7 +233,7 @@ pub(super) fn check(sources: &[WeightedSource], options: &LoaderOptions) -> Resu
             return refused("a look at every clip once is not shared by ranks".to_owned());
         }
     }
-    if !options.look.is_plain() && options.format.form != Form::Tokens {
+    if !options.policy.is_plain() && options.format.form != Form::Tokens {
         return refused("the look of samples is changed only where all of their tokens are seen".to_owned());
     }
     match (options.format.mask_rule, options.format.form) {

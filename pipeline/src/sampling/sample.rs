@@ -1,7 +1,7 @@
 //! Which window, crop and flip a sample gets: pure functions of its random stream.
 
 use rand::{Rng, RngExt};
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use serde::{Deserialize, Serialize};
 
 /// Tries at a random crop before the central one is taken.
@@ -54,7 +54,7 @@ impl Augmentation {
     ///
     /// # Panics
     /// When the stored clip has fewer frames than are wanted.
-    pub fn draw(&self, rng: &mut impl Rng, stored_frames: usize, frames: usize, size: I420) -> View {
+    pub fn draw(&self, rng: &mut impl Rng, stored_frames: usize, frames: usize, size: FrameSize) -> View {
         let first_frame = rng.random_range(0..=stored_frames - frames);
         let crop = self.draw_crop(rng, size);
         View { first_frame, crop, flip: rng.random_bool(self.flip) }
@@ -62,7 +62,7 @@ impl Augmentation {
 
     /// A random resized crop: area uniform, aspect uniform in its logarithm, and when ten draws do not fit, the largest central crop whose
     /// aspect is in range (as torchvision's `RandomResizedCrop`, which the reference follows).
-    fn draw_crop(&self, rng: &mut impl Rng, size: I420) -> Crop {
+    fn draw_crop(&self, rng: &mut impl Rng, size: FrameSize) -> Crop {
         let (width, height) = (size.width as f64, size.height as f64);
         for _ in 0..CROP_TRIES {
             let area = width * height * uniform(rng, self.area);
@@ -105,7 +105,7 @@ impl Views {
     ///
     /// # Panics
     /// When the stored clip has fewer frames than are wanted.
-    pub fn view(self, index: usize, stored_frames: usize, frames: usize, size: I420) -> View {
+    pub fn view(self, index: usize, stored_frames: usize, frames: usize, size: FrameSize) -> View {
         assert!(frames <= stored_frames, "{frames} frames of {stored_frames}");
         let side = size.width.min(size.height);
         let at = spread(index % self.spatial, self.spatial, size.width.max(size.height) - side);
@@ -121,7 +121,7 @@ fn spread(index: usize, count: usize, room: usize) -> usize {
 }
 
 /// The view for looking at a clip rather than learning from it: its first frames, the largest central square, no flip.
-pub fn central_view(size: I420) -> View {
+pub fn central_view(size: FrameSize) -> View {
     let side = size.width.min(size.height);
     let crop = Crop { left: (size.width - side) / 2, top: (size.height - side) / 2, width: side, height: side };
     View { first_frame: 0, crop, flip: false }
@@ -142,7 +142,7 @@ mod tests {
         fn a_view_lies_inside_its_clip(width in 1usize..700, height in 1usize..700, stored in 1usize..40, seed: u64) {
             let frames = stored.div_ceil(2);
             let mut rng = stream(Purpose::Augment, seed, 0, 0);
-            let view = Augmentation::default().draw(&mut rng, stored, frames, I420 { width, height });
+            let view = Augmentation::default().draw(&mut rng, stored, frames, FrameSize { width, height });
             prop_assert!(view.first_frame + frames <= stored);
             prop_assert!(view.crop.width >= 1 && view.crop.left + view.crop.width <= width);
             prop_assert!(view.crop.height >= 1 && view.crop.top + view.crop.height <= height);
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn crops_have_the_area_and_aspect_that_were_asked_for() {
-        let size = I420 { width: 340, height: 256 };
+        let size = FrameSize { width: 340, height: 256 };
         let (mut areas, mut flips) = (Vec::new(), 0);
         for seed in 0..2000 {
             let view = Augmentation::default().draw(&mut stream(Purpose::Augment, seed, 0, 0), 16, 16, size);
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_frame_too_long_for_any_crop_gives_the_central_one() {
-        let size = I420 { width: 1000, height: 10 };
+        let size = FrameSize { width: 1000, height: 10 };
         let view = Augmentation::default().draw(&mut stream(Purpose::Augment, 1, 0, 0), 16, 16, size);
         assert_eq!(view.crop, Crop { left: 493, top: 0, width: 13, height: 10 });
     }

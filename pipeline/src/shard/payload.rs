@@ -4,7 +4,7 @@ use crate::frames::{Color, Frames};
 use crate::transform::picture::to_rgb;
 use crate::video::VideoError;
 use crate::video::gop::{GopDecoder, encode_gop};
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use schemas::manifest::BuildOptions;
 use schemas::shard::{ColorMatrix, ColorRange, Payload};
 use std::borrow::Cow;
@@ -16,7 +16,7 @@ pub const DEFAULT_CRF: u32 = 18;
 ///
 /// # Errors
 /// When x264 is missing or refuses.
-pub fn encode<'a>(frames: &'a [u8], size: I420, color: Color, options: &BuildOptions) -> Result<Cow<'a, [u8]>, VideoError> {
+pub fn encode<'a>(frames: &'a [u8], size: FrameSize, color: Color, options: &BuildOptions) -> Result<Cow<'a, [u8]>, VideoError> {
     Ok(match options.payload {
         Payload::I420 => Cow::Borrowed(frames),
         Payload::Rgb => {
@@ -32,7 +32,7 @@ pub fn encode<'a>(frames: &'a [u8], size: I420, color: Color, options: &BuildOpt
 /// # Errors
 /// [`VideoError::Setup`] when x264 is missing.
 pub fn check(options: &BuildOptions) -> Result<(), VideoError> {
-    let size = I420 { width: 16, height: 16 };
+    let size = FrameSize { width: 16, height: 16 };
     let color = Color { range: ColorRange::Limited, matrix: ColorMatrix::Bt601 };
     encode(&vec![128; size.frame_bytes()], size, color, options).map(drop)
 }
@@ -53,7 +53,7 @@ impl PayloadDecoder {
         &'a mut self,
         kind: Payload,
         payload: &'a [u8],
-        size: I420,
+        size: FrameSize,
         color: Color,
         count: usize,
     ) -> Result<Frames<'a>, VideoError> {

@@ -11,7 +11,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::basic::Compression;
 use parquet::file::metadata::PageIndexPolicy;
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use schemas::manifest::{MANIFEST_FILE, Manifest, ShardEntry};
 use schemas::shard::{ClipMeta, DATA_COLUMN, FORMAT_VERSION, FORMAT_VERSION_KEY, OLDEST_FORMAT_VERSION, Payload, arrow_schema_of};
 use std::fs;
@@ -25,7 +25,7 @@ pub struct ClipEntry {
     /// Frames stored.
     pub frames: usize,
     /// Size of a frame.
-    pub size: I420,
+    pub size: FrameSize,
     /// What its samples mean.
     pub color: Color,
     /// How they are stored.
@@ -132,7 +132,7 @@ impl Shard {
                 }
                 clips.push(ClipEntry {
                     frames: meta.frames as usize,
-                    size: I420 { width: meta.width as usize, height: meta.height as usize },
+                    size: FrameSize { width: meta.width as usize, height: meta.height as usize },
                     color: Color { range: meta.color_range, matrix: meta.color_matrix },
                     payload: meta.payload,
                     label: meta.label,

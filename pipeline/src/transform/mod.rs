@@ -18,7 +18,7 @@ use crate::sampling::mask::Mask;
 use crate::sampling::sample::View;
 use crate::transform::resample::{CENTRE, Resampler, SCALE, has_vectors};
 use half::bf16;
-use schemas::geometry::{I420, PatchGrid, TargetFrames};
+use schemas::geometry::{FrameSize, PatchGrid, TargetFrames};
 use schemas::shard::{ColorMatrix, ColorRange};
 use std::ops::Range;
 
@@ -304,7 +304,7 @@ impl Transform {
     ///
     /// # Panics
     /// When `out` has another length, or the clip has fewer frames than the view needs.
-    pub fn clip<T: Value>(&mut self, clip: Frames<'_>, size: I420, view: View, frames: usize, side: usize, out: &mut [T]) {
+    pub fn clip<T: Value>(&mut self, clip: Frames<'_>, size: FrameSize, view: View, frames: usize, side: usize, out: &mut [T]) {
         assert_eq!(out.len(), 3 * frames * side * side, "values of a training clip");
         self.resampler.begin_clip(clip, size, view.crop, view.flip, side, side);
         let normalise = Normalise::new::<T>(clip);
@@ -330,7 +330,7 @@ impl Transform {
     pub fn patches<T: Value>(
         &mut self,
         clip: Frames<'_>,
-        size: I420,
+        size: FrameSize,
         view: View,
         grid: PatchGrid,
         mask: Mask<'_>,
@@ -360,7 +360,7 @@ impl Transform {
     ///
     /// # Panics
     /// When `out` has another length, or the clip has fewer frames than the view needs.
-    pub fn tokens<T: Value>(&mut self, clip: Frames<'_>, size: I420, view: View, grid: PatchGrid, out: &mut [T]) {
+    pub fn tokens<T: Value>(&mut self, clip: Frames<'_>, size: FrameSize, view: View, grid: PatchGrid, out: &mut [T]) {
         assert_eq!(out.len(), grid.clip_values(), "values of a training clip");
         self.resampler.begin_clip(clip, size, view.crop, view.flip, grid.size, grid.size);
         self.places.clear();
@@ -372,7 +372,7 @@ impl Transform {
     fn pixels<T: Value>(
         &mut self,
         clip: Frames<'_>,
-        size: I420,
+        size: FrameSize,
         view: View,
         grid: PatchGrid,
         (slices, kind): (usize, TargetFrames),
@@ -438,7 +438,7 @@ impl Transform {
     }
 
     /// Writes the histograms of `slices` frames of the predicted tokens.
-    fn histograms<T: Value>(&mut self, clip: Frames<'_>, size: I420, view: View, grid: PatchGrid, slices: usize, target: &mut [T]) {
+    fn histograms<T: Value>(&mut self, clip: Frames<'_>, size: FrameSize, view: View, grid: PatchGrid, slices: usize, target: &mut [T]) {
         let side = grid.size;
         let normalise = Normalise::new::<f32>(clip);
         let slice_values = hog::patch_values(grid.patch);
@@ -574,12 +574,12 @@ mod tests {
 
     const FULL: Color = Color { range: ColorRange::Full, matrix: ColorMatrix::Bt601 };
 
-    fn whole(size: I420) -> View {
+    fn whole(size: FrameSize) -> View {
         View { first_frame: 0, crop: Crop { left: 0, top: 0, width: size.width, height: size.height }, flip: false }
     }
 
     fn rgb(yuv: [u8; 3], range: ColorRange, matrix: ColorMatrix) -> [u8; 3] {
-        let size = I420 { width: 2, height: 2 };
+        let size = FrameSize { width: 2, height: 2 };
         let clip = [[yuv[0]; 4].as_slice(), &yuv[1..]].concat();
         let mut out = [0f32; 12];
         Transform::default().clip(Frames::I420(&clip, Color { range, matrix }), size, whole(size), 1, 2, &mut out);
@@ -604,7 +604,7 @@ mod tests {
         // PyTorch 2.13: F.interpolate(torch.arange(4.).reshape(1,1,1,4).expand(1,1,4,4), size=(8,8), mode="bilinear")[0,0,0]
         //   -> 0.00 0.25 0.75 1.25 1.75 2.25 2.75 3.00
         // and size=(2,2) -> 0.5 2.5 (no antialias).
-        let size = I420 { width: 8, height: 8 };
+        let size = FrameSize { width: 8, height: 8 };
         let luma: Vec<u8> = (0..64).map(|at| 40 + 10 * (at % 8) as u8).collect();
         let clip = [luma, vec![128; 32]].concat();
         let crop = Crop { left: 2, top: 2, width: 4, height: 4 };
@@ -624,7 +624,7 @@ mod tests {
 
     #[test]
     fn the_frames_of_the_window_are_taken() {
-        let size = I420 { width: 3, height: 3 };
+        let size = FrameSize { width: 3, height: 3 };
         let clip: Vec<u8> = (0..4).flat_map(|frame| [vec![50 * frame; 9], vec![128; 8]].concat()).collect();
         let mut out = vec![0f32; 3 * 2 * 16];
         let view = View { first_frame: 1, ..whole(size) };
@@ -637,7 +637,7 @@ mod tests {
     #[test]
     fn rgb_is_cropped_and_resized_channel_by_channel() {
         // The same ramp as above in each channel, 10 and 20 higher from one to the next.
-        let size = I420 { width: 8, height: 8 };
+        let size = FrameSize { width: 8, height: 8 };
         let clip: Vec<u8> = (0..64).flat_map(|at| [0, 10, 20].map(|channel| 40 + channel + 10 * (at % 8) as u8)).collect();
         let view = View { first_frame: 0, crop: Crop { left: 2, top: 2, width: 4, height: 4 }, flip: true };
         let mut out = vec![0f32; 3 * 2 * 2];
@@ -664,7 +664,7 @@ mod tests {
         ];
         for (grid, slices) in grids {
             for kind in [MaskKind::Random, MaskKind::Tube, MaskKind::Block] {
-                let size = I420 { width: rng.random_range(20..90), height: rng.random_range(20..60) };
+                let size = FrameSize { width: rng.random_range(20..90), height: rng.random_range(20..60) };
                 let bytes = random_clip(&mut rng, (grid.frames + 2) * 3 * size.width * size.height);
                 let planes = Frames::I420(&bytes[..(grid.frames + 2) * size.frame_bytes()], FULL);
                 let view = Augmentation::default().draw(&mut rng, grid.frames + 2, grid.frames, size);
@@ -687,7 +687,7 @@ mod tests {
     fn check_patches<T: Value + PartialEq + std::fmt::Debug>(
         transform: &mut Transform,
         frames: Frames<'_>,
-        size: I420,
+        size: FrameSize,
         view: View,
         grid: PatchGrid,
         mask: Mask<'_>,
@@ -743,7 +743,7 @@ mod tests {
             (PatchGrid { frames: 1, size: 9, tubelet: 1, patch: 3 }, 1),
         ];
         for (grid, slices) in grids {
-            let size = I420 { width: rng.random_range(20..90), height: rng.random_range(20..60) };
+            let size = FrameSize { width: rng.random_range(20..90), height: rng.random_range(20..60) };
             let bytes = random_clip(&mut rng, (grid.frames + 2) * size.frame_bytes());
             let frames = Frames::I420(&bytes, FULL);
             let view = Augmentation::default().draw(&mut rng, grid.frames + 2, grid.frames, size);
@@ -816,7 +816,7 @@ mod tests {
     #[test]
     fn bytes_and_bf16_are_the_floats_rounded() {
         let mut rng = stream(Purpose::Augment, 3, 2, 1);
-        let size = I420 { width: 37, height: 29 };
+        let size = FrameSize { width: 37, height: 29 };
         let bytes = random_clip(&mut rng, 3 * 3 * size.width * size.height);
         for frames in [Frames::I420(&bytes[..3 * size.frame_bytes()], FULL), Frames::Rgb(&bytes)] {
             let view = Augmentation::default().draw(&mut rng, 3, 2, size);

@@ -4,14 +4,14 @@ use crate::frames::Frames;
 use crate::sampling::sample::Crop;
 use crate::transform::resample::Resampler;
 use crate::transform::{Normalise, denormalise};
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 
 /// Turns `frame`, a single one of `size`, into `width` x `height` pixels of R'G'B': three bytes a pixel, row after row. At the frame's own size
 /// pixels are taken as they are (chroma is interpolated); at others they are interpolated, as training clips are.
 ///
 /// # Panics
 /// When `frame` has another length than `size` says, or a side of either is 0.
-pub fn to_rgb(frame: Frames<'_>, size: I420, width: usize, height: usize) -> Vec<u8> {
+pub fn to_rgb(frame: Frames<'_>, size: FrameSize, width: usize, height: usize) -> Vec<u8> {
     assert_eq!(frame.bytes().len(), frame.frame_bytes(size), "bytes of a frame");
     let whole = Crop { left: 0, top: 0, width: size.width, height: size.height };
     let mut resampler = Resampler::default();
@@ -27,7 +27,7 @@ pub fn to_rgb(frame: Frames<'_>, size: I420, width: usize, height: usize) -> Vec
 }
 
 /// The largest size of the same aspect that fits into a box of `width` x `height`, never larger than `size`, and no side less than a pixel.
-pub fn size_within(size: I420, width: usize, height: usize) -> (usize, usize) {
+pub fn size_within(size: FrameSize, width: usize, height: usize) -> (usize, usize) {
     let scale = (width as f64 / size.width as f64).min(height as f64 / size.height as f64).min(1.0);
     let scaled = |side: usize| ((side as f64 * scale).round() as usize).max(1);
     (scaled(size.width), scaled(size.height))
@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn a_picture_is_what_training_sees() {
-        let size = I420 { width: 6, height: 6 };
+        let size = FrameSize { width: 6, height: 6 };
         let frame: Vec<u8> = (0..size.frame_bytes()).map(|at| (60 + 37 * at % 140) as u8).collect();
         let frame = Frames::I420(&frame, Color { range: ColorRange::Limited, matrix: ColorMatrix::Bt709 });
         for side in [3, 6, 11] {
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn grey_keeps_its_value_at_the_frames_own_size() {
-        let size = I420 { width: 5, height: 3 };
+        let size = FrameSize { width: 5, height: 3 };
         let frame: Vec<u8> = (0..15).map(|at| at * 17).chain([128; 12]).collect();
         let picture = to_rgb(Frames::I420(&frame, Color { range: ColorRange::Full, matrix: ColorMatrix::Bt601 }), size, 5, 3);
         let expected: Vec<u8> = (0..15).flat_map(|at| [at * 17; 3]).collect();
@@ -71,9 +71,9 @@ mod tests {
 
     #[test]
     fn sizes_keep_their_aspect_and_never_grow() {
-        assert_eq!(size_within(I420 { width: 456, height: 256 }, 192, 128), (192, 108));
-        assert_eq!(size_within(I420 { width: 256, height: 456 }, 192, 128), (72, 128));
-        assert_eq!(size_within(I420 { width: 64, height: 48 }, 192, 128), (64, 48));
-        assert_eq!(size_within(I420 { width: 10_000, height: 1 }, 100, 100), (100, 1));
+        assert_eq!(size_within(FrameSize { width: 456, height: 256 }, 192, 128), (192, 108));
+        assert_eq!(size_within(FrameSize { width: 256, height: 456 }, 192, 128), (72, 128));
+        assert_eq!(size_within(FrameSize { width: 64, height: 48 }, 192, 128), (64, 48));
+        assert_eq!(size_within(FrameSize { width: 10_000, height: 1 }, 100, 100), (100, 1));
     }
 }

@@ -5,7 +5,7 @@
 
 use crate::frames::Frames;
 use crate::sampling::sample::Crop;
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use std::ops::Range;
 
 /// Samples are held as so many times their distance from [`CENTRE`].
@@ -117,7 +117,7 @@ struct Line {
 /// Resamples a crop of the frames of a clip. Uses its memory again from clip to clip.
 #[derive(Debug)]
 pub struct Resampler {
-    size: I420,
+    size: FrameSize,
     is_rgb: bool,
     /// Of luma and of chroma.
     columns: [Columns; 2],
@@ -133,7 +133,7 @@ pub struct Resampler {
 impl Default for Resampler {
     fn default() -> Self {
         Self {
-            size: I420 { width: 0, height: 0 },
+            size: FrameSize { width: 0, height: 0 },
             is_rgb: false,
             columns: Default::default(),
             rows: Default::default(),
@@ -147,7 +147,7 @@ impl Default for Resampler {
 
 impl Resampler {
     /// From now on `crop` of frames like `frames`, which are of `size`, to `width` x `height`. `flip` swaps left and right.
-    pub fn begin_clip(&mut self, frames: Frames<'_>, size: I420, crop: Crop, flip: bool, width: usize, height: usize) {
+    pub fn begin_clip(&mut self, frames: Frames<'_>, size: FrameSize, crop: Crop, flip: bool, width: usize, height: usize) {
         self.size = size;
         self.is_rgb = matches!(frames, Frames::Rgb(_));
         // Chroma is where H.264 has it by default: level with the even columns of luma, and between its rows.
@@ -308,7 +308,7 @@ mod tests {
         for case in 0..200 {
             let mut draw = |least: usize, most: usize| rng.random_range(least..=most);
             // Rows shorter than a window, crops of one sample, outputs that are no multiple of a group, and scales to 20.
-            let size = I420 { width: draw(1, 90), height: draw(1, 40) };
+            let size = FrameSize { width: draw(1, 90), height: draw(1, 40) };
             let (left, top) = (draw(0, size.width - 1), draw(0, size.height - 1));
             let crop = Crop { left, top, width: draw(1, size.width - left), height: draw(1, size.height - top) };
             let (width, height, flip) = (draw(1, 70), draw(1, 20), draw(0, 1) == 1);
@@ -341,7 +341,7 @@ mod tests {
     }
 
     /// The same in double precision, pixel by pixel.
-    fn exact(frames: Frames<'_>, size: I420, crop: Crop, flip: bool, width: usize, height: usize) -> Vec<f64> {
+    fn exact(frames: Frames<'_>, size: FrameSize, crop: Crop, flip: bool, width: usize, height: usize) -> Vec<f64> {
         let mut out = Vec::new();
         let lie = |start: usize, length: usize, size: usize, at: usize| {
             let position = start as f64 + (at as f64 + 0.5) * length as f64 / size as f64 - 0.5;

@@ -2,11 +2,11 @@
 
 use super::VideoError;
 use super::decode::{DecodeOptions, DecodedFrame, VideoDecoder};
+use super::fast_seek::{Doubt, FastSeek};
 use super::frame::{FrameScaler, SourceShape};
 use super::gaps::{Gap, GapFinder};
-use super::shortcut::{Doubt, Shortcut};
 use super::ticks::{Timeline, clip_starts, first_clip_from, gap_limit_ns, hole_of, nth_start, span_ticks, tick_of};
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use schemas::manifest::{BuildOptions, Sampling, ShortVideo, Tiling};
 use schemas::shard::{ColorMatrix, ColorRange};
 use serde::{Deserialize, Serialize};
@@ -59,7 +59,7 @@ pub use schemas::manifest::FaultKind;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClipSource {
     /// Size of a stored frame.
-    pub size: I420,
+    pub size: FrameSize,
     /// Size of a decoded frame, of its pixels, and how it was turned.
     pub shape: SourceShape,
     /// Whether the source is interlaced.
@@ -162,7 +162,7 @@ impl ClipDecoder {
         options: &BuildOptions,
         decode: DecodeOptions,
         starts: &[u64],
-        shortcut: Option<&Shortcut>,
+        shortcut: Option<&FastSeek>,
     ) -> Result<Self, VideoError> {
         let starts = Starts::Listed(starts.iter().copied().collect());
         // Whoever chose the starts has seen the gaps, and by a shortcut not all frames come.

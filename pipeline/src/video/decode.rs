@@ -3,16 +3,16 @@
 use super::damage::{Damage, DamageTracker};
 use super::decoder::{FoundDecoder, stream_time};
 use super::facts::Facts;
+use super::fast_seek::{self, FastSeek, PacketFilter};
 use super::frame::{Orientation, PixelRatio, SourceShape, UNKNOWN, primaries_name, transfer_name};
 use super::graph::{Graph, Held, Until};
 use super::probe::exact_ns;
-use super::shortcut::{self, Shortcut, Sieve};
 use super::{POLL, VideoError, lock, media_type};
 use crate::frames::Color;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_video as gst_video;
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use std::path::Path;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -71,8 +71,8 @@ pub struct DecodedFrame {
 
 impl DecodedFrame {
     /// Size as decoded.
-    pub fn size(&self) -> I420 {
-        I420 { width: self.info.video.width() as usize, height: self.info.video.height() as usize }
+    pub fn size(&self) -> FrameSize {
+        FrameSize { width: self.info.video.width() as usize, height: self.info.video.height() as usize }
     }
 
     /// GStreamer's name of the pixel format.
@@ -128,7 +128,7 @@ pub struct VideoDecoder {
     /// The tracker of the stream's decoder.
     tracker: Option<Arc<Mutex<DamageTracker>>>,
     /// What leaves packets out, on a short way.
-    sieve: Option<Arc<Mutex<Sieve>>>,
+    filter: Option<Arc<Mutex<PacketFilter>>>,
     /// Stream time minus the buffers' time on a short way, whatever the segment says.
     fixed_shift_ns: Option<i64>,
     /// Whether a frame that did not come out is a reason for doubt.
@@ -153,17 +153,17 @@ impl VideoDecoder {
     ///
     /// # Errors
     /// As [`Self::next_frame`], and when the demultiplexer does not find the entry.
-    pub fn open_at(path: &Path, options: DecodeOptions, shortcut: &Shortcut) -> Result<Self, VideoError> {
-        let sieve = Arc::new(Mutex::new(Sieve::new(shortcut)));
+    pub fn open_at(path: &Path, options: DecodeOptions, shortcut: &FastSeek) -> Result<Self, VideoError> {
+        let filter = Arc::new(Mutex::new(PacketFilter::new(shortcut)));
         let (hold, held) = mpsc::channel();
         let hold = (!shortcut.from_start).then_some(hold);
-        let mut decoder = Self::new(path, options, Some(&sieve), hold)?;
-        decoder.sieve = Some(sieve);
+        let mut decoder = Self::new(path, options, Some(&filter), hold)?;
+        decoder.filter = Some(filter);
         decoder.fixed_shift_ns = Some(shortcut.route.shift_ns);
         decoder.counts_frames = shortcut.route.has_a_frame_a_packet();
         decoder.graph.pipeline.start()?;
         if !shortcut.from_start {
-            shortcut::seek(&decoder.graph.pipeline, &held, shortcut.entry_ns, options.timeout)?;
+            fast_seek::seek(&decoder.graph.pipeline, &held, shortcut.entry_ns, options.timeout)?;
         }
         Ok(decoder)
     }
@@ -171,15 +171,15 @@ impl VideoDecoder {
     fn new(
         path: &Path,
         options: DecodeOptions,
-        sieve: Option<&Arc<Mutex<Sieve>>>,
+        filter: Option<&Arc<Mutex<PacketFilter>>>,
         hold: Option<mpsc::Sender<Held>>,
     ) -> Result<Self, VideoError> {
         super::init()?;
         let found = Found::default();
         let prepare = {
-            let (found, sieve) = (Arc::clone(&found), sieve.cloned());
+            let (found, filter) = (Arc::clone(&found), filter.cloned());
             move |element: &gst::Element, facts: &Facts| {
-                *lock(&found) = Some(FoundDecoder::new(element, facts, options.threads, sieve.as_ref()));
+                *lock(&found) = Some(FoundDecoder::new(element, facts, options.threads, filter.as_ref()));
             }
         };
         Ok(Self {
@@ -192,7 +192,7 @@ impl VideoDecoder {
             container_color: None,
             header_color: None,
             tracker: None,
-            sieve: None,
+            filter: None,
             fixed_shift_ns: None,
             counts_frames: false,
             made_up: false,
@@ -290,22 +290,22 @@ impl VideoDecoder {
 
     /// The tick from which on a frame that was left out would be shown, after the frame of time `ns`.
     pub(super) fn first_dropped_after(&self, ns: i64) -> Option<u64> {
-        self.sieve.as_ref().and_then(|sieve| lock(sieve).first_dropped_after(ns))
+        self.filter.as_ref().and_then(|filter| lock(filter).first_dropped_after(ns))
     }
 
     /// Whether a short way began at a packet at which decoding may begin.
     pub(super) fn began_at_entry(&self) -> bool {
-        self.sieve.as_ref().is_some_and(|sieve| lock(sieve).began_at_entry())
+        self.filter.as_ref().is_some_and(|filter| lock(filter).began_at_entry())
     }
 
     /// The tick up to which all frames are known, where a short way has ended before the video.
     pub(super) fn sieve_end(&self) -> Option<u64> {
-        self.sieve.as_ref().and_then(|sieve| lock(sieve).end())
+        self.filter.as_ref().and_then(|filter| lock(filter).end())
     }
 
     /// Packets that came on a short way, and those of them that were left out.
     pub(super) fn sieved(&self) -> (u64, u64) {
-        self.sieve.as_ref().map_or((0, 0), |sieve| lock(sieve).counts())
+        self.filter.as_ref().map_or((0, 0), |filter| lock(filter).counts())
     }
 
     fn frame(&mut self, sample: gst::Sample) -> Result<Option<DecodedFrame>, VideoError> {

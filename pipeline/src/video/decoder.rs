@@ -3,10 +3,10 @@
 
 use super::damage::DamageTracker;
 use super::facts::Facts;
+use super::fast_seek::{PacketAction, PacketFilter};
 use super::frame::{PixelRatio, range_only};
 use super::lock;
 use super::nal::{self, NalFormat};
-use super::shortcut::{Fate, Sieve};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_video as gst_video;
@@ -26,7 +26,7 @@ pub(super) struct FoundDecoder {
 
 impl FoundDecoder {
     /// Prepares `element`, a video decoder, before it is given anything.
-    pub(super) fn new(element: &gst::Element, facts: &Facts, threads: u32, sieve: Option<&Arc<Mutex<Sieve>>>) -> Self {
+    pub(super) fn new(element: &gst::Element, facts: &Facts, threads: u32, filter: Option<&Arc<Mutex<PacketFilter>>>) -> Self {
         limit_threads(element, threads);
         // As ffmpeg: pictures before the first that can be decoded whole are not frames.
         if element.find_property("output-corrupt").is_some() {
@@ -37,7 +37,7 @@ impl FoundDecoder {
             tracker.expect_decoding_times();
         }
         let tracker = Arc::new(Mutex::new(tracker));
-        track_packets(element, &tracker, sieve.cloned());
+        track_packets(element, &tracker, filter.cloned());
         let container_color = keep_container_color(element);
         let header_color = read_header_color(element);
         announce_encoder(element, facts.codec_tag);
@@ -54,8 +54,8 @@ impl FoundDecoder {
     }
 }
 
-/// Tells `tracker` of every packet that `decoder` is given, once `sieve` has let it through.
-fn track_packets(decoder: &gst::Element, tracker: &Arc<Mutex<DamageTracker>>, sieve: Option<Arc<Mutex<Sieve>>>) {
+/// Tells `tracker` of every packet that `decoder` is given, once `filter` has let it through.
+fn track_packets(decoder: &gst::Element, tracker: &Arc<Mutex<DamageTracker>>, filter: Option<Arc<Mutex<PacketFilter>>>) {
     let Some(pad) = decoder.static_pad("sink") else { return };
     let tracker = Arc::clone(tracker);
     let is_h264 = decoder.factory().is_some_and(|factory| factory.name() == "avdec_h264");
@@ -66,10 +66,10 @@ fn track_packets(decoder: &gst::Element, tracker: &Arc<Mutex<DamageTracker>>, si
                 lock(&tracker).allow_gaps();
             }
             // Not `Drop`, after which GStreamer would free again what the binding has freed.
-            match sieve.as_ref().map(|sieve| lock(sieve).fate(pad, packet)) {
-                None | Some(Fate::Decoded) => {}
-                Some(Fate::LeftOut) => return gst::PadProbeReturn::Handled,
-                Some(Fate::TooLate) => {
+            match filter.as_ref().map(|filter| lock(filter).action(pad, packet)) {
+                None | Some(PacketAction::Decoded) => {}
+                Some(PacketAction::LeftOut) => return gst::PadProbeReturn::Handled,
+                Some(PacketAction::TooLate) => {
                     // The demultiplexer then ends the stream, and the decoder gives what it still holds.
                     info.flow_res = Err(gst::FlowError::Eos);
                     return gst::PadProbeReturn::Handled;

@@ -6,7 +6,7 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use std::path::{Path, PathBuf};
 
 /// x264's quantiser of every frame: visually clean, a few kilobytes a frame.
@@ -20,7 +20,7 @@ pub struct H264Writer {
     pipeline: RunningPipeline,
     source: gst_app::AppSrc,
     path: PathBuf,
-    size: I420,
+    size: FrameSize,
     /// Frames a second.
     rate: gst::Fraction,
     frames: u64,
@@ -31,7 +31,7 @@ impl H264Writer {
     ///
     /// # Errors
     /// [`VideoError::Setup`] when a plugin is missing, [`VideoError::Write`] when the file cannot be created.
-    pub fn create(path: &Path, size: I420, fps: u32) -> Result<Self, VideoError> {
+    pub fn create(path: &Path, size: FrameSize, fps: u32) -> Result<Self, VideoError> {
         Self::begin(path, size, gst::Fraction::new(fps as i32, 1), None)
     }
 
@@ -39,13 +39,13 @@ impl H264Writer {
     ///
     /// # Errors
     /// As [`Self::create`], and [`VideoError::Frame`] when no fraction of 32-bit numbers is near the rate.
-    pub fn create_with(path: &Path, size: I420, fps: f64, color: Color) -> Result<Self, VideoError> {
+    pub fn create_with(path: &Path, size: FrameSize, fps: f64, color: Color) -> Result<Self, VideoError> {
         let rate = gst::Fraction::approximate_f64(fps).filter(|rate| rate.numer() > 0);
         let rate = rate.ok_or_else(|| VideoError::frame(format!("{fps} frames a second cannot be written")))?;
         Self::begin(path, size, rate, Some(color))
     }
 
-    fn begin(path: &Path, size: I420, rate: gst::Fraction, color: Option<Color>) -> Result<Self, VideoError> {
+    fn begin(path: &Path, size: FrameSize, rate: gst::Fraction, color: Option<Color>) -> Result<Self, VideoError> {
         super::init()?;
         let mut info = gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, size.width as u32, size.height as u32).fps(rate);
         let colorimetry = color.map(Color::colorimetry);
@@ -118,7 +118,12 @@ impl H264Writer {
 }
 
 /// A buffer of one tightly packed I420 frame.
-pub(super) fn raw_buffer(frame: Vec<u8>, size: I420, pts: gst::ClockTime, duration: gst::ClockTime) -> Result<gst::Buffer, VideoError> {
+pub(super) fn raw_buffer(
+    frame: Vec<u8>,
+    size: FrameSize,
+    pts: gst::ClockTime,
+    duration: gst::ClockTime,
+) -> Result<gst::Buffer, VideoError> {
     let mut buffer = gst::Buffer::from_slice(frame);
     if let Some(buffer) = buffer.get_mut() {
         buffer.set_pts(pts);

@@ -6,7 +6,7 @@ use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use schemas::manifest::{BuildOptions, PixelAspect};
 use schemas::shard::{ColorMatrix, ColorRange};
 use serde::{Deserialize, Serialize};
@@ -84,7 +84,7 @@ impl PixelRatio {
     /// The size at which a picture of `size` has square pixels: its height stays. As it is where the ratio is
     /// too far from square to be meant, and where the width would change by less than a hundredth: encoders
     /// that round a side write such ratios, and scaling would cost more than it gives.
-    pub fn square_size(self, size: I420) -> I420 {
+    pub fn square_size(self, size: FrameSize) -> FrameSize {
         let (num, den) = (u64::from(self.num), u64::from(self.den));
         let most = u64::from(MOST_ASPECT);
         if num > most * den || den > most * num {
@@ -94,7 +94,7 @@ impl PixelRatio {
         if 100 * width.abs_diff(size.width) < size.width {
             return size;
         }
-        I420 { width: width.max(1), height: size.height }
+        FrameSize { width: width.max(1), height: size.height }
     }
 }
 
@@ -102,7 +102,7 @@ impl PixelRatio {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceShape {
     /// Size of a decoded frame.
-    pub size: I420,
+    pub size: FrameSize,
     /// Of its pixels.
     pub pixel_aspect: PixelRatio,
     /// How it has to be turned.
@@ -111,7 +111,7 @@ pub struct SourceShape {
 
 impl SourceShape {
     /// Size of a stored frame of a build with `options`.
-    pub fn stored_size(&self, options: &BuildOptions) -> I420 {
+    pub fn stored_size(&self, options: &BuildOptions) -> FrameSize {
         let size = match options.pixel_aspect {
             PixelAspect::Square => self.pixel_aspect.square_size(self.size),
             PixelAspect::Keep => self.size,
@@ -144,8 +144,8 @@ impl Orientation {
     }
 
     /// Size of an upright picture whose stored size is `size`.
-    pub const fn upright_size(self, size: I420) -> I420 {
-        if self.swaps_sides() { I420 { width: size.height, height: size.width } } else { size }
+    pub const fn upright_size(self, size: FrameSize) -> FrameSize {
+        if self.swaps_sides() { FrameSize { width: size.height, height: size.width } } else { size }
     }
 
     const fn swaps_sides(self) -> bool {
@@ -220,7 +220,7 @@ pub(super) fn range_only(range: ColorRange) -> gst_video::VideoColorimetry {
 
 /// Brings decoded frames to I420 frames of one size. Reuses its memory from frame to frame.
 pub struct FrameScaler {
-    target: I420,
+    target: FrameSize,
     orientation: Orientation,
     range: ColorRange,
     resizer: Resizer,
@@ -231,7 +231,7 @@ pub struct FrameScaler {
 
 impl FrameScaler {
     /// A scaler to upright frames of size `target`, from frames of `range` that `orientation` brings upright.
-    pub fn new(target: I420, orientation: Orientation, range: ColorRange) -> Self {
+    pub fn new(target: FrameSize, orientation: Orientation, range: ColorRange) -> Self {
         Self { target, orientation, range, resizer: Resizer::new(), converter: None, packed: Vec::new(), scaled: Vec::new() }
     }
 
@@ -243,7 +243,7 @@ impl FrameScaler {
     /// # Errors
     /// [`VideoError::Frame`] when GStreamer cannot convert the frame.
     pub fn append(&mut self, frame: &gst_video::VideoFrameRef<&gstreamer::BufferRef>, out: &mut Vec<u8>) -> Result<(), VideoError> {
-        let stored = I420 { width: frame.width() as usize, height: frame.height() as usize };
+        let stored = FrameSize { width: frame.width() as usize, height: frame.height() as usize };
         self.packed.clear();
         match deep_format(frame.format()) {
             _ if frame.format() == gst_video::VideoFormat::I420 => pack(frame, stored, &mut self.packed)?,
@@ -273,7 +273,7 @@ impl FrameScaler {
         Ok(())
     }
 
-    fn convert(&mut self, frame: &gst_video::VideoFrameRef<&gstreamer::BufferRef>, size: I420) -> Result<(), VideoError> {
+    fn convert(&mut self, frame: &gst_video::VideoFrameRef<&gstreamer::BufferRef>, size: FrameSize) -> Result<(), VideoError> {
         let info = frame.info();
         if self.converter.as_ref().is_none_or(|(known, _)| known != info) {
             // The same frame rate, or the converter refuses.
@@ -290,7 +290,7 @@ impl FrameScaler {
         converted(converter, frame, size, &mut self.packed)
     }
 
-    fn scale(&mut self, from: I420, to: I420) -> Result<(), VideoError> {
+    fn scale(&mut self, from: FrameSize, to: FrameSize) -> Result<(), VideoError> {
         let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom));
         self.scaled.resize(to.frame_bytes(), 0);
         for plane in 0..3 {
@@ -384,7 +384,7 @@ fn converter(from: &gst_video::VideoInfo, to: &gst_video::VideoInfo) -> Result<g
 fn converted(
     converter: &gst_video::VideoConverter,
     frame: &gst_video::VideoFrameRef<&gstreamer::BufferRef>,
-    size: I420,
+    size: FrameSize,
     out: &mut Vec<u8>,
 ) -> Result<(), VideoError> {
     let target = converter.out_info().clone();
@@ -400,7 +400,7 @@ fn converted(
 ///
 /// # Errors
 /// [`VideoError::Frame`] when GStreamer cannot convert it.
-pub fn rgb_to_i420(pixels: &[u8], size: I420, color: Color) -> Result<Vec<u8>, VideoError> {
+pub fn rgb_to_i420(pixels: &[u8], size: FrameSize, color: Color) -> Result<Vec<u8>, VideoError> {
     super::init()?;
     let (width, height) = (size.width as u32, size.height as u32);
     let from = gst_video::VideoInfo::builder(gst_video::VideoFormat::Rgb, width, height).stride(&[3 * width as i32]).build();
@@ -414,7 +414,7 @@ pub fn rgb_to_i420(pixels: &[u8], size: I420, color: Color) -> Result<Vec<u8>, V
 }
 
 /// Appends the three planes of an I420 frame without the padding at the ends of their rows; of a frame that is larger than `size`, its top left part.
-pub(super) fn pack(frame: &gst_video::VideoFrameRef<&gstreamer::BufferRef>, size: I420, out: &mut Vec<u8>) -> Result<(), VideoError> {
+pub(super) fn pack(frame: &gst_video::VideoFrameRef<&gstreamer::BufferRef>, size: FrameSize, out: &mut Vec<u8>) -> Result<(), VideoError> {
     for plane in 0..3 {
         let (width, height) = size.plane_size(plane);
         let stride = frame.plane_stride()[plane] as usize;
@@ -427,7 +427,7 @@ pub(super) fn pack(frame: &gst_video::VideoFrameRef<&gstreamer::BufferRef>, size
 }
 
 /// Appends the stored frame `stored` of size `size`, turned by `orientation` to the size `target`.
-fn turn(stored: &[u8], size: I420, target: I420, orientation: Orientation, out: &mut Vec<u8>) {
+fn turn(stored: &[u8], size: FrameSize, target: FrameSize, orientation: Orientation, out: &mut Vec<u8>) {
     for plane in 0..3 {
         let (width, height) = size.plane_size(plane);
         let (target_width, target_height) = target.plane_size(plane);
@@ -447,7 +447,7 @@ mod tests {
 
     /// A 3x2 luma plane `abc/def` with 2x1 chroma planes `uv` and `xy`.
     const STORED: &[u8] = b"abcdefuvxy";
-    const SIZE: I420 = I420 { width: 3, height: 2 };
+    const SIZE: FrameSize = FrameSize { width: 3, height: 2 };
 
     fn turned(tag: &str) -> String {
         let orientation = Orientation::from_tag(tag);
@@ -470,7 +470,7 @@ mod tests {
 
     #[test]
     fn pixels_become_square_by_the_width() {
-        let size = |width, height| I420 { width, height };
+        let size = |width, height| FrameSize { width, height };
         assert_eq!(PixelRatio::new(64, 45).square_size(size(160, 128)), size(228, 128));
         assert_eq!(PixelRatio::new(8, 9).square_size(size(720, 480)), size(640, 480));
         assert_eq!(PixelRatio::new(512, 511).square_size(size(454, 256)), size(454, 256), "as good as square");

@@ -10,7 +10,7 @@ use crate::frames::{Color, filled_up};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_video as gst_video;
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The least side that every H.264 decoder takes: a macroblock.
@@ -130,7 +130,7 @@ impl Drop for Chain {
 ///
 /// # Errors
 /// [`VideoError::Setup`] when x264's plugin is missing, [`VideoError::Frame`] when it refuses.
-pub fn encode_gop(frames: &[u8], size: I420, color: Color, crf: u32) -> Result<Vec<u8>, VideoError> {
+pub fn encode_gop(frames: &[u8], size: FrameSize, color: Color, crf: u32) -> Result<Vec<u8>, VideoError> {
     super::init()?;
     let coded = coded_size(size);
     let count = frames.len() / size.frame_bytes();
@@ -195,7 +195,7 @@ impl GopDecoder {
     ///
     /// # Errors
     /// [`VideoError::Frame`] when it has fewer frames, they are of another size, or cannot be decoded.
-    pub fn decode(&mut self, stream: &[u8], size: I420, count: usize, out: &mut Vec<u8>) -> Result<(), VideoError> {
+    pub fn decode(&mut self, stream: &[u8], size: FrameSize, count: usize, out: &mut Vec<u8>) -> Result<(), VideoError> {
         let caps = gst::Caps::builder("video/x-h264").field("stream-format", "byte-stream").field("alignment", "au").build();
         let units = access_units(stream).map(|unit| gst::Buffer::from_slice(unit.to_vec()));
         let (decoded, caps) = self.chain.run(&caps, units, count)?;
@@ -230,7 +230,7 @@ fn access_units(stream: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// The size of the coded frames of a clip of `size`: even, and not less than a macroblock.
-fn coded_size(size: I420) -> I420 {
+fn coded_size(size: FrameSize) -> FrameSize {
     let coded = |side: usize| side.next_multiple_of(2).max(LEAST_SIDE);
-    I420 { width: coded(size.width), height: coded(size.height) }
+    FrameSize { width: coded(size.width), height: coded(size.height) }
 }

@@ -21,7 +21,7 @@ use pipeline::video;
 use pipeline::video::clips::{Fault, FaultKind};
 use pipeline::video::discover::{Discovered, VideoFile, discover, path_name};
 use pipeline::worker::process::{Ending, Reported, Supervisor};
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use schemas::manifest::{BuildOptions, OpenVideo, REJECTED_FILE, Rejected, VideoRecord};
 use schemas::report::BuildReport;
 use schemas::shard::ClipMeta;
@@ -312,7 +312,7 @@ fn count_clip(record: &mut VideoRecord, about: AboutClip, decoded_bytes: u64) {
 /// Clips that may wait, for each video in flight: as many as fit the budget, if frames are twice as long as wide.
 fn queued_clips(options: &BuildOptions) -> usize {
     let side = options.short_side as usize;
-    let clip_bytes = options.frames as usize * I420 { width: 2 * side, height: side }.frame_bytes();
+    let clip_bytes = options.frames as usize * FrameSize { width: 2 * side, height: side }.frame_bytes();
     (QUEUED_BYTES / clip_bytes).clamp(1, 16)
 }
 

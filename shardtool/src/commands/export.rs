@@ -11,7 +11,7 @@ use pipeline::shard::ShardSet;
 use pipeline::transform::picture::to_rgb;
 use pipeline::video::encode::H264Writer;
 use pipeline::video::frame::rgb_to_i420;
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use schemas::report::{ExportReport, InspectedClip};
 use std::borrow::Cow;
 use std::fs;
@@ -112,8 +112,8 @@ fn write_video(set: &ShardSet, clip: &InspectedClip, fps: f64, path: &Path) -> a
 }
 
 /// The least even size that holds `size`.
-const fn even(size: I420) -> I420 {
-    I420 { width: size.width.next_multiple_of(2), height: size.height.next_multiple_of(2) }
+const fn even(size: FrameSize) -> FrameSize {
+    FrameSize { width: size.width.next_multiple_of(2), height: size.height.next_multiple_of(2) }
 }
 
 fn write_grid(set: &ShardSet, clip: &InspectedClip, path: &Path) -> anyhow::Result<()> {

@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use crossbeam_channel::Sender;
 use pipeline::sampling::order::{Purpose, stream};
 use pipeline::video::encode::H264Writer;
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use schemas::report::SynthReport;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -76,7 +76,7 @@ pub fn run(args: &SynthArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn write_video(args: &SynthArgs, index: u64, motion: Motion, path: &Path) -> anyhow::Result<()> {
-    let size = I420 { width: args.size as usize, height: args.size as usize };
+    let size = FrameSize { width: args.size as usize, height: args.size as usize };
     let scene = Scene::draw(&mut stream(Purpose::Synth, args.seed, 0, index), motion, args.shapes);
     let frames = (args.seconds * f64::from(FPS)).round().max(1.0) as u32;
     let mut writer = H264Writer::create(path, size, FPS)?;

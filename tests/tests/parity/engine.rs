@@ -4,7 +4,7 @@ use candle_core::{Device, Result, Tensor};
 use pipeline::sampling::mask::Masks;
 use schemas::geometry::PatchGrid;
 use std::collections::{BTreeMap, HashMap};
-use trainer::cpu::{BranchScales, Fused, FusedClassifier, Labelled, Patches, Precision, Resources, Values, View};
+use trainer::cpu::{BranchScales, CpuClassifier, CpuMae, Labelled, Patches, Precision, Resources, Values, View};
 use trainer::model::loss::masked_mean_squared_error;
 use trainer::model::{Classifier, Mae, MaeConfig, Masking};
 use trainer::model::{DeviceBatch, DevicePixels};
@@ -17,20 +17,20 @@ pub enum Engine {
     Clips,
     /// candle's operations, on the patches that the loader makes: what training does.
     Patches,
-    /// Fused operations, on the same patches: what training does on the processor.
-    Fused,
+    /// CpuMae operations, on the same patches: what training does on the processor.
+    CpuMae,
 }
 
 impl Engine {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Clips, Self::Patches, Self::Fused];
+    pub const ALL: [Self; 3] = [Self::Clips, Self::Patches, Self::CpuMae];
 
     /// For the table.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Clips => "clips",
             Self::Patches => "patches",
-            Self::Fused => "fused",
+            Self::CpuMae => "fused",
         }
     }
 }
@@ -61,7 +61,7 @@ pub fn run(engine: Engine, config: &MaeConfig, weights: &HashMap<String, Tensor>
             let pixels = DevicePixels::Patches { visible, target };
             (predictions, model.loss(&DeviceBatch { pixels, masking })?)
         }
-        Engine::Fused => return fused(&model, clips, masks),
+        Engine::CpuMae => return fused(&model, clips, masks),
     };
     let gradients = loss.backward()?;
     let gradient = |(name, variable): (&str, &candle_core::Var)| {
@@ -87,7 +87,7 @@ fn patches(clips: &Tensor, config: &MaeConfig, masks: Masks<'_>) -> Result<[Tens
 
 fn fused(model: &Mae, clips: &Tensor, masks: Masks<'_>) -> Result<Computed> {
     let resources = Resources { threads: 2, recomputes: false };
-    let mut fused = Fused::new(*model.config(), model.parameters(), OPTIMIZER, Precision::F32, resources)?;
+    let mut fused = CpuMae::new(*model.config(), model.parameters(), OPTIMIZER, Precision::F32, resources)?;
     let [visible, target] = patches(clips, model.config(), masks)?;
     let [visible, target] = [visible.flatten_all()?.to_vec1::<f32>()?, target.flatten_all()?.to_vec1::<f32>()?];
     let batch = Patches { masks, visible: Values::F32(&visible), target: Values::F32(&target) };
@@ -121,7 +121,7 @@ pub fn fused_classifier(model: &Classifier, clips: &Tensor, targets: &[f32]) -> 
     let (masks, pixels) = (Masks::new(&rows, tokens, tokens), Values::F32(&pixels));
     let rule = |_: &str, _| ParameterRule { rate: 1.0, weight_decay: 0.0 };
     let resources = Resources { threads: 2, recomputes: false };
-    let mut fused = FusedClassifier::new(config, model.parameters(), OPTIMIZER, rule, Precision::F32, resources)?;
+    let mut fused = CpuClassifier::new(config, model.parameters(), OPTIMIZER, rule, Precision::F32, resources)?;
     let logits = Tensor::from_slice(fused.read(masks, pixels, false).logits, (count, config.classes), &Device::Cpu)?;
     let loss = fused.accumulate(&Labelled { masks, pixels, targets, branches: BranchScales::default(), dropout: &[] }, 1.0);
     let gradient = |view: View<'_>| Ok((view.name.to_owned(), Tensor::from_slice(view.values, view.shape, &Device::Cpu)?));

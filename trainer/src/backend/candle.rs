@@ -1,6 +1,6 @@
 //! A learner of candle's operations.
 
-use super::{LearnerError, Lesson, Readings};
+use super::{LearnerError, ModelOutput, SoftTargets};
 use crate::config::{Config, FinetuneConfig};
 use crate::data::Uploader;
 use crate::model::{Classifier, Encoded, Mae, Parameters};
@@ -11,7 +11,7 @@ use candle_core::{Device, Result, Tensor};
 
 /// A learner of candle's operations: its graph is taken back by candle, and its gradients are tensors.
 #[derive(Debug)]
-pub struct Composed {
+pub struct CandleLearner {
     pub(super) model: Model,
     pub(super) optimizer: AdamW,
     pub(super) uploader: Uploader,
@@ -35,7 +35,7 @@ impl Model {
     }
 }
 
-impl Composed {
+impl CandleLearner {
     pub(super) fn mae(model: Mae, config: &Config, device: &Device) -> std::result::Result<Self, LearnerError> {
         let optimizer = AdamW::new(model.parameters(), config.optimizer.clone())?;
         Ok(Self { model: Model::Mae(model), optimizer, uploader: Uploader::new(device)?, waiting: None })
@@ -46,10 +46,10 @@ impl Composed {
         Ok(Self { model: Model::Classifier(model), optimizer, uploader: Uploader::new(device)?, waiting: None })
     }
 
-    pub(super) fn accumulate(&mut self, batch: &DeviceBatch, lesson: Option<&Lesson>, share: f64) -> Result<f64> {
-        let loss = match (&self.model, lesson) {
+    pub(super) fn accumulate(&mut self, batch: &DeviceBatch, soft_targets: Option<&SoftTargets>, share: f64) -> Result<f64> {
+        let loss = match (&self.model, soft_targets) {
             (Model::Mae(model), _) => model.loss(batch)?,
-            (Model::Classifier(model), Some(lesson)) => classifier_loss(model, batch, lesson)?,
+            (Model::Classifier(model), Some(soft_targets)) => classifier_loss(model, batch, soft_targets)?,
             (Model::Classifier(_), None) => candle_core::bail!("a classifier's batch says what is to be learned of it"),
         };
         let value = f64::from(loss.to_scalar::<f32>()?);
@@ -72,7 +72,7 @@ impl Composed {
 ///
 /// # Errors
 /// When the shapes do not fit.
-pub(super) fn classifier_loss(model: &Classifier, batch: &DeviceBatch, lesson: &Lesson) -> Result<Tensor> {
+pub(super) fn classifier_loss(model: &Classifier, batch: &DeviceBatch, soft_targets: &SoftTargets) -> Result<Tensor> {
     let model::ClassifierConfig { encoder, classes, .. } = *model.config();
     let (patches, clips) = (patches(batch)?, batch.masking.clips());
     let device = patches.device();
@@ -80,20 +80,20 @@ pub(super) fn classifier_loss(model: &Classifier, batch: &DeviceBatch, lesson: &
         [] => Ok(None),
         values => Tensor::from_slice(values, shape, device).map(Some),
     };
-    let branches = scales(&lesson.branches, &[encoder.depth, 2, clips])?;
-    let dropout = scales(&lesson.dropout, &[clips, encoder.width])?;
+    let branches = scales(&soft_targets.branches, &[encoder.depth, 2, clips])?;
+    let dropout = scales(&soft_targets.dropout, &[clips, encoder.width])?;
     let logits = model.logits(patches, branches.as_ref(), dropout.as_ref())?;
-    loss::cross_entropy(&logits, &Tensor::from_slice(&lesson.targets, (clips, classes), device)?)
+    loss::cross_entropy(&logits, &Tensor::from_slice(&soft_targets.targets, (clips, classes), device)?)
 }
 
 /// What a classifier makes of a batch of [`pipeline::loader::batch::Form::Tokens`].
 ///
 /// # Errors
 /// When the device fails.
-pub(super) fn read(model: &Classifier, batch: &DeviceBatch, tokens: bool) -> Result<Readings> {
+pub(super) fn read(model: &Classifier, batch: &DeviceBatch, tokens: bool) -> Result<ModelOutput> {
     let Encoded { features, tokens: of_tokens, logits } = model.read(patches(batch)?)?;
     let values = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
-    Ok(Readings {
+    Ok(ModelOutput {
         features: values(&features)?,
         tokens: if tokens { values(&of_tokens)? } else { Vec::new() },
         logits: logits.as_ref().map_or(Ok(Vec::new()), values)?,

@@ -1,9 +1,9 @@
 //! A learner of fused operations.
 
 use super::reconstruction::{Reconstruction, reconstruction};
-use super::{LearnerError, Lesson, Readings};
+use super::{LearnerError, ModelOutput, SoftTargets};
 use crate::config::{Config, FinetuneConfig};
-use crate::cpu::{self as kernels, BranchScales, Fused, FusedClassifier, Labelled, Patches, Resources, Store};
+use crate::cpu::{self as kernels, BranchScales, CpuClassifier, CpuMae, Labelled, Patches, Resources, Store};
 use crate::data::Uploader;
 use crate::model::{Classifier, DecoderClassToken, Mae, MaeConfig, ParameterError};
 use candle_core::{Device, Tensor};
@@ -13,26 +13,26 @@ use std::collections::HashMap;
 
 /// A learner of fused operations.
 #[derive(Debug)]
-pub enum FusedLearner {
+pub enum CpuLearner {
     /// An autoencoder.
     Mae {
         /// What decides its shapes.
         config: MaeConfig,
         /// The model.
-        model: Box<Fused>,
+        model: Box<CpuMae>,
     },
     /// A classifier.
-    Classifier(Box<FusedClassifier>),
+    Classifier(Box<CpuClassifier>),
 }
 
-impl FusedLearner {
+impl CpuLearner {
     pub(super) fn mae(model: &Mae, config: &Config, threads: usize) -> Result<Self, LearnerError> {
         let MaeConfig { class_token, conventions, .. } = *model.config();
         if class_token && conventions.decoder_class_token == DecoderClassToken::Encoded {
             return Err(LearnerError::EncodedClassToken);
         }
         let resources = Resources { threads, recomputes: config.compute.recompute };
-        let fused = Fused::new(*model.config(), model.parameters(), config.optimizer.clone(), config.compute.dtype, resources)?;
+        let fused = CpuMae::new(*model.config(), model.parameters(), config.optimizer.clone(), config.compute.dtype, resources)?;
         Ok(Self::Mae { config: *model.config(), model: Box::new(fused) })
     }
 
@@ -40,7 +40,7 @@ impl FusedLearner {
         let resources = Resources { threads, recomputes: config.compute.recompute };
         let rule = |name: &str, rank| config.rule(name, rank);
         let (optimizer, precision) = (config.optimizer.clone(), config.compute.dtype);
-        let fused = FusedClassifier::new(*model.config(), model.parameters(), optimizer, rule, precision, resources)?;
+        let fused = CpuClassifier::new(*model.config(), model.parameters(), optimizer, rule, precision, resources)?;
         Ok(Self::Classifier(Box::new(fused)))
     }
 
@@ -58,15 +58,15 @@ impl FusedLearner {
         }
     }
 
-    pub(super) fn accumulate(&mut self, batch: &Batch, lesson: Option<&Lesson>, share: f64) -> f64 {
-        match (self, lesson) {
+    pub(super) fn accumulate(&mut self, batch: &Batch, soft_targets: Option<&SoftTargets>, share: f64) -> f64 {
+        match (self, soft_targets) {
             (Self::Mae { model, .. }, _) => model.accumulate(&patches(batch), share),
-            (Self::Classifier(model), Some(lesson)) => {
-                let Lesson { targets, branches, dropout } = lesson;
+            (Self::Classifier(model), Some(soft_targets)) => {
+                let SoftTargets { targets, branches, dropout } = soft_targets;
                 let (masks, pixels) = (batch.masks(), tokens(batch));
                 model.accumulate(&Labelled { masks, pixels, targets, branches: BranchScales(branches), dropout }, share)
             }
-            (Self::Classifier(_), None) => unreachable!("a classifier's batch is uploaded with its lesson"),
+            (Self::Classifier(_), None) => unreachable!("a classifier's batch is uploaded with its soft_targets"),
         }
     }
 
@@ -92,7 +92,7 @@ impl FusedLearner {
 }
 
 /// Clip by clip, so that a picture takes no more memory than a step.
-pub(super) fn reconstruct(model: &mut Fused, config: MaeConfig, batch: Batch) -> Result<Reconstruction, LearnerError> {
+pub(super) fn reconstruct(model: &mut CpuMae, config: MaeConfig, batch: Batch) -> Result<Reconstruction, LearnerError> {
     let rows: Vec<Vec<u32>> = batch.masks().iter().map(|mask| [mask.visible, mask.masked].concat()).collect();
     let visible = batch.masks().visible();
     let batch = Uploader::new(&Device::Cpu)?.upload(batch)?;
@@ -113,9 +113,9 @@ pub(super) fn reconstruct(model: &mut Fused, config: MaeConfig, batch: Batch) ->
 }
 
 /// What a classifier makes of a batch of [`pipeline::loader::batch::Form::Tokens`].
-pub(super) fn read(model: &mut FusedClassifier, batch: &Batch, with_tokens: bool) -> Readings {
+pub(super) fn read(model: &mut CpuClassifier, batch: &Batch, with_tokens: bool) -> ModelOutput {
     let kernels::Encoded { features, tokens: of_tokens, logits } = model.read(batch.masks(), tokens(batch), with_tokens);
-    Readings { features: features.to_vec(), tokens: of_tokens.to_vec(), logits: logits.to_vec() }
+    ModelOutput { features: features.to_vec(), tokens: of_tokens.to_vec(), logits: logits.to_vec() }
 }
 
 /// A batch's patches, as they lie in the loader's memory.

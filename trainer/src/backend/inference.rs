@@ -1,7 +1,7 @@
 //! What reads clips and learns nothing: an encoder, with a head or without.
 
-use super::{LearnerError, Readings, candle, cpu};
-use crate::cpu::{FusedClassifier, Precision, Resources};
+use super::{LearnerError, ModelOutput, candle, cpu};
+use crate::cpu::{CpuClassifier, Precision, Resources};
 use crate::data::Uploader;
 use crate::model::{Classifier, ClassifierConfig};
 use crate::optim::{AdamWConfig, ParameterRule};
@@ -12,19 +12,19 @@ use std::collections::HashMap;
 
 /// A model that reads clips.
 #[derive(Debug)]
-pub enum Reader {
+pub enum InferenceModel {
     /// Of candle's operations, on any device.
-    Composed {
+    CandleLearner {
         /// The model.
         model: Box<Classifier>,
         /// Takes batches to its device.
         uploader: Uploader,
     },
     /// Of fused operations, on the processor.
-    Fused(Box<FusedClassifier>),
+    CpuMae(Box<CpuClassifier>),
 }
 
-impl Reader {
+impl InferenceModel {
     /// A model of given weights, which are all its own. On the processor it uses so many threads.
     ///
     /// # Errors
@@ -41,20 +41,20 @@ impl Reader {
             if precision != Precision::F32 {
                 return Err(LearnerError::ProcessorOnly { key: "dtype" });
             }
-            return Ok(Self::Composed { uploader: Uploader::new(device)?, model: Box::new(model) });
+            return Ok(Self::CandleLearner { uploader: Uploader::new(device)?, model: Box::new(model) });
         }
         // It takes no step: nothing of this is used.
         let still = AdamWConfig { base_lr: 0.0, betas: [0.0; 2], epsilon: 1.0, weight_decay: 0.0, clip_norm: 1.0 };
         let rule = |_: &str, _| ParameterRule { rate: 0.0, weight_decay: 0.0 };
         let resources = Resources { threads, recomputes: true };
-        Ok(Self::Fused(Box::new(FusedClassifier::new(config, model.parameters(), still, rule, precision, resources)?)))
+        Ok(Self::CpuMae(Box::new(CpuClassifier::new(config, model.parameters(), still, rule, precision, resources)?)))
     }
 
     /// Where the loader is to make batches.
     pub fn memory(&self) -> MemoryKind {
         match self {
-            Self::Composed { uploader, .. } => uploader.memory(),
-            Self::Fused(_) => MemoryKind::Host,
+            Self::CandleLearner { uploader, .. } => uploader.memory(),
+            Self::CpuMae(_) => MemoryKind::Host,
         }
     }
 
@@ -65,10 +65,10 @@ impl Reader {
     ///
     /// # Panics
     /// When the batch has another form.
-    pub fn read(&mut self, batch: Batch, tokens: bool) -> Result<Readings, LearnerError> {
+    pub fn read(&mut self, batch: Batch, tokens: bool) -> Result<ModelOutput, LearnerError> {
         match self {
-            Self::Composed { model, uploader } => Ok(candle::read(model, &uploader.upload(batch)?, tokens)?),
-            Self::Fused(model) => Ok(cpu::read(model, &batch, tokens)),
+            Self::CandleLearner { model, uploader } => Ok(candle::read(model, &uploader.upload(batch)?, tokens)?),
+            Self::CpuMae(model) => Ok(cpu::read(model, &batch, tokens)),
         }
     }
 }

@@ -8,16 +8,16 @@ mod inference;
 mod reconstruction;
 mod values;
 
-pub use candle::Composed;
-pub use cpu::{FusedLearner, patches};
-pub use inference::Reader;
+pub use candle::CandleLearner;
+pub use cpu::{CpuLearner, patches};
+pub use inference::InferenceModel;
 pub(crate) use reconstruction::reconstruction;
 pub use reconstruction::{NormalisedPatches, Reconstruction};
 pub use values::{NamedValues, Values};
 
 use crate::config::{Config, Task};
 use crate::cpu::Precision;
-use crate::data::targets::Lesson;
+use crate::data::targets::SoftTargets;
 use crate::model::DeviceBatch;
 use crate::model::{Classifier, Mae, MaeConfig, ParameterError};
 use candle::Model;
@@ -54,23 +54,23 @@ pub enum LearnerError {
 #[derive(Debug)]
 pub enum Learner {
     /// Of candle's operations, on any device.
-    Composed(Box<Composed>),
+    CandleLearner(Box<CandleLearner>),
     /// Of fused operations, on the processor: several times as fast, with the same results.
-    Fused(Box<FusedLearner>),
+    CpuMae(Box<CpuLearner>),
 }
 
 /// A batch where a learner computes, and, for a classifier, what it is to learn of it.
 #[derive(Debug)]
 pub enum Uploaded {
     /// As tensors on the device.
-    Device(DeviceBatch, Option<Lesson>),
+    Device(DeviceBatch, Option<SoftTargets>),
     /// In the loader's own memory.
-    Host(Batch, Option<Lesson>),
+    Host(Batch, Option<SoftTargets>),
 }
 
 /// What a classifier makes of the clips of a batch.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Readings {
+pub struct ModelOutput {
     /// `[clips, width]`: the mean of the tokens without the cls token, normalised by the encoder's last layer: the head's input.
     pub features: Vec<f32>,
     /// `[clips, tokens, width]`: each token, normalised by the same layer; nothing where it was not asked for.
@@ -115,8 +115,8 @@ impl Learner {
             Task::Finetune(config) => Self::of_classifier(Classifier::given(config.classifier(), weights, device)?, task, device, threads)?,
         };
         match &mut learner {
-            Self::Composed(composed) => composed.optimizer.restore(moments, updates)?,
-            Self::Fused(fused) => fused.restore(moments, updates)?,
+            Self::CandleLearner(composed) => composed.optimizer.restore(moments, updates)?,
+            Self::CpuMae(fused) => fused.restore(moments, updates)?,
         }
         Ok(learner)
     }
@@ -127,7 +127,7 @@ impl Learner {
     /// When the device has no room for it.
     pub fn of_mae(model: Mae, config: &Config, device: &Device, threads: usize) -> Result<Self, LearnerError> {
         if device.is_cpu() {
-            Ok(Self::Fused(Box::new(FusedLearner::mae(&model, config, threads)?)))
+            Ok(Self::CpuMae(Box::new(CpuLearner::mae(&model, config, threads)?)))
         } else {
             Self::composed(model, config, device)
         }
@@ -136,10 +136,10 @@ impl Learner {
     fn of_classifier(model: Classifier, task: &Task, device: &Device, threads: usize) -> Result<Self, LearnerError> {
         let Task::Finetune(config) = task else { unreachable!("a classifier is fine-tuned") };
         if device.is_cpu() {
-            return Ok(Self::Fused(Box::new(FusedLearner::classifier(&model, config, threads)?)));
+            return Ok(Self::CpuMae(Box::new(CpuLearner::classifier(&model, config, threads)?)));
         }
         refuse_processors_own(task)?;
-        Ok(Self::Composed(Box::new(Composed::classifier(model, config, device)?)))
+        Ok(Self::CandleLearner(Box::new(CandleLearner::classifier(model, config, device)?)))
     }
 
     /// A learner of candle's operations, whatever the device.
@@ -148,14 +148,14 @@ impl Learner {
     /// When the device has no room for it, or the configuration asks for what only the fused one has.
     pub fn composed(model: Mae, config: &Config, device: &Device) -> Result<Self, LearnerError> {
         refuse_processors_own(&config.clone().into())?;
-        Ok(Self::Composed(Box::new(Composed::mae(model, config, device)?)))
+        Ok(Self::CandleLearner(Box::new(CandleLearner::mae(model, config, device)?)))
     }
 
     /// Where the loader is to make batches.
     pub fn memory(&self) -> MemoryKind {
         match self {
-            Self::Composed(composed) => composed.uploader.memory(),
-            Self::Fused(_) => MemoryKind::Host,
+            Self::CandleLearner(composed) => composed.uploader.memory(),
+            Self::CpuMae(_) => MemoryKind::Host,
         }
     }
 
@@ -163,10 +163,10 @@ impl Learner {
     ///
     /// # Errors
     /// When the device has no room for it.
-    pub fn upload(&self, batch: Batch, lesson: Option<Lesson>) -> Result<Uploaded, LearnerError> {
+    pub fn upload(&self, batch: Batch, soft_targets: Option<SoftTargets>) -> Result<Uploaded, LearnerError> {
         match self {
-            Self::Composed(composed) => Ok(Uploaded::Device(composed.uploader.upload(batch)?, lesson)),
-            Self::Fused(_) => Ok(Uploaded::Host(batch, lesson)),
+            Self::CandleLearner(composed) => Ok(Uploaded::Device(composed.uploader.upload(batch)?, soft_targets)),
+            Self::CpuMae(_) => Ok(Uploaded::Host(batch, soft_targets)),
         }
     }
 
@@ -175,8 +175,8 @@ impl Learner {
     ///
     /// # Errors
     /// When the device fails.
-    pub fn accumulate(&mut self, batch: Batch, lesson: Option<Lesson>, share: f64) -> Result<f64, LearnerError> {
-        let batch = self.upload(batch, lesson)?;
+    pub fn accumulate(&mut self, batch: Batch, soft_targets: Option<SoftTargets>, share: f64) -> Result<f64, LearnerError> {
+        let batch = self.upload(batch, soft_targets)?;
         self.accumulate_uploaded(&batch, share)
     }
 
@@ -186,8 +186,10 @@ impl Learner {
     /// When the device fails.
     pub fn accumulate_uploaded(&mut self, batch: &Uploaded, share: f64) -> Result<f64, LearnerError> {
         match (self, batch) {
-            (Self::Composed(composed), Uploaded::Device(batch, lesson)) => Ok(composed.accumulate(batch, lesson.as_ref(), share)?),
-            (Self::Fused(fused), Uploaded::Host(batch, lesson)) => Ok(fused.accumulate(batch, lesson.as_ref(), share)),
+            (Self::CandleLearner(composed), Uploaded::Device(batch, soft_targets)) => {
+                Ok(composed.accumulate(batch, soft_targets.as_ref(), share)?)
+            }
+            (Self::CpuMae(fused), Uploaded::Host(batch, soft_targets)) => Ok(fused.accumulate(batch, soft_targets.as_ref(), share)),
             (_, _) => unreachable!("a batch is uploaded by the learner that computes it"),
         }
     }
@@ -199,35 +201,35 @@ impl Learner {
     /// When the device fails.
     pub fn update(&mut self, lr: f64) -> Result<f64, LearnerError> {
         match self {
-            Self::Composed(composed) => match composed.waiting.take() {
+            Self::CandleLearner(composed) => match composed.waiting.take() {
                 Some(gradients) => Ok(composed.optimizer.step_along(gradients, lr)?),
                 None => Ok(f64::NAN),
             },
-            Self::Fused(fused) => Ok(fused.store_mut().update(lr)),
+            Self::CpuMae(fused) => Ok(fused.store_mut().update(lr)),
         }
     }
 
     /// Forgets the gradients that wait.
     pub fn discard(&mut self) {
         match self {
-            Self::Composed(composed) => composed.waiting = None,
-            Self::Fused(fused) => fused.store_mut().discard(),
+            Self::CandleLearner(composed) => composed.waiting = None,
+            Self::CpuMae(fused) => fused.store_mut().discard(),
         }
     }
 
     /// Updates that have changed the weights since the run began: the optimiser's own count.
     pub const fn updates(&self) -> u64 {
         match self {
-            Self::Composed(composed) => composed.optimizer.steps(),
-            Self::Fused(fused) => fused.store().steps(),
+            Self::CandleLearner(composed) => composed.optimizer.steps(),
+            Self::CpuMae(fused) => fused.store().steps(),
         }
     }
 
     /// Trainable values.
     pub fn parameter_count(&self) -> usize {
         match self {
-            Self::Composed(composed) => composed.model.parameters().count(),
-            Self::Fused(fused) => fused.store().count(),
+            Self::CandleLearner(composed) => composed.model.parameters().count(),
+            Self::CpuMae(fused) => fused.store().count(),
         }
     }
 
@@ -237,11 +239,11 @@ impl Learner {
     /// When the device fails.
     pub fn weights(&self) -> Result<Vec<NamedValues<'_>>, LearnerError> {
         match self {
-            Self::Composed(composed) => {
+            Self::CandleLearner(composed) => {
                 let weights = composed.model.parameters().iter();
                 Ok(weights.map(|(name, weight)| NamedValues::of_tensor(name.to_owned(), weight.as_tensor())).collect::<Result<_, _>>()?)
             }
-            Self::Fused(fused) => Ok(sorted(fused.store().weights().map(|view| NamedValues::of_view(view.name.to_owned(), view)))),
+            Self::CpuMae(fused) => Ok(sorted(fused.store().weights().map(|view| NamedValues::of_view(view.name.to_owned(), view)))),
         }
     }
 
@@ -251,11 +253,11 @@ impl Learner {
     /// When the device fails.
     pub fn moments(&self) -> Result<Vec<NamedValues<'_>>, LearnerError> {
         match self {
-            Self::Composed(composed) => {
+            Self::CandleLearner(composed) => {
                 let moments = composed.optimizer.moments();
                 Ok(moments.map(|(name, moment)| NamedValues::of_tensor(name, moment)).collect::<Result<_, _>>()?)
             }
-            Self::Fused(fused) => {
+            Self::CpuMae(fused) => {
                 let store = fused.store();
                 let first = store.first_moments().map(|view| NamedValues::of_view(format!("first/{}", view.name), view));
                 let second = store.second_moments().map(|view| NamedValues::of_view(format!("second/{}", view.name), view));
@@ -270,13 +272,13 @@ impl Learner {
     /// When this is a classifier.
     pub const fn model_config(&self) -> &MaeConfig {
         match self {
-            Self::Composed(composed) => match &composed.model {
+            Self::CandleLearner(composed) => match &composed.model {
                 Model::Mae(model) => model.config(),
                 Model::Classifier(_) => panic!("a classifier reconstructs nothing"),
             },
-            Self::Fused(fused) => match &**fused {
-                FusedLearner::Mae { config, .. } => config,
-                FusedLearner::Classifier(_) => panic!("a classifier reconstructs nothing"),
+            Self::CpuMae(fused) => match &**fused {
+                CpuLearner::Mae { config, .. } => config,
+                CpuLearner::Classifier(_) => panic!("a classifier reconstructs nothing"),
             },
         }
     }
@@ -290,14 +292,16 @@ impl Learner {
     /// When the batch is not of whole clips, or this is a classifier.
     pub fn reconstruct(&mut self, batch: Batch) -> Result<Reconstruction, LearnerError> {
         match self {
-            Self::Composed(composed) => {
-                let Composed { model: Model::Mae(model), uploader, .. } = &**composed else { panic!("a classifier reconstructs nothing") };
+            Self::CandleLearner(composed) => {
+                let CandleLearner { model: Model::Mae(model), uploader, .. } = &**composed else {
+                    panic!("a classifier reconstructs nothing")
+                };
                 let batch = uploader.upload(batch)?;
                 let predicted = model.forward(batch.clips(), &batch.masking)?;
                 Ok(reconstruction(model.config(), batch.clips(), predicted)?)
             }
-            Self::Fused(learner) => {
-                let FusedLearner::Mae { config, model } = &mut **learner else { panic!("a classifier reconstructs nothing") };
+            Self::CpuMae(learner) => {
+                let CpuLearner::Mae { config, model } = &mut **learner else { panic!("a classifier reconstructs nothing") };
                 cpu::reconstruct(model, *config, batch)
             }
         }
@@ -310,16 +314,16 @@ impl Learner {
     ///
     /// # Panics
     /// When the batch has another form, or this is an autoencoder.
-    pub fn read(&mut self, batch: Batch) -> Result<Readings, LearnerError> {
+    pub fn read(&mut self, batch: Batch) -> Result<ModelOutput, LearnerError> {
         match self {
-            Self::Composed(composed) => {
-                let Composed { model: Model::Classifier(model), uploader, .. } = &**composed else {
+            Self::CandleLearner(composed) => {
+                let CandleLearner { model: Model::Classifier(model), uploader, .. } = &**composed else {
                     panic!("an autoencoder has no logits")
                 };
                 Ok(candle::read(model, &uploader.upload(batch)?, false)?)
             }
-            Self::Fused(learner) => {
-                let FusedLearner::Classifier(model) = &mut **learner else { panic!("an autoencoder has no logits") };
+            Self::CpuMae(learner) => {
+                let CpuLearner::Classifier(model) = &mut **learner else { panic!("an autoencoder has no logits") };
                 Ok(cpu::read(model, &batch, false))
             }
         }

@@ -2,7 +2,7 @@
 
 use crate::cli::output;
 use crate::cli::{DataArg, EmbedArgs, Per};
-use crate::commands::inference::{self, Reading};
+use crate::commands::inference::{self, Inference};
 use crate::commands::sources;
 use anyhow::{Context, bail, ensure};
 use pipeline::atomic_file;
@@ -30,7 +30,7 @@ pub fn embed(args: &EmbedArgs) -> anyhow::Result<()> {
     let asked = args.read.data.len();
     let names = names(&sets);
     sets.extend(strangers(args, &weights, &sets)?);
-    let mut reading = Reading::new(&args.read, &weights, sets)?;
+    let mut reading = Inference::new(&args.read, &weights, sets)?;
     let grid = weights.task.encoder().clip;
     let width = weights.task.encoder().encoder.width;
     let about = [
@@ -171,7 +171,7 @@ fn strangers(args: &EmbedArgs, weights: &Weights, sets: &[WeightedSource]) -> an
 /// Draws the queries with their nearest clips, and says which they are.
 fn draw(
     args: &EmbedArgs,
-    reading: &Reading,
+    reading: &Inference,
     names: &[Vec<String>],
     rows: &[Embedded],
     asked: usize,

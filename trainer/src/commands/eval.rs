@@ -2,7 +2,7 @@
 
 use crate::cli::EvalArgs;
 use crate::cli::output;
-use crate::commands::inference::{self, Reading, Tally};
+use crate::commands::inference::{self, Inference, Tally};
 use anyhow::{Context, ensure};
 use pipeline::atomic_file;
 use schemas::report::{ClassReport, EvalReport};
@@ -28,7 +28,7 @@ pub fn eval(args: &EvalArgs) -> anyhow::Result<()> {
         weights.path.display()
     );
     let sets = classes::number(inference::open(&args.read, &weights)?, weights.classes(), true)?;
-    let mut reading = Reading::new(&args.read, &weights, sets)?;
+    let mut reading = Inference::new(&args.read, &weights, sets)?;
     let (mut of_clips, mut of_videos) = (Scores::new(weights.classes().len()), Scores::new(weights.classes().len()));
     // Of each video the sum of its clips' probabilities, and its class.
     let mut videos: BTreeMap<(u32, u32), (Vec<f32>, Option<i32>)> = BTreeMap::new();
@@ -56,7 +56,7 @@ pub fn eval(args: &EvalArgs) -> anyhow::Result<()> {
     Ok(output::print(&if args.json { serde_json::to_string_pretty(&report)? } else { table(&report) })?)
 }
 
-fn report(args: &EvalArgs, weights: &Weights, reading: &Reading, [of_clips, of_videos]: [&Scores; 2], tally: Tally) -> EvalReport {
+fn report(args: &EvalArgs, weights: &Weights, reading: &Inference, [of_clips, of_videos]: [&Scores; 2], tally: Tally) -> EvalReport {
     let names = weights.classes();
     let of_class = |(class, name): (usize, &String)| {
         let ([clips, clips_top1, clips_top5], [videos, videos_top1, _]) = (of_clips.of_class(class), of_videos.of_class(class));

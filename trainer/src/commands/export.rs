@@ -21,13 +21,13 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<()> {
     } else {
         convert::write_file(&args.out, &exported.tensors)?;
     }
-    let passed_over = weights.passed_over.iter().map(|unsound| format!("passed over {unsound}"));
+    let skipped_checkpoints = weights.skipped_checkpoints.iter().map(|invalid| format!("passed over {invalid}"));
     let report = ExchangeReport {
         format: args.format.to_string(),
         model: described(&model),
         from: weights.path.display().to_string(),
         weights: args.out.display().to_string(),
-        notes: passed_over.chain(exported.notes).collect(),
+        notes: skipped_checkpoints.chain(exported.notes).collect(),
     };
     tell(&report, args.json)
 }

@@ -34,28 +34,28 @@ pub fn finetune(args: &FinetuneArgs) -> anyhow::Result<ExitCode> {
         let asked = Task::from((**config).clone().with(&args.overrides())?);
         session::refuse_differences(&dir, &asked, &saved)?;
         // A run that was stopped before its first checkpoint begins anew, with the same weights.
-        let began_with = config.began_with.as_deref().filter(|_| !dir.join(CHECKPOINTS_DIR).is_dir());
-        let start = began_with.map(|path| Weights::open(Path::new(path))).transpose()?.map(|weights| weights.tensors);
+        let init_from = config.init_from.as_deref().filter(|_| !dir.join(CHECKPOINTS_DIR).is_dir());
+        let start = init_from.map(|path| Weights::open(Path::new(path))).transpose()?.map(|weights| weights.tensors);
         let Task::Finetune(config) = &asked else { unreachable!("it was a fine-tuning") };
         let split = split(args, config, open(&args.data, config.clip.frames)?)?;
         return train(args, asked, split, start, Some(dir), device);
     }
     let weights = args.weights.as_deref().map(Weights::open).transpose()?;
     if let Some(weights) = &weights {
-        weights.passed_over.iter().for_each(|unsound| output::say(&format!("warning: a checkpoint cannot be used: {unsound}")));
+        weights.skipped_checkpoints.iter().for_each(|invalid| output::say(&format!("warning: a checkpoint cannot be used: {invalid}")));
     }
     let encoder = match &weights {
         Some(weights) => weights.task.encoder(),
         None => EncoderPart::from(&Config::resolve(args.preset.unwrap_or(Preset::Tiny), None, &Overrides::default())?),
     };
-    let began_with = match &weights {
+    let init_from = match &weights {
         Some(weights) => Some(std::fs::canonicalize(&weights.path)?.display().to_string()),
         None => None,
     };
     let data = open(&args.data, encoder.clip.frames)?;
     let classes = classes::of_all(&data)?;
     let recipe = args.recipe.unwrap_or(Recipe::for_width(encoder.encoder.width));
-    let config = FinetuneConfig::resolve(recipe, &encoder, began_with, classes, args.config.as_deref(), &args.overrides())?;
+    let config = FinetuneConfig::resolve(recipe, &encoder, init_from, classes, args.config.as_deref(), &args.overrides())?;
     let split = split(args, &config, data)?;
     if args.freeze {
         let weights = weights.context("--freeze needs --weights")?;

@@ -10,15 +10,15 @@ use pipeline::sampling::sample::Views;
 use pipeline::source::{Catalogue, WeightedSource};
 use std::sync::Arc;
 use std::time::Instant;
-use trainer::backend::Reader;
+use trainer::backend::InferenceModel;
 use trainer::config::{LiveConfig, Task};
-use trainer::eval::{self, ClipReading, EvaluateError};
+use trainer::eval::{self, ClipOutput, EvaluateError};
 use trainer::train::weights::Weights;
 
 /// Clips that are to be read, and by what.
-pub struct Reading {
+pub struct Inference {
     /// The model.
-    pub reader: Reader,
+    pub reader: InferenceModel,
     /// The clips.
     pub data: Arc<[WeightedSource]>,
     /// Where those of each data set are from.
@@ -42,7 +42,7 @@ pub struct Tally {
 /// # Errors
 /// When the data or the weights cannot be used.
 pub fn open(args: &ReadArgs, weights: &Weights) -> anyhow::Result<Vec<WeightedSource>> {
-    weights.passed_over.iter().for_each(|unsound| output::say(&format!("warning: a checkpoint cannot be used: {unsound}")));
+    weights.skipped_checkpoints.iter().for_each(|invalid| output::say(&format!("warning: a checkpoint cannot be used: {invalid}")));
     sources::open(&args.data, &live(args, weights), weights.task.encoder().clip.frames)
 }
 
@@ -61,7 +61,7 @@ pub fn live(args: &ReadArgs, weights: &Weights) -> LiveConfig {
     LiveConfig { span, ..as_trained }
 }
 
-impl Reading {
+impl Inference {
     /// To read `sets` with `weights`.
     ///
     /// # Errors
@@ -98,12 +98,12 @@ impl Reading {
     ///
     /// # Errors
     /// When too many clips are bad, or `take` fails.
-    pub fn run(&mut self, tokens: bool, mut take: impl FnMut(Vec<ClipReading>) -> anyhow::Result<()>) -> anyhow::Result<Tally> {
+    pub fn run(&mut self, tokens: bool, mut take: impl FnMut(Vec<ClipOutput>) -> anyhow::Result<()>) -> anyhow::Result<Tally> {
         let bar = ProgressBar::with_draw_target(Some(sources::clips(&self.data)), ProgressDrawTarget::stderr());
         bar.set_style(output::bar_style("clip {pos}/{len}  {per_sec}  {eta} left"));
         let (began, mut skipped) = (Instant::now(), 0);
         let Self { reader, data, options, .. } = self;
-        let took = |clips: Vec<ClipReading>| {
+        let took = |clips: Vec<ClipOutput>| {
             bar.inc(clips.len() as u64);
             take(clips).map_err(|error| EvaluateError::Write(error.into()))
         };

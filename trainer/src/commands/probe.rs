@@ -38,7 +38,7 @@ pub fn probe(args: &FinetuneArgs, config: &FinetuneConfig, weights: &Weights, sp
         let tokens = TokenFile::create(&dir, grid.tokens(), config.encoder.width)?;
         let mut features = Features::new(config.encoder.width, tokens);
         let on_skipped = |skipped: &Skipped| bar.suspend(|| output::say(&format!("warning: left out: {}", skipped.reason)));
-        let take = |clips: Vec<eval::ClipReading>| {
+        let take = |clips: Vec<eval::ClipOutput>| {
             bar.inc(clips.len() as u64);
             clips.iter().try_for_each(|clip| features.push(clip)).map_err(|error| eval::EvaluateError::Write(error.into()))
         };

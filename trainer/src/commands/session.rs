@@ -46,7 +46,9 @@ pub fn train(run: &Run, resume: &str, json: bool, more: impl FnOnce(&RunReport) 
             step.grad_norm,
             file.display()
         )),
-        Event::Unsound(checkpoint) => progress.say(&format!("warning: a checkpoint cannot be used and is left as it is: {checkpoint}")),
+        Event::InvalidCheckpoint(checkpoint) => {
+            progress.say(&format!("warning: a checkpoint cannot be used and is left as it is: {checkpoint}"))
+        }
         Event::Skipped(clip) => progress.say(&format!("warning: left out: {}", clip.reason)),
     });
     progress.finish();

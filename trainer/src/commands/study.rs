@@ -39,7 +39,7 @@ pub fn study(args: &StudyArgs) -> anyhow::Result<ExitCode> {
     let on_event = |event: Event<'_>| match event {
         Event::Step(metrics, all) => progress.borrow_mut().advance(metrics, all),
         Event::Nonfinite(step, _) => output::say(&format!("warning: step {} was not finite", step.step)),
-        Event::Unsound(checkpoint) => output::say(&format!("warning: a checkpoint cannot be used: {checkpoint}")),
+        Event::InvalidCheckpoint(checkpoint) => output::say(&format!("warning: a checkpoint cannot be used: {checkpoint}")),
         Event::Skipped(clip) => output::say(&format!("warning: left out: {}", clip.reason)),
     };
     let report = match study::study(args.study, &material, &settings, on_run, on_event) {

@@ -34,7 +34,7 @@ const USUAL_RATE: f64 = 7.5;
 pub fn visualise(args: &VisualiseArgs) -> anyhow::Result<()> {
     let targets = Targets::of(&args.out)?;
     let weights = Weights::open(&args.weights)?;
-    weights.passed_over.iter().for_each(|unsound| output::say(&format!("warning: a checkpoint cannot be used: {unsound}")));
+    weights.skipped_checkpoints.iter().for_each(|invalid| output::say(&format!("warning: a checkpoint cannot be used: {invalid}")));
     let device = session::device(args.compute.device)?;
     let model = weights.mae(&device)?;
     let Task::Pretrain(config) = &weights.task else { unreachable!("a classifier is no autoencoder") };

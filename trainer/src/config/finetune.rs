@@ -9,7 +9,7 @@ use crate::optim::layer_decay;
 use crate::optim::{AdamWConfig, ParameterRule};
 use pipeline::loader::batch::ValueType;
 use pipeline::sampling::sample::{Augmentation, Views};
-use pipeline::transform::augment::{Erasing, Look, RandAugment};
+use pipeline::transform::augment::{AugmentPolicy, Erasing, RandAugment};
 use schemas::geometry::PatchGrid;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -52,7 +52,7 @@ pub struct FinetuneConfig {
     pub seed: u64,
     /// Weights that the encoder began with; none where it began by chance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub began_with: Option<String>,
+    pub init_from: Option<String>,
     /// Class names in the order of their numbers.
     pub classes: Vec<String>,
     /// Training clips and their patches.
@@ -220,7 +220,7 @@ impl FinetuneConfig {
     pub fn resolve(
         recipe: Recipe,
         encoder: &EncoderPart,
-        began_with: Option<String>,
+        init_from: Option<String>,
         classes: Vec<String>,
         file: Option<&Path>,
         flags: &FinetuneOverrides,
@@ -233,8 +233,8 @@ impl FinetuneConfig {
         part("clip", Value::try_from(encoder.clip).expect("plain data becomes TOML"));
         part("model", Value::try_from(&encoder.model).expect("plain data becomes TOML"));
         part("encoder", Value::try_from(encoder.encoder).expect("plain data becomes TOML"));
-        if let Some(weights) = began_with {
-            part("began_with", Value::String(weights));
+        if let Some(weights) = init_from {
+            part("init_from", Value::String(weights));
         }
         let mut source = PathBuf::from("the recipe");
         if let Some(path) = file {
@@ -292,9 +292,9 @@ impl FinetuneConfig {
     }
 
     /// How the loader changes the look of samples.
-    pub fn look(&self) -> Look {
+    pub fn augment_policy(&self) -> AugmentPolicy {
         let probability = self.recipe.erasing;
-        Look { rand_augment: self.recipe.rand_augment, erasing: (probability > 0.0).then_some(Erasing { probability }) }
+        AugmentPolicy { rand_augment: self.recipe.rand_augment, erasing: (probability > 0.0).then_some(Erasing { probability }) }
     }
 
     /// Rate and decay of the parameter `name` of `rank` dimensions.

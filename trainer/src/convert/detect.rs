@@ -1,8 +1,8 @@
 //! Whose weights these are, from their names; and the sizes of their model, from their shapes.
 
-use super::rules::{Biases, Names, Spelling, Tensors};
+use super::rules::{Biases, Names, QkvLayout, Tensors};
 use super::source::Source;
-use super::{ExchangeError, Format, Hints, Model};
+use super::{ConvertError, Format, Hints, Model};
 use crate::config::TargetChoice;
 use crate::model::{
     ClassifierConfig, Conventions, DecoderClassToken, MaeConfig, NormalisePer, PositionKind, TargetKind, TransformerConfig,
@@ -30,13 +30,13 @@ pub(crate) fn format(tensors: &Tensors) -> Option<(Format, bool)> {
 }
 
 /// The same, or why not.
-pub(crate) fn known_format(source: &Source) -> Result<(Format, bool), ExchangeError> {
+pub(crate) fn known_format(source: &Source) -> Result<(Format, bool), ConvertError> {
     let names = || source.tensors.keys().take(NAMES_SHOWN).cloned().collect();
-    format(&source.tensors).ok_or_else(|| ExchangeError::Unrecognised { path: source.path.clone(), names: names() })
+    format(&source.tensors).ok_or_else(|| ConvertError::Unrecognised { path: source.path.clone(), names: names() })
 }
 
 /// How a file spells queries, keys and values.
-pub(crate) fn spelling(tensors: &Tensors, format: Format) -> Spelling {
+pub(crate) fn qkv_layout(tensors: &Tensors, format: Format) -> QkvLayout {
     let any = |ending: &str| tensors.keys().any(|name| name.ends_with(ending));
     let [q, k, joined] = match format {
         Format::Huggingface => [".query.bias", ".key.bias", ".qkv.weight"],
@@ -51,7 +51,7 @@ pub(crate) fn spelling(tensors: &Tensors, format: Format) -> Spelling {
     } else {
         Biases::None
     };
-    Spelling { joined: any(joined), biases }
+    QkvLayout { joined: any(joined), biases }
 }
 
 /// Sizes while they are found, and what is missing for them.
@@ -109,7 +109,7 @@ const fn usual_heads(format: Format, is_decoder: bool, width: usize) -> Option<u
 }
 
 /// The model that weights of one of the formats without a configuration are of.
-pub(crate) fn model(source: &Source, format: Format, is_classifier: bool, hints: &Hints) -> Result<Model, ExchangeError> {
+pub(crate) fn model(source: &Source, format: Format, is_classifier: bool, hints: &Hints) -> Result<Model, ConvertError> {
     let names = Names::of(format, is_classifier);
     let mut sizes = Sizes { source, problems: Vec::new() };
     let patches = sizes.shape(&format!("{}.weight", names.patches), 5);
@@ -122,7 +122,7 @@ pub(crate) fn model(source: &Source, format: Format, is_classifier: bool, hints:
         Format::Videomae | Format::Huggingface => PositionKind::Sinusoid,
         Format::MaeSt | Format::Pyslowfast => sizes.positions(&[""]).unwrap_or(PositionKind::Separable),
     };
-    let unsaid = |what: String, flag| ExchangeError::Unsaid { path: source.path.clone(), what, flag };
+    let unsaid = |what: String, flag| ConvertError::Unsaid { path: source.path.clone(), what, flag };
     let (time, space) = match positions {
         PositionKind::Separable => {
             let (spatial, temporal) = (sizes.shape("pos_embed_spatial", 3), sizes.shape("pos_embed_temporal", 3));
@@ -157,7 +157,7 @@ pub(crate) fn model(source: &Source, format: Format, is_classifier: bool, hints:
         let classes = sizes.shape(&format!("{}.weight", names.head), 2)[0];
         let problems = sizes.problems;
         if !problems.is_empty() {
-            return Err(ExchangeError::Mismatch { path: source.path.clone(), format, problems });
+            return Err(ConvertError::Mismatch { path: source.path.clone(), format, problems });
         }
         let encoder = of_blocks(width, depth, heads(false, width, hints.heads)?);
         return Ok(Model::Classifier(ClassifierConfig {
@@ -183,7 +183,7 @@ pub(crate) fn model(source: &Source, format: Format, is_classifier: bool, hints:
     }
     let problems = sizes.problems;
     if !problems.is_empty() {
-        return Err(ExchangeError::Mismatch { path: source.path.clone(), format, problems });
+        return Err(ConvertError::Mismatch { path: source.path.clone(), format, problems });
     }
     let (slices, target) = (outputs / of_frame, hints.target.unwrap_or(TargetChoice::Normalised));
     let is_slowfast = format == Format::Pyslowfast;

@@ -2,7 +2,7 @@
 
 use super::fold::{self, Normalisation};
 use super::rules::{Tensors, rules, to_theirs};
-use super::{ExchangeError, Format, Model, huggingface};
+use super::{ConvertError, Format, Model, huggingface};
 use crate::model::{
     ClassifierConfig, Conventions, DecoderClassToken, LAYER_NORM_EPSILON, MaeConfig, NormalisePer, PositionKind, TargetKind,
     TransformerConfig,
@@ -26,8 +26,8 @@ pub struct Exported {
 ///
 /// # Errors
 /// When the format has no place for the model, or the weights are not the model's; all reasons are named.
-pub fn export(model: &Model, classes: Option<&[String]>, mut tensors: Tensors, format: Format) -> Result<Exported, ExchangeError> {
-    let no_place = |reasons| ExchangeError::NoPlace { format, reasons };
+pub fn export(model: &Model, classes: Option<&[String]>, mut tensors: Tensors, format: Format) -> Result<Exported, ConvertError> {
+    let no_place = |reasons| ConvertError::NoPlace { format, reasons };
     let reasons = match format {
         Format::MaeSt => reasons_of_mae_st(model),
         Format::Pyslowfast => reasons_of_pyslowfast(model),
@@ -58,7 +58,7 @@ pub fn export(model: &Model, classes: Option<&[String]>, mut tensors: Tensors, f
             }
         }
     }
-    let tensors = to_theirs(&rules(format, format.spelling(), model), tensors)?.map_err(no_place)?;
+    let tensors = to_theirs(&rules(format, format.qkv_layout(), model), tensors)?.map_err(no_place)?;
     let files = if format == Format::Huggingface { huggingface::write(model, classes).to_vec() } else { Vec::new() };
     Ok(Exported { tensors, files, notes })
 }

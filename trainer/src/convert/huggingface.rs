@@ -2,7 +2,7 @@
 
 use super::fold::Normalisation;
 use super::source::Source;
-use super::{ExchangeError, Model};
+use super::{ConvertError, Model};
 use crate::model::{ClassifierConfig, Conventions, MLP_RATIO, MaeConfig, NormalisePer, PositionKind, TargetKind, TransformerConfig};
 use schemas::geometry::{PatchGrid, TargetFrames};
 use serde_json::{Map, Value, json};
@@ -45,9 +45,9 @@ impl Reader<'_> {
 }
 
 /// The model that a folder's weights are of, the names of its classes, and the normalisation of its pixels.
-pub(crate) fn read(source: &Source, is_classifier: bool) -> Result<(Model, Option<Vec<String>>, Normalisation), ExchangeError> {
+pub(crate) fn read(source: &Source, is_classifier: bool) -> Result<(Model, Option<Vec<String>>, Normalisation), ConvertError> {
     let path = source.path.with_file_name("config.json");
-    let spoiled = |reason: String| ExchangeError::Spoiled { path: path.clone(), reason };
+    let spoiled = |reason: String| ConvertError::Spoiled { path: path.clone(), reason };
     let Some(config) = &source.config else { return Err(spoiled("it is missing beside the weights".to_owned())) };
     let values = config.as_object().ok_or_else(|| spoiled("it is no object".to_owned()))?;
     let mut reader = Reader { values, problems: Vec::new() };
@@ -120,7 +120,7 @@ fn class_names(reader: &mut Reader<'_>) -> Option<Vec<String>> {
 }
 
 /// How pixels are normalised: as the folder says, or ImageNet's way.
-fn normalisation(source: &Source) -> Result<Normalisation, ExchangeError> {
+fn normalisation(source: &Source) -> Result<Normalisation, ConvertError> {
     let Some(preprocessor) = &source.preprocessor else { return Ok(Normalisation::IMAGENET) };
     let read = |key: &str, usual: [f64; 3]| match preprocessor.get(key) {
         None => Some(usual),
@@ -134,7 +134,7 @@ fn normalisation(source: &Source) -> Result<Normalisation, ExchangeError> {
         (Some(mean), Some(std)) if std.iter().all(|&std| std > 0.0) => Ok(Normalisation { mean, std }),
         _ => {
             let path = source.path.with_file_name("preprocessor_config.json");
-            Err(ExchangeError::Spoiled {
+            Err(ConvertError::Spoiled {
                 path,
                 reason: "image_mean and image_std are not three numbers each, the latter above 0".to_owned(),
             })

@@ -2,7 +2,7 @@
 
 use super::fold::{self, Normalisation};
 use super::rules::{Tensors, rules, to_ours};
-use super::{ExchangeError, Format, Hints, Model, detect, huggingface, source};
+use super::{ConvertError, Format, Hints, Model, detect, huggingface, source};
 use crate::config::{Config, ConfigError, EncoderPart, FinetuneConfig, FinetuneOverrides, ModelConfig, Overrides, Preset, Recipe, Task};
 use crate::model::{Classifier, ClassifierConfig, Conventions, Mae, MaeConfig, PositionKind};
 use candle_core::Device;
@@ -32,10 +32,10 @@ const MOST_TOKENS: usize = 1 << 20;
 ///
 /// # Errors
 /// When it cannot be read, is of no known format, or any name, shape or type is not what the format and the model have; all such are named.
-pub fn import(path: &Path, hints: &Hints) -> Result<Imported, ExchangeError> {
+pub fn import(path: &Path, hints: &Hints) -> Result<Imported, ConvertError> {
     let mut source = source::read(path)?;
     let (format, is_classifier) = detect::known_format(&source)?;
-    let spelling = detect::spelling(&source.tensors, format);
+    let qkv_layout = detect::qkv_layout(&source.tensors, format);
     let (model, named, normalisation) = match format {
         Format::Huggingface => huggingface::read(&source, is_classifier)?,
         Format::Videomae => (detect::model(&source, format, is_classifier, hints)?, None, Normalisation::IMAGENET),
@@ -44,18 +44,18 @@ pub fn import(path: &Path, hints: &Hints) -> Result<Imported, ExchangeError> {
     let path = source.path;
     let tokens = model.grid().tokens();
     if tokens > MOST_TOKENS {
-        return Err(ExchangeError::Spoiled { path, reason: format!("its clips would have {tokens} tokens, more than {MOST_TOKENS}") });
+        return Err(ConvertError::Spoiled { path, reason: format!("its clips would have {tokens} tokens, more than {MOST_TOKENS}") });
     }
-    let mismatch = |problems| ExchangeError::Mismatch { path: path.clone(), format, problems };
+    let mismatch = |problems| ConvertError::Mismatch { path: path.clone(), format, problems };
     let tensors = std::mem::take(&mut source.tensors);
-    let mut tensors = to_ours(&rules(format, spelling, &model), tensors)?.map_err(mismatch)?;
+    let mut tensors = to_ours(&rules(format, qkv_layout, &model), tensors)?.map_err(mismatch)?;
     let mut notes = source.notes;
 
     let classes = hints.classes.clone().or(named);
     if let (Model::Classifier(config), Some(classes)) = (&model, &classes)
         && classes.len() != config.classes
     {
-        return Err(ExchangeError::Classes { path, named: classes.len(), found: config.classes });
+        return Err(ConvertError::Classes { path, named: classes.len(), found: config.classes });
     }
     if normalisation != Normalisation::OURS {
         fold::normalisation(&mut tensors, normalisation, Normalisation::OURS)?;

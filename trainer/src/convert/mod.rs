@@ -103,7 +103,7 @@ const MOST_PROBLEMS: usize = 20;
 
 /// Why weights cannot be exchanged.
 #[derive(Debug, thiserror::Error)]
-pub enum ExchangeError {
+pub enum ConvertError {
     /// A file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {

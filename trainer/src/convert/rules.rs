@@ -10,7 +10,7 @@ pub type Tensors = BTreeMap<String, Tensor>;
 
 /// How a file spells queries, keys and values. Versions of one code base differ in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Spelling {
+pub(crate) struct QkvLayout {
     /// The three weights are one tensor.
     pub(crate) joined: bool,
     /// Their biases.
@@ -32,12 +32,12 @@ pub(crate) enum Biases {
 
 impl Format {
     /// How it is spelled when we write it.
-    pub(crate) const fn spelling(self) -> Spelling {
+    pub(crate) const fn qkv_layout(self) -> QkvLayout {
         match self {
-            Self::MaeSt => Spelling { joined: false, biases: Biases::All },
-            Self::Pyslowfast => Spelling { joined: true, biases: Biases::All },
-            Self::Videomae => Spelling { joined: true, biases: Biases::Apart },
-            Self::Huggingface => Spelling { joined: false, biases: Biases::Apart },
+            Self::MaeSt => QkvLayout { joined: false, biases: Biases::All },
+            Self::Pyslowfast => QkvLayout { joined: true, biases: Biases::All },
+            Self::Videomae => QkvLayout { joined: true, biases: Biases::Apart },
+            Self::Huggingface => QkvLayout { joined: false, biases: Biases::Apart },
         }
     }
 }
@@ -146,23 +146,23 @@ impl Names {
 }
 
 /// The rules for a model's weights, in no order that matters.
-pub(crate) fn rules(format: Format, spelling: Spelling, model: &Model) -> Vec<Rule> {
+pub(crate) fn rules(format: Format, qkv_layout: QkvLayout, model: &Model) -> Vec<Rule> {
     match model {
-        Model::Mae(config) => of_autoencoder(format, spelling, config),
-        Model::Classifier(config) => of_classifier(format, spelling, config),
+        Model::Mae(config) => of_autoencoder(format, qkv_layout, config),
+        Model::Classifier(config) => of_classifier(format, qkv_layout, config),
     }
 }
 
 /// Rules while they are made.
 struct Rules {
     rules: Vec<Rule>,
-    spelling: Spelling,
+    qkv_layout: QkvLayout,
     names: Names,
 }
 
-fn of_classifier(format: Format, spelling: Spelling, config: &ClassifierConfig) -> Vec<Rule> {
+fn of_classifier(format: Format, qkv_layout: QkvLayout, config: &ClassifierConfig) -> Vec<Rule> {
     let ClassifierConfig { grid, encoder, positions, class_token, classes, .. } = *config;
-    let mut rules = Rules { rules: Vec::new(), spelling, names: Names::of(format, true) };
+    let mut rules = Rules { rules: Vec::new(), qkv_layout, names: Names::of(format, true) };
     rules.encoder([encoder.width, 3, grid.tubelet, grid.patch, grid.patch], encoder);
     rules.positions("", "", positions, class_token, [grid.time(), grid.space()], encoder.width);
     if class_token {
@@ -172,9 +172,9 @@ fn of_classifier(format: Format, spelling: Spelling, config: &ClassifierConfig) 
     rules.rules
 }
 
-fn of_autoencoder(format: Format, spelling: Spelling, config: &MaeConfig) -> Vec<Rule> {
+fn of_autoencoder(format: Format, qkv_layout: QkvLayout, config: &MaeConfig) -> Vec<Rule> {
     let MaeConfig { grid, encoder, decoder, positions, class_token, .. } = *config;
-    let mut rules = Rules { rules: Vec::new(), spelling, names: Names::of(format, false) };
+    let mut rules = Rules { rules: Vec::new(), qkv_layout, names: Names::of(format, false) };
     rules.encoder([encoder.width, 3, grid.tubelet, grid.patch, grid.patch], encoder);
     let sides = [grid.time(), grid.space()];
     rules.positions("", "", positions, class_token, sides, encoder.width);
@@ -257,7 +257,7 @@ impl Rules {
         self.layer(&format!("{ours}.norm1"), &format!("{theirs}.{norm1}"), &[width]);
         let attention = format!("{theirs}.{attention}");
         let mine = |what: &str| ["q", "k", "v"].map(|part| format!("{ours}.attn.{part}.{what}"));
-        if self.spelling.joined {
+        if self.qkv_layout.joined {
             let theirs = format!("{attention}.qkv.weight");
             self.rules.push(Rule::Joined { ours: mine("weight"), theirs, shape: vec![width, width] });
         } else {
@@ -265,12 +265,12 @@ impl Rules {
                 self.renamed(ours, format!("{attention}.{part}.weight"), &[width, width]);
             }
         }
-        if self.spelling == (Spelling { joined: true, biases: Biases::All }) {
+        if self.qkv_layout == (QkvLayout { joined: true, biases: Biases::All }) {
             self.rules.push(Rule::Joined { ours: mine("bias"), theirs: format!("{attention}.qkv.bias"), shape: vec![width] });
         } else {
             for ((ours, part), short) in mine("bias").into_iter().zip(parts).zip(["q", "k", "v"]) {
                 let beside = format!("{attention}.{part}.bias");
-                match self.spelling.biases {
+                match self.qkv_layout.biases {
                     Biases::All => self.renamed(ours, beside, &[width]),
                     Biases::NoKeys if short != "k" => self.renamed(ours, beside, &[width]),
                     Biases::Apart if short != "k" => self.renamed(ours, format!("{attention}.{short}_bias"), &[width]),

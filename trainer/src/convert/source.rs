@@ -2,7 +2,7 @@
 
 use super::rules::Tensors;
 use super::stored::{Problem, Stored, StoredType};
-use super::{ExchangeError, pickle};
+use super::{ConvertError, pickle};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ pub(crate) struct Source {
 const FOLDER_FILES: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
 
 /// Reads a file of weights, or a folder of transformers'.
-pub(crate) fn read(path: &Path) -> Result<Source, ExchangeError> {
+pub(crate) fn read(path: &Path) -> Result<Source, ConvertError> {
     let (folder, file) = if path.is_dir() {
         let file = FOLDER_FILES.iter().map(|name| path.join(name)).find(|file| file.exists()).ok_or_else(|| {
             let parts = ["model.safetensors.index.json", "pytorch_model.bin.index.json"].iter().any(|name| path.join(name).exists());
@@ -70,7 +70,7 @@ fn without_prefix(tensors: Tensors, prefix: &str) -> Tensors {
     tensors.into_iter().map(|(name, tensor)| (name[prefix.len()..].to_owned(), tensor)).collect()
 }
 
-fn beside(path: &Path) -> Result<Option<Value>, ExchangeError> {
+fn beside(path: &Path) -> Result<Option<Value>, ConvertError> {
     let bytes = match fs::read(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         bytes => bytes.map_err(|error| Problem::Io(error).of(path))?,

@@ -1,6 +1,6 @@
 //! Tensors as files have them, before anything is known of their names.
 
-use super::ExchangeError;
+use super::ConvertError;
 use candle_core::{Device, Tensor};
 use half::{bf16, f16};
 use std::path::Path;
@@ -15,11 +15,11 @@ pub(crate) enum Problem {
 }
 
 impl Problem {
-    pub(crate) fn of(self, path: &Path) -> ExchangeError {
+    pub(crate) fn of(self, path: &Path) -> ConvertError {
         let path = path.to_owned();
         match self {
-            Self::Io(source) => ExchangeError::Read { path, source },
-            Self::Spoiled(reason) => ExchangeError::Spoiled { path, reason },
+            Self::Io(source) => ConvertError::Read { path, source },
+            Self::Spoiled(reason) => ConvertError::Spoiled { path, reason },
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Attention (Vaswani et al. 2017) that holds no matrix of all tokens by all tokens, in the manner of FlashAttention (Dao et al. 2022).
 //!
 //! Forward, 32 queries at a time: their scores with all keys fit a core's cache, `[keys][32]`, with the queries as lanes, so a softmax over keys needs no sums across lanes;
-//! made weights in place, they are the right operand of the product with the values. Kept are the result and each query's log-sum-exp. Backward makes the
+//! made weights in place, they are the right operand of the gemm with the values. SavedActivations are the result and each query's log-sum-exp. Backward makes the
 //! scores again, 8 keys by 32 queries at a time, and goes on with them while they are in the nearest cache. Both give each clip and head to one task.
 
 use super::element::Element;
@@ -73,7 +73,7 @@ struct Scratch {
     key_gradient: Vec<f32>,
     value_gradient: Vec<f32>,
     query_gradient: Vec<f32>,
-    /// Of each query, its result's product with its gradient.
+    /// Of each query, its result's gemm with its gradient.
     along: Vec<f32>,
 }
 

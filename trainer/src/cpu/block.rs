@@ -2,10 +2,10 @@
 
 use super::attention::{self, Heads};
 use super::element::Element;
+use super::gemm::{Part, add_gemm, gemm, gemm2};
 use super::layout::{Affine, BlockLayout, NormLayout};
+use super::norm_gelu::{Norm, Statistics, add_bias, add_residual, column_sums, gelu, gelu_backward, layer_norm, layer_norm_backward};
 use super::pack::Operand;
-use super::product::{Part, add_product, product, product2};
-use super::rows::{Norm, Statistics, add_bias, add_residual, column_sums, gelu, gelu_backward, layer_norm, layer_norm_backward};
 
 /// A model's values: exact, and as the products take them.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +42,7 @@ pub(crate) struct Gradients<'a> {
 
 /// What the forward keeps for the backward, beside the input.
 #[derive(Debug, Default)]
-pub(crate) struct Kept<T> {
+pub(crate) struct SavedActivations<T> {
     /// `[rows, 3 * width]`
     qkv: Vec<T>,
     /// `[clips, heads, queries]`
@@ -111,7 +111,7 @@ pub(crate) fn forward<T: Element>(
     [of_attention, of_mlp]: [&[f32]; 2],
     x: &[f32],
     to: Option<&mut [f32]>,
-    kept: &mut Kept<T>,
+    saved: &mut SavedActivations<T>,
     scratch: &mut Scratch<T>,
 ) {
     let BlockLayout { width, heads, .. } = *layout;
@@ -122,20 +122,20 @@ pub(crate) fn forward<T: Element>(
     let statistics = sized(&mut scratch.statistics, rows);
 
     layer_norm(x, weights.norm(&layout.norm1), normed, statistics);
-    let qkv = sized(&mut kept.qkv, rows * 3 * width);
+    let qkv = sized(&mut saved.qkv, rows * 3 * width);
     affine(normed, weights, &layout.qkv, [rows, width, 3 * width], qkv);
-    let attended = sized(&mut kept.attended, left * width);
-    attention::forward(sizes, qkv, attended, sized(&mut kept.log_sums, left * heads));
-    let middle = sized(&mut kept.middle, left * width);
+    let attended = sized(&mut saved.attended, left * width);
+    attention::forward(sizes, qkv, attended, sized(&mut saved.log_sums, left * heads));
+    let middle = sized(&mut saved.middle, left * width);
     let scale = |scales: &[f32], row: usize| scales.get(row / tokens.left()).copied().unwrap_or(1.0);
     let (x_row, attention_scale) = (|row: usize| &x[tokens.row(row) * width..], |row| scale(of_attention, row));
     residual(attended, weights, &layout.proj, [left, width, width], x_row, attention_scale, middle);
 
     let (normed, statistics) = (&mut normed[..left * width], &mut statistics[..left]);
     layer_norm(middle, weights.norm(&layout.norm2), normed, statistics);
-    let (inner, active) = (sized(&mut kept.inner, left * wider), sized(&mut scratch.wide, left * wider));
+    let (inner, active) = (sized(&mut saved.inner, left * wider), sized(&mut scratch.wide, left * wider));
     let (right, bias) = (Operand::rows(weights.weight(&layout.fc1), width), weights.bias(&layout.fc1));
-    product2(Operand::rows(normed, width), right, [left, width, wider], inner, active, |part| {
+    gemm2(Operand::rows(normed, width), right, [left, width, wider], inner, active, |part| {
         gelu(part.sums, &bias[part.column..], part.out, part.second);
     });
     if let Some(to) = to {
@@ -152,7 +152,7 @@ pub(crate) fn backward<T: Element>(
     [of_attention, of_mlp]: [&[f32]; 2],
     x: &[f32],
     gradient: &mut Vec<f32>,
-    kept: &mut Kept<T>,
+    saved: &mut SavedActivations<T>,
     scratch: &mut Scratch<T>,
     gradients: &mut Gradients<'_>,
 ) {
@@ -169,25 +169,25 @@ pub(crate) fn backward<T: Element>(
     let of_result = T::operand(of_branch, &mut scratch.rounded);
     // The weight's columns are summed over: W as it lies, not transposed.
     let right = Operand::columns(weights.weight(&layout.fc2), wider);
-    product2(Operand::rows(of_result, width), right, [left, width, wider], wide, &mut kept.inner, |part| {
+    gemm2(Operand::rows(of_result, width), right, [left, width, wider], wide, &mut saved.inner, |part| {
         gelu_backward(part.sums, part.second, part.out);
     });
-    weight_gradient(of_result, &kept.inner, &layout.fc2, left, gradients);
-    layer_norm(&kept.middle, weights.norm(&layout.norm2), normed, statistics);
+    weight_gradient(of_result, &saved.inner, &layout.fc2, left, gradients);
+    layer_norm(&saved.middle, weights.norm(&layout.norm2), normed, statistics);
     let normed_gradient = sized(&mut scratch.normed_gradient, left * width);
     affine_backward(wide, normed, weights, &layout.fc1, left, normed_gradient, gradients);
     let (norm2, of_norm2) = (&weights.exact[layout.norm2.affine.weight.clone()], &mut gradients.values[layout.norm2.affine.both()]);
-    layer_norm_backward(normed_gradient, &kept.middle, statistics, norm2, gradient, of_norm2);
+    layer_norm_backward(normed_gradient, &saved.middle, statistics, norm2, gradient, of_norm2);
 
     // Attention.
     let of_middle = T::operand(scaled(gradient, of_attention, &mut scratch.scaled), &mut scratch.rounded);
     let of_attended = sized(&mut scratch.attended, left * width);
     column_sums(of_middle, &mut gradients.values[layout.proj.bias.clone()]);
-    weight_gradient(of_middle, &kept.attended, &layout.proj, left, gradients);
+    weight_gradient(of_middle, &saved.attended, &layout.proj, left, gradients);
     let right = Operand::columns(weights.weight(&layout.proj), width);
-    product(Operand::rows(of_middle, width), right, [left, width, width], of_attended, |part| super::element::round(part.sums, part.out));
+    gemm(Operand::rows(of_middle, width), right, [left, width, width], of_attended, |part| super::element::round(part.sums, part.out));
     let of_qkv = sized(&mut scratch.wide, rows * 3 * width);
-    attention::backward(sizes, &kept.qkv, &kept.attended, &kept.log_sums, of_attended, of_qkv);
+    attention::backward(sizes, &saved.qkv, &saved.attended, &saved.log_sums, of_attended, of_qkv);
     if tokens.left_out > 0 {
         let stream = &mut scratch.stream_gradient;
         stream.clear();
@@ -215,7 +215,7 @@ pub(crate) fn affine<T: Element, O: Element>(
     out: &mut [O],
 ) {
     let (right, bias) = (Operand::rows(weights.weight(layer), inputs), weights.bias(layer));
-    product(Operand::rows(x, inputs), right, [rows, inputs, outputs], out, |Part { column, sums, out, .. }| {
+    gemm(Operand::rows(x, inputs), right, [rows, inputs, outputs], out, |Part { column, sums, out, .. }| {
         add_bias(sums, &bias[column..], out);
     });
 }
@@ -244,7 +244,7 @@ fn residual<'x, T: Element>(
     out: &mut [f32],
 ) {
     let (right, bias) = (Operand::rows(weights.weight(layer), inputs), weights.bias(layer));
-    product(Operand::rows(y, inputs), right, [rows, inputs, outputs], out, |Part { row, column, sums, out, .. }| {
+    gemm(Operand::rows(y, inputs), right, [rows, inputs, outputs], out, |Part { row, column, sums, out, .. }| {
         add_residual(&x(row)[column..], scale(row), sums, &bias[column..], out);
     });
 }
@@ -264,7 +264,7 @@ pub(crate) fn affine_backward<T: Element>(
     column_sums(gradient, &mut gradients.values[layer.bias.clone()]);
     weight_gradient(gradient, x, layer, rows, gradients);
     let right = Operand::columns(weights.weight(layer), inputs);
-    product(Operand::rows(gradient, outputs), right, [rows, outputs, inputs], to, |part| part.out.copy_from_slice(part.sums));
+    gemm(Operand::rows(gradient, outputs), right, [rows, outputs, inputs], to, |part| part.out.copy_from_slice(part.sums));
 }
 
 /// `gradient^T x`, the gradient of a linear layer's weight.
@@ -273,5 +273,5 @@ pub(crate) fn weight_gradient<T: Element>(gradient: &[T], x: &[T], layer: &Affin
     let inputs = layer.weight.len() / outputs;
     let shape = [outputs, rows, inputs];
     let (left, right) = (Operand::columns(gradient, outputs), Operand::columns(x, inputs));
-    add_product(left, right, shape, gradients.adds, &mut gradients.values[layer.weight.clone()]);
+    add_gemm(left, right, shape, gradients.adds, &mut gradients.values[layer.weight.clone()]);
 }

@@ -4,8 +4,8 @@ use super::block::{Gradients, Scratch, Weights, affine, affine_backward};
 use super::element::Element;
 use super::encoder::{Encoder, Values};
 use super::layout::ClassifierLayout;
-use super::rows::{Statistics, layer_norm, layer_norm_backward};
-use super::stack::{BranchScales, Then};
+use super::norm_gelu::{Statistics, layer_norm, layer_norm_backward};
+use super::stack::{BranchScales, Mode};
 use crate::model::ClassifierConfig;
 use pipeline::sampling::mask::Masks;
 use rayon::prelude::*;
@@ -38,7 +38,7 @@ pub struct Encoded<'a> {
 
 /// Memory of forward and backward, used again from step to step.
 #[derive(Debug)]
-pub(crate) struct Machine<T> {
+pub(crate) struct Workspace<T> {
     config: ClassifierConfig,
     encoder: Encoder<T>,
     scratch: Scratch<T>,
@@ -55,7 +55,7 @@ pub(crate) struct Machine<T> {
     stream_gradient: Vec<f32>,
 }
 
-impl<T: Element> Machine<T> {
+impl<T: Element> Workspace<T> {
     /// For a model; `recomputes` keeps the inputs of blocks only.
     pub(crate) fn new(config: ClassifierConfig, recomputes: bool) -> Self {
         Self {
@@ -84,7 +84,7 @@ impl<T: Element> Machine<T> {
         pixels: Values<'_>,
         tokens: bool,
     ) -> Encoded<'_> {
-        self.forward(layout, weights, masks, pixels, BranchScales::default(), &[], Then::Nothing);
+        self.forward(layout, weights, masks, pixels, BranchScales::default(), &[], Mode::Nothing);
         let rows = if tokens { masks.len() * masks.tokens() } else { 0 };
         self.tokens.resize(rows * self.config.encoder.width, 0.0);
         self.token_statistics.resize(rows, Statistics::default());
@@ -103,7 +103,7 @@ impl<T: Element> Machine<T> {
         share: f64,
         gradients: &mut Gradients<'_>,
     ) -> f64 {
-        self.forward(layout, weights, batch.masks, batch.pixels, batch.branches, batch.dropout, Then::Backward);
+        self.forward(layout, weights, batch.masks, batch.pixels, batch.branches, batch.dropout, Mode::Backward);
         let loss = self.compare(batch.targets, share);
         if loss.is_finite() {
             self.backward(layout, weights, batch, gradients);
@@ -119,11 +119,11 @@ impl<T: Element> Machine<T> {
         pixels: Values<'_>,
         branches: BranchScales<'_>,
         dropout: &[f32],
-        then: Then,
+        mode: Mode,
     ) {
         assert_eq!(masks.visible(), self.config.grid.tokens(), "a classifier sees all tokens");
         let (clips, width) = (masks.len(), self.config.encoder.width);
-        self.encoder.forward(&layout.encoder, weights, masks, pixels, branches, then, &mut self.scratch);
+        self.encoder.forward(&layout.encoder, weights, masks, pixels, branches, mode, &mut self.scratch);
         self.pooled.resize(clips * width, 0.0);
         let of_clip = masks.visible() * width;
         let clips_of_stream = self.encoder.result().par_chunks_exact(of_clip);
@@ -193,7 +193,7 @@ fn mean_row(x: &[f32], mean: &mut [f32]) {
     let count = x.len() / mean.len();
     mean.fill(0.0);
     for row in x.chunks_exact(mean.len()) {
-        super::product::add(row, mean);
+        super::gemm::add(row, mean);
     }
     mean.iter_mut().for_each(|mean| *mean /= count as f32);
 }

@@ -24,7 +24,7 @@ pub(crate) trait Element: Copy + Send + Sync + Default + 'static {
     fn rounded_pairs(values: &[f32], lanes: &mut [u32]);
     /// Whether products take values that are rounded.
     const IS_ROUNDED: bool;
-    /// `values` as operands of a product: as they are, or rounded into `scratch`.
+    /// `values` as operands of a gemm: as they are, or rounded into `scratch`.
     fn operand<'a>(values: &'a [f32], scratch: &'a mut Vec<Self>) -> &'a [Self];
 }
 

@@ -4,11 +4,11 @@
 
 use super::block::{Gradients, Scratch, Tokens, Weights, affine, weight_gradient};
 use super::element::Element;
+use super::gemm::add;
 use super::layout::{ClassLayout, EncoderLayout, PositionsLayout};
-use super::product::add;
-use super::rows::column_sums;
+use super::norm_gelu::column_sums;
 use super::simd::vectorised;
-use super::stack::{BranchScales, Stack, Then};
+use super::stack::{BranchScales, Mode, Stack};
 use crate::model::TransformerConfig;
 use half::bf16;
 use pipeline::sampling::mask::Masks;
@@ -68,7 +68,7 @@ impl<T: Element> Encoder<T> {
         masks: Masks<'_>,
         visible: Values<'_>,
         scales: BranchScales<'_>,
-        then: Then,
+        mode: Mode,
         scratch: &mut Scratch<T>,
     ) {
         let (width, values) = (self.width, self.grid.tubelet_values());
@@ -89,7 +89,7 @@ impl<T: Element> Encoder<T> {
                 positions.add(weights.exact, embedded, token, out);
             }
         });
-        self.stack.forward(&layout.blocks, weights, tokens, scales, then, scratch);
+        self.stack.forward(&layout.blocks, weights, tokens, scales, mode, scratch);
     }
 
     /// The stream after the last block, `[clips, visible, width]`.

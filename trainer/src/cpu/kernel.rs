@@ -1,4 +1,4 @@
-//! The innermost loop of every product: a tile of 8 rows and 32 lanes, summed over steps in registers.
+//! The innermost loop of every gemm: a tile of 8 rows and 32 lanes, summed over steps in registers.
 //!
 //! The room of unsafe of the fused operations. A step is one value of the summed dimension, or a pair of bf16. All instruction sets sum in the same order;
 //! those with fused multiply-add round once a step.
@@ -304,8 +304,8 @@ mod tests {
         tiles::<bf16>(1, steps, Left::Packed, &left_lanes, &right_lanes, false, &mut sums);
         for (at, sum) in sums.into_iter().enumerate() {
             let (row, lane) = (at / LANES, at % LANES);
-            let product = |step: usize, which: usize| left[step * ROWS + row][which].to_f64() * right[step * LANES + lane][which].to_f64();
-            let expected: f64 = (0..steps).map(|step| (0..bf16::in_lane()).map(|which| product(step, which)).sum::<f64>()).sum();
+            let gemm = |step: usize, which: usize| left[step * ROWS + row][which].to_f64() * right[step * LANES + lane][which].to_f64();
+            let expected: f64 = (0..steps).map(|step| (0..bf16::in_lane()).map(|which| gemm(step, which)).sum::<f64>()).sum();
             assert!((f64::from(sum) - expected).abs() < 1e-4, "{sum} for {expected}");
         }
     }

@@ -6,11 +6,11 @@
 use super::block::{Gradients, Scratch, Tokens, Weights, affine, affine_backward};
 use super::element::Element;
 use super::encoder::{Encoder, Positions, Values, class_backward, convert, set_class};
+use super::gemm::add;
 use super::layout::MaeLayout;
-use super::product::add;
-use super::rows::{Statistics, layer_norm, layer_norm_backward};
+use super::norm_gelu::{Statistics, layer_norm, layer_norm_backward};
 use super::simd::vectorised;
-use super::stack::{BranchScales, Stack, Then};
+use super::stack::{BranchScales, Mode, Stack};
 use crate::model::{CHANNEL_EPSILON, MaeConfig, NormalisePer, PATCH_EPSILON};
 use pipeline::sampling::mask::Masks;
 use rayon::prelude::*;
@@ -44,7 +44,7 @@ pub struct StepTimes {
 
 /// Memory of forward and backward, used again from step to step.
 #[derive(Debug)]
-pub(crate) struct Machine<T> {
+pub(crate) struct Workspace<T> {
     config: MaeConfig,
     encoder: Encoder<T>,
     decoder: Stack<T>,
@@ -82,7 +82,7 @@ impl Sizes {
     }
 }
 
-impl<T: Element> Machine<T> {
+impl<T: Element> Workspace<T> {
     /// For a model; `recomputes` keeps the inputs of blocks only.
     pub(crate) fn new(config: MaeConfig, recomputes: bool) -> Self {
         Self {
@@ -110,8 +110,8 @@ impl<T: Element> Machine<T> {
 
     /// Predictions of the predicted tokens, `[clips, predicted, values]`.
     pub(crate) fn predict(&mut self, layout: &MaeLayout, weights: Weights<'_, T>, masks: Masks<'_>, visible: Values<'_>) -> &[f32] {
-        self.encode(layout, weights, masks, visible, Then::Nothing);
-        self.decode(layout, weights, masks, Then::Nothing);
+        self.encode(layout, weights, masks, visible, Mode::Nothing);
+        self.decode(layout, weights, masks, Mode::Nothing);
         &self.predicted
     }
 
@@ -126,9 +126,9 @@ impl<T: Element> Machine<T> {
         times: &mut StepTimes,
     ) -> f64 {
         let began = Instant::now();
-        self.encode(layout, weights, batch.masks, batch.visible, Then::Backward);
+        self.encode(layout, weights, batch.masks, batch.visible, Mode::Backward);
         let encoded = Instant::now();
-        self.decode(layout, weights, batch.masks, Then::Backward);
+        self.decode(layout, weights, batch.masks, Mode::Backward);
         let loss = self.compare(batch, share);
         let decoded = Instant::now();
         if !loss.is_finite() {
@@ -144,15 +144,15 @@ impl<T: Element> Machine<T> {
         loss
     }
 
-    fn encode(&mut self, layout: &MaeLayout, weights: Weights<'_, T>, masks: Masks<'_>, visible: Values<'_>, then: Then) {
-        self.encoder.forward(&layout.encoder, weights, masks, visible, BranchScales::default(), then, &mut self.scratch);
+    fn encode(&mut self, layout: &MaeLayout, weights: Weights<'_, T>, masks: Masks<'_>, visible: Values<'_>, mode: Mode) {
+        self.encoder.forward(&layout.encoder, weights, masks, visible, BranchScales::default(), mode, &mut self.scratch);
         let rows = masks.len() * masks.visible();
         self.encoded.resize(rows * self.config.encoder.width, T::default());
         self.encoded_statistics.resize(rows, Statistics::default());
         layer_norm(self.encoder.result(), weights.norm(&layout.encoder.norm), &mut self.encoded, &mut self.encoded_statistics);
     }
 
-    fn decode(&mut self, layout: &MaeLayout, weights: Weights<'_, T>, masks: Masks<'_>, then: Then) {
+    fn decode(&mut self, layout: &MaeLayout, weights: Weights<'_, T>, masks: Masks<'_>, mode: Mode) {
         let (sizes, inputs, width) = (self.sizes(masks), self.config.encoder.width, self.config.decoder.width);
         let rows = sizes.clips * sizes.visible;
         self.embedded.resize(rows * width, 0.0);
@@ -171,7 +171,7 @@ impl<T: Element> Machine<T> {
                 positions.add(weights.exact, value, token, out);
             }
         }
-        self.decoder.forward(&layout.decoder_blocks, weights, tokens, BranchScales::default(), then, &mut self.scratch);
+        self.decoder.forward(&layout.decoder_blocks, weights, tokens, BranchScales::default(), mode, &mut self.scratch);
         let rows = sizes.clips * sizes.compared();
         self.decoded.resize(rows * width, T::default());
         self.decoded_statistics.resize(rows, Statistics::default());
@@ -253,9 +253,9 @@ impl<T: Element> Machine<T> {
 fn normalise_channels(target: &mut [f32]) {
     let count = target.len() / 3;
     for channel in 0..3 {
-        let mean = super::rows::sum(count, |at| target[3 * at + channel]) / count as f32;
+        let mean = super::norm_gelu::sum(count, |at| target[3 * at + channel]) / count as f32;
         let from_mean = |at: usize| target[3 * at + channel] - mean;
-        let variance = super::rows::sum(count, |at| from_mean(at) * from_mean(at)) / (count - 1) as f32;
+        let variance = super::norm_gelu::sum(count, |at| from_mean(at) * from_mean(at)) / (count - 1) as f32;
         let scale = 1.0 / (variance.sqrt() + CHANNEL_EPSILON as f32);
         target.iter_mut().skip(channel).step_by(3).for_each(|value| *value = (*value - mean) * scale);
     }
@@ -266,12 +266,12 @@ vectorised! {
     fn token_error(predicted: &mut [f32], target: &mut [f32], normalises: bool, factor: f32) -> f64 {
         if normalises {
             let count = target.len();
-            let mean = super::rows::sum(count, |at| target[at]) / count as f32;
-            let variance = super::rows::sum(count, |at| (target[at] - mean) * (target[at] - mean)) / (count - 1) as f32;
+            let mean = super::norm_gelu::sum(count, |at| target[at]) / count as f32;
+            let variance = super::norm_gelu::sum(count, |at| (target[at] - mean) * (target[at] - mean)) / (count - 1) as f32;
             let scale = 1.0 / (variance + PATCH_EPSILON as f32).sqrt();
             target.iter_mut().for_each(|value| *value = (*value - mean) * scale);
         }
-        let squares = super::rows::sum(predicted.len(), |at| (predicted[at] - target[at]) * (predicted[at] - target[at]));
+        let squares = super::norm_gelu::sum(predicted.len(), |at| (predicted[at] - target[at]) * (predicted[at] - target[at]));
         predicted.iter_mut().zip(target).for_each(|(predicted, &mut target)| *predicted = (*predicted - target) * factor);
         f64::from(squares)
     }

@@ -3,7 +3,7 @@
 //!
 //! The rooms, from the processor up:
 //! - `simd`, `element`, `kernel`, `pack`, `shared`: vectors, types, the innermost loop, and the order of operands;
-//! - `product`, `attention`, `rows`: products of matrices, attention, and what is done to rows, each forward and backward;
+//! - `gemm`, `attention`, `rows`: products of matrices, attention, and what is done to rows, each forward and backward;
 //! - `layout`, `store`, `adamw`: where a model's values lie, the values, and their update;
 //! - `block`, `stack`, `encoder`: blocks, one after the other, and with what comes before them; `mae`, `classifier`: whole models;
 //! - `noise`: batches to measure with.
@@ -16,13 +16,13 @@ mod block;
 mod classifier;
 mod element;
 mod encoder;
+mod gemm;
 mod kernel;
 mod layout;
 mod mae;
 mod noise;
+mod norm_gelu;
 mod pack;
-mod product;
-mod rows;
 mod shared;
 mod simd;
 mod stack;
@@ -66,19 +66,19 @@ pub struct Resources {
 
 /// A masked autoencoder that trains on the CPU.
 #[derive(Debug)]
-pub struct Fused {
+pub struct CpuMae {
     layout: MaeLayout,
     store: Store,
-    machine: Typed<mae::Machine<f32>, mae::Machine<bf16>>,
+    workspace: Typed<mae::Workspace<f32>, mae::Workspace<bf16>>,
     times: StepTimes,
 }
 
 /// A classifier that trains on the CPU; without classes an encoder alone, which reads clips.
 #[derive(Debug)]
-pub struct FusedClassifier {
+pub struct CpuClassifier {
     layout: ClassifierLayout,
     store: Store,
-    machine: Typed<classifier::Machine<f32>, classifier::Machine<bf16>>,
+    workspace: Typed<classifier::Workspace<f32>, classifier::Workspace<bf16>>,
 }
 
 /// What depends on the precision.
@@ -88,7 +88,7 @@ enum Typed<A, B> {
     Bf16(Box<B>),
 }
 
-impl Fused {
+impl CpuMae {
     /// A model with the values of `parameters`, which are on the CPU, and moments at zero.
     ///
     /// # Errors
@@ -104,11 +104,11 @@ impl Fused {
         let weight_decay = optimizer.weight_decay;
         let rule = |name: &str, rank| ParameterRule { rate: 1.0, weight_decay: if decays(name, rank) { weight_decay } else { 0.0 } };
         let store = Store::new(entries, parameters, optimizer, rule, precision, resources.threads)?;
-        let machine = match precision {
-            Precision::F32 => Typed::F32(Box::new(mae::Machine::new(config, resources.recomputes))),
-            Precision::Bf16 => Typed::Bf16(Box::new(mae::Machine::new(config, resources.recomputes))),
+        let workspace = match precision {
+            Precision::F32 => Typed::F32(Box::new(mae::Workspace::new(config, resources.recomputes))),
+            Precision::Bf16 => Typed::Bf16(Box::new(mae::Workspace::new(config, resources.recomputes))),
         };
-        Ok(Self { layout, store, machine, times: StepTimes::default() })
+        Ok(Self { layout, store, workspace, times: StepTimes::default() })
     }
 
     /// Forward and backward of a batch: gives its loss, and adds `share` times its gradients to those that wait for [`Self::update`]. A loss that is not finite
@@ -117,10 +117,12 @@ impl Fused {
     /// # Panics
     /// When the batch has other sizes than the model.
     pub fn accumulate(&mut self, batch: &Patches<'_>, share: f64) -> f64 {
-        let Self { layout, store, machine, times } = self;
-        match machine {
-            Typed::F32(machine) => store.accumulate(|weights, gradients| machine.step(layout, weights, batch, share, gradients, times)),
-            Typed::Bf16(machine) => store.accumulate(|weights, gradients| machine.step(layout, weights, batch, share, gradients, times)),
+        let Self { layout, store, workspace, times } = self;
+        match workspace {
+            Typed::F32(workspace) => store.accumulate(|weights, gradients| workspace.step(layout, weights, batch, share, gradients, times)),
+            Typed::Bf16(workspace) => {
+                store.accumulate(|weights, gradients| workspace.step(layout, weights, batch, share, gradients, times))
+            }
         }
     }
 
@@ -138,10 +140,10 @@ impl Fused {
     /// # Panics
     /// When the batch has other sizes than the model.
     pub fn predict(&mut self, masks: Masks<'_>, visible: Values<'_>) -> &[f32] {
-        let Self { layout, store, machine, .. } = self;
-        match machine {
-            Typed::F32(machine) => store.read(|weights| machine.predict(layout, weights, masks, visible)),
-            Typed::Bf16(machine) => store.read(|weights| machine.predict(layout, weights, masks, visible)),
+        let Self { layout, store, workspace, .. } = self;
+        match workspace {
+            Typed::F32(workspace) => store.read(|weights| workspace.predict(layout, weights, masks, visible)),
+            Typed::Bf16(workspace) => store.read(|weights| workspace.predict(layout, weights, masks, visible)),
         }
     }
 
@@ -161,7 +163,7 @@ impl Fused {
     }
 }
 
-impl FusedClassifier {
+impl CpuClassifier {
     /// A model with the values of `parameters`, which are on the CPU, and moments at zero. `rule` gives rate and decay for a name and a number of dimensions.
     ///
     /// # Errors
@@ -176,11 +178,11 @@ impl FusedClassifier {
     ) -> candle_core::Result<Self> {
         let (layout, entries) = ClassifierLayout::new(&config);
         let store = Store::new(entries, parameters, optimizer, rule, precision, resources.threads)?;
-        let machine = match precision {
-            Precision::F32 => Typed::F32(Box::new(classifier::Machine::new(config, resources.recomputes))),
-            Precision::Bf16 => Typed::Bf16(Box::new(classifier::Machine::new(config, resources.recomputes))),
+        let workspace = match precision {
+            Precision::F32 => Typed::F32(Box::new(classifier::Workspace::new(config, resources.recomputes))),
+            Precision::Bf16 => Typed::Bf16(Box::new(classifier::Workspace::new(config, resources.recomputes))),
         };
-        Ok(Self { layout, store, machine })
+        Ok(Self { layout, store, workspace })
     }
 
     /// Forward and backward of a batch: gives its loss, and adds `share` times its gradients to those that wait for [`Store::update`]. A loss that is not finite
@@ -189,10 +191,10 @@ impl FusedClassifier {
     /// # Panics
     /// When the batch has other sizes than the model, or the model is an encoder alone.
     pub fn accumulate(&mut self, batch: &Labelled<'_>, share: f64) -> f64 {
-        let Self { layout, store, machine } = self;
-        match machine {
-            Typed::F32(machine) => store.accumulate(|weights, gradients| machine.step(layout, weights, batch, share, gradients)),
-            Typed::Bf16(machine) => store.accumulate(|weights, gradients| machine.step(layout, weights, batch, share, gradients)),
+        let Self { layout, store, workspace } = self;
+        match workspace {
+            Typed::F32(workspace) => store.accumulate(|weights, gradients| workspace.step(layout, weights, batch, share, gradients)),
+            Typed::Bf16(workspace) => store.accumulate(|weights, gradients| workspace.step(layout, weights, batch, share, gradients)),
         }
     }
 
@@ -201,10 +203,10 @@ impl FusedClassifier {
     /// # Panics
     /// When the batch has other sizes than the model.
     pub fn read(&mut self, masks: Masks<'_>, pixels: Values<'_>, tokens: bool) -> Encoded<'_> {
-        let Self { layout, store, machine } = self;
-        match machine {
-            Typed::F32(machine) => store.read(|weights| machine.read(layout, weights, masks, pixels, tokens)),
-            Typed::Bf16(machine) => store.read(|weights| machine.read(layout, weights, masks, pixels, tokens)),
+        let Self { layout, store, workspace } = self;
+        match workspace {
+            Typed::F32(workspace) => store.read(|weights| workspace.read(layout, weights, masks, pixels, tokens)),
+            Typed::Bf16(workspace) => store.read(|weights| workspace.read(layout, weights, masks, pixels, tokens)),
         }
     }
 
@@ -219,7 +221,7 @@ impl FusedClassifier {
     }
 }
 
-/// What one large matrix product reaches on this machine, in 10^9 operations a second: the median of several.
+/// What one large matrix gemm reaches on this workspace, in 10^9 operations a second: the median of several.
 pub fn matrix_product_rate(precision: Precision, threads: usize) -> f64 {
     fn rate<T: element::Element>() -> f64 {
         const SHAPE: [usize; 3] = [3136, 512, 2048];
@@ -230,7 +232,7 @@ pub fn matrix_product_rate(precision: Precision, threads: usize) -> f64 {
             .map(|_| {
                 let began = Instant::now();
                 let (left, right) = (pack::Operand::rows(&left, inner), pack::Operand::rows(&right, inner));
-                product::product(left, right, SHAPE, &mut out, |part| part.out.copy_from_slice(part.sums));
+                gemm::gemm(left, right, SHAPE, &mut out, |part| part.out.copy_from_slice(part.sums));
                 began.elapsed().as_secs_f64()
             })
             .collect();

@@ -5,7 +5,7 @@ use super::kernel;
 use super::simd::vectorised;
 use std::ops::Range;
 
-/// A matrix as an operand of a product: its outer dimension stays in the result, its inner one is summed. One of the strides is 1.
+/// A matrix as an operand of a gemm: its outer dimension stays in the result, its inner one is summed. One of the strides is 1.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Operand<'a, T> {
     values: &'a [T],

@@ -43,7 +43,7 @@ pub(crate) fn isa() -> Isa {
 }
 
 /// Compiles a function of plain loops once for each width of vectors, and calls the widest that the processor has. A macro, because the attribute that
-/// chooses the instructions belongs to a function. A sum and a product become one operation only where
+/// chooses the instructions belongs to a function. A sum and a gemm become one operation only where
 /// `mul_add` says so, so every version gives the same bits; without such an instruction that is slow.
 macro_rules! vectorised {
     ($(#[$meta:meta])* $visibility:vis fn $name:ident $(<$generic:ident : $bound:path>)? ($($argument:ident : $type:ty),* $(,)?) $(-> $result:ty)? $body:block) => {

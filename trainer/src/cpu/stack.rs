@@ -1,6 +1,6 @@
 //! Blocks one after the other.
 
-use super::block::{self, Gradients, Kept, Scratch, Tokens, Weights};
+use super::block::{self, Gradients, SavedActivations, Scratch, Tokens, Weights};
 use super::element::Element;
 use super::layout::BlockLayout;
 
@@ -9,14 +9,14 @@ use super::layout::BlockLayout;
 pub(crate) struct Stack<T> {
     /// The residual stream before each block, and after the last: `[rows, width]` each. Where no backward follows, two of them take turns.
     streams: Vec<Vec<f32>>,
-    kept: Vec<Kept<T>>,
+    saved: Vec<SavedActivations<T>>,
     /// Which stream the last forward ended in.
     last: usize,
 }
 
 /// Whether a backward follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Then {
+pub(crate) enum Mode {
     Backward,
     Nothing,
 }
@@ -38,8 +38,12 @@ impl<'a> BranchScales<'a> {
 impl<T: Element> Stack<T> {
     /// Of `depth` blocks; `recomputes` keeps the inputs of blocks only.
     pub(crate) fn new(depth: usize, recomputes: bool) -> Self {
-        let kept = if recomputes { 1 } else { depth };
-        Self { streams: (0..=depth).map(|_| Vec::new()).collect(), kept: (0..kept).map(|_| Kept::default()).collect(), last: depth }
+        let saved = if recomputes { 1 } else { depth };
+        Self {
+            streams: (0..=depth).map(|_| Vec::new()).collect(),
+            saved: (0..saved).map(|_| SavedActivations::default()).collect(),
+            last: depth,
+        }
     }
 
     /// The first stream, to be filled.
@@ -54,12 +58,12 @@ impl<T: Element> Stack<T> {
         weights: Weights<'_, T>,
         tokens: Tokens,
         scales: BranchScales<'_>,
-        then: Then,
+        mode: Mode,
         scratch: &mut Scratch<T>,
     ) {
-        let (period, last_kept) = match then {
-            Then::Backward => (usize::MAX, self.kept.len() - 1),
-            Then::Nothing => (2, 0),
+        let (period, last_kept) = match mode {
+            Mode::Backward => (usize::MAX, self.saved.len() - 1),
+            Mode::Nothing => (2, 0),
         };
         for (at, block) in blocks.iter().enumerate() {
             let streams = [at % period, (at + 1) % period];
@@ -67,7 +71,7 @@ impl<T: Element> Stack<T> {
             let tokens = of_block(tokens, at, blocks.len());
             to.resize(x.len() / tokens.all * (tokens.all - tokens.left_out), 0.0);
             let scales = scales.of_block(at, blocks.len());
-            block::forward(block, weights, tokens, scales, x, Some(to), &mut self.kept[at.min(last_kept)], scratch);
+            block::forward(block, weights, tokens, scales, x, Some(to), &mut self.saved[at.min(last_kept)], scratch);
         }
         self.last = blocks.len() % period;
     }
@@ -83,15 +87,15 @@ impl<T: Element> Stack<T> {
         scratch: &mut Scratch<T>,
         gradients: &mut Gradients<'_>,
     ) {
-        let recomputes = self.kept.len() < blocks.len();
+        let recomputes = self.saved.len() < blocks.len();
         for (at, block) in blocks.iter().enumerate().rev() {
-            let (x, kept) = (&self.streams[at], &mut self.kept[if recomputes { 0 } else { at }]);
+            let (x, saved) = (&self.streams[at], &mut self.saved[if recomputes { 0 } else { at }]);
             let tokens = of_block(tokens, at, blocks.len());
             let scales = scales.of_block(at, blocks.len());
             if recomputes && at + 1 < blocks.len() {
-                block::forward(block, weights, tokens, scales, x, None, kept, scratch);
+                block::forward(block, weights, tokens, scales, x, None, saved, scratch);
             }
-            block::backward(block, weights, tokens, scales, x, gradient, kept, scratch, gradients);
+            block::backward(block, weights, tokens, scales, x, gradient, saved, scratch, gradients);
         }
     }
 

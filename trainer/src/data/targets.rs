@@ -14,7 +14,7 @@ use std::ops::Range;
 
 /// What is to be learned of a batch.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Lesson {
+pub struct SoftTargets {
     /// `[clips, classes]`: distributions over the classes.
     pub targets: Vec<f32>,
     /// `[blocks, 2, clips]`: scales of the branches of blocks, attention's and the MLP's ([`crate::cpu::BranchScales`]); nothing where none is ever left out.
@@ -34,7 +34,7 @@ enum Mixing {
     Box { rows: Range<usize>, columns: Range<usize> },
 }
 
-impl Lesson {
+impl SoftTargets {
     /// Of a batch of [`pipeline::loader::batch::Form::Tokens`], whose clips are mixed where they are.
     ///
     /// # Panics

@@ -2,7 +2,7 @@
 
 pub mod features;
 
-use crate::backend::{LearnerError, Readings};
+use crate::backend::{LearnerError, ModelOutput};
 use crate::model::ops::softmax_of;
 use pipeline::loader::batch::{Batch, Skipped};
 use pipeline::loader::{LoadError, Loader, LoaderOptions};
@@ -30,14 +30,14 @@ pub enum EvaluateError {
 
 /// What a model makes of a clip.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ClipReading {
+pub struct ClipOutput {
     /// Number of its data set.
     pub set: u32,
     /// Number of it in its source.
     pub clip: u64,
     /// Its class, where it has one.
     pub label: Option<i32>,
-    /// `[width]`: mean over the views of the features, [`Readings::features`].
+    /// `[width]`: mean over the views of the features, [`ModelOutput::features`].
     pub features: Vec<f32>,
     /// `[tokens, width]`: mean over the views of the tokens, where they were asked for.
     pub tokens: Vec<f32>,
@@ -53,12 +53,12 @@ pub struct ClipReading {
 pub fn read_all(
     data: &Arc<[WeightedSource]>,
     options: LoaderOptions,
-    mut read: impl FnMut(Batch) -> Result<Readings, LearnerError>,
-    mut take: impl FnMut(Vec<ClipReading>) -> Result<(), EvaluateError>,
+    mut read: impl FnMut(Batch) -> Result<ModelOutput, LearnerError>,
+    mut take: impl FnMut(Vec<ClipOutput>) -> Result<(), EvaluateError>,
     mut on_skipped: impl FnMut(&Skipped),
 ) -> Result<(), EvaluateError> {
     let (views, interrupt) = (options.repeat, Arc::clone(&options.interrupt));
-    let mut open: Vec<ClipReading> = Vec::new();
+    let mut open: Vec<ClipOutput> = Vec::new();
     for batch in Loader::new(Arc::clone(data), options)? {
         let batch = batch?;
         // The loader looks at it only where it waits.
@@ -67,12 +67,12 @@ pub fn read_all(
         }
         batch.skipped.iter().filter(|skipped| skipped.is_new).for_each(&mut on_skipped);
         let (samples, labels) = (batch.samples.clone(), batch.labels.clone());
-        let Readings { features, tokens, logits } = read(batch)?;
+        let ModelOutput { features, tokens, logits } = read(batch)?;
         let (width, values, classes) = (features.len() / samples.len(), tokens.len() / samples.len(), logits.len() / samples.len());
         let view = samples[0].repeat as usize;
         if view == 0 {
             let clips = samples.iter().zip(labels);
-            open.extend(clips.map(|(sample, label)| ClipReading {
+            open.extend(clips.map(|(sample, label)| ClipOutput {
                 set: sample.set,
                 clip: sample.clip,
                 label,

@@ -66,8 +66,8 @@ pub struct Arm {
 impl Arm {
     /// What its fine-tuning is called. Arms of the same key share it, whichever studies they are of.
     pub fn key(&self) -> String {
-        let began_with = self.pretraining.as_ref().map_or("scratch", |pretraining| &pretraining.key);
-        format!("{began_with}-{}-{}", self.videos_per_class, self.steps)
+        let init_from = self.pretraining.as_ref().map_or("scratch", |pretraining| &pretraining.key);
+        format!("{init_from}-{}-{}", self.videos_per_class, self.steps)
     }
 }
 
@@ -123,8 +123,8 @@ pub fn finetuning(arm: &Arm, classes: &[String], seed: u64) -> FinetuneConfig {
         seed: Some(seed),
         ..FinetuneOverrides::default()
     };
-    let began_with = arm.pretraining.as_ref().map(|pretraining| pretraining.key.clone());
-    let resolved = FinetuneConfig::resolve(Recipe::Light, &encoder, began_with, classes.to_vec(), None, &overrides);
+    let init_from = arm.pretraining.as_ref().map(|pretraining| pretraining.key.clone());
+    let resolved = FinetuneConfig::resolve(Recipe::Light, &encoder, init_from, classes.to_vec(), None, &overrides);
     let mut config = resolved.expect("a sound recipe");
     // The same for both ways to begin. What is in motion the early layers see, which low rates or whole branches left out would keep as they are.
     (config.recipe.layer_decay, config.recipe.drop_path, config.recipe.smoothing) = (1.0, 0.0, 0.0);
@@ -228,7 +228,7 @@ mod tests {
             assert!(arms.len() > 1, "{study:?}");
             for arm in arms {
                 let finetuning = finetuning(&arm, &["a".to_owned(), "b".to_owned()], 3);
-                assert_eq!(finetuning.began_with.is_some(), arm.pretraining.is_some());
+                assert_eq!(finetuning.init_from.is_some(), arm.pretraining.is_some());
                 let first = finetunings.entry(arm.key()).or_insert_with(|| finetuning.clone());
                 assert_eq!(*first, finetuning, "{}", arm.key());
                 let Some(pretraining) = arm.pretraining else { continue };

@@ -62,7 +62,7 @@ pub enum CheckpointError {
 /// A checkpoint that cannot be gone on from.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {reason}", path.display())]
-pub struct Unsound {
+pub struct InvalidCheckpoint {
     /// Which checkpoint.
     pub path: PathBuf,
     /// Why not.
@@ -139,13 +139,13 @@ pub struct Checkpoints {
     dir: PathBuf,
     task: Task,
     /// Those that cannot be used, and are left alone.
-    unsound: Vec<PathBuf>,
+    invalid: Vec<PathBuf>,
 }
 
 impl Checkpoints {
     /// The checkpoints of the run in `run`, which is configured so.
     pub fn new(run: &Path, task: &Task) -> Self {
-        Self { dir: run.join(CHECKPOINTS_DIR), task: task.clone(), unsound: Vec::new() }
+        Self { dir: run.join(CHECKPOINTS_DIR), task: task.clone(), invalid: Vec::new() }
     }
 
     /// Writes a checkpoint, and removes those that are too old.
@@ -205,7 +205,7 @@ impl Checkpoints {
     /// Removes checkpoints that are too old, and what kills have left of others.
     fn tidy(&self) -> Result<(), CheckpointError> {
         let failed = |path: &Path, source| CheckpointError::Folder { path: path.to_owned(), source };
-        let sound: Vec<PathBuf> = self.newest_first()?.into_iter().filter(|path| !self.unsound.contains(path)).collect();
+        let sound: Vec<PathBuf> = self.newest_first()?.into_iter().filter(|path| !self.invalid.contains(path)).collect();
         for old in sound.into_iter().skip(self.task.checkpoints().keep) {
             fs::remove_dir_all(&old).map_err(|source| failed(&old, source))?;
         }
@@ -220,8 +220,8 @@ impl Checkpoints {
     }
 
     /// Notes that a checkpoint cannot be used.
-    pub fn leave_alone(&mut self, path: &Path) {
-        self.unsound.push(path.to_owned());
+    pub fn mark_invalid(&mut self, path: &Path) {
+        self.invalid.push(path.to_owned());
     }
 
     /// The checkpoints, the latest first.
@@ -236,17 +236,17 @@ impl Checkpoints {
     ///
     /// # Errors
     /// When a file of it is missing or is not what was written, or it was made with another configuration.
-    pub fn load(&self, path: &Path) -> Result<Loaded, Unsound> {
-        let unsound = |reason: String| Unsound { path: path.to_owned(), reason };
-        let state = read_state(path).map_err(unsound)?;
-        let task = Task::parse(&state.config).map_err(|error| unsound(format!("its configuration: {error}")))?;
+    pub fn load(&self, path: &Path) -> Result<Loaded, InvalidCheckpoint> {
+        let invalid = |reason: String| InvalidCheckpoint { path: path.to_owned(), reason };
+        let state = read_state(path).map_err(invalid)?;
+        let task = Task::parse(&state.config).map_err(|error| invalid(format!("its configuration: {error}")))?;
         let differences = task.differences_that_matter(&self.task);
         if !differences.is_empty() {
-            return Err(unsound(format!("it was made with another configuration: {}", differences.join("; "))));
+            return Err(invalid(format!("it was made with another configuration: {}", differences.join("; "))));
         }
         let tensors = |name: &str| {
-            let content = state.files.get(name).ok_or_else(|| unsound(format!("{STATE_FILE} does not name {name}")))?;
-            read_tensors(&path.join(name), *content).map_err(|reason| unsound(format!("{name} {reason}")))
+            let content = state.files.get(name).ok_or_else(|| invalid(format!("{STATE_FILE} does not name {name}")))?;
+            read_tensors(&path.join(name), *content).map_err(|reason| invalid(format!("{name} {reason}")))
         };
         Ok(Loaded { weights: tensors(MODEL_FILE)?, moments: tensors(OPTIMIZER_FILE)?, state: state.state })
     }
@@ -358,12 +358,12 @@ pub struct Loaded {
 ///
 /// # Errors
 /// When a file of it is missing or is not what was written.
-pub fn weights(path: &Path) -> Result<(Task, HashMap<String, Tensor>), Unsound> {
-    let unsound = |reason: String| Unsound { path: path.to_owned(), reason };
-    let state = read_state(path).map_err(unsound)?;
-    let task = Task::parse(&state.config).map_err(|error| unsound(format!("its configuration: {error}")))?;
-    let content = state.files.get(MODEL_FILE).ok_or_else(|| unsound(format!("{STATE_FILE} does not name {MODEL_FILE}")))?;
-    let tensors = read_tensors(&path.join(MODEL_FILE), *content).map_err(|error| unsound(format!("{MODEL_FILE} {error}")))?;
+pub fn weights(path: &Path) -> Result<(Task, HashMap<String, Tensor>), InvalidCheckpoint> {
+    let invalid = |reason: String| InvalidCheckpoint { path: path.to_owned(), reason };
+    let state = read_state(path).map_err(invalid)?;
+    let task = Task::parse(&state.config).map_err(|error| invalid(format!("its configuration: {error}")))?;
+    let content = state.files.get(MODEL_FILE).ok_or_else(|| invalid(format!("{STATE_FILE} does not name {MODEL_FILE}")))?;
+    let tensors = read_tensors(&path.join(MODEL_FILE), *content).map_err(|error| invalid(format!("{MODEL_FILE} {error}")))?;
     Ok((task, tensors))
 }
 
@@ -376,15 +376,15 @@ pub fn is_checkpoint(path: &Path) -> bool {
 ///
 /// # Errors
 /// When the folder cannot be read.
-pub fn newest_weights(run: &Path) -> Result<(Option<SoundWeights>, Vec<Unsound>), CheckpointError> {
-    let mut unsound = Vec::new();
+pub fn newest_weights(run: &Path) -> Result<(Option<SoundWeights>, Vec<InvalidCheckpoint>), CheckpointError> {
+    let mut invalid = Vec::new();
     for path in newest_first(&run.join(CHECKPOINTS_DIR))? {
         match weights(&path) {
-            Ok((task, tensors)) => return Ok((Some((path, task, tensors)), unsound)),
-            Err(reason) => unsound.push(reason),
+            Ok((task, tensors)) => return Ok((Some((path, task, tensors)), invalid)),
+            Err(reason) => invalid.push(reason),
         }
     }
-    Ok((None, unsound))
+    Ok((None, invalid))
 }
 
 /// A checkpoint, what it was made for, and its weights.

@@ -6,12 +6,12 @@ pub mod probes;
 pub mod run_folder;
 pub mod weights;
 
-use self::checkpoint::{CheckpointError, Checkpoints, RunState, Unsound};
+use self::checkpoint::{CheckpointError, Checkpoints, InvalidCheckpoint, RunState};
 use self::nonfinite::NONFINITE_FILE;
 use self::run_folder::{FolderError, RunFolder};
 use crate::backend::{Learner, LearnerError};
 use crate::config::{Config, FinetuneConfig, OnNonfinite, SafetyConfig, Task};
-use crate::data::targets::Lesson;
+use crate::data::targets::SoftTargets;
 use crate::eval::{self, EvaluateError, Scores};
 use crate::log::{LogError, PICTURE_FILE, PICTURE_TAG, RunLog};
 use crate::plot::reconstruction;
@@ -73,7 +73,7 @@ pub enum Event<'a> {
     /// A clip cannot be read, and was left out for the first time.
     Skipped(&'a Skipped),
     /// A checkpoint cannot be used, and is left alone; the run goes on from the one before it.
-    Unsound(&'a Unsound),
+    InvalidCheckpoint(&'a InvalidCheckpoint),
     /// Loss or gradients of a step were not finite, and it changed nothing; what it was is in the file.
     Nonfinite(&'a NonfiniteStep, &'a Path),
 }
@@ -112,13 +112,13 @@ pub enum RunError {
     #[error(
         "no checkpoint in {} can be used, and nothing was changed; put a sound copy in place, or start a new run with another --out:\n  {}",
         dir.display(),
-        unsound.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  ")
+        invalid.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  ")
     )]
-    NoneSound {
+    NoneValid {
         /// The run's folder.
         dir: PathBuf,
         /// All of them, the latest first.
-        unsound: Vec<Unsound>,
+        invalid: Vec<InvalidCheckpoint>,
     },
     /// The device.
     #[error(transparent)]
@@ -257,13 +257,13 @@ fn train_from(
             let Some(taken) = take_step(&mut learner, &mut loader, task, lr, on_event)? else { break };
             folder.check()?;
             if !taken.is_finite() {
-                state = pass_over(run, state, &taken, lr, last_checkpoint.as_deref(), on_event)?;
+                state = skip_nonfinite(run, state, &taken, lr, last_checkpoint.as_deref(), on_event)?;
             } else {
                 state.nonfinite_in_a_row = 0;
             }
             state = RunState { step: state.step + 1, cursor: taken.next, ..state };
             let step_seconds = step_began.elapsed().as_secs_f64();
-            let looked = match look_is_due(task, state.step, schedule.steps) {
+            let looked = match validation_is_due(task, state.step, schedule.steps) {
                 true => look(run, &mut learner, on_event)?,
                 false => None,
             };
@@ -315,7 +315,7 @@ fn train_from(
 }
 
 /// Whether a classifier is to be looked at after step `step` of `steps`.
-const fn look_is_due(task: &Task, step: u64, steps: u64) -> bool {
+const fn validation_is_due(task: &Task, step: u64, steps: u64) -> bool {
     match task {
         Task::Pretrain(_) => false,
         Task::Finetune(config) => step == steps || step.is_multiple_of(config.validation.every),
@@ -352,7 +352,7 @@ fn begin(run: &Run, checkpoints: &mut Checkpoints, on_event: &mut impl FnMut(Eve
     let clips = data.iter().map(|set| set.len() as u64).sum();
     let fingerprint = source::fingerprint(data);
     let is_other = |state: &RunState| state.clips != clips || state.data.is_some_and(|began| began != fingerprint);
-    let mut unsound = Vec::new();
+    let mut invalid = Vec::new();
     for path in checkpoints.newest_first()? {
         let reason = match checkpoints.load(&path) {
             Ok(loaded) if is_other(&loaded.state) => return Err(RunError::OtherData { began: loaded.state.clips, now: clips }),
@@ -360,21 +360,21 @@ fn begin(run: &Run, checkpoints: &mut Checkpoints, on_event: &mut impl FnMut(Eve
                 let state = RunState { data: Some(fingerprint), ..loaded.state };
                 match Learner::resumed(task, loaded.weights, loaded.moments, state.updates(), device, run.compute_threads) {
                     Ok(learner) => return Ok((learner, state, Some(path))),
-                    Err(error) if checkpoint::is_unfit(&error) => Unsound { path: path.clone(), reason: error.to_string() },
+                    Err(error) if checkpoint::is_unfit(&error) => InvalidCheckpoint { path: path.clone(), reason: error.to_string() },
                     Err(error) => return Err(error.into()),
                 }
             }
             Err(reason) => reason,
         };
-        on_event(Event::Unsound(&reason));
-        checkpoints.leave_alone(&path);
-        unsound.push(reason);
+        on_event(Event::InvalidCheckpoint(&reason));
+        checkpoints.mark_invalid(&path);
+        invalid.push(reason);
     }
-    if unsound.is_empty() {
+    if invalid.is_empty() {
         let state = RunState { data: Some(fingerprint), ..RunState::new(clips) };
         return Ok((Learner::new(task, run.start.clone(), device, run.compute_threads)?, state, None));
     }
-    Err(RunError::NoneSound { dir: run.dir.clone(), unsound })
+    Err(RunError::NoneValid { dir: run.dir.clone(), invalid })
 }
 
 /// What a step has taken in, and what came of it.
@@ -423,11 +423,11 @@ fn take_step(
         taken.wait += batch.wait;
         taken.next = batch.next;
         let samples = batch.samples.clone();
-        let lesson = match task {
+        let soft_targets = match task {
             Task::Pretrain(_) => None,
-            Task::Finetune(config) => Some(Lesson::of(config, &mut batch)),
+            Task::Finetune(config) => Some(SoftTargets::of(config, &mut batch)),
         };
-        taken.batches.push((learner.accumulate(batch, lesson, 1.0 / batches as f64)?, samples));
+        taken.batches.push((learner.accumulate(batch, soft_targets, 1.0 / batches as f64)?, samples));
     }
     if taken.loss().is_finite() {
         taken.grad_norm = learner.update(lr)?;
@@ -438,7 +438,7 @@ fn take_step(
 }
 
 /// Writes down a step that was not finite, and counts it; an error where the run is not to go on without it.
-fn pass_over(
+fn skip_nonfinite(
     run: &Run,
     state: RunState,
     taken: &Taken,
@@ -516,7 +516,7 @@ fn classifier_options(config: &FinetuneConfig, loading: Loading, start: Cursor) 
         repeat: config.data.repeat,
         format: BatchFormat { values: config.data.values, ..options.format },
         augmentation: config.augmentation(),
-        look: config.look(),
+        policy: config.augment_policy(),
         seed: config.seed,
         start,
         ..options

@@ -1,7 +1,7 @@
 //! What can be told from features of an encoder that stays as it is: a linear probe on the mean of the tokens, and an attentive probe on all of them.
 
 use crate::config::{FinetuneConfig, Task};
-use crate::eval::{ClipReading, Scores};
+use crate::eval::{ClipOutput, Scores};
 use crate::log::CONFIG_FILE;
 use crate::model::loss::{cross_entropy, smoothed_targets};
 use crate::model::ops::softmax_of;
@@ -79,7 +79,7 @@ impl Features {
     ///
     /// # Errors
     /// When the disk is full.
-    pub fn push(&mut self, clip: &ClipReading) -> io::Result<()> {
+    pub fn push(&mut self, clip: &ClipOutput) -> io::Result<()> {
         let Some(label) = clip.label.and_then(|label| u32::try_from(label).ok()) else { return Ok(()) };
         self.means.extend_from_slice(&clip.features);
         self.labels.push(label);

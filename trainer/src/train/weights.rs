@@ -1,11 +1,11 @@
 //! Weights to begin with or to look at: of a run, of one of its checkpoints, or of a folder that was imported.
 
-use crate::backend::{LearnerError, Reader};
+use crate::backend::{InferenceModel, LearnerError};
 use crate::config::{ConfigError, EncoderPart, FinetuneConfig, Task};
 use crate::cpu::Precision;
 use crate::log::CONFIG_FILE;
 use crate::model::{ClassifierConfig, Mae, ParameterError};
-use crate::train::checkpoint::{self, CHECKPOINTS_DIR, CheckpointError, MODEL_FILE, Unsound};
+use crate::train::checkpoint::{self, CHECKPOINTS_DIR, CheckpointError, InvalidCheckpoint, MODEL_FILE};
 use candle_core::{Device, Tensor};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ pub struct Weights {
     /// The values, f32 on the host, under our names.
     pub tensors: HashMap<String, Tensor>,
     /// Checkpoints of the same run that are newer, and damaged.
-    pub passed_over: Vec<Unsound>,
+    pub skipped_checkpoints: Vec<InvalidCheckpoint>,
 }
 
 /// Why there are no weights.
@@ -39,17 +39,17 @@ pub enum WeightsError {
     #[error(
         "none of the checkpoints of {} can be used{}",
         path.display(),
-        if unsound.is_empty() { ": there are none yet".to_owned() } else { unsound.iter().map(|unsound| format!("\n  {unsound}")).collect() }
+        if invalid.is_empty() { ": there are none yet".to_owned() } else { invalid.iter().map(|invalid| format!("\n  {invalid}")).collect() }
     )]
-    NoneSound {
+    NoneValid {
         /// The folder of the run.
         path: PathBuf,
         /// Those that there are.
-        unsound: Vec<Unsound>,
+        invalid: Vec<InvalidCheckpoint>,
     },
     /// The checkpoint is damaged.
     #[error("a checkpoint that cannot be used: {0}")]
-    Unsound(#[from] Unsound),
+    InvalidCheckpoint(#[from] InvalidCheckpoint),
     /// The folder of checkpoints cannot be read.
     #[error(transparent)]
     Folder(#[from] CheckpointError),
@@ -92,19 +92,19 @@ impl Weights {
     /// When there are none, or they are damaged.
     pub fn open(path: &Path) -> Result<Self, WeightsError> {
         if path.join(CHECKPOINTS_DIR).is_dir() {
-            let (newest, passed_over) = checkpoint::newest_weights(path)?;
+            let (newest, skipped_checkpoints) = checkpoint::newest_weights(path)?;
             return match newest {
-                Some((path, task, tensors)) => Ok(Self { path, task, tensors, passed_over }),
-                None => Err(WeightsError::NoneSound { path: path.to_owned(), unsound: passed_over }),
+                Some((path, task, tensors)) => Ok(Self { path, task, tensors, skipped_checkpoints }),
+                None => Err(WeightsError::NoneValid { path: path.to_owned(), invalid: skipped_checkpoints }),
             };
         }
         let (model, config) = (path.join(MODEL_FILE), path.join(CONFIG_FILE));
         if checkpoint::is_checkpoint(path) {
             let (task, tensors) = checkpoint::weights(path)?;
-            return Ok(Self { path: path.to_owned(), task, tensors, passed_over: Vec::new() });
+            return Ok(Self { path: path.to_owned(), task, tensors, skipped_checkpoints: Vec::new() });
         }
         if config.exists() && !model.exists() {
-            return Err(WeightsError::NoneSound { path: path.to_owned(), unsound: Vec::new() });
+            return Err(WeightsError::NoneValid { path: path.to_owned(), invalid: Vec::new() });
         }
         if !config.exists() || !model.exists() {
             return Err(WeightsError::None { path: path.to_owned() });
@@ -113,7 +113,7 @@ impl Weights {
         let tensors = checkpoint::sound_tensors(&model);
         let tensors =
             tensors.map_err(|error| WeightsError::File { path: model, reason: format!("is no sound file of weights: {error}") })?;
-        Ok(Self { path: path.to_owned(), task, tensors, passed_over: Vec::new() })
+        Ok(Self { path: path.to_owned(), task, tensors, skipped_checkpoints: Vec::new() })
     }
 
     /// The autoencoder that they are of.
@@ -161,15 +161,15 @@ impl Weights {
             Task::Finetune(config) => Task::from(FinetuneConfig { classes: Vec::new(), ..(**config).clone() }),
             task => task.clone(),
         };
-        Self { path: self.path.clone(), task, tensors, passed_over: Vec::new() }
+        Self { path: self.path.clone(), task, tensors, skipped_checkpoints: Vec::new() }
     }
 
     /// What reads clips with them: a classifier, or of a pre-training the encoder alone.
     ///
     /// # Errors
     /// When they do not fit their configuration, or the device has no room for them.
-    pub fn reader(&self, device: &Device, precision: Precision, threads: usize) -> Result<Reader, LearnerError> {
+    pub fn reader(&self, device: &Device, precision: Precision, threads: usize) -> Result<InferenceModel, LearnerError> {
         let tensors = if self.classes().is_empty() { self.encoder_only().tensors } else { self.tensors.clone() };
-        Reader::new(self.classifier_config(), tensors, device, precision, threads)
+        InferenceModel::new(self.classifier_config(), tensors, device, precision, threads)
     }
 }

@@ -9,13 +9,13 @@
 //! it is by lines.
 
 mod erasing;
-mod look;
 mod operations;
+mod policy;
 
 pub use erasing::{Erased, Erasing};
-pub use look::Look;
-pub(crate) use look::Looker;
-pub use operations::Augmenter;
+pub use operations::RandAugmenter;
+pub use policy::AugmentPolicy;
+pub(crate) use policy::Augmenter;
 
 use rand::{Rng, RngExt};
 use rand_distr::{Distribution, StandardNormal};
@@ -48,7 +48,7 @@ impl Default for RandAugment {
     }
 }
 
-/// One change of a clip's look, the same for all of its frames.
+/// One change of a clip's policy, the same for all of its frames.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Operation {
     /// Stretches each channel of each frame, so that it begins at 0 and ends at 255.

@@ -15,7 +15,7 @@ const WHOLE: u32 = 1 << PLACE_BITS;
 
 /// Does operations to clips. Uses its memory again from clip to clip.
 #[derive(Debug, Default)]
-pub struct Augmenter {
+pub struct RandAugmenter {
     /// A frame of one channel, as it was.
     before: Vec<u8>,
     /// A frame in grey.
@@ -35,7 +35,7 @@ struct Tap {
     down: u16,
 }
 
-impl Augmenter {
+impl RandAugmenter {
     /// Does `operations`, in their order, to `clip`: `[3, frames, side, side]`, R'G'B'.
     ///
     /// # Panics
@@ -265,7 +265,7 @@ mod tests {
 
     fn after(operation: Operation, clip: &[u8], frames: usize, side: usize) -> Vec<u8> {
         let mut clip = clip.to_vec();
-        Augmenter::default().apply(&[operation], &mut clip, frames, side);
+        RandAugmenter::default().apply(&[operation], &mut clip, frames, side);
         clip
     }
 
@@ -436,7 +436,7 @@ mod tests {
         let dark: Vec<u8> = one.iter().map(|&value| value / 3).collect();
         let clip: Vec<u8> =
             (0..3).flat_map(|channel| [&one, &dark, &one].map(|frame| frame[channel * 576..][..576].to_vec()).concat()).collect();
-        let mut augmenter = Augmenter::default();
+        let mut augmenter = RandAugmenter::default();
         for operation in ALL {
             let mut together = clip.clone();
             augmenter.apply(&[operation], &mut together, 3, 24);
@@ -449,7 +449,7 @@ mod tests {
 
     #[test]
     fn operations_follow_one_another_and_odd_sizes_are_no_matter() {
-        let mut augmenter = Augmenter::default();
+        let mut augmenter = RandAugmenter::default();
         for (frames, side) in [(2, 7), (1, 1), (1, 2), (0, 4), (3, 0)] {
             let clip: Vec<u8> = (0..3 * frames * side * side).map(|at| (at * 37 % 251) as u8).collect();
             let mut together = clip.clone();

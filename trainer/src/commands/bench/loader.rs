@@ -210,7 +210,7 @@ fn sentence(loader: &LoaderFigures, a100s: f64) -> String {
     let fed = format!("{clips} clips/s, as many as {a100s} A100s train ViT-L on at 90 % masking");
     match loader.limit {
         LoaderLimit::Consumer => format!("The consumer limits: it is fed as fast as it asks ({fed}) and never waits long."),
-        LoaderLimit::Read => format!("Reading and decompressing limits: this machine feeds {fed}."),
+        LoaderLimit::Read => format!("Inference and decompressing limits: this machine feeds {fed}."),
         LoaderLimit::Decode => format!("Decoding limits: this machine feeds {fed}."),
         LoaderLimit::Transform => format!("Cropping and converting limits: this machine feeds {fed}."),
     }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use trainer::backend::patches;
 use trainer::config::{Config, Overrides, Preset};
-use trainer::cpu::{Fused, Noise, Patches, Values};
+use trainer::cpu::{CpuMae, Noise, Patches, Values};
 use trainer::data::Uploader;
 use trainer::model::MaeConfig;
 use trainer::model::flops::{ClipTokens, forward};
@@ -91,7 +91,7 @@ pub fn sparsity(args: &BenchSparsityArgs) -> anyhow::Result<()> {
 /// A model that trains both ways.
 struct Bench<'a> {
     config: &'a Config,
-    fused: Fused,
+    fused: CpuMae,
     steps: u32,
 }
 

@@ -8,7 +8,7 @@ use candle_core::Device;
 use schemas::report::{StepParts, StepReport};
 use std::time::{Duration, Instant};
 use trainer::config::{Config, Overrides};
-use trainer::cpu::{Fused, Noise, Patches, Precision, Resources, StepTimes, matrix_product_rate};
+use trainer::cpu::{CpuMae, Noise, Patches, Precision, Resources, StepTimes, matrix_product_rate};
 use trainer::model::Mae;
 use trainer::model::flops::{self, ClipTokens};
 
@@ -16,14 +16,14 @@ use trainer::model::flops::{self, ClipTokens};
 ///
 /// # Errors
 /// When there is no memory for it.
-pub fn model(config: &Config, threads: usize) -> anyhow::Result<Fused> {
+pub fn model(config: &Config, threads: usize) -> anyhow::Result<CpuMae> {
     let composed = Mae::seeded(config.model(), config.seed, &Device::Cpu)?;
     let resources = Resources { threads, recomputes: config.compute.recompute };
-    Ok(Fused::new(config.model(), composed.parameters(), config.optimizer.clone(), config.compute.dtype, resources)?)
+    Ok(CpuMae::new(config.model(), composed.parameters(), config.optimizer.clone(), config.compute.dtype, resources)?)
 }
 
 /// Seconds of a step, and of its parts.
-pub fn timed(fused: &mut Fused, batch: &Patches<'_>, rate: f64) -> (f64, StepTimes) {
+pub fn timed(fused: &mut CpuMae, batch: &Patches<'_>, rate: f64) -> (f64, StepTimes) {
     fused.take_times();
     let began = Instant::now();
     fused.accumulate(batch, 1.0);

@@ -8,7 +8,7 @@ use image::{Delay, DynamicImage, Frame, ImageError, Rgb, RgbImage};
 use pipeline::frames::Color;
 use pipeline::video::VideoError;
 use pipeline::video::encode::H264Writer;
-use schemas::geometry::I420;
+use schemas::geometry::FrameSize;
 use schemas::shard::{ColorMatrix, ColorRange};
 use std::path::Path;
 
@@ -84,7 +84,7 @@ pub fn mp4_rounds(frames: usize, fps: f64) -> usize {
 /// # Panics
 /// When there is no frame.
 pub fn mp4(path: &Path, frames: &[RgbImage], fps: f64) -> Result<(), VideoError> {
-    let size = I420 { width: frames[0].width() as usize, height: frames[0].height() as usize };
+    let size = FrameSize { width: frames[0].width() as usize, height: frames[0].height() as usize };
     let color = Color { range: ColorRange::Limited, matrix: ColorMatrix::Bt601 };
     let mut writer = H264Writer::create_with(path, size, fps, color)?;
     let planes: Vec<Vec<u8>> = frames.iter().map(planes).collect();

@@ -40,7 +40,7 @@ impl Container {
 
 /// What the short way through one file is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Route {
+pub struct SeekPlan {
     /// Media type of the stream without `video/`.
     codec: String,
     /// Whether packets say when they are decoded, and none is shown before.
@@ -49,7 +49,7 @@ pub struct Route {
     pub(super) shift_ns: i64,
 }
 
-impl Route {
+impl SeekPlan {
     /// The route through a file whose content is `media`, in which `probe` was found; none where there is no short one.
     pub fn of(media: &str, probe: &VideoProbe) -> Option<Self> {
         let container = Container::of(media)?;
@@ -118,9 +118,9 @@ pub enum Doubt {
 
 /// A short way to some ticks.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Shortcut {
+pub struct FastSeek {
     /// Through what.
-    pub route: Route,
+    pub route: SeekPlan,
     /// Time of the packet to begin at, in nanoseconds of stream time.
     pub entry_ns: i64,
     /// Whether that is the first packet of all.
@@ -131,7 +131,7 @@ pub struct Shortcut {
 
 /// What becomes of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum PacketAction {
     /// It is decoded.
     Decoded,
     /// It is left out.
@@ -142,7 +142,7 @@ pub(super) enum Fate {
 
 /// Leaves out the packets that nobody refers to and nobody wants.
 #[derive(Debug)]
-pub(super) struct Sieve {
+pub(super) struct PacketFilter {
     wanted: WantedTicks,
     /// Whether the packets' times of decoding say when no wanted one can come any more.
     decoding_times: bool,
@@ -156,8 +156,8 @@ pub(super) struct Sieve {
     began_at_entry: bool,
 }
 
-impl Sieve {
-    pub(super) fn new(shortcut: &Shortcut) -> Self {
+impl PacketFilter {
+    pub(super) fn new(shortcut: &FastSeek) -> Self {
         let (wanted, decoding_times) = (shortcut.wanted.clone(), shortcut.route.decoding_times);
         let shift_ns = shortcut.route.shift_ns;
         Self {
@@ -173,7 +173,7 @@ impl Sieve {
     }
 
     /// What becomes of `packet`, which is about to go through `pad`.
-    pub(super) fn fate(&mut self, pad: &gst::Pad, packet: &gst::BufferRef) -> Fate {
+    pub(super) fn action(&mut self, pad: &gst::Pad, packet: &gst::BufferRef) -> PacketAction {
         self.packets += 1;
         if self.packets == 1 {
             self.format = pad.current_caps().and_then(|caps| NalFormat::of(&caps));
@@ -182,26 +182,26 @@ impl Sieve {
                 None => !packet.flags().contains(gst::BufferFlags::DELTA_UNIT),
             };
         }
-        let Some((format, pts)) = self.format.zip(packet.pts()) else { return Fate::Decoded };
+        let Some((format, pts)) = self.format.zip(packet.pts()) else { return PacketAction::Decoded };
         let stream_time = |time: gst::ClockTime| time.nseconds() as i64 + self.shift_ns;
         let ns = stream_time(pts);
         // Whatever comes from now on is shown no earlier than this one is decoded.
         let decoded_ns = packet.dts().filter(|_| self.decoding_times).map(stream_time);
         self.has_ended |= decoded_ns.is_some_and(|decoded_ns| self.wanted.tick_of(decoded_ns) > self.wanted.last());
         if self.has_ended {
-            return Fate::TooLate;
+            return PacketAction::TooLate;
         }
         let end_ns = ns + packet.duration().map_or(0, |duration| duration.nseconds() as i64);
         let (from, to) = (self.wanted.tick_of(ns), self.wanted.tick_of(end_ns));
         if self.wanted.any(from, to.max(from + 1) + self.wanted.slack) {
-            return Fate::Decoded;
+            return PacketAction::Decoded;
         }
         let disposable = packet.map_readable().is_ok_and(|bytes| format.kind(&bytes, |_| ()) == PacketKind::Disposable);
         if !disposable {
-            return Fate::Decoded;
+            return PacketAction::Decoded;
         }
         self.dropped.insert(ns);
-        Fate::LeftOut
+        PacketAction::LeftOut
     }
 
     /// Whether the first packet was one at which decoding may begin.

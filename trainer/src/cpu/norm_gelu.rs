@@ -103,7 +103,7 @@ pub(crate) fn layer_norm_backward(
             normalise_row_backward(gradient, x, statistics[row], weight, to, sums);
         }
     });
-    sums.chunks_exact(2 * width).for_each(|sums| super::product::add(sums, parameters));
+    sums.chunks_exact(2 * width).for_each(|sums| super::gemm::add(sums, parameters));
 }
 
 /// Parts in which sums over rows are taken, at most: a number of its own, so that they do not depend on the number of threads.

@@ -1,17 +1,17 @@
 //! How the look of a sample is changed, from drawing it to the tubelets that a batch holds.
 
-use super::{Augmenter, Erasing, RandAugment};
+use super::{Erasing, RandAugment, RandAugmenter};
 use crate::frames::Frames;
 use crate::sampling::order::{Purpose, SampleId};
 use crate::sampling::sample::View;
 use crate::transform::{MEAN, STD, Transform, Value, from_normalised};
-use schemas::geometry::{I420, PatchGrid};
+use schemas::geometry::{FrameSize, PatchGrid};
 use serde::{Deserialize, Serialize};
 
 /// How the look of samples is changed; by default not at all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Look {
+pub struct AugmentPolicy {
     /// Changes of colours and shapes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rand_augment: Option<RandAugment>,
@@ -20,31 +20,31 @@ pub struct Look {
     pub erasing: Option<Erasing>,
 }
 
-/// Makes clips of a changed look. Uses its memory again from clip to clip.
+/// Makes clips of a changed policy. Uses its memory again from clip to clip.
 #[derive(Debug, Default)]
-pub(crate) struct Looker {
-    augmenter: Augmenter,
+pub(crate) struct Augmenter {
+    augmenter: RandAugmenter,
     bytes: Vec<u8>,
     /// A clip of values of any type: none is larger.
     values: Vec<f32>,
 }
 
-impl Look {
+impl AugmentPolicy {
     /// Whether it changes anything.
     pub(crate) fn is_plain(self) -> bool {
         self == Self::default()
     }
 }
 
-impl Looker {
+impl Augmenter {
     /// Writes the view of a clip, as [`Transform::tokens`] does, with the look of `sample` under `seed`.
     pub(crate) fn tokens<T: Value>(
         &mut self,
-        look: Look,
+        policy: AugmentPolicy,
         (sample, seed): (SampleId, u64),
         transform: &mut Transform,
         clip: Frames<'_>,
-        size: I420,
+        size: FrameSize,
         view: View,
         grid: PatchGrid,
         out: &mut [T],
@@ -52,7 +52,7 @@ impl Looker {
         let PatchGrid { frames, size: side, .. } = grid;
         self.values.resize(grid.clip_values(), 0.0);
         let values: &mut [T] = &mut bytemuck::cast_slice_mut(&mut self.values)[..grid.clip_values()];
-        if let Some(rand_augment) = look.rand_augment {
+        if let Some(rand_augment) = policy.rand_augment {
             self.bytes.resize(grid.clip_values(), 0);
             transform.clip(clip, size, view, frames, side, &mut self.bytes);
             let operations = rand_augment.draw(&mut sample.stream(Purpose::RandAugment, seed));
@@ -62,7 +62,7 @@ impl Looker {
         } else {
             transform.clip(clip, size, view, frames, side, values);
         }
-        if let Some(erased) = look.erasing.and_then(|erasing| erasing.draw(&mut sample.stream(Purpose::Erasing, seed), side)) {
+        if let Some(erased) = policy.erasing.and_then(|erasing| erasing.draw(&mut sample.stream(Purpose::Erasing, seed), side)) {
             erased.apply(values, frames, side);
         }
         scatter(values, grid, out);
@@ -92,25 +92,25 @@ mod tests {
 
     #[test]
     fn a_plain_look_is_that_of_the_transform_and_another_is_not() {
-        let (grid, size) = (PatchGrid { frames: 4, size: 24, tubelet: 2, patch: 8 }, I420 { width: 40, height: 30 });
+        let (grid, size) = (PatchGrid { frames: 4, size: 24, tubelet: 2, patch: 8 }, FrameSize { width: 40, height: 30 });
         let bytes: Vec<u8> = (0..4 * size.frame_bytes()).map(|at| (at * 7919 % 251) as u8).collect();
         let clip = Frames::I420(&bytes, Color { range: ColorRange::Limited, matrix: ColorMatrix::Bt601 });
-        let (mut transform, mut looker) = (Transform::default(), Looker::default());
-        let of = |look: Look, sample: u64, looker: &mut Looker, transform: &mut Transform| {
+        let (mut transform, mut augmenter) = (Transform::default(), Augmenter::default());
+        let of = |policy: AugmentPolicy, sample: u64, augmenter: &mut Augmenter, transform: &mut Transform| {
             let sample = (SampleId { set: 0, epoch: 0, clip: sample, repeat: 0 }, 3);
             let mut out = vec![0f32; grid.clip_values()];
-            looker.tokens(look, sample, transform, clip, size, central_view(size), grid, &mut out);
+            augmenter.tokens(policy, sample, transform, clip, size, central_view(size), grid, &mut out);
             out
         };
         let mut plain = vec![0f32; grid.clip_values()];
         transform.tokens(clip, size, central_view(size), grid, &mut plain);
-        assert!(of(Look::default(), 0, &mut looker, &mut transform) == plain);
+        assert!(of(AugmentPolicy::default(), 0, &mut augmenter, &mut transform) == plain);
         // Nothing is done, but bytes are made on the way: half a step of 255 off at most.
-        let idle = Look { rand_augment: Some(RandAugment { operations: 0, ..RandAugment::default() }), erasing: None };
-        let rounded = of(idle, 0, &mut looker, &mut transform);
+        let idle = AugmentPolicy { rand_augment: Some(RandAugment { operations: 0, ..RandAugment::default() }), erasing: None };
+        let rounded = of(idle, 0, &mut augmenter, &mut transform);
         assert!(rounded.iter().zip(&plain).all(|(a, b)| (a - b).abs() <= 0.501 / 255.0 / STD));
-        let erasing = Look { erasing: Some(Erasing { probability: 1.0 }), ..Look::default() };
-        let (erased, again) = (of(erasing, 1, &mut looker, &mut transform), of(erasing, 1, &mut looker, &mut transform));
-        assert!(erased == again && erased != plain && erased != of(erasing, 2, &mut looker, &mut transform));
+        let erasing = AugmentPolicy { erasing: Some(Erasing { probability: 1.0 }), ..AugmentPolicy::default() };
+        let (erased, again) = (of(erasing, 1, &mut augmenter, &mut transform), of(erasing, 1, &mut augmenter, &mut transform));
+        assert!(erased == again && erased != plain && erased != of(erasing, 2, &mut augmenter, &mut transform));
     }
 }

@@ -25,7 +25,7 @@ thread_local! {
     static RIGHT: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Part of a row of a product: `sums`, from `column` of `row` on, and the same place in the outputs.
+/// Part of a row of a gemm: `sums`, from `column` of `row` on, and the same place in the outputs.
 pub(crate) struct Part<'a, A, B> {
     pub(crate) row: usize,
     pub(crate) column: usize,
@@ -39,7 +39,7 @@ pub(crate) struct Part<'a, A, B> {
 ///
 /// # Panics
 /// When an output has another size.
-pub(crate) fn product2<T: Element, A: Send, B: Send>(
+pub(crate) fn gemm2<T: Element, A: Send, B: Send>(
     left: Operand<'_, T>,
     right: Operand<'_, T>,
     [rows, inner, columns]: [usize; 3],
@@ -91,18 +91,18 @@ pub(crate) fn product2<T: Element, A: Send, B: Send>(
 }
 
 /// The same with one output.
-pub(crate) fn product<T: Element, A: Send>(
+pub(crate) fn gemm<T: Element, A: Send>(
     left: Operand<'_, T>,
     right: Operand<'_, T>,
     shape: [usize; 3],
     out: &mut [A],
     then: impl Fn(Part<'_, A, ()>) + Sync,
 ) {
-    product2(left, right, shape, out, &mut [], then);
+    gemm2(left, right, shape, out, &mut [], then);
 }
 
 /// `left right^T`, added to `out` if `adds`.
-pub(crate) fn add_product<T: Element>(
+pub(crate) fn add_gemm<T: Element>(
     left: Operand<'_, T>,
     right: Operand<'_, T>,
     [rows, inner, columns]: [usize; 3],
@@ -113,9 +113,9 @@ pub(crate) fn add_product<T: Element>(
         let shape = [rows, MOST_INNER.min(inner - first), columns];
         let (left, right) = (left.after(first), right.after(first));
         if adds || first > 0 {
-            product(left, right, shape, out, |part| add(part.sums, part.out));
+            gemm(left, right, shape, out, |part| add(part.sums, part.out));
         } else {
-            product(left, right, shape, out, |part| part.out.copy_from_slice(part.sums));
+            gemm(left, right, shape, out, |part| part.out.copy_from_slice(part.sums));
         }
     }
 }
