@@ -31,8 +31,8 @@ pub fn embed(args: &EmbedArgs) -> anyhow::Result<()> {
     let names = names(&sets);
     sets.extend(strangers(args, &weights, &sets)?);
     let mut reading = Inference::new(&args.read, &weights, sets)?;
-    let grid = weights.task.encoder().clip;
-    let width = weights.task.encoder().encoder.width;
+    let grid = weights.task.common().clip;
+    let width = weights.task.common().encoder.width;
     let about = [
         ("weights", weights.path.display().to_string()),
         ("views", format!("{}x{}", reading.views.temporal, reading.views.spatial)),
@@ -165,7 +165,7 @@ fn strangers(args: &EmbedArgs, weights: &Weights, sets: &[WeightedSource]) -> an
         }
         files.push(DataArg { path: PathBuf::from(query), weight: 1.0 });
     }
-    sources::open(&files, &inference::live(&args.read, weights), weights.task.encoder().clip.frames)
+    sources::open(&files, &inference::live(&args.read, weights), weights.task.common().clip.frames)
 }
 
 /// Draws the queries with their nearest clips, and says which they are.

@@ -43,13 +43,13 @@ pub struct Tally {
 /// When the data or the weights cannot be used.
 pub fn open(args: &ReadArgs, weights: &Weights) -> anyhow::Result<Vec<WeightedSource>> {
     weights.skipped_checkpoints.iter().for_each(|invalid| output::say(&format!("warning: a checkpoint cannot be used: {invalid}")));
-    sources::open(&args.data, &live(args, weights), weights.task.encoder().clip.frames)
+    sources::open(&args.data, &live(args, weights), weights.task.common().clip.frames)
 }
 
 /// How videos are cut, which are not shards.
 pub fn live(args: &ReadArgs, weights: &Weights) -> LiveConfig {
     let as_trained = match &weights.task {
-        Task::Pretrain(config) => config.live.clone(),
+        Task::Pretrain(config) => config.objective.live.clone(),
         Task::Finetune(_) => LiveConfig::default(),
     };
     let span = match args.span {
@@ -68,7 +68,7 @@ impl Inference {
     /// When a shard cannot be read, or the weights do not fit.
     pub fn new(args: &ReadArgs, weights: &Weights, sets: Vec<WeightedSource>) -> anyhow::Result<Self> {
         let device = crate::commands::session::device(args.compute.device)?;
-        let frames = weights.task.encoder().clip.frames;
+        let frames = weights.task.common().clip.frames;
         let mut views = args.views;
         let longest = sets.iter().flat_map(|set| (0..set.len()).map(|at| set.clip(set.number(at)).frames)).max().unwrap_or(frames);
         let windows = longest + 1 - frames.min(longest);
@@ -80,9 +80,9 @@ impl Inference {
             ));
             views.temporal = windows;
         }
-        let precision = args.compute.dtype.unwrap_or_default();
+        let precision = args.dtype.unwrap_or_default();
         let reader = weights.reader(&device, precision, args.compute.threads()).with_context(|| weights.path.display().to_string())?;
-        let grid = weights.task.encoder().clip;
+        let grid = weights.task.common().clip;
         let options = args.load.loading(all_cores()).options(args.batch_size as usize, grid).once(views);
         let options = LoaderOptions { memory: reader.memory(), interrupt: crate::cli::interrupt::flag(), ..options };
         let catalogues = sets.iter().map(|set| set.source.catalogue()).collect::<Result<_, _>>()?;

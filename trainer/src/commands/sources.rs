@@ -14,7 +14,7 @@ use std::fs;
 use std::path::Path;
 use trainer::config::LiveConfig;
 
-/// Files that are named one by one, at most; the others are counted.
+/// Maximum number of rejected files that are named; the others are counted.
 const NAMED_REJECTS: usize = 5;
 
 /// Opens all data sets: shards where a folder holds a build, videos otherwise.
@@ -69,7 +69,7 @@ fn open_live(path: &Path, live: &LiveConfig, frames: usize) -> anyhow::Result<Li
     bar.finish_and_clear();
     let set = set?;
     for rejected in set.rejected().iter().take(NAMED_REJECTS) {
-        output::say(&format!("warning: left out: {}: {}", rejected.path, rejected.reason));
+        output::say(&format!("warning: skipped: {}: {}", rejected.path, rejected.reason));
     }
     if let Some(more @ 1..) = set.rejected().len().checked_sub(NAMED_REJECTS) {
         output::say(&format!(
