@@ -8,269 +8,28 @@
 //! Of a masked clip only the patches that are asked for are made: at 90 % masking with one target slice, 55 % of the pixels.
 
 pub mod augment;
+mod color;
 pub mod hog;
 pub mod picture;
 pub mod resample;
+mod target;
+mod value;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use self::hog::Hog;
-use crate::frames::{Color, Frames};
+use self::resample::Resampler;
+use self::target::{Place, interleave};
+use crate::frames::Frames;
 use crate::sampling::mask::Mask;
 use crate::sampling::sample::View;
-use crate::transform::resample::{CENTRE, Resampler, SCALE, has_vectors};
-use half::bf16;
 use schemas::geometry::{FrameSize, PatchGrid, TargetFrames};
-use schemas::shard::{ColorMatrix, ColorRange};
 use std::ops::Range;
 
-/// Mean of the normalisation, of values in 0..=1.
-pub const MEAN: f32 = 0.45;
-
-/// Standard deviation of the normalisation.
-pub const STD: f32 = 0.225;
-
-/// What a value of a training clip may be: `f32` and [`bf16`] are normalised, `u8` are R'G'B' samples, to be normalised where they are used.
-pub trait Value: bytemuck::Pod + private::Value {}
-
-impl Value for f32 {}
-impl Value for bf16 {}
-impl Value for u8 {}
-
-mod private {
-    use super::{MEAN, STD};
-    use half::bf16;
-    #[cfg(target_arch = "x86_64")]
-    use std::arch::x86_64::{
-        __m256, _mm_packus_epi16, _mm_packus_epi32, _mm_storel_epi64, _mm_storeu_si128, _mm256_add_epi32, _mm256_and_si256,
-        _mm256_castps_si256, _mm256_castsi256_si128, _mm256_cvtps_epi32, _mm256_extracti128_si256, _mm256_set1_epi32, _mm256_srli_epi32,
-        _mm256_storeu_ps,
-    };
-
-    pub trait Value: Sized {
-        /// A sample `x` of 0..=255 is made as `(x / 255 - mean) / std`.
-        const MEAN_AND_STD: (f32, f32);
-
-        /// Of a value that lies in the range of what samples become.
-        fn from_f32(value: f32) -> Self;
-
-        /// Of a normalised value, whatever it is.
-        fn from_normalised(value: f32) -> Self {
-            Self::from_f32(value)
-        }
-
-        /// Writes [`Self::from_f32`] of each of 8 values.
-        ///
-        /// # Safety
-        /// `out` must have room for them, and the processor AVX2.
-        #[cfg(target_arch = "x86_64")]
-        unsafe fn store(values: __m256, out: *mut Self);
-    }
-
-    impl Value for f32 {
-        const MEAN_AND_STD: (f32, f32) = (MEAN, STD);
-
-        fn from_f32(value: f32) -> Self {
-            value
-        }
-
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2")]
-        unsafe fn store(values: __m256, out: *mut Self) {
-            // SAFETY: the caller has room for 8 floats.
-            unsafe { _mm256_storeu_ps(out, values) };
-        }
-    }
-
-    impl Value for bf16 {
-        const MEAN_AND_STD: (f32, f32) = (MEAN, STD);
-
-        /// Rounded to the nearest, half-way cases to even; there are no NaNs to mind.
-        fn from_f32(value: f32) -> Self {
-            let bits = value.to_bits();
-            Self::from_bits(((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16)
-        }
-
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2")]
-        unsafe fn store(values: __m256, out: *mut Self) {
-            let bits = _mm256_castps_si256(values);
-            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
-            let rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
-            let upper = _mm256_srli_epi32::<16>(rounded);
-            let halves = _mm_packus_epi32(_mm256_castsi256_si128(upper), _mm256_extracti128_si256::<1>(upper));
-            // SAFETY: the caller has room for 8 values of 16 bits.
-            unsafe { _mm_storeu_si128(out.cast(), halves) };
-        }
-    }
-
-    impl Value for u8 {
-        const MEAN_AND_STD: (f32, f32) = (0.0, 1.0 / 255.0);
-
-        /// Rounded to the nearest, half-way cases to even.
-        fn from_f32(value: f32) -> Self {
-            value.round_ties_even() as Self
-        }
-
-        fn from_normalised(value: f32) -> Self {
-            super::denormalise(value)
-        }
-
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2")]
-        unsafe fn store(values: __m256, out: *mut Self) {
-            let numbers = _mm256_cvtps_epi32(values);
-            let halves = _mm_packus_epi32(_mm256_castsi256_si128(numbers), _mm256_extracti128_si256::<1>(numbers));
-            // SAFETY: the caller has room for 8 bytes.
-            unsafe { _mm_storel_epi64(out.cast(), _mm_packus_epi16(halves, halves)) };
-        }
-    }
-}
-
-/// How resampled samples become values: an affine map, with the normalisation and the samples' scale folded in.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Normalise {
-    matrix: Matrix,
-    /// The range of values. Y'CbCr can name colours beyond it, which 8-bit RGB has no room for.
-    black: f32,
-    white: f32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Matrix {
-    /// Of Y'CbCr.
-    Yuv { luma: f32, offset: f32, red_cr: f32, green_cb: f32, green_cr: f32, blue_cb: f32 },
-    /// Of R'G'B'.
-    Rgb { gain: f32, offset: f32 },
-}
-
-impl Normalise {
-    /// For frames as `frames` are, to values of type `T`.
-    pub(crate) fn new<T: Value>(frames: Frames<'_>) -> Self {
-        let (mean, std) = T::MEAN_AND_STD;
-        let to_values = (f64::from(mean), f64::from(std));
-        let matrix = match frames {
-            Frames::I420(_, color) => Matrix::yuv(color, to_values),
-            Frames::Rgb(_) => {
-                let (gain, offset) = affine(0.0, 255.0, to_values);
-                Matrix::Rgb { gain, offset }
-            }
-        };
-        Self { matrix, black: -mean / std, white: (1.0 - mean) / std }
-    }
-
-    /// Turns a row of samples into a row of each of `out`'s channels, clamped to what 8 bits have room for.
-    pub(crate) fn row<T: Value>(self, samples: [&[i16]; 3], out: [&mut [T]; 3]) {
-        #[cfg(target_arch = "x86_64")]
-        if has_vectors() {
-            // SAFETY: the processor has AVX2.
-            return unsafe { x86::row(self, samples, out) };
-        }
-        self.row_plainly(samples, out);
-    }
-
-    fn row_plainly<T: Value>(self, samples: [&[i16]; 3], [red, green, blue]: [&mut [T]; 3]) {
-        let width = red.len();
-        // Slices of one length, so that the loops below need no checks.
-        let [first, second, third] = samples.map(|row| &row[..width]);
-        let (green, blue) = (&mut green[..width], &mut blue[..width]);
-        let value = |value: f32| T::from_f32(value.clamp(self.black, self.white));
-        match self.matrix {
-            Matrix::Yuv { luma, offset, red_cr, green_cb, green_cr, blue_cb } => {
-                for x in 0..width {
-                    let (y, cb, cr) = (f32::from(first[x]) * luma + offset, f32::from(second[x]), f32::from(third[x]));
-                    red[x] = value(y + red_cr * cr);
-                    green[x] = value(y + green_cb * cb + green_cr * cr);
-                    blue[x] = value(y + blue_cb * cb);
-                }
-            }
-            Matrix::Rgb { gain, offset } => {
-                for (samples, out) in [(first, red), (second, green), (third, blue)] {
-                    for x in 0..width {
-                        out[x] = value(f32::from(samples[x]) * gain + offset);
-                    }
-                }
-            }
-        }
-    }
-}
-
-impl Matrix {
-    /// ITU-T H.273: `R = Y + 2(1-Kr)Cr`, `B = Y + 2(1-Kb)Cb`, and G from `Y = Kr R + Kg G + Kb B`; limited range has 219 steps of luma
-    /// from 16 and 224 of chroma, full range 255.
-    fn yuv(color: Color, to_values: (f64, f64)) -> Self {
-        let (kr, kb) = match color.matrix {
-            ColorMatrix::Bt601 => (0.299, 0.114),
-            ColorMatrix::Bt709 => (0.2126, 0.0722),
-            ColorMatrix::Bt2020 => (0.2627, 0.0593),
-        };
-        let kg = 1.0 - kr - kb;
-        let (luma_zero, luma_steps, chroma_steps) = match color.range {
-            ColorRange::Limited => (16.0, 219.0, 224.0),
-            ColorRange::Full => (0.0, 255.0, 255.0),
-        };
-        let (luma, offset) = affine(luma_zero, luma_steps, to_values);
-        let chroma = |gain: f64| (gain / chroma_steps / to_values.1 / f64::from(SCALE)) as f32;
-        Self::Yuv {
-            luma,
-            offset,
-            red_cr: chroma(2.0 * (1.0 - kr)),
-            green_cb: chroma(-2.0 * (1.0 - kb) * kb / kg),
-            green_cr: chroma(-2.0 * (1.0 - kr) * kr / kg),
-            blue_cb: chroma(2.0 * (1.0 - kb)),
-        }
-    }
-}
-
-/// Gain and offset that bring a resampled sample to values of a `mean` and `std`: `zero` is black, and white is `steps` above it.
-fn affine(zero: f64, steps: f64, (mean, std): (f64, f64)) -> (f32, f32) {
-    let centre = (f64::from(CENTRE) - zero) / steps;
-    ((1.0 / steps / std / f64::from(SCALE)) as f32, ((centre - mean) / std) as f32)
-}
-
-/// What the target holds of each token that is predicted, of the frames that [`PatchGrid::target_frames`] names, spread ones
-/// where nothing else is said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TargetForm {
-    /// Pixels, `[slices, patch, patch, 3]`: the order of the reference's target.
-    Pixels {
-        /// Frames of each tubelet that are predicted.
-        slices: usize,
-    },
-    /// The same of [`TargetFrames::Strided`] frames.
-    StridedPixels {
-        /// Frames of each tubelet that are predicted.
-        slices: usize,
-    },
-    /// Histograms of oriented gradients ([`crate::transform::hog`]), `[slices, cells, cells, 3, 9]`. They are no samples: [`u8`] has no room for them.
-    Hog {
-        /// Frames of each tubelet that are predicted.
-        slices: usize,
-    },
-}
-
-impl TargetForm {
-    /// Frames of each tubelet that are predicted.
-    pub const fn slices(self) -> usize {
-        match self {
-            Self::Pixels { slices } | Self::StridedPixels { slices } | Self::Hog { slices } => slices,
-        }
-    }
-
-    /// Which frames are predicted.
-    pub const fn frames(self) -> TargetFrames {
-        match self {
-            Self::Pixels { .. } | Self::Hog { .. } => TargetFrames::Spread,
-            Self::StridedPixels { .. } => TargetFrames::Strided,
-        }
-    }
-
-    /// Values of a token of `grid`.
-    pub const fn values(self, grid: PatchGrid) -> usize {
-        match self {
-            Self::Pixels { slices } | Self::StridedPixels { slices } => grid.target_values(slices),
-            Self::Hog { slices } => slices * hog::patch_values(grid.patch),
-        }
-    }
-}
+pub(crate) use self::color::Normalise;
+pub use self::target::TargetForm;
+pub(crate) use self::value::from_normalised;
+pub use self::value::{MEAN, STD, Value, denormalise};
 
 /// Makes training clips. Uses its memory again from clip to clip.
 #[derive(Debug, Default)]
@@ -286,17 +45,6 @@ pub struct Transform {
     /// A frame of the three channels, where it is gradients that are predicted.
     frame: Vec<f32>,
     hog: Hog,
-}
-
-/// Where the pixels of a token go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// To the visible ones, as number so and so.
-    Visible(usize),
-    /// To the predicted ones.
-    Predicted(usize),
-    /// Nowhere.
-    LeftOut,
 }
 
 impl Transform {
@@ -471,132 +219,21 @@ impl Transform {
     }
 }
 
-/// Writes pixels of three channels one after the other.
-fn interleave<T: Copy>(channels: [&[T]; 3], out: &mut [T]) {
-    #[cfg(target_arch = "x86_64")]
-    if has_vectors() {
-        // SAFETY: the processor has AVX2.
-        return unsafe { x86::interleave(channels, out) };
-    }
-    interleave_plainly(channels, out);
-}
-
-#[inline(always)]
-fn interleave_plainly<T: Copy>([red, green, blue]: [&[T]; 3], out: &mut [T]) {
-    // Lengths that the loop shares, so that it needs no checks.
-    let count = red.len();
-    let (green, blue, out) = (&green[..count], &blue[..count], &mut out[..3 * count]);
-    for x in 0..count {
-        out[3 * x] = red[x];
-        out[3 * x + 1] = green[x];
-        out[3 * x + 2] = blue[x];
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use super::{Matrix, Normalise, Value, interleave_plainly};
-    use std::arch::x86_64::{
-        __m256, _mm_loadu_si128, _mm256_add_ps, _mm256_cvtepi16_epi32, _mm256_cvtepi32_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps,
-        _mm256_set1_ps,
-    };
-
-    /// Pixels in a vector.
-    const LANES: usize = 8;
-
-    /// [`Normalise::row_plainly`], 8 pixels at a time: sums and products are those of the plain one, none is fused.
-    #[target_feature(enable = "avx2")]
-    pub(super) fn row<T: Value>(normalise: Normalise, [first, second, third]: [&[i16]; 3], [red, green, blue]: [&mut [T]; 3]) {
-        let width = red.len();
-        let whole = width / LANES * LANES;
-        let (black, white) = (_mm256_set1_ps(normalise.black), _mm256_set1_ps(normalise.white));
-        let load = |samples: &[i16], x: usize| {
-            let samples = &samples[x..x + LANES];
-            // SAFETY: the address is that of 8 numbers of 16 bits.
-            _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(unsafe { _mm_loadu_si128(samples.as_ptr().cast()) }))
-        };
-        let scaled = |value: __m256, gain: f32| _mm256_mul_ps(value, _mm256_set1_ps(gain));
-        let store = |value: __m256, out: &mut [T], x: usize| {
-            let value = _mm256_min_ps(_mm256_max_ps(value, black), white);
-            let out = &mut out[x..x + LANES];
-            // SAFETY: the address is that of 8 values, and the processor has AVX2.
-            unsafe { T::store(value, out.as_mut_ptr()) };
-        };
-        for x in (0..whole).step_by(LANES) {
-            match normalise.matrix {
-                Matrix::Yuv { luma, offset, red_cr, green_cb, green_cr, blue_cb } => {
-                    let y = _mm256_add_ps(scaled(load(first, x), luma), _mm256_set1_ps(offset));
-                    let (cb, cr) = (load(second, x), load(third, x));
-                    store(_mm256_add_ps(y, scaled(cr, red_cr)), red, x);
-                    store(_mm256_add_ps(_mm256_add_ps(y, scaled(cb, green_cb)), scaled(cr, green_cr)), green, x);
-                    store(_mm256_add_ps(y, scaled(cb, blue_cb)), blue, x);
-                }
-                Matrix::Rgb { gain, offset } => {
-                    let value = |samples: &[i16]| _mm256_add_ps(scaled(load(samples, x), gain), _mm256_set1_ps(offset));
-                    store(value(first), red, x);
-                    store(value(second), green, x);
-                    store(value(third), blue, x);
-                }
-            }
-        }
-        let rest = [&first[whole..], &second[whole..], &third[whole..]];
-        normalise.row_plainly(rest, [&mut red[whole..], &mut green[whole..], &mut blue[whole..]]);
-    }
-
-    /// [`interleave_plainly`], compiled for AVX2.
-    #[target_feature(enable = "avx2")]
-    pub(super) fn interleave<T: Copy>(channels: [&[T]; 3], out: &mut [T]) {
-        // Most patches have 16 columns: a length that the compiler knows becomes straight code.
-        match (channels.map(<[T]>::first_chunk::<16>), out.first_chunk_mut::<48>()) {
-            ([Some(red), Some(green), Some(blue)], Some(out)) if channels[0].len() == 16 => interleave_plainly([red, green, blue], out),
-            (_, _) => interleave_plainly(channels, out),
-        }
-    }
-}
-
-/// A normalised value as a clip of `T` has it: clamped where that is bytes.
-pub(crate) fn from_normalised<T: Value>(value: f32) -> T {
-    T::from_normalised(value)
-}
-
-/// A normalised value as the 8-bit sample that it came from, clamped.
-pub fn denormalise(value: f32) -> u8 {
-    ((value * STD + MEAN) * 255.0).round().clamp(0.0, 255.0) as u8
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frames::Color;
     use crate::sampling::mask::{MaskKind, MaskRule, MaskScratch, Masks};
     use crate::sampling::order::{Purpose, stream};
     use crate::sampling::sample::{Augmentation, Crop};
+    use half::bf16;
     use rand::RngExt;
+    use schemas::shard::{ColorMatrix, ColorRange};
 
-    const FULL: Color = Color { range: ColorRange::Full, matrix: ColorMatrix::Bt601 };
+    pub(super) const FULL: Color = Color { range: ColorRange::Full, matrix: ColorMatrix::Bt601 };
 
-    fn whole(size: FrameSize) -> View {
+    pub(super) fn whole(size: FrameSize) -> View {
         View { first_frame: 0, crop: Crop { left: 0, top: 0, width: size.width, height: size.height }, flip: false }
-    }
-
-    fn rgb(yuv: [u8; 3], range: ColorRange, matrix: ColorMatrix) -> [u8; 3] {
-        let size = FrameSize { width: 2, height: 2 };
-        let clip = [[yuv[0]; 4].as_slice(), &yuv[1..]].concat();
-        let mut out = [0f32; 12];
-        Transform::default().clip(Frames::I420(&clip, Color { range, matrix }), size, whole(size), 1, 2, &mut out);
-        [denormalise(out[0]), denormalise(out[4]), denormalise(out[8])]
-    }
-
-    #[test]
-    fn primaries_come_out_in_their_colours() {
-        // Y'CbCr of pure red, green, blue and white, from H.273's formulas rounded to 8 bits.
-        let near = |got: [u8; 3], want: [u8; 3]| assert!(got.iter().zip(want).all(|(&a, b)| a.abs_diff(b) <= 2), "{got:?} for {want:?}");
-        near(rgb([81, 90, 240], ColorRange::Limited, ColorMatrix::Bt601), [255, 0, 0]);
-        near(rgb([145, 54, 34], ColorRange::Limited, ColorMatrix::Bt601), [0, 255, 0]);
-        near(rgb([41, 240, 110], ColorRange::Limited, ColorMatrix::Bt601), [0, 0, 255]);
-        near(rgb([235, 128, 128], ColorRange::Limited, ColorMatrix::Bt709), [255, 255, 255]);
-        near(rgb([63, 102, 240], ColorRange::Limited, ColorMatrix::Bt709), [255, 0, 0]);
-        near(rgb([76, 85, 255], ColorRange::Full, ColorMatrix::Bt601), [255, 0, 0]);
-        near(rgb([74, 97, 240], ColorRange::Limited, ColorMatrix::Bt2020), [255, 0, 0]);
     }
 
     #[test]
@@ -646,7 +283,7 @@ mod tests {
         assert_eq!(values, [85, 65, 85, 65, 95, 75, 95, 75, 105, 85, 105, 85]);
     }
 
-    fn random_clip(rng: &mut impl RngExt, bytes: usize) -> Vec<u8> {
+    pub(super) fn random_clip(rng: &mut impl RngExt, bytes: usize) -> Vec<u8> {
         (0..bytes).map(|_| rng.random()).collect()
     }
 
@@ -778,57 +415,6 @@ mod tests {
                     let wanted = hog.patch(place / grid.side(), place % grid.side());
                     assert!(got.next().expect("a slice").iter().copied().eq(wanted), "token {token} of {grid:?}");
                 }
-            }
-        }
-    }
-
-    #[test]
-    fn vectors_compute_what_plain_loops_do() {
-        let mut rng = stream(Purpose::Augment, 5, 6, 7);
-        for width in [1, 7, 8, 16, 37, 224] {
-            // All that resampling can give, its extremes included.
-            let samples: Vec<i16> =
-                (0..3 * width).map(|_| [-16384, 16256, rng.random_range(-16384..=16256)][rng.random_range(0..3)]).collect();
-            let samples = [&samples[..width], &samples[width..2 * width], &samples[2 * width..]];
-            for frames in [Frames::I420(&[], FULL), Frames::I420(&[], Color { range: ColorRange::Limited, ..FULL }), Frames::Rgb(&[])] {
-                check_row::<f32>(frames, samples);
-                check_row::<bf16>(frames, samples);
-                check_row::<u8>(frames, samples);
-            }
-        }
-    }
-
-    fn check_row<T: Value + PartialEq + std::fmt::Debug>(frames: Frames<'_>, samples: [&[i16]; 3]) {
-        let normalise = Normalise::new::<T>(frames);
-        let rows = |row: &dyn Fn([&mut [T]; 3])| {
-            let [mut red, mut green, mut blue] = samples.map(|samples| vec![T::zeroed(); samples.len()]);
-            row([&mut red, &mut green, &mut blue]);
-            let mut pixels = vec![T::zeroed(); 3 * red.len()];
-            interleave([&red, &green, &blue], &mut pixels);
-            let mut plain = vec![T::zeroed(); 3 * red.len()];
-            interleave_plainly([&red, &green, &blue], &mut plain);
-            assert_eq!(pixels, plain);
-            pixels
-        };
-        assert_eq!(rows(&|out| normalise.row(samples, out)), rows(&|out| normalise.row_plainly(samples, out)));
-    }
-
-    #[test]
-    fn bytes_and_bf16_are_the_floats_rounded() {
-        let mut rng = stream(Purpose::Augment, 3, 2, 1);
-        let size = FrameSize { width: 37, height: 29 };
-        let bytes = random_clip(&mut rng, 3 * 3 * size.width * size.height);
-        for frames in [Frames::I420(&bytes[..3 * size.frame_bytes()], FULL), Frames::Rgb(&bytes)] {
-            let view = Augmentation::default().draw(&mut rng, 3, 2, size);
-            let (mut transform, values) = (Transform::default(), 3 * 2 * 24 * 24);
-            let (mut floats, mut halves, mut samples) = (vec![0f32; values], vec![bf16::ZERO; values], vec![0u8; values]);
-            transform.clip(frames, size, view, 2, 24, &mut floats);
-            transform.clip(frames, size, view, 2, 24, &mut halves);
-            transform.clip(frames, size, view, 2, 24, &mut samples);
-            for ((&float, half), sample) in floats.iter().zip(halves).zip(samples) {
-                assert_eq!(half, bf16::from_f32(float));
-                let exact = (f64::from(float) * f64::from(STD) + f64::from(MEAN)) * 255.0;
-                assert!((f64::from(sample) - exact).abs() < 0.501, "{sample} for {exact}");
             }
         }
     }
