@@ -159,6 +159,20 @@ pub(crate) struct Consumption {
     skipped: u64,
 }
 
+/// A batch that is handed out.
+pub(crate) struct Delivered {
+    /// How long the user waited for it.
+    pub(crate) wait: Duration,
+    /// Its clips.
+    pub(crate) clips: usize,
+    /// Frames of each clip.
+    pub(crate) frames: usize,
+    /// Clips that are missing from it.
+    pub(crate) skipped: usize,
+    /// Batches that were ready when it was asked for.
+    pub(crate) ready: usize,
+}
+
 /// When the user waits for less than this share of its time, it is what limits.
 const CONSUMER_LIMITS_BELOW: f64 = 0.02;
 
@@ -175,20 +189,20 @@ impl Consumption {
         *self = Self { started: self.started, first_batch: self.first_batch, before: counters.now(), ..Self::new() };
     }
 
-    /// A batch of so many clips was handed out, after such a wait, when so many were ready.
-    pub(crate) fn batch(&mut self, counters: &Counters, wait: Duration, clips: usize, frames: usize, skipped: usize, ready: usize) {
+    /// Counts a batch that is handed out.
+    pub(crate) fn batch(&mut self, counters: &Counters, batch: Delivered) {
         if self.first_batch.is_none() {
             // It is the price of the start, and is told by itself.
             self.first_batch = Some(self.started.elapsed());
             self.restart(counters);
-            self.skipped += skipped as u64;
+            self.skipped += batch.skipped as u64;
             return;
         }
-        self.waits.push(wait);
-        self.clips += clips as u64;
-        self.frames += (clips * frames) as u64;
-        self.ready += ready as u64;
-        self.skipped += skipped as u64;
+        self.waits.push(batch.wait);
+        self.clips += batch.clips as u64;
+        self.frames += (batch.clips * batch.frames) as u64;
+        self.ready += batch.ready as u64;
+        self.skipped += batch.skipped as u64;
     }
 
     /// All figures up to now, of a loader of so many threads.

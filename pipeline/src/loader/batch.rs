@@ -1,14 +1,12 @@
 //! What a batch holds, and in which form.
 
-use crate::frames::Frames;
 use crate::loader::buffers::{Buffer, Layout};
 use crate::sampling::mask::{Mask, MaskRule, MaskScratch, Masks};
 use crate::sampling::order::{Cursor, Purpose, SampleId};
-use crate::sampling::sample::View;
-use crate::transform::augment::{AugmentPolicy, Augmenter};
-use crate::transform::{TargetForm, Transform, Value};
+use crate::transform::augment::{Augmenter, SampleAugment};
+use crate::transform::{ClipView, PatchesMut, TargetForm, Transform, Value};
 use half::bf16;
-use schemas::geometry::{FrameSize, PatchGrid};
+use schemas::geometry::PatchGrid;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -107,72 +105,61 @@ impl BatchFormat {
         }
     }
 
-    /// The tokens of a mask, in the bytes of their slot.
-    pub(crate) fn tokens(bytes: &mut [u8]) -> &mut [u32] {
-        bytemuck::cast_slice_mut(bytes)
-    }
-
-    /// Writes a sample of [`Form::Tokens`] with a look of its own.
-    pub(crate) fn write_look(
-        &self,
-        policy: AugmentPolicy,
-        augmenter: &mut Augmenter,
-        sample: (SampleId, u64),
-        transform: &mut Transform,
-        frames: Frames<'_>,
-        size: FrameSize,
-        view: View,
-        pixels: &mut [u8],
-    ) {
+    /// Writes the pixels of one sample to its slot, whose mask is drawn already.
+    pub(crate) fn write(&self, transform: &mut Transform, clip: ClipView<'_>, slot: SlotMut<'_>) {
         match self.values {
-            ValueType::U8 => augmenter.tokens(policy, sample, transform, frames, size, view, self.grid, pixels),
-            ValueType::F32 => {
-                augmenter.tokens::<f32>(policy, sample, transform, frames, size, view, self.grid, bytemuck::cast_slice_mut(pixels));
-            }
-            ValueType::Bf16 => {
-                augmenter.tokens::<bf16>(policy, sample, transform, frames, size, view, self.grid, bytemuck::cast_slice_mut(pixels));
-            }
+            ValueType::U8 => self.write_as::<u8>(transform, clip, slot),
+            ValueType::F32 => self.write_as::<f32>(transform, clip, slot),
+            ValueType::Bf16 => self.write_as::<bf16>(transform, clip, slot),
         }
     }
 
-    /// Writes the pixels of one sample to its slots.
-    pub(crate) fn write(
-        &self,
-        transform: &mut Transform,
-        frames: Frames<'_>,
-        size: FrameSize,
-        view: View,
-        tokens: &[u32],
-        pixels: &mut [u8],
-        target: &mut [u8],
-    ) {
-        match self.values {
-            ValueType::U8 => self.write_as::<u8>(transform, frames, size, view, tokens, pixels, target),
-            ValueType::F32 => self.write_as::<f32>(transform, frames, size, view, tokens, pixels, target),
-            ValueType::Bf16 => self.write_as::<bf16>(transform, frames, size, view, tokens, pixels, target),
-        }
-    }
-
-    fn write_as<T: Value>(
-        &self,
-        transform: &mut Transform,
-        frames: Frames<'_>,
-        size: FrameSize,
-        view: View,
-        tokens: &[u32],
-        pixels: &mut [u8],
-        target: &mut [u8],
-    ) {
+    fn write_as<T: Value>(&self, transform: &mut Transform, clip: ClipView<'_>, slot: SlotMut<'_>) {
         let grid = self.grid;
-        let pixels: &mut [T] = bytemuck::cast_slice_mut(pixels);
+        let pixels: &mut [T] = bytemuck::cast_slice_mut(slot.pixels);
         match self.form {
-            Form::Clips => transform.clip(frames, size, view, grid.frames, grid.size, pixels),
+            Form::Clips => transform.clip(clip, grid.frames, grid.size, pixels),
             Form::Patches { target: form } => {
-                let mask = Mask::new(tokens, self.visible(), self.predicted());
-                transform.patches(frames, size, view, grid, mask, form, pixels, bytemuck::cast_slice_mut(target));
+                let mask = Mask::new(slot.tokens, self.visible(), self.predicted());
+                let target = bytemuck::cast_slice_mut(slot.target);
+                transform.patches(clip, grid, mask, form, PatchesMut { visible: pixels, target });
             }
-            Form::Tokens => transform.tokens(frames, size, view, grid, pixels),
+            Form::Tokens => transform.tokens(clip, grid, pixels),
         }
+    }
+
+    /// Writes the pixels of one augmented sample of [`Form::Tokens`] to its slot.
+    pub(crate) fn write_augmented(
+        &self,
+        augmenter: &mut Augmenter,
+        augment: &SampleAugment,
+        transform: &mut Transform,
+        clip: ClipView<'_>,
+        slot: SlotMut<'_>,
+    ) {
+        let (grid, pixels) = (self.grid, slot.pixels);
+        match self.values {
+            ValueType::U8 => augmenter.tokens::<u8>(augment, transform, clip, grid, pixels),
+            ValueType::F32 => augmenter.tokens::<f32>(augment, transform, clip, grid, bytemuck::cast_slice_mut(pixels)),
+            ValueType::Bf16 => augmenter.tokens::<bf16>(augment, transform, clip, grid, bytemuck::cast_slice_mut(pixels)),
+        }
+    }
+}
+
+/// The memory of one sample in a batch.
+pub(crate) struct SlotMut<'a> {
+    /// Its mask, as [`MaskRule::draw`] writes it.
+    pub(crate) tokens: &'a mut [u32],
+    /// Its pixels, or the visible ones.
+    pixels: &'a mut [u8],
+    /// The target of its predicted tokens.
+    target: &'a mut [u8],
+}
+
+impl<'a> SlotMut<'a> {
+    /// The slots of a batch's parts, in the order of [`BatchFormat::layout`].
+    pub(crate) fn new([tokens, pixels, target]: [&'a mut [u8]; 3]) -> Self {
+        Self { tokens: bytemuck::cast_slice_mut(tokens), pixels, target }
     }
 }
 

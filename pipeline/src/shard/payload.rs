@@ -37,6 +37,17 @@ pub fn check(options: &BuildOptions) -> Result<(), VideoError> {
     encode(&vec![128; size.frame_bytes()], size, color, options).map(drop)
 }
 
+/// What a payload is.
+#[derive(Debug, Clone, Copy)]
+pub struct PayloadFormat {
+    /// How frames are stored.
+    pub kind: Payload,
+    /// Size of a frame.
+    pub size: FrameSize,
+    /// What samples of luma and chroma mean.
+    pub color: Color,
+}
+
 /// Turns payloads into frames. Reuses its memory and its decoder from clip to clip.
 #[derive(Debug, Default)]
 pub struct PayloadDecoder {
@@ -45,18 +56,13 @@ pub struct PayloadDecoder {
 }
 
 impl PayloadDecoder {
-    /// The first `count` frames of `size` of a payload of kind `kind`.
+    /// Decodes the first `count` frames of a payload.
     ///
     /// # Errors
-    /// What is wrong with it, when it does not hold so many frames of that size; [`VideoError::Setup`] when a plugin is missing.
-    pub fn decode<'a>(
-        &'a mut self,
-        kind: Payload,
-        payload: &'a [u8],
-        size: FrameSize,
-        color: Color,
-        count: usize,
-    ) -> Result<Frames<'a>, VideoError> {
+    /// When the payload does not hold `count` frames of that size; [`VideoError::Setup`] when a
+    /// plugin is missing.
+    pub fn decode<'a>(&'a mut self, format: PayloadFormat, payload: &'a [u8], count: usize) -> Result<Frames<'a>, VideoError> {
+        let PayloadFormat { kind, size, color } = format;
         let frames = match kind {
             Payload::I420 => Frames::I420(payload, color),
             Payload::Rgb => Frames::Rgb(payload),

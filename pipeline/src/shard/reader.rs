@@ -4,7 +4,7 @@ use super::mapping::{Mapping, lost};
 use super::page::{LENGTH_BYTES, page_sizes};
 use super::{ShardError, index_xxh3, rows};
 use crate::frames::{Color, Frames};
-use crate::shard::payload::PayloadDecoder;
+use crate::shard::payload::{PayloadDecoder, PayloadFormat};
 use crate::stats::{Stage, StageClock};
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
@@ -216,7 +216,8 @@ impl ClipReader {
         let clip = &shard.clips[row];
         let payload = self.pages.payload(shard, row)?;
         clock.lap(Stage::Read);
-        let frames = self.decoder.decode(clip.payload, payload, clip.size, clip.color, count);
+        let format = PayloadFormat { kind: clip.payload, size: clip.size, color: clip.color };
+        let frames = self.decoder.decode(format, payload, count);
         clock.lap(Stage::Decode);
         frames.map_err(|source| ShardError::Undecodable { path: shard.path.clone(), row, source })
     }

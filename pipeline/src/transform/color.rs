@@ -114,7 +114,7 @@ mod tests {
     use crate::sampling::order::{Purpose, stream};
     use crate::transform::target::{interleave, interleave_plainly};
     use crate::transform::tests::{FULL, whole};
-    use crate::transform::{Transform, denormalise};
+    use crate::transform::{ClipView, Transform, denormalise};
     use half::bf16;
     use rand::RngExt;
     use schemas::geometry::FrameSize;
@@ -123,7 +123,8 @@ mod tests {
         let size = FrameSize { width: 2, height: 2 };
         let clip = [[yuv[0]; 4].as_slice(), &yuv[1..]].concat();
         let mut out = [0f32; 12];
-        Transform::default().clip(Frames::I420(&clip, Color { range, matrix }), size, whole(size), 1, 2, &mut out);
+        let frames = Frames::I420(&clip, Color { range, matrix });
+        Transform::default().clip(ClipView { frames, size, view: whole(size) }, 1, 2, &mut out);
         [denormalise(out[0]), denormalise(out[4]), denormalise(out[8])]
     }
 

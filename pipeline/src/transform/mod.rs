@@ -19,7 +19,7 @@ mod x86;
 
 use self::hog::Hog;
 use self::resample::Resampler;
-use self::target::{Place, interleave};
+use self::target::{Band, Place};
 use crate::frames::Frames;
 use crate::sampling::mask::Mask;
 use crate::sampling::sample::View;
@@ -27,9 +27,27 @@ use schemas::geometry::{FrameSize, PatchGrid, TargetFrames};
 use std::ops::Range;
 
 pub(crate) use self::color::Normalise;
-pub use self::target::TargetForm;
+pub use self::target::{PatchesMut, TargetForm};
 pub(crate) use self::value::from_normalised;
 pub use self::value::{MEAN, STD, Value, denormalise};
+
+/// What training uses of a stored clip: its frames, their size, and the window, crop and flip.
+#[derive(Debug, Clone, Copy)]
+pub struct ClipView<'a> {
+    /// The stored frames.
+    pub frames: Frames<'a>,
+    /// Size of a stored frame.
+    pub size: FrameSize,
+    /// What is taken of them.
+    pub view: View,
+}
+
+impl<'a> ClipView<'a> {
+    /// The bytes of each of the `count` frames of the window; fewer where the clip ends before.
+    fn window(self, count: usize) -> impl Iterator<Item = &'a [u8]> {
+        self.frames.each(self.size).skip(self.view.first_frame).take(count).map(Frames::bytes)
+    }
+}
 
 /// Makes training clips. Uses its memory again from clip to clip.
 #[derive(Debug, Default)]
@@ -48,137 +66,111 @@ pub struct Transform {
 }
 
 impl Transform {
-    /// Writes the view of `clip`, whose frames are of `size`, to `out`: `[3, frames, side, side]`, RGB.
+    /// Writes `frames` frames of `clip` to `out`: `[3, frames, side, side]`, RGB.
     ///
     /// # Panics
     /// When `out` has another length, or the clip has fewer frames than the view needs.
-    pub fn clip<T: Value>(&mut self, clip: Frames<'_>, size: FrameSize, view: View, frames: usize, side: usize, out: &mut [T]) {
+    pub fn clip<T: Value>(&mut self, clip: ClipView<'_>, frames: usize, side: usize, out: &mut [T]) {
         assert_eq!(out.len(), 3 * frames * side * side, "values of a training clip");
-        self.resampler.begin_clip(clip, size, view.crop, view.flip, side, side);
-        let normalise = Normalise::new::<T>(clip);
+        self.resampler.begin_clip(clip, side, side);
+        let normalise = Normalise::new::<T>(clip.frames);
         let (red, rest) = out.split_at_mut(frames * side * side);
         let (green, blue) = rest.split_at_mut(frames * side * side);
-        let mut outputs = red.chunks_exact_mut(side).zip(green.chunks_exact_mut(side)).zip(blue.chunks_exact_mut(side));
-        for frame in clip.each(size).skip(view.first_frame).take(frames) {
+        let rows = red.chunks_exact_mut(side).zip(green.chunks_exact_mut(side));
+        let mut outputs = rows.zip(blue.chunks_exact_mut(side));
+        for frame in clip.window(frames) {
             self.resampler.begin_rows();
             for y in 0..side {
                 let ((red, green), blue) = outputs.next().expect("a row of output for each row");
-                normalise.row(self.resampler.row(frame.bytes(), y, std::slice::from_ref(&(0..side))), [red, green, blue]);
+                let samples = self.resampler.row(frame, y, std::slice::from_ref(&(0..side)));
+                normalise.row(samples, [red, green, blue]);
             }
         }
         assert!(outputs.next().is_none(), "the clip has fewer frames than the view needs");
     }
 
-    /// Writes of the same view only the patches that a masked autoencoder uses: to `visible` the tubelets that the encoder sees,
-    /// `[visible tokens, 3, tubelet, patch, patch]` (the order of a 3-D convolution's kernel), and to `target` what the model predicts of each predicted token,
-    /// as `form` says: `[predicted tokens, values]`. Each pixel is that of [`Self::clip`]; histograms are of such pixels in single precision, whatever `T` is.
+    /// Writes only the patches that a masked autoencoder uses: the tubelets that the encoder sees,
+    /// and what the model predicts of each predicted token, as `form` says. Each pixel is that of
+    /// [`Self::clip`]; histograms are of such pixels in single precision, whatever `T` is.
     ///
     /// # Panics
     /// When an output has another length, or the clip has fewer frames than the view needs.
     pub fn patches<T: Value>(
         &mut self,
-        clip: Frames<'_>,
-        size: FrameSize,
-        view: View,
+        clip: ClipView<'_>,
         grid: PatchGrid,
         mask: Mask<'_>,
         form: TargetForm,
-        visible: &mut [T],
-        target: &mut [T],
+        out: PatchesMut<'_, T>,
     ) {
+        let PatchesMut { visible, target } = out;
         assert_eq!(visible.len(), mask.visible.len() * grid.tubelet_values(), "values of the visible tubelets");
         assert_eq!(target.len(), mask.predicted.len() * form.values(grid), "values of the target");
-        self.resampler.begin_clip(clip, size, view.crop, view.flip, grid.size, grid.size);
+        self.resampler.begin_clip(clip, grid.size, grid.size);
         self.places.clear();
-        self.places.resize(grid.tokens(), Place::LeftOut);
+        self.places.resize(grid.tokens(), Place::Nowhere);
         mask.visible.iter().enumerate().for_each(|(at, &token)| self.places[token as usize] = Place::Visible(at));
         mask.predicted.iter().enumerate().for_each(|(at, &token)| self.places[token as usize] = Place::Predicted(at));
         match form {
             TargetForm::Pixels { slices } | TargetForm::StridedPixels { slices } => {
-                self.pixels(clip, size, view, grid, (slices, form.frames()), visible, target);
+                self.pixels(clip, grid, (slices, form.frames()), PatchesMut { visible, target });
             }
             TargetForm::Hog { slices } => {
-                self.pixels(clip, size, view, grid, (0, form.frames()), visible, &mut []);
-                self.histograms(clip, size, view, grid, slices, target);
+                self.pixels(clip, grid, (0, form.frames()), PatchesMut { visible, target: &mut [] });
+                self.histograms(clip, grid, slices, target);
             }
         }
     }
 
-    /// Writes of the same view all tubelets, `[tokens, 3, tubelet, patch, patch]`. Each pixel is that of [`Self::clip`].
+    /// Writes all tubelets of `clip`, `[tokens, 3, tubelet, patch, patch]`. Each pixel is that of
+    /// [`Self::clip`].
     ///
     /// # Panics
     /// When `out` has another length, or the clip has fewer frames than the view needs.
-    pub fn tokens<T: Value>(&mut self, clip: Frames<'_>, size: FrameSize, view: View, grid: PatchGrid, out: &mut [T]) {
+    pub fn tokens<T: Value>(&mut self, clip: ClipView<'_>, grid: PatchGrid, out: &mut [T]) {
         assert_eq!(out.len(), grid.clip_values(), "values of a training clip");
-        self.resampler.begin_clip(clip, size, view.crop, view.flip, grid.size, grid.size);
+        self.resampler.begin_clip(clip, grid.size, grid.size);
         self.places.clear();
         self.places.extend((0..grid.tokens()).map(Place::Visible));
-        self.pixels(clip, size, view, grid, (0, TargetFrames::Spread), out, &mut []);
+        self.pixels(clip, grid, (0, TargetFrames::Spread), PatchesMut { visible: out, target: &mut [] });
     }
 
     /// Writes the pixels of the visible tubelets, and of `slices` frames of the predicted ones.
     fn pixels<T: Value>(
         &mut self,
-        clip: Frames<'_>,
-        size: FrameSize,
-        view: View,
+        clip: ClipView<'_>,
         grid: PatchGrid,
         (slices, kind): (usize, TargetFrames),
-        visible: &mut [T],
-        target: &mut [T],
+        mut out: PatchesMut<'_, T>,
     ) {
         let (side, patch) = (grid.size, grid.patch);
-        let normalise = Normalise::new::<T>(clip);
+        let normalise = Normalise::new::<T>(clip.frames);
         self.row.resize(3 * side, 0.0);
         let row: &mut [T] = &mut bytemuck::cast_slice_mut(&mut self.row)[..3 * side];
         let (red, rest) = row.split_at_mut(side);
         let (green, blue) = rest.split_at_mut(side);
         let mut targets = grid.target_frames(slices, kind).enumerate().peekable();
         let mut made = 0;
-        for (number, frame) in clip.each(size).skip(view.first_frame).take(grid.frames).enumerate() {
+        for (number, frame) in clip.window(grid.frames).enumerate() {
             made += 1;
             self.previous.clear();
             // The target frames are in order, and no frame is predicted twice.
-            let predicted = targets.next_if(|&(_, frame)| frame == number).map(|(target, _)| (target / slices, target % slices));
-            for band in 0..grid.side() {
-                let tokens = |time: usize| time * grid.space() + band * grid.side()..time * grid.space() + (band + 1) * grid.side();
-                let seen = &self.places[tokens(number / grid.tubelet)];
-                let compared = predicted.map(|(time, slice)| (&self.places[tokens(time)], slice));
-                let is_seen = |column: usize| matches!(seen[column], Place::Visible(_));
-                let is_compared = |column: usize| compared.is_some_and(|(places, _)| matches!(places[column], Place::Predicted(_)));
-                self.spans.clear();
-                for column in (0..grid.side()).filter(|&column| is_seen(column) || is_compared(column)) {
-                    match self.spans.last_mut() {
-                        Some(span) if span.end == column * patch => span.end += patch,
-                        _ => self.spans.push(column * patch..(column + 1) * patch),
-                    }
-                }
+            let target = targets.next_if(|&(_, frame)| frame == number).map(|(target, _)| target);
+            for row in 0..grid.side() {
+                let band = Band::new(&self.places, grid, number, row, target.map(|target| (target, slices)));
+                band.spans(&mut self.spans);
                 if self.spans != self.previous {
                     self.resampler.begin_rows();
                     self.previous.clone_from(&self.spans);
                 }
                 for y in 0..patch {
-                    let samples = self.resampler.row(frame.bytes(), band * patch + y, &self.spans);
+                    let samples = self.resampler.row(frame, row * patch + y, &self.spans);
                     for span in &self.spans {
                         let samples = samples.map(|row| &row[span.clone()]);
-                        normalise.row(samples, [&mut red[span.clone()], &mut green[span.clone()], &mut blue[span.clone()]]);
+                        let out = [&mut red[span.clone()], &mut green[span.clone()], &mut blue[span.clone()]];
+                        normalise.row(samples, out);
                     }
-                    for column in 0..grid.side() {
-                        let pixels = column * patch..(column + 1) * patch;
-                        if let Place::Visible(at) = seen[column] {
-                            let tubelet = &mut visible[at * grid.tubelet_values()..][..grid.tubelet_values()];
-                            for (channel, row) in [&red, &green, &blue].into_iter().enumerate() {
-                                let line = (channel * grid.tubelet + number % grid.tubelet) * patch + y;
-                                tubelet[line * patch..][..patch].copy_from_slice(&row[pixels.clone()]);
-                            }
-                        }
-                        if let Some((places, slice)) = compared
-                            && let Place::Predicted(at) = places[column]
-                        {
-                            let line = at * grid.target_values(slices) + (slice * patch + y) * patch * 3;
-                            interleave([&red[pixels.clone()], &green[pixels.clone()], &blue[pixels]], &mut target[line..][..3 * patch]);
-                        }
-                    }
+                    band.write_row(y, [red, green, blue], &mut out);
                 }
             }
         }
@@ -186,26 +178,27 @@ impl Transform {
     }
 
     /// Writes the histograms of `slices` frames of the predicted tokens.
-    fn histograms<T: Value>(&mut self, clip: Frames<'_>, size: FrameSize, view: View, grid: PatchGrid, slices: usize, target: &mut [T]) {
+    fn histograms<T: Value>(&mut self, clip: ClipView<'_>, grid: PatchGrid, slices: usize, target: &mut [T]) {
         let side = grid.size;
-        let normalise = Normalise::new::<f32>(clip);
+        let normalise = Normalise::new::<f32>(clip.frames);
         let slice_values = hog::patch_values(grid.patch);
         self.frame.resize(3 * side * side, 0.0);
         let mut targets = grid.target_frames(slices, TargetFrames::Spread).enumerate().peekable();
-        for (number, frame) in clip.each(size).skip(view.first_frame).take(grid.frames).enumerate() {
+        for (number, frame) in clip.window(grid.frames).enumerate() {
             let Some((at, _)) = targets.next_if(|&(_, frame)| frame == number) else { continue };
             let (time, slice) = (at / slices, at % slices);
             let places = &self.places[time * grid.space()..(time + 1) * grid.space()];
             if !places.iter().any(|place| matches!(place, Place::Predicted(_))) {
                 continue;
             }
-            // A gradient looks beyond its patch: at 90 % masking hardly a pixel is not wanted.
+            // A gradient reads beyond its patch: at 90 % masking hardly any pixel is unused.
             let (red, rest) = self.frame.split_at_mut(side * side);
             let (green, blue) = rest.split_at_mut(side * side);
             self.resampler.begin_rows();
-            let rows = red.chunks_exact_mut(side).zip(green.chunks_exact_mut(side)).zip(blue.chunks_exact_mut(side));
-            for (y, ((red, green), blue)) in rows.enumerate() {
-                normalise.row(self.resampler.row(frame.bytes(), y, std::slice::from_ref(&(0..side))), [red, green, blue]);
+            let rows = red.chunks_exact_mut(side).zip(green.chunks_exact_mut(side));
+            for (y, ((red, green), blue)) in rows.zip(blue.chunks_exact_mut(side)).enumerate() {
+                let samples = self.resampler.row(frame, y, std::slice::from_ref(&(0..side)));
+                normalise.row(samples, [red, green, blue]);
             }
             self.hog.compute([red, green, blue], side, grid.patch);
             for (place, token) in places.iter().enumerate() {
@@ -248,7 +241,8 @@ mod tests {
         let first_row = |side: usize, flip: bool| {
             let mut out = vec![0f32; 3 * side * side];
             let view = View { first_frame: 0, crop, flip };
-            Transform::default().clip(Frames::I420(&clip, FULL), size, view, 1, side, &mut out);
+            let frames = Frames::I420(&clip, FULL);
+            Transform::default().clip(ClipView { frames, size, view }, 1, side, &mut out);
             out[..side].iter().map(|&value| ((value * STD + MEAN) * 255.0 - 60.0) / 10.0).collect::<Vec<_>>()
         };
         let close = |got: Vec<f32>, want: &[f32]| {
@@ -265,7 +259,8 @@ mod tests {
         let clip: Vec<u8> = (0..4).flat_map(|frame| [vec![50 * frame; 9], vec![128; 8]].concat()).collect();
         let mut out = vec![0f32; 3 * 2 * 16];
         let view = View { first_frame: 1, ..whole(size) };
-        Transform::default().clip(Frames::I420(&clip, FULL), size, view, 2, 4, &mut out);
+        let frames = Frames::I420(&clip, FULL);
+        Transform::default().clip(ClipView { frames, size, view }, 2, 4, &mut out);
         assert!(out[..16].iter().all(|&value| denormalise(value) == 50));
         assert!(out[16..32].iter().all(|&value| denormalise(value) == 100));
         assert!(out[64..80].iter().all(|&value| denormalise(value) == 50), "channel by channel, then frame by frame");
@@ -278,7 +273,8 @@ mod tests {
         let clip: Vec<u8> = (0..64).flat_map(|at| [0, 10, 20].map(|channel| 40 + channel + 10 * (at % 8) as u8)).collect();
         let view = View { first_frame: 0, crop: Crop { left: 2, top: 2, width: 4, height: 4 }, flip: true };
         let mut out = vec![0f32; 3 * 2 * 2];
-        Transform::default().clip(Frames::Rgb(&clip), size, view, 1, 2, &mut out);
+        let frames = Frames::Rgb(&clip);
+        Transform::default().clip(ClipView { frames, size, view }, 1, 2, &mut out);
         let values: Vec<u8> = out.into_iter().map(denormalise).collect();
         assert_eq!(values, [85, 65, 85, 65, 95, 75, 95, 75, 105, 85, 105, 85]);
     }
@@ -313,9 +309,10 @@ mod tests {
                 let mask = masks.iter().next().expect("one clip");
                 let forms = [TargetForm::Pixels { slices }, TargetForm::StridedPixels { slices }];
                 for (frames, form) in [planes, Frames::Rgb(&bytes)].into_iter().flat_map(|frames| forms.map(|form| (frames, form))) {
-                    check_patches::<f32>(&mut transform, frames, size, view, grid, mask, form);
-                    check_patches::<bf16>(&mut transform, frames, size, view, grid, mask, form);
-                    check_patches::<u8>(&mut transform, frames, size, view, grid, mask, form);
+                    let clip = ClipView { frames, size, view };
+                    check_patches::<f32>(&mut transform, clip, grid, mask, form);
+                    check_patches::<bf16>(&mut transform, clip, grid, mask, form);
+                    check_patches::<u8>(&mut transform, clip, grid, mask, form);
                 }
             }
         }
@@ -323,19 +320,18 @@ mod tests {
 
     fn check_patches<T: Value + PartialEq + std::fmt::Debug>(
         transform: &mut Transform,
-        frames: Frames<'_>,
-        size: FrameSize,
-        view: View,
+        clip: ClipView<'_>,
         grid: PatchGrid,
         mask: Mask<'_>,
         form: TargetForm,
     ) {
         let slices = form.slices();
         let mut whole = vec![T::zeroed(); grid.clip_values()];
-        transform.clip(frames, size, view, grid.frames, grid.size, &mut whole);
+        transform.clip(clip, grid.frames, grid.size, &mut whole);
         let mut visible = vec![T::zeroed(); mask.visible.len() * grid.tubelet_values()];
         let mut target = vec![T::zeroed(); mask.predicted.len() * form.values(grid)];
-        transform.patches(frames, size, view, grid, mask, form, &mut visible, &mut target);
+        let out = PatchesMut { visible: &mut visible, target: &mut target };
+        transform.patches(clip, grid, mask, form, out);
         let pixel = |channel: usize, frame: usize, token: usize, y: usize, x: usize| {
             let place = token % grid.space();
             let (y, x) = (place / grid.side() * grid.patch + y, place % grid.side() * grid.patch + x);
@@ -382,8 +378,8 @@ mod tests {
         for (grid, slices) in grids {
             let size = FrameSize { width: rng.random_range(20..90), height: rng.random_range(20..60) };
             let bytes = random_clip(&mut rng, (grid.frames + 2) * size.frame_bytes());
-            let frames = Frames::I420(&bytes, FULL);
             let view = Augmentation::default().draw(&mut rng, grid.frames + 2, grid.frames, size);
+            let clip = ClipView { frames: Frames::I420(&bytes, FULL), size, view };
             let rule = MaskRule { decoder_keep: 0.6, ..MaskRule::new(MaskKind::Random, 0.7) };
             let mut tokens = vec![0; grid.tokens()];
             rule.draw(&mut rng, grid, &mut MaskScratch::default(), &mut tokens);
@@ -392,18 +388,21 @@ mod tests {
             let form = TargetForm::Hog { slices };
             let mut visible = vec![0f32; mask.visible.len() * grid.tubelet_values()];
             let mut target = vec![0f32; mask.predicted.len() * form.values(grid)];
-            transform.patches(frames, size, view, grid, mask, form, &mut visible, &mut target);
+            let out = PatchesMut { visible: &mut visible, target: &mut target };
+            transform.patches(clip, grid, mask, form, out);
             let pixels = TargetForm::Pixels { slices };
             let (mut same, mut other) = (visible.clone(), vec![0f32; mask.predicted.len() * pixels.values(grid)]);
             same.fill(0.0);
-            transform.patches(frames, size, view, grid, mask, pixels, &mut same, &mut other);
+            let out = PatchesMut { visible: &mut same, target: &mut other };
+            transform.patches(clip, grid, mask, pixels, out);
             assert_eq!(visible, same);
             let (mut halves, mut half_target) = (vec![bf16::ZERO; visible.len()], vec![bf16::ZERO; target.len()]);
-            transform.patches(frames, size, view, grid, mask, form, &mut halves, &mut half_target);
+            let out = PatchesMut { visible: &mut halves, target: &mut half_target };
+            transform.patches(clip, grid, mask, form, out);
             assert!(target.iter().zip(half_target).all(|(&value, half)| half == bf16::from_f32(value)), "bf16 is rounded at the end");
 
             let mut whole = vec![0f32; grid.clip_values()];
-            transform.clip(frames, size, view, grid.frames, grid.size, &mut whole);
+            transform.clip(clip, grid.frames, grid.size, &mut whole);
             let target_frames: Vec<usize> = grid.target_frames(slices, form.frames()).collect();
             let (mut hog, mut got) = (Hog::default(), target.chunks_exact(hog::patch_values(grid.patch)));
             for &token in mask.predicted {

@@ -4,6 +4,7 @@ use super::hog;
 #[cfg(target_arch = "x86_64")]
 use super::resample::has_vectors;
 use schemas::geometry::{PatchGrid, TargetFrames};
+use std::ops::Range;
 
 /// What the target holds of each token that is predicted, of the frames that [`PatchGrid::target_frames`] names, spread ones
 /// where nothing else is said.
@@ -51,18 +52,94 @@ impl TargetForm {
     }
 }
 
+/// Where the patches of a masked clip are written.
+#[derive(Debug)]
+pub struct PatchesMut<'a, T> {
+    /// Tubelets that the encoder sees, `[visible tokens, 3, tubelet, patch, patch]`: the order of a
+    /// 3-D convolution's kernel.
+    pub visible: &'a mut [T],
+    /// What the model predicts, `[predicted tokens, values]`; see [`TargetForm`].
+    pub target: &'a mut [T],
+}
+
 /// Where the pixels of a token go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// To the visible ones, as number so and so.
+    /// To the visible tokens, at this index.
     Visible(usize),
-    /// To the predicted ones.
+    /// To the predicted tokens, at this index.
     Predicted(usize),
-    /// Nowhere.
-    LeftOut,
+    /// Not written.
+    Nowhere,
+}
+
+/// A row of patches of one frame, and where their pixels go.
+pub(super) struct Band<'a> {
+    grid: PatchGrid,
+    /// Number of the frame in the clip.
+    frame: usize,
+    /// Places of the tokens that the frame is a part of.
+    tokens: &'a [Place],
+    /// Of a target frame, the places of the tokens whose target it is, and which of how many slices
+    /// of each it is.
+    target: Option<(&'a [Place], usize, usize)>,
+}
+
+impl<'a> Band<'a> {
+    /// Row `row` of patches of frame `frame`; of a target frame, its number among all of them and
+    /// how many of them each tubelet has.
+    #[inline]
+    pub(super) fn new(places: &'a [Place], grid: PatchGrid, frame: usize, row: usize, target: Option<(usize, usize)>) -> Self {
+        let of_time = |time: usize| &places[time * grid.space() + row * grid.side()..][..grid.side()];
+        let target = target.map(|(target, slices)| (of_time(target / slices), target % slices, slices));
+        Self { grid, frame, tokens: of_time(frame / grid.tubelet), target }
+    }
+
+    /// The columns of pixels that are used, adjacent patches in one span.
+    #[inline]
+    pub(super) fn spans(&self, spans: &mut Vec<Range<usize>>) {
+        let patch = self.grid.patch;
+        spans.clear();
+        for column in 0..self.grid.side() {
+            let is_visible = matches!(self.tokens[column], Place::Visible(_));
+            let is_target = self.target.is_some_and(|(places, ..)| matches!(places[column], Place::Predicted(_)));
+            if !is_visible && !is_target {
+                continue;
+            }
+            match spans.last_mut() {
+                Some(span) if span.end == column * patch => span.end += patch,
+                _ => spans.push(column * patch..(column + 1) * patch),
+            }
+        }
+    }
+
+    /// Writes row `y` of the patches: `row` holds its red, green and blue values.
+    #[inline]
+    pub(super) fn write_row<T: Copy>(&self, y: usize, [red, green, blue]: [&[T]; 3], out: &mut PatchesMut<'_, T>) {
+        let Self { grid, frame, .. } = *self;
+        let patch = grid.patch;
+        for column in 0..grid.side() {
+            let pixels = column * patch..(column + 1) * patch;
+            if let Place::Visible(at) = self.tokens[column] {
+                let tubelet = &mut out.visible[at * grid.tubelet_values()..][..grid.tubelet_values()];
+                for (channel, row) in [red, green, blue].into_iter().enumerate() {
+                    let line = (channel * grid.tubelet + frame % grid.tubelet) * patch + y;
+                    tubelet[line * patch..][..patch].copy_from_slice(&row[pixels.clone()]);
+                }
+            }
+            if let Some((places, slice, slices)) = self.target
+                && let Place::Predicted(at) = places[column]
+            {
+                let line = at * grid.target_values(slices) + (slice * patch + y) * patch * 3;
+                let channels = [&red[pixels.clone()], &green[pixels.clone()], &blue[pixels]];
+                interleave(channels, &mut out.target[line..][..3 * patch]);
+            }
+        }
+    }
 }
 
 /// Writes pixels of three channels one after the other.
+#[inline]
 pub(super) fn interleave<T: Copy>(channels: [&[T]; 3], out: &mut [T]) {
     #[cfg(target_arch = "x86_64")]
     if has_vectors() {

@@ -121,8 +121,8 @@ mod tests {
     use crate::frames::Frames;
     use crate::sampling::order::{Purpose, stream};
     use crate::sampling::sample::Augmentation;
-    use crate::transform::Transform;
     use crate::transform::tests::{FULL, random_clip};
+    use crate::transform::{ClipView, Transform};
     use schemas::geometry::FrameSize;
 
     #[test]
@@ -132,11 +132,12 @@ mod tests {
         let bytes = random_clip(&mut rng, 3 * 3 * size.width * size.height);
         for frames in [Frames::I420(&bytes[..3 * size.frame_bytes()], FULL), Frames::Rgb(&bytes)] {
             let view = Augmentation::default().draw(&mut rng, 3, 2, size);
+            let clip = ClipView { frames, size, view };
             let (mut transform, values) = (Transform::default(), 3 * 2 * 24 * 24);
             let (mut floats, mut halves, mut samples) = (vec![0f32; values], vec![bf16::ZERO; values], vec![0u8; values]);
-            transform.clip(frames, size, view, 2, 24, &mut floats);
-            transform.clip(frames, size, view, 2, 24, &mut halves);
-            transform.clip(frames, size, view, 2, 24, &mut samples);
+            transform.clip(clip, 2, 24, &mut floats);
+            transform.clip(clip, 2, 24, &mut halves);
+            transform.clip(clip, 2, 24, &mut samples);
             for ((&float, half), sample) in floats.iter().zip(halves).zip(samples) {
                 assert_eq!(half, bf16::from_f32(float));
                 let exact = (f64::from(float) * f64::from(STD) + f64::from(MEAN)) * 255.0;
