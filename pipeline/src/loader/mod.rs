@@ -7,12 +7,12 @@
 //! ```
 //!
 //! A group is what is read at a time for one batch, or for as many batches as clips have repeats
-//! ([`crate::sampling::order`]). A task is one clip of a group: its worker writes all repeats of the
-//! clip, each into its slot of its batch. The last worker to release a group sends it on.
+//! ([`crate::sampling::order`]). A task is one clip of a group: its worker writes all repeats of
+//! the clip, each into its slot of its batch. The last worker to release a group sends it on.
 //!
 //! [`LoaderOptions::prefetch`] and [`LoaderOptions::memory_bytes`] bound the number of groups in
-//! flight. Both channels have room for all that can be in them, so no worker ever waits to send, and
-//! nothing can deadlock: the user waits for workers, workers for tasks only. What a batch holds
+//! flight. Both channels have room for all that can be in them, so no worker ever waits to send,
+//! and nothing can deadlock: the user waits for workers, workers for tasks only. What a batch holds
 //! depends on the seed and its number, never on which worker made it or when.
 //!
 //! - [`batch`]: what a batch holds. [`buffers`]: the memory of batches. `options`: settings and
@@ -349,9 +349,9 @@ impl Iterator for Loader {
 
 impl Drop for Loader {
     fn drop(&mut self) {
-        // Workers end when no more task can come. None is blocked: the finished channel has room for
-        // every group in flight. Waiting tasks are taken back first, so that each worker finishes its
-        // clip in hand and no other.
+        // Workers end when no more task can come. None is blocked: the finished channel has room
+        // for every group in flight. Waiting tasks are taken back first, so that each worker
+        // finishes its clip in hand and no other.
         self.shared.stop.store(true, Ordering::Relaxed);
         self.tasks = None;
         while self.waiting.try_recv().is_ok() {}

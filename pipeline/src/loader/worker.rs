@@ -83,7 +83,8 @@ impl Worker {
         Ok((info, bytes))
     }
 
-    /// Does a task: draws the views of the clip's repeats, and loads them. Returns the clip's class.
+    /// Does a task: draws the views of the clip's repeats, and loads them. Returns the clip's
+    /// class.
     fn work(&mut self, shared: &Shared, task: &Task) -> Result<Option<i32>, LoadError> {
         let options = &shared.options;
         let source = &shared.sources[task.sample.set as usize];

@@ -1,4 +1,4 @@
-//! Decoded frames to the bytes that a shard stores of them, and back.
+//! Decoded frames to the bytes that a shard stores, and back.
 
 use crate::frames::{Color, Frames};
 use crate::transform::picture::to_rgb;
@@ -9,13 +9,13 @@ use schemas::manifest::BuildOptions;
 use schemas::shard::{ColorMatrix, ColorRange, Payload};
 use std::borrow::Cow;
 
-/// x264's constant rate factor where none is asked for: hard to tell from the original.
+/// Default of x264's constant rate factor: hard to tell from the original.
 pub const DEFAULT_CRF: u32 = 18;
 
-/// The payload of a clip whose tightly packed I420 frames of `size` are `frames`, as `options` ask for it.
+/// Encodes the tightly packed I420 `frames` of a clip as the payload that `options` ask for.
 ///
 /// # Errors
-/// When x264 is missing or refuses.
+/// When x264 is missing or fails.
 pub fn encode<'a>(frames: &'a [u8], size: FrameSize, color: Color, options: &BuildOptions) -> Result<Cow<'a, [u8]>, VideoError> {
     Ok(match options.payload {
         Payload::I420 => Cow::Borrowed(frames),
@@ -27,7 +27,7 @@ pub fn encode<'a>(frames: &'a [u8], size: FrameSize, color: Color, options: &Bui
     })
 }
 
-/// Whether what [`encode`] needs for `options` is there.
+/// Checks that [`encode`] works with `options`.
 ///
 /// # Errors
 /// [`VideoError::Setup`] when x264 is missing.
