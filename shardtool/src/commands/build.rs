@@ -101,7 +101,6 @@ pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
     for path in &plan.removed {
         output::say(&format!("note: {path} is not there any more; its clips stay in the shards"));
     }
-    let (known_videos, removed_videos) = (plan.known, plan.removed);
     let writer = ShardSetWriter::new(&args.out, options.clone(), journal.manifest.shards.clone());
     let progress = Progress::new(plan.sources.len() as u64, "videos");
     let contents = journal.known().values().map(|record| record.blake3.clone()).collect();
@@ -122,7 +121,7 @@ pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let label_lines = coverage.lines();
-    let report = report(args, &journal, rejected, &discovered, coverage, known_videos, removed_videos, began);
+    let report = report(args, &journal, rejected, &discovered, coverage, plan, began);
     if args.json {
         output::print(&serde_json::to_string_pretty(&report)?)?;
     } else {
@@ -425,8 +424,7 @@ fn report(
     rejected: Vec<Rejected>,
     discovered: &Discovered,
     coverage: Coverage,
-    known_videos: u64,
-    removed_videos: Vec<String>,
+    plan: Plan,
     began: Instant,
 ) -> BuildReport {
     let records: BTreeMap<_, _> = journal.known();
@@ -449,8 +447,8 @@ fn report(
         shards: manifest.shards.len() as u64,
         stored_bytes: manifest.shards.iter().map(|shard| shard.bytes).sum(),
         decoded_bytes: sum(|record| record.decoded_bytes),
-        known_videos,
-        removed_videos,
+        known_videos: plan.known,
+        removed_videos: plan.removed,
         rejected,
         not_video: discovered.not_video,
         unlabelled: coverage.unlabelled,

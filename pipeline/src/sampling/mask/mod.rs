@@ -1,11 +1,34 @@
-//! Which tokens stay visible, and which of the others are predicted: the only maker of masks.
+//! Masks: which tokens stay visible, and which of the others are predicted. All masks are made
+//! here.
 
-use rand::{Rng, RngExt};
+mod masks;
+mod scratch;
+
+pub use masks::{Mask, Masks};
+pub use scratch::{MaskScratch, from_noise};
+
+use rand::Rng;
 use schemas::geometry::PatchGrid;
 use serde::{Deserialize, Serialize};
-use std::ops::Range;
 
 /// How masks are drawn.
+///
+/// ```
+/// use pipeline::sampling::mask::{MaskKind, MaskRule, MaskScratch, Masks};
+/// use pipeline::sampling::order::{Purpose, stream};
+/// use schemas::geometry::PatchGrid;
+///
+/// let grid = PatchGrid { frames: 16, size: 224, tubelet: 2, patch: 16 };
+/// let rule = MaskRule::new(MaskKind::Random, 0.9);
+/// let visible = rule.visible(grid).expect("some tokens are visible and some masked");
+/// assert_eq!((grid.tokens(), visible), (1568, 156));
+///
+/// let mut tokens = vec![0; grid.tokens()];
+/// let mut rng = stream(Purpose::Mask, 0, 0, 0);
+/// rule.draw(&mut rng, grid, &mut MaskScratch::default(), &mut tokens);
+/// let mask = Masks::new(&tokens, grid.tokens(), visible).get(0);
+/// assert_eq!((mask.visible.len(), mask.masked.len()), (156, 1412));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MaskRule {
@@ -14,7 +37,8 @@ pub struct MaskRule {
     pub kind: MaskKind,
     /// Share of the tokens that the encoder does not see.
     pub ratio: f64,
-    /// Share of the masked tokens that the decoder takes and predicts, by running cells; 1 is all of them. See [`Self::draw`].
+    /// Share of the masked tokens that the decoder processes and predicts, chosen by running cells;
+    /// 1 is all of them. See [`Self::draw`].
     #[serde(default = "all")]
     pub decoder_keep: f64,
 }
@@ -23,24 +47,20 @@ const fn all() -> f64 {
     1.0
 }
 
-/// Height and width of a running cell, in places.
-const CELL: usize = 2;
-
-/// Places of a running cell, and the time steps after which its pattern comes again.
-const CELL_PLACES: usize = CELL * CELL;
-
 /// Which tokens are masked together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MaskKind {
-    /// Each by itself: the paper's choice.
+    /// Each on its own: the paper's choice.
     #[default]
     Random,
-    /// A place in the frame through all of time ("space-only"). Of a time step `int(space x ratio)` tokens are masked, as in VideoMAE: 176 of 196.
+    /// A patch of the frame at all times ("space-only"). `int(space x ratio)` tokens of each time
+    /// step are masked, as in VideoMAE: 176 of 196.
     Tube,
     /// A whole time step ("time-only"): `int(time x ratio)` of them.
     Frame,
-    /// Boxes of up to half the clip's length, height and width, as many tokens in all as with `random`.
+    /// Boxes of up to half the clip's length, height and width; as many tokens in total as with
+    /// `random`.
     Block,
 }
 
@@ -50,7 +70,8 @@ impl MaskRule {
         Self { kind, ratio, decoder_keep: all() }
     }
 
-    /// How many tokens of a clip of `grid` stay visible; `None` unless some are visible and some masked.
+    /// How many tokens of a clip of `grid` stay visible; `None` unless some are visible and some
+    /// masked.
     pub fn visible(self, grid: PatchGrid) -> Option<usize> {
         if !(0.0..1.0).contains(&self.ratio) {
             return None;
@@ -64,21 +85,25 @@ impl MaskRule {
         (visible > 0 && visible < grid.tokens()).then_some(visible)
     }
 
-    /// How many masked tokens of a clip of `grid` are predicted: `int(masked x decoder_keep)`. `None` unless there are some, and where [`Self::visible`] is.
+    /// How many masked tokens of a clip of `grid` are predicted: `int(masked x decoder_keep)`.
+    /// `None` if this is 0, `decoder_keep` is not in (0, 1], or [`Self::visible`] is `None`.
     pub fn predicted(self, grid: PatchGrid) -> Option<usize> {
         let masked = grid.tokens() - self.visible(grid)?;
         let is_share = self.decoder_keep > 0.0 && self.decoder_keep <= 1.0;
         Some((masked as f64 * self.decoder_keep) as usize).filter(|&predicted| is_share && predicted > 0)
     }
 
-    /// Draws the mask of a clip of `grid` into `tokens`: the visible tokens, then the masked ones that are predicted, then those that the decoder leaves out, each
-    /// ascending. Uses `scratch` again from call to call.
+    /// Draws the mask of a clip of `grid` into `tokens`: the visible tokens, then the masked ones
+    /// that are predicted, then those that the decoder drops, each ascending. Reuses `scratch`.
     ///
-    /// What the decoder takes is chosen by running cells (VideoMAE V2, Wang et al. 2023). Cells are 2 x 2 places of the frame; those of a cell have ranks from 0
-    /// to 3, clockwise, from a place that is drawn for each cell, and move on by one place from each time step to the next. Of the masked tokens those of
-    /// the lowest ranks are predicted: at a share of 0.5 those of ranks 0 and 1, so that every place of a cell is taken in two of four time steps, and what is
-    /// taken runs around in it. As many are taken as [`Self::predicted`] says, in every clip alike: of the last rank that has room, as many as are wanted are
-    /// drawn at random. So every share will do, and which tokens are visible does not depend on it.
+    /// The predicted tokens are chosen by running cells (VideoMAE V2, Wang et al. 2023). A cell is
+    /// 2 x 2 patches of the frame. Its patches have ranks 0 to 3, clockwise, from a start that is
+    /// drawn for each cell and moves on by one patch from each time step to the next. The masked
+    /// tokens of the lowest ranks are predicted: at a share of 0.5 those of ranks 0 and 1, so every
+    /// patch of a cell is predicted in two of four time steps, and the pattern runs around in the
+    /// cell. Every clip has exactly [`Self::predicted`] predicted tokens: those of the last rank
+    /// are drawn at random. So any share is possible, and which tokens are visible does not depend
+    /// on it.
     ///
     /// # Panics
     /// When [`Self::predicted`] is `None`, or `tokens` is not as long as the clip has tokens.
@@ -107,215 +132,6 @@ impl MaskRule {
         if predicted < masked.len() {
             scratch.run_cells(rng, grid, predicted, masked);
         }
-    }
-}
-
-/// The reference's rule: the `keep` tokens of smallest noise stay visible (`argsort`; equal noise keeps the order of tokens). They are written to `tokens`, and
-/// the masked ones after them, both ascending.
-///
-/// # Panics
-/// When `tokens` is not as long as `noise`, or `keep` is more.
-pub fn from_noise(noise: &[f32], keep: usize, tokens: &mut [u32]) {
-    let mut scratch = MaskScratch::default();
-    scratch.keep_least(noise.iter().copied(), keep);
-    scratch.list(keep, tokens);
-}
-
-/// Memory for drawing masks.
-#[derive(Debug, Default)]
-pub struct MaskScratch {
-    /// Noise in the upper half, with a rank in its two highest bits, token in the lower.
-    keys: Vec<u64>,
-    is_masked: Vec<bool>,
-    visible: Vec<u32>,
-    /// Of each running cell, the place that has rank 0 in the first time step.
-    starts: Vec<u8>,
-}
-
-impl MaskScratch {
-    /// Of `all` places, a uniformly drawn set of `keep` is not masked.
-    fn random(&mut self, rng: &mut impl Rng, all: usize, keep: usize) {
-        self.keep_least((0..all).map(|_| rng.random::<f32>()), keep);
-    }
-
-    fn keep_least(&mut self, noise: impl Iterator<Item = f32>, keep: usize) {
-        self.keys.clear();
-        // Noise is not negative, so its bits are in the order of its values.
-        self.keys.extend(noise.zip(0u64..).map(|(noise, token)| u64::from(noise.to_bits()) << 32 | token));
-        self.is_masked.clear();
-        self.is_masked.resize(self.keys.len(), true);
-        if keep > 0 {
-            let (below, &mut last, _) = self.keys.select_nth_unstable(keep - 1);
-            for key in below.iter().copied().chain([last]) {
-                self.is_masked[key as u32 as usize] = false;
-            }
-        }
-    }
-
-    /// Masks box after box until `keep` tokens are left. Each box holds a token that was visible; the last one stops where enough are masked.
-    fn blocks(&mut self, rng: &mut impl Rng, grid: PatchGrid, keep: usize) {
-        let Self { is_masked, visible, .. } = self;
-        let sides = [grid.time(), grid.side(), grid.side()];
-        visible.clear();
-        visible.extend(0..grid.tokens() as u32);
-        is_masked.clear();
-        is_masked.resize(grid.tokens(), false);
-        while visible.len() > keep {
-            let token = visible[rng.random_range(0..visible.len())] as usize;
-            let place = [token / grid.space(), token % grid.space() / grid.side(), token % grid.side()];
-            let mut around = |axis: usize| -> Range<usize> {
-                let length = rng.random_range(1..=sides[axis].div_ceil(2));
-                // Of all boxes of this length that hold the token and lie in the clip, each is drawn alike.
-                let (first, last) = ((place[axis] + 1).saturating_sub(length), place[axis].min(sides[axis] - length));
-                let start = rng.random_range(first..=last);
-                start..start + length
-            };
-            let (times, rows, columns) = (around(0), around(1), around(2));
-            let mut left = visible.len() - keep;
-            for time in times {
-                for row in rows.clone() {
-                    for column in columns.clone() {
-                        let token = &mut is_masked[time * grid.space() + row * grid.side() + column];
-                        if left > 0 && !*token {
-                            *token = true;
-                            left -= 1;
-                        }
-                    }
-                }
-            }
-            visible.retain(|&token| !is_masked[token as usize]);
-        }
-    }
-
-    /// Brings the `predicted` tokens that running cells choose to the front of `masked`; those and the others are ascending.
-    fn run_cells(&mut self, rng: &mut impl Rng, grid: PatchGrid, predicted: usize, masked: &mut [u32]) {
-        let cells = grid.side().div_ceil(CELL);
-        self.starts.clear();
-        self.starts.extend((0..cells * cells).map(|_| rng.random_range(0..CELL_PLACES as u8)));
-        self.keys.clear();
-        for &token in &*masked {
-            let (time, place) = (token as usize / grid.space(), token as usize % grid.space());
-            let (row, column) = (place / grid.side(), place % grid.side());
-            let start = usize::from(self.starts[row / CELL * cells + column / CELL]);
-            let rank = running_rank(row % CELL, column % CELL, start, time) as u64;
-            // Noise is below 1: the two highest bits of its pattern are free.
-            self.keys.push(rank << 62 | u64::from(rng.random::<f32>().to_bits()) << 32 | u64::from(token));
-        }
-        self.keys.select_nth_unstable(predicted);
-        for (token, &key) in masked.iter_mut().zip(&self.keys) {
-            *token = key as u32;
-        }
-        let (predicted, left_out) = masked.split_at_mut(predicted);
-        predicted.sort_unstable();
-        left_out.sort_unstable();
-    }
-
-    /// Writes the tokens that are not masked, which are `visible`, and then those that are.
-    fn list(&self, visible: usize, tokens: &mut [u32]) {
-        assert_eq!(tokens.len(), self.is_masked.len(), "a place for every token");
-        let (mut next_visible, mut next_masked) = (0, visible);
-        for (token, &is_masked) in self.is_masked.iter().enumerate() {
-            let next = if is_masked { &mut next_masked } else { &mut next_visible };
-            tokens[*next] = token as u32;
-            *next += 1;
-        }
-    }
-}
-
-/// Rank of a place of a running cell, counted clockwise from `start`, which moves on by one place a time step.
-const fn running_rank(row: usize, column: usize, start: usize, time: usize) -> usize {
-    let clockwise = if row == 0 { column } else { CELL_PLACES - 1 - column };
-    (clockwise + CELL_PLACES - (start + time) % CELL_PLACES) % CELL_PLACES
-}
-
-/// The masks of a batch, all with the same number of visible and of predicted tokens. Visible tokens are in ascending order: the encoder's result does not depend on their
-/// order, and memory likes this one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Masks<'a> {
-    /// `[clips, tokens]`: of each clip the visible tokens, then the predicted ones, then the others.
-    rows: &'a [u32],
-    tokens: usize,
-    visible: usize,
-    predicted: usize,
-}
-
-/// The mask of one clip.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mask<'a> {
-    /// Visible tokens, ascending.
-    pub visible: &'a [u32],
-    /// Masked tokens: those that are predicted, then those that the decoder leaves out, both ascending.
-    pub masked: &'a [u32],
-    /// Masked tokens that the decoder takes and the loss counts, ascending: the first of `masked`.
-    pub predicted: &'a [u32],
-}
-
-impl<'a> Mask<'a> {
-    /// Of the tokens of a clip as [`MaskRule::draw`] writes them, of which the first `visible` are visible and the next `predicted` are predicted.
-    ///
-    /// # Panics
-    /// When there are fewer tokens.
-    pub fn new(tokens: &'a [u32], visible: usize, predicted: usize) -> Self {
-        let (visible, masked) = tokens.split_at(visible);
-        Self { visible, masked, predicted: &masked[..predicted] }
-    }
-}
-
-impl<'a> Masks<'a> {
-    /// Of `rows`, `[clips, tokens]`, as [`MaskRule::draw`] and [`from_noise`] write them, with `visible` visible tokens each. All others are predicted.
-    ///
-    /// # Panics
-    /// When there are no tokens, or `rows` is not a multiple of them.
-    pub fn new(rows: &'a [u32], tokens: usize, visible: usize) -> Self {
-        assert!(rows.len().is_multiple_of(tokens) && visible <= tokens, "{} tokens of clips of {tokens}", rows.len());
-        Self { rows, tokens, visible, predicted: tokens - visible }
-    }
-
-    /// The same, of whose masked tokens only the first `predicted` are predicted.
-    ///
-    /// # Panics
-    /// When there are fewer masked tokens.
-    pub fn predicting(self, predicted: usize) -> Self {
-        assert!(predicted <= self.tokens - self.visible, "{predicted} of {} masked tokens", self.tokens - self.visible);
-        Self { predicted, ..self }
-    }
-
-    /// Tokens of a clip.
-    pub const fn tokens(self) -> usize {
-        self.tokens
-    }
-
-    /// Visible tokens of a clip.
-    pub const fn visible(self) -> usize {
-        self.visible
-    }
-
-    /// Predicted tokens of a clip.
-    pub const fn predicted(self) -> usize {
-        self.predicted
-    }
-
-    /// Number of clips.
-    pub const fn len(self) -> usize {
-        self.rows.len() / self.tokens
-    }
-
-    /// Whether there are no clips.
-    pub const fn is_empty(self) -> bool {
-        self.rows.is_empty()
-    }
-
-    /// The mask of clip `clip`.
-    ///
-    /// # Panics
-    /// When there are not so many clips.
-    pub fn get(self, clip: usize) -> Mask<'a> {
-        Mask::new(&self.rows[clip * self.tokens..(clip + 1) * self.tokens], self.visible, self.predicted)
-    }
-
-    /// Each clip's mask.
-    pub fn iter(self) -> impl Iterator<Item = Mask<'a>> {
-        self.rows.chunks_exact(self.tokens).map(move |row| Mask::new(row, self.visible, self.predicted))
     }
 }
 
@@ -432,7 +248,7 @@ mod tests {
 
     #[test]
     fn masks_are_those_of_earlier_versions() {
-        // Computed when there was no `decoder_keep`: runs of then go on with their masks.
+        // Computed before there was `decoder_keep`: runs from then resume with the same masks.
         let hash = |kind| {
             let mut rows = vec![0; GRID.tokens()];
             let mut hash = xxhash_rust::xxh3::Xxh3::new();
@@ -489,7 +305,7 @@ mod tests {
 
     #[test]
     fn predicted_places_run_around_their_cells() {
-        // Nearly all is masked: of every cell the pattern is to be seen.
+        // Nearly all tokens are masked, so every cell shows its pattern.
         let rule = MaskRule { decoder_keep: 0.5, ..MaskRule::new(MaskKind::Random, 0.99) };
         let (rows, visible, predicted) = running(rule, GRID, 20);
         let mut starts_seen = [0; 4];
@@ -499,7 +315,7 @@ mod tests {
             mask.visible.iter().for_each(|&token| is_visible[token as usize] = true);
             let mut exceptions = 0;
             for (row, column) in (0..14).step_by(2).flat_map(|row| (0..14).step_by(2).map(move |column| (row, column))) {
-                // Clockwise places of the cell, at time 0 and, where the pattern runs, one place on at each time step.
+                // Clockwise patches of the cell; the pattern moves on by one patch per time step.
                 let around = [(0, 0), (0, 1), (1, 1), (1, 0)].map(|(down, right)| (row + down) * 14 + column + right);
                 let differences = |start: usize| {
                     let at = |time: usize, place: usize| time * 196 + around[(start + time + place) % 4];
@@ -510,7 +326,8 @@ mod tests {
                 starts_seen[start] += 1;
                 exceptions += differences(start);
             }
-            // Half of what is masked is hardly more or less than what has ranks 0 and 1: the rest is made up for at random.
+            // Half of the masked tokens are nearly those of ranks 0 and 1; the difference is
+            // random.
             assert!(exceptions < 20, "{exceptions} of 1568 tokens");
         }
         // 20 * 49 / 4 = 245, give or take five standard deviations.
