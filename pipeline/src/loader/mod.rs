@@ -26,6 +26,7 @@ use crate::source::{ClipBytes, ClipInfo, SourceError, SourceReader, WeightedSour
 use crate::stats::{Consumption, Counters, Stage, StageClock};
 use crate::transform::Transform;
 use crate::transform::augment::Augmenter;
+use crate::worker::panic_message;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rustix::time::{ClockId, clock_gettime};
 use schemas::geometry::PatchGrid;
@@ -428,9 +429,7 @@ fn work(shared: &Shared, tasks: &Receiver<Task>, finished: &Sender<ReadGroup>) {
         let result = catch_unwind(AssertUnwindSafe(|| worker.work(shared, &task))).unwrap_or_else(|panic| {
             // What it was doing is undone: begin anew.
             worker = Worker::new(&shared.stop);
-            let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            let message = message.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-            Err(LoadError::Panic { message })
+            Err(LoadError::Panic { message: panic_message(&*panic) })
         });
         let Task { group, slot, sample } = task;
         let outcome = match result {
