@@ -73,7 +73,7 @@ fn windows(replies: &mut Replies, task: &WindowsTask, seek_modes: &mut SeekModes
                 Err(End::Failed(_)) => Some(Doubt::Unusual),
             };
             mode = match (mode, doubt) {
-                (SeekMode::Fast, Some(Doubt::LeftOut)) => SeekMode::FastWithSlack,
+                (SeekMode::Fast, Some(Doubt::SkippedFrame)) => SeekMode::FastWithSlack,
                 _ => SeekMode::FromStart,
             };
             if seek_modes.len() == MAX_SEEK_MODES {
@@ -118,7 +118,7 @@ fn send(
     fast_seek: Option<&FastSeek>,
 ) -> Result<(), End> {
     let source = decoder.source();
-    let (packets, skipped_packets) = decoder.sieved();
+    let (packets, skipped_packets) = decoder.packet_counts();
     let bytes = clips.iter().map(|clip| clip.data.len()).sum();
     let sought = fast_seek.is_some_and(|fast_seek| !fast_seek.from_start);
     let effort = Effort { fast_seek: fast_seek.is_some(), sought, packets, skipped_packets };
@@ -138,7 +138,7 @@ impl WindowsTask {
             fps: self.options.sampling.fps()?,
             start_ns: self.start_ns,
         };
-        Some(FastSeek { route: plan, entry_ns, from_start: entry_ns == self.start_ns, wanted })
+        Some(FastSeek { plan, entry_ns, from_start: entry_ns == self.start_ns, wanted })
     }
 
     /// What is wrong with the decoded windows; none if they are valid.
