@@ -13,8 +13,8 @@ pub struct Fault {
     pub reason: String,
     /// Kind of the fault.
     pub kind: FaultKind,
-    /// Number of clips that were dropped because of it. A decoder counts those that it never made;
-    /// who drops decoded clips adds theirs.
+    /// Number of clips that were dropped because of it. The decoder counts the clips that
+    /// it did not make; a build adds those that it drops.
     pub clips: u64,
 }
 
