@@ -38,7 +38,7 @@ fn start() -> ExitCode {
         cli::Command::Stats(args) => commands::stats::run(args),
         cli::Command::Export(args) => commands::export::run(args),
         cli::Command::Completions(args) => commands::completions::run(args),
-        cli::Command::DecodeWorker => worker::run(),
+        cli::Command::DecodeWorker => worker::run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
     };
     match result {
         Ok(code) => code,

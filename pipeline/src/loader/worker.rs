@@ -8,6 +8,7 @@ use crate::sampling::order::{Purpose, SampleId};
 use crate::sampling::sample::View;
 use crate::source::{ClipBytes, ClipInfo, SourceError, SourceReader, WeightedSource};
 use crate::stats::{Stage, StageClock};
+use crate::worker::panic_message;
 use crate::transform::augment::Augmenter;
 use crate::transform::{ClipView, Transform};
 use crossbeam_channel::{Receiver, Sender};
@@ -120,9 +121,7 @@ pub(super) fn run(shared: &Shared, tasks: &Receiver<Task>, finished: &Sender<Rea
         let result = catch_unwind(AssertUnwindSafe(|| worker.work(shared, &task))).unwrap_or_else(|panic| {
             // Its state may be half-changed: start again with a new one.
             worker = Worker::new(&shared.stop);
-            let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            let message = message.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-            Err(LoadError::Panic { message })
+            Err(LoadError::Panic { message: panic_message(&*panic) })
         });
         let Task { group, slot, sample } = task;
         let outcome = match result {

@@ -8,7 +8,7 @@ use pipeline::live::{LiveOptions, LiveSet};
 use pipeline::shard::ShardSet;
 use pipeline::source::{Source, WeightedSource};
 use pipeline::video::{self, Content, sniff};
-use pipeline::worker::process::WorkerProgram;
+use pipeline::worker::WorkerProgram;
 use schemas::manifest::{MANIFEST_FILE, Sampling};
 use std::fs;
 use std::path::Path;

@@ -1,14 +1,11 @@
-//! Worker processes under supervision: one that crashes, or makes no progress, is replaced, and what it was doing is named.
-//!
-//! Native code that eats whatever lies in a folder runs in them. The two sides speak in JSON lines, and after some of these come the bytes that
-//! the line announces; which lines there are is the caller's.
+//! The program's side: a worker that crashes, or makes no progress, is replaced, and the task that it
+//! had is reported as lost.
 
+use super::protocol::{Message, read, write};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Signal, set_parent_process_death_signal};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
@@ -16,22 +13,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long a worker has beyond the decoder's own deadline, which gives the better message.
+/// What a worker has beyond the decoder's own deadline, whose message is the better one.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// How long one wait lasts before it is seen whether all is to stop.
+/// How often a wait for a worker checks whether to stop.
 const POLL_EVERY: Duration = Duration::from_millis(100);
 
-/// How long a worker that has closed its output may take to end.
+/// How long a worker that has closed its output may take to exit.
 const DYING: Duration = Duration::from_secs(1);
 
-/// Bytes of replies that are read at a time; what is longer goes straight to where it belongs.
+/// Bytes of replies that are read at a time; longer ones are read straight into their place.
 const REPLY_BYTES: usize = 1 << 15;
 
-/// Bytes that a worker can be ahead of its reader, where the system allows it.
+/// Bytes by which a worker can be ahead of its reader, where the system allows it.
 const PIPE_BYTES: usize = 1 << 20;
 
-/// What to start as a worker.
+/// The program to start as a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerProgram {
     /// The program's file.
@@ -44,36 +41,36 @@ pub struct WorkerProgram {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot start a worker process, {}: {source}", program.display())]
 pub struct StartError {
-    /// Which program.
+    /// The program's file.
     pub program: PathBuf,
-    /// Why not.
+    /// Why it cannot be started.
     pub source: io::Error,
 }
 
-/// What a reply means for its task.
+/// Whether a task has more replies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reported {
-    /// More is to come.
-    Nothing,
-    /// It is done.
+    /// More are to come.
+    More,
+    /// This was the last one.
     Done,
-    /// It has failed.
-    Failed,
 }
 
-/// How the replies to a task ended.
+/// How a task ended.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum Ending<Failure> {
     /// With its last reply.
-    Whole,
-    /// The worker died or was killed; why.
+    Done,
+    /// The worker has failed to do it.
+    Failed(Failure),
+    /// The worker died or was killed; the reason.
     Lost(String),
-    /// All is to stop.
+    /// The supervisor was told to stop.
     Stopped,
 }
 
-/// A place for one worker process at a time: it is started when there is a task, and again after it was lost. A worker ends with the thread that
-/// started it.
+/// Owns one worker process at a time: it starts one when there is a task, and another one after that
+/// was lost. A worker ends with the thread that started it.
 #[derive(Debug)]
 pub struct Supervisor {
     program: WorkerProgram,
@@ -86,18 +83,18 @@ pub struct Supervisor {
 struct Process {
     child: Child,
     tasks: ChildStdin,
-    replies: BufReader<Replies>,
+    replies: BufReader<ReplyPipe>,
 }
 
 /// A worker's standard output, with a deadline that every byte renews.
 #[derive(Debug)]
-struct Replies {
+struct ReplyPipe {
     pipe: ChildStdout,
     timeout: Duration,
     stop: Arc<AtomicBool>,
 }
 
-impl Read for Replies {
+impl Read for ReplyPipe {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         let deadline = Instant::now() + self.timeout;
         let every = Timespec { tv_sec: 0, tv_nsec: POLL_EVERY.as_nanos() as _ };
@@ -116,54 +113,56 @@ impl Read for Replies {
 }
 
 impl Supervisor {
-    /// A supervisor whose workers, of `program`, may make no progress for `timeout`, and are waited for until `stop` is set.
+    /// A supervisor of workers of `program` that may make no progress for `timeout`. Once `stop` is
+    /// set, it waits no longer.
     pub fn new(program: WorkerProgram, timeout: Duration, stop: Arc<AtomicBool>) -> Self {
         Self { program, timeout, stop, process: None }
     }
 
-    /// Gives a worker `task` and hands each reply to `take`, with the reader of the bytes that follow it, until `take` says that it was the
-    /// last.
+    /// Sends a worker `task`, and hands each reply to `take`, with the reader of the bytes that
+    /// follow it, until `take` returns [`Reported::Done`] or the task fails.
     ///
     /// # Errors
     /// When no worker can be started.
-    pub fn run<T: Serialize, R: DeserializeOwned>(
+    pub fn run<Task: Serialize, Reply: DeserializeOwned, Failure: DeserializeOwned>(
         &mut self,
-        task: &T,
-        mut take: impl FnMut(R, &mut dyn BufRead) -> io::Result<Reported>,
-    ) -> Result<Ending, StartError> {
+        task: &Task,
+        mut take: impl FnMut(Reply, &mut dyn BufRead) -> io::Result<Reported>,
+    ) -> Result<Ending<Failure>, StartError> {
         let process = match &mut self.process {
             Some(process) => process,
             None => self.process.insert(Process::start(&self.program, self.timeout, &self.stop)?),
         };
         let lost = match process.converse(task, &mut take) {
-            Ok(Reported::Done) => return Ok(Ending::Whole),
-            // Of a decoder that has failed, who knows what is left behind: the next task gets a new one.
-            Ok(Reported::Failed) => {
+            Ok(Some(Ok(()))) => return Ok(Ending::Done),
+            Ok(Some(Err(failure))) => {
+                // A decoder that has failed may have left anything behind: the next task gets a new
+                // one.
                 self.end(Duration::ZERO);
-                return Ok(Ending::Whole);
+                return Ok(Ending::Failed(failure));
             }
-            Ok(Reported::Nothing) => death(self.end(DYING)),
+            Ok(None) => death(self.end(DYING)),
             Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof) => death(self.end(DYING)),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                 format!("no progress within {} s: its decoder was killed", self.timeout.as_secs_f64())
             }
-            Err(error) => format!("its decoder said what cannot be understood: {error}"),
+            Err(error) => format!("its decoder sent an invalid reply: {error}"),
         };
         self.end(Duration::ZERO);
         Ok(if self.stop.load(Ordering::SeqCst) { Ending::Stopped } else { Ending::Lost(lost) })
     }
 
-    /// Whether this one is for such workers.
+    /// Whether its workers are of `program` and have this `timeout`.
     pub fn serves(&self, program: &WorkerProgram, timeout: Duration) -> bool {
         self.program == *program && self.timeout == timeout
     }
 
-    /// Process id of the worker, where there is one.
+    /// Process id of the worker, if there is one.
     pub fn worker_id(&self) -> Option<u32> {
         self.process.as_ref().map(|process| process.child.id())
     }
 
-    /// Ends the worker, if there is one, after it had so much time to end by itself.
+    /// Ends the worker, if there is one, after it had `patience` to end by itself.
     fn end(&mut self, patience: Duration) -> Option<ExitStatus> {
         let mut process = self.process.take()?;
         let deadline = Instant::now() + patience;
@@ -200,70 +199,39 @@ impl Process {
             .map_err(failed)?;
         let tasks = child.stdin.take().expect("standard input is piped");
         let pipe = child.stdout.take().expect("standard output is piped");
-        // A worker that is further ahead waits less. Where the system refuses, the usual size does.
+        // A worker that may be further ahead waits less. Where the system refuses, the usual size will do.
         let _ = rustix::pipe::fcntl_setpipe_size(&pipe, PIPE_BYTES);
-        let replies = Replies { pipe, timeout: timeout + GRACE, stop: Arc::clone(stop) };
+        let replies = ReplyPipe { pipe, timeout: timeout + GRACE, stop: Arc::clone(stop) };
         Ok(Self { child, tasks, replies: BufReader::with_capacity(REPLY_BYTES, replies) })
     }
 
-    /// How far the task came: [`Reported::Nothing`] when the worker has gone before its end.
-    fn converse<R: DeserializeOwned>(
+    /// The result of the task; none when the worker has closed its output before.
+    fn converse<Reply: DeserializeOwned, Failure: DeserializeOwned>(
         &mut self,
         task: &impl Serialize,
-        take: &mut impl FnMut(R, &mut dyn BufRead) -> io::Result<Reported>,
-    ) -> io::Result<Reported> {
-        send(&mut self.tasks, task)?;
-        while let Some(reply) = receive(&mut self.replies)? {
-            let reported = take(reply, &mut self.replies)?;
-            if reported != Reported::Nothing {
-                return Ok(reported);
+        take: &mut impl FnMut(Reply, &mut dyn BufRead) -> io::Result<Reported>,
+    ) -> io::Result<Option<Result<(), Failure>>> {
+        write(&mut self.tasks, task)?;
+        while let Some(message) = read(&mut self.replies)? {
+            match message {
+                Message::Alive => {}
+                Message::Reply(reply) => {
+                    if take(reply, &mut self.replies)? == Reported::Done {
+                        return Ok(Some(Ok(())));
+                    }
+                }
+                Message::Failed(failure) => return Ok(Some(Err(failure))),
             }
         }
-        Ok(Reported::Nothing)
+        Ok(None)
     }
 }
 
+/// Describes how a worker that had a task has ended.
 fn death(status: Option<ExitStatus>) -> String {
     match status.map(|status| (status.signal(), status.code())) {
         Some((Some(signal), _)) => format!("its decoder crashed (signal {signal})"),
         Some((_, Some(code))) => format!("its decoder ended by itself (exit code {code})"),
         _ => "its decoder is gone".to_owned(),
     }
-}
-
-/// Makes this process a worker: it ends with the thread that started it. Returns where its replies go: the standard output, to which nothing
-/// else is printed from now on.
-///
-/// # Errors
-/// When the system refuses.
-pub fn become_worker() -> io::Result<File> {
-    // A parent that is killed takes its workers along, also those that hang.
-    set_parent_process_death_signal(Some(Signal::KILL))?;
-    // What native code prints must not end up between our messages.
-    let replies = File::from(rustix::io::dup(io::stdout())?);
-    rustix::stdio::dup2_stdout(io::stderr())?;
-    Ok(replies)
-}
-
-/// Writes a message.
-///
-/// # Errors
-/// When the other side has gone.
-pub fn send(to: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
-    let mut line = serde_json::to_vec(message)?;
-    line.push(b'\n');
-    to.write_all(&line)?;
-    to.flush()
-}
-
-/// Reads a message; none when the other side has gone.
-///
-/// # Errors
-/// When it is none of ours, or cannot be read.
-pub fn receive<T: DeserializeOwned>(from: &mut impl BufRead) -> io::Result<Option<T>> {
-    let mut line = Vec::new();
-    if from.read_until(b'\n', &mut line)? == 0 {
-        return Ok(None);
-    }
-    Ok(Some(serde_json::from_slice(&line)?))
 }
