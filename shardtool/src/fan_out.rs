@@ -2,15 +2,9 @@
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::collections::VecDeque;
-use std::num::NonZero;
 
 /// Items in flight, for each worker: enough that a long item does not soon leave the other workers idle.
 const ITEMS_AHEAD: usize = 4;
-
-/// Cores that this process may use.
-pub fn all_cores() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZero::get)
-}
 
 /// Runs `work` on every item with `jobs` threads, each with a `state` of its own, and `consume` on the calling thread, item after item in their order, with the
 /// receiver of what `work` sends for it. Each item's channel holds `queued` messages; then its worker waits.

@@ -95,12 +95,7 @@ fn build(replies: &mut Replies, task: &BuildTask) -> Result<(), End> {
 }
 
 /// Decodes the whole video, without keeping its clips, and fails if any of it is damaged.
-fn refuse_damage(
-    replies: &mut Replies,
-    path: &Path,
-    options: &BuildOptions,
-    decode: DecodeOptions,
-) -> Result<(), End> {
+fn refuse_damage(replies: &mut Replies, path: &Path, options: &BuildOptions, decode: DecodeOptions) -> Result<(), End> {
     let mut decoder = ClipDecoder::open(path, options, decode).map_err(failed)?;
     while decoder.step().map_err(failed)? != Step::End {
         replies.alive()?;
@@ -130,14 +125,7 @@ fn hash(replies: &mut Replies, path: &Path) -> Result<String, End> {
     }
 }
 
-fn send_clip(
-    replies: &mut Replies,
-    path: &Path,
-    blake3: &str,
-    options: &BuildOptions,
-    video: &ClipSource,
-    clip: Clip,
-) -> Result<(), End> {
+fn send_clip(replies: &mut Replies, path: &Path, blake3: &str, options: &BuildOptions, video: &ClipSource, clip: Clip) -> Result<(), End> {
     let color = Color { range: video.color_range, matrix: video.color_matrix };
     let payload = payload::encode(&clip.data, video.size, color, options).map_err(failed)?;
     let encoded = page::encode(&payload, options.level).map_err(failed)?;

@@ -9,11 +9,11 @@ mod protocol;
 mod reader;
 pub mod worker;
 
+use crate::all_cores;
 use crate::video::discover::{VideoFile, discover, io_reason, path_name};
 use crate::video::fast_seek::SeekPlan;
 use crate::video::ticks::{Timeline, clip_starts, span_ticks};
 use crate::video::{self, VideoError};
-use crate::all_cores;
 use crate::worker::{Ending, Reported, StartError, Supervisor, WorkerProgram};
 use crossbeam_channel::{bounded, unbounded};
 use protocol::{Failure, Reply, Task};

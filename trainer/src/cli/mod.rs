@@ -3,8 +3,7 @@
 mod bench;
 mod classify;
 mod convert;
-pub mod interrupt;
-pub mod output;
+pub mod progress;
 mod study;
 pub mod usage;
 mod visualise;
@@ -17,6 +16,7 @@ pub use visualise::VisualiseArgs;
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
+use pipeline::all_cores;
 use pipeline::loader::{DEFAULT_MAX_BAD, DEFAULT_MEMORY_BYTES};
 use pipeline::sampling::mask::MaskKind;
 use pipeline::video::discover::local_path;
@@ -234,11 +234,6 @@ impl From<MaskKindArg> for MaskKind {
 fn pair(text: &str) -> Result<[f64; 2], String> {
     let numbers = text.split_once(',').and_then(|(least, most)| Some([least.trim().parse().ok()?, most.trim().parse().ok()?]));
     numbers.ok_or("two numbers, as 0.5,1".to_owned())
-}
-
-/// Cores that this process may use.
-pub fn all_cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// One data set among several.
