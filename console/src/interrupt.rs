@@ -5,8 +5,8 @@ use std::sync::{Arc, LazyLock};
 
 static REQUESTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
-/// Whether anything checks [`REQUESTED`]. Until then there is nothing to finish, and the first Ctrl-C
-/// ends the program.
+/// Whether anything checks [`REQUESTED`]. Until then there is nothing to finish, and the first
+/// Ctrl-C ends the program.
 static HEEDED: AtomicBool = AtomicBool::new(false);
 
 /// Exit code after a clean stop, the shell's code for an interrupt.
@@ -24,8 +24,8 @@ pub fn listen() -> anyhow::Result<()> {
     })?)
 }
 
-/// The flag that is set when the user wants to stop. Whoever takes it has to check it: from now on the
-/// first Ctrl-C does not end the program.
+/// The flag that is set when the user wants to stop. Whoever takes it has to check it: from now on
+/// the first Ctrl-C does not end the program.
 pub fn flag() -> Arc<AtomicBool> {
     HEEDED.store(true, Ordering::SeqCst);
     Arc::clone(&REQUESTED)

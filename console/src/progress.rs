@@ -17,8 +17,8 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Progress over `total` items, with the time left. `position` shows the number of items that are
-    /// done: `{pos}/{len} videos`.
+    /// Progress over `total` items, with the time left. `position` shows the number of items that
+    /// are done: `{pos}/{len} videos`.
     pub fn new(total: u64, position: &str) -> Self {
         let progress = Self::with_style(position, "{per_sec}, {elapsed}, {eta} left");
         progress.bar.set_length(total);

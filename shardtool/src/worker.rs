@@ -40,8 +40,8 @@ pub fn run() -> Result<(), WorkerError> {
     })
 }
 
-/// Returns a function that makes supervisors of this program itself, started as a worker that may make
-/// no progress for `timeout` seconds. Once `stop` is set, they wait no longer.
+/// Returns a function that makes supervisors of this program itself, started as a worker that may
+/// make no progress for `timeout` seconds. Once `stop` is set, they wait no longer.
 ///
 /// # Errors
 /// When this program's own file cannot be found.
@@ -138,7 +138,8 @@ fn send_clip(replies: &mut Replies, path: &Path, blake3: &str, options: &BuildOp
     Ok(replies.send_with(&reply, [encoded.body.as_slice()])?)
 }
 
-/// Counts each skipped clip, given by the times of its frames, with the first fault that it overlaps.
+/// Counts each skipped clip, given by the times of its frames, with the first fault that it
+/// overlaps.
 fn charge(faults: Vec<Fault>, damaged: &[Vec<i64>]) -> Vec<Fault> {
     let mut charged = faults;
     let damages = |fault: &Fault| fault.kind != FaultKind::Gap;

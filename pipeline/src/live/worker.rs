@@ -69,7 +69,7 @@ fn windows(replies: &mut Replies, task: &WindowsTask, seek_modes: &mut SeekModes
                     doubt => doubt,
                 },
                 Err(End::Gone(error)) => return Err(End::Gone(error)),
-                // Whatever it was, decoding from the start tells what it means.
+                // Decoding from the start gives the failure that counts.
                 Err(End::Failed(_)) => Some(Doubt::Unusual),
             };
             mode = match (mode, doubt) {
@@ -132,7 +132,7 @@ impl WindowsTask {
         Some(FastSeek { route: plan, entry_ns, from_start: entry_ns == self.start_ns, wanted })
     }
 
-    /// What is wrong with the decoded windows; none if they are valid.
+    /// The fault of the decoded windows; none if they are valid.
     fn fault(&self, decoder: &ClipDecoder, clips: &[Clip]) -> Option<Failure> {
         let found = decoder.source().size;
         if found != self.size {

@@ -96,7 +96,8 @@ mod tests {
         assert_eq!(recent.push(&step(1, 0.5, 2.0), 4000), first);
         // Values that are not finite leave the means as they were.
         assert_eq!(recent.push(&step(1, f64::NAN, 2.0), 4000), first);
-        // After some hundred steps the first one has little weight; 3499 steps of a second are left.
+        // After some hundred steps the first one has little weight; 3499 steps of a second are
+        // left.
         let line = (2..=501).map(|number| recent.push(&step(number, 1.0, 1.0), 4000)).last().expect("a line");
         assert_eq!(line, "loss 1.0000  lr 3.0e-4  grad norm 0.500  8.0 clips/s  25 % waiting for data  00:58:19 left");
     }
