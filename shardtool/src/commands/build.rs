@@ -8,12 +8,13 @@ use crate::cli::BuildArgs;
 use crate::fan_out::fan_out;
 use crate::journal::Journal;
 use crate::labels::{self, Coverage, Label};
-use crate::output::{self, Progress, count};
 use crate::protocol::{BuildTask, ClipFlags, Failure, Reply, Task};
 use crate::reading;
-use crate::stop;
 use crate::worker;
 use anyhow::{bail, ensure};
+use console::interrupt;
+use console::output::{self, count};
+use console::progress::Progress;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use pipeline::shard::payload;
 use pipeline::shard::{EncodedClip, ShardSetWriter};
@@ -74,7 +75,7 @@ enum Message {
 /// What the user can mend: no videos, a folder that is taken, a full disk.
 pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
     video::init()?;
-    stop::listen()?;
+    interrupt::listen()?;
     let options = args.options()?;
     payload::check(&options)?;
     let mut discovered = discover(&args.videos);
@@ -101,7 +102,7 @@ pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
         output::say(&format!("note: {path} is not there any more; its clips stay in the shards"));
     }
     let writer = ShardSetWriter::new(&args.out, options.clone(), journal.manifest.shards.clone());
-    let progress = Progress::new(plan.sources.len() as u64, "videos");
+    let progress = Progress::new(plan.sources.len() as u64, "{pos}/{len} videos");
     let contents = journal.known().values().map(|record| record.blake3.clone()).collect();
     let mut build = Build { args, options: &options, journal, writer, progress, contents };
     let result = build.run(&plan.sources, &discovered.rejected);
@@ -112,9 +113,9 @@ pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
         Err(error) => {
             // What was left out until then is worth knowing; that it cannot be written is not the first thing that went wrong.
             let _ = journal.write_rejected(&discovered.rejected);
-            if stop::requested() {
+            if interrupt::requested() {
                 output::say(&stopped(args, &journal));
-                return Ok(ExitCode::from(stop::EXIT_CODE));
+                return Ok(ExitCode::from(interrupt::EXIT_CODE));
             }
             return Err(error.context(unfinished(args, &journal)));
         }
@@ -213,15 +214,10 @@ impl Build<'_> {
         let threads = (jobs / sources.len().max(1)).max(1) as u32;
         let timeout = self.args.timeout;
         let options = self.options;
-        let supervisor = worker::supervisors(timeout, stop::flag())?;
+        let supervisor = worker::supervisors(timeout, interrupt::flag())?;
         let work = |supervisor: &mut Supervisor, source: &Source, messages: &Sender<Message>| {
-            let task = Task::Build(BuildTask {
-                path: source.file.path.clone(),
-                options: options.clone(),
-                threads,
-                timeout,
-                skip: source.skip,
-            });
+            let task =
+                Task::Build(BuildTask { path: source.file.path.clone(), options: options.clone(), threads, timeout, skip: source.skip });
             supervise(supervisor, &task, source, messages);
         };
         fan_out(sources, jobs, queued_clips(options), supervisor, work, |source, messages| self.take(source, &messages))?;
@@ -258,7 +254,7 @@ impl Build<'_> {
         loop {
             let message = match messages.recv_timeout(POLL) {
                 Ok(message) => message,
-                Err(RecvTimeoutError::Timeout) if !stop::requested() => continue,
+                Err(RecvTimeoutError::Timeout) if !interrupt::requested() => continue,
                 Err(_) => bail!("stopped"),
             };
             match message {
@@ -273,7 +269,7 @@ impl Build<'_> {
                     }
                 }
                 Message::Rejected(rejected) => {
-                    self.progress.line(&rejection(&rejected));
+                    self.progress.say(&rejection(&rejected));
                     record.rejected.push(rejected);
                 }
                 Message::Fatal(reason) => bail!("{reason}"),
@@ -281,7 +277,7 @@ impl Build<'_> {
             }
         }
         self.journal.record(record);
-        self.progress.advance(format!("{} into {}", count(self.journal.clips(), "clip"), self.args.out.display()));
+        self.progress.advance(1, format!("{} into {}", count(self.journal.clips(), "clip"), self.args.out.display()));
         Ok(())
     }
 
@@ -293,7 +289,7 @@ impl Build<'_> {
             source.name()
         );
         if open.is_none() && !self.contents.insert(blake3.clone()) {
-            self.progress.line(&format!("note: {} has the same content as another video; both are kept", source.name()));
+            self.progress.say(&format!("note: {} has the same content as another video; both are kept", source.name()));
         }
         Ok(blake3)
     }

@@ -6,8 +6,8 @@
 mod backend;
 mod fixture;
 
-use candle_core::{Device, Tensor, Var};
 use backend::{Backend, run, tokens};
+use candle_core::{Device, Tensor, Var};
 use fixture::{Fixture, Model, Recipe, list};
 use pipeline::sampling::mask::{Masks, from_noise};
 use std::collections::BTreeMap;

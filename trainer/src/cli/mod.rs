@@ -3,8 +3,7 @@
 mod bench;
 mod classify;
 mod convert;
-pub mod interrupt;
-pub mod output;
+pub mod progress;
 mod settings;
 mod study;
 pub mod usage;
@@ -19,6 +18,7 @@ pub use visualise::VisualiseArgs;
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Arg, Args, Parser, Subcommand};
+use pipeline::all_cores;
 use pipeline::loader::{DEFAULT_MAX_BAD, DEFAULT_MEMORY_BYTES};
 use pipeline::sampling::mask::MaskKind;
 use pipeline::video::discover::local_path;
@@ -167,11 +167,6 @@ impl From<MaskKindArg> for MaskKind {
             MaskKindArg::Block => Self::Block,
         }
     }
-}
-
-/// Cores that this process may use.
-pub fn all_cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// One data set among several.

@@ -1,9 +1,10 @@
 //! `trainer finetune`: from weights and labelled shards to a classifier.
 
 use crate::cli::{DataArg, FinetuneArgs, loader_threads_beside_training};
-use crate::{cli::interrupt, cli::output, commands::probe, commands::session, commands::sources};
+use crate::{commands::probe, commands::session, commands::sources};
 use anyhow::{Context, bail};
 use candle_core::{Device, Tensor};
+use console::{interrupt, output};
 use pipeline::loader::check_options;
 use pipeline::sampling::order::Cursor;
 use pipeline::source::WeightedSource;

@@ -1,8 +1,9 @@
 //! `trainer run`: from flags to a finished pre-training.
 
 use crate::cli::{DeviceChoice, RunArgs, loader_threads_beside_training};
-use crate::{cli::interrupt, commands::session, commands::sources};
+use crate::{commands::session, commands::sources};
 use anyhow::bail;
+use console::interrupt;
 use pipeline::loader::check_options;
 use pipeline::sampling::order::Cursor;
 use std::path::{Path, PathBuf};

@@ -1,10 +1,11 @@
 //! What every training has around its loop: run folder, progress, and the report at the end.
 
 use crate::cli::DeviceChoice;
-use crate::cli::output::{self, Progress};
+use crate::cli::progress::TrainingProgress;
 use crate::cli::usage;
 use anyhow::{Context, bail, ensure};
 use candle_core::Device;
+use console::{interrupt, output};
 use pipeline::atomic_file;
 use schemas::report::RunReport;
 use std::fs;
@@ -25,7 +26,7 @@ pub const RUNS_DIR: &str = "runs";
 /// # Errors
 /// When the run fails.
 pub fn train(run: &Run, resume: &str, json: bool, more: impl FnOnce(&RunReport) -> String) -> anyhow::Result<ExitCode> {
-    let mut progress = Progress::new();
+    let mut progress = TrainingProgress::new();
     // The first step pays for start-up.
     let (mut steps, mut seconds, mut waited) = (0, 0.0, 0.0);
     let (mut clips, mut skipped) = (0.0, 0);
@@ -65,7 +66,7 @@ pub fn train(run: &Run, resume: &str, json: bool, more: impl FnOnce(&RunReport) 
         return Ok(ExitCode::SUCCESS);
     }
     output::say(&format!("stopped after step {steps} of {all_steps}; to resume: {resume}"));
-    Ok(ExitCode::from(crate::cli::interrupt::EXIT_CODE))
+    Ok(ExitCode::from(interrupt::EXIT_CODE))
 }
 
 /// Whether the run can be resumed after this error, once its cause is fixed.

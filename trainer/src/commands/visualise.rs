@@ -1,8 +1,9 @@
 //! `trainer visualise`: what a model makes of a clip, under several masks.
 
 use crate::cli::{DataArg, VisualiseArgs};
-use crate::{cli::output, commands::session, commands::sources};
+use crate::{commands::session, commands::sources};
 use anyhow::{Context, bail, ensure};
+use console::output;
 use pipeline::atomic_file::{self, TEMPORARY_ENDING};
 use pipeline::live::LiveSpan;
 use pipeline::loader;

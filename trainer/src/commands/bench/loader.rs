@@ -2,10 +2,12 @@
 
 use super::{median, shown};
 use crate::cli::usage::{cpu_ms, peak_memory_bytes};
-use crate::cli::{BenchLoaderArgs, Consumer, FormArg, all_cores, loader_threads_beside_training};
-use crate::{cli::output, commands::sources};
+use crate::cli::{BenchLoaderArgs, Consumer, FormArg, loader_threads_beside_training};
+use crate::commands::sources;
 use anyhow::Context;
 use candle_core::Device;
+use console::output;
+use pipeline::all_cores;
 use pipeline::loader::Loader;
 use pipeline::loader::batch::{Batch, Form, ValueType};
 use pipeline::sampling::order::Cursor;

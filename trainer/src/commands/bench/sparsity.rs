@@ -2,10 +2,12 @@
 
 use super::step;
 use super::{median, shown};
-use crate::cli::{BenchSparsityArgs, all_cores, loader_threads_beside_training};
-use crate::{cli::output, commands::sources};
+use crate::cli::{BenchSparsityArgs, loader_threads_beside_training};
+use crate::commands::sources;
 use anyhow::{Context, ensure};
 use candle_core::Device;
+use console::output;
+use pipeline::all_cores;
 use pipeline::loader::Loader;
 use pipeline::loader::batch::{Batch, Form};
 use pipeline::sampling::mask::Masks;

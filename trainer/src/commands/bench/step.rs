@@ -1,10 +1,11 @@
 //! `trainer bench step`: how long a training step takes on this processor, and where the time goes.
 
 use super::{median, shown};
-use crate::cli::output;
+use crate::cli::BenchStepArgs;
 use crate::cli::usage::peak_memory_bytes;
-use crate::cli::{BenchStepArgs, all_cores};
 use candle_core::Device;
+use console::output;
+use pipeline::all_cores;
 use schemas::report::{StepParts, StepReport};
 use std::time::{Duration, Instant};
 use toml::Value;

@@ -1,17 +1,18 @@
-//! Ctrl-C: the first one asks the run to stop after the step in hand, the second one ends the program.
+//! Ctrl-C: the first one asks the program to stop cleanly, the second one ends it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 
 static REQUESTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
-/// Whether somebody looks at the request. Before that there is nothing to finish.
+/// Whether anything checks [`REQUESTED`]. Until then there is nothing to finish, and the first
+/// Ctrl-C ends the program.
 static HEEDED: AtomicBool = AtomicBool::new(false);
 
-/// Exit code after a clean stop, the shell's for an interrupt.
+/// Exit code after a clean stop, the shell's code for an interrupt.
 pub const EXIT_CODE: u8 = 130;
 
-/// Begins to listen to Ctrl-C and to a request to terminate.
+/// Handles Ctrl-C and a request to terminate from now on.
 ///
 /// # Errors
 /// When the system refuses the handler.
@@ -23,8 +24,14 @@ pub fn listen() -> anyhow::Result<()> {
     })?)
 }
 
-/// What says whether the user wants the run to stop, for whoever looks at it from now on.
+/// The flag that is set when the user wants to stop. Whoever takes it has to check it: from now on
+/// the first Ctrl-C does not end the program.
 pub fn flag() -> Arc<AtomicBool> {
     HEEDED.store(true, Ordering::SeqCst);
     Arc::clone(&REQUESTED)
+}
+
+/// Whether the user wants to stop.
+pub fn requested() -> bool {
+    REQUESTED.load(Ordering::SeqCst)
 }
