@@ -1,24 +1,19 @@
-//! Processes many items at a time, with results in the order of the items.
+//! Work on many items in parallel, with results in the order of the items.
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::collections::VecDeque;
-use std::num::NonZero;
 
-/// Items in progress per worker: enough that a long item does not leave the other workers idle
-/// soon.
+/// Items in flight per worker: enough that one long item does not soon leave the other workers
+/// idle.
 const ITEMS_AHEAD: usize = 4;
 
-/// Returns the number of cores that this process may use.
-pub fn all_cores() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZero::get)
-}
-
-/// Runs `work` on every item with `jobs` threads, each with its own `state`. Runs `consume` on the
-/// calling thread for one item after another, in order, with the receiver of the messages that
-/// `work` sends for it. Each item's channel holds `queued` messages; then its worker waits.
+/// Runs `work` on every item, with `jobs` threads that each have their own `state`. Calls `consume`
+/// on the calling thread, with the items in order, each with the receiver of the messages that
+/// `work` sends for it. An item's channel holds `queued` messages; when it is full, its worker
+/// waits.
 ///
-/// There is no deadlock: items are started in order, so the item that `consume` waits for has a
-/// worker. When `consume` fails, receivers are dropped, and every worker ends at its next send.
+/// This cannot deadlock: items are begun in order, so the item that `consume` waits for has a
+/// worker. When `consume` fails, the receivers are dropped, and every worker ends at its next send.
 ///
 /// # Errors
 /// The first error of `consume`.
@@ -30,17 +25,15 @@ pub fn fan_out<T: Sync, M: Send, S>(
     work: impl Fn(&mut S, &T, &Sender<M>) + Sync,
     mut consume: impl FnMut(&T, Receiver<M>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let (start, started) = unbounded::<(&T, Sender<M>)>();
+    let (begin, begun) = unbounded::<(&T, Sender<M>)>();
     std::thread::scope(|scope| {
-        // Moved in, so that it is dropped before the scope waits for the workers.
-        let start = start;
+        // Moved in, so that they are dropped before the scope waits for the workers.
+        let begin = begin;
         for _ in 0..jobs.min(items.len()) {
-            let started = started.clone();
-            let state = &state;
-            let work = &work;
+            let (begun, state, work) = (begun.clone(), &state, &work);
             scope.spawn(move || {
                 let mut state = state();
-                started.into_iter().for_each(|(item, sender)| work(&mut state, item, &sender));
+                begun.into_iter().for_each(|(item, sender)| work(&mut state, item, &sender));
             });
         }
         let mut waiting = VecDeque::new();
@@ -49,8 +42,8 @@ pub fn fan_out<T: Sync, M: Send, S>(
             while waiting.len() < jobs * ITEMS_AHEAD {
                 let Some(next) = rest.next() else { break };
                 let (sender, receiver) = bounded(queued);
-                // The workers live as long as this scope, so the channel is open.
-                let _ = start.send((next, sender));
+                // The workers live as long as this scope, so this cannot fail.
+                let _ = begin.send((next, sender));
                 waiting.push_back(receiver);
             }
             let receiver = waiting.pop_front().expect("a receiver for every item");

@@ -1,15 +1,15 @@
-//! The journal of a build in its folder: records the progress, so that a build can be killed at any
-//! moment and resumed.
+//! The folder of shards during a build: it records the work that is done, so that a build can be
+//! killed at any moment and resumed.
 //!
-//! Only the manifest determines what is complete. It is replaced as a whole when a shard is on
-//! disk, and then names it. Lines of `videos.jsonl` and shards beyond it are from a build that was
-//! killed in between, and are made again.
+//! The manifest alone decides which work is done. It is replaced as a whole once a shard is on
+//! disk, and then names that shard. Lines of `videos.jsonl` and shards beyond it are from a build
+//! that was killed in between, and are made again.
 //!
 //! The manifest also has the hashes of the two lists. That of `videos.jsonl` covers the lines that
-//! the manifest counts. That of `rejected.jsonl`, which is replaced as a whole, is present only if
-//! the build is complete: the list is written before the manifest with its hash, and a finished
-//! manifest loses the hash before the list is replaced. So a build that is killed never leaves what
-//! looks like damage.
+//! it counts. That of `rejected.jsonl`, which is replaced as a whole, exists only once the build
+//! has finished: the list is written before the manifest that names its hash, and a finished
+//! manifest loses the hash before the list is replaced. So a build that is killed, at whatever
+//! moment, leaves nothing that looks like damage.
 
 use anyhow::{Context, bail, ensure};
 use pipeline::atomic_file::{self, TEMPORARY_ENDING};
@@ -23,29 +23,29 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-/// Program and version in manifests.
+/// Program and version, as manifests name them.
 const CREATED_BY: &str = concat!("shardtool ", env!("CARGO_PKG_VERSION"));
 
-/// The journal of a build.
+/// The record of a build.
 pub struct Journal {
     dir: PathBuf,
     /// The manifest on disk.
     pub manifest: Manifest,
     /// Class names, which the next commit writes to the manifest.
     pub classes: Vec<String>,
-    /// Records of all completed videos.
+    /// One for each video that is done.
     records: Vec<VideoRecord>,
-    /// Number of records on disk.
+    /// Number of records that are on disk.
     written: usize,
-    /// Hash of the lines on disk.
+    /// Hash of their lines.
     written_xxh3: Xxh3,
-    /// `videos.jsonl`, locked while the build runs.
+    /// `videos.jsonl`, locked for as long as the build runs.
     videos: File,
 }
 
 impl Journal {
-    /// Opens the folder `dir` for a build with `options`: a new one, or one to resume. `force`
-    /// replaces an existing build.
+    /// Opens the folder `dir` for a build with `options`, a new one or one to resume; `force`
+    /// replaces a build that is in it.
     ///
     /// # Errors
     /// When the folder cannot be written, another build is running in it, or it holds a build with
@@ -80,7 +80,7 @@ impl Journal {
         let mut journal =
             Self { dir: dir.to_owned(), manifest, classes: Vec::new(), records: Vec::new(), written: 0, written_xxh3: Xxh3::new(), videos };
         if force {
-            // The manifest is removed first: without it, the other files are no build.
+            // The manifest goes first: without it, the remaining files are not taken for a build.
             for name in [MANIFEST_FILE, REJECTED_FILE] {
                 remove(&dir.join(name))?;
             }
@@ -95,37 +95,37 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Returns the records of completed videos by path; of a video that was examined twice, the
-    /// last one.
+    /// The records of videos that are done, by path; of a video with two of them, the last one.
     pub fn completed(&self) -> BTreeMap<&str, &VideoRecord> {
         self.records.iter().map(|record| (record.path.as_str(), record)).collect()
     }
 
-    /// Records a completed video. The next commit writes the record to disk.
+    /// Records that a video is done. The next commit writes the record to disk.
     pub fn record(&mut self, record: VideoRecord) {
         self.records.push(record);
     }
 
-    /// Returns the number of clips of all completed videos.
+    /// Number of clips of all videos that are done.
     pub fn clips(&self) -> u64 {
         self.records.iter().map(|record| record.clips).sum()
     }
 
-    /// Writes the progress to disk: `shards` are complete, and hold all videos recorded so far and
-    /// the first clips of `open_video`.
+    /// Writes the manifest: `shards` are complete, and hold all videos recorded so far and the
+    /// first clips of `open_video`.
     ///
     /// # Errors
-    /// When writing fails, for example on a full disk. The last commit stays.
+    /// When a file cannot be written; the last manifest stays.
     pub fn commit(&mut self, shards: &[ShardEntry], open_video: Option<OpenVideo>) -> anyhow::Result<()> {
         let manifest = self.write_records(shards, open_video)?;
         self.replace_manifest(manifest)
     }
 
-    /// Writes that the build is complete with `shards`. Returns all rejected files and parts of
-    /// files: `not_video`, the files that are no video, and those of the records.
+    /// Writes the manifest of a build that has finished with `shards`, and the list of rejected
+    /// files. Returns that list: `not_video`, the files that are no video, and those of the
+    /// records.
     ///
     /// # Errors
-    /// Those of [`Self::commit`].
+    /// As [`Self::commit`].
     pub fn finish(&mut self, shards: &[ShardEntry], not_video: &[Rejected]) -> anyhow::Result<Vec<Rejected>> {
         let (rejected, rejected_xxh3) = self.replace_rejected(not_video)?;
         let manifest = self.write_records(shards, None)?;
@@ -136,15 +136,15 @@ impl Journal {
         Ok(rejected)
     }
 
-    /// Writes the list of rejected files so far, of a build that has failed.
+    /// Writes the list of files rejected so far, of a build that stops early.
     ///
     /// # Errors
-    /// Those of [`Self::commit`].
+    /// As [`Self::commit`].
     pub fn write_rejected(&mut self, not_video: &[Rejected]) -> anyhow::Result<()> {
         self.replace_rejected(not_video).map(drop)
     }
 
-    /// Appends the records that are not on disk. Returns the manifest that counts them.
+    /// Appends the records that are not on disk yet; returns the manifest that counts them.
     fn write_records(&mut self, shards: &[ShardEntry], open_video: Option<OpenVideo>) -> anyhow::Result<Manifest> {
         let mut lines = Vec::new();
         for record in &self.records[self.written..] {
@@ -175,7 +175,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Replaces the list of rejected files. Returns it and the hash of the file.
+    /// Replaces the list of rejected files; returns it, and the hash of the file.
     fn replace_rejected(&mut self, not_video: &[Rejected]) -> anyhow::Result<(Vec<Rejected>, String)> {
         let completed = self.completed();
         let is_last = |record: &&VideoRecord| {
@@ -197,7 +197,6 @@ impl Journal {
         Ok((all, xxh3))
     }
 
-    /// Checks that the build on disk has the same format, program version and options.
     fn check_options(&self, options: &BuildOptions) -> anyhow::Result<()> {
         let mut differences = Vec::new();
         if self.manifest.format_version != FORMAT_VERSION {
@@ -225,7 +224,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Reads the records that the manifest counts, and truncates the file after them.
+    /// Reads the records that the manifest counts, and removes the lines after them.
     fn read_records(&mut self) -> anyhow::Result<()> {
         let path = self.dir.join(VIDEOS_FILE);
         let mut text = Vec::new();
@@ -255,7 +254,6 @@ impl Journal {
         Ok(())
     }
 
-    /// Checks that the manifest's shards exist and have their sizes.
     fn check_shards(&self) -> anyhow::Result<()> {
         for shard in &self.manifest.shards {
             let path = self.dir.join(&shard.file);
@@ -287,7 +285,7 @@ impl Journal {
     }
 }
 
-/// Returns XXH3-64 of `bytes` in the manifest's notation: 16 hexadecimal digits.
+/// XXH3-64 of `bytes`, in 16 hexadecimal digits, as in the manifest.
 pub fn xxh3_hex(bytes: &[u8]) -> String {
     hex(xxh3_64(bytes))
 }
@@ -296,7 +294,7 @@ fn hex(xxh3: u64) -> String {
     format!("{xxh3:016x}")
 }
 
-/// Lists the shards in the folder, and their temporary files.
+/// The shards in the folder, finished ones and temporary files.
 fn shards(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {

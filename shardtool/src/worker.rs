@@ -40,8 +40,8 @@ pub fn run() -> Result<(), WorkerError> {
     })
 }
 
-/// Returns a function that makes supervisors of this program itself, started as a worker that may make
-/// no progress for `timeout` seconds. Once `stop` is set, they wait no longer.
+/// Returns a function that makes supervisors of this program itself, started as a worker that may
+/// make no progress for `timeout` seconds. Once `stop` is set, they wait no longer.
 ///
 /// # Errors
 /// When this program's own file cannot be found.
@@ -95,12 +95,7 @@ fn build(replies: &mut Replies, task: &BuildTask) -> Result<(), End> {
 }
 
 /// Decodes the whole video, without keeping its clips, and fails if any of it is damaged.
-fn refuse_damage(
-    replies: &mut Replies,
-    path: &Path,
-    options: &BuildOptions,
-    decode: DecodeOptions,
-) -> Result<(), End> {
+fn refuse_damage(replies: &mut Replies, path: &Path, options: &BuildOptions, decode: DecodeOptions) -> Result<(), End> {
     let mut decoder = ClipDecoder::open(path, options, decode).map_err(failed)?;
     while decoder.step().map_err(failed)? != Step::End {
         replies.alive()?;
@@ -130,14 +125,7 @@ fn hash(replies: &mut Replies, path: &Path) -> Result<String, End> {
     }
 }
 
-fn send_clip(
-    replies: &mut Replies,
-    path: &Path,
-    blake3: &str,
-    options: &BuildOptions,
-    video: &ClipSource,
-    clip: Clip,
-) -> Result<(), End> {
+fn send_clip(replies: &mut Replies, path: &Path, blake3: &str, options: &BuildOptions, video: &ClipSource, clip: Clip) -> Result<(), End> {
     let color = Color { range: video.color_range, matrix: video.color_matrix };
     let payload = payload::encode(&clip.data, video.size, color, options).map_err(failed)?;
     let encoded = page::encode(&payload, options.level).map_err(failed)?;
@@ -150,7 +138,8 @@ fn send_clip(
     Ok(replies.send_with(&reply, [encoded.body.as_slice()])?)
 }
 
-/// Counts each skipped clip, given by the times of its frames, with the first fault that it overlaps.
+/// Counts each skipped clip, given by the times of its frames, with the first fault that it
+/// overlaps.
 fn charge(faults: Vec<Fault>, damaged: &[Vec<i64>]) -> Vec<Fault> {
     let mut charged = faults;
     let damages = |fault: &Fault| fault.kind != FaultKind::Gap;

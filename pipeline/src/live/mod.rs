@@ -1,19 +1,19 @@
 //! Training clips straight from videos, without shards: the frames that a build would have stored,
 //! bit for bit, decoded on demand.
 //!
-//! [`LiveSet::open`] counts the packets of every video. A [`LiveReader`] decodes windows of its clips,
-//! in a worker process ([`worker`]): a decoder that crashes or hangs costs one clip. Where the
-//! container and the codec allow it, it seeks ([`crate::video::fast_seek`]).
+//! [`LiveSet::open`] counts the packets of every video. A [`LiveReader`] decodes windows of its
+//! clips, in a worker process ([`worker`]): a decoder that crashes or hangs costs one clip. Where
+//! the container and the codec allow it, it seeks ([`crate::video::fast_seek`]).
 
 mod protocol;
 mod reader;
 pub mod worker;
 
+use crate::all_cores;
 use crate::video::discover::{VideoFile, discover, io_reason, path_name};
 use crate::video::fast_seek::SeekPlan;
 use crate::video::ticks::{Timeline, clip_starts, span_ticks};
 use crate::video::{self, VideoError};
-use crate::all_cores;
 use crate::worker::{Ending, Reported, StartError, Supervisor, WorkerProgram};
 use crossbeam_channel::{bounded, unbounded};
 use protocol::{Failure, Reply, Task};
@@ -48,8 +48,8 @@ pub struct LiveOptions {
     pub short_side: u32,
     /// What to do with pixels that are not square.
     pub pixel_aspect: PixelAspect,
-    /// Windows that would show a frame for longer than this beyond its duration are skipped; none keeps
-    /// them all.
+    /// Windows that would show a frame for longer than this beyond its duration are skipped; none
+    /// keeps them all.
     pub gap_seconds: Option<f64>,
     /// How long a decoder may make no progress.
     pub timeout: Duration,
@@ -159,7 +159,7 @@ impl LiveError {
     }
 }
 
-/// What is wrong with a clip.
+/// The fault of a clip.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ClipFault {
     /// The file cannot be found or read.
@@ -212,8 +212,8 @@ pub enum ClipFault {
 /// A clip that can be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LiveClip {
-    /// Its frames, at least as many as those of a training clip: a video that is shorter repeats its
-    /// last frame.
+    /// Its frames, at least as many as those of a training clip: a video that is shorter repeats
+    /// its last frame.
     pub frames: usize,
     /// Size of a frame, after rotation and scaling.
     pub size: FrameSize,
@@ -264,9 +264,9 @@ pub struct LiveSet {
 }
 
 impl LiveSet {
-    /// Finds the videos among `inputs`, files and folders, and counts the packets of each one, on all
-    /// cores, without decoding more than one frame of each. Calls `progress` with the number of videos
-    /// that are done, and that of all. Files that cannot be used are in [`Self::rejected`].
+    /// Finds the videos among `inputs`, files and folders, and counts the packets of each one, on
+    /// all cores, without decoding more than one frame of each. Calls `progress` with the number of
+    /// videos that are done, and that of all. Files that cannot be used are in [`Self::rejected`].
     ///
     /// # Errors
     /// When an option is invalid, GStreamer is missing, or no worker can be started.
@@ -322,8 +322,8 @@ impl LiveSet {
         &self.locate(index).0.path
     }
 
-    /// The file of the video of clip `index`, the clip's number within it, and the times of its first
-    /// and last frame, in seconds from the video's first frame.
+    /// The file of the video of clip `index`, the clip's number within it, and the times of its
+    /// first and last frame, in seconds from the video's first frame.
     ///
     /// # Panics
     /// When there is no such clip.
@@ -337,8 +337,8 @@ impl LiveSet {
         (&video.path, index - self.firsts[first], [second(place.start), second(last)])
     }
 
-    /// Frames from the start of clip `index` to the end of its video or the next gap: more than those
-    /// of the clip where others follow it.
+    /// Frames from the start of clip `index` to the end of its video or the next gap: more than
+    /// those of the clip where others follow it.
     ///
     /// # Panics
     /// When there is no such clip.
@@ -419,8 +419,8 @@ fn places(options: &LiveOptions, build: &BuildOptions, timeline: &Timeline) -> V
     }
 }
 
-/// Counts the packets of all `files`, and calls `take` with each result: the number of results by now,
-/// the file's index, and the result.
+/// Counts the packets of all `files`, and calls `take` with each result: the number of results by
+/// now, the file's index, and the result.
 fn probe_all(
     files: &[VideoFile],
     options: &LiveOptions,

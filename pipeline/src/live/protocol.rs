@@ -91,8 +91,8 @@ impl From<VideoError> for End<Failure> {
 /// The work that it took to decode windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Effort {
-    /// Whether decoding was a fast seek: from the last key frame before the windows, and without the
-    /// packets that they do not need.
+    /// Whether decoding was a fast seek: from the last key frame before the windows, and without
+    /// the packets that they do not need.
     pub fast_seek: bool,
     /// Whether decoding began elsewhere than at the video's start.
     pub sought: bool,

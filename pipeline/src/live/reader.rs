@@ -10,9 +10,9 @@ use schemas::shard::{ColorMatrix, ColorRange};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// Decodes windows of the clips of a [`LiveSet`], for one thread. It owns one worker process, which is
-/// started when it is first needed and again after it was lost, and ends with the reader. Memory is
-/// reused from call to call.
+/// Decodes windows of the clips of a [`LiveSet`], for one thread. It owns one worker process, which
+/// is started when it is first needed and again after it was lost, and ends with the reader. Memory
+/// is reused from call to call.
 #[derive(Debug)]
 pub struct LiveReader {
     stop: Arc<AtomicBool>,
@@ -36,11 +36,12 @@ impl LiveReader {
     }
 
     /// Decodes windows of clip `clip` of `set`, in one pass over the video. Window `i` has as many
-    /// frames as a training clip, from the clip's frame `starts[i]` on. [`Self::frames`] returns them.
+    /// frames as a training clip, from the clip's frame `starts[i]` on. [`Self::frames`] returns
+    /// them.
     ///
     /// # Errors
-    /// Those of one clip ([`LiveError::is_of_one_clip`]), after which the reader can go on, and those
-    /// of all clips.
+    /// Those of one clip ([`LiveError::is_of_one_clip`]), after which the reader can go on, and
+    /// those of all clips.
     ///
     /// # Panics
     /// When the set has no such clip, or the clip has fewer frames.
@@ -133,7 +134,7 @@ pub(super) fn supervisor(options: &LiveOptions, stop: Arc<AtomicBool>) -> Superv
     Supervisor::new(options.worker.clone(), options.timeout, stop)
 }
 
-/// What an error ends: one clip, or everything.
+/// The extent of an error: one clip, or all of them.
 enum End {
     Clip(ClipFault),
     All(LiveError),
@@ -156,8 +157,8 @@ fn first_tick_seconds(options: &LiveOptions, ticks: &[u64]) -> f64 {
     ticks.first().map_or(0.0, |&tick| tick as f64 / options.sampling.fps().unwrap_or(30.0))
 }
 
-/// How to seek to `tick`, if the file can be decoded from elsewhere than its start, and the time of the
-/// entry to seek to: the last one whose frame is shown no later, or else the start.
+/// How to seek to `tick`, if the file can be decoded from elsewhere than its start, and the time of
+/// the entry to seek to: the last one whose frame is shown no later, or else the start.
 fn fast_seek(video: &Video, options: &LiveOptions, tick: u64) -> Option<(SeekPlan, i64)> {
     let (plan, fps) = video.seek_plan.as_ref().zip(options.sampling.fps())?;
     let after = video.entries.partition_point(|&entry| tick_of(entry - video.start_ns, fps) <= tick);

@@ -3,9 +3,9 @@
 use super::protocol::{Effort, Failure, Reply, Task, WindowsTask};
 use crate::video::clips::{Clip, ClipDecoder, Step};
 use crate::video::decode::DecodeOptions;
+use crate::video::fast_seek::SeekPlan;
 use crate::video::fast_seek::{Doubt, FastSeek, WantedTicks};
 use crate::video::{self, Content};
-use crate::video::fast_seek::SeekPlan;
 use crate::worker::{self, WorkerError};
 use schemas::manifest::BuildOptions;
 use std::collections::HashMap;
@@ -69,7 +69,7 @@ fn windows(replies: &mut Replies, task: &WindowsTask, seek_modes: &mut SeekModes
                     doubt => doubt,
                 },
                 Err(End::Gone(error)) => return Err(End::Gone(error)),
-                // Whatever it was, decoding from the start tells what it means.
+                // Decoding from the start gives the failure that counts.
                 Err(End::Failed(_)) => Some(Doubt::Unusual),
             };
             mode = match (mode, doubt) {
@@ -89,11 +89,7 @@ fn windows(replies: &mut Replies, task: &WindowsTask, seek_modes: &mut SeekModes
     }
 }
 
-fn decode(
-    replies: &mut Replies,
-    task: &WindowsTask,
-    fast_seek: Option<&FastSeek>,
-) -> Result<(ClipDecoder, Vec<Clip>), End> {
+fn decode(replies: &mut Replies, task: &WindowsTask, fast_seek: Option<&FastSeek>) -> Result<(ClipDecoder, Vec<Clip>), End> {
     // Readers run side by side, each with a decoder.
     let decode = DecodeOptions { threads: 1, timeout: Duration::from_secs_f64(task.timeout) };
     let mut decoder = ClipDecoder::open_at(&task.path, &task.options, decode, &task.starts, fast_seek)?;
@@ -111,12 +107,7 @@ fn decode(
     Ok((decoder, clips))
 }
 
-fn send(
-    replies: &mut Replies,
-    decoder: &ClipDecoder,
-    clips: &[Clip],
-    fast_seek: Option<&FastSeek>,
-) -> Result<(), End> {
+fn send(replies: &mut Replies, decoder: &ClipDecoder, clips: &[Clip], fast_seek: Option<&FastSeek>) -> Result<(), End> {
     let source = decoder.source();
     let (packets, skipped_packets) = decoder.packet_counts();
     let bytes = clips.iter().map(|clip| clip.data.len()).sum();
@@ -141,7 +132,7 @@ impl WindowsTask {
         Some(FastSeek { plan, entry_ns, from_start: entry_ns == self.start_ns, wanted })
     }
 
-    /// What is wrong with the decoded windows; none if they are valid.
+    /// The fault of the decoded windows; none if they are valid.
     fn fault(&self, decoder: &ClipDecoder, clips: &[Clip]) -> Option<Failure> {
         let found = decoder.source().size;
         if found != self.size {

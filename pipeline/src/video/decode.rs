@@ -271,11 +271,7 @@ impl VideoDecoder {
         let Some(tracker) = &self.tracker else { return Vec::new() };
         let damages = lock(tracker).damages().to_vec();
         let shifted = |ns: i64| ns.saturating_add(self.shift_ns);
-        let shift = |damage: Damage| Damage {
-            from_ns: shifted(damage.from_ns),
-            to_ns: damage.to_ns.map(shifted),
-            ..damage
-        };
+        let shift = |damage: Damage| Damage { from_ns: shifted(damage.from_ns), to_ns: damage.to_ns.map(shifted), ..damage };
         damages.into_iter().map(shift).collect()
     }
 
@@ -301,7 +297,8 @@ impl VideoDecoder {
     /// decoding from the start.
     pub(super) fn is_doubtful(&self) -> bool {
         let tracker = self.tracker.as_ref().map(|tracker| lock(tracker));
-        self.has_made_up_time || tracker.is_some_and(|tracker| !tracker.damages().is_empty() || (self.expects_all_frames && tracker.lost() > 0))
+        self.has_made_up_time
+            || tracker.is_some_and(|tracker| !tracker.damages().is_empty() || (self.expects_all_frames && tracker.lost() > 0))
     }
 
     /// Returns the tick from which on a skipped frame would be shown, after the frame of time `ns`.

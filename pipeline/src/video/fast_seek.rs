@@ -232,12 +232,7 @@ impl PacketFilter {
 }
 
 /// Seeks to the entry at `entry_ns`, and lets packets pass from there.
-pub(super) fn seek(
-    pipeline: &RunningPipeline,
-    held: &mpsc::Receiver<HeldPad>,
-    entry_ns: i64,
-    timeout: Duration,
-) -> Result<(), VideoError> {
+pub(super) fn seek(pipeline: &RunningPipeline, held: &mpsc::Receiver<HeldPad>, entry_ns: i64, timeout: Duration) -> Result<(), VideoError> {
     let deadline = Instant::now() + timeout;
     let (pad, probe) = loop {
         match held.recv_timeout(POLL.into()) {
@@ -254,11 +249,7 @@ pub(super) fn seek(
     let seek = gst::event::Seek::new(1.0, flags, gst::SeekType::Set, entry, gst::SeekType::None, gst::ClockTime::NONE);
     let done = pad.send_event(seek);
     pad.remove_probe(probe);
-    if done {
-        Ok(())
-    } else {
-        Err(VideoError::Stream { element: String::new(), message: "the demultiplexer does not seek".to_owned() })
-    }
+    if done { Ok(()) } else { Err(VideoError::Stream { element: String::new(), message: "the demultiplexer does not seek".to_owned() }) }
 }
 
 #[cfg(test)]

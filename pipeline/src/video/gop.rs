@@ -7,7 +7,7 @@
 use super::VideoError;
 use super::encode::raw_buffer;
 use super::frame::pack;
-use crate::frames::{Color, filled_up};
+use crate::frames::{Color, padded};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_video as gst_video;
@@ -165,7 +165,7 @@ pub fn encode_gop(frames: &[u8], size: FrameSize, color: Color, crf: u32) -> Res
     let chain = Chain::new(vec![encoder], &output_caps)?;
     let mut buffers = Vec::with_capacity(count);
     for (number, frame) in frames.chunks_exact(size.frame_bytes()).enumerate() {
-        buffers.push(raw_buffer(filled_up(frame, size, coded), coded, FRAME_TIME * number as u64, FRAME_TIME)?);
+        buffers.push(raw_buffer(padded(frame, size, coded), coded, FRAME_TIME * number as u64, FRAME_TIME)?);
     }
     let mut stream = Vec::new();
     for buffer in chain.run(&caps, buffers, usize::MAX)?.0 {

@@ -101,9 +101,7 @@ impl<Reply: Serialize> Replies<Reply> {
 /// # Errors
 /// When GStreamer is missing, the parent does not speak the protocol of this program, or `work` has
 /// panicked.
-pub fn serve<Task, Reply, Failure>(
-    mut work: impl FnMut(Task, &mut Replies<Reply>) -> Result<(), End<Failure>>,
-) -> Result<(), WorkerError>
+pub fn serve<Task, Reply, Failure>(mut work: impl FnMut(Task, &mut Replies<Reply>) -> Result<(), End<Failure>>) -> Result<(), WorkerError>
 where
     Task: DeserializeOwned,
     Reply: Serialize,

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, Write};
 
-/// What a worker sends.
+/// A message of a worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Message<Reply, Failure> {
     /// There is progress.

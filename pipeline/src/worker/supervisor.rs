@@ -1,5 +1,5 @@
-//! The program's side: a worker that crashes, or makes no progress, is replaced, and the task that it
-//! had is reported as lost.
+//! The program's side: a worker that crashes, or makes no progress, is replaced, and the task that
+//! it had is reported as lost.
 
 use super::protocol::{Message, read, write};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// What a worker has beyond the decoder's own deadline, whose message is the better one.
+/// Time that a worker has beyond the decoder's own deadline, whose message is the better one.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// How often a wait for a worker checks whether to stop.
@@ -69,8 +69,8 @@ pub enum Ending<Failure> {
     Stopped,
 }
 
-/// Owns one worker process at a time: it starts one when there is a task, and another one after that
-/// was lost. A worker ends with the thread that started it.
+/// Owns one worker process at a time: it starts one when there is a task, and another one after
+/// that was lost. A worker ends with the thread that started it.
 #[derive(Debug)]
 pub struct Supervisor {
     program: WorkerProgram,
@@ -199,7 +199,8 @@ impl Process {
             .map_err(failed)?;
         let tasks = child.stdin.take().expect("standard input is piped");
         let pipe = child.stdout.take().expect("standard output is piped");
-        // A worker that may be further ahead waits less. Where the system refuses, the usual size will do.
+        // A worker that may be further ahead waits less. Where the system refuses, the usual size
+        // will do.
         let _ = rustix::pipe::fcntl_setpipe_size(&pipe, PIPE_BYTES);
         let replies = ReplyPipe { pipe, timeout: timeout + GRACE, stop: Arc::clone(stop) };
         Ok(Self { child, tasks, replies: BufReader::with_capacity(REPLY_BYTES, replies) })

@@ -17,12 +17,13 @@ use crate::cli::BuildArgs;
 use crate::fan_out::fan_out;
 use crate::journal::Journal;
 use crate::labels;
-use crate::output::{self, Progress, count};
 use crate::protocol::{BuildTask, ClipFlags, Task};
 use crate::reading;
-use crate::stop;
 use crate::worker;
 use anyhow::{bail, ensure};
+use console::interrupt;
+use console::output::{self, count};
+use console::progress::Progress;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use pipeline::shard::ShardSetWriter;
 use pipeline::shard::payload;
@@ -48,7 +49,7 @@ const POLL: Duration = Duration::from_millis(100);
 /// Errors of the user's input or environment: no videos, a folder that is in use, a full disk.
 pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
     video::init()?;
-    stop::listen()?;
+    interrupt::listen()?;
     let options = args.options()?;
     payload::check(&options)?;
     let mut discovered = discover(&args.videos);
@@ -75,7 +76,7 @@ pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
         output::say(&format!("note: {path} no longer exists; its clips stay in the shards"));
     }
     let writer = ShardSetWriter::new(&args.out, options.clone(), journal.manifest.shards.clone());
-    let progress = Progress::new(plan.sources.len() as u64, "videos");
+    let progress = Progress::new(plan.sources.len() as u64, "{pos}/{len} videos");
     let content_hashes = journal.completed().values().map(|record| record.blake3.clone()).collect();
     let mut build = Build { args, options: &options, journal, writer, progress, content_hashes };
     let result = build.run(&plan.sources, &discovered.rejected);
@@ -87,9 +88,9 @@ pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
             // The files rejected so far are worth knowing. An error of writing them is not the
             // first one.
             let _ = journal.write_rejected(&discovered.rejected);
-            if stop::requested() {
+            if interrupt::requested() {
                 output::say(&render_stop(args, &journal));
-                return Ok(ExitCode::from(stop::EXIT_CODE));
+                return Ok(ExitCode::from(interrupt::EXIT_CODE));
             }
             return Err(error.context(render_failure(args, &journal)));
         }
@@ -127,7 +128,7 @@ impl Build<'_> {
         let threads = (jobs / sources.len().max(1)).max(1) as u32;
         let timeout = self.args.timeout;
         let options = self.options;
-        let supervisor = worker::supervisors(timeout, stop::flag())?;
+        let supervisor = worker::supervisors(timeout, interrupt::flag())?;
         let work = |supervisor: &mut Supervisor, source: &Source, messages: &Sender<Message>| {
             let task = Task::Build(BuildTask {
                 path: source.file.path.clone(),
@@ -171,7 +172,7 @@ impl Build<'_> {
         loop {
             let message = match messages.recv_timeout(POLL) {
                 Ok(message) => message,
-                Err(RecvTimeoutError::Timeout) if !stop::requested() => continue,
+                Err(RecvTimeoutError::Timeout) if !interrupt::requested() => continue,
                 Err(_) => bail!("stopped"),
             };
             match message {
@@ -191,7 +192,7 @@ impl Build<'_> {
                     }
                 }
                 Message::Rejected(rejected) => {
-                    self.progress.line(&render_rejected(&rejected));
+                    self.progress.say(&render_rejected(&rejected));
                     record.rejected.push(rejected);
                 }
                 Message::Fatal(reason) => bail!("{reason}"),
@@ -199,7 +200,7 @@ impl Build<'_> {
             }
         }
         self.journal.record(record);
-        self.progress.advance(format!("{} into {}", count(self.journal.clips(), "clip"), self.args.out.display()));
+        self.progress.advance(1, format!("{} into {}", count(self.journal.clips(), "clip"), self.args.out.display()));
         Ok(())
     }
 
@@ -213,7 +214,7 @@ impl Build<'_> {
             source.name()
         );
         if open.is_none() && !self.content_hashes.insert(blake3.clone()) {
-            self.progress.line(&format!("note: {} has the same content as another video; both are kept", source.name()));
+            self.progress.say(&format!("note: {} has the same content as another video; both are kept", source.name()));
         }
         Ok(blake3)
     }

@@ -3,10 +3,11 @@
 use crate::cli::BuildArgs;
 use crate::fan_out::fan_out;
 use crate::labels::Coverage;
-use crate::output::{self, Progress, count};
 use crate::protocol::{Failure, Reply, Task};
 use crate::worker;
 use anyhow::Context;
+use console::output::{self, count};
+use console::progress::Progress;
 use crossbeam_channel::Sender;
 use pipeline::shard::payload::DEFAULT_CRF;
 use pipeline::video::VideoProbe;
@@ -61,7 +62,7 @@ pub fn run(
         unmatched_labels: coverage.unmatched,
         unmatched_label_examples: coverage.unmatched_examples,
     };
-    let mut progress = Progress::new(videos.len() as u64, "videos");
+    let progress = Progress::new(videos.len() as u64, "{pos}/{len} videos");
     // There is nothing to finish: Ctrl-C ends the program at once.
     let supervisor = worker::supervisors(args.timeout, Arc::default())?;
     let work = |supervisor: &mut Supervisor, video: &VideoFile, results: &Sender<_>| {
@@ -73,11 +74,11 @@ pub fn run(
             Ok(probe) => add_probe(&mut report, options, &probe),
             Err(reason) => {
                 let rejected = Rejected::file(path_name(&video.path), reason);
-                progress.line(&format!("rejected {}: {}", rejected.path, rejected.reason));
+                progress.say(&format!("rejected {}: {}", rejected.path, rejected.reason));
                 report.rejected.push(rejected);
             }
         }
-        progress.advance(count(report.clips, "clip"));
+        progress.advance(1, count(report.clips, "clip"));
         Ok(())
     })?;
     progress.finish();

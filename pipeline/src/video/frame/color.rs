@@ -89,10 +89,5 @@ fn describe(range: ColorRange, matrix: gst_video::VideoColorMatrix) -> gst_video
         ColorRange::Limited => gst_video::VideoColorRange::Range16_235,
         ColorRange::Full => gst_video::VideoColorRange::Range0_255,
     };
-    gst_video::VideoColorimetry::new(
-        range,
-        matrix,
-        gst_video::VideoTransferFunction::Unknown,
-        gst_video::VideoColorPrimaries::Unknown,
-    )
+    gst_video::VideoColorimetry::new(range, matrix, gst_video::VideoTransferFunction::Unknown, gst_video::VideoColorPrimaries::Unknown)
 }

@@ -13,9 +13,9 @@ pub use shape::{Orientation, PixelRatio, SourceShape};
 
 use super::VideoError;
 use crate::frames::Color;
+use deep::{deep_format, reduce};
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
-use deep::{deep_format, reduce};
 use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
 use schemas::geometry::FrameSize;

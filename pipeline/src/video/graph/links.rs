@@ -192,11 +192,7 @@ impl Links {
 }
 
 /// Returns what a demultiplexer's `caps` should be; none if they are right.
-fn corrected_caps(
-    program_video: &Option<gst::Caps>,
-    codec_tag: Option<[u8; 4]>,
-    caps: &gst::CapsRef,
-) -> Option<gst::Caps> {
+fn corrected_caps(program_video: &Option<gst::Caps>, codec_tag: Option<[u8; 4]>, caps: &gst::CapsRef) -> Option<gst::Caps> {
     let structure = caps.structure(0)?;
     match structure.name().as_str() {
         "video/mpeg" if program_video.is_some() => program_video.clone(),

@@ -4,7 +4,7 @@ use super::plan::Plan;
 use crate::cli::BuildArgs;
 use crate::journal::Journal;
 use crate::labels::Coverage;
-use crate::output::{self, count};
+use console::output::{self, count};
 use pipeline::video::clips::FaultKind;
 use pipeline::video::discover::Discovered;
 use schemas::manifest::{REJECTED_FILE, Rejected, VideoRecord};

@@ -1,8 +1,8 @@
 //! One video in a worker process: its replies become messages to the thread that appends clips.
 
 use super::plan::Source;
-use crate::output::count;
 use crate::protocol::{ClipFlags, Failure, Reply, Task};
+use console::output::count;
 use crossbeam_channel::Sender;
 use pipeline::shard::EncodedClip;
 use pipeline::video::clips::Fault;
