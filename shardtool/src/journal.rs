@@ -85,9 +85,9 @@ impl Journal {
                 remove(&dir.join(name))?;
             }
         } else if dir.join(MANIFEST_FILE).exists() {
-            journal.manifest = read_manifest(dir).context("cannot go on with the build; --force replaces it")?;
+            journal.manifest = read_manifest(dir).context("cannot resume the build; --force replaces it")?;
             journal.classes = journal.manifest.classes.clone();
-            journal.refuse_other_options(options)?;
+            journal.check_options(options)?;
             journal.read_records()?;
             journal.check_shards()?;
         }
@@ -96,7 +96,7 @@ impl Journal {
     }
 
     /// The records of videos that are done, by path; of a video with two of them, the last one.
-    pub fn known(&self) -> BTreeMap<&str, &VideoRecord> {
+    pub fn completed(&self) -> BTreeMap<&str, &VideoRecord> {
         self.records.iter().map(|record| (record.path.as_str(), record)).collect()
     }
 
@@ -177,9 +177,11 @@ impl Journal {
 
     /// Replaces the list of rejected files; returns it, and the hash of the file.
     fn replace_rejected(&mut self, not_video: &[Rejected]) -> anyhow::Result<(Vec<Rejected>, String)> {
-        let known = self.known();
-        let recorded =
-            self.records.iter().filter(|record| known.get(record.path.as_str()).is_some_and(|last| std::ptr::eq(*last, *record)));
+        let completed = self.completed();
+        let is_last = |record: &&VideoRecord| {
+            completed.get(record.path.as_str()).is_some_and(|last| std::ptr::eq(*last, *record))
+        };
+        let recorded = self.records.iter().filter(is_last);
         let all: Vec<Rejected> = not_video.iter().chain(recorded.flat_map(|record| &record.rejected)).cloned().collect();
         let mut lines = Vec::new();
         for rejected in &all {
@@ -195,7 +197,7 @@ impl Journal {
         Ok((all, xxh3))
     }
 
-    fn refuse_other_options(&self, options: &BuildOptions) -> anyhow::Result<()> {
+    fn check_options(&self, options: &BuildOptions) -> anyhow::Result<()> {
         let mut differences = Vec::new();
         if self.manifest.format_version != FORMAT_VERSION {
             let version = self.manifest.format_version;
@@ -204,12 +206,13 @@ impl Journal {
         if self.manifest.created_by != CREATED_BY {
             differences.push(format!("built by {}, this is {CREATED_BY}", self.manifest.created_by));
         }
-        let (before, now) = (serde_json::to_value(&self.manifest.options)?, serde_json::to_value(options)?);
+        let before = serde_json::to_value(&self.manifest.options)?;
+        let now = serde_json::to_value(options)?;
         for (name, now) in now.as_object().into_iter().flatten() {
             let before = &before[name];
             if before != now {
-                let shown = |value: &serde_json::Value| if value.is_null() { "none".to_owned() } else { value.to_string() };
-                differences.push(format!("{name} was {}, is {}", shown(before), shown(now)));
+                let render = |value: &serde_json::Value| if value.is_null() { "none".to_owned() } else { value.to_string() };
+                differences.push(format!("{name} was {}, is {}", render(before), render(now)));
             }
         }
         ensure!(
@@ -230,15 +233,20 @@ impl Journal {
         let mut bytes = 0;
         for line in text.split_inclusive(|&byte| byte == b'\n').take(self.manifest.videos as usize) {
             let record = serde_json::from_slice(line);
-            self.records.push(record.with_context(|| format!("{} is damaged; --force builds anew", path.display()))?);
+            self.records.push(record.with_context(|| format!("{} is damaged; --force rebuilds", path.display()))?);
             bytes += line.len();
         }
-        let (lines, counted) = (self.records.len() as u64, self.manifest.videos);
-        ensure!(lines == counted, "{} has {lines} lines, the manifest says {counted}; --force builds anew", path.display());
+        let lines = self.records.len() as u64;
+        let counted = self.manifest.videos;
+        ensure!(
+            lines == counted,
+            "{} has {lines} lines, the manifest says {counted}; --force rebuilds",
+            path.display()
+        );
         self.written_xxh3.update(&text[..bytes]);
         ensure!(
             self.manifest.videos_xxh3.as_ref().is_none_or(|xxh3| *xxh3 == hex(self.written_xxh3.digest())),
-            "{} is damaged: it is not what the build wrote; restore it from a copy, or --force builds anew",
+            "{} is damaged: it is not what the build wrote; restore it from a copy, or rebuild with --force",
             path.display()
         );
         self.videos.set_len(bytes as u64).with_context(|| format!("cannot write {}", path.display()))?;
@@ -250,8 +258,13 @@ impl Journal {
         for shard in &self.manifest.shards {
             let path = self.dir.join(&shard.file);
             let bytes = fs::metadata(&path).map(|metadata| metadata.len());
-            let bytes = bytes.with_context(|| format!("cannot find {}, which the manifest names; --force builds anew", path.display()))?;
-            ensure!(bytes == shard.bytes, "{} has {bytes} bytes, the manifest says {}; --force builds anew", path.display(), shard.bytes);
+            let bytes = bytes.with_context(|| format!("cannot find {}, which the manifest names; --force rebuilds", path.display()))?;
+            ensure!(
+                bytes == shard.bytes,
+                "{} has {bytes} bytes, the manifest says {}; --force rebuilds",
+                path.display(),
+                shard.bytes
+            );
         }
         Ok(())
     }

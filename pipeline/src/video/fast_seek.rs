@@ -150,7 +150,7 @@ pub(super) enum PacketAction {
 #[derive(Debug)]
 pub(super) struct PacketFilter {
     wanted: WantedTicks,
-    /// Whether decoding times show when no wanted packet can follow any more.
+    /// Whether decoding times show when no further packet is wanted.
     decoding_times: bool,
     has_ended: bool,
     shift_ns: i64,

@@ -196,7 +196,8 @@ mod tests {
 
     #[test]
     fn clips_lie_between_holes() {
-        // Two seconds, a gap of ten thousand, and three: one frame is held for a second at most.
+        // Two seconds of video, a gap of ten thousand, and three more; a frame is held for at most
+        // one second.
         let timeline = Timeline { ticks: 300_090, holes: std::iter::once(90..300_000).collect() };
         let every = options(Tiling::BackToBack);
         assert_eq!(clip_starts(&every, &timeline), [0, 300_000]);

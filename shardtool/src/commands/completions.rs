@@ -1,4 +1,4 @@
-//! `shardtool completions`: a script that completes commands and flags.
+//! `shardtool completions`: prints a completion script for a shell.
 
 use crate::cli::{Cli, CompletionsArgs};
 use clap::CommandFactory;

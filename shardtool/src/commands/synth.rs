@@ -1,4 +1,4 @@
-//! `shardtool synth`: a small labelled set of real encoded videos.
+//! `shardtool synth`: generates a small labelled set of encoded videos.
 
 use crate::cli::SynthArgs;
 use crate::fan_out::fan_out;
@@ -16,15 +16,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Frames a second of the videos.
+/// Frames per second of the videos.
 const FPS: u32 = 30;
 
 /// Runs the command.
 ///
 /// # Errors
-/// When the folder is taken or cannot be written, or x264 is missing.
+/// When the folder is not empty or cannot be written, or x264 is missing.
 pub fn run(args: &SynthArgs) -> anyhow::Result<ExitCode> {
-    ensure!(args.size.is_multiple_of(2), "--size {} is odd; H.264 needs an even one", args.size);
+    ensure!(args.size.is_multiple_of(2), "--size {} is odd; H.264 needs an even size", args.size);
     let dir = &args.dir;
     let taken = fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some());
     ensure!(!taken, "{} is not empty; give a new folder", dir.display());
@@ -67,7 +67,8 @@ pub fn run(args: &SynthArgs) -> anyhow::Result<ExitCode> {
     if args.json {
         output::print(&serde_json::to_string_pretty(&report)?)?;
     } else {
-        let (videos, classes) = (count(report.videos, "video"), report.classes.join(", "));
+        let videos = count(report.videos, "video");
+        let classes = report.classes.join(", ");
         output::print(&format!(
             "{videos} of {classes} in {dir} ({})\nnext: shardtool build {dir} --labels dirs",
             output::bytes(report.bytes),
