@@ -54,12 +54,12 @@ fn assert_near(what: &str, got: &Tensor, expected: &Tensor, most: f32) {
 
 fn mae(imported: &Imported) -> Mae {
     let Model::Mae(config) = &imported.model else { panic!("an autoencoder") };
-    Mae::given(*config, imported.tensors.clone().into_iter().collect(), &Device::Cpu).expect("its own weights")
+    Mae::from_tensors(*config, imported.tensors.clone().into_iter().collect(), &Device::Cpu).expect("its own weights")
 }
 
 fn classifier(imported: &Imported) -> Classifier {
     let Model::Classifier(config) = &imported.model else { panic!("a classifier") };
-    Classifier::given(*config, imported.tensors.clone().into_iter().collect(), &Device::Cpu).expect("its own weights")
+    Classifier::from_tensors(*config, imported.tensors.clone().into_iter().collect(), &Device::Cpu).expect("its own weights")
 }
 
 /// Clips as ours are, of `[clips, frames, 3, size, size]` as transformers takes them.
@@ -231,7 +231,7 @@ fn a_keys_bias_changes_nothing() {
     let before = mae(&imported).forward(&clips, &masks).expect("computed");
     let mut biased = imported.tensors.clone();
     biased.iter_mut().filter(|(name, _)| name.ends_with("attn.k.bias")).for_each(|(_, bias)| *bias = (&*bias + 0.7).expect("a bias"));
-    let biased = Mae::given(*mae(&imported).config(), biased.into_iter().collect(), &Device::Cpu).expect("a model");
+    let biased = Mae::from_tensors(*mae(&imported).config(), biased.into_iter().collect(), &Device::Cpu).expect("a model");
     assert_near("with key biases", &biased.forward(&clips, &masks).expect("computed"), &before, 2e-5);
 }
 
@@ -629,7 +629,7 @@ fn transformers_loads_what_is_exported_and_computes_the_same() {
             conventions,
         };
         let weights = shaken(Mae::seeded(config, 3, &Device::Cpu).expect("a model").parameters());
-        let model = Mae::given(config, weights.clone().into_iter().collect(), &Device::Cpu).expect("a model");
+        let model = Mae::from_tensors(config, weights.clone().into_iter().collect(), &Device::Cpu).expect("a model");
         let (dir, inputs) = (tempfile::tempdir().expect("a folder"), their_inputs(grid));
         let folder = dir.path().join("exported");
         write_exported(&folder, &export(&Model::Mae(config), None, weights, Format::Huggingface).expect("exported"));
@@ -665,7 +665,7 @@ fn transformers_loads_a_classifier_that_is_exported() {
     };
     let names = ["stand up".to_owned(), "\"sit\" down".to_owned(), "jump".to_owned()];
     let weights = shaken(Classifier::seeded(config, 3, &Device::Cpu).expect("a model").parameters());
-    let model = Classifier::given(config, weights.clone().into_iter().collect(), &Device::Cpu).expect("a model");
+    let model = Classifier::from_tensors(config, weights.clone().into_iter().collect(), &Device::Cpu).expect("a model");
     let (dir, mut inputs) = (tempfile::tempdir().expect("a folder"), their_inputs(grid));
     inputs.remove("mask");
     let folder = dir.path().join("exported");
