@@ -175,7 +175,7 @@ impl SourceClip {
     }
 }
 
-/// The first frame of a clip that begins at `at` seconds of a video.
+/// The first frame of a clip that starts at `at` seconds of a video.
 fn first_frame(at: f64, args: &VisualiseArgs, source: &WeightedSource, frames: usize) -> anyhow::Result<usize> {
     let data = args.data.display();
     let Source::Live(videos) = &*source.source else {

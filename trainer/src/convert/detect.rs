@@ -96,7 +96,7 @@ impl Sizes<'_> {
         self.source.tensors.contains_key(name)
     }
 
-    /// Kind of position embeddings, whose names begin with one of `prefixes`.
+    /// Kind of position embeddings, whose names start with one of `prefixes`.
     fn positions(&self, prefixes: &[&str]) -> Option<PositionKind> {
         let has = |part: &str| prefixes.iter().any(|prefix| self.has(&format!("{prefix}pos_embed{part}")));
         if has("_spatial") || has("_temporal") { Some(PositionKind::Separable) } else { has("").then_some(PositionKind::Joint) }

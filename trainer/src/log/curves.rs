@@ -390,7 +390,7 @@ mod tests {
     #[test]
     fn smoothing_takes_noise_off_and_does_not_lag() {
         let smooth = |value: fn(i32) -> f64| smoothed(&(0..1000).map(|at| (f64::from(at), value(at))).collect::<Vec<_>>(), 1000);
-        // A straight line stays what it is, away from its ends; noise goes.
+        // Away from its ends, a straight line is unchanged; noise is removed.
         assert!(smooth(f64::from)[300..700].iter().all(|(at, value)| (at - value).abs() < 1e-3));
         assert!(smooth(|at| if at % 2 == 0 { 1.0 } else { -1.0 })[300..700].iter().all(|(_, value)| value.abs() < 0.05));
         assert_eq!(smoothed(&[(1.0, 3.0)], 1), [(1.0, 3.0)]);
@@ -402,10 +402,10 @@ mod tests {
         let of = |steps: i32, longest: usize| smoothed(&(0..steps).map(noisy).collect::<Vec<_>>(), longest);
         let long = of(1000, 1000);
         let short = of(300, 1000);
-        // Only where the short one ends has it less to smooth.
+        // They differ only near the end of the short one.
         assert!(long[..100].iter().zip(&short).all(|((_, a), (_, b))| (a - b).abs() < 1e-3));
-        assert!((long[0].1 - of(300, 300)[0].1).abs() > 1e-3, "by itself it shows more");
-        // A run of a few steps beside a long one is not a flat line.
+        assert!((long[0].1 - of(300, 300)[0].1).abs() > 1e-3, "alone it is smoothed less");
+        // A run of few steps beside a long one is not a flat line.
         let falls = smoothed(&(0..40).map(|at| (f64::from(at), f64::from(40 - at))).collect::<Vec<_>>(), 100_000);
         assert!(falls[0].1 > 30.0 && falls[39].1 < 10.0, "{falls:?}");
     }
@@ -432,8 +432,8 @@ mod tests {
         let has_color = |x: u32| (90..500).any(|y| *picture.get_pixel(x, y) == color(0));
         assert!(has_color(WIDTH / 4) && has_color(3 * WIDTH / 4), "the steps before and after");
         let middle = (MARGIN + LEFT + WIDTH - MARGIN) / 2;
-        assert!(!(middle - 80..middle + 80).any(has_color), "nothing is made up in between");
-        // The mean goes on as if they had not been.
+        assert!(!(middle - 80..middle + 80).any(has_color), "nothing is drawn in between");
+        // The mean ignores them.
         let curve = Curve::new(&run("a", 99, with_gap), &LOSS, 99);
         assert!(curve.smooth[60..].iter().all(|(_, value)| (value - 1.0).abs() < 1e-12) && curve.ends == Some([1.0, 1.0]));
         draw(&[run("none", 3, |_| f64::NAN)]);

@@ -118,7 +118,7 @@ mod tests {
         assert!(html.contains("<h1>a&lt;b, plain</h1>") && !html.contains("a<b"));
         assert!(html.contains(&format!("<td>{:.4}</td>", runs[1].figures().last_loss)));
         assert!(html.contains(&escape(config)), "the configuration of the run that has one");
-        // Both pictures are in it, whole.
+        // Both pictures are complete.
         let pictures: Vec<RgbImage> = html
             .split("base64,")
             .skip(1)

@@ -104,7 +104,7 @@ mod tests {
         assert_near(sparse.decoder(), 30.5e9);
         let gain = dense.forward() as f64 / sparse.forward() as f64;
         assert!((gain - 7.7).abs() < 0.05, "{gain}");
-        // What nobody needs is left out here: 2.2 G of embedding and 0.06 G of predictions.
+        // Unneeded work is skipped here: 2.2 G of embedding and 0.06 G of predictions.
         let ours = forward(&model, ClipTokens::sparse(visible, model.grid.tokens() - visible));
         assert_eq!(sparse.forward() - ours.forward(), 1412 * 1536 * 1024 + 156 * 512 * 768);
     }
@@ -128,7 +128,7 @@ mod tests {
             patch_embedding: 3 * 96 * 6,
             // Two blocks on 4 tokens: q, k, v, proj 6 x 6, MLP 6 x 24 and 24 x 6.
             encoder_linear: 2 * 4 * (4 * 36 + 2 * 144),
-            // Scores 4 x 4 of 6 values, and as much for the sums of values.
+            // Scores 4 x 4 of 6 values, and the same for the weighted sums of values.
             encoder_attention: 2 * (4 * 4 * 6 + 4 * 4 * 6),
             // 3 tokens from 6 to 4, and one block on 9 tokens.
             decoder_linear: 3 * 6 * 4 + 9 * (4 * 16 + 2 * 64),

@@ -55,8 +55,9 @@ mod tests {
 
     #[test]
     fn cross_entropy_is_that_of_the_formula() {
-        // import math; x = [2.0, -1.0, 0.5]; z = math.log(sum(map(math.exp, x))); q = [0.9 / 1 *
-        // 0 + 0.1 / 3, 0.9 + 0.1 / 3, 0.1 / 3] -sum(q_i * (x_i - z)); and for equal logits log(3)
+        // import math; x = [2.0, -1.0, 0.5]; z = math.log(sum(map(math.exp, x)))
+        // q = [0.9 / 1 * 0 + 0.1 / 3, 0.9 + 0.1 / 3, 0.1 / 3]
+        // -sum(q_i * (x_i - z)); and for equal logits log(3)
         let logits = Tensor::new(&[[2f32, -1.0, 0.5], [1e4, 1e4, 1e4]], &Device::Cpu).expect("logits");
         let targets = smoothed_targets(&[1, 2], 3, 0.1, &Device::Cpu).expect("targets");
         let loss = |clip: usize| {
@@ -68,6 +69,6 @@ mod tests {
         let both = cross_entropy(&logits, &targets).and_then(|loss| loss.to_scalar::<f32>()).expect("a loss");
         assert!((both - f32::midpoint(loss(0), loss(1))).abs() < 1e-6);
         let error = smoothed_targets(&[0, 3], 3, 0.1, &Device::Cpu).expect_err("no such class").to_string();
-        assert!(error.starts_with("clip 1 has the label 3, and there are 3 classes"), "{error}");
+        assert!(error.starts_with("clip 1 has label 3, but there are 3 classes"), "{error}");
     }
 }

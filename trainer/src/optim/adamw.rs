@@ -194,21 +194,21 @@ mod tests {
         let positions = PositionKind::Separable;
         let config = ClassifierConfig { grid, encoder, positions, class_token: true, classes: 3, conventions: Conventions::default() };
         let model = Classifier::seeded(config, 1, &Device::Cpu).expect("a model");
-        // The optimizer writes where the variables are: only a copy stays as it was.
+        // The optimizer updates variables in place, so copy them first.
         let before: Vec<Tensor> = model.parameters().iter().map(|(_, variable)| variable.copy().expect("a copy")).collect();
         let settings = AdamWConfig { base_lr: 0.0, betas: [0.9, 0.95], epsilon: 1e-12, weight_decay: 0.0, clip_norm: f64::INFINITY };
         let rule = |name: &str, rank: usize| ParameterRule {
             rate: if name.starts_with("head") { 1.0 } else { 0.5 },
             weight_decay: if rank > 1 { 0.1 } else { 0.0 },
         };
-        let mut optimizer = AdamW::with_rules(model.parameters(), settings, rule).expect("an optimiser");
+        let mut optimizer = AdamW::with_rules(model.parameters(), settings, rule).expect("an optimizer");
         let mut gradients = Var::zeros(1, DType::F32, &Device::Cpu).and_then(|nothing| nothing.backward()).expect("a store");
         for (_, variable) in model.parameters().iter() {
             gradients.insert(variable, variable.ones_like().expect("ones"));
         }
         optimizer.step(&gradients, 0.25).expect("a step");
         for ((name, variable), before) in model.parameters().iter().zip(before) {
-            // The first step of Adam is the rate, against the gradient's sign.
+            // The first step of Adam is the rate, against the sign of the gradient.
             let lr = if name.starts_with("head") { 0.25 } else { 0.125 };
             let decay = if variable.rank() > 1 { 1.0 - lr * 0.1 } else { 1.0 };
             let off = (before * decay)
