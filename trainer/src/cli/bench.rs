@@ -188,7 +188,7 @@ impl std::fmt::Display for Consumer {
 /// Form of the batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum FormArg {
-    /// All pixels.
+    /// All pixels of a clip.
     Clips,
     /// Visible patches, and the patches of the target.
     Patches,

@@ -64,21 +64,8 @@ pub(crate) fn read(source: &Source, is_classifier: bool) -> Result<(Model, Optio
     if let Err(error) = grid.validate() {
         reader.problems.push(error.to_string());
     }
-    let mut blocks = |prefix: &str| {
-        let mut number = |key: &str| reader.number(&format!("{prefix}{key}"));
-        let blocks =
-            TransformerConfig { width: number("hidden_size"), depth: number("num_hidden_layers"), heads: number("num_attention_heads") };
-        let inner = number("intermediate_size");
-        let wanted = MLP_RATIO * blocks.width;
-        if inner != wanted {
-            reader
-                .problems
-                .push(format!("{prefix}intermediate_size is {inner}, not {wanted}: our MLPs are {MLP_RATIO} times as wide as the model"));
-        }
-        blocks
-    };
-    let encoder = blocks("");
-    let decoder = if is_classifier { encoder } else { blocks("decoder_") };
+    let encoder = blocks(&mut reader, "");
+    let decoder = if is_classifier { encoder } else { blocks(&mut reader, "decoder_") };
     let epsilon = values.get("layer_norm_eps").map_or(Some(USUAL_EPSILON), Value::as_f64).filter(|value| *value > 0.0);
     let Some(norm_epsilon) = epsilon else { return Err(invalid(format!("layer_norm_eps is {}", values["layer_norm_eps"]))) };
     let conventions = Conventions {
@@ -111,6 +98,21 @@ pub(crate) fn read(source: &Source, is_classifier: bool) -> Result<(Model, Optio
     };
     let problems = reader.problems;
     if problems.is_empty() { Ok((model, classes, normalisation(source)?)) } else { Err(invalid(super::render_problems(&problems))) }
+}
+
+/// Reads the sizes of the encoder or, with the prefix `decoder_`, of the decoder.
+fn blocks(reader: &mut ConfigReader<'_>, prefix: &str) -> TransformerConfig {
+    let mut number = |key: &str| reader.number(&format!("{prefix}{key}"));
+    let width = number("hidden_size");
+    let depth = number("num_hidden_layers");
+    let heads = number("num_attention_heads");
+    let inner = number("intermediate_size");
+    let expected = MLP_RATIO * width;
+    if inner != expected {
+        let problem = format!("{prefix}intermediate_size is {inner}, not {expected}: our MLPs are {MLP_RATIO} times as wide as the model");
+        reader.problems.push(problem);
+    }
+    TransformerConfig { width, depth, heads }
 }
 
 /// The names of the classes, in their order; `None` if the configuration has none.

@@ -25,7 +25,6 @@ mod gemm;
 mod kernel;
 mod layout;
 mod mae;
-
 mod norm_gelu;
 mod pack;
 mod random_batch;

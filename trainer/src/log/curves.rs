@@ -46,7 +46,7 @@ const LEAST_SMOOTHED: f64 = 5.0;
 /// flatten the curve.
 const OUTLIERS: f64 = 0.005;
 
-/// One quantity.
+/// The panel of one quantity.
 struct Panel {
     heading: &'static str,
     value: fn(&Point) -> f64,

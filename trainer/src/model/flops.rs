@@ -31,12 +31,6 @@ impl ClipTokens {
         Self { embedded: visible, encoded: visible, decoded: visible + predicted, predicted }
     }
 
-    /// Training in the reference implementation: all patches are embedded and all tokens predicted,
-    /// whether or not the results are used.
-    pub const fn sparse_in_the_reference(grid: PatchGrid, visible: usize) -> Self {
-        Self { encoded: visible, ..Self::dense(grid) }
-    }
-
     /// Training without masks: every token is visible and predicted.
     pub const fn dense(grid: PatchGrid) -> Self {
         Self { embedded: grid.tokens(), encoded: grid.tokens(), decoded: grid.tokens(), predicted: grid.tokens() }
@@ -97,7 +91,8 @@ mod tests {
         let model = config.model();
         let visible = config.masking.visible(config.clip).expect("a rule");
         let dense = forward(&model, ClipTokens::dense(model.grid));
-        let sparse = forward(&model, ClipTokens::sparse_in_the_reference(model.grid, visible));
+        // The reference implementation embeds all patches and predicts all tokens, used or not.
+        let sparse = forward(&model, ClipTokens { encoded: visible, ..ClipTokens::dense(model.grid) });
         // Table 1 of Feichtenhofer et al. 2022.
         assert_near(dense.forward(), 627.5e9);
         assert_near(sparse.forward(), 81.0e9);
@@ -137,7 +132,7 @@ mod tests {
         };
         assert_eq!(counted, by_hand);
         assert_eq!(by_hand.forward(), 1728 + 3456 + 384 + (72 + 1728) + 648 + 960);
-        // All but the embedding three times, the embedding twice.
+        // Everything but the embedding counts three times, the embedding twice.
         assert_eq!(by_hand.step(), 3 * (3456 + 384 + 1800 + 648 + 960) + 2 * 1728);
     }
 }

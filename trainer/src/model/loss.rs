@@ -55,9 +55,8 @@ mod tests {
 
     #[test]
     fn cross_entropy_is_that_of_the_formula() {
-        // import math; x = [2.0, -1.0, 0.5]; z = math.log(sum(map(math.exp, x)))
-        // q = [0.9 / 1 * 0 + 0.1 / 3, 0.9 + 0.1 / 3, 0.1 / 3]
-        // -sum(q_i * (x_i - z)); and for equal logits log(3)
+        // import math; x = [2.0, -1.0, 0.5]; z = math.log(sum(map(math.exp, x))) q = [0.9 / 1 * 0 +
+        // 0.1 / 3, 0.9 + 0.1 / 3, 0.1 / 3] -sum(q_i * (x_i - z)); and for equal logits log(3)
         let logits = Tensor::new(&[[2f32, -1.0, 0.5], [1e4, 1e4, 1e4]], &Device::Cpu).expect("logits");
         let targets = smoothed_targets(&[1, 2], 3, 0.1, &Device::Cpu).expect("targets");
         let loss = |clip: usize| {

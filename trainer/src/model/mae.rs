@@ -147,8 +147,8 @@ mod tests {
 
     #[test]
     fn target_frames_are_those_of_the_reference() {
-        // torch.linspace(0, 15, 8).long(), torch.linspace(0, 15, 16).long(),
-        // torch.linspace(0, 7, 4).long()
+        // torch.linspace(0, 15, 8).long(), torch.linspace(0, 15, 16).long(), torch.linspace(0, 7,
+        // 4).long()
         assert_eq!(SMALL.target_frames(), [0, 2, 4, 6, 8, 10, 12, 15]);
         assert_eq!(MaeConfig { slices: 2, ..SMALL }.target_frames(), (0..16).collect::<Vec<_>>());
         let short = MaeConfig { grid: PatchGrid { frames: 8, ..SMALL.grid }, ..SMALL };

@@ -57,9 +57,9 @@ pub enum StudyError {
     /// A run failed.
     #[error("{}: {source}", path.display())]
     Run {
-        /// Which run.
+        /// Folder of the run.
         path: PathBuf,
-        /// What is wrong.
+        /// The cause.
         source: Box<RunError>,
     },
     /// Classes or labels are invalid.
@@ -85,7 +85,7 @@ pub enum StudyError {
     /// The folder holds runs of other settings.
     #[error("{} holds a run of other settings: {}; choose another --out", path.display(), differences.join("; "))]
     OtherSettings {
-        /// Which run.
+        /// Folder of the run.
         path: PathBuf,
         /// The differences.
         differences: Vec<String>,
