@@ -1,9 +1,9 @@
 //! One stored frame as an 8-bit RGB picture, for people to look at. The maths is [`crate::transform`](mod@crate::transform)'s.
 
 use crate::frames::Frames;
-use crate::sampling::sample::Crop;
+use crate::sampling::sample::{Crop, View};
 use crate::transform::resample::Resampler;
-use crate::transform::{Normalise, denormalise};
+use crate::transform::{ClipView, Normalise, denormalise};
 use schemas::geometry::FrameSize;
 
 /// Turns `frame`, a single one of `size`, into `width` x `height` pixels of R'G'B': three bytes a pixel, row after row. At the frame's own size
@@ -13,9 +13,10 @@ use schemas::geometry::FrameSize;
 /// When `frame` has another length than `size` says, or a side of either is 0.
 pub fn to_rgb(frame: Frames<'_>, size: FrameSize, width: usize, height: usize) -> Vec<u8> {
     assert_eq!(frame.bytes().len(), frame.frame_bytes(size), "bytes of a frame");
-    let whole = Crop { left: 0, top: 0, width: size.width, height: size.height };
+    let crop = Crop { left: 0, top: 0, width: size.width, height: size.height };
+    let view = View { first_frame: 0, crop, flip: false };
     let mut resampler = Resampler::default();
-    resampler.begin_clip(frame, size, whole, false, width, height);
+    resampler.begin_clip(ClipView { frames: frame, size, view }, width, height);
     let normalise = Normalise::new::<f32>(frame);
     let [mut red, mut green, mut blue] = [(); 3].map(|()| vec![0f32; width]);
     let mut out = Vec::with_capacity(3 * width * height);
@@ -37,7 +38,6 @@ pub fn size_within(size: FrameSize, width: usize, height: usize) -> (usize, usiz
 mod tests {
     use super::*;
     use crate::frames::Color;
-    use crate::sampling::sample::View;
     use crate::transform::Transform;
     use schemas::shard::{ColorMatrix, ColorRange};
 
@@ -49,7 +49,7 @@ mod tests {
         for side in [3, 6, 11] {
             let view = View { first_frame: 0, crop: Crop { left: 0, top: 0, width: 6, height: 6 }, flip: false };
             let mut clip = vec![0f32; 3 * side * side];
-            Transform::default().clip(frame, size, view, 1, side, &mut clip);
+            Transform::default().clip(ClipView { frames: frame, size, view }, 1, side, &mut clip);
             let picture = to_rgb(frame, size, side, side);
             for (pixel, rgb) in picture.chunks_exact(3).enumerate() {
                 for (channel, &value) in rgb.iter().enumerate() {

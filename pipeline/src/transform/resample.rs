@@ -4,7 +4,8 @@
 //! to the bit what the plain loops do.
 
 use crate::frames::Frames;
-use crate::sampling::sample::Crop;
+use crate::sampling::sample::View;
+use crate::transform::ClipView;
 use schemas::geometry::FrameSize;
 use std::ops::Range;
 
@@ -146,8 +147,10 @@ impl Default for Resampler {
 }
 
 impl Resampler {
-    /// From now on `crop` of frames like `frames`, which are of `size`, to `width` x `height`. `flip` swaps left and right.
-    pub fn begin_clip(&mut self, frames: Frames<'_>, size: FrameSize, crop: Crop, flip: bool, width: usize, height: usize) {
+    /// Begins with frames like those of `clip`: its crop, flipped where it says so, to `width` x
+    /// `height`.
+    pub fn begin_clip(&mut self, clip: ClipView<'_>, width: usize, height: usize) {
+        let ClipView { frames, size, view: View { crop, flip, .. } } = clip;
         self.size = size;
         self.is_rgb = matches!(frames, Frames::Rgb(_));
         // Chroma is where H.264 has it by default: level with the even columns of luma, and between its rows.
@@ -291,6 +294,7 @@ mod tests {
     use super::*;
     use crate::frames::Color;
     use crate::sampling::order::{Purpose, stream};
+    use crate::sampling::sample::Crop;
     use rand::RngExt;
     use schemas::shard::{ColorMatrix, ColorRange};
 
@@ -314,8 +318,9 @@ mod tests {
             let (width, height, flip) = (draw(1, 70), draw(1, 20), draw(0, 1) == 1);
             let bytes: Vec<u8> = (0..3 * size.width * size.height).map(|_| draw(0, 255) as u8).collect();
             for frames in [Frames::I420(&bytes[..size.frame_bytes()], color), Frames::Rgb(&bytes)] {
+                let clip = ClipView { frames, size, view: View { first_frame: 0, crop, flip } };
                 for resampler in [&mut with_vectors, &mut plainly] {
-                    resampler.begin_clip(frames, size, crop, flip, width, height);
+                    resampler.begin_clip(clip, width, height);
                 }
                 let plain = resampled(&mut plainly, frames.bytes(), width, height);
                 let fast = resampled(&mut with_vectors, frames.bytes(), width, height);
@@ -332,7 +337,7 @@ mod tests {
                         }
                     }
                 }
-                let meant = exact(frames, size, crop, flip, width, height);
+                let meant = exact(clip, width, height);
                 let error = plain.iter().zip(meant).map(|(&got, meant)| (f64::from(got) / 128.0 + 128.0 - meant).abs()).fold(0.0, f64::max);
                 // Half a 128th of the difference of two samples, for each of two rows, and rounding.
                 assert!(error < 1.1, "case {case}: off by {error}");
@@ -341,7 +346,8 @@ mod tests {
     }
 
     /// The same in double precision, pixel by pixel.
-    fn exact(frames: Frames<'_>, size: FrameSize, crop: Crop, flip: bool, width: usize, height: usize) -> Vec<f64> {
+    fn exact(clip: ClipView<'_>, width: usize, height: usize) -> Vec<f64> {
+        let ClipView { frames, size, view: View { crop, flip, .. } } = clip;
         let mut out = Vec::new();
         let lie = |start: usize, length: usize, size: usize, at: usize| {
             let position = start as f64 + (at as f64 + 0.5) * length as f64 / size as f64 - 0.5;

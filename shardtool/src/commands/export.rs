@@ -2,11 +2,11 @@
 
 use crate::cli::ExportArgs;
 use crate::drawing::{blank, paste, save};
-use crate::output::{self, count};
 use crate::reading::{clips, for_each_frame, frames_per_second, open, size};
 use anyhow::{Context, bail, ensure};
+use console::output::{self, count};
 use image::RgbImage;
-use pipeline::frames::{Color, Frames, filled_up};
+use pipeline::frames::{Color, Frames, padded};
 use pipeline::shard::ShardSet;
 use pipeline::transform::picture::to_rgb;
 use pipeline::video::encode::H264Writer;
@@ -98,7 +98,7 @@ fn write_video(set: &ShardSet, clip: &InspectedClip, fps: f64, path: &Path) -> a
                 Frames::I420(planes, _) => Cow::Borrowed(planes),
                 Frames::Rgb(pixels) => Cow::Owned(rgb_to_i420(pixels, stored, color)?),
             };
-            Ok(writer.push(&filled_up(&planes, stored, even(stored)))?)
+            Ok(writer.push(&padded(&planes, stored, even(stored)))?)
         })?;
         writer.finish()?;
         fs::rename(&temporary, path).with_context(|| format!("cannot write {}", path.display()))

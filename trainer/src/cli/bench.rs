@@ -1,10 +1,10 @@
 //! Arguments of `trainer bench`.
 
-use super::{DataArg, LoadArgs, ModelArgs, positive};
+use super::{DataArg, LoadArgs, RunFlags, Settings, positive, settings};
 use clap::{Args, Subcommand};
 use pipeline::loader::batch::ValueType;
 use std::path::PathBuf;
-use trainer::config::{Overrides, Preset};
+use trainer::config::Preset;
 use trainer::cpu::Precision;
 
 /// Benchmarks.
@@ -23,13 +23,13 @@ pub enum Bench {
 /// Loads as in training, with the crops, masks and batches of a preset. The consumer of the batches
 /// does nothing, takes them at a fixed rate (as GPUs would), or trains on the CPU.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(after_help = settings::render_help::<RunFlags>("\
 Examples:
   trainer bench loader ./shards                      load at full speed
   trainer bench loader ./shards --consumer rate:136  feed 8 A100s (17 clips/s each)
   trainer bench loader ./shards --consumer step      measure the cost of loading for a training step
-  trainer bench loader ./videos --repeat 4           decode on the fly, four samples per clip
-  trainer bench loader ./shards --form clips --values f32 --json")]
+  trainer bench loader ./videos --repeat-aug 4       decode on the fly, four samples per clip
+  trainer bench loader ./shards --form clips --values f32 --json"))]
 pub struct BenchLoaderArgs {
     /// Folders of finished shards or of videos; to mix several by weight, use PATH=WEIGHT.
     #[arg(value_name = "DATA", default_value = "./shards", value_parser = DataArg::parse)]
@@ -52,31 +52,15 @@ pub struct BenchLoaderArgs {
     /// Type of the values [default: the preset's].
     #[arg(long, value_enum)]
     pub values: Option<ValuesArg>,
-    /// Clips per batch [default: the preset's].
-    #[arg(long, value_name = "N")]
-    pub batch_size: Option<usize>,
-    /// Samples per read of a clip [default: the preset's].
-    #[arg(long, value_name = "R")]
-    pub repeat: Option<usize>,
-    /// Random seed of order, crops, flips and masks.
-    #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
+    /// Settings that override both.
+    #[command(flatten)]
+    pub settings: Settings<RunFlags>,
     #[command(flatten)]
     /// Loader settings.
     pub load: LoadArgs,
     /// Print the figures as JSON.
     #[arg(long)]
     pub json: bool,
-    #[command(flatten)]
-    /// Model settings.
-    pub model: ModelArgs,
-}
-
-impl BenchLoaderArgs {
-    /// Overrides of the configuration by flags.
-    pub fn overrides(&self) -> Overrides {
-        Overrides { batch_size: self.batch_size, repeat: self.repeat, seed: self.seed, ..self.model.overrides() }
-    }
 }
 
 /// Benchmark a training step: time per part, and GFLOP/s vs one large matrix product.
@@ -88,7 +72,7 @@ impl BenchLoaderArgs {
 Examples:
   trainer bench step                                      ViT-B, two clips, 90 % masked, f32
   trainer bench step --dtype bf16                         the same in bf16
-  trainer bench step --preset large --batch-size 1 --recompute --json")]
+  trainer bench step --preset large --batch-size 1 --gradient-checkpointing --json")]
 pub struct BenchStepArgs {
     /// Preset of the model.
     #[arg(long, value_enum, default_value = "base")]
@@ -106,8 +90,8 @@ pub struct BenchStepArgs {
     #[arg(long, value_enum, default_value = "f32")]
     pub dtype: Precision,
     /// Recompute activations in the backward to save memory.
-    #[arg(long)]
-    pub recompute: bool,
+    #[arg(long, alias = "recompute")]
+    pub gradient_checkpointing: bool,
     /// Compute threads [default: all cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,

@@ -3,6 +3,7 @@
 use super::{ComputeArgs, MaskKindArg, local, positive};
 use clap::Args;
 use std::path::PathBuf;
+use trainer::cpu::Precision;
 use trainer::plot::reconstruction::Contrast;
 
 /// Arguments of `trainer visualise`.
@@ -52,6 +53,9 @@ pub struct VisualiseArgs {
     /// Frames per second of animations [default: real time].
     #[arg(long, value_name = "N", value_parser = positive)]
     pub fps: Option<f64>,
+    /// Type of activations on the CPU: f32, or bf16, which is faster where the CPU multiplies it.
+    #[arg(long, value_enum)]
+    pub dtype: Option<Precision>,
     #[command(flatten)]
     /// Compute settings.
     pub compute: ComputeArgs,

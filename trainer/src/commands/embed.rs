@@ -1,10 +1,10 @@
 //! `trainer embed`: extracts features of clips to a file, and draws nearest neighbours.
 
-use crate::cli::output;
 use crate::cli::{DataArg, EmbedArgs, Per};
 use crate::commands::inference::{self, ClipInference};
 use crate::commands::sources;
 use anyhow::{Context, bail, ensure};
+use console::{interrupt, output};
 use pipeline::atomic_file;
 use pipeline::source::{ClipOrigin, VideoOrigin, WeightedSource};
 use schemas::report::{EmbedReport, NeighbourReport, QueryReport};
@@ -24,7 +24,7 @@ const QUERIES: usize = 6;
 /// # Errors
 /// Errors that the user can fix: invalid weights or data, a missing video, a full disk.
 pub fn embed(args: &EmbedArgs) -> anyhow::Result<()> {
-    crate::cli::interrupt::listen()?;
+    interrupt::listen()?;
     ensure!(
         !args.tokens || (args.read.views.count() == 1 && args.per == Per::Clip),
         "--tokens requires one view and one row per clip"
@@ -35,8 +35,8 @@ pub fn embed(args: &EmbedArgs) -> anyhow::Result<()> {
     let class_names = class_names(&sets);
     sets.extend(open_query_files(args, &weights, &sets)?);
     let mut inference = ClipInference::new(&args.read, &weights, sets)?;
-    let width = weights.task.encoder().encoder.width;
-    let tokens = if args.tokens { weights.task.encoder().clip.tokens() } else { 0 };
+    let width = weights.task.common().encoder.width;
+    let tokens = if args.tokens { weights.task.common().clip.tokens() } else { 0 };
     let mut rows = RowWriter {
         file: FeatureFile::create(&args.out, width, tokens, metadata(&weights, &inference))?,
         per: args.per,
@@ -86,7 +86,7 @@ pub fn embed(args: &EmbedArgs) -> anyhow::Result<()> {
 
 /// Metadata of the feature file.
 fn metadata(weights: &Weights, inference: &ClipInference) -> std::collections::HashMap<String, String> {
-    let grid = weights.task.encoder().clip;
+    let grid = weights.task.common().clip;
     let entries = [
         ("weights", weights.path.display().to_string()),
         ("views", format!("{}x{}", inference.views.temporal, inference.views.spatial)),
@@ -203,7 +203,7 @@ fn open_query_files(args: &EmbedArgs, weights: &Weights, sets: &[WeightedSource]
         }
         files.push(DataArg { path: PathBuf::from(query), weight: 1.0 });
     }
-    sources::open(&files, &inference::live_config(&args.read, weights), weights.task.encoder().clip.frames)
+    sources::open(&files, &inference::live_config(&args.read, weights), weights.task.common().clip.frames)
 }
 
 /// Nearest neighbours of the queries, to be drawn.

@@ -1,9 +1,9 @@
 //! `trainer eval`: evaluates a classifier by clip and by video.
 
 use crate::cli::EvalArgs;
-use crate::cli::output;
 use crate::commands::inference::{ClipInference, InferenceStats, open as open_sets};
 use anyhow::{Context, ensure};
+use console::{interrupt, output};
 use pipeline::atomic_file;
 use schemas::report::{ClassReport, EvalReport};
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ const SHOWN_CLASSES: usize = 40;
 /// # Errors
 /// Errors that the user can fix: weights of no classifier, clips without labels, other classes.
 pub fn eval(args: &EvalArgs) -> anyhow::Result<()> {
-    crate::cli::interrupt::listen()?;
+    interrupt::listen()?;
     let weights = Weights::open(&args.weights)?;
     ensure!(
         !weights.classes().is_empty(),

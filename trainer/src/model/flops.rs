@@ -77,7 +77,7 @@ const fn blocks_attention(transformer: TransformerConfig, tokens: usize) -> u64 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Overrides, Preset};
+    use crate::config::{Preset, PretrainConfig};
     use crate::model::{Conventions, PositionKind, TargetKind};
 
     #[track_caller]
@@ -87,9 +87,9 @@ mod tests {
 
     #[test]
     fn counts_of_vit_large_are_the_papers() {
-        let config = Config::resolve(Preset::Large, None, &Overrides::default()).expect("a preset");
+        let config = PretrainConfig::resolve(Preset::Large, &[]).expect("a preset");
         let model = config.model();
-        let visible = config.masking.visible(config.clip).expect("a rule");
+        let visible = config.objective.masking.visible(config.common.clip).expect("a rule");
         let dense = forward(&model, ClipTokens::dense(model.grid));
         // The reference implementation embeds all patches and predicts all tokens, used or not.
         let sparse = forward(&model, ClipTokens { encoded: visible, ..ClipTokens::dense(model.grid) });

@@ -1,6 +1,6 @@
 //! The runs of each study, sized so that a study takes less than an hour on two cores.
 
-use crate::config::{Config, EncoderPart, FinetuneConfig, FinetuneOverrides, Length, Overrides, Preset, Recipe};
+use crate::config::{CheckpointsConfig, EncoderPart, FinetuneConfig, Length, Preset, PretrainConfig, Recipe};
 use crate::model::TransformerConfig;
 use pipeline::sampling::mask::MaskKind;
 use schemas::geometry::PatchGrid;
@@ -44,7 +44,7 @@ pub struct Pretraining {
     /// Its name.
     pub key: String,
     /// Its configuration, apart from the seed.
-    pub config: Config,
+    pub config: PretrainConfig,
     /// Its clips.
     pub footage: Footage,
 }
@@ -92,21 +92,20 @@ const SCRATCH_LONGER: &str = "from scratch, 6 times as long";
 ///
 /// # Panics
 /// Never: a test checks it.
-fn base(budget: Budget) -> Config {
-    let mut config = Config::resolve(Preset::Tiny, None, &Overrides::default()).expect("a valid preset");
+fn base(budget: Budget) -> PretrainConfig {
+    let mut config = PretrainConfig::resolve(Preset::Tiny, &[]).expect("a valid preset");
     // Four frames per token show motion, and 64 tokens per clip are fast.
-    config.clip = PatchGrid { frames: 16, size: 64, tubelet: 4, patch: 16 };
-    config.encoder = TransformerConfig { width: 128, depth: 4, heads: 4 };
-    config.decoder = TransformerConfig { width: 96, depth: 2, heads: 3 };
+    config.common.clip = PatchGrid { frames: 16, size: 64, tubelet: 4, patch: 16 };
+    config.common.encoder = TransformerConfig { width: 128, depth: 4, heads: 4 };
+    config.objective.decoder = TransformerConfig { width: 96, depth: 2, heads: 3 };
     // Of 64 tokens the paper's 90 % would leave six.
-    config.masking.ratio = 0.75;
-    config.data.batch_size = 64;
+    config.objective.masking.ratio = 0.75;
+    config.common.data.batch_size = 64;
     // Left and right are different classes.
-    config.data.flip = 0.0;
-    config.optimizer.base_lr = 0.006;
-    config.schedule.length = Length::Steps(budget.pretrain_steps);
-    config.checkpoints.every = 1000;
-    config.checkpoints.keep = 1;
+    config.common.data.flip = 0.0;
+    config.common.optimizer.base_lr = 0.006;
+    config.common.schedule.length = Length::Steps(budget.pretrain_steps);
+    config.common.checkpoints = CheckpointsConfig { every: 1000, keep: 1 };
     config
 }
 
@@ -116,28 +115,24 @@ fn base(budget: Budget) -> Config {
 /// Never: a test checks it.
 pub fn finetuning(arm: &Arm, classes: &[String], seed: u64) -> FinetuneConfig {
     let encoder = EncoderPart::from(&base(Budget { pretrain_steps: 1, finetune_steps: 1 }));
-    let overrides = FinetuneOverrides {
-        steps: Some(arm.steps),
-        batch_size: Some(32),
-        base_lr: Some(0.008),
-        flip: Some(0.0),
-        videos_per_class: Some(arm.videos_per_class),
-        seed: Some(seed),
-        ..FinetuneOverrides::default()
-    };
     let init_from = arm.pretraining.as_ref().map(|pretraining| pretraining.key.clone());
-    let resolved = FinetuneConfig::resolve(Recipe::Light, &encoder, init_from, classes.to_vec(), None, &overrides);
+    let resolved = FinetuneConfig::resolve(Recipe::Light, &encoder, init_from, classes.to_vec(), &[]);
     let mut config = resolved.expect("a valid recipe");
+    config.common.seed = seed;
+    config.common.schedule.length = Length::Steps(arm.steps);
+    config.common.data.batch_size = 32;
+    config.common.optimizer.base_lr = 0.008;
+    config.common.data.flip = 0.0;
+    config.objective.split.videos_per_class = Some(arm.videos_per_class);
     // The same for both initialisations. Early layers detect motion; low rates or dropped branches
     // would keep them from learning it.
-    config.recipe.layer_decay = 1.0;
-    config.recipe.drop_path = 0.0;
-    config.recipe.smoothing = 0.0;
+    config.objective.recipe.layer_decay = 1.0;
+    config.objective.recipe.drop_path = 0.0;
+    config.objective.recipe.smoothing = 0.0;
     // Small crops would cut off moving shapes.
-    config.data.area = [0.8, 1.0];
-    config.checkpoints.every = 100_000;
-    config.checkpoints.keep = 1;
-    config.validation.every = 100_000;
+    config.common.data.area = [0.8, 1.0];
+    config.common.checkpoints = CheckpointsConfig { every: 100_000, keep: 1 };
+    config.objective.validation.every = 100_000;
     config
 }
 
@@ -173,7 +168,7 @@ impl Study {
     /// Its arms, in the order in which they are drawn.
     pub fn arms(self, budget: Budget) -> Vec<Arm> {
         let steps = budget.finetune_steps;
-        let pretrained = |name: String, key: String, footage: Footage, change: &dyn Fn(&mut Config)| {
+        let pretrained = |name: String, key: String, footage: Footage, change: &dyn Fn(&mut PretrainConfig)| {
             let mut config = base(budget);
             change(&mut config);
             let pretraining = Some(Pretraining { key, config, footage });
@@ -181,7 +176,7 @@ impl Study {
         };
         let base_key = "base".to_owned();
         // The base value has the same key in all studies.
-        let varied = |name: String, is_base: bool, change: &dyn Fn(&mut Config)| {
+        let varied = |name: String, is_base: bool, change: &dyn Fn(&mut PretrainConfig)| {
             let key = if is_base { base_key.clone() } else { format!("{}-{}", self.name(), name.replace([' ', '%'], "")) };
             pretrained(name, key, Footage::OfTheTask, change)
         };
@@ -197,15 +192,25 @@ impl Study {
                 arms.into_iter().flat_map(|(series, is, times)| budgets.map(|videos| arm(series, is, times, videos))).collect()
             }
             Self::Ratio => [0.5, 0.75, 0.9, 0.95, 0.98]
-                .map(|ratio: f64| varied(format!("{:.0} %", 100.0 * ratio), ratio == 0.75, &|config| config.masking.ratio = ratio))
+                .map(|ratio: f64| {
+                    varied(format!("{:.0} %", 100.0 * ratio), ratio == 0.75, &|config| config.objective.masking.ratio = ratio)
+                })
                 .into(),
             Self::Kind => [("random", MaskKind::Random), ("tube", MaskKind::Tube), ("frame", MaskKind::Frame), ("block", MaskKind::Block)]
-                .map(|(name, kind)| varied(name.to_owned(), kind == MaskKind::Random, &|config| config.masking.kind = kind))
+                .map(|(name, kind)| varied(name.to_owned(), kind == MaskKind::Random, &|config| config.objective.masking.kind = kind))
                 .into(),
-            Self::Slices => [1, 2].map(|slices| varied(slices.to_string(), slices == 1, &|config| config.target.slices = slices)).into(),
-            Self::Depth => [1, 2, 4].map(|depth| varied(depth.to_string(), depth == 2, &|config| config.decoder.depth = depth)).into(),
-            Self::Width => [48, 96, 192].map(|width| varied(width.to_string(), width == 96, &|config| config.decoder.width = width)).into(),
-            Self::Repeat => [1, 2, 4].map(|repeat| varied(repeat.to_string(), repeat == 1, &|config| config.data.repeat = repeat)).into(),
+            Self::Slices => {
+                [1, 2].map(|slices| varied(slices.to_string(), slices == 1, &|config| config.objective.target.pred_frames = slices)).into()
+            }
+            Self::Depth => {
+                [1, 2, 4].map(|depth| varied(depth.to_string(), depth == 2, &|config| config.objective.decoder.depth = depth)).into()
+            }
+            Self::Width => {
+                [48, 96, 192].map(|width| varied(width.to_string(), width == 96, &|config| config.objective.decoder.width = width)).into()
+            }
+            Self::Repeat => {
+                [1, 2, 4].map(|repeat| varied(repeat.to_string(), repeat == 1, &|config| config.common.data.repeat_aug = repeat)).into()
+            }
             Self::Footage => {
                 let scratch = pretrained("nothing".to_owned(), String::new(), Footage::OfTheTask, &|_| ());
                 let scratch = Arm { pretraining: None, ..scratch };
@@ -234,11 +239,11 @@ mod tests {
             assert!(arms.len() > 1, "{study:?}");
             for arm in arms {
                 let finetuning = finetuning(&arm, &["a".to_owned(), "b".to_owned()], 3);
-                assert_eq!(finetuning.init_from.is_some(), arm.pretraining.is_some());
+                assert_eq!(finetuning.objective.init_from.is_some(), arm.pretraining.is_some());
                 let first = finetunings.entry(arm.key()).or_insert_with(|| finetuning.clone());
                 assert_eq!(*first, finetuning, "{}", arm.key());
                 let Some(pretraining) = arm.pretraining else { continue };
-                pretraining.config.clone().with(&Overrides::default()).unwrap_or_else(|error| panic!("{study:?}, {}: {error}", arm.name));
+                pretraining.config.check().unwrap_or_else(|error| panic!("{study:?}, {}: {error}", arm.name));
                 let first = known.entry(pretraining.key.clone()).or_insert_with(|| pretraining.clone());
                 assert_eq!(*first, pretraining);
             }

@@ -15,7 +15,7 @@ mod policy;
 pub use erasing::{Erased, Erasing};
 pub use operations::RandAugmenter;
 pub use policy::AugmentPolicy;
-pub(crate) use policy::Augmenter;
+pub(crate) use policy::{Augmenter, SampleAugment};
 
 use rand::{Rng, RngExt};
 use rand_distr::{Distribution, StandardNormal};

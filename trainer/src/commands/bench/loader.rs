@@ -2,17 +2,19 @@
 
 use super::{median, format_number};
 use crate::cli::usage::{cpu_ms, peak_memory_bytes};
-use crate::cli::{BenchLoaderArgs, Consumer, FormArg, all_cores, loader_threads_beside_training};
-use crate::{cli::output, commands::sources};
+use crate::cli::{BenchLoaderArgs, Consumer, FormArg, loader_threads_beside_training};
+use crate::commands::sources;
 use anyhow::Context;
 use candle_core::Device;
+use console::output;
+use pipeline::all_cores;
 use pipeline::loader::Loader;
 use pipeline::loader::batch::{Batch, Form, ValueType};
 use pipeline::sampling::order::Cursor;
 use schemas::report::{LoaderFigures, LoaderLimit, LoaderReport, StepFigures};
 use std::time::{Duration, Instant};
 use trainer::backend::{Learner, LearnerError, Uploaded};
-use trainer::config::Config;
+use trainer::config::PretrainConfig;
 use trainer::train;
 
 /// Clips per second on which an A100 trains: ViT-L at 90 % masking (Feichtenhofer et al. 2022,
@@ -27,8 +29,8 @@ const WARM_UP: f64 = 0.1;
 /// # Errors
 /// When the data cannot be read, or the flags do not fit the data.
 pub fn loader(args: &BenchLoaderArgs) -> anyhow::Result<()> {
-    let config = Config::resolve(args.preset, args.config.as_deref(), &args.overrides())?;
-    let data = sources::open(&args.data, &config.live, config.clip.frames)?;
+    let config = super::config(args.preset, args.config.as_deref(), args.settings.layers())?;
+    let data = sources::open(&args.data, &config.objective.live, config.common.clip.frames)?;
     let data_clips = sources::clips(&data);
     let threads = if args.consumer == Consumer::Step { loader_threads_beside_training() } else { all_cores() };
     let mut options = train::loader_options(&config, args.load.loading(threads), Cursor::default());
@@ -115,10 +117,10 @@ impl Bench<'_> {
     /// Trains for `time`: pairs of a step with a new batch and a step with a repeated batch, in
     /// alternating order, so that both run under the same conditions. During the second kind the
     /// loader is idle, because its buffers are full.
-    fn steps(&mut self, time: Duration, config: &Config) -> anyhow::Result<StepFigures> {
+    fn steps(&mut self, time: Duration, config: &PretrainConfig) -> anyhow::Result<StepFigures> {
         let device = Device::Cpu;
         let mut learner = Learner::new(&config.clone().into(), None, &device, all_cores())?;
-        let rate = config.optimizer.base_lr * 1e-3;
+        let rate = config.common.optimizer.base_lr * 1e-3;
         let cached = learner.upload(self.next()?, None)?;
         step(&mut learner, &cached, rate)?;
         self.loader.restart_figures();

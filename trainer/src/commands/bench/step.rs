@@ -1,14 +1,16 @@
 //! `trainer bench step`: benchmarks a training step on the CPU.
 
-use super::{median, format_number};
-use crate::cli::output;
+use super::{format_number, median};
+use crate::cli::BenchStepArgs;
 use crate::cli::usage::peak_memory_bytes;
-use crate::cli::{BenchStepArgs, all_cores};
 use candle_core::Device;
+use console::output;
+use pipeline::all_cores;
 use schemas::report::{StepParts, StepReport};
 use std::time::{Duration, Instant};
-use trainer::config::{Config, Overrides};
-use trainer::cpu::{CpuMae, RandomBatch, Patches, Precision, Resources, StepTimes, gemm_rate};
+use toml::Value;
+use trainer::config::{ConfigError, Layer, PretrainConfig};
+use trainer::cpu::{CpuMae, Patches, Precision, RandomBatch, Resources, StepTimes, gemm_rate};
 use trainer::model::Mae;
 use trainer::model::flops::{self, ClipTokens};
 
@@ -16,10 +18,10 @@ use trainer::model::flops::{self, ClipTokens};
 ///
 /// # Errors
 /// When the device is out of memory.
-pub fn model(config: &Config, threads: usize) -> anyhow::Result<CpuMae> {
-    let candle_model = Mae::seeded(config.model(), config.seed, &Device::Cpu)?;
-    let resources = Resources { threads, recomputes: config.compute.recompute };
-    Ok(CpuMae::new(config.model(), candle_model.parameters(), config.optimizer.clone(), config.compute.dtype, resources)?)
+pub fn model(config: &PretrainConfig, threads: usize) -> anyhow::Result<CpuMae> {
+    let candle_model = Mae::seeded(config.model(), config.common.seed, &Device::Cpu)?;
+    let resources = Resources { threads, recomputes: config.common.compute.gradient_checkpointing };
+    Ok(CpuMae::new(config.model(), candle_model.parameters(), config.common.optimizer.clone(), config.common.compute.dtype, resources)?)
 }
 
 /// Runs a step, and returns its seconds and the durations of its parts.
@@ -31,23 +33,33 @@ pub fn timed_step(model: &mut CpuMae, batch: &Patches<'_>, rate: f64) -> (f64, S
     (began.elapsed().as_secs_f64(), model.take_times())
 }
 
+/// The settings of the flags.
+fn layers(args: &BenchStepArgs) -> Result<Vec<Layer>, ConfigError> {
+    let dtype = Value::try_from(args.dtype).expect("plain data becomes TOML");
+    let checkpointing = args.gradient_checkpointing;
+    let mut layers =
+        vec![Layer::key("--batch-size", "data.batch_size", args.batch_size as i64)?, Layer::key("--dtype", "compute.dtype", dtype)?];
+    if checkpointing {
+        let key = "compute.gradient_checkpointing";
+        layers.push(Layer::key("--gradient-checkpointing", key, true)?);
+    }
+    if let Some(ratio) = args.mask_ratio {
+        layers.push(Layer::key("--mask-ratio", "masking.ratio", ratio)?);
+    }
+    Ok(layers)
+}
+
 /// Runs the command.
 ///
 /// # Errors
 /// When the flags are invalid.
 pub fn step(args: &BenchStepArgs) -> anyhow::Result<()> {
-    let overrides =
-        Overrides { batch_size: Some(args.batch_size), dtype: Some(args.dtype), recompute: args.recompute, ..Overrides::default() };
-    let mut config = Config::resolve(args.preset, args.config.as_deref(), &overrides)?;
-    if let Some(ratio) = args.mask_ratio {
-        config.masking.ratio = ratio;
-        config = config.with(&Overrides::default())?;
-    }
+    let config = super::config(args.preset, args.config.as_deref(), &layers(args)?)?;
     let threads = args.threads.map_or_else(all_cores, |threads| threads as usize);
     let model_config = config.model();
-    let clips = config.data.batch_size;
+    let clips = config.common.data.batch_size;
     let mut model = model(&config, threads)?;
-    let batch = RandomBatch::new(&model_config, Some(config.masking), clips, config.seed);
+    let batch = RandomBatch::new(&model_config, Some(config.objective.masking), clips, config.common.seed);
     // The first step allocates memory. Rates are those of the first steps of a run.
     timed_step(&mut model, &batch.patches(), 0.0);
     let steps: Vec<(f64, StepTimes)> = (0..args.steps).map(|_| timed_step(&mut model, &batch.patches(), 1e-6)).collect();
@@ -64,7 +76,7 @@ pub fn step(args: &BenchStepArgs) -> anyhow::Result<()> {
     let report = StepReport {
         preset: args.preset.name().to_owned(),
         batch_size: clips as u64,
-        mask_ratio: config.masking.ratio,
+        mask_ratio: config.objective.masking.ratio,
         dtype: match args.dtype {
             Precision::F32 => "f32",
             Precision::Bf16 => "bf16",
