@@ -249,7 +249,7 @@ fn joint_positions_of_separable_sums_predict_the_same() {
             weights.insert(format!("{prefix}pos_embed"), Tensor::cat(&rows, 1).expect("one table"));
         }
         let joint =
-            Mae::given(variant(grid, PositionKind::Joint, class_token, TargetChoice::Pixels), weights, &Device::Cpu).expect("a model");
+            Mae::from_tensors(variant(grid, PositionKind::Joint, class_token, TargetChoice::Pixels), weights, &Device::Cpu).expect("a model");
         let (clips, masking) = (two_clips(grid), random_masking(grid, decoder_keep, 2));
         let of = |model: &Mae| model.forward(&clips, &masking).and_then(|out| out.flatten_all()?.to_vec1::<f32>()).expect("predictions");
         assert!(of(&separable) == of(&joint), "cls token {class_token}, {decoder_keep} kept");
@@ -543,7 +543,7 @@ fn weights_and_moments_that_do_not_fit_are_named_one_by_one() {
     loaded.moments.insert("third/norm.bias".to_owned(), moment.clone());
     loaded.moments.insert("second/mask_token".to_owned(), moment);
     let error = Learner::resumed(&run.task, loaded.weights, loaded.moments, 0, &Device::Cpu, 2).expect_err("three do not fit").to_string();
-    let expected = "the optimiser's moments do not fit this model: second/mask_token is [48], not [1, 1, 32]; first/norm.bias is missing; \
+    let expected = "the optimizer's moments do not fit this model: second/mask_token is [48], not [1, 1, 32]; first/norm.bias is missing; \
                     third/norm.bias is not part of it";
     assert_eq!(error, expected);
 }

@@ -91,7 +91,7 @@ pub(super) fn classifier_loss(model: &Classifier, batch: &DeviceBatch, soft_targ
 /// # Errors
 /// When the device fails.
 pub(super) fn read(model: &Classifier, batch: &DeviceBatch, tokens: bool) -> Result<ModelOutput> {
-    let Encoded { features, tokens: of_tokens, logits } = model.read(patches(batch)?)?;
+    let Encoded { features, tokens: of_tokens, logits } = model.infer(patches(batch)?)?;
     let values = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
     Ok(ModelOutput {
         features: values(&features)?,

@@ -115,7 +115,7 @@ pub(super) fn reconstruct(model: &mut CpuMae, config: MaeConfig, batch: Batch) -
 
 /// What a classifier makes of a batch of [`pipeline::loader::batch::Form::Tokens`].
 pub(super) fn read(model: &mut CpuClassifier, batch: &Batch, with_tokens: bool) -> ModelOutput {
-    let kernels::Encoded { features, tokens: of_tokens, logits } = model.read(batch.masks(), tokens(batch), with_tokens);
+    let kernels::Encoded { features, tokens: of_tokens, logits } = model.infer(batch.masks(), tokens(batch), with_tokens);
     ModelOutput { features: features.to_vec(), tokens: of_tokens.to_vec(), logits: logits.to_vec() }
 }
 

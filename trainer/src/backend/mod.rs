@@ -90,7 +90,7 @@ impl Learner {
             Task::Pretrain(config) => Self::of_mae(Mae::seeded(config.model(), config.common.seed, device)?, config, device, threads),
             Task::Finetune(config) => {
                 let model = match start {
-                    Some(weights) => Classifier::beginning_with(config.classifier(), weights, config.common.seed, device)?,
+                    Some(weights) => Classifier::from_pretrained(config.classifier(), weights, config.common.seed, device)?,
                     None => Classifier::seeded(config.classifier(), config.common.seed, device)?,
                 };
                 Self::of_classifier(model, task, device, threads)
@@ -111,8 +111,8 @@ impl Learner {
         threads: usize,
     ) -> Result<Self, LearnerError> {
         let mut learner = match task {
-            Task::Pretrain(config) => Self::of_mae(Mae::given(config.model(), weights, device)?, config, device, threads)?,
-            Task::Finetune(config) => Self::of_classifier(Classifier::given(config.classifier(), weights, device)?, task, device, threads)?,
+            Task::Pretrain(config) => Self::of_mae(Mae::from_tensors(config.model(), weights, device)?, config, device, threads)?,
+            Task::Finetune(config) => Self::of_classifier(Classifier::from_tensors(config.classifier(), weights, device)?, task, device, threads)?,
         };
         match &mut learner {
             Self::CandleLearner(composed) => composed.optimizer.restore(moments, updates)?,

@@ -329,7 +329,7 @@ fn look(run: &Run, learner: &mut Learner, on_event: &mut impl FnMut(Event<'_>)) 
     options.interrupt = Arc::clone(&run.stop);
     options.memory = learner.memory();
     let mut scores = Scores::new(config.objective.classes.len());
-    let seen = eval::read_all(
+    let seen = eval::infer_all(
         data,
         options,
         |batch| learner.read(batch),

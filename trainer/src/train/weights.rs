@@ -125,7 +125,7 @@ impl Weights {
             let wanted = "which has no decoder to reconstruct with: give the pre-training that it began with";
             return Err(WeightsError::Kind { path: self.path.clone(), kind: "a classifier", wanted });
         };
-        Mae::given(config.model(), self.tensors.clone(), device)
+        Mae::from_tensors(config.model(), self.tensors.clone(), device)
             .map_err(|source| WeightsError::Parameters { path: self.path.clone(), source })
     }
 

@@ -119,7 +119,7 @@ fn a_classifier_learns_and_is_evaluated_on_every_clip() {
     let output = trainer(dir.path(), &["eval", "--weights", "ft", "--data", "damaged", "--json"]);
     let damaged: EvalReport = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!((damaged.clips.clips, damaged.skipped), (17, 1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("warning: left out: clip 4 of"), "{}", shown(&output));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("warning: skipped: clip 4 of"), "{}", shown(&output));
 }
 
 #[test]

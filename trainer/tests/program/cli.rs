@@ -97,7 +97,7 @@ fn a_run_leaves_all_that_it_promises() {
     assert!(image::open(run.join("curves.png")).is_ok_and(|curves| curves.width() > 1000));
     let page = fs::read_to_string(run.join("report.html")).expect("a report");
     let config = fs::read_to_string(run.join("config.toml")).expect("a configuration");
-    assert!(page.contains("<h1>tiny-1</h1>") && page.contains(&config.replace('"', "&quot;")) && page.contains("its frames"));
+    assert!(page.contains("<h1>tiny-1</h1>") && page.contains(&config.replace('"', "&quot;")) && page.contains("the frames"));
     assert_eq!(page.matches("base64,").count(), 2, "curves and reconstruction");
     assert_eq!(fs::read_dir(run.join("tensorboard")).expect("a folder").count(), 1);
 

@@ -6,9 +6,9 @@ use pipeline::sampling::mask::{MaskRule, MaskScratch, Masks};
 use pipeline::sampling::order::{Purpose, stream};
 use rand::RngExt;
 
-/// A batch of random numbers, as the loader would hand it out: to measure and to test with.
+/// A batch of random numbers in the form of the loader's batches, for benchmarks and tests.
 #[derive(Debug)]
-pub struct Noise {
+pub struct RandomBatch {
     tokens: usize,
     visible: usize,
     predicted: usize,
@@ -17,16 +17,19 @@ pub struct Noise {
     target: Vec<f32>,
 }
 
-impl Noise {
-    /// For a model, masked by `rule`; without one, with every token visible and compared.
+impl RandomBatch {
+    /// Creates a batch for a model, masked by `rule`; without a rule, every token is visible and
+    /// has a target.
     ///
     /// # Panics
     /// When the rule leaves nothing visible or predicted.
     pub fn new(model: &MaeConfig, rule: Option<MaskRule>, clips: usize, seed: u64) -> Self {
-        let (grid, mut rng) = (model.grid, stream(Purpose::Synth, seed, 0, 0));
+        let grid = model.grid;
+        let mut rng = stream(Purpose::Synth, seed, 0, 0);
         let tokens = grid.tokens();
         let mut rows: Vec<u32> = (0..clips).flat_map(|_| 0..tokens as u32).collect();
-        let (mut visible, mut predicted) = (tokens, 0);
+        let mut visible = tokens;
+        let mut predicted = 0;
         if let Some(rule) = rule {
             visible = rule.visible(grid).expect("a rule that fits");
             predicted = rule.predicted(grid).expect("a rule that fits");
@@ -38,7 +41,7 @@ impl Noise {
         Self { tokens, visible, predicted, rows, pixels, target: noise(clips * compared * model.target_values()) }
     }
 
-    /// As a step takes it.
+    /// The batch as input of a training step.
     pub fn patches(&self) -> Patches<'_> {
         let masks = Masks::new(&self.rows, self.tokens, self.visible).predicting(self.predicted);
         Patches { masks, visible: Values::F32(&self.pixels), target: Values::F32(&self.target) }
