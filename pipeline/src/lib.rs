@@ -50,3 +50,8 @@ pub mod stats;
 pub mod transform;
 pub mod video;
 pub mod worker;
+
+/// Number of cores that this process may use.
+pub fn all_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}

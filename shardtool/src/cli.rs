@@ -206,7 +206,7 @@ impl BuildArgs {
 
     /// Videos decoded at a time.
     pub fn jobs(&self) -> usize {
-        self.jobs.map_or_else(crate::fan_out::all_cores, |jobs| jobs as usize)
+        self.jobs.map_or_else(pipeline::all_cores, |jobs| jobs as usize)
     }
 }
 

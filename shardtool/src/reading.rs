@@ -1,7 +1,7 @@
 //! What the commands that read shards share: opening them, finding a clip, decoding it.
 
-use crate::output::{self, count};
 use anyhow::{Context, anyhow, bail};
+use console::output::{self, count};
 use pipeline::frames::Frames;
 use pipeline::shard::{ClipReader, Shard, ShardError, ShardSet};
 use schemas::geometry::FrameSize;

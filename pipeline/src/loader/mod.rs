@@ -262,13 +262,8 @@ impl Loader {
         if self.ready.is_empty() {
             self.issue()?;
         }
-        let delivered = Delivered {
-            wait,
-            clips: batch.len(),
-            frames: self.shared.options.format.grid.frames,
-            skipped: batch.skipped.len(),
-            ready,
-        };
+        let delivered =
+            Delivered { wait, clips: batch.len(), frames: self.shared.options.format.grid.frames, skipped: batch.skipped.len(), ready };
         self.consumption.batch(&self.shared.counters, delivered);
         Ok(Some(Batch { wait, ..batch }))
     }

@@ -10,6 +10,7 @@ use crate::source::{ClipBytes, ClipInfo, SourceError, SourceReader, WeightedSour
 use crate::stats::{Stage, StageClock};
 use crate::transform::augment::Augmenter;
 use crate::transform::{ClipView, Transform};
+use crate::worker::panic_message;
 use crossbeam_channel::{Receiver, Sender};
 use rustix::time::{ClockId, clock_gettime};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -120,9 +121,7 @@ pub(super) fn run(shared: &Shared, tasks: &Receiver<Task>, finished: &Sender<Rea
         let result = catch_unwind(AssertUnwindSafe(|| worker.work(shared, &task))).unwrap_or_else(|panic| {
             // Its state may be half-changed: start again with a new one.
             worker = Worker::new(&shared.stop);
-            let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            let message = message.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-            Err(LoadError::Panic { message })
+            Err(LoadError::Panic { message: panic_message(&*panic) })
         });
         let Task { group, slot, sample } = task;
         let outcome = match result {

@@ -119,14 +119,7 @@ impl Transform {
     ///
     /// # Panics
     /// When an output has another length, or the clip has fewer frames than the view needs.
-    pub fn patches<T: Value>(
-        &mut self,
-        clip: ClipView<'_>,
-        grid: PatchGrid,
-        mask: Mask<'_>,
-        form: TargetForm,
-        out: PatchesMut<'_, T>,
-    ) {
+    pub fn patches<T: Value>(&mut self, clip: ClipView<'_>, grid: PatchGrid, mask: Mask<'_>, form: TargetForm, out: PatchesMut<'_, T>) {
         let PatchesMut { visible, target } = out;
         assert_eq!(visible.len(), mask.visible.len() * grid.tubelet_values(), "values of the visible tubelets");
         assert_eq!(target.len(), mask.predicted.len() * form.values(grid), "values of the target");
@@ -160,13 +153,7 @@ impl Transform {
     }
 
     /// Writes the pixels of the visible tubelets, and of `slices` frames of the predicted ones.
-    fn pixels<T: Value>(
-        &mut self,
-        clip: ClipView<'_>,
-        grid: PatchGrid,
-        (slices, kind): (usize, TargetFrames),
-        mut out: PatchesMut<'_, T>,
-    ) {
+    fn pixels<T: Value>(&mut self, clip: ClipView<'_>, grid: PatchGrid, (slices, kind): (usize, TargetFrames), mut out: PatchesMut<'_, T>) {
         let (side, patch) = (grid.size, grid.patch);
         let normalise = Normalise::new::<T>(clip.frames);
         self.row.resize(3 * side, 0.0);

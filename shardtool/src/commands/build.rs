@@ -8,19 +8,20 @@ use crate::cli::BuildArgs;
 use crate::fan_out::fan_out;
 use crate::journal::Journal;
 use crate::labels::{self, Coverage, Label};
-use crate::output::{self, Progress, count};
-use crate::protocol::{AboutClip, Reply, Task};
+use crate::protocol::{BuildTask, ClipFlags, Failure, Reply, Task};
 use crate::reading;
-use crate::stop;
 use crate::worker;
 use anyhow::{bail, ensure};
+use console::interrupt;
+use console::output::{self, count};
+use console::progress::Progress;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use pipeline::shard::payload;
 use pipeline::shard::{EncodedClip, ShardSetWriter};
 use pipeline::video;
 use pipeline::video::clips::{Fault, FaultKind};
 use pipeline::video::discover::{Discovered, VideoFile, discover, path_name};
-use pipeline::worker::process::{Ending, Reported, Supervisor};
+use pipeline::worker::{Ending, Reported, Supervisor};
 use schemas::geometry::FrameSize;
 use schemas::manifest::{BuildOptions, OpenVideo, REJECTED_FILE, Rejected, VideoRecord};
 use schemas::report::BuildReport;
@@ -28,7 +29,6 @@ use schemas::shard::ClipMeta;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -58,7 +58,7 @@ impl Source {
 enum Message {
     Identity(String),
     Skipped {
-        about: AboutClip,
+        flags: ClipFlags,
         decoded_bytes: u64,
     },
     Clip(Box<ClipMeta>, EncodedClip),
@@ -75,7 +75,7 @@ enum Message {
 /// What the user can mend: no videos, a folder that is taken, a full disk.
 pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
     video::init()?;
-    stop::listen()?;
+    interrupt::listen()?;
     let options = args.options()?;
     payload::check(&options)?;
     let mut discovered = discover(&args.videos);
@@ -102,7 +102,7 @@ pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
         output::say(&format!("note: {path} is not there any more; its clips stay in the shards"));
     }
     let writer = ShardSetWriter::new(&args.out, options.clone(), journal.manifest.shards.clone());
-    let progress = Progress::new(plan.sources.len() as u64, "videos");
+    let progress = Progress::new(plan.sources.len() as u64, "{pos}/{len} videos");
     let contents = journal.known().values().map(|record| record.blake3.clone()).collect();
     let mut build = Build { args, options: &options, journal, writer, progress, contents };
     let result = build.run(&plan.sources, &discovered.rejected);
@@ -113,9 +113,9 @@ pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
         Err(error) => {
             // What was left out until then is worth knowing; that it cannot be written is not the first thing that went wrong.
             let _ = journal.write_rejected(&discovered.rejected);
-            if stop::requested() {
+            if interrupt::requested() {
                 output::say(&stopped(args, &journal));
-                return Ok(ExitCode::from(stop::EXIT_CODE));
+                return Ok(ExitCode::from(interrupt::EXIT_CODE));
             }
             return Err(error.context(unfinished(args, &journal)));
         }
@@ -214,15 +214,10 @@ impl Build<'_> {
         let threads = (jobs / sources.len().max(1)).max(1) as u32;
         let timeout = self.args.timeout;
         let options = self.options;
-        let supervisor = worker::supervisors(timeout)?;
+        let supervisor = worker::supervisors(timeout, interrupt::flag())?;
         let work = |supervisor: &mut Supervisor, source: &Source, messages: &Sender<Message>| {
-            let task = Task::Build {
-                path: source.file.path.as_os_str().as_bytes().to_vec(),
-                options: options.clone(),
-                threads,
-                timeout,
-                skip: source.skip,
-            };
+            let task =
+                Task::Build(BuildTask { path: source.file.path.clone(), options: options.clone(), threads, timeout, skip: source.skip });
             supervise(supervisor, &task, source, messages);
         };
         fan_out(sources, jobs, queued_clips(options), supervisor, work, |source, messages| self.take(source, &messages))?;
@@ -259,22 +254,22 @@ impl Build<'_> {
         loop {
             let message = match messages.recv_timeout(POLL) {
                 Ok(message) => message,
-                Err(RecvTimeoutError::Timeout) if !stop::requested() => continue,
+                Err(RecvTimeoutError::Timeout) if !interrupt::requested() => continue,
                 Err(_) => bail!("stopped"),
             };
             match message {
                 Message::Identity(blake3) => record.blake3 = self.identify(source, blake3)?,
-                Message::Skipped { about, decoded_bytes } => count_clip(&mut record, about, decoded_bytes),
+                Message::Skipped { flags, decoded_bytes } => count_clip(&mut record, flags, decoded_bytes),
                 Message::Clip(mut meta, clip) => {
                     (meta.label, meta.class) = (record.label, record.class.clone());
-                    count_clip(&mut record, AboutClip::of(&meta), reading::decoded_bytes(&meta));
+                    count_clip(&mut record, ClipFlags::of(&meta), reading::decoded_bytes(&meta));
                     if self.writer.push(*meta, clip)? {
                         let open = OpenVideo { path: record.path.clone(), blake3: record.blake3.clone(), clips: record.clips };
                         self.journal.commit(self.writer.finished(), Some(open))?;
                     }
                 }
                 Message::Rejected(rejected) => {
-                    self.progress.line(&rejection(&rejected));
+                    self.progress.say(&rejection(&rejected));
                     record.rejected.push(rejected);
                 }
                 Message::Fatal(reason) => bail!("{reason}"),
@@ -282,7 +277,7 @@ impl Build<'_> {
             }
         }
         self.journal.record(record);
-        self.progress.advance(format!("{} into {}", count(self.journal.clips(), "clip"), self.args.out.display()));
+        self.progress.advance(1, format!("{} into {}", count(self.journal.clips(), "clip"), self.args.out.display()));
         Ok(())
     }
 
@@ -294,17 +289,17 @@ impl Build<'_> {
             source.name()
         );
         if open.is_none() && !self.contents.insert(blake3.clone()) {
-            self.progress.line(&format!("note: {} has the same content as another video; both are kept", source.name()));
+            self.progress.say(&format!("note: {} has the same content as another video; both are kept", source.name()));
         }
         Ok(blake3)
     }
 }
 
-fn count_clip(record: &mut VideoRecord, about: AboutClip, decoded_bytes: u64) {
+fn count_clip(record: &mut VideoRecord, flags: ClipFlags, decoded_bytes: u64) {
     record.clips += 1;
-    record.padded_clips += u64::from(about.padded);
-    record.damaged_clips += u64::from(about.damaged);
-    record.hdr |= about.hdr;
+    record.padded_clips += u64::from(flags.padded);
+    record.damaged_clips += u64::from(flags.damaged);
+    record.hdr |= flags.hdr;
     record.decoded_bytes += decoded_bytes;
 }
 
@@ -315,24 +310,23 @@ fn queued_clips(options: &BuildOptions) -> usize {
     (QUEUED_BYTES / clip_bytes).clamp(1, 16)
 }
 
-/// Has a worker do one video, and passes on what it says.
+/// Has a worker make the clips of one video, and passes on its replies.
 fn supervise(supervisor: &mut Supervisor, task: &Task, source: &Source, messages: &Sender<Message>) {
-    let (mut clips, mut stops) = (0u64, false);
-    let rejected = |reason: String, seconds| Message::Rejected(Rejected { seconds, ..Rejected::file(source.name(), reason) });
-    // Nobody listens any more only when the build itself has failed.
+    let mut clips = 0;
+    // Nobody receives any more only when the build itself has failed.
     let ending = supervisor.run(task, |reply: Reply, bytes| {
-        let (message, reported) = match reply {
-            Reply::Alive | Reply::Probed(_) => return Ok(Reported::Nothing),
-            Reply::Identity { blake3 } => (Message::Identity(blake3), Reported::Nothing),
-            Reply::Skipped { about, decoded_bytes } => {
+        let message = match reply {
+            Reply::Probed(_) => return Ok(Reported::More),
+            Reply::Identity { blake3 } => Message::Identity(blake3),
+            Reply::Skipped { flags, decoded_bytes } => {
                 clips += 1;
-                (Message::Skipped { about, decoded_bytes }, Reported::Nothing)
+                Message::Skipped { flags, decoded_bytes }
             }
             Reply::Clip { meta, uncompressed_bytes, xxh3, stored_bytes } => {
                 clips += 1;
                 let mut body = vec![0; stored_bytes];
                 bytes.read_exact(&mut body)?;
-                (Message::Clip(meta, EncodedClip { body, uncompressed_bytes, xxh3 }), Reported::Nothing)
+                Message::Clip(meta, EncodedClip { body, uncompressed_bytes, xxh3 })
             }
             Reply::Built { faults } => {
                 for Fault { seconds, reason, kind, clips } in faults {
@@ -346,26 +340,30 @@ fn supervise(supervisor: &mut Supervisor, task: &Task, source: &Source, messages
                 }
                 return Ok(Reported::Done);
             }
-            Reply::Failed { reason, seconds, stops_build: true } => {
-                stops = true;
-                let place = seconds.map_or(String::new(), |(from, _)| format!(" at {from:.2} s"));
-                let message =
-                    format!("{} is damaged{place}: {reason}; --on-corrupt keep-good goes on without the damaged clips", source.name());
-                (Message::Fatal(message), Reported::Failed)
-            }
-            Reply::Failed { reason, seconds, .. } => (rejected(after(reason, clips), seconds), Reported::Failed),
         };
         messages.send(message).map_err(|_| io::ErrorKind::ConnectionAborted)?;
-        Ok(reported)
+        Ok(Reported::More)
     });
+    let reject = |reason: String, seconds| {
+        let rejected = Rejected { seconds, ..Rejected::file(source.name(), after(reason, clips)) };
+        let _ = messages.send(Message::Rejected(rejected));
+    };
     let last = match ending {
-        Ok(Ending::Whole) if stops => return,
-        Ok(Ending::Whole) => Message::Done,
-        Ok(Ending::Stopped) => return,
-        Ok(Ending::Lost(reason)) => {
-            let _ = messages.send(rejected(after(reason, clips), None));
+        Ok(Ending::Done) => Message::Done,
+        Ok(Ending::Failed(Failure { reason, seconds, stops_build: true })) => {
+            let place = seconds.map_or(String::new(), |(from, _)| format!(" at {from:.2} s"));
+            let advice = "--on-corrupt keep-good goes on without the damaged clips";
+            Message::Fatal(format!("{} is damaged{place}: {reason}; {advice}", source.name()))
+        }
+        Ok(Ending::Failed(Failure { reason, seconds, .. })) => {
+            reject(reason, seconds);
             Message::Done
         }
+        Ok(Ending::Lost(reason)) => {
+            reject(reason, None);
+            Message::Done
+        }
+        Ok(Ending::Stopped) => return,
         Err(error) => Message::Fatal(error.to_string()),
     };
     let _ = messages.send(last);

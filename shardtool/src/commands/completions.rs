@@ -1,8 +1,8 @@
 //! `shardtool completions`: a script that completes commands and flags.
 
 use crate::cli::{Cli, CompletionsArgs};
-use crate::output;
 use clap::CommandFactory;
+use console::output;
 use std::process::ExitCode;
 
 /// Runs the command.

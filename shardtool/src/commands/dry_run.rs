@@ -3,22 +3,23 @@
 use crate::cli::BuildArgs;
 use crate::fan_out::fan_out;
 use crate::labels::Coverage;
-use crate::output::{self, Progress, count};
-use crate::protocol::{Reply, Task};
+use crate::protocol::{Failure, Reply, Task};
 use crate::worker;
 use anyhow::Context;
+use console::output::{self, count};
+use console::progress::Progress;
 use crossbeam_channel::Sender;
 use pipeline::shard::payload::DEFAULT_CRF;
 use pipeline::video::VideoProbe;
 use pipeline::video::discover::{Discovered, VideoFile, path_name};
 use pipeline::video::ticks::{Timeline, clip_starts, clips_in_holes, span_ticks};
-use pipeline::worker::process::{Ending, Reported, Supervisor};
+use pipeline::worker::{Ending, Reported, Supervisor};
 use schemas::manifest::{BuildOptions, Rejected, ShortVideo};
 use schemas::report::DryRunReport;
 use schemas::shard::Payload;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// Stored over decoded bytes of I420, as measured on real footage; for estimates only.
 fn usual_ratio(options: &BuildOptions) -> f64 {
@@ -60,8 +61,9 @@ pub fn run(
         unmatched_labels: coverage.unmatched,
         unmatched_label_examples: coverage.unmatched_examples,
     };
-    let mut progress = Progress::new(videos.len() as u64, "videos");
-    let supervisor = worker::supervisors(args.timeout)?;
+    let progress = Progress::new(videos.len() as u64, "{pos}/{len} videos");
+    // There is nothing to finish: Ctrl-C ends the program at once.
+    let supervisor = worker::supervisors(args.timeout, Arc::default())?;
     let work = |supervisor: &mut Supervisor, video: &VideoFile, results: &Sender<_>| {
         // Nobody listens any more only when the command itself has failed.
         let _ = results.send(probe(supervisor, video, options, args.timeout));
@@ -71,11 +73,11 @@ pub fn run(
             Ok(probe) => add_probe(&mut report, options, &probe),
             Err(reason) => {
                 let rejected = Rejected::file(path_name(&video.path), reason);
-                progress.line(&format!("rejected {}: {}", rejected.path, rejected.reason));
+                progress.say(&format!("rejected {}: {}", rejected.path, rejected.reason));
                 report.rejected.push(rejected);
             }
         }
-        progress.advance(count(report.clips, "clip"));
+        progress.advance(1, count(report.clips, "clip"));
         Ok(())
     })?;
     progress.finish();
@@ -101,32 +103,27 @@ pub fn run(
     Ok(ExitCode::from(u8::from(args.strict && !report.rejected.is_empty())))
 }
 
-/// What a worker counts in the video, or why it cannot.
+/// Has a worker count the packets of a video; the inner error is why it cannot.
 fn probe(
     supervisor: &mut Supervisor,
     video: &VideoFile,
     options: &BuildOptions,
     timeout: f64,
 ) -> anyhow::Result<Result<VideoProbe, String>> {
-    let path = video.path.as_os_str().as_bytes().to_vec();
-    let task = Task::Probe { path, options: options.clone(), timeout };
-    let mut answer = Err("it was not counted".to_owned());
+    let task = Task::Probe { path: video.path.clone(), options: options.clone(), timeout };
+    let mut probe = Err("its packets were not counted".to_owned());
     let ending = supervisor.run(&task, |reply: Reply, _| {
         Ok(match reply {
-            Reply::Probed(probe) => {
-                answer = Ok(probe);
+            Reply::Probed(found) => {
+                probe = Ok(found);
                 Reported::Done
             }
-            Reply::Failed { reason, .. } => {
-                answer = Err(reason);
-                Reported::Failed
-            }
-            _ => Reported::Nothing,
+            _ => Reported::More,
         })
     })?;
     Ok(match ending {
-        Ending::Lost(reason) => Err(reason),
-        Ending::Whole | Ending::Stopped => answer,
+        Ending::Done | Ending::Stopped => probe,
+        Ending::Failed(Failure { reason, .. }) | Ending::Lost(reason) => Err(reason),
     })
 }
 

@@ -2,9 +2,9 @@
 
 use crate::cli::ExportArgs;
 use crate::drawing::{blank, paste, save};
-use crate::output::{self, count};
 use crate::reading::{clips, for_each_frame, frames_per_second, open, size};
 use anyhow::{Context, bail, ensure};
+use console::output::{self, count};
 use image::RgbImage;
 use pipeline::frames::{Color, Frames, padded};
 use pipeline::shard::ShardSet;

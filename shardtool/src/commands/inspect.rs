@@ -2,8 +2,8 @@
 
 use super::sheet;
 use crate::cli::InspectArgs;
-use crate::output::{self, count};
 use crate::reading::{self, class, pixel_aspect, printable, start_seconds, video_name};
+use console::output::{self, count};
 use pipeline::sampling::order::Order;
 use pipeline::shard::ShardSet;
 use schemas::report::{InspectReport, InspectedClip};

@@ -2,8 +2,8 @@
 
 use super::stats_picture;
 use crate::cli::StatsArgs;
-use crate::output::{self, count, most_frequent};
 use crate::reading::{self, class, decoded_bytes};
+use console::output::{self, count};
 use schemas::report::{Spread, StatsReport};
 use schemas::shard::{ClipMeta, Payload};
 use std::collections::{BTreeMap, BTreeSet};
@@ -185,6 +185,19 @@ fn values(counts: &BTreeMap<String, u64>) -> String {
     shown.into_iter().map(|(name, clips)| format!("{name} {clips}")).collect::<Vec<_>>().join(", ")
 }
 
+/// The `most` most frequent values, in descending order; all others together are the last one of them,
+/// where there are more.
+pub fn most_frequent(counts: &BTreeMap<String, u64>, most: usize) -> Vec<(String, u64)> {
+    let mut sorted: Vec<(String, u64)> = counts.iter().map(|(name, &clips)| (name.clone(), clips)).collect();
+    sorted.sort_by_key(|&(_, clips)| std::cmp::Reverse(clips));
+    if sorted.len() > most {
+        let others = sorted.split_off(most - 1);
+        let clips = others.iter().map(|(_, clips)| clips).sum();
+        sorted.push((format!("{} others", others.len()), clips));
+    }
+    sorted
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,5 +208,13 @@ mod tests {
         assert_eq!(spread(&numbers), Spread { min: 1, median: 51, mean: 50.5, p95: 95, max: 100 });
         assert_eq!(spread(&[7]), Spread { min: 7, median: 7, mean: 7.0, p95: 7, max: 7 });
         assert_eq!(spread(&[]), Spread::default());
+    }
+
+    #[test]
+    fn rare_values_are_counted_together() {
+        let counts = BTreeMap::from([("a", 1), ("b", 5), ("c", 2), ("d", 1)].map(|(name, clips)| (name.to_owned(), clips)));
+        let expected = [("b", 5), ("c", 2), ("2 others", 2)].map(|(name, clips)| (name.to_owned(), clips));
+        assert_eq!(most_frequent(&counts, 3), expected);
+        assert_eq!(most_frequent(&counts, 4).len(), 4);
     }
 }

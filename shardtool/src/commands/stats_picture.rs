@@ -1,7 +1,8 @@
 //! The picture of `shardtool stats`: a histogram of bytes per clip, and bars of classes and sizes.
 
+use super::stats::most_frequent;
 use crate::drawing::{BLACK, GREY, LETTER, blank, fill, save, text, text_width};
-use crate::output::{self, count, most_frequent};
+use console::output::{self, count};
 use image::{Rgb, RgbImage};
 use schemas::report::StatsReport;
 use std::path::Path;

@@ -1,11 +1,13 @@
 //! `shardtool synth`: a small labelled set of real encoded videos.
 
 use crate::cli::SynthArgs;
-use crate::fan_out::{all_cores, fan_out};
-use crate::output::{self, Progress, count};
+use crate::fan_out::fan_out;
 use crate::scene::{Motion, Scene};
 use anyhow::{Context, ensure};
+use console::output::{self, count};
+use console::progress::Progress;
 use crossbeam_channel::Sender;
+use pipeline::all_cores;
 use pipeline::sampling::order::{Purpose, stream};
 use pipeline::video::encode::H264Writer;
 use schemas::geometry::FrameSize;
@@ -37,7 +39,7 @@ pub fn run(args: &SynthArgs) -> anyhow::Result<ExitCode> {
             (index, motion, dir.join(motion.name()).join(format!("{}-{index:05}.mp4", motion.name())))
         })
         .collect();
-    let mut progress = Progress::new(videos.len() as u64, "videos");
+    let progress = Progress::new(videos.len() as u64, "{pos}/{len} videos");
     let mut bytes = 0;
     let work = |(): &mut (), (index, motion, path): &(u64, Motion, PathBuf), results: &Sender<_>| {
         drop(results.send(write_video(args, *index, *motion, path)));
@@ -51,7 +53,7 @@ pub fn run(args: &SynthArgs) -> anyhow::Result<ExitCode> {
         |(_, _, path), results| {
             results.recv()??;
             bytes += fs::metadata(path)?.len();
-            progress.advance(output::bytes(bytes));
+            progress.advance(1, output::bytes(bytes));
             Ok(())
         },
     )?;

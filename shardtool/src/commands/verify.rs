@@ -4,12 +4,14 @@
 //! hash of the stored pixels. Then the clips of all shards that could be opened, a worker for every few of them.
 
 use crate::cli::VerifyArgs;
-use crate::fan_out::{all_cores, fan_out};
+use crate::fan_out::fan_out;
 use crate::journal::xxh3_hex;
-use crate::output::{self, Progress, count};
 use crate::reading;
 use anyhow::Context;
+use console::output::{self, count};
+use console::progress::Progress;
 use crossbeam_channel::Sender;
+use pipeline::all_cores;
 use pipeline::shard::check::{ArrowReader, check_pixels};
 use pipeline::shard::reader::read_manifest;
 use pipeline::shard::{ClipReader, Shard, ShardError};
@@ -82,7 +84,7 @@ struct Opened {
 /// Opens all shards; those that cannot be are `None`, and problems.
 fn open_shards(dir: &Path, manifest: &Manifest, problems: &mut Vec<Problem>) -> anyhow::Result<Vec<Option<Opened>>> {
     let mut shards = Vec::with_capacity(manifest.shards.len());
-    let mut progress = Progress::new(manifest.shards.len() as u64, "shards");
+    let progress = Progress::new(manifest.shards.len() as u64, "{pos}/{len} shards");
     let work = |(): &mut (), entry: &ShardEntry, results: &Sender<_>| {
         let open = || {
             let shard = Shard::open_as_listed(dir, entry)?;
@@ -99,7 +101,7 @@ fn open_shards(dir: &Path, manifest: &Manifest, problems: &mut Vec<Problem>) -> 
                 problems.push(problem(&entry.file, what(&error), RESTORE));
             }
         }
-        progress.advance(count(problems.len() as u64, "problem"));
+        progress.advance(1, count(problems.len() as u64, "problem"));
         Ok(())
     };
     fan_out(&manifest.shards, all_cores(), 1, || (), work, take)?;
@@ -129,7 +131,7 @@ fn check_clips(args: &VerifyArgs, manifest: &Manifest, shards: &[Option<Opened>]
         }
         first_clip += entry.clips;
     }
-    let mut progress = Progress::new(clips, "clips");
+    let progress = Progress::new(clips, "{pos}/{len} clips");
     let work = |reader: &mut ClipReader, chunk: &Chunk, results: &Sender<Option<String>>| {
         let arrow = if args.deep { Some(ArrowReader::open(&chunk.opened.shard)) } else { None };
         for row in chunk.rows.clone() {
@@ -148,7 +150,7 @@ fn check_clips(args: &VerifyArgs, manifest: &Manifest, shards: &[Option<Opened>]
                 let place = Problem { row: Some(row as u64), clip: Some(clip), ..problem(&chunk.entry.file, what, RESTORE) };
                 problems.push(place);
             }
-            progress.advance(count(problems.len() as u64, "problem"));
+            progress.advance(1, count(problems.len() as u64, "problem"));
         }
         Ok(())
     };

@@ -4,9 +4,9 @@ mod matching;
 mod names;
 mod parse;
 
-use crate::output::count;
 use crate::reading::printable;
 use anyhow::{Context, ensure};
+use console::output::count;
 use names::VideoNames;
 use parse::{Line, fault};
 use pipeline::video::discover::{UrlError, VideoFile, local_path, path_name};

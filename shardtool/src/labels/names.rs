@@ -1,6 +1,6 @@
 //! By which names a label file may call a video.
 
-use pipeline::video::discover::{VideoFile, has_video_ending, path_name};
+use pipeline::video::discover::{VideoFile, has_video_extension, path_name};
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -88,7 +88,7 @@ pub fn normal(path: &str) -> String {
 /// A line's path without its ending, where that is one of videos.
 pub fn shortened(path: &str) -> Option<String> {
     let path = Path::new(path);
-    has_video_ending(path).then(|| normal(&path.with_extension("").to_string_lossy()))
+    has_video_extension(path).then(|| normal(&path.with_extension("").to_string_lossy()))
 }
 
 /// A line's path, and the same without its ending.

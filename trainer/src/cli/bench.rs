@@ -1,10 +1,10 @@
 //! What `trainer bench` can be told.
 
-use super::{DataArg, LoadArgs, ModelArgs, positive};
+use super::{DataArg, LoadArgs, RunFlags, Settings, positive, settings};
 use clap::{Args, Subcommand};
 use pipeline::loader::batch::ValueType;
 use std::path::PathBuf;
-use trainer::config::{Overrides, Preset};
+use trainer::config::Preset;
 use trainer::cpu::Precision;
 
 /// What can be measured.
@@ -23,13 +23,13 @@ pub enum Bench {
 /// Loads as training does, with the crops, masks and batches of a preset, and hands the batches to a consumer that does nothing, takes a fixed time (a
 /// stand-in for GPUs), or trains on this machine's processor.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(after_help = settings::render_help::<RunFlags>("\
 Examples:
   trainer bench loader ./shards                      as fast as it goes
   trainer bench loader ./shards --consumer rate:136  does it keep 8 A100s busy? (17 clips/s each)
   trainer bench loader ./shards --consumer step      what loading costs a training step
-  trainer bench loader ./videos --repeat 4           on the fly, four samples of each clip
-  trainer bench loader ./shards --form clips --values f32 --json")]
+  trainer bench loader ./videos --repeat-aug 4           on the fly, four samples of each clip
+  trainer bench loader ./shards --form clips --values f32 --json"))]
 pub struct BenchLoaderArgs {
     /// Folders of shards that `shardtool build` has finished, or of videos; with several, PATH=WEIGHT says how they are mixed.
     #[arg(value_name = "DATA", default_value = "./shards", value_parser = DataArg::parse)]
@@ -52,31 +52,15 @@ pub struct BenchLoaderArgs {
     /// Type of the values [default: the preset's].
     #[arg(long, value_enum)]
     pub values: Option<ValuesArg>,
-    /// Clips a batch [default: the preset's].
-    #[arg(long, value_name = "N")]
-    pub batch_size: Option<usize>,
-    /// Samples of each reading of a clip [default: the preset's].
-    #[arg(long, value_name = "R")]
-    pub repeat: Option<usize>,
-    /// Seed of order, crops, flips and masks.
-    #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
+    /// Keys that replace both.
+    #[command(flatten)]
+    pub settings: Settings<RunFlags>,
     #[command(flatten)]
     /// How clips are loaded.
     pub load: LoadArgs,
     /// Print the figures as JSON.
     #[arg(long)]
     pub json: bool,
-    #[command(flatten)]
-    /// What the paper varies.
-    pub model: ModelArgs,
-}
-
-impl BenchLoaderArgs {
-    /// What the flags change in a configuration.
-    pub fn overrides(&self) -> Overrides {
-        Overrides { batch_size: self.batch_size, repeat: self.repeat, seed: self.seed, ..self.model.overrides() }
-    }
 }
 
 /// Seconds of a training step, where they go, and how much of what the processor can do that is.
@@ -87,7 +71,7 @@ impl BenchLoaderArgs {
 Examples:
   trainer bench step                                      ViT-B, two clips, 90 % masked, f32
   trainer bench step --dtype bf16                         the same in bf16
-  trainer bench step --preset large --batch-size 1 --recompute --json")]
+  trainer bench step --preset large --batch-size 1 --gradient-checkpointing --json")]
 pub struct BenchStepArgs {
     /// Whose model.
     #[arg(long, value_enum, default_value = "base")]
@@ -105,8 +89,8 @@ pub struct BenchStepArgs {
     #[arg(long, value_enum, default_value = "f32")]
     pub dtype: Precision,
     /// Keep less for the backward and compute it again.
-    #[arg(long)]
-    pub recompute: bool,
+    #[arg(long, alias = "recompute")]
+    pub gradient_checkpointing: bool,
     /// Threads [default: all cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,

@@ -3,6 +3,7 @@
 use super::{ComputeArgs, MaskKindArg, local, positive};
 use clap::Args;
 use std::path::PathBuf;
+use trainer::cpu::Precision;
 use trainer::plot::reconstruction::Contrast;
 
 /// What `trainer visualise` can be told.
@@ -51,8 +52,11 @@ pub struct VisualiseArgs {
     /// Frames a second of what moves [default: as fast as the video].
     #[arg(long, value_name = "N", value_parser = positive)]
     pub fps: Option<f64>,
+    /// Type of activations on the CPU: f32, or bf16, which is faster where the CPU multiplies it.
+    #[arg(long, value_enum)]
+    pub dtype: Option<Precision>,
     #[command(flatten)]
-    /// Where and how to compute.
+    /// Where to compute.
     pub compute: ComputeArgs,
     /// Print what was written as JSON.
     #[arg(long)]

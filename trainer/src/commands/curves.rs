@@ -1,7 +1,7 @@
 //! `trainer curves`: runs, drawn over each other.
 
 use crate::cli::CurvesArgs;
-use crate::cli::output;
+use console::output;
 use schemas::report::{CurvesReport, RunFigures};
 use trainer::log::{self, History};
 

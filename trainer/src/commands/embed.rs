@@ -1,10 +1,10 @@
 //! `trainer embed`: features of clips as a file, and the nearest clips as a picture.
 
-use crate::cli::output;
 use crate::cli::{DataArg, EmbedArgs, Per};
 use crate::commands::inference::{self, Inference};
 use crate::commands::sources;
 use anyhow::{Context, bail, ensure};
+use console::{interrupt, output};
 use pipeline::atomic_file;
 use pipeline::source::WeightedSource;
 use schemas::report::{EmbedReport, NeighbourReport, QueryReport};
@@ -23,7 +23,7 @@ const QUERIES: usize = 6;
 /// # Errors
 /// What the user can mend: weights or data that cannot be used, a video that is not there, a full disk.
 pub fn embed(args: &EmbedArgs) -> anyhow::Result<()> {
-    crate::cli::interrupt::listen()?;
+    interrupt::listen()?;
     ensure!(!args.tokens || (args.read.views.count() == 1 && args.per == Per::Clip), "--tokens takes one view and a row a clip");
     let weights = Weights::open(&args.weights)?;
     let mut sets = inference::open(&args.read, &weights)?;
@@ -31,8 +31,8 @@ pub fn embed(args: &EmbedArgs) -> anyhow::Result<()> {
     let names = names(&sets);
     sets.extend(strangers(args, &weights, &sets)?);
     let mut reading = Inference::new(&args.read, &weights, sets)?;
-    let grid = weights.task.encoder().clip;
-    let width = weights.task.encoder().encoder.width;
+    let grid = weights.task.common().clip;
+    let width = weights.task.common().encoder.width;
     let about = [
         ("weights", weights.path.display().to_string()),
         ("views", format!("{}x{}", reading.views.temporal, reading.views.spatial)),
@@ -165,7 +165,7 @@ fn strangers(args: &EmbedArgs, weights: &Weights, sets: &[WeightedSource]) -> an
         }
         files.push(DataArg { path: PathBuf::from(query), weight: 1.0 });
     }
-    sources::open(&files, &inference::live(&args.read, weights), weights.task.encoder().clip.frames)
+    sources::open(&files, &inference::live(&args.read, weights), weights.task.common().clip.frames)
 }
 
 /// Draws the queries with their nearest clips, and says which they are.

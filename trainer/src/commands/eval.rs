@@ -1,9 +1,9 @@
 //! `trainer eval`: how right a classifier is, by clip and by video.
 
 use crate::cli::EvalArgs;
-use crate::cli::output;
 use crate::commands::inference::{self, Inference, Tally};
 use anyhow::{Context, ensure};
+use console::{interrupt, output};
 use pipeline::atomic_file;
 use schemas::report::{ClassReport, EvalReport};
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ const SHOWN_CLASSES: usize = 40;
 /// # Errors
 /// What the user can mend: weights that are no classifier's, clips without labels, classes that differ.
 pub fn eval(args: &EvalArgs) -> anyhow::Result<()> {
-    crate::cli::interrupt::listen()?;
+    interrupt::listen()?;
     let weights = Weights::open(&args.weights)?;
     ensure!(
         !weights.classes().is_empty(),

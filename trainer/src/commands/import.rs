@@ -1,8 +1,8 @@
 //! `trainer import`: weights of another code base become ours.
 
 use crate::cli::ImportArgs;
-use crate::cli::output;
 use anyhow::Context;
+use console::output;
 use schemas::report::ExchangeReport;
 use std::fs;
 use std::path::Path;

@@ -1,9 +1,11 @@
 //! What `eval` and `embed` have in common: clips that are read once.
 
-use crate::cli::{ReadArgs, SpanArg, all_cores};
-use crate::{cli::output, commands::sources};
+use crate::cli::{ReadArgs, SpanArg};
+use crate::commands::sources;
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressDrawTarget};
+use console::progress::Progress;
+use console::{interrupt, output};
+use pipeline::all_cores;
 use pipeline::live::LiveSpan;
 use pipeline::loader::LoaderOptions;
 use pipeline::sampling::sample::Views;
@@ -43,13 +45,13 @@ pub struct Tally {
 /// When the data or the weights cannot be used.
 pub fn open(args: &ReadArgs, weights: &Weights) -> anyhow::Result<Vec<WeightedSource>> {
     weights.skipped_checkpoints.iter().for_each(|invalid| output::say(&format!("warning: a checkpoint cannot be used: {invalid}")));
-    sources::open(&args.data, &live(args, weights), weights.task.encoder().clip.frames)
+    sources::open(&args.data, &live(args, weights), weights.task.common().clip.frames)
 }
 
 /// How videos are cut, which are not shards.
 pub fn live(args: &ReadArgs, weights: &Weights) -> LiveConfig {
     let as_trained = match &weights.task {
-        Task::Pretrain(config) => config.live.clone(),
+        Task::Pretrain(config) => config.objective.live.clone(),
         Task::Finetune(_) => LiveConfig::default(),
     };
     let span = match args.span {
@@ -68,7 +70,7 @@ impl Inference {
     /// When a shard cannot be read, or the weights do not fit.
     pub fn new(args: &ReadArgs, weights: &Weights, sets: Vec<WeightedSource>) -> anyhow::Result<Self> {
         let device = crate::commands::session::device(args.compute.device)?;
-        let frames = weights.task.encoder().clip.frames;
+        let frames = weights.task.common().clip.frames;
         let mut views = args.views;
         let longest = sets.iter().flat_map(|set| (0..set.len()).map(|at| set.clip(set.number(at)).frames)).max().unwrap_or(frames);
         let windows = longest + 1 - frames.min(longest);
@@ -80,11 +82,11 @@ impl Inference {
             ));
             views.temporal = windows;
         }
-        let precision = args.compute.dtype.unwrap_or_default();
+        let precision = args.dtype.unwrap_or_default();
         let reader = weights.reader(&device, precision, args.compute.threads()).with_context(|| weights.path.display().to_string())?;
-        let grid = weights.task.encoder().clip;
+        let grid = weights.task.common().clip;
         let options = args.load.loading(all_cores()).options(args.batch_size as usize, grid).once(views);
-        let options = LoaderOptions { memory: reader.memory(), interrupt: crate::cli::interrupt::flag(), ..options };
+        let options = LoaderOptions { memory: reader.memory(), interrupt: interrupt::flag(), ..options };
         let catalogues = sets.iter().map(|set| set.source.catalogue()).collect::<Result<_, _>>()?;
         Ok(Self { reader, data: sets.into(), catalogues, views, options })
     }
@@ -99,21 +101,20 @@ impl Inference {
     /// # Errors
     /// When too many clips are bad, or `take` fails.
     pub fn run(&mut self, tokens: bool, mut take: impl FnMut(Vec<ClipOutput>) -> anyhow::Result<()>) -> anyhow::Result<Tally> {
-        let bar = ProgressBar::with_draw_target(Some(sources::clips(&self.data)), ProgressDrawTarget::stderr());
-        bar.set_style(output::bar_style("clip {pos}/{len}  {per_sec}  {eta} left"));
+        let progress = Progress::new(sources::clips(&self.data), "{pos}/{len} clips");
         let (began, mut skipped) = (Instant::now(), 0);
         let Self { reader, data, options, .. } = self;
         let took = |clips: Vec<ClipOutput>| {
-            bar.inc(clips.len() as u64);
+            progress.advance(clips.len() as u64, String::new());
             take(clips).map_err(|error| EvaluateError::Write(error.into()))
         };
         let on_skipped = |clip: &pipeline::loader::batch::Skipped| {
             skipped += 1;
-            bar.inc(1);
-            bar.suspend(|| output::say(&format!("warning: left out: {}", clip.reason)));
+            progress.advance(1, String::new());
+            progress.say(&format!("warning: left out: {}", clip.reason));
         };
         let result = eval::read_all(data, options.clone(), |batch| reader.read(batch, tokens), took, on_skipped);
-        bar.finish_and_clear();
+        progress.finish();
         result?;
         Ok(Tally { skipped, seconds: began.elapsed().as_secs_f64() })
     }

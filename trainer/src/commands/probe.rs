@@ -1,10 +1,12 @@
 //! `trainer finetune --freeze`: heads on features of the encoder as it is.
 
-use crate::cli::{FinetuneArgs, all_cores};
-use crate::{cli::output, commands::session};
+use crate::cli::FinetuneArgs;
+use crate::commands::session;
 use anyhow::{Context, ensure};
 use candle_core::Device;
-use indicatif::{ProgressBar, ProgressDrawTarget};
+use console::progress::Progress;
+use console::{interrupt, output};
+use pipeline::all_cores;
 use pipeline::loader::LoaderOptions;
 use pipeline::loader::batch::Skipped;
 use pipeline::sampling::sample::Views;
@@ -27,37 +29,34 @@ const BATCH: usize = 4;
 /// When clips cannot be read, or the disk is full.
 pub fn probe(args: &FinetuneArgs, config: &FinetuneConfig, weights: &Weights, split: Split, device: Device) -> anyhow::Result<ExitCode> {
     let dir = session::create(args.out.as_deref(), "probe", &Task::from(config.clone()))?;
-    let mut encoder = weights.encoder_only().reader(&device, config.compute.dtype, args.compute.threads())?;
+    let mut encoder = weights.encoder_only().reader(&device, config.common.compute.dtype, args.compute.threads())?;
     let mut read = |sets: &Arc<[WeightedSource]>, what: &str| -> anyhow::Result<Features> {
-        let grid = config.clip;
+        let grid = config.common.clip;
         let options = args.load.loading(all_cores()).options(BATCH, grid).once(Views::ONE);
-        let options = LoaderOptions { memory: encoder.memory(), interrupt: crate::cli::interrupt::flag(), ..options };
+        let options = LoaderOptions { memory: encoder.memory(), interrupt: interrupt::flag(), ..options };
         let clips = sets.iter().map(|set| set.len() as u64).sum();
-        let bar = ProgressBar::with_draw_target(Some(clips), ProgressDrawTarget::stderr());
-        bar.set_style(output::bar_style(&format!("features of {what}: clip {{pos}}/{{len}}  {{per_sec}}")));
-        let tokens = TokenFile::create(&dir, grid.tokens(), config.encoder.width)?;
-        let mut features = Features::new(config.encoder.width, tokens);
-        let on_skipped = |skipped: &Skipped| bar.suspend(|| output::say(&format!("warning: left out: {}", skipped.reason)));
+        let progress = Progress::new(clips, &format!("features of {what}: clip {{pos}}/{{len}}"));
+        let tokens = TokenFile::create(&dir, grid.tokens(), config.common.encoder.width)?;
+        let mut features = Features::new(config.common.encoder.width, tokens);
+        let on_skipped = |skipped: &Skipped| progress.say(&format!("warning: skipped: {}", skipped.reason));
         let take = |clips: Vec<eval::ClipOutput>| {
-            bar.inc(clips.len() as u64);
+            progress.advance(clips.len() as u64, String::new());
             clips.iter().try_for_each(|clip| features.push(clip)).map_err(|error| eval::EvaluateError::Write(error.into()))
         };
         eval::read_all(sets, options, |batch| encoder.read(batch, true), take, on_skipped)?;
-        bar.finish_and_clear();
+        progress.finish();
         features.finish().context("features")
     };
     let train = read(&split.train, "the training clips")?;
     let validation = split.validation.as_ref().map(|sets| read(sets, "the validation clips")).transpose()?;
     ensure!(!train.is_empty(), "no clip could be read");
-    let classes = config.classes.len();
-    let spinner = ProgressBar::new_spinner().with_message("linear probe");
-    let linear = LinearProbe::train(&train, classes, config.seed)?;
-    spinner.set_message("attentive probe");
-    let attentive = AttentiveProbe::train(&train, classes, config.encoder.heads, config.seed, |epoch, epochs| {
-        spinner.set_message(format!("attentive probe: epoch {epoch}/{epochs}"));
-        spinner.tick();
+    let classes = config.objective.classes.len();
+    let linear = LinearProbe::train(&train, classes, config.common.seed)?;
+    let progress = Progress::new(0, "attentive probe: epoch {pos}/{len}");
+    let attentive = AttentiveProbe::train(&train, classes, config.common.encoder.heads, config.common.seed, |epoch, epochs| {
+        progress.set(epoch as u64, epochs as u64, String::new());
     })?;
-    spinner.finish_and_clear();
+    progress.finish();
     let scores = |features: &Features| -> anyhow::Result<[schemas::report::ValidationMetrics; 2]> {
         Ok([linear.scores(features)?.metrics(), attentive.scores(features)?.metrics()])
     };

@@ -1,9 +1,11 @@
 //! `trainer study`: the paper's findings in small.
 
-use crate::cli::output::{self, Progress};
-use crate::cli::{StudyArgs, all_cores, loader_threads_beside_training};
-use crate::{cli::interrupt, commands::sources};
+use crate::cli::progress::TrainingProgress;
+use crate::cli::{StudyArgs, loader_threads_beside_training};
+use crate::commands::sources;
 use anyhow::Context;
+use console::{interrupt, output};
+use pipeline::all_cores;
 use pipeline::atomic_file;
 use std::process::ExitCode;
 use trainer::config::LiveConfig;
@@ -31,9 +33,9 @@ pub fn study(args: &StudyArgs) -> anyhow::Result<ExitCode> {
         threads: args.threads.map_or_else(all_cores, |threads| threads as usize),
         stop: interrupt::flag(),
     };
-    let progress = std::cell::RefCell::new(Progress::new());
+    let progress = std::cell::RefCell::new(TrainingProgress::new());
     let on_run = |number: usize, of: usize, name: &str| {
-        progress.replace(Progress::new()).finish();
+        progress.replace(TrainingProgress::new()).finish();
         output::say(&format!("run {number} of {of}: {name}"));
     };
     let on_event = |event: Event<'_>| match event {

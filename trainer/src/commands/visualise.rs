@@ -1,8 +1,9 @@
 //! `trainer visualise`: what a model makes of a clip, under several masks.
 
 use crate::cli::{DataArg, VisualiseArgs};
-use crate::{cli::output, commands::session, commands::sources};
+use crate::{commands::session, commands::sources};
 use anyhow::{Context, bail, ensure};
+use console::output;
 use pipeline::atomic_file::{self, TEMPORARY_ENDING};
 use pipeline::live::LiveSpan;
 use pipeline::loader;
@@ -12,7 +13,7 @@ use schemas::report::{LookReport, VisualiseReport};
 use std::fs;
 use std::path::{Path, PathBuf};
 use trainer::backend::Learner;
-use trainer::config::{Config, LiveConfig, Task};
+use trainer::config::{LiveConfig, PretrainConfig, Task};
 use trainer::cpu::Precision;
 use trainer::model::TargetKind;
 use trainer::plot::png;
@@ -39,24 +40,25 @@ pub fn visualise(args: &VisualiseArgs) -> anyhow::Result<()> {
     let model = weights.mae(&device)?;
     let Task::Pretrain(config) = &weights.task else { unreachable!("a classifier is no autoencoder") };
     ensure!(
-        config.target.kind != TargetKind::Hog,
+        config.objective.target.kind != TargetKind::Hog,
         "{} predicts histograms of gradients, which are no picture: there is nothing to draw",
         weights.path.display()
     );
     let rules = rules(args, config)?;
     let clip = Chosen::new(args, config)?;
-    let batches = loader::example(&clip.source, clip.number, clip.first_frame, config.clip, &rules, args.seed)?;
-    let counts: Vec<(usize, usize)> = batches.iter().map(|batch| (batch.masks().visible(), config.clip.tokens())).collect();
+    let batches = loader::example(&clip.source, clip.number, clip.first_frame, config.common.clip, &rules, args.seed)?;
+    let counts: Vec<(usize, usize)> = batches.iter().map(|batch| (batch.masks().visible(), config.common.clip.tokens())).collect();
 
     let mut computed = (**config).clone();
-    computed.compute.dtype = args.compute.dtype.unwrap_or(Precision::F32);
-    computed.compute.recompute = false;
+    computed.common.compute.dtype = args.dtype.unwrap_or(Precision::F32);
+    computed.common.compute.gradient_checkpointing = false;
     let mut learner = Learner::of_mae(model, &computed, &device, args.compute.threads())?;
     let mut looks = Vec::with_capacity(batches.len());
     for batch in batches {
         looks.extend(reconstruction::look(&mut learner, batch, args.contrast)?);
     }
-    let rate = clip.timing.frames_per_second.unwrap_or(USUAL_RATE) * config.target.slices as f64 / config.clip.tubelet as f64;
+    let rate = clip.timing.frames_per_second.unwrap_or(USUAL_RATE) * config.objective.target.pred_frames as f64
+        / config.common.clip.tubelet as f64;
     let files = targets.write(&looks, args.fps.unwrap_or(rate))?;
 
     let looked = looks.iter().zip(counts).map(|(look, (visible, tokens))| LookReport {
@@ -100,11 +102,11 @@ const fn kind_name(kind: MaskKind) -> &'static str {
 }
 
 /// The masks that are asked for.
-fn rules(args: &VisualiseArgs, config: &Config) -> anyhow::Result<Vec<MaskRule>> {
-    let kind = args.mask_kind.map_or(config.masking.kind, MaskKind::from);
+fn rules(args: &VisualiseArgs, config: &PretrainConfig) -> anyhow::Result<Vec<MaskRule>> {
+    let kind = args.mask_kind.map_or(config.objective.masking.kind, MaskKind::from);
     let rule = |&ratio: &f64| {
         let rule = MaskRule::new(kind, ratio);
-        let grid = config.clip;
+        let grid = config.common.clip;
         ensure!(
             rule.visible(grid).is_some(),
             "--mask-ratio {ratio} leaves nothing visible or nothing masked: a clip has {} time steps of {} tokens, and {} masks take {}",
@@ -136,11 +138,11 @@ struct Chosen {
 }
 
 impl Chosen {
-    fn new(args: &VisualiseArgs, config: &Config) -> anyhow::Result<Self> {
-        let (data, frames) = (args.data.display(), config.clip.frames);
+    fn new(args: &VisualiseArgs, config: &PretrainConfig) -> anyhow::Result<Self> {
+        let (data, frames) = (args.data.display(), config.common.clip.frames);
         // A place can lie anywhere in a video; numbers are those of a build.
         let span = if args.at.is_some() { LiveSpan::Video } else { LiveSpan::Clip };
-        let live = LiveConfig { span, ..config.live.clone() };
+        let live = LiveConfig { span, ..config.objective.live.clone() };
         let asked = DataArg { path: args.data.clone(), weight: 1.0 };
         let source = sources::open(std::slice::from_ref(&asked), &live, frames)?.pop().context("a data set for each that is named")?;
         let clips = source.len();

@@ -3,8 +3,10 @@
 use super::fold::{self, Normalisation};
 use super::rules::{Tensors, rules, to_ours};
 use super::{ConvertError, Format, Hints, Model, detect, huggingface, source};
-use crate::config::{Config, ConfigError, EncoderPart, FinetuneConfig, FinetuneOverrides, ModelConfig, Overrides, Preset, Recipe, Task};
-use crate::model::{Classifier, ClassifierConfig, Conventions, Mae, MaeConfig, PositionKind};
+use crate::config::{
+    ConfigError, EncoderPart, FinetuneConfig, ModelConfig, Preset, PretrainConfig, PretrainObjective, Recipe, TargetConfig, Task,
+};
+use crate::model::{Classifier, ClassifierConfig, Mae, MaeConfig};
 use candle_core::Device;
 use pipeline::sampling::mask::MaskKind;
 use pipeline::transform::{MEAN, STD};
@@ -97,24 +99,27 @@ fn unsaid(model: &Model) -> String {
     format!("the weights do not say it, and it was taken so: {heads}")
 }
 
-/// The base preset, with what the weights say laid over it.
-fn pretraining(format: Format, model: &MaeConfig) -> Result<Config, ConfigError> {
-    let mut config = Config::resolve(Preset::Base, None, &Overrides::default())?;
-    let MaeConfig { grid, encoder, decoder, positions, class_token, target, slices, normalise_target, conventions } = *model;
-    (config.clip, config.encoder, config.decoder) = (grid, encoder, decoder);
-    config.model = shared(positions, class_token, conventions);
-    (config.target.kind, config.target.slices, config.target.normalise) = (target, slices, normalise_target);
-    (config.target.normalise_per, config.target.frames) = (conventions.normalise_per, conventions.target_frames);
+/// The base preset, with the shapes of the weights.
+fn pretraining(format: Format, model: &MaeConfig) -> Result<PretrainConfig, ConfigError> {
+    let mut config = PretrainConfig::resolve(Preset::Base, &[])?;
+    let conventions = model.conventions;
+    config.common.clip = model.grid;
+    config.common.encoder = model.encoder;
+    config.common.model = ModelConfig::of(model.positions, model.class_token, conventions);
+    let PretrainObjective { decoder, masking, target, .. } = &mut config.objective;
+    *decoder = model.decoder;
+    *target = TargetConfig {
+        kind: model.target,
+        pred_frames: model.slices,
+        normalise: model.normalise_target,
+        normalise_per: conventions.normalise_per,
+        frames: conventions.target_frames,
+    };
     if matches!(format, Format::Videomae | Format::Huggingface) {
-        config.masking.kind = MaskKind::Tube;
+        masking.kind = MaskKind::Tube;
     }
-    config.with(&Overrides::default())
-}
-
-/// What a configuration says of an encoder beside its sizes.
-fn shared(positions: PositionKind, class_token: bool, conventions: Conventions) -> ModelConfig {
-    let Conventions { norm_epsilon, decoder_norm_epsilon, head_norm_epsilon, decoder_positions, decoder_class_token, .. } = conventions;
-    ModelConfig { positions, class_token, norm_epsilon, decoder_norm_epsilon, head_norm_epsilon, decoder_positions, decoder_class_token }
+    config.check()?;
+    Ok(config)
 }
 
 impl Imported {
@@ -127,10 +132,10 @@ impl Imported {
             Model::Mae(model) => pretraining(self.format, model).map(Task::from),
             Model::Classifier(model) => {
                 let ClassifierConfig { grid, encoder, positions, class_token, classes, conventions } = *model;
-                let part = EncoderPart { clip: grid, model: shared(positions, class_token, conventions), encoder };
+                let part = EncoderPart { clip: grid, model: ModelConfig::of(positions, class_token, conventions), encoder };
                 let names = self.classes.clone().unwrap_or_else(|| (0..classes).map(|class| class.to_string()).collect());
                 let recipe = Recipe::for_width(encoder.width);
-                FinetuneConfig::resolve(recipe, &part, Some(from.to_owned()), names, None, &FinetuneOverrides::default()).map(Task::from)
+                FinetuneConfig::resolve(recipe, &part, Some(from.to_owned()), names, &[]).map(Task::from)
             }
         }
     }

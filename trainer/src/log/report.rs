@@ -3,7 +3,7 @@
 use super::curves;
 use super::history::History;
 use super::{CONFIG_FILE, PICTURE_FILE};
-use crate::config::Config;
+use crate::config::Task;
 use crate::plot::{png, reconstruction};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -68,9 +68,11 @@ fn run_part(html: &mut String, run: &History) -> io::Result<()> {
     if let Some(picture) = picture {
         let _ = writeln!(html, "<h2>{name}: reconstruction</h2>");
         // Without a configuration that this version reads it is not known what the rows are.
-        if let Some(config) = config.as_deref().and_then(|text| toml::from_str::<Config>(text).ok()) {
-            let rows: String =
-                reconstruction::rows(config.target.kind, config.target.normalise).iter().map(|row| format!("<li>{row}</li>")).collect();
+        if let Some(Task::Pretrain(config)) = config.as_deref().and_then(|text| Task::parse(text).ok()) {
+            let rows: String = reconstruction::rows(config.objective.target.kind, config.objective.target.normalise)
+                .iter()
+                .map(|row| format!("<li>{row}</li>"))
+                .collect();
             let _ = writeln!(html, "<p>Rows of each clip:</p>\n<ol>{rows}</ol>");
         }
         let _ = writeln!(html, "{}", inline_picture(&picture, "frames and their reconstruction", "pixels"));
@@ -108,15 +110,16 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let dirs = ["a<b", "plain"].map(|name| dir.path().join(name));
         dirs.iter().for_each(|dir| run(dir, 12));
-        let config = crate::config::Preset::Tiny.text();
-        fs::write(dirs[0].join(CONFIG_FILE), config).expect("written");
+        let config = crate::config::PretrainConfig::resolve(crate::config::Preset::Tiny, &[]);
+        let config = config.expect("a preset").to_toml();
+        fs::write(dirs[0].join(CONFIG_FILE), &config).expect("written");
         let picture = RgbImage::from_pixel(3, 2, image::Rgb([9, 8, 7]));
         picture.save(dirs[0].join(PICTURE_FILE)).expect("written");
         let runs = History::read_all(&dirs).expect("read");
         let html = html(&runs, &curves::draw(&runs)).expect("a report");
         assert!(html.contains("<h1>a&lt;b, plain</h1>") && !html.contains("a<b"));
         assert!(html.contains(&format!("<td>{:.4}</td>", runs[1].figures().last_loss)));
-        assert!(html.contains(&escape(config)), "the configuration of the run that has one");
+        assert!(html.contains(&escape(&config)), "the configuration of the run that has one");
         // Both pictures are in it, whole.
         let pictures: Vec<RgbImage> = html
             .split("base64,")

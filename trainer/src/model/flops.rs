@@ -76,7 +76,7 @@ const fn blocks_attention(transformer: TransformerConfig, tokens: usize) -> u64 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Overrides, Preset};
+    use crate::config::{Preset, PretrainConfig};
     use crate::model::{Conventions, PositionKind, TargetKind};
 
     #[track_caller]
@@ -86,8 +86,8 @@ mod tests {
 
     #[test]
     fn counts_of_vit_large_are_the_papers() {
-        let config = Config::resolve(Preset::Large, None, &Overrides::default()).expect("a preset");
-        let (model, visible) = (config.model(), config.masking.visible(config.clip).expect("a rule"));
+        let config = PretrainConfig::resolve(Preset::Large, &[]).expect("a preset");
+        let (model, visible) = (config.model(), config.objective.masking.visible(config.common.clip).expect("a rule"));
         let dense = forward(&model, ClipTokens::dense(model.grid));
         let sparse = forward(&model, ClipTokens::sparse_in_the_reference(model.grid, visible));
         // Table 1 of Feichtenhofer et al. 2022.

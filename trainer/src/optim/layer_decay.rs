@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn matrices_decay_and_all_else_does_not() {
-        // The whole table of a model of the reference is in tests/tests/parity.rs.
+        // The whole table of a model of the reference is in tests/tests/training/parity.rs.
         assert_eq!(rule("head.weight", 2, 3, 0.5, 0.1), ParameterRule { rate: 1.0, weight_decay: 0.1 });
         assert_eq!(rule("blocks.1.attn.q.weight", 2, 3, 0.5, 0.1), ParameterRule { rate: 0.25, weight_decay: 0.1 });
         assert_eq!(rule("blocks.2.attn.q.bias", 1, 3, 0.5, 0.1), ParameterRule { rate: 0.5, weight_decay: 0.0 });

@@ -6,7 +6,7 @@ mod plot;
 pub use plan::{Arm, Budget, Footage, Pretraining, Study};
 pub use plot::draw;
 
-use crate::config::{Config, Task};
+use crate::config::Task;
 use crate::data::classes::{self, ClassError};
 use crate::log::{CONFIG_FILE, History, HistoryError};
 use crate::train::weights::{Weights, WeightsError};
@@ -133,7 +133,7 @@ pub fn study(
             let (mut start, mut pretrained) = (None, None);
             if let Some(pretraining) = &arm.pretraining {
                 let dir = settings.out.join(format!("pretrain-{}-{seed}", pretraining.key));
-                let task = Task::from(Config { seed, ..pretraining.config.clone() });
+                let task = Task::from(pretraining.config.clone()).with_seed(seed);
                 run(settings, &dir, task, footage(pretraining.footage)?, None, None, &mut on_event)?;
                 start = Some(Weights::open(&dir)?.tensors);
                 pretrained = Some(measured(&dir)?);

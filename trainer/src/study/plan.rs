@@ -1,6 +1,6 @@
 //! What each study varies, and what it keeps: sized so that a study takes less than an hour on two cores.
 
-use crate::config::{Config, EncoderPart, FinetuneConfig, FinetuneOverrides, Length, Overrides, Preset, Recipe};
+use crate::config::{CheckpointsConfig, EncoderPart, FinetuneConfig, Length, Preset, PretrainConfig, Recipe};
 use crate::model::TransformerConfig;
 use pipeline::sampling::mask::MaskKind;
 use schemas::geometry::PatchGrid;
@@ -43,7 +43,7 @@ pub struct Pretraining {
     /// What it is called.
     pub key: String,
     /// What it is told; the seed is that of the run.
-    pub config: Config,
+    pub config: PretrainConfig,
     /// What it sees.
     pub footage: Footage,
 }
@@ -91,20 +91,20 @@ const SCRATCH_LONGER: &str = "from scratch, 6 times as long";
 ///
 /// # Panics
 /// Never: it is checked by a test.
-fn base(budget: Budget) -> Config {
-    let mut config = Config::resolve(Preset::Tiny, None, &Overrides::default()).expect("a sound preset");
+fn base(budget: Budget) -> PretrainConfig {
+    let mut config = PretrainConfig::resolve(Preset::Tiny, &[]).expect("a valid preset");
     // Four frames in a token show how what is in it moves, and 64 tokens a clip are soon computed.
-    config.clip = PatchGrid { frames: 16, size: 64, tubelet: 4, patch: 16 };
-    config.encoder = TransformerConfig { width: 128, depth: 4, heads: 4 };
-    config.decoder = TransformerConfig { width: 96, depth: 2, heads: 3 };
+    config.common.clip = PatchGrid { frames: 16, size: 64, tubelet: 4, patch: 16 };
+    config.common.encoder = TransformerConfig { width: 128, depth: 4, heads: 4 };
+    config.objective.decoder = TransformerConfig { width: 96, depth: 2, heads: 3 };
     // Of so few tokens the paper's 90 % would leave six.
-    config.masking.ratio = 0.75;
-    config.data.batch_size = 64;
+    config.objective.masking.ratio = 0.75;
+    config.common.data.batch_size = 64;
     // Left and right are classes.
-    config.data.flip = 0.0;
-    config.optimizer.base_lr = 0.006;
-    config.schedule.length = Length::Steps(budget.pretrain_steps);
-    (config.checkpoints.every, config.checkpoints.keep) = (1000, 1);
+    config.common.data.flip = 0.0;
+    config.common.optimizer.base_lr = 0.006;
+    config.common.schedule.length = Length::Steps(budget.pretrain_steps);
+    config.common.checkpoints = CheckpointsConfig { every: 1000, keep: 1 };
     config
 }
 
@@ -114,24 +114,23 @@ fn base(budget: Budget) -> Config {
 /// Never: it is checked by a test.
 pub fn finetuning(arm: &Arm, classes: &[String], seed: u64) -> FinetuneConfig {
     let encoder = EncoderPart::from(&base(Budget { pretrain_steps: 1, finetune_steps: 1 }));
-    let overrides = FinetuneOverrides {
-        steps: Some(arm.steps),
-        batch_size: Some(32),
-        base_lr: Some(0.008),
-        flip: Some(0.0),
-        videos_per_class: Some(arm.videos_per_class),
-        seed: Some(seed),
-        ..FinetuneOverrides::default()
-    };
     let init_from = arm.pretraining.as_ref().map(|pretraining| pretraining.key.clone());
-    let resolved = FinetuneConfig::resolve(Recipe::Light, &encoder, init_from, classes.to_vec(), None, &overrides);
-    let mut config = resolved.expect("a sound recipe");
+    let resolved = FinetuneConfig::resolve(Recipe::Light, &encoder, init_from, classes.to_vec(), &[]);
+    let mut config = resolved.expect("a valid recipe");
+    config.common.seed = seed;
+    config.common.schedule.length = Length::Steps(arm.steps);
+    config.common.data.batch_size = 32;
+    config.common.optimizer.base_lr = 0.008;
+    config.common.data.flip = 0.0;
+    config.objective.split.videos_per_class = Some(arm.videos_per_class);
     // The same for both ways to begin. What is in motion the early layers see, which low rates or whole branches left out would keep as they are.
-    (config.recipe.layer_decay, config.recipe.drop_path, config.recipe.smoothing) = (1.0, 0.0, 0.0);
+    config.objective.recipe.layer_decay = 1.0;
+    config.objective.recipe.drop_path = 0.0;
+    config.objective.recipe.smoothing = 0.0;
     // Small crops cut off what moves.
-    config.data.area = [0.8, 1.0];
-    (config.checkpoints.every, config.checkpoints.keep) = (100_000, 1);
-    config.validation.every = 100_000;
+    config.common.data.area = [0.8, 1.0];
+    config.common.checkpoints = CheckpointsConfig { every: 100_000, keep: 1 };
+    config.objective.validation.every = 100_000;
     config
 }
 
@@ -167,7 +166,7 @@ impl Study {
     /// Its arms, in the order in which they are drawn.
     pub fn arms(self, budget: Budget) -> Vec<Arm> {
         let steps = budget.finetune_steps;
-        let pretrained = |name: String, key: String, footage: Footage, change: &dyn Fn(&mut Config)| {
+        let pretrained = |name: String, key: String, footage: Footage, change: &dyn Fn(&mut PretrainConfig)| {
             let mut config = base(budget);
             change(&mut config);
             let pretraining = Some(Pretraining { key, config, footage });
@@ -175,7 +174,7 @@ impl Study {
         };
         let base_key = "base".to_owned();
         // The study's own value has the key of all other studies' base.
-        let varied = |name: String, is_base: bool, change: &dyn Fn(&mut Config)| {
+        let varied = |name: String, is_base: bool, change: &dyn Fn(&mut PretrainConfig)| {
             let key = if is_base { base_key.clone() } else { format!("{}-{}", self.name(), name.replace([' ', '%'], "")) };
             pretrained(name, key, Footage::OfTheTask, change)
         };
@@ -191,15 +190,25 @@ impl Study {
                 arms.into_iter().flat_map(|(series, is, times)| budgets.map(|videos| arm(series, is, times, videos))).collect()
             }
             Self::Ratio => [0.5, 0.75, 0.9, 0.95, 0.98]
-                .map(|ratio: f64| varied(format!("{:.0} %", 100.0 * ratio), ratio == 0.75, &|config| config.masking.ratio = ratio))
+                .map(|ratio: f64| {
+                    varied(format!("{:.0} %", 100.0 * ratio), ratio == 0.75, &|config| config.objective.masking.ratio = ratio)
+                })
                 .into(),
             Self::Kind => [("random", MaskKind::Random), ("tube", MaskKind::Tube), ("frame", MaskKind::Frame), ("block", MaskKind::Block)]
-                .map(|(name, kind)| varied(name.to_owned(), kind == MaskKind::Random, &|config| config.masking.kind = kind))
+                .map(|(name, kind)| varied(name.to_owned(), kind == MaskKind::Random, &|config| config.objective.masking.kind = kind))
                 .into(),
-            Self::Slices => [1, 2].map(|slices| varied(slices.to_string(), slices == 1, &|config| config.target.slices = slices)).into(),
-            Self::Depth => [1, 2, 4].map(|depth| varied(depth.to_string(), depth == 2, &|config| config.decoder.depth = depth)).into(),
-            Self::Width => [48, 96, 192].map(|width| varied(width.to_string(), width == 96, &|config| config.decoder.width = width)).into(),
-            Self::Repeat => [1, 2, 4].map(|repeat| varied(repeat.to_string(), repeat == 1, &|config| config.data.repeat = repeat)).into(),
+            Self::Slices => {
+                [1, 2].map(|slices| varied(slices.to_string(), slices == 1, &|config| config.objective.target.pred_frames = slices)).into()
+            }
+            Self::Depth => {
+                [1, 2, 4].map(|depth| varied(depth.to_string(), depth == 2, &|config| config.objective.decoder.depth = depth)).into()
+            }
+            Self::Width => {
+                [48, 96, 192].map(|width| varied(width.to_string(), width == 96, &|config| config.objective.decoder.width = width)).into()
+            }
+            Self::Repeat => {
+                [1, 2, 4].map(|repeat| varied(repeat.to_string(), repeat == 1, &|config| config.common.data.repeat_aug = repeat)).into()
+            }
             Self::Footage => {
                 let scratch = pretrained("nothing".to_owned(), String::new(), Footage::OfTheTask, &|_| ());
                 let scratch = Arm { pretraining: None, ..scratch };
@@ -228,11 +237,11 @@ mod tests {
             assert!(arms.len() > 1, "{study:?}");
             for arm in arms {
                 let finetuning = finetuning(&arm, &["a".to_owned(), "b".to_owned()], 3);
-                assert_eq!(finetuning.init_from.is_some(), arm.pretraining.is_some());
+                assert_eq!(finetuning.objective.init_from.is_some(), arm.pretraining.is_some());
                 let first = finetunings.entry(arm.key()).or_insert_with(|| finetuning.clone());
                 assert_eq!(*first, finetuning, "{}", arm.key());
                 let Some(pretraining) = arm.pretraining else { continue };
-                pretraining.config.clone().with(&Overrides::default()).unwrap_or_else(|error| panic!("{study:?}, {}: {error}", arm.name));
+                pretraining.config.check().unwrap_or_else(|error| panic!("{study:?}, {}: {error}", arm.name));
                 let first = known.entry(pretraining.key.clone()).or_insert_with(|| pretraining.clone());
                 assert_eq!(*first, pretraining);
             }

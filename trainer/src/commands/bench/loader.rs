@@ -2,17 +2,19 @@
 
 use super::{median, shown};
 use crate::cli::usage::{cpu_ms, peak_memory_bytes};
-use crate::cli::{BenchLoaderArgs, Consumer, FormArg, all_cores, loader_threads_beside_training};
-use crate::{cli::output, commands::sources};
+use crate::cli::{BenchLoaderArgs, Consumer, FormArg, loader_threads_beside_training};
+use crate::commands::sources;
 use anyhow::Context;
 use candle_core::Device;
+use console::output;
+use pipeline::all_cores;
 use pipeline::loader::Loader;
 use pipeline::loader::batch::{Batch, Form, ValueType};
 use pipeline::sampling::order::Cursor;
 use schemas::report::{LoaderFigures, LoaderLimit, LoaderReport, StepFigures};
 use std::time::{Duration, Instant};
 use trainer::backend::{Learner, LearnerError, Uploaded};
-use trainer::config::Config;
+use trainer::config::PretrainConfig;
 use trainer::train;
 
 /// Clips a second that an A100 trains on: ViT-L at 90 % masking (Feichtenhofer et al. 2022, Table 1: 24.5 hours of 128 A100s for 800 epochs of
@@ -27,8 +29,8 @@ const WARM_UP: f64 = 0.1;
 /// # Errors
 /// When the data cannot be read, or the flags do not fit it.
 pub fn loader(args: &BenchLoaderArgs) -> anyhow::Result<()> {
-    let config = Config::resolve(args.preset, args.config.as_deref(), &args.overrides())?;
-    let data = sources::open(&args.data, &config.live, config.clip.frames)?;
+    let config = super::config(args.preset, args.config.as_deref(), args.settings.layers())?;
+    let data = sources::open(&args.data, &config.objective.live, config.common.clip.frames)?;
     let data_clips = sources::clips(&data);
     let threads = if args.consumer == Consumer::Step { loader_threads_beside_training() } else { all_cores() };
     let mut options = train::loader_options(&config, args.load.loading(threads), Cursor::default());
@@ -114,10 +116,10 @@ impl Bench<'_> {
 
     /// Trains for so long: steps with a new batch and with one batch over and over, in pairs whose order changes, so that both meet the same machine. Beside the
     /// second kind the loader has nothing to do: all that it may make ahead is there.
-    fn steps(&mut self, time: Duration, config: &Config) -> anyhow::Result<StepFigures> {
+    fn steps(&mut self, time: Duration, config: &PretrainConfig) -> anyhow::Result<StepFigures> {
         let device = Device::Cpu;
         let mut learner = Learner::new(&config.clone().into(), None, &device, all_cores())?;
-        let rate = config.optimizer.base_lr * 1e-3;
+        let rate = config.common.optimizer.base_lr * 1e-3;
         let cached = learner.upload(self.next()?, None)?;
         step(&mut learner, &cached, rate)?;
         self.loader.restart_figures();

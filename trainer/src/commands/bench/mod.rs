@@ -4,6 +4,9 @@ pub mod loader;
 pub mod sparsity;
 pub mod step;
 
+use std::path::Path;
+use trainer::config::{ConfigError, Layer, Preset, PretrainConfig};
+
 /// The middle of `values`.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
@@ -14,4 +17,11 @@ pub fn median(mut values: Vec<f64>) -> f64 {
 pub fn shown(number: f64) -> String {
     let decimals = 2.0 - number.max(0.01).log10().floor();
     format!("{number:.*}", decimals.clamp(0.0, 3.0) as usize)
+}
+
+/// The settings of `preset`, with a file and other layers over them.
+fn config(preset: Preset, file: Option<&Path>, flags: &[Layer]) -> Result<PretrainConfig, ConfigError> {
+    let file = file.map(Layer::file).transpose()?;
+    let layers: Vec<Layer> = file.into_iter().chain(flags.iter().cloned()).collect();
+    PretrainConfig::resolve(preset, &layers)
 }

@@ -2,10 +2,12 @@
 
 use super::step;
 use super::{median, shown};
-use crate::cli::{BenchSparsityArgs, all_cores, loader_threads_beside_training};
-use crate::{cli::output, commands::sources};
+use crate::cli::{BenchSparsityArgs, loader_threads_beside_training};
+use crate::commands::sources;
 use anyhow::{Context, ensure};
 use candle_core::Device;
+use console::output;
+use pipeline::all_cores;
 use pipeline::loader::Loader;
 use pipeline::loader::batch::{Batch, Form};
 use pipeline::sampling::mask::Masks;
@@ -15,7 +17,7 @@ use schemas::report::{PaperFigures, PaperSparsity, SparsityFigures, SparsityGain
 use std::sync::Arc;
 use std::time::Instant;
 use trainer::backend::patches;
-use trainer::config::{Config, Overrides, Preset};
+use trainer::config::{Layer, Preset, PretrainConfig};
 use trainer::cpu::{CpuMae, Noise, Patches, Values};
 use trainer::data::Uploader;
 use trainer::model::MaeConfig;
@@ -55,9 +57,13 @@ impl Way {
 /// # Errors
 /// When the data cannot be read, or the flags do not fit.
 pub fn sparsity(args: &BenchSparsityArgs) -> anyhow::Result<()> {
-    let overrides = Overrides { batch_size: Some(args.batch_size), ..Overrides::default() };
-    let config = Config::resolve(args.preset, args.config.as_deref(), &overrides)?;
-    let data = if args.data.is_empty() { None } else { Some(Arc::from(sources::open(&args.data, &config.live, config.clip.frames)?)) };
+    let batch_size = Layer::key("--batch-size", "data.batch_size", args.batch_size as i64)?;
+    let config = super::config(args.preset, args.config.as_deref(), &[batch_size])?;
+    let data = if args.data.is_empty() {
+        None
+    } else {
+        Some(Arc::from(sources::open(&args.data, &config.objective.live, config.common.clip.frames)?))
+    };
     let mut bench = Bench { config: &config, fused: step::model(&config, all_cores())?, steps: args.steps };
     let parameters = bench.fused.store().count() as u64;
     let computed = bench.computed()?;
@@ -71,7 +77,7 @@ pub fn sparsity(args: &BenchSparsityArgs) -> anyhow::Result<()> {
     let (dense, sparse) = (figures(Way::Dense), figures(Way::Sparse));
     let report = SparsityReport {
         preset: args.preset.name().to_owned(),
-        batch_size: config.data.batch_size as u64,
+        batch_size: config.common.data.batch_size as u64,
         steps: u64::from(args.steps),
         parameters,
         data: args.data.iter().map(ToString::to_string).collect(),
@@ -90,7 +96,7 @@ pub fn sparsity(args: &BenchSparsityArgs) -> anyhow::Result<()> {
 
 /// A model that trains both ways.
 struct Bench<'a> {
-    config: &'a Config,
+    config: &'a PretrainConfig,
     fused: CpuMae,
     steps: u32,
 }
@@ -99,7 +105,7 @@ impl Bench<'_> {
     /// One step of training: what is timed.
     fn step(&mut self, batch: &Patches<'_>) -> anyhow::Result<()> {
         let loss = self.fused.accumulate(batch, 1.0);
-        let norm = self.fused.update(self.config.optimizer.base_lr * 1e-3);
+        let norm = self.fused.update(self.config.common.optimizer.base_lr * 1e-3);
         ensure!(
             loss.is_finite() && norm.is_finite(),
             "the loss of a step is {loss}, and the norm of its gradients {norm}: nothing can be measured"
@@ -109,8 +115,8 @@ impl Bench<'_> {
 
     /// Seconds of a step with one batch over and over, dense and sparse: medians. The two take turns, so that both meet the same machine.
     fn computed(&mut self) -> anyhow::Result<[f64; 2]> {
-        let (model, clips) = (self.config.model(), self.config.data.batch_size);
-        let batches = [None, Some(self.config.masking)].map(|rule| Noise::new(&model, rule, clips, self.config.seed));
+        let (model, clips) = (self.config.model(), self.config.common.data.batch_size);
+        let batches = [None, Some(self.config.objective.masking)].map(|rule| Noise::new(&model, rule, clips, self.config.common.seed));
         let mut seconds = [Vec::new(), Vec::new()];
         for round in 0..=self.steps {
             for way in Way::ALL {
@@ -164,22 +170,22 @@ impl Bench<'_> {
 
     /// Predicted tokens of a masked clip.
     fn predicted(&self) -> usize {
-        self.config.masking.predicted(self.config.clip).expect("a checked configuration has masks")
+        self.config.objective.masking.predicted(self.config.common.clip).expect("a checked configuration has masks")
     }
 
     /// Visible tokens of a masked clip.
     fn visible(&self) -> usize {
-        self.config.masking.visible(self.config.clip).expect("a checked configuration has masks")
+        self.config.objective.masking.visible(self.config.common.clip).expect("a checked configuration has masks")
     }
 
     fn figures(&self, way: Way, computed: f64, loaded: Option<f64>) -> SparsityFigures {
-        let (model, grid) = (self.config.model(), self.config.clip);
+        let (model, grid) = (self.config.model(), self.config.common.clip);
         let tokens = match way {
             Way::Dense => ClipTokens::dense(grid),
             Way::Sparse => ClipTokens::sparse(self.visible(), self.predicted()),
         };
         let operations = forward(&model, tokens);
-        let clips = self.config.data.batch_size as f64;
+        let clips = self.config.common.data.batch_size as f64;
         let speed = |step_seconds: f64| StepSpeed {
             step_seconds,
             clips_per_second: clips / step_seconds,

@@ -1,13 +1,15 @@
 //! `trainer bench step`: how long a training step takes on this processor, and where the time goes.
 
 use super::{median, shown};
-use crate::cli::output;
+use crate::cli::BenchStepArgs;
 use crate::cli::usage::peak_memory_bytes;
-use crate::cli::{BenchStepArgs, all_cores};
 use candle_core::Device;
+use console::output;
+use pipeline::all_cores;
 use schemas::report::{StepParts, StepReport};
 use std::time::{Duration, Instant};
-use trainer::config::{Config, Overrides};
+use toml::Value;
+use trainer::config::{ConfigError, Layer, PretrainConfig};
 use trainer::cpu::{CpuMae, Noise, Patches, Precision, Resources, StepTimes, matrix_product_rate};
 use trainer::model::Mae;
 use trainer::model::flops::{self, ClipTokens};
@@ -16,10 +18,10 @@ use trainer::model::flops::{self, ClipTokens};
 ///
 /// # Errors
 /// When there is no memory for it.
-pub fn model(config: &Config, threads: usize) -> anyhow::Result<CpuMae> {
-    let composed = Mae::seeded(config.model(), config.seed, &Device::Cpu)?;
-    let resources = Resources { threads, recomputes: config.compute.recompute };
-    Ok(CpuMae::new(config.model(), composed.parameters(), config.optimizer.clone(), config.compute.dtype, resources)?)
+pub fn model(config: &PretrainConfig, threads: usize) -> anyhow::Result<CpuMae> {
+    let composed = Mae::seeded(config.model(), config.common.seed, &Device::Cpu)?;
+    let resources = Resources { threads, recomputes: config.common.compute.gradient_checkpointing };
+    Ok(CpuMae::new(config.model(), composed.parameters(), config.common.optimizer.clone(), config.common.compute.dtype, resources)?)
 }
 
 /// Seconds of a step, and of its parts.
@@ -31,22 +33,32 @@ pub fn timed(fused: &mut CpuMae, batch: &Patches<'_>, rate: f64) -> (f64, StepTi
     (began.elapsed().as_secs_f64(), fused.take_times())
 }
 
+/// The settings among the arguments.
+fn layers(args: &BenchStepArgs) -> Result<Vec<Layer>, ConfigError> {
+    let dtype = Value::try_from(args.dtype).expect("plain data becomes TOML");
+    let checkpointing = args.gradient_checkpointing;
+    let mut layers =
+        vec![Layer::key("--batch-size", "data.batch_size", args.batch_size as i64)?, Layer::key("--dtype", "compute.dtype", dtype)?];
+    if checkpointing {
+        let key = "compute.gradient_checkpointing";
+        layers.push(Layer::key("--gradient-checkpointing", key, true)?);
+    }
+    if let Some(ratio) = args.mask_ratio {
+        layers.push(Layer::key("--mask-ratio", "masking.ratio", ratio)?);
+    }
+    Ok(layers)
+}
+
 /// Measures steps.
 ///
 /// # Errors
 /// When the flags make no sense.
 pub fn step(args: &BenchStepArgs) -> anyhow::Result<()> {
-    let overrides =
-        Overrides { batch_size: Some(args.batch_size), dtype: Some(args.dtype), recompute: args.recompute, ..Overrides::default() };
-    let mut config = Config::resolve(args.preset, args.config.as_deref(), &overrides)?;
-    if let Some(ratio) = args.mask_ratio {
-        config.masking.ratio = ratio;
-        config = config.with(&Overrides::default())?;
-    }
+    let config = super::config(args.preset, args.config.as_deref(), &layers(args)?)?;
     let threads = args.threads.map_or_else(all_cores, |threads| threads as usize);
-    let (model_config, clips) = (config.model(), config.data.batch_size);
+    let (model_config, clips) = (config.model(), config.common.data.batch_size);
     let mut fused = model(&config, threads)?;
-    let noise = Noise::new(&model_config, Some(config.masking), clips, config.seed);
+    let noise = Noise::new(&model_config, Some(config.objective.masking), clips, config.common.seed);
     // The first step pays for memory; rates are those of a run's first steps.
     timed(&mut fused, &noise.patches(), 0.0);
     let steps: Vec<(f64, StepTimes)> = (0..args.steps).map(|_| timed(&mut fused, &noise.patches(), 1e-6)).collect();
@@ -64,7 +76,7 @@ pub fn step(args: &BenchStepArgs) -> anyhow::Result<()> {
     let report = StepReport {
         preset: args.preset.name().to_owned(),
         batch_size: clips as u64,
-        mask_ratio: config.masking.ratio,
+        mask_ratio: config.objective.masking.ratio,
         dtype: match args.dtype {
             Precision::F32 => "f32",
             Precision::Bf16 => "bf16",
