@@ -253,6 +253,33 @@ fn identity(path: &Path) -> Result<Identity, String> {
 }
 
 /// The clips of a list of videos.
+///
+/// ```no_run
+/// use pipeline::live::{LiveOptions, LiveSet};
+/// use pipeline::loader::{Loader, LoaderOptions};
+/// use pipeline::sampling::mask::{MaskKind, MaskRule};
+/// use pipeline::source::{Source, WeightedSource};
+/// use pipeline::worker::WorkerProgram;
+/// use schemas::geometry::PatchGrid;
+///
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     // Videos are decoded in processes of this same program.
+///     if std::env::args().nth(1).as_deref() == Some("worker") {
+///         return Ok(pipeline::live::worker::run()?);
+///     }
+///     let worker = WorkerProgram { path: std::env::current_exe()?, argument: "worker".to_owned() };
+///     let videos = LiveSet::open(&["videos".into()], LiveOptions::new(worker), |done, all| {
+///         eprint!("\r{done} of {all} videos");
+///     })?;
+///     let grid = PatchGrid { frames: 16, size: 224, tubelet: 2, patch: 16 };
+///     let options = LoaderOptions::new(8, grid, MaskRule::new(MaskKind::Random, 0.9));
+///     let source = WeightedSource::from(Source::Live(videos));
+///     for batch in Loader::new([source].into(), options)?.take(100) {
+///         println!("{} clips", batch?.len());
+///     }
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct LiveSet {
     inputs: Vec<PathBuf>,

@@ -85,6 +85,29 @@ struct Task {
 
 /// An iterator over batches: endless, or, with [`Pass::Once`], until every clip was loaded. It ends
 /// after an error. Dropping it stops and joins its threads.
+///
+/// ```
+/// use pipeline::loader::{Loader, LoaderOptions};
+/// use pipeline::sampling::sample::Views;
+/// # use pipeline::source::{Source, WeightedSource};
+/// # use schemas::geometry::PatchGrid;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let data = pipeline::shard::synthetic::write(dir.path(), 10)?;
+/// # let source = WeightedSource::from(Source::Shards(data));
+/// # let grid = PatchGrid { frames: 8, size: 32, tubelet: 2, patch: 8 };
+/// // One pass over all clips, whole and unmasked, in batches of 4.
+/// let options = LoaderOptions { threads: 2, ..LoaderOptions::tokens(4, grid).once(Views::ONE) };
+/// let mut loader = Loader::new([source].into(), options)?;
+/// let mut clips = Vec::new();
+/// for batch in &mut loader {
+///     clips.extend(batch?.samples.iter().map(|sample| sample.clip));
+/// }
+/// assert_eq!(clips, (0..10).collect::<Vec<_>>());
+/// println!("{:.0} clips/s", loader.figures().clips_per_second);
+/// # Ok(()) }
+/// ```
 pub struct Loader {
     shared: Arc<Shared>,
     order: Order,

@@ -25,7 +25,7 @@ pub struct EncodedClip {
 /// [`ShardError::TooLarge`] when the payload does not fit a page, whose sizes are signed 32-bit.
 pub fn encode(payload: &[u8], level: i32) -> Result<EncodedClip, ShardError> {
     let too_large = || ShardError::TooLarge { bytes: payload.len() };
-    // Half of the format's limit leaves room for a frame that zstd cannot shrink.
+    // Half of the format's limit leaves room for a payload that zstd cannot shrink.
     if payload.len() > (i32::MAX / 2) as usize {
         return Err(too_large());
     }

@@ -1,4 +1,5 @@
-//! Resampled samples of Y'CbCr or R'G'B' to values of R'G'B': colour and normalisation in one affine map.
+//! Resampled samples of Y'CbCr or R'G'B' to values of R'G'B': colour and normalisation in one
+//! affine map.
 
 #[cfg(target_arch = "x86_64")]
 use super::resample::has_vectors;
@@ -7,25 +8,26 @@ use super::value::Value;
 use crate::frames::{Color, Frames};
 use schemas::shard::{ColorMatrix, ColorRange};
 
-/// How resampled samples become values: an affine map, with the normalisation and the samples' scale folded in.
+/// How resampled samples become values: an affine map, with the normalisation and the samples'
+/// scale folded in.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Normalise {
     pub(super) matrix: Matrix,
-    /// The range of values. Y'CbCr can name colours beyond it, which 8-bit RGB has no room for.
+    /// The range of values. Y'CbCr can express colours beyond it, which 8-bit RGB cannot.
     pub(super) black: f32,
     pub(super) white: f32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Matrix {
-    /// Of Y'CbCr.
+    /// From Y'CbCr.
     Yuv { luma: f32, offset: f32, red_cr: f32, green_cb: f32, green_cr: f32, blue_cb: f32 },
-    /// Of R'G'B'.
+    /// From R'G'B'.
     Rgb { gain: f32, offset: f32 },
 }
 
 impl Normalise {
-    /// For frames as `frames` are, to values of type `T`.
+    /// The map from frames like `frames` to values of type `T`.
     pub(crate) fn new<T: Value>(frames: Frames<'_>) -> Self {
         let (mean, std) = T::MEAN_AND_STD;
         let to_values = (f64::from(mean), f64::from(std));
@@ -39,11 +41,11 @@ impl Normalise {
         Self { matrix, black: -mean / std, white: (1.0 - mean) / std }
     }
 
-    /// Turns a row of samples into a row of each of `out`'s channels, clamped to what 8 bits have room for.
+    /// Converts a row of samples to a row of each channel of `out`, clamped to the range of 8 bits.
     pub(crate) fn row<T: Value>(self, samples: [&[i16]; 3], out: [&mut [T]; 3]) {
         #[cfg(target_arch = "x86_64")]
         if has_vectors() {
-            // SAFETY: the processor has AVX2.
+            // SAFETY: the CPU has AVX2.
             return unsafe { super::x86::row(self, samples, out) };
         }
         self.row_plainly(samples, out);
@@ -76,8 +78,8 @@ impl Normalise {
 }
 
 impl Matrix {
-    /// ITU-T H.273: `R = Y + 2(1-Kr)Cr`, `B = Y + 2(1-Kb)Cb`, and G from `Y = Kr R + Kg G + Kb B`; limited range has 219 steps of luma
-    /// from 16 and 224 of chroma, full range 255.
+    /// ITU-T H.273: `R = Y + 2(1-Kr)Cr`, `B = Y + 2(1-Kb)Cb`, and G from `Y = Kr R + Kg G + Kb B`;
+    /// limited range has 219 steps of luma from 16 and 224 of chroma, full range 255.
     fn yuv(color: Color, to_values: (f64, f64)) -> Self {
         let (kr, kb) = match color.matrix {
             ColorMatrix::Bt601 => (0.299, 0.114),
@@ -102,7 +104,8 @@ impl Matrix {
     }
 }
 
-/// Gain and offset that bring a resampled sample to values of a `mean` and `std`: `zero` is black, and white is `steps` above it.
+/// Gain and offset from resampled samples to values of a `mean` and `std`: `zero` is black, and
+/// white is `steps` above it.
 fn affine(zero: f64, steps: f64, (mean, std): (f64, f64)) -> (f32, f32) {
     let centre = (f64::from(CENTRE) - zero) / steps;
     ((1.0 / steps / std / f64::from(SCALE)) as f32, ((centre - mean) / std) as f32)

@@ -1,11 +1,17 @@
 //! Stored frames to a training clip: crop, resize, colour, normalise, in one pass over the output.
 //!
-//! The result is what the reference computes on RGB frames: a bilinear resize of the crop without antialias (sample centres at half
-//! pixels, clamped to the crop), then `(x / 255 - 0.45) / 0.225`. Here planes are interpolated first ([`crate::transform::resample`]) and turned to RGB afterwards;
-//! the two steps are linear, so only rounding, clamping and the chroma's own interpolation differ. Chroma is taken as H.264 places it by default: level
-//! with the even columns of luma, and between its rows.
+//! The result is that of the usual transform of RGB frames: a bilinear resize of the crop without
+//! antialias (sample centres at half pixels, clamped to the crop), then `(x / 255 - 0.45) / 0.225`.
+//! Here planes are interpolated first ([`resample`]) and converted to RGB afterwards (`color`); the
+//! two steps are linear, so only rounding, clamping and the interpolation of chroma differ. Chroma
+//! is where H.264 places it by default: level with the even columns of luma, and between its rows.
 //!
-//! Of a masked clip only the patches that are asked for are made: at 90 % masking with one target slice, 55 % of the pixels.
+//! Of a masked clip only the patches in use are computed (`target`): at 90 % masking with one
+//! target slice, 55 % of the pixels.
+//!
+//! - `value`: the types of values, and the normalisation. `x86`: the loops for AVX2.
+//! - [`hog`]: histograms of gradients as a target. [`augment`]: RandAugment and random erasing.
+//! - [`picture`]: frames as RGB pictures.
 
 pub mod augment;
 mod color;
@@ -49,18 +55,36 @@ impl<'a> ClipView<'a> {
     }
 }
 
-/// Makes training clips. Uses its memory again from clip to clip.
+/// Makes training clips. Reuses its memory from clip to clip.
+///
+/// ```
+/// use pipeline::frames::{Color, Frames};
+/// use pipeline::sampling::sample::central_view;
+/// use pipeline::transform::{ClipView, Transform, denormalise};
+/// use schemas::geometry::FrameSize;
+/// use schemas::shard::{ColorMatrix, ColorRange};
+///
+/// let size = FrameSize { width: 64, height: 48 };
+/// let color = Color { range: ColorRange::Full, matrix: ColorMatrix::Bt709 };
+/// // Four grey frames.
+/// let bytes = vec![128; 4 * size.frame_bytes()];
+/// let clip = ClipView { frames: Frames::I420(&bytes, color), size, view: central_view(size) };
+///
+/// let mut out = vec![0f32; 3 * 4 * 32 * 32];
+/// Transform::default().clip(clip, 4, 32, &mut out);
+/// assert!(out.iter().all(|&value| denormalise(value) == 128));
+/// ```
 #[derive(Debug, Default)]
 pub struct Transform {
     resampler: Resampler,
     /// Where each token's pixels go.
     places: Vec<Place>,
-    /// The columns that are made, in the rows in hand and in those before them.
+    /// The columns that are computed, in the current rows and in those before them.
     spans: Vec<Range<usize>>,
     previous: Vec<Range<usize>>,
     /// A row of the three channels, of values of any type: none is larger.
     row: Vec<f32>,
-    /// A frame of the three channels, where it is gradients that are predicted.
+    /// A frame of the three channels, for targets of gradients.
     frame: Vec<f32>,
     hog: Hog,
 }
@@ -218,9 +242,9 @@ mod tests {
 
     #[test]
     fn a_crop_is_resized_about_pixel_centres() {
-        // PyTorch 2.13: F.interpolate(torch.arange(4.).reshape(1,1,1,4).expand(1,1,4,4), size=(8,8), mode="bilinear")[0,0,0]
-        //   -> 0.00 0.25 0.75 1.25 1.75 2.25 2.75 3.00
-        // and size=(2,2) -> 0.5 2.5 (no antialias).
+        // PyTorch 2.13: F.interpolate(torch.arange(4.).reshape(1,1,1,4).expand(1,1,4,4),
+        // size=(8,8), mode="bilinear")[0,0,0] -> 0.00 0.25 0.75 1.25 1.75 2.25 2.75 3.00 and
+        // size=(2,2) -> 0.5 2.5 (no antialias).
         let size = FrameSize { width: 8, height: 8 };
         let luma: Vec<u8> = (0..64).map(|at| 40 + 10 * (at % 8) as u8).collect();
         let clip = [luma, vec![128; 32]].concat();
@@ -270,7 +294,8 @@ mod tests {
         (0..bytes).map(|_| rng.random()).collect()
     }
 
-    /// Patches against the whole clip, for all value types, odd sizes, every kind of mask and one slice or several.
+    /// Patches against the whole clip, for all value types, odd sizes, every kind of mask, one or
+    /// more slices.
     #[test]
     fn patches_are_those_of_the_whole_clip() {
         let mut rng = stream(Purpose::Augment, 1, 2, 3);
@@ -351,7 +376,8 @@ mod tests {
         }
     }
 
-    /// Histograms of patches against those of the whole clip's frames, for odd sizes and crops; the visible pixels are what they are without.
+    /// Histograms of patches against those of the whole clip's frames, for odd sizes and crops; the
+    /// visible pixels are what they are without.
     #[test]
     fn histograms_are_those_of_the_whole_clip() {
         let mut rng = stream(Purpose::Augment, 4, 5, 6);

@@ -6,21 +6,22 @@ use super::resample::has_vectors;
 use schemas::geometry::{PatchGrid, TargetFrames};
 use std::ops::Range;
 
-/// What the target holds of each token that is predicted, of the frames that [`PatchGrid::target_frames`] names, spread ones
-/// where nothing else is said.
+/// The target of each predicted token, of the frames that [`PatchGrid::target_frames`] gives
+/// ([`TargetFrames::Spread`] unless noted).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TargetForm {
-    /// Pixels, `[slices, patch, patch, 3]`: the order of the reference's target.
+    /// Pixels, `[slices, patch, patch, 3]`.
     Pixels {
         /// Frames of each tubelet that are predicted.
         slices: usize,
     },
-    /// The same of [`TargetFrames::Strided`] frames.
+    /// Pixels of [`TargetFrames::Strided`] frames.
     StridedPixels {
         /// Frames of each tubelet that are predicted.
         slices: usize,
     },
-    /// Histograms of oriented gradients ([`crate::transform::hog`]), `[slices, cells, cells, 3, 9]`. They are no samples: [`u8`] has no room for them.
+    /// Histograms of oriented gradients ([`crate::transform::hog`]), `[slices, cells, cells, 3,
+    /// 9]`. They do not fit into [`u8`].
     Hog {
         /// Frames of each tubelet that are predicted.
         slices: usize,
@@ -138,12 +139,12 @@ impl<'a> Band<'a> {
     }
 }
 
-/// Writes pixels of three channels one after the other.
+/// Interleaves the pixels of three channels.
 #[inline]
 pub(super) fn interleave<T: Copy>(channels: [&[T]; 3], out: &mut [T]) {
     #[cfg(target_arch = "x86_64")]
     if has_vectors() {
-        // SAFETY: the processor has AVX2.
+        // SAFETY: the CPU has AVX2.
         return unsafe { super::x86::interleave(channels, out) };
     }
     interleave_plainly(channels, out);

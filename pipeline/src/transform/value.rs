@@ -8,7 +8,8 @@ pub const MEAN: f32 = 0.45;
 /// Standard deviation of the normalisation.
 pub const STD: f32 = 0.225;
 
-/// What a value of a training clip may be: `f32` and [`bf16`] are normalised, `u8` are R'G'B' samples, to be normalised where they are used.
+/// The type of a training clip's values: `f32` and [`bf16`] are normalised, `u8` are R'G'B'
+/// samples, which the user normalises.
 pub trait Value: bytemuck::Pod + private::Value {}
 
 impl Value for f32 {}
@@ -29,10 +30,10 @@ mod private {
         /// A sample `x` of 0..=255 is made as `(x / 255 - mean) / std`.
         const MEAN_AND_STD: (f32, f32);
 
-        /// Of a value that lies in the range of what samples become.
+        /// Converts a value in the range of converted samples.
         fn from_f32(value: f32) -> Self;
 
-        /// Of a normalised value, whatever it is.
+        /// Converts any normalised value.
         fn from_normalised(value: f32) -> Self {
             Self::from_f32(value)
         }
@@ -40,7 +41,7 @@ mod private {
         /// Writes [`Self::from_f32`] of each of 8 values.
         ///
         /// # Safety
-        /// `out` must have room for them, and the processor AVX2.
+        /// `out` must have room for them, and the CPU must have AVX2.
         #[cfg(target_arch = "x86_64")]
         unsafe fn store(values: __m256, out: *mut Self);
     }
@@ -63,7 +64,7 @@ mod private {
     impl Value for bf16 {
         const MEAN_AND_STD: (f32, f32) = (MEAN, STD);
 
-        /// Rounded to the nearest, half-way cases to even; there are no NaNs to mind.
+        /// Rounds to the nearest, half-way cases to even; values are never NaN.
         fn from_f32(value: f32) -> Self {
             let bits = value.to_bits();
             Self::from_bits(((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16)
@@ -85,7 +86,7 @@ mod private {
     impl Value for u8 {
         const MEAN_AND_STD: (f32, f32) = (0.0, 1.0 / 255.0);
 
-        /// Rounded to the nearest, half-way cases to even.
+        /// Rounds to the nearest, half-way cases to even.
         fn from_f32(value: f32) -> Self {
             value.round_ties_even() as Self
         }
@@ -105,12 +106,18 @@ mod private {
     }
 }
 
-/// A normalised value as a clip of `T` has it: clamped where that is bytes.
+/// A normalised value as a value of `T`: clamped if that is bytes.
 pub(crate) fn from_normalised<T: Value>(value: f32) -> T {
     T::from_normalised(value)
 }
 
-/// A normalised value as the 8-bit sample that it came from, clamped.
+/// The 8-bit sample of a normalised value, clamped.
+///
+/// ```
+/// use pipeline::transform::{MEAN, STD, denormalise};
+///
+/// assert_eq!(denormalise((200.0 / 255.0 - MEAN) / STD), 200);
+/// ```
 pub fn denormalise(value: f32) -> u8 {
     ((value * STD + MEAN) * 255.0).round().clamp(0.0, 255.0) as u8
 }

@@ -37,6 +37,25 @@ pub struct Discovered {
 
 /// Searches `inputs`: files as given, folders recursively, names in byte order. A file that is
 /// reached twice counts once.
+///
+/// # Panics
+/// When GStreamer was not started ([`super::init`]).
+///
+/// ```
+/// use pipeline::video::discover::discover;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let folder = dir.path();
+/// // Content is detected by GStreamer.
+/// pipeline::video::init()?;
+/// std::fs::write(folder.join("clip.avi"), b"RIFF\x10\0\0\0AVI LIST")?;
+/// std::fs::write(folder.join("notes.txt"), "no video")?;
+/// let found = discover(&[folder.to_owned()]);
+/// assert_eq!(found.videos[0].relative.to_str(), Some("clip.avi"));
+/// assert_eq!((found.videos.len(), found.not_video), (1, 1));
+/// # Ok(()) }
+/// ```
 pub fn discover(inputs: &[PathBuf]) -> Discovered {
     let mut search = Search::default();
     for input in inputs {

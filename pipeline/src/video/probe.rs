@@ -61,6 +61,17 @@ impl VideoProbe {
 /// Reads all packets of the video in the file at `path`, and decodes its first frame, with the
 /// elements that a build with `options` uses.
 ///
+/// ```no_run
+/// use pipeline::shard::synthetic;
+/// use pipeline::video::{DEFAULT_TIMEOUT, probe};
+/// use std::path::Path;
+///
+/// # fn main() -> Result<(), pipeline::video::VideoError> {
+/// let video = probe(Path::new("video.mp4"), &synthetic::options(), DEFAULT_TIMEOUT)?;
+/// println!("{} frames of {} in {:.1} s", video.packets, video.codec, video.seconds());
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// Those of [`VideoDecoder::next_frame`], and [`VideoError::NoFrames`] when there are no frames.
 pub fn probe(path: &Path, options: &BuildOptions, timeout: Duration) -> Result<VideoProbe, VideoError> {

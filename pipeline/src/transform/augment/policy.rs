@@ -7,13 +7,27 @@ use schemas::geometry::PatchGrid;
 use serde::{Deserialize, Serialize};
 
 /// How samples are augmented beyond crop and flip; by default not at all.
+///
+/// ```
+/// use pipeline::loader::LoaderOptions;
+/// use pipeline::transform::augment::{AugmentPolicy, Erasing, RandAugment};
+/// # use schemas::geometry::PatchGrid;
+///
+/// # let grid = PatchGrid { frames: 16, size: 224, tubelet: 2, patch: 16 };
+/// // For fine-tuning.
+/// let policy = AugmentPolicy {
+///     rand_augment: Some(RandAugment { magnitude: 9.0, ..RandAugment::default() }),
+///     erasing: Some(Erasing::default()),
+/// };
+/// let options = LoaderOptions { policy, ..LoaderOptions::tokens(8, grid) };
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AugmentPolicy {
-    /// Changes of colours and shapes.
+    /// RandAugment: changes of colours and shapes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rand_augment: Option<RandAugment>,
-    /// A box of noise.
+    /// Random erasing: a box of noise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub erasing: Option<Erasing>,
 }

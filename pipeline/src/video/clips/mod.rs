@@ -73,6 +73,21 @@ pub struct ClipSource {
 }
 
 /// Decodes the clips of one video, in order.
+///
+/// ```no_run
+/// use pipeline::shard::synthetic;
+/// use pipeline::video::clips::ClipDecoder;
+/// use pipeline::video::decode::DecodeOptions;
+/// use std::path::Path;
+///
+/// # fn main() -> Result<(), pipeline::video::VideoError> {
+/// let path = Path::new("video.mp4");
+/// let mut clips = ClipDecoder::open(path, &synthetic::options(), DecodeOptions::default())?;
+/// while let Some(clip) = clips.next_clip()? {
+///     println!("{} bytes of I420 frames of {:?}", clip.data.len(), clips.source().size);
+/// }
+/// # Ok(()) }
+/// ```
 pub struct ClipDecoder {
     decoder: VideoDecoder,
     source: ClipSource,
