@@ -225,9 +225,9 @@ fn a_pretraining_is_resumed_with_the_flags_that_it_had() {
     }
     assert!(contents(&dir.path().join("pretrain")) == before, "a refused command changes nothing");
     let flags = "--accumulate 2 --repeat 2 --recompute --slices 2 --batch-size 2 --seed 5 \
-                 --lr 0.32 --steps 8 --mask-kind tube --mask-ratio 0.75 --decoder-keep 0.5 --frames 8 \
-                 --size 32 --tubelet 2 --target normalised --positions separable --class-token \
-                 --crop-area 0.4,0.9 --flip 0.25 --on-nonfinite skip --dtype f32";
+                 --lr 0.32 --steps 8 --mask-kind tube --mask-ratio 0.75 --decoder-keep 0.5 \
+                 --frames 8 --size 32 --tubelet 2 --target normalised --positions separable \
+                 --class-token --crop-area 0.4,0.9 --flip 0.25 --on-nonfinite skip --dtype f32";
     let resumed = report(dir.path(), &format!("{resume} {flags}"));
     assert_eq!(number(&resumed["resumed_from"]), 4.0);
     let expected = parse::<Vec<f64>>(&expected()["pretrain"]["losses"]);
@@ -242,8 +242,9 @@ fn a_finetuning_that_was_killed_is_resumed() {
     let resume = "finetune --out finetune --data shards --resume";
     let error = refused(dir.path(), &format!("{resume} --repeat 3"));
     assert!(error.contains("data.repeat"), "{error}");
-    let flags = "--accumulate 2 --repeat 2 --recompute --batch-size 2 --seed 6 --lr 0.64 --steps 8 \
-                 --holdout 0.34 --videos-per-class 1 --flip 0.25 --on-nonfinite skip --dtype f32";
+    let flags = "--accumulate 2 --repeat 2 --recompute --batch-size 2 --seed 6 --lr 0.64 \
+                 --steps 8 --holdout 0.34 --videos-per-class 1 --flip 0.25 --on-nonfinite skip \
+                 --dtype f32";
     let resumed = report(dir.path(), &format!("{resume} {flags}"));
     assert_eq!((number(&resumed["resumed_from"]), number(&resumed["steps"])), (4.0, 8.0));
     let expected = &expected()["finetune"];
@@ -308,9 +309,9 @@ fn every_flag_of_a_pretraining_means_what_it_did() {
     let flags = "--preset tiny --steps 2 --lr 0.01 --batch-size 3 --accumulate 2 --repeat 4 \
                  --seed 7 --on-nonfinite skip --device cpu --dtype bf16 --threads 1 --recompute \
                  --loader-threads 1 --loader-memory 64 --max-bad 3 --frames 4 --tubelet 2 \
-                 --size 32 --mask-ratio 0.5 --mask-kind block --decoder-keep 0.75 --decoder-width 16 \
-                 --decoder-depth 1 --decoder-heads 4 --target hog --slices 2 --positions joint \
-                 --no-class-token --crop-area 0.3,0.9 --flip 0.125";
+                 --size 32 --mask-ratio 0.5 --mask-kind block --decoder-keep 0.75 \
+                 --decoder-width 16 --decoder-depth 1 --decoder-heads 4 --target hog --slices 2 \
+                 --positions joint --no-class-token --crop-area 0.3,0.9 --flip 0.125";
     report(dir.path(), &format!("run --data shards=2 --data shards=1 --out run {flags}"));
     let expected = "
         seed = 7
@@ -472,8 +473,8 @@ fn weights_are_exported_and_imported() {
 
 /// What `study slices` is to do on the fixtures.
 const STUDY: &str = "study slices --unlabelled shards --train shards --val val --out study \
-                     --seeds 1 --pretrain-steps 2 --finetune-steps 2 --threads 2 --loader-threads 1 \
-                     --loader-memory 64 --max-bad 3";
+                     --seeds 1 --pretrain-steps 2 --finetune-steps 2 --threads 2 \
+                     --loader-threads 1 --loader-memory 64 --max-bad 3";
 
 /// The losses of each of a study's runs: of the validation, and of the pre-training.
 fn study_losses(report: &Json) -> Vec<f64> {
