@@ -112,7 +112,7 @@ impl Inference {
             bar.inc(1);
             bar.suspend(|| output::say(&format!("warning: left out: {}", clip.reason)));
         };
-        let result = eval::read_all(data, options.clone(), |batch| reader.read(batch, tokens), took, on_skipped);
+        let result = eval::read_all(data, options.clone(), |batch| reader.infer(batch, tokens), took, on_skipped);
         bar.finish_and_clear();
         result?;
         Ok(Tally { skipped, seconds: began.elapsed().as_secs_f64() })

@@ -42,7 +42,7 @@ pub fn probe(args: &FinetuneArgs, config: &FinetuneConfig, weights: &Weights, sp
             bar.inc(clips.len() as u64);
             clips.iter().try_for_each(|clip| features.push(clip)).map_err(|error| eval::EvaluateError::Write(error.into()))
         };
-        eval::read_all(sets, options, |batch| encoder.read(batch, true), take, on_skipped)?;
+        eval::read_all(sets, options, |batch| encoder.infer(batch, true), take, on_skipped)?;
         bar.finish_and_clear();
         features.finish().context("features")
     };

@@ -11,7 +11,7 @@ use pipeline::source::{Source, Timing, WeightedSource};
 use schemas::report::{LookReport, VisualiseReport};
 use std::fs;
 use std::path::{Path, PathBuf};
-use trainer::backend::Learner;
+use trainer::backend::MaeLearner;
 use trainer::config::{Config, LiveConfig, Task};
 use trainer::cpu::Precision;
 use trainer::model::TargetKind;
@@ -51,7 +51,7 @@ pub fn visualise(args: &VisualiseArgs) -> anyhow::Result<()> {
     let mut computed = (**config).clone();
     computed.compute.dtype = args.compute.dtype.unwrap_or(Precision::F32);
     computed.compute.recompute = false;
-    let mut learner = Learner::of_mae(model, &computed, &device, args.compute.threads())?;
+    let mut learner = MaeLearner::from_model(model, &computed, &device, args.compute.threads())?;
     let mut looks = Vec::with_capacity(batches.len());
     for batch in batches {
         looks.extend(reconstruction::look(&mut learner, batch, args.contrast)?);

@@ -1,12 +1,15 @@
-//! The training step on the CPU, by hand: what [`crate::model::Mae`] computes with candle's operations and its graph, with forward and backward of fused
-//! operations over plain memory. The composed model is the definition; tests compare both.
+//! The training step on the CPU by hand: forward and backward of fused operations over plain memory.
+//! It computes what [`crate::model`] computes with candle's operations and graph; candle's models are
+//! the definition, and tests compare both.
 //!
-//! The rooms, from the processor up:
+//! The modules, from the instruction set up:
 //! - `simd`, `element`, `kernel`, `pack`, `shared`: vectors, types, the innermost loop, and the order of operands;
-//! - `gemm`, `attention`, `rows`: products of matrices, attention, and what is done to rows, each forward and backward;
-//! - `layout`, `store`, `adamw`: where a model's values lie, the values, and their update;
-//! - `block`, `stack`, `encoder`: blocks, one after the other, and with what comes before them; `mae`, `classifier`: whole models;
-//! - `noise`: batches to measure with.
+//! - `gemm`, `attention`, `norm_gelu`: matrix products, attention, and layer norms and GELU, each
+//!   forward and backward;
+//! - `layout`, `store`, `adamw`: the places of a model's values, the values, and their update;
+//! - `block`, `stack`, `encoder`: one transformer block, many, and the embedding before them; `mae`,
+//!   `classifier`: whole models;
+//! - `noise`: random batches for benchmarks and tests.
 //!
 //! Results do not depend on the number of threads.
 
@@ -44,36 +47,39 @@ use rayon::ThreadPoolBuilder;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
-/// Type of the activations and of the weights as they are multiplied. Weights, moments, gradients, sums and the residual stream are f32 always.
+/// Type of the activations, and of the weights in matrix products. Weights, moments, gradients, sums
+/// and the residual stream are always f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32 bits.
     #[default]
     F32,
-    /// bfloat16: half the memory traffic, and products of pairs where the processor has them.
+    /// bfloat16: half the memory traffic, and products of pairs where the CPU has them.
     Bf16,
 }
 
-/// How a model is computed, as far as the results are the same.
+/// How a model is computed, as far as the results do not depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resources {
     /// Threads.
     pub threads: usize,
-    /// Keep only the inputs of blocks, and compute the rest once more in the backward: less memory, a third more time.
+    /// Save only the inputs of blocks, and compute the rest again in the backward: less memory, a
+    /// third more time.
     pub recomputes: bool,
 }
 
 /// A masked autoencoder that trains on the CPU.
 #[derive(Debug)]
 pub struct CpuMae {
+    config: MaeConfig,
     layout: MaeLayout,
     store: Store,
     workspace: Typed<mae::Workspace<f32>, mae::Workspace<bf16>>,
     times: StepTimes,
 }
 
-/// A classifier that trains on the CPU; without classes an encoder alone, which reads clips.
+/// A classifier that trains on the CPU; without classes an encoder alone, for inference only.
 #[derive(Debug)]
 pub struct CpuClassifier {
     layout: ClassifierLayout,
@@ -81,7 +87,7 @@ pub struct CpuClassifier {
     workspace: Typed<classifier::Workspace<f32>, classifier::Workspace<bf16>>,
 }
 
-/// What depends on the precision.
+/// A type that depends on the precision.
 #[derive(Debug)]
 enum Typed<A, B> {
     F32(Box<A>),
@@ -89,10 +95,10 @@ enum Typed<A, B> {
 }
 
 impl CpuMae {
-    /// A model with the values of `parameters`, which are on the CPU, and moments at zero.
+    /// A model with the weights `parameters`, which are on the CPU, and moments at zero.
     ///
     /// # Errors
-    /// When a parameter is missing: the composed model and this one have gone apart, a bug.
+    /// When a parameter is missing or unknown: this model and candle's have diverged, a bug.
     pub fn new(
         config: MaeConfig,
         parameters: &Parameters,
@@ -108,16 +114,16 @@ impl CpuMae {
             Precision::F32 => Typed::F32(Box::new(mae::Workspace::new(config, resources.recomputes))),
             Precision::Bf16 => Typed::Bf16(Box::new(mae::Workspace::new(config, resources.recomputes))),
         };
-        Ok(Self { layout, store, workspace, times: StepTimes::default() })
+        Ok(Self { config, layout, store, workspace, times: StepTimes::default() })
     }
 
-    /// Forward and backward of a batch: gives its loss, and adds `share` times its gradients to those that wait for [`Self::update`]. A loss that is not finite
-    /// adds nothing.
+    /// Forward and backward of a batch: adds `share` times its gradients to those that wait for
+    /// [`Self::update`], and returns its loss. Where that is not finite, nothing is added.
     ///
     /// # Panics
     /// When the batch has other sizes than the model.
     pub fn accumulate(&mut self, batch: &Patches<'_>, share: f64) -> f64 {
-        let Self { layout, store, workspace, times } = self;
+        let Self { layout, store, workspace, times, .. } = self;
         match workspace {
             Typed::F32(workspace) => store.accumulate(|weights, gradients| workspace.step(layout, weights, batch, share, gradients, times)),
             Typed::Bf16(workspace) => {
@@ -126,8 +132,9 @@ impl CpuMae {
         }
     }
 
-    /// One step of the optimiser at rate `lr` along the gradients that wait, which are then forgotten. Gives their global norm before clipping. When that is not
-    /// finite, weights and moments stay; without gradients it is NaN.
+    /// One step of the optimizer at rate `lr` along the gradients that wait, which are then cleared.
+    /// Returns their global norm before clipping. When that is not finite, weights and moments stay;
+    /// without gradients it is NaN.
     pub fn update(&mut self, lr: f64) -> f64 {
         let began = Instant::now();
         let norm = self.store.update(lr);
@@ -147,27 +154,33 @@ impl CpuMae {
         }
     }
 
-    /// How long the parts of the steps took since this was last asked.
+    /// The durations of the parts of the steps since the last call.
     pub fn take_times(&mut self) -> StepTimes {
         std::mem::take(&mut self.times)
     }
 
-    /// Its values.
+    /// The shapes of the model.
+    pub const fn config(&self) -> &MaeConfig {
+        &self.config
+    }
+
+    /// Its weights, gradients and moments.
     pub const fn store(&self) -> &Store {
         &self.store
     }
 
-    /// Its values, to be changed.
+    /// Its weights, gradients and moments, to be changed.
     pub const fn store_mut(&mut self) -> &mut Store {
         &mut self.store
     }
 }
 
 impl CpuClassifier {
-    /// A model with the values of `parameters`, which are on the CPU, and moments at zero. `rule` gives rate and decay for a name and a number of dimensions.
+    /// A model with the weights `parameters`, which are on the CPU, and moments at zero. `rule` gives
+    /// learning rate and weight decay by a parameter's name and number of dimensions.
     ///
     /// # Errors
-    /// When a parameter is missing: the composed model and this one have gone apart, a bug.
+    /// When a parameter is missing or unknown: this model and candle's have diverged, a bug.
     pub fn new(
         config: ClassifierConfig,
         parameters: &Parameters,
@@ -185,8 +198,8 @@ impl CpuClassifier {
         Ok(Self { layout, store, workspace })
     }
 
-    /// Forward and backward of a batch: gives its loss, and adds `share` times its gradients to those that wait for [`Store::update`]. A loss that is not finite
-    /// adds nothing.
+    /// Forward and backward of a batch: adds `share` times its gradients to those that wait for
+    /// [`Store::update`], and returns its loss. Where that is not finite, nothing is added.
     ///
     /// # Panics
     /// When the batch has other sizes than the model, or the model is an encoder alone.
@@ -198,7 +211,8 @@ impl CpuClassifier {
         }
     }
 
-    /// What the model makes of whole clips, as [`Labelled::pixels`] has them. With `tokens`, also what it makes of every token.
+    /// Features and logits of clips, as [`Labelled::pixels`] has them; `tokens` requests the output of
+    /// every token as well.
     ///
     /// # Panics
     /// When the batch has other sizes than the model.
@@ -210,18 +224,19 @@ impl CpuClassifier {
         }
     }
 
-    /// Its values.
+    /// Its weights, gradients and moments.
     pub const fn store(&self) -> &Store {
         &self.store
     }
 
-    /// Its values, to be changed.
+    /// Its weights, gradients and moments, to be changed.
     pub const fn store_mut(&mut self) -> &mut Store {
         &mut self.store
     }
 }
 
-/// What one large matrix gemm reaches on this workspace, in 10^9 operations a second: the median of several.
+/// The rate of one large matrix product on this machine, in 10^9 operations per second: the median of
+/// several.
 pub fn matrix_product_rate(precision: Precision, threads: usize) -> f64 {
     fn rate<T: element::Element>() -> f64 {
         const SHAPE: [usize; 3] = [3136, 512, 2048];

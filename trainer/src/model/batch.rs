@@ -1,4 +1,4 @@
-//! What the model takes: a batch on a device.
+//! The input of a model: a batch on a device.
 
 use super::masking::Masking;
 use candle_core::Tensor;
@@ -6,21 +6,26 @@ use candle_core::Tensor;
 /// A batch on the device.
 #[derive(Debug)]
 pub struct DeviceBatch {
-    /// Its pixels.
+    /// The pixels of its clips.
     pub pixels: DevicePixels,
     /// Which tokens are visible, and which are predicted.
     pub masking: Masking,
 }
 
 impl DeviceBatch {
-    /// The pixels of whole clips: `[clips, 3, frames, size, size]`.
-    ///
-    /// # Panics
-    /// When the batch is of patches.
-    pub fn clips(&self) -> &Tensor {
+    /// The pixels of whole clips, [`DevicePixels::Clips`]; `None` for another form.
+    pub const fn clips(&self) -> Option<&Tensor> {
         match &self.pixels {
-            DevicePixels::Clips(clips) => clips,
-            DevicePixels::Patches { .. } | DevicePixels::Tokens(_) => panic!("the batch is of patches"),
+            DevicePixels::Clips(clips) => Some(clips),
+            DevicePixels::Patches { .. } | DevicePixels::Tokens(_) => None,
+        }
+    }
+
+    /// All tokens, [`DevicePixels::Tokens`]; `None` for another form.
+    pub const fn tokens(&self) -> Option<&Tensor> {
+        match &self.pixels {
+            DevicePixels::Tokens(tokens) => Some(tokens),
+            DevicePixels::Clips(_) | DevicePixels::Patches { .. } => None,
         }
     }
 }
@@ -30,13 +35,14 @@ impl DeviceBatch {
 pub enum DevicePixels {
     /// `[clips, 3, frames, size, size]`
     Clips(Tensor),
-    /// The same tubelet by tubelet: `[clips, tokens, 3 * tubelet * patch * patch]`.
+    /// Whole clips tubelet by tubelet: `[clips, tokens, 3 * tubelet * patch * patch]`.
     Tokens(Tensor),
-    /// What the model sees and what it is to predict.
+    /// The visible tubelets and the target of the predicted ones.
     Patches {
         /// `[clips, visible, 3 * tubelet * patch * patch]`
         visible: Tensor,
-        /// `[clips, predicted, values]`: pixels, `slices * patch * patch * 3` of them, or histograms; see [`pipeline::transform::TargetForm`].
+        /// `[clips, predicted, values]`: `slices * patch * patch * 3` pixels, or histograms; see
+        /// [`pipeline::transform::TargetForm`].
         target: Tensor,
     },
 }

@@ -152,7 +152,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// When the disk is full, say. The earlier checkpoints are then still there.
-    pub fn save(&self, learner: &Learner, state: RunState) -> Result<PathBuf, CheckpointError> {
+    pub fn save(&self, learner: &dyn Learner, state: RunState) -> Result<PathBuf, CheckpointError> {
         let path = self.dir.join(format!("step-{:06}", state.step));
         let temporary = self.dir.join(format!("step-{:06}{TEMPORARY_ENDING}", state.step));
         if let Err(source) = self.write(&temporary, &path, learner, state) {
@@ -168,7 +168,7 @@ impl Checkpoints {
         &self,
         temporary: &Path,
         path: &Path,
-        learner: &Learner,
+        learner: &dyn Learner,
         state: RunState,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         // Not the folder of the run: where that is gone, there is no run any more.
@@ -439,7 +439,7 @@ pub(crate) fn sound_tensors(path: &Path) -> Result<HashMap<String, Tensor>, Box<
     Ok(tensors)
 }
 
-/// Whether a learner's failure to take up a checkpoint is the checkpoint's fault.
+/// Whether a learner cannot resume because of the checkpoint, not of the device.
 pub fn is_unfit(error: &LearnerError) -> bool {
     matches!(error, LearnerError::Parameters(crate::model::ParameterError::Mismatch { .. } | crate::model::ParameterError::Moments { .. }))
 }

@@ -1,18 +1,18 @@
 //! `trainer bench loader`: how fast this machine loads.
 
-use super::{median, shown};
+use super::{median, shown, step};
 use crate::cli::usage::{cpu_ms, peak_memory_bytes};
 use crate::cli::{BenchLoaderArgs, Consumer, FormArg, all_cores, loader_threads_beside_training};
 use crate::{cli::output, commands::sources};
-use anyhow::Context;
-use candle_core::Device;
+use anyhow::{Context, ensure};
 use pipeline::loader::Loader;
 use pipeline::loader::batch::{Batch, Form, ValueType};
 use pipeline::sampling::order::Cursor;
 use schemas::report::{LoaderFigures, LoaderLimit, LoaderReport, StepFigures};
 use std::time::{Duration, Instant};
-use trainer::backend::{Learner, LearnerError, Uploaded};
+use trainer::backend::{LearnerError, patches};
 use trainer::config::Config;
+use trainer::cpu::CpuMae;
 use trainer::train;
 
 /// Clips a second that an A100 trains on: ViT-L at 90 % masking (Feichtenhofer et al. 2022, Table 1: 24.5 hours of 128 A100s for 800 epochs of
@@ -28,6 +28,8 @@ const WARM_UP: f64 = 0.1;
 /// When the data cannot be read, or the flags do not fit it.
 pub fn loader(args: &BenchLoaderArgs) -> anyhow::Result<()> {
     let config = Config::resolve(args.preset, args.config.as_deref(), &args.overrides())?;
+    let is_trainable = args.consumer != Consumer::Step || args.form == FormArg::Patches;
+    ensure!(is_trainable, "--consumer step trains on patches: leave --form clips out");
     let data = sources::open(&args.data, &config.live, config.clip.frames)?;
     let data_clips = sources::clips(&data);
     let threads = if args.consumer == Consumer::Step { loader_threads_beside_training() } else { all_cores() };
@@ -115,11 +117,10 @@ impl Bench<'_> {
     /// Trains for so long: steps with a new batch and with one batch over and over, in pairs whose order changes, so that both meet the same machine. Beside the
     /// second kind the loader has nothing to do: all that it may make ahead is there.
     fn steps(&mut self, time: Duration, config: &Config) -> anyhow::Result<StepFigures> {
-        let device = Device::Cpu;
-        let mut learner = Learner::new(&config.clone().into(), None, &device, all_cores())?;
+        let mut model = step::model(config, all_cores())?;
         let rate = config.optimizer.base_lr * 1e-3;
-        let cached = learner.upload(self.next()?, None)?;
-        step(&mut learner, &cached, rate)?;
+        let cached = self.next()?;
+        train_on(&mut model, &cached, rate)?;
         self.loader.restart_figures();
         let (mut loaded_seconds, mut cached_seconds) = (Vec::new(), Vec::new());
         let began = Instant::now();
@@ -130,11 +131,11 @@ impl Bench<'_> {
             for is_loaded in [pair.is_multiple_of(2), !pair.is_multiple_of(2)] {
                 let step_began = Instant::now();
                 if is_loaded {
-                    let batch = learner.upload(self.next()?, None)?;
-                    step(&mut learner, &batch, rate)?;
+                    let batch = self.next()?;
+                    train_on(&mut model, &batch, rate)?;
                     loaded_seconds.push(step_began.elapsed().as_secs_f64());
                 } else {
-                    step(&mut learner, &cached, rate)?;
+                    train_on(&mut model, &cached, rate)?;
                     cached_seconds.push(step_began.elapsed().as_secs_f64());
                 }
             }
@@ -145,10 +146,11 @@ impl Bench<'_> {
     }
 }
 
-/// A step of training.
-fn step(learner: &mut Learner, batch: &Uploaded, rate: f64) -> Result<(), LearnerError> {
-    learner.accumulate_uploaded(batch, 1.0)?;
-    learner.update(rate).map(drop)
+/// Takes a step of training.
+fn train_on(model: &mut CpuMae, batch: &Batch, rate: f64) -> Result<(), LearnerError> {
+    model.accumulate(&patches(batch)?, 1.0);
+    model.update(rate);
+    Ok(())
 }
 
 /// The report for people.

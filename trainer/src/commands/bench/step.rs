@@ -7,19 +7,19 @@ use crate::cli::{BenchStepArgs, all_cores};
 use candle_core::Device;
 use schemas::report::{StepParts, StepReport};
 use std::time::{Duration, Instant};
+use trainer::backend;
 use trainer::config::{Config, Overrides};
-use trainer::cpu::{CpuMae, Noise, Patches, Precision, Resources, StepTimes, matrix_product_rate};
+use trainer::cpu::{CpuMae, Noise, Patches, Precision, StepTimes, matrix_product_rate};
 use trainer::model::Mae;
 use trainer::model::flops::{self, ClipTokens};
 
 /// A model to measure.
 ///
 /// # Errors
-/// When there is no memory for it.
+/// When it cannot be trained on the CPU.
 pub fn model(config: &Config, threads: usize) -> anyhow::Result<CpuMae> {
-    let composed = Mae::seeded(config.model(), config.seed, &Device::Cpu)?;
-    let resources = Resources { threads, recomputes: config.compute.recompute };
-    Ok(CpuMae::new(config.model(), composed.parameters(), config.optimizer.clone(), config.compute.dtype, resources)?)
+    let model = Mae::seeded(config.model(), config.seed, &Device::Cpu)?;
+    Ok(backend::cpu_mae(&model, config, threads)?)
 }
 
 /// Seconds of a step, and of its parts.
