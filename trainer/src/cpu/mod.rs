@@ -1,15 +1,12 @@
-//! The training step on the CPU by hand: forward and backward of fused operations over plain memory.
-//! It computes what [`crate::model`] computes with candle's operations and graph; candle's models are
-//! the definition, and tests compare both.
+//! The training step on the CPU, by hand: what [`crate::model::Mae`] computes with candle's operations and its graph, with forward and backward of fused
+//! operations over plain memory. The composed model is the definition; tests compare both.
 //!
-//! The modules, from the instruction set up:
+//! The rooms, from the processor up:
 //! - `simd`, `element`, `kernel`, `pack`, `shared`: vectors, types, the innermost loop, and the order of operands;
-//! - `gemm`, `attention`, `norm_gelu`: matrix products, attention, and layer norms and GELU, each
-//!   forward and backward;
-//! - `layout`, `store`, `adamw`: the places of a model's values, the values, and their update;
-//! - `block`, `stack`, `encoder`: one transformer block, many, and the embedding before them; `mae`,
-//!   `classifier`: whole models;
-//! - `noise`: random batches for benchmarks and tests.
+//! - `gemm`, `attention`, `rows`: products of matrices, attention, and what is done to rows, each forward and backward;
+//! - `layout`, `store`, `adamw`: where a model's values lie, the values, and their update;
+//! - `block`, `stack`, `encoder`: blocks, one after the other, and with what comes before them; `mae`, `classifier`: whole models;
+//! - `noise`: batches to measure with.
 //!
 //! Results do not depend on the number of threads.
 
@@ -47,25 +44,23 @@ use rayon::ThreadPoolBuilder;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
-/// Type of the activations, and of the weights in matrix products. Weights, moments, gradients, sums
-/// and the residual stream are always f32.
+/// Type of the activations and of the weights as they are multiplied. Weights, moments, gradients, sums and the residual stream are f32 always.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32 bits.
     #[default]
     F32,
-    /// bfloat16: half the memory traffic, and products of pairs where the CPU has them.
+    /// bfloat16: half the memory traffic, and products of pairs where the processor has them.
     Bf16,
 }
 
-/// How a model is computed, as far as the results do not depend on it.
+/// How a model is computed, as far as the results are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resources {
     /// Threads.
     pub threads: usize,
-    /// Save only the inputs of blocks, and compute the rest again in the backward: less memory, a
-    /// third more time.
+    /// Keep only the inputs of blocks, and compute the rest once more in the backward: less memory, a third more time.
     pub recomputes: bool,
 }
 
@@ -79,7 +74,7 @@ pub struct CpuMae {
     times: StepTimes,
 }
 
-/// A classifier that trains on the CPU; without classes an encoder alone, for inference only.
+/// A classifier that trains on the CPU; without classes an encoder alone, which reads clips.
 #[derive(Debug)]
 pub struct CpuClassifier {
     layout: ClassifierLayout,
@@ -87,7 +82,7 @@ pub struct CpuClassifier {
     workspace: Typed<classifier::Workspace<f32>, classifier::Workspace<bf16>>,
 }
 
-/// A type that depends on the precision.
+/// What depends on the precision.
 #[derive(Debug)]
 enum Typed<A, B> {
     F32(Box<A>),
@@ -95,10 +90,10 @@ enum Typed<A, B> {
 }
 
 impl CpuMae {
-    /// A model with the weights `parameters`, which are on the CPU, and moments at zero.
+    /// A model with the values of `parameters`, which are on the CPU, and moments at zero.
     ///
     /// # Errors
-    /// When a parameter is missing or unknown: this model and candle's have diverged, a bug.
+    /// When a parameter is missing: the composed model and this one have gone apart, a bug.
     pub fn new(
         config: MaeConfig,
         parameters: &Parameters,
@@ -117,8 +112,8 @@ impl CpuMae {
         Ok(Self { config, layout, store, workspace, times: StepTimes::default() })
     }
 
-    /// Forward and backward of a batch: adds `share` times its gradients to those that wait for
-    /// [`Self::update`], and returns its loss. Where that is not finite, nothing is added.
+    /// Forward and backward of a batch: gives its loss, and adds `share` times its gradients to those that wait for [`Self::update`]. A loss that is not finite
+    /// adds nothing.
     ///
     /// # Panics
     /// When the batch has other sizes than the model.
@@ -132,14 +127,18 @@ impl CpuMae {
         }
     }
 
-    /// One step of the optimizer at rate `lr` along the gradients that wait, which are then cleared.
-    /// Returns their global norm before clipping. When that is not finite, weights and moments stay;
-    /// without gradients it is NaN.
+    /// One step of the optimiser at rate `lr` along the gradients that wait, which are then forgotten. Gives their global norm before clipping. When that is not
+    /// finite, weights and moments stay; without gradients it is NaN.
     pub fn update(&mut self, lr: f64) -> f64 {
         let began = Instant::now();
         let norm = self.store.update(lr);
         self.times.optimizer += began.elapsed();
         norm
+    }
+
+    /// The shapes of the model.
+    pub const fn config(&self) -> &MaeConfig {
+        &self.config
     }
 
     /// Predictions `[clips, predicted, values]` of the predicted tokens.
@@ -154,33 +153,27 @@ impl CpuMae {
         }
     }
 
-    /// The durations of the parts of the steps since the last call.
+    /// How long the parts of the steps took since this was last asked.
     pub fn take_times(&mut self) -> StepTimes {
         std::mem::take(&mut self.times)
     }
 
-    /// The shapes of the model.
-    pub const fn config(&self) -> &MaeConfig {
-        &self.config
-    }
-
-    /// Its weights, gradients and moments.
+    /// Its values.
     pub const fn store(&self) -> &Store {
         &self.store
     }
 
-    /// Its weights, gradients and moments, to be changed.
+    /// Its values, to be changed.
     pub const fn store_mut(&mut self) -> &mut Store {
         &mut self.store
     }
 }
 
 impl CpuClassifier {
-    /// A model with the weights `parameters`, which are on the CPU, and moments at zero. `rule` gives
-    /// learning rate and weight decay by a parameter's name and number of dimensions.
+    /// A model with the values of `parameters`, which are on the CPU, and moments at zero. `rule` gives rate and decay for a name and a number of dimensions.
     ///
     /// # Errors
-    /// When a parameter is missing or unknown: this model and candle's have diverged, a bug.
+    /// When a parameter is missing: the composed model and this one have gone apart, a bug.
     pub fn new(
         config: ClassifierConfig,
         parameters: &Parameters,
@@ -198,8 +191,8 @@ impl CpuClassifier {
         Ok(Self { layout, store, workspace })
     }
 
-    /// Forward and backward of a batch: adds `share` times its gradients to those that wait for
-    /// [`Store::update`], and returns its loss. Where that is not finite, nothing is added.
+    /// Forward and backward of a batch: gives its loss, and adds `share` times its gradients to those that wait for [`Store::update`]. A loss that is not finite
+    /// adds nothing.
     ///
     /// # Panics
     /// When the batch has other sizes than the model, or the model is an encoder alone.
@@ -211,8 +204,7 @@ impl CpuClassifier {
         }
     }
 
-    /// Features and logits of clips, as [`Labelled::pixels`] has them; `tokens` requests the output of
-    /// every token as well.
+    /// What the model makes of whole clips, as [`Labelled::pixels`] has them. With `tokens`, also what it makes of every token.
     ///
     /// # Panics
     /// When the batch has other sizes than the model.
@@ -224,19 +216,18 @@ impl CpuClassifier {
         }
     }
 
-    /// Its weights, gradients and moments.
+    /// Its values.
     pub const fn store(&self) -> &Store {
         &self.store
     }
 
-    /// Its weights, gradients and moments, to be changed.
+    /// Its values, to be changed.
     pub const fn store_mut(&mut self) -> &mut Store {
         &mut self.store
     }
 }
 
-/// The rate of one large matrix product on this machine, in 10^9 operations per second: the median of
-/// several.
+/// What one large matrix gemm reaches on this workspace, in 10^9 operations a second: the median of several.
 pub fn matrix_product_rate(precision: Precision, threads: usize) -> f64 {
     fn rate<T: element::Element>() -> f64 {
         const SHAPE: [usize; 3] = [3136, 512, 2048];

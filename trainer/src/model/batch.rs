@@ -1,4 +1,4 @@
-//! The input of a model: a batch on a device.
+//! What the model takes: a batch on a device.
 
 use super::masking::Masking;
 use candle_core::Tensor;
@@ -6,14 +6,15 @@ use candle_core::Tensor;
 /// A batch on the device.
 #[derive(Debug)]
 pub struct DeviceBatch {
-    /// The pixels of its clips.
+    /// Its pixels.
     pub pixels: DevicePixels,
     /// Which tokens are visible, and which are predicted.
     pub masking: Masking,
 }
 
 impl DeviceBatch {
-    /// The pixels of whole clips, [`DevicePixels::Clips`]; `None` for another form.
+    /// The pixels of whole clips: `[clips, 3, frames, size, size]`.
+    /// `None` for another form.
     pub const fn clips(&self) -> Option<&Tensor> {
         match &self.pixels {
             DevicePixels::Clips(clips) => Some(clips),
@@ -35,14 +36,13 @@ impl DeviceBatch {
 pub enum DevicePixels {
     /// `[clips, 3, frames, size, size]`
     Clips(Tensor),
-    /// Whole clips tubelet by tubelet: `[clips, tokens, 3 * tubelet * patch * patch]`.
+    /// The same tubelet by tubelet: `[clips, tokens, 3 * tubelet * patch * patch]`.
     Tokens(Tensor),
-    /// The visible tubelets and the target of the predicted ones.
+    /// What the model sees and what it is to predict.
     Patches {
         /// `[clips, visible, 3 * tubelet * patch * patch]`
         visible: Tensor,
-        /// `[clips, predicted, values]`: `slices * patch * patch * 3` pixels, or histograms; see
-        /// [`pipeline::transform::TargetForm`].
+        /// `[clips, predicted, values]`: pixels, `slices * patch * patch * 3` of them, or histograms; see [`pipeline::transform::TargetForm`].
         target: Tensor,
     },
 }
