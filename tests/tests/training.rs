@@ -13,7 +13,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use tests::{TestClip, shard_sources, write_shards};
-use trainer::backend::{Learner, MaeLearner, NamedValues, SavedLearner};
+use trainer::backend::{Learner, LearnerError, MaeLearner, NamedValues, SavedLearner};
 use trainer::config::{CheckpointsConfig, ComputeConfig, Config, OnNonfinite, Overrides, Preset, SafetyConfig, TargetChoice};
 use trainer::cpu::Precision;
 use trainer::data::Uploader;
@@ -642,5 +642,30 @@ fn a_picture_of_a_model_of_histograms_shows_frames_and_masks() {
         for x in 0..66 {
             assert_eq!(hog.get_pixel(x, (2 * clip + row) * 34 + y), pixels.get_pixel(x, (3 * clip + row) * 34 + y));
         }
+    }
+}
+
+#[test]
+fn a_batch_of_another_form_is_refused_and_changes_nothing() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let data = data(&dir.path().join("shards"), 4);
+    let config = config(1);
+    let loading = Loading { threads: 1, memory_bytes: DEFAULT_MEMORY_BYTES, max_bad: 0 };
+    let batch = |options| {
+        let mut loader = Loader::new(Arc::clone(&data), options).expect("a loader");
+        loader.next().expect("a batch").expect("loaded")
+    };
+    let patches = || batch(train::loader_options(&config, loading, Cursor::default()));
+    let tokens = || batch(loading.options(4, config.clip));
+    let model = Mae::seeded(config.model(), config.seed, &Device::Cpu).expect("a model");
+    let candle = MaeLearner::candle(model, &config, &Device::Cpu).expect("a learner");
+    let cpu = MaeLearner::new(&config, &Device::Cpu, 2).expect("a learner");
+    for mut learner in [candle, cpu] {
+        assert!(matches!(learner.accumulate(tokens(), 1.0), Err(LearnerError::BatchForm { .. })));
+        assert!(matches!(learner.reconstruct(patches()), Err(LearnerError::BatchForm { .. })));
+        assert!(learner.update(1e-3).expect("nothing to do").is_nan(), "no gradients wait");
+        learner.accumulate(patches(), 1.0).expect("its own form");
+        assert!(learner.update(1e-3).expect("a step").is_finite());
+        assert_eq!(learner.updates(), 1);
     }
 }

@@ -1,7 +1,7 @@
 //! Learners whose forward pass and graph are candle's, with gradients and moments in tensors.
 
 use super::values::NamedValues;
-use super::{LearnerError, ModelOutput, Reconstruction, reconstruction};
+use super::{CLIPS, LearnerError, ModelOutput, PATCHES, Reconstruction, TOKENS, reconstruction};
 use crate::config::{ComputeConfig, Config, FinetuneConfig};
 use crate::cpu::Precision;
 use crate::data::Uploader;
@@ -10,7 +10,7 @@ use crate::model::loss::cross_entropy;
 use crate::model::{Classifier, ClassifierConfig, DeviceBatch, Encoded, Mae, MaeConfig, Parameters};
 use crate::optim::AdamW;
 use candle_core::{Device, Result, Tensor};
-use pipeline::loader::batch::Batch;
+use pipeline::loader::batch::{Batch, Form};
 
 /// What training adds to a model of candle's operations.
 #[derive(Debug)]
@@ -84,15 +84,18 @@ impl CandleMae {
         self.model.config()
     }
 
-    pub(super) fn accumulate(&mut self, batch: Batch, share: f64) -> Result<f64> {
+    pub(super) fn accumulate(&mut self, batch: Batch, share: f64) -> std::result::Result<f64, LearnerError> {
+        if !matches!(batch.format.form, Form::Patches { .. }) {
+            return Err(LearnerError::BatchForm { expected: PATCHES });
+        }
         let batch = self.state.uploader.upload(batch)?;
         let loss = self.model.loss(&batch)?;
-        self.state.accumulate(&loss, share)
+        Ok(self.state.accumulate(&loss, share)?)
     }
 
     pub(super) fn reconstruct(&self, batch: Batch) -> std::result::Result<Reconstruction, LearnerError> {
         let batch = self.state.uploader.upload(batch)?;
-        let clips = batch.clips().ok_or(LearnerError::BatchForm { expected: "whole clips" })?;
+        let clips = batch.clips().ok_or(LearnerError::BatchForm { expected: CLIPS })?;
         let predicted = self.model.forward(clips, &batch.masking)?;
         Ok(reconstruction(self.model.config(), clips, predicted)?)
     }
@@ -172,7 +175,7 @@ pub(super) fn infer(
 }
 
 fn tokens(batch: &DeviceBatch) -> std::result::Result<&Tensor, LearnerError> {
-    batch.tokens().ok_or(LearnerError::BatchForm { expected: "all tokens of its clips" })
+    batch.tokens().ok_or(LearnerError::BatchForm { expected: TOKENS })
 }
 
 /// Refuses settings that only the CPU implementation has.

@@ -2,7 +2,7 @@
 //! batches as they lie in its memory.
 
 use super::reconstruction::{Reconstruction, reconstruction};
-use super::{LearnerError, ModelOutput};
+use super::{CLIPS, LearnerError, ModelOutput, PATCHES, TOKENS};
 use crate::config::{Config, FinetuneConfig};
 use crate::cpu::{self, CpuClassifier, CpuMae, Patches, Resources, Store};
 use crate::data::Uploader;
@@ -71,7 +71,7 @@ pub(super) fn reconstruct(model: &mut CpuMae, batch: Batch) -> Result<Reconstruc
     let rows: Vec<Vec<u32>> = batch.masks().iter().map(|mask| [mask.visible, mask.masked].concat()).collect();
     let visible = batch.masks().visible();
     let batch = Uploader::new(&Device::Cpu)?.upload(batch)?;
-    let clips = batch.clips().ok_or(LearnerError::BatchForm { expected: "whole clips" })?;
+    let clips = batch.clips().ok_or(LearnerError::BatchForm { expected: CLIPS })?;
     let patches = config.patches(clips)?[0].to_vec3::<f32>()?;
     let tokens = config.grid.tokens();
     let values = config.target_values();
@@ -109,7 +109,7 @@ pub(super) fn infer(
 /// [`LearnerError::BatchForm`] for another form.
 pub fn patches(batch: &Batch) -> Result<Patches<'_>, LearnerError> {
     let Pixels::Patches { visible, target } = batch.pixels() else {
-        return Err(LearnerError::BatchForm { expected: "visible patches and their target" });
+        return Err(LearnerError::BatchForm { expected: PATCHES });
     };
     Ok(Patches { masks: batch.masks(), visible: typed(batch, visible), target: typed(batch, target) })
 }
@@ -121,7 +121,7 @@ pub fn patches(batch: &Batch) -> Result<Patches<'_>, LearnerError> {
 /// [`LearnerError::BatchForm`] for another form.
 pub(super) fn tokens(batch: &Batch) -> Result<cpu::Values<'_>, LearnerError> {
     let Pixels::Tokens(pixels) = batch.pixels() else {
-        return Err(LearnerError::BatchForm { expected: "all tokens of its clips" });
+        return Err(LearnerError::BatchForm { expected: TOKENS });
     };
     Ok(typed(batch, pixels))
 }

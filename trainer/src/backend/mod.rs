@@ -62,6 +62,11 @@ pub enum LearnerError {
     },
 }
 
+/// Names of [`pipeline::loader::batch::Form`]s for [`LearnerError::BatchForm`].
+const CLIPS: &str = "whole clips";
+const TOKENS: &str = "all tokens of its clips";
+const PATCHES: &str = "visible patches and their target";
+
 /// The outputs of a classifier, or of an encoder alone, for the clips of a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelOutput {
