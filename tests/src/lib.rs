@@ -310,3 +310,22 @@ pub fn shown(output: &Output) -> String {
     let code = output.status.code().map_or("killed".to_owned(), |code| code.to_string());
     format!("exit code: {code}\n--- stdout\n{}\n--- stderr\n{}", text(&output.stdout), text(&output.stderr))
 }
+
+/// Runs the test `name` in a process where no other test runs, and returns whether it has done so; if
+/// not, that is this process. For tests that measure or change what belongs to the whole process: its
+/// threads, its children, the log that reports damaged video. nextest gives each test a process; under
+/// `cargo test` the binary starts itself again.
+#[must_use]
+pub fn ran_alone(name: &str) -> bool {
+    const ALONE: &str = "TEST_RUNS_ALONE";
+    let nextest = std::env::var("NEXTEST_EXECUTION_MODE").is_ok_and(|mode| mode == "process-per-test");
+    if nextest || std::env::var_os(ALONE).is_some() {
+        return false;
+    }
+    let binary = std::env::current_exe().expect("this test's binary");
+    let output = Command::new(binary).args(["--exact", name, "--nocapture"]).env(ALONE, "1").output().expect("run");
+    let shown = shown(&output);
+    assert!(output.status.success() && shown.contains("1 passed"), "{shown}");
+    println!("{shown}");
+    true
+}

@@ -2,7 +2,7 @@
 
 use super::values::NamedValues;
 use super::{CLIPS, LearnerError, ModelOutput, PATCHES, Reconstruction, TOKENS, reconstruction};
-use crate::config::{ComputeConfig, Config, FinetuneConfig};
+use crate::config::{ComputeConfig, FinetuneConfig, PretrainConfig};
 use crate::cpu::Precision;
 use crate::data::Uploader;
 use crate::data::targets::SoftTargets;
@@ -73,9 +73,9 @@ pub struct CandleMae {
 }
 
 impl CandleMae {
-    pub(super) fn new(model: Mae, config: &Config, device: &Device) -> std::result::Result<Self, LearnerError> {
-        check_compute(&config.compute)?;
-        let optimizer = AdamW::new(model.parameters(), config.optimizer.clone())?;
+    pub(super) fn new(model: Mae, config: &PretrainConfig, device: &Device) -> std::result::Result<Self, LearnerError> {
+        check_compute(&config.common.compute)?;
+        let optimizer = AdamW::new(model.parameters(), config.common.optimizer.clone())?;
         let state = CandleState::new(model.parameters(), optimizer, device)?;
         Ok(Self { model, state })
     }
@@ -114,9 +114,9 @@ impl CandleClassifier {
         config: &FinetuneConfig,
         device: &Device,
     ) -> std::result::Result<Self, LearnerError> {
-        check_compute(&config.compute)?;
+        check_compute(&config.common.compute)?;
         let rule = |name: &str, rank| config.rule(name, rank);
-        let optimizer = AdamW::with_rules(model.parameters(), config.optimizer.clone(), rule)?;
+        let optimizer = AdamW::with_rules(model.parameters(), config.common.optimizer.clone(), rule)?;
         let state = CandleState::new(model.parameters(), optimizer, device)?;
         Ok(Self { model, state })
     }
@@ -164,7 +164,7 @@ pub(super) fn infer(
     with_tokens: bool,
 ) -> std::result::Result<ModelOutput, LearnerError> {
     let batch = uploader.upload(batch)?;
-    let outputs = model.read(tokens(&batch)?)?;
+    let outputs = model.infer(tokens(&batch)?)?;
     let values = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
     let Encoded { features, tokens, logits } = outputs;
     Ok(ModelOutput {
@@ -180,7 +180,8 @@ fn tokens(batch: &DeviceBatch) -> std::result::Result<&Tensor, LearnerError> {
 
 /// Refuses settings that only the CPU implementation has.
 fn check_compute(compute: &ComputeConfig) -> std::result::Result<(), LearnerError> {
-    let settings = [("dtype", compute.dtype != Precision::F32), ("recompute", compute.recompute)];
+    let is_rounded = compute.dtype != Precision::F32;
+    let settings = [("dtype", is_rounded), ("gradient_checkpointing", compute.gradient_checkpointing)];
     for (key, is_set) in settings {
         if is_set {
             return Err(LearnerError::CpuOnly { key });

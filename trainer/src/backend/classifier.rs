@@ -35,8 +35,8 @@ impl ClassifierLearner {
         threads: usize,
     ) -> Result<Self, LearnerError> {
         let model = match init_weights {
-            Some(weights) => Classifier::beginning_with(config.classifier(), weights, config.seed, device)?,
-            None => Classifier::seeded(config.classifier(), config.seed, device)?,
+            Some(weights) => Classifier::from_pretrained(config.classifier(), weights, config.common.seed, device)?,
+            None => Classifier::seeded(config.classifier(), config.common.seed, device)?,
         };
         Self::from_model(model, config, device, threads)
     }
@@ -51,7 +51,7 @@ impl ClassifierLearner {
         device: &Device,
         threads: usize,
     ) -> Result<Self, LearnerError> {
-        let model = Classifier::given(config.classifier(), saved.weights, device)?;
+        let model = Classifier::from_tensors(config.classifier(), saved.weights, device)?;
         let mut learner = Self::from_model(model, config, device, threads)?;
         restore(&mut learner, saved.moments, saved.updates)?;
         Ok(learner)

@@ -3,7 +3,7 @@
 
 use super::reconstruction::{Reconstruction, reconstruction};
 use super::{CLIPS, LearnerError, ModelOutput, PATCHES, TOKENS};
-use crate::config::{Config, FinetuneConfig};
+use crate::config::{FinetuneConfig, PretrainConfig};
 use crate::cpu::{self, CpuClassifier, CpuMae, Patches, Resources, Store};
 use crate::data::Uploader;
 use crate::model::{Classifier, DecoderClassToken, Mae, MaeConfig, ParameterError};
@@ -16,14 +16,14 @@ use std::collections::HashMap;
 ///
 /// # Errors
 /// [`LearnerError::EncodedClassToken`] when the decoder takes the encoder's cls token.
-pub fn cpu_mae(model: &Mae, config: &Config, threads: usize) -> Result<CpuMae, LearnerError> {
+pub fn cpu_mae(model: &Mae, config: &PretrainConfig, threads: usize) -> Result<CpuMae, LearnerError> {
     let MaeConfig { class_token, conventions, .. } = *model.config();
     if class_token && conventions.decoder_class_token == DecoderClassToken::Encoded {
         return Err(LearnerError::EncodedClassToken);
     }
-    let resources = Resources { threads, recomputes: config.compute.recompute };
-    let optimizer = config.optimizer.clone();
-    let precision = config.compute.dtype;
+    let resources = Resources { threads, recomputes: config.common.compute.gradient_checkpointing };
+    let optimizer = config.common.optimizer.clone();
+    let precision = config.common.compute.dtype;
     Ok(CpuMae::new(*model.config(), model.parameters(), optimizer, precision, resources)?)
 }
 
@@ -32,10 +32,10 @@ pub(super) fn cpu_classifier(
     config: &FinetuneConfig,
     threads: usize,
 ) -> Result<CpuClassifier, LearnerError> {
-    let resources = Resources { threads, recomputes: config.compute.recompute };
+    let resources = Resources { threads, recomputes: config.common.compute.gradient_checkpointing };
     let rule = |name: &str, rank| config.rule(name, rank);
-    let optimizer = config.optimizer.clone();
-    let precision = config.compute.dtype;
+    let optimizer = config.common.optimizer.clone();
+    let precision = config.common.compute.dtype;
     Ok(CpuClassifier::new(*model.config(), model.parameters(), optimizer, rule, precision, resources)?)
 }
 
@@ -98,7 +98,7 @@ pub(super) fn infer(
     batch: &Batch,
     with_tokens: bool,
 ) -> Result<ModelOutput, LearnerError> {
-    let cpu::Encoded { features, tokens, logits } = model.read(batch.masks(), tokens(batch)?, with_tokens);
+    let cpu::Encoded { features, tokens, logits } = model.infer(batch.masks(), tokens(batch)?, with_tokens);
     Ok(ModelOutput { features: features.to_vec(), tokens: tokens.to_vec(), logits: logits.to_vec() })
 }
 

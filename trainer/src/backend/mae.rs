@@ -3,7 +3,7 @@
 use super::candle::CandleMae;
 use super::learner::{Learner, SavedLearner, State, StateMut, restore};
 use super::{LearnerError, Reconstruction, cpu};
-use crate::config::Config;
+use crate::config::PretrainConfig;
 use crate::cpu::CpuMae;
 use crate::model::{Mae, MaeConfig};
 use candle_core::Device;
@@ -24,8 +24,8 @@ impl MaeLearner {
     ///
     /// # Errors
     /// When the device has no room for it, or a setting does not fit the device.
-    pub fn new(config: &Config, device: &Device, threads: usize) -> Result<Self, LearnerError> {
-        Self::from_model(Mae::seeded(config.model(), config.seed, device)?, config, device, threads)
+    pub fn new(config: &PretrainConfig, device: &Device, threads: usize) -> Result<Self, LearnerError> {
+        Self::from_model(Mae::seeded(config.model(), config.common.seed, device)?, config, device, threads)
     }
 
     /// A learner that continues from a checkpoint.
@@ -33,12 +33,12 @@ impl MaeLearner {
     /// # Errors
     /// When weights or moments do not fit the configuration, each named; and as [`Self::new`].
     pub fn resumed(
-        config: &Config,
+        config: &PretrainConfig,
         saved: SavedLearner,
         device: &Device,
         threads: usize,
     ) -> Result<Self, LearnerError> {
-        let model = Mae::given(config.model(), saved.weights, device)?;
+        let model = Mae::from_tensors(config.model(), saved.weights, device)?;
         let mut learner = Self::from_model(model, config, device, threads)?;
         restore(&mut learner, saved.moments, saved.updates)?;
         Ok(learner)
@@ -48,7 +48,7 @@ impl MaeLearner {
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn from_model(model: Mae, config: &Config, device: &Device, threads: usize) -> Result<Self, LearnerError> {
+    pub fn from_model(model: Mae, config: &PretrainConfig, device: &Device, threads: usize) -> Result<Self, LearnerError> {
         if device.is_cpu() {
             Ok(Self::Cpu(Box::new(cpu::cpu_mae(&model, config, threads)?)))
         } else {
@@ -60,7 +60,7 @@ impl MaeLearner {
     ///
     /// # Errors
     /// When the device has no room for it, or a setting is for the CPU implementation only.
-    pub fn candle(model: Mae, config: &Config, device: &Device) -> Result<Self, LearnerError> {
+    pub fn candle(model: Mae, config: &PretrainConfig, device: &Device) -> Result<Self, LearnerError> {
         Ok(Self::Candle(Box::new(CandleMae::new(model, config, device)?)))
     }
 

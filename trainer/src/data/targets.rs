@@ -55,13 +55,13 @@ impl SoftTargets {
     /// # Errors
     /// When a clip has no label among the classes.
     pub fn new(config: &FinetuneConfig, batch: &mut Batch) -> Result<Self, UnlabelledClip> {
-        let classes = config.classes.len();
-        let mut targets = smoothed(batch, classes, config.recipe.smoothing)?;
-        let mut rng = batch.samples[0].stream(Purpose::Mixing, config.seed);
-        let mixing = Mixing::draw(&config.recipe, config.clip.size, &mut rng);
+        let classes = config.objective.classes.len();
+        let mut targets = smoothed(batch, classes, config.objective.recipe.smoothing)?;
+        let mut rng = batch.samples[0].stream(Purpose::Mixing, config.common.seed);
+        let mixing = Mixing::draw(&config.objective.recipe, config.common.clip.size, &mut rng);
         if batch.len() > 1 && mixing != Mixing::None {
-            mix_pixels(&mixing, config.clip, batch);
-            let share = mixing.share(config.clip.size) as f32;
+            mix_pixels(&mixing, config.common.clip, batch);
+            let share = mixing.share(config.common.clip.size) as f32;
             pairs(&mut targets, classes, |a, b| blend(a, b, |a, b| share * a + (1.0 - share) * b));
         }
         let (branches, dropout) = drops(config, batch);
@@ -198,14 +198,14 @@ fn blend<T: Copy>(a: &mut [T], b: &mut [T], blended: impl Fn(T, T) -> T) {
 /// Scales of branches and of the head's input ([`SoftTargets`]). Those of a clip are drawn one after
 /// the other from its own stream.
 fn drops(config: &FinetuneConfig, batch: &Batch) -> (Vec<f32>, Vec<f32>) {
-    let depth = config.encoder.depth;
-    let width = config.encoder.width;
+    let depth = config.common.encoder.depth;
+    let width = config.common.encoder.width;
     let clips = batch.len();
-    let RecipeConfig { drop_path, dropout, .. } = config.recipe;
+    let RecipeConfig { drop_path, dropout, .. } = config.objective.recipe;
     let mut branches = vec![1.0; if drop_path > 0.0 { depth * 2 * clips } else { 0 }];
     let mut scales = vec![1.0; if dropout > 0.0 { clips * width } else { 0 }];
     for (clip, sample) in batch.samples.iter().enumerate() {
-        let mut rng = sample.stream(Purpose::Dropout, config.seed);
+        let mut rng = sample.stream(Purpose::Dropout, config.common.seed);
         let mut kept = |probability: f64| if rng.random_bool(probability) { 0.0 } else { (1.0 / (1.0 - probability)) as f32 };
         for branch in 0..branches.len() / clips {
             // From 0 for the first block to the full rate for the last.

@@ -1,6 +1,6 @@
 //! How a run loads its clips.
 
-use crate::config::{Config, FinetuneConfig, Task};
+use crate::config::{FinetuneConfig, PretrainConfig, Task};
 use pipeline::loader::LoaderOptions;
 use pipeline::loader::batch::{BatchFormat, Form};
 use pipeline::sampling::order::Cursor;
@@ -35,31 +35,31 @@ pub fn task_options(task: &Task, loading: Loading, start: Cursor) -> LoaderOptio
 }
 
 /// [`task_options`] of a pre-training.
-pub fn loader_options(config: &Config, loading: Loading, start: Cursor) -> LoaderOptions {
+pub fn loader_options(config: &PretrainConfig, loading: Loading, start: Cursor) -> LoaderOptions {
     LoaderOptions {
-        repeat: config.data.repeat,
+        repeat: config.common.data.repeat_aug,
         format: BatchFormat {
-            grid: config.clip,
-            mask_rule: Some(config.masking),
+            grid: config.common.clip,
+            mask_rule: Some(config.objective.masking),
             form: Form::Patches { target: config.model().target_form() },
-            values: config.data.values,
+            values: config.common.data.values,
         },
-        augmentation: config.augmentation(),
-        seed: config.seed,
+        augmentation: config.common.augmentation(),
+        seed: config.common.seed,
         start,
-        ..loading.options(config.data.batch_size, config.clip)
+        ..loading.options(config.common.data.batch_size, config.common.clip)
     }
 }
 
 /// [`task_options`] of a fine-tuning.
 pub(super) fn classifier_options(config: &FinetuneConfig, loading: Loading, start: Cursor) -> LoaderOptions {
-    let options = loading.options(config.data.batch_size, config.clip);
+    let options = loading.options(config.common.data.batch_size, config.common.clip);
     LoaderOptions {
-        repeat: config.data.repeat,
-        format: BatchFormat { values: config.data.values, ..options.format },
-        augmentation: config.augmentation(),
+        repeat: config.common.data.repeat_aug,
+        format: BatchFormat { values: config.common.data.values, ..options.format },
+        augmentation: config.common.augmentation(),
         policy: config.augment_policy(),
-        seed: config.seed,
+        seed: config.common.seed,
         start,
         ..options
     }

@@ -131,7 +131,7 @@ impl<'a> TrainLoop<'a> {
 
     /// Trains to the end of the run, or until it is stopped.
     fn run(&mut self) -> Result<Outcome, RunError> {
-        let schedule = self.run.task.schedule(self.state.clips);
+        let schedule = self.run.task.common().schedule(self.state.clips);
         let resumed_from = self.state.step;
         if self.state.step < schedule.steps && !self.run.is_stopped() {
             self.take_steps(&schedule)?;
@@ -175,7 +175,7 @@ impl<'a> TrainLoop<'a> {
             self.log.push(&metrics)?;
             (self.on_event)(Event::Step(&metrics, schedule.steps));
             let is_last = self.state.step == schedule.steps;
-            if is_last || self.state.step.is_multiple_of(self.run.task.checkpoints().every) {
+            if is_last || self.state.step.is_multiple_of(self.run.task.common().checkpoints.every) {
                 // The picture comes first, so that no checkpoint is without it. But where it fails,
                 // the checkpoint is worth more.
                 let drawn = self.draw();

@@ -32,8 +32,8 @@ impl TrainLoop<'_> {
     pub(super) fn skip_nonfinite(&mut self, step: &Step) -> Result<(), RunError> {
         self.state.nonfinite += 1;
         self.state.nonfinite_in_a_row += 1;
-        let safety = self.run.task.safety();
-        let exceeded = self.exceeded(&safety);
+        let safety = &self.run.task.common().safety;
+        let exceeded = self.exceeded(safety);
         let skipped = safety.on_nonfinite == OnNonfinite::Skip && exceeded.is_none();
         let record = self.record(step, skipped);
         let file = self.run.dir.join(NONFINITE_FILE);

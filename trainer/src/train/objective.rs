@@ -4,7 +4,7 @@ use super::Run;
 use super::loading::{Loading, classifier_options, loader_options};
 use super::outcome::{Event, OnEvent, RunError};
 use crate::backend::{ClassifierLearner, Learner, LearnerError, MaeLearner, SavedLearner};
-use crate::config::{Config, FinetuneConfig, Task};
+use crate::config::{FinetuneConfig, PretrainConfig, Task};
 use crate::data::targets::SoftTargets;
 use crate::eval::{self, EvaluateError, Scores};
 use crate::log::{PICTURE_TAG, RunLog};
@@ -22,7 +22,7 @@ const PICTURE_CLIPS: usize = 3;
 /// What a run trains for.
 pub(super) enum Objective<'a> {
     /// An autoencoder reconstructs masked clips; pictures show how well.
-    Pretraining { config: &'a Config, learner: MaeLearner },
+    Pretraining { config: &'a PretrainConfig, learner: MaeLearner },
     /// A classifier learns labels; validation on other clips shows how well.
     FineTuning {
         config: &'a FinetuneConfig,
@@ -113,7 +113,7 @@ impl<'a> Objective<'a> {
     pub(super) const fn validation_is_due(&self, step: u64, steps: u64) -> bool {
         match self {
             Self::Pretraining { .. } => false,
-            Self::FineTuning { config, .. } => step == steps || step.is_multiple_of(config.validation.every),
+            Self::FineTuning { config, .. } => step == steps || step.is_multiple_of(config.objective.validation.every),
         }
     }
 
@@ -128,10 +128,10 @@ impl<'a> Objective<'a> {
         on_event: OnEvent<'_>,
     ) -> Result<Option<ValidationMetrics>, RunError> {
         let Self::FineTuning { config, learner, validation: Some(clips) } = self else { return Ok(None) };
-        let options = classifier_options(config, run.loading, Cursor::default()).once(config.validation.views());
+        let options = classifier_options(config, run.loading, Cursor::default()).once(config.objective.validation.views());
         let options = LoaderOptions { memory: learner.memory(), interrupt: Arc::clone(&run.stop), ..options };
-        let mut scores = Scores::new(config.classes.len());
-        let evaluated = eval::read_all(
+        let mut scores = Scores::new(config.objective.classes.len());
+        let evaluated = eval::infer_all(
             clips,
             options,
             |batch| learner.infer(batch),
@@ -159,7 +159,13 @@ impl<'a> Objective<'a> {
     /// When the clips cannot be read, the device fails, or the picture cannot be written.
     pub(super) fn draw(&mut self, run: &Run, step: u64, log: &mut RunLog) -> Result<(), RunError> {
         let Self::Pretraining { config, learner } = self else { return Ok(()) };
-        let examples = loader::examples(&run.data, config.clip, config.masking, config.seed, PICTURE_CLIPS)?;
+        let examples = loader::examples(
+            &run.data,
+            config.common.clip,
+            config.objective.masking,
+            config.common.seed,
+            PICTURE_CLIPS,
+        )?;
         let picture = reconstruction::reconstruction(learner, examples)?;
         Ok(log.picture(step, &picture, PICTURE_TAG)?)
     }

@@ -1,7 +1,7 @@
 //! Trained weights: of a run, of one of its checkpoints, or of an imported folder.
 
 use crate::backend::{InferenceModel, LearnerError};
-use crate::config::{ConfigError, EncoderPart, FinetuneConfig, Task};
+use crate::config::{CommonConfig, ConfigError, PretrainConfig, Task};
 use crate::cpu::Precision;
 use crate::log::CONFIG_FILE;
 use crate::model::{ClassifierConfig, Mae, ParameterError};
@@ -116,30 +116,31 @@ impl Weights {
         Ok(Self { path: path.to_owned(), task, tensors, skipped_checkpoints: Vec::new() })
     }
 
-    /// The autoencoder that they are of.
+    /// The configuration of the pre-training that they are from, and the autoencoder.
     ///
     /// # Errors
     /// When they are a classifier's, or do not fit their configuration.
-    pub fn mae(&self, device: &Device) -> Result<Mae, WeightsError> {
+    pub fn mae(&self, device: &Device) -> Result<(&PretrainConfig, Mae), WeightsError> {
         let Task::Pretrain(config) = &self.task else {
             let wanted = "which has no decoder to reconstruct with: give the pre-training that it began with";
             return Err(WeightsError::Kind { path: self.path.clone(), kind: "a classifier", wanted });
         };
-        Mae::given(config.model(), self.tensors.clone(), device)
-            .map_err(|source| WeightsError::Parameters { path: self.path.clone(), source })
+        let model = Mae::from_tensors(config.model(), self.tensors.clone(), device)
+            .map_err(|source| WeightsError::Parameters { path: self.path.clone(), source })?;
+        Ok((config, model))
     }
 
     /// The classes that they tell apart; none of a pre-training.
     pub fn classes(&self) -> &[String] {
         match &self.task {
             Task::Pretrain(_) => &[],
-            Task::Finetune(config) => &config.classes,
+            Task::Finetune(config) => &config.objective.classes,
         }
     }
 
     /// Shapes of what reads clips with them: a classifier's, or an encoder's alone.
     pub fn classifier_config(&self) -> ClassifierConfig {
-        let EncoderPart { clip, model, encoder } = self.task.encoder();
+        let CommonConfig { clip, ref model, encoder, .. } = *self.task.common();
         let classes = self.classes().len();
         ClassifierConfig {
             grid: clip,
@@ -157,18 +158,23 @@ impl Weights {
         let of_encoder = |name: &str| !name.starts_with("decoder_") && !name.starts_with("head.") && name != "mask_token";
         let tensors =
             self.tensors.iter().filter(|(name, _)| of_encoder(name)).map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
-        let task = match &self.task {
-            Task::Finetune(config) => Task::from(FinetuneConfig { classes: Vec::new(), ..(**config).clone() }),
-            task => task.clone(),
-        };
+        let mut task = self.task.clone();
+        if let Task::Finetune(config) = &mut task {
+            config.objective.classes.clear();
+        }
         Self { path: self.path.clone(), task, tensors, skipped_checkpoints: Vec::new() }
     }
 
-    /// What reads clips with them: a classifier, or of a pre-training the encoder alone.
+    /// The model for inference: a classifier, or of a pre-training the encoder alone.
     ///
     /// # Errors
     /// When they do not fit their configuration, or the device has no room for them.
-    pub fn reader(&self, device: &Device, precision: Precision, threads: usize) -> Result<InferenceModel, LearnerError> {
+    pub fn inference_model(
+        &self,
+        device: &Device,
+        precision: Precision,
+        threads: usize,
+    ) -> Result<InferenceModel, LearnerError> {
         let tensors = if self.classes().is_empty() { self.encoder_only().tensors } else { self.tensors.clone() };
         InferenceModel::new(self.classifier_config(), tensors, device, precision, threads)
     }

@@ -1,0 +1,9 @@
+//! From shards, or live video, to batches.
+
+mod live;
+mod live_batches;
+mod loader;
+mod payloads;
+mod shards;
+mod single_pass;
+mod transform;
