@@ -13,7 +13,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use tests::{TestClip, shard_sources, write_shards};
-use trainer::backend::{Learner, NamedValues};
+use trainer::backend::{Learner, LearnerError, MaeLearner, NamedValues, SavedLearner};
 use trainer::config::{CheckpointsConfig, ComputeConfig, Layer, Length, OnNonfinite, Preset, PretrainConfig, SafetyConfig, TargetChoice};
 use trainer::cpu::Precision;
 use trainer::data::Uploader;
@@ -53,7 +53,7 @@ fn run(dir: &Path, data: &Arc<[WeightedSource]>, config: PretrainConfig) -> Run 
         task: config.into(),
         data: Arc::clone(data),
         validation: None,
-        start: None,
+        init_weights: None,
         dir: dir.to_owned(),
         device: Device::Cpu,
         compute_threads: 2,
@@ -425,9 +425,8 @@ fn with_a_clip_that_overflows(dir: &Path, change: impl FnOnce(&mut PretrainConfi
     config.common.data.batch_size = 2;
     config.objective.target.normalise = false;
     change(&mut config);
-    let run = run(&dir.join("run"), &shard_sources(&dir.join("shards")), config);
     let loaded = |edit: &dyn Fn(&str, &mut [f32])| {
-        let learner = Learner::new(&run.task, None, &Device::Cpu, 2).expect("a learner");
+        let learner = MaeLearner::new(&config, &Device::Cpu, 2).expect("a learner");
         let tensors = |values: Vec<NamedValues<'_>>| {
             let tensor = |named: NamedValues<'_>| {
                 let mut values = named.values.to_vec();
@@ -445,7 +444,9 @@ fn with_a_clip_that_overflows(dir: &Path, change: impl FnOnce(&mut PretrainConfi
             values.fill(3e35)
         }
     });
-    let learner = Learner::resumed(&run.task, weights, moments, 0, &Device::Cpu, 2).expect("a learner");
+    let saved = SavedLearner { weights, moments, updates: 0 };
+    let learner = MaeLearner::resumed(&config, saved, &Device::Cpu, 2).expect("a learner");
+    let run = run(&dir.join("run"), &shard_sources(&dir.join("shards")), config);
     Checkpoints::new(&run.dir, &run.task).save(&learner, RunState::new(8)).expect("saved");
     run
 }
@@ -522,7 +523,7 @@ fn weights_and_moments_that_do_not_fit_are_named_one_by_one() {
     let run = run(&dir.path().join("run"), &data, config(3));
     let mut other = config(3);
     other.objective.decoder.depth = 2;
-    let learner = Learner::new(&other.into(), None, &Device::Cpu, 2).expect("a learner");
+    let learner = MaeLearner::new(&other, &Device::Cpu, 2).expect("a learner");
     // As if it were this run's.
     Checkpoints::new(&run.dir, &run.task).save(&learner, RunState::new(5)).expect("saved");
     let error = train::train(&run, |_| ()).expect_err("it does not fit");
@@ -535,14 +536,15 @@ fn weights_and_moments_that_do_not_fit_are_named_one_by_one() {
     // The moments alone.
     let path = run.dir.join("checkpoints/step-000000");
     fs::remove_dir_all(&path).expect("removed");
-    let learner = Learner::new(&run.task, None, &Device::Cpu, 2).expect("a learner");
+    let learner = MaeLearner::new(&config(3), &Device::Cpu, 2).expect("a learner");
     let checkpoints = Checkpoints::new(&run.dir, &run.task);
     checkpoints.save(&learner, RunState::new(5)).expect("saved");
     let mut loaded = checkpoints.load(&path).expect("sound");
     let moment = loaded.moments.remove("first/norm.bias").expect("a moment");
     loaded.moments.insert("third/norm.bias".to_owned(), moment.clone());
     loaded.moments.insert("second/mask_token".to_owned(), moment);
-    let error = Learner::resumed(&run.task, loaded.weights, loaded.moments, 0, &Device::Cpu, 2).expect_err("three do not fit").to_string();
+    let saved = SavedLearner { weights: loaded.weights, moments: loaded.moments, updates: 0 };
+    let error = MaeLearner::resumed(&config(3), saved, &Device::Cpu, 2).expect_err("three do not fit").to_string();
     let expected = "the optimizer's moments do not fit this model: second/mask_token is [48], not [1, 1, 32]; first/norm.bias is missing; \
                     third/norm.bias is not part of it";
     assert_eq!(error, expected);
@@ -589,7 +591,7 @@ fn the_picture_shows_frames_masks_and_the_visible_patches() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = data(&dir.path().join("shards"), 2);
     let config = config(1);
-    let mut learner = Learner::new(&config.clone().into(), None, &Device::Cpu, 2).expect("a learner");
+    let mut learner = MaeLearner::new(&config, &Device::Cpu, 2).expect("a learner");
     let examples = || pipeline::loader::examples(&data, config.common.clip, config.objective.masking, 0, 3).expect("examples");
     let picture = trainer::plot::reconstruction::reconstruction(&mut learner, examples()).expect("a picture");
     // Two clips of four rows, two predicted frames each, with gaps of 2.
@@ -626,8 +628,9 @@ fn both_learners_draw_the_same_picture() {
     let data = data(&dir.path().join("shards"), 2);
     let config = config(1);
     let model = Mae::seeded(config.model(), config.common.seed, &Device::Cpu).expect("a model");
-    let composed = Learner::composed(model, &config, &Device::Cpu).expect("a learner");
-    let [one, other] = [composed, Learner::new(&config.clone().into(), None, &Device::Cpu, 2).expect("a learner")].map(|mut learner| {
+    let candle = MaeLearner::candle(model, &config, &Device::Cpu).expect("a learner");
+    let cpu = MaeLearner::new(&config, &Device::Cpu, 2).expect("a learner");
+    let [one, other] = [candle, cpu].map(|mut learner| {
         let examples = pipeline::loader::examples(&data, config.common.clip, config.objective.masking, 0, 3).expect("examples");
         trainer::plot::reconstruction::reconstruction(&mut learner, examples).expect("a picture")
     });
@@ -643,7 +646,7 @@ fn a_picture_of_a_model_of_histograms_shows_frames_and_masks() {
         let mut config = config(1);
         set_target(&mut config, target);
         config.objective.masking.decoder_keep = 0.5;
-        let mut learner = Learner::new(&config.clone().into(), None, &Device::Cpu, 2).expect("a learner");
+        let mut learner = MaeLearner::new(&config, &Device::Cpu, 2).expect("a learner");
         let examples = pipeline::loader::examples(&data, config.common.clip, config.objective.masking, 0, 3).expect("examples");
         trainer::plot::reconstruction::reconstruction(&mut learner, examples).expect("a picture")
     };
@@ -654,5 +657,30 @@ fn a_picture_of_a_model_of_histograms_shows_frames_and_masks() {
         for x in 0..66 {
             assert_eq!(hog.get_pixel(x, (2 * clip + row) * 34 + y), pixels.get_pixel(x, (3 * clip + row) * 34 + y));
         }
+    }
+}
+
+#[test]
+fn a_batch_of_another_form_is_refused_and_changes_nothing() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let data = data(&dir.path().join("shards"), 4);
+    let config = config(1);
+    let loading = Loading { threads: 1, memory_bytes: DEFAULT_MEMORY_BYTES, max_bad: 0 };
+    let batch = |options| {
+        let mut loader = Loader::new(Arc::clone(&data), options).expect("a loader");
+        loader.next().expect("a batch").expect("loaded")
+    };
+    let patches = || batch(train::loader_options(&config, loading, Cursor::default()));
+    let tokens = || batch(loading.options(4, config.common.clip));
+    let model = Mae::seeded(config.model(), config.common.seed, &Device::Cpu).expect("a model");
+    let candle = MaeLearner::candle(model, &config, &Device::Cpu).expect("a learner");
+    let cpu = MaeLearner::new(&config, &Device::Cpu, 2).expect("a learner");
+    for mut learner in [candle, cpu] {
+        assert!(matches!(learner.accumulate(tokens(), 1.0), Err(LearnerError::BatchForm { .. })));
+        assert!(matches!(learner.reconstruct(patches()), Err(LearnerError::BatchForm { .. })));
+        assert!(learner.update(1e-3).expect("nothing to do").is_nan(), "no gradients wait");
+        learner.accumulate(patches(), 1.0).expect("its own form");
+        assert!(learner.update(1e-3).expect("a step").is_finite());
+        assert_eq!(learner.updates(), 1);
     }
 }

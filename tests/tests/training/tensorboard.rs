@@ -140,7 +140,7 @@ fn training_is_logged_across_a_cut() {
         task: config.into(),
         data,
         validation: None,
-        start: None,
+        init_weights: None,
         dir: run_dir.clone(),
         device: Device::Cpu,
         compute_threads: 2,

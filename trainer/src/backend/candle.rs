@@ -1,57 +1,35 @@
-//! A learner of candle's operations.
+//! Learners whose forward pass and graph are candle's, with gradients and moments in tensors.
 
-use super::{LearnerError, ModelOutput, SoftTargets};
-use crate::config::{FinetuneConfig, PretrainConfig};
+use super::values::NamedValues;
+use super::{CLIPS, LearnerError, ModelOutput, PATCHES, Reconstruction, TOKENS, reconstruction};
+use crate::config::{ComputeConfig, FinetuneConfig, PretrainConfig};
+use crate::cpu::Precision;
 use crate::data::Uploader;
-use crate::model::{Classifier, Encoded, Mae, Parameters};
-use crate::model::{DeviceBatch, DevicePixels};
+use crate::data::targets::SoftTargets;
+use crate::model::loss::cross_entropy;
+use crate::model::{Classifier, ClassifierConfig, DeviceBatch, Encoded, Mae, MaeConfig, Parameters};
 use crate::optim::AdamW;
-use crate::{model, model::loss};
 use candle_core::{Device, Result, Tensor};
+use pipeline::loader::batch::{Batch, Form};
 
-/// A learner of candle's operations: its graph is taken back by candle, and its gradients are tensors.
+/// What training adds to a model of candle's operations.
 #[derive(Debug)]
-pub struct CandleLearner {
-    pub(super) model: Model,
+pub struct CandleState {
+    /// The model's own: a variable shares its memory with its copies.
+    pub(super) parameters: Parameters,
     pub(super) optimizer: AdamW,
     pub(super) uploader: Uploader,
-    /// The gradients that wait, in the order of the parameters.
+    /// The gradients that wait for an update, in the order of the parameters.
     pub(super) waiting: Option<Vec<Tensor>>,
 }
 
-/// What learns.
-#[derive(Debug)]
-pub(super) enum Model {
-    Mae(Mae),
-    Classifier(Classifier),
-}
-
-impl Model {
-    pub(super) const fn parameters(&self) -> &Parameters {
-        match self {
-            Self::Mae(model) => model.parameters(),
-            Self::Classifier(model) => model.parameters(),
-        }
-    }
-}
-
-impl CandleLearner {
-    pub(super) fn mae(model: Mae, config: &PretrainConfig, device: &Device) -> std::result::Result<Self, LearnerError> {
-        let optimizer = AdamW::new(model.parameters(), config.common.optimizer.clone())?;
-        Ok(Self { model: Model::Mae(model), optimizer, uploader: Uploader::new(device)?, waiting: None })
+impl CandleState {
+    fn new(parameters: &Parameters, optimizer: AdamW, device: &Device) -> Result<Self> {
+        Ok(Self { parameters: parameters.clone(), optimizer, uploader: Uploader::new(device)?, waiting: None })
     }
 
-    pub(super) fn classifier(model: Classifier, config: &FinetuneConfig, device: &Device) -> std::result::Result<Self, LearnerError> {
-        let optimizer = AdamW::with_rules(model.parameters(), config.common.optimizer.clone(), |name, rank| config.rule(name, rank))?;
-        Ok(Self { model: Model::Classifier(model), optimizer, uploader: Uploader::new(device)?, waiting: None })
-    }
-
-    pub(super) fn accumulate(&mut self, batch: &DeviceBatch, soft_targets: Option<&SoftTargets>, share: f64) -> Result<f64> {
-        let loss = match (&self.model, soft_targets) {
-            (Model::Mae(model), _) => model.loss(batch)?,
-            (Model::Classifier(model), Some(soft_targets)) => classifier_loss(model, batch, soft_targets)?,
-            (Model::Classifier(_), None) => candle_core::bail!("a classifier's batch says what is to be learned of it"),
-        };
+    /// Backward of a scalar loss, whose value is returned.
+    fn accumulate(&mut self, loss: &Tensor, share: f64) -> Result<f64> {
         let value = f64::from(loss.to_scalar::<f32>()?);
         if !value.is_finite() {
             return Ok(value);
@@ -66,43 +44,136 @@ impl CandleLearner {
         });
         Ok(value)
     }
+
+    pub(super) fn update(&mut self, lr: f64) -> Result<f64> {
+        match self.waiting.take() {
+            Some(gradients) => self.optimizer.step_along(gradients, lr),
+            None => Ok(f64::NAN),
+        }
+    }
+
+    pub(super) fn weights(&self) -> Result<Vec<NamedValues<'_>>> {
+        let weights = self.parameters.iter();
+        weights.map(|(name, weight)| NamedValues::of_tensor(name.to_owned(), weight.as_tensor())).collect()
+    }
+
+    pub(super) fn moments(&self) -> Result<Vec<NamedValues<'_>>> {
+        self.optimizer.moments().map(|(name, moment)| NamedValues::of_tensor(name, moment)).collect()
+    }
 }
 
-/// The loss of a batch of [`pipeline::loader::batch::Form::Tokens`].
-///
-/// # Errors
-/// When the shapes do not fit.
-pub(super) fn classifier_loss(model: &Classifier, batch: &DeviceBatch, soft_targets: &SoftTargets) -> Result<Tensor> {
-    let model::ClassifierConfig { encoder, classes, .. } = *model.config();
-    let (patches, clips) = (patches(batch)?, batch.masking.clips());
-    let device = patches.device();
-    let scales = |values: &[f32], shape: &[usize]| match values {
-        [] => Ok(None),
-        values => Tensor::from_slice(values, shape, device).map(Some),
-    };
-    let branches = scales(&soft_targets.branches, &[encoder.depth, 2, clips])?;
-    let dropout = scales(&soft_targets.dropout, &[clips, encoder.width])?;
-    let logits = model.logits(patches, branches.as_ref(), dropout.as_ref())?;
-    loss::cross_entropy(&logits, &Tensor::from_slice(&soft_targets.targets, (clips, classes), device)?)
+/// An autoencoder that trains by candle.
+#[derive(Debug)]
+pub struct CandleMae {
+    model: Mae,
+    pub(super) state: CandleState,
 }
 
-/// What a classifier makes of a batch of [`pipeline::loader::batch::Form::Tokens`].
+impl CandleMae {
+    pub(super) fn new(model: Mae, config: &PretrainConfig, device: &Device) -> std::result::Result<Self, LearnerError> {
+        check_compute(&config.common.compute)?;
+        let optimizer = AdamW::new(model.parameters(), config.common.optimizer.clone())?;
+        let state = CandleState::new(model.parameters(), optimizer, device)?;
+        Ok(Self { model, state })
+    }
+
+    pub(super) const fn config(&self) -> &MaeConfig {
+        self.model.config()
+    }
+
+    pub(super) fn accumulate(&mut self, batch: Batch, share: f64) -> std::result::Result<f64, LearnerError> {
+        if !matches!(batch.format.form, Form::Patches { .. }) {
+            return Err(LearnerError::BatchForm { expected: PATCHES });
+        }
+        let batch = self.state.uploader.upload(batch)?;
+        let loss = self.model.loss(&batch)?;
+        Ok(self.state.accumulate(&loss, share)?)
+    }
+
+    pub(super) fn reconstruct(&self, batch: Batch) -> std::result::Result<Reconstruction, LearnerError> {
+        let batch = self.state.uploader.upload(batch)?;
+        let clips = batch.clips().ok_or(LearnerError::BatchForm { expected: CLIPS })?;
+        let predicted = self.model.forward(clips, &batch.masking)?;
+        Ok(reconstruction(self.model.config(), clips, predicted)?)
+    }
+}
+
+/// A classifier that trains by candle.
+#[derive(Debug)]
+pub struct CandleClassifier {
+    model: Classifier,
+    pub(super) state: CandleState,
+}
+
+impl CandleClassifier {
+    pub(super) fn new(model: Classifier, config: &FinetuneConfig, device: &Device) -> std::result::Result<Self, LearnerError> {
+        check_compute(&config.common.compute)?;
+        let rule = |name: &str, rank| config.rule(name, rank);
+        let optimizer = AdamW::with_rules(model.parameters(), config.common.optimizer.clone(), rule)?;
+        let state = CandleState::new(model.parameters(), optimizer, device)?;
+        Ok(Self { model, state })
+    }
+
+    pub(super) fn accumulate(&mut self, batch: Batch, soft_targets: &SoftTargets, share: f64) -> std::result::Result<f64, LearnerError> {
+        let batch = self.state.uploader.upload(batch)?;
+        let loss = self.loss(tokens(&batch)?, soft_targets)?;
+        Ok(self.state.accumulate(&loss, share)?)
+    }
+
+    /// The loss of clips, `[clips, tokens, 3 * tubelet * patch * patch]`.
+    fn loss(&self, patches: &Tensor, soft_targets: &SoftTargets) -> Result<Tensor> {
+        let ClassifierConfig { encoder, classes, .. } = *self.model.config();
+        let clips = patches.dim(0)?;
+        let device = patches.device();
+        let scales = |values: &[f32], shape: &[usize]| match values {
+            [] => Ok(None),
+            values => Tensor::from_slice(values, shape, device).map(Some),
+        };
+        let branches = scales(&soft_targets.branches, &[encoder.depth, 2, clips])?;
+        let dropout = scales(&soft_targets.dropout, &[clips, encoder.width])?;
+        let logits = self.model.logits(patches, branches.as_ref(), dropout.as_ref())?;
+        cross_entropy(&logits, &Tensor::from_slice(&soft_targets.targets, (clips, classes), device)?)
+    }
+
+    pub(super) fn infer(&self, batch: Batch) -> std::result::Result<ModelOutput, LearnerError> {
+        infer(&self.model, &self.state.uploader, batch, false)
+    }
+}
+
+/// The outputs of a model for a batch of [`pipeline::loader::batch::Form::Tokens`]; `with_tokens`
+/// requests those of each token.
 ///
 /// # Errors
-/// When the device fails.
-pub(super) fn read(model: &Classifier, batch: &DeviceBatch, tokens: bool) -> Result<ModelOutput> {
-    let Encoded { features, tokens: of_tokens, logits } = model.infer(patches(batch)?)?;
+/// [`LearnerError::BatchForm`] for another form, or when the device fails.
+pub(super) fn infer(
+    model: &Classifier,
+    uploader: &Uploader,
+    batch: Batch,
+    with_tokens: bool,
+) -> std::result::Result<ModelOutput, LearnerError> {
+    let batch = uploader.upload(batch)?;
+    let outputs = model.infer(tokens(&batch)?)?;
     let values = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
+    let Encoded { features, tokens, logits } = outputs;
     Ok(ModelOutput {
         features: values(&features)?,
-        tokens: if tokens { values(&of_tokens)? } else { Vec::new() },
+        tokens: if with_tokens { values(&tokens)? } else { Vec::new() },
         logits: logits.as_ref().map_or(Ok(Vec::new()), values)?,
     })
 }
 
-fn patches(batch: &DeviceBatch) -> Result<&Tensor> {
-    match &batch.pixels {
-        DevicePixels::Tokens(patches) => Ok(patches),
-        _ => candle_core::bail!("a classifier takes all tokens of its clips"),
+fn tokens(batch: &DeviceBatch) -> std::result::Result<&Tensor, LearnerError> {
+    batch.tokens().ok_or(LearnerError::BatchForm { expected: TOKENS })
+}
+
+/// Refuses settings that only the CPU implementation has.
+fn check_compute(compute: &ComputeConfig) -> std::result::Result<(), LearnerError> {
+    let is_rounded = compute.dtype != Precision::F32;
+    let settings = [("dtype", is_rounded), ("gradient_checkpointing", compute.gradient_checkpointing)];
+    for (key, is_set) in settings {
+        if is_set {
+            return Err(LearnerError::CpuOnly { key });
+        }
     }
+    Ok(())
 }

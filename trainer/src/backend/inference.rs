@@ -1,4 +1,4 @@
-//! What reads clips and learns nothing: an encoder, with a head or without.
+//! Models that compute outputs and learn nothing: an encoder, with a head or without.
 
 use super::{LearnerError, ModelOutput, candle, cpu};
 use crate::cpu::{CpuClassifier, Precision, Resources};
@@ -10,25 +10,27 @@ use pipeline::loader::batch::Batch;
 use pipeline::loader::buffers::MemoryKind;
 use std::collections::HashMap;
 
-/// A model that reads clips.
+/// A model for inference.
 #[derive(Debug)]
 pub enum InferenceModel {
-    /// Of candle's operations, on any device.
-    CandleLearner {
+    /// By hand on the CPU.
+    Cpu(Box<CpuClassifier>),
+    /// By candle, on any device.
+    Candle {
         /// The model.
         model: Box<Classifier>,
-        /// Takes batches to its device.
+        /// Copies batches to its device.
         uploader: Uploader,
     },
-    /// Of fused operations, on the processor.
-    CpuMae(Box<CpuClassifier>),
 }
 
 impl InferenceModel {
-    /// A model of given weights, which are all its own. On the processor it uses so many threads.
+    /// A model with the given weights, which must be all that it has and no others. On the CPU it
+    /// computes on `threads` threads.
     ///
     /// # Errors
-    /// When a weight is missing or unknown or has another shape, or the device has no room for them.
+    /// When a weight is missing, unknown or of another shape, the device has no room for them, or
+    /// `precision` is not for the device.
     pub fn new(
         config: ClassifierConfig,
         weights: HashMap<String, Tensor>,
@@ -39,36 +41,35 @@ impl InferenceModel {
         let model = Classifier::from_tensors(config, weights, device)?;
         if !device.is_cpu() {
             if precision != Precision::F32 {
-                return Err(LearnerError::ProcessorOnly { key: "dtype" });
+                return Err(LearnerError::CpuOnly { key: "dtype" });
             }
-            return Ok(Self::CandleLearner { uploader: Uploader::new(device)?, model: Box::new(model) });
+            return Ok(Self::Candle { uploader: Uploader::new(device)?, model: Box::new(model) });
         }
         // It takes no step: nothing of this is used.
-        let still = AdamWConfig { base_lr: 0.0, betas: [0.0; 2], epsilon: 1.0, weight_decay: 0.0, clip_norm: 1.0 };
+        let optimizer = AdamWConfig { base_lr: 0.0, betas: [0.0; 2], epsilon: 1.0, weight_decay: 0.0, clip_norm: 1.0 };
         let rule = |_: &str, _| ParameterRule { rate: 0.0, weight_decay: 0.0 };
         let resources = Resources { threads, recomputes: true };
-        Ok(Self::CpuMae(Box::new(CpuClassifier::new(config, model.parameters(), still, rule, precision, resources)?)))
+        let model = CpuClassifier::new(config, model.parameters(), optimizer, rule, precision, resources)?;
+        Ok(Self::Cpu(Box::new(model)))
     }
 
-    /// Where the loader is to make batches.
+    /// The memory in which the loader should make batches.
     pub fn memory(&self) -> MemoryKind {
         match self {
-            Self::CandleLearner { uploader, .. } => uploader.memory(),
-            Self::CpuMae(_) => MemoryKind::Host,
+            Self::Cpu(_) => MemoryKind::Host,
+            Self::Candle { uploader, .. } => uploader.memory(),
         }
     }
 
-    /// What the model makes of a batch of [`pipeline::loader::batch::Form::Tokens`]; with `tokens` also of each token.
+    /// The outputs for a batch of [`pipeline::loader::batch::Form::Tokens`]; `tokens` requests
+    /// those of each token.
     ///
     /// # Errors
-    /// When the device fails.
-    ///
-    /// # Panics
-    /// When the batch has another form.
-    pub fn read(&mut self, batch: Batch, tokens: bool) -> Result<ModelOutput, LearnerError> {
+    /// [`LearnerError::BatchForm`] for another form, or when the device fails.
+    pub fn infer(&mut self, batch: Batch, tokens: bool) -> Result<ModelOutput, LearnerError> {
         match self {
-            Self::CandleLearner { model, uploader } => Ok(candle::read(model, &uploader.upload(batch)?, tokens)?),
-            Self::CpuMae(model) => Ok(cpu::read(model, &batch, tokens)),
+            Self::Cpu(model) => cpu::infer(model, &batch, tokens),
+            Self::Candle { model, uploader } => candle::infer(model, uploader, batch, tokens),
         }
     }
 }

@@ -1,26 +1,26 @@
-//! A learner's values, as a checkpoint writes them down.
+//! The values of a learner, as a checkpoint stores them.
 
 use crate::cpu;
 use candle_core::{DType, Storage, StorageRef, Tensor};
 use std::ops::{Deref, Range};
 
-/// One tensor of a learner, to be written down.
+/// One tensor of a learner, to be saved.
 #[derive(Debug)]
 pub struct NamedValues<'a> {
     /// Its name in the file.
     pub name: String,
     /// Its dimensions.
     pub shape: &'a [usize],
-    /// Its values, the last dimension's side by side.
+    /// Its values in row-major order.
     pub values: Values<'a>,
 }
 
-/// Values on the host: those that the learner has, or a copy where it has them on a device.
+/// Values on the host: the learner's own, or a copy where those are on a device.
 #[derive(Debug)]
 pub enum Values<'a> {
     /// The learner's own.
     Slice(&'a [f32]),
-    /// A part of a tensor's own memory, in which nothing is written meanwhile.
+    /// A part of a tensor's own memory, locked against writing.
     Locked(StorageRef<'a>, Range<usize>),
     /// A copy.
     Copied(Vec<f32>),
@@ -33,8 +33,8 @@ impl Deref for Values<'_> {
         match self {
             Self::Slice(values) => values,
             Self::Locked(storage, range) => match &**storage {
-                Storage::Cpu(storage) => &storage.as_slice::<f32>().expect("seen to be f32 when it was locked")[range.clone()],
-                _ => unreachable!("seen to be on the host when it was locked"),
+                Storage::Cpu(storage) => &storage.as_slice::<f32>().expect("`of_tensor` locks tensors of f32 only")[range.clone()],
+                _ => unreachable!("`of_tensor` locks tensors on the host only"),
             },
             Self::Copied(values) => values,
         }
@@ -42,7 +42,7 @@ impl Deref for Values<'_> {
 }
 
 impl<'a> NamedValues<'a> {
-    /// The values of a tensor of f32: without a copy where it is contiguous on the host.
+    /// The values of an f32 tensor, without a copy where it is contiguous and on the host.
     ///
     /// # Errors
     /// When the device fails.

@@ -134,7 +134,7 @@ fn train(
         task,
         data: train,
         validation,
-        start,
+        init_weights: start,
         dir,
         device,
         compute_threads: args.compute.threads(),

@@ -83,7 +83,8 @@ impl ClipInference {
             views.temporal = windows;
         }
         let precision = args.dtype.unwrap_or_default();
-        let model = weights.reader(&device, precision, args.compute.threads()).with_context(|| weights.path.display().to_string())?;
+        let model =
+            weights.inference_model(&device, precision, args.compute.threads()).with_context(|| weights.path.display().to_string())?;
         let grid = weights.task.common().clip;
         let options = args.load.loading(all_cores()).options(args.batch_size as usize, grid).once(views);
         let options = LoaderOptions { memory: model.memory(), interrupt: interrupt::flag(), ..options };
@@ -114,7 +115,7 @@ impl ClipInference {
             progress.advance(1, String::new());
             progress.say(&format!("warning: skipped: {}", clip.reason));
         };
-        let result = eval::infer_all(data, options.clone(), |batch| model.read(batch, tokens), on_clips, on_skipped);
+        let result = eval::infer_all(data, options.clone(), |batch| model.infer(batch, tokens), on_clips, on_skipped);
         progress.finish();
         result?;
         Ok(InferenceStats { skipped, seconds: began.elapsed().as_secs_f64() })

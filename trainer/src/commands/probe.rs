@@ -31,7 +31,8 @@ const BATCH: usize = 4;
 /// When clips cannot be read, or the disk is full.
 pub fn probe(args: &FinetuneArgs, config: &FinetuneConfig, weights: &Weights, split: Split, device: Device) -> anyhow::Result<ExitCode> {
     let dir = session::create(args.out.as_deref(), "probe", &Task::from(config.clone()))?;
-    let mut encoder = weights.encoder_only().reader(&device, config.common.compute.dtype, args.compute.threads())?;
+    let dtype = config.common.compute.dtype;
+    let mut encoder = weights.encoder_only().inference_model(&device, dtype, args.compute.threads())?;
     let mut extract = |sets: &Arc<[WeightedSource]>, name: &str| extract_features(args, config, &mut encoder, &dir, sets, name);
     let train = extract(&split.train, "the training clips")?;
     let validation = split.validation.as_ref().map(|sets| extract(sets, "the validation clips")).transpose()?;
@@ -83,7 +84,7 @@ fn extract_features(
         progress.advance(clips.len() as u64, String::new());
         clips.iter().try_for_each(|clip| features.push(clip)).map_err(|error| eval::EvaluateError::Write(error.into()))
     };
-    eval::infer_all(sets, options, |batch| encoder.read(batch, true), take, on_skipped)?;
+    eval::infer_all(sets, options, |batch| encoder.infer(batch, true), take, on_skipped)?;
     progress.finish();
     features.finish().context("features")
 }

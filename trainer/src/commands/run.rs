@@ -29,8 +29,17 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let dir = resumed.map_or_else(|| session::create(args.out.as_deref(), name, &task), Ok)?;
     let compute_threads = args.compute.threads();
     let resume = resume_command(args, &dir);
-    let run =
-        Run { task, data: data.into(), validation: None, start: None, dir, device, compute_threads, loading, stop: interrupt::flag() };
+    let run = Run {
+        task,
+        data: data.into(),
+        validation: None,
+        init_weights: None,
+        dir,
+        device,
+        compute_threads,
+        loading,
+        stop: interrupt::flag(),
+    };
     session::train(&run, &resume, args.json, |report| match &report.picture {
         Some(picture) => {
             format!("\npicture: {picture}\n  rows of each clip: {}", reconstruction::rows(target.kind, target.normalise).join(";\n    "))

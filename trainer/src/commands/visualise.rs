@@ -12,8 +12,8 @@ use pipeline::source::{Source, Timing, WeightedSource};
 use schemas::report::{LookReport, VisualiseReport};
 use std::fs;
 use std::path::{Path, PathBuf};
-use trainer::backend::Learner;
-use trainer::config::{LiveConfig, PretrainConfig, Task};
+use trainer::backend::MaeLearner;
+use trainer::config::{LiveConfig, PretrainConfig};
 use trainer::cpu::Precision;
 use trainer::model::TargetKind;
 use trainer::plot::png;
@@ -38,8 +38,7 @@ pub fn visualise(args: &VisualiseArgs) -> anyhow::Result<()> {
     let weights = Weights::open(&args.weights)?;
     weights.skipped_checkpoints.iter().for_each(|invalid| output::say(&format!("warning: skipped an invalid checkpoint: {invalid}")));
     let device = session::device(args.compute.device)?;
-    let model = weights.mae(&device)?;
-    let Task::Pretrain(config) = &weights.task else { unreachable!("the weights are an autoencoder's") };
+    let (config, model) = weights.mae(&device)?;
     ensure!(
         config.objective.target.kind != TargetKind::Hog,
         "{} predicts histograms of gradients, which cannot be drawn",
@@ -50,10 +49,10 @@ pub fn visualise(args: &VisualiseArgs) -> anyhow::Result<()> {
     let batches = loader::example(&clip.source, clip.number, clip.first_frame, config.common.clip, &rules, args.seed)?;
     let counts: Vec<(usize, usize)> = batches.iter().map(|batch| (batch.masks().visible(), config.common.clip.tokens())).collect();
 
-    let mut computed = (**config).clone();
+    let mut computed = config.clone();
     computed.common.compute.dtype = args.dtype.unwrap_or(Precision::F32);
     computed.common.compute.gradient_checkpointing = false;
-    let mut learner = Learner::of_mae(model, &computed, &device, args.compute.threads())?;
+    let mut learner = MaeLearner::from_model(model, &computed, &device, args.compute.threads())?;
     let mut views = Vec::with_capacity(batches.len());
     for batch in batches {
         views.extend(reconstruction::masked_view(&mut learner, batch, args.contrast)?);

@@ -74,6 +74,7 @@ pub struct Resources {
 /// A masked autoencoder that trains on the CPU.
 #[derive(Debug)]
 pub struct CpuMae {
+    config: MaeConfig,
     layout: MaeLayout,
     store: Store,
     workspace: Typed<mae::Workspace<f32>, mae::Workspace<bf16>>,
@@ -115,7 +116,7 @@ impl CpuMae {
             Precision::F32 => Typed::F32(Box::new(mae::Workspace::new(config, resources.recomputes))),
             Precision::Bf16 => Typed::Bf16(Box::new(mae::Workspace::new(config, resources.recomputes))),
         };
-        Ok(Self { layout, store, workspace, times: StepTimes::default() })
+        Ok(Self { config, layout, store, workspace, times: StepTimes::default() })
     }
 
     /// Runs forward and backward on a batch: returns its loss, and adds `share` times its gradients
@@ -124,7 +125,7 @@ impl CpuMae {
     /// # Panics
     /// When the batch does not have the model's sizes.
     pub fn accumulate(&mut self, batch: &Patches<'_>, share: f64) -> f64 {
-        let Self { layout, store, workspace, times } = self;
+        let Self { layout, store, workspace, times, .. } = self;
         match workspace {
             Typed::F32(workspace) => store.accumulate(|weights, gradients| workspace.step(layout, weights, batch, share, gradients, times)),
             Typed::Bf16(workspace) => {
@@ -141,6 +142,11 @@ impl CpuMae {
         let norm = self.store.update(lr);
         self.times.optimizer += began.elapsed();
         norm
+    }
+
+    /// The shapes of the model.
+    pub const fn config(&self) -> &MaeConfig {
+        &self.config
     }
 
     /// Predictions of the predicted tokens, `[clips, predicted, values]`.

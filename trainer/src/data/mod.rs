@@ -1,7 +1,7 @@
-//! Labels and batches: what the model is given, and where.
+//! Labels and batches: the inputs and targets of a model.
 //!
-//! - [`classes`]: which clip is of which class, and which videos are trained on.
-//! - [`targets`]: soft targets of a classifier's batch, and what of the model is dropped for it.
+//! - [`classes`]: the class of each clip, and the split into training and validation videos.
+//! - [`targets`]: soft targets of a classifier's batch, and its random scales of branches and dropout.
 //! - [`Uploader`]: from host to device, the only place where clips and masks become tensors.
 
 pub mod classes;

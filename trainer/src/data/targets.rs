@@ -1,72 +1,99 @@
-//! What a classifier is to learn of a batch: labels, smoothed and mixed as the clips are, and what of the model is left out meanwhile.
+//! The targets of a classifier's batch: labels, smoothed, and mixed as the clips are; and the random
+//! scales by which branches and features are dropped.
 //!
-//! Every random number is a function of the seed and of samples: of the batch's first one where clips are mixed, of each clip's own where something is dropped.
+//! Every random number is a function of the seed and of a sample: of the batch's first sample for
+//! mixing, of each clip's own for dropping.
 
 use crate::config::{FinetuneConfig, RecipeConfig};
 use half::bf16;
 use pipeline::loader::batch::{Batch, ValueType};
-use pipeline::sampling::order::Purpose;
+use pipeline::sampling::order::{Purpose, SampleId};
 use rand::{Rng, RngExt};
 use rand_distr::{Beta, Distribution};
 use rayon::prelude::*;
 use schemas::geometry::PatchGrid;
 use std::ops::Range;
 
-/// What is to be learned of a batch.
+/// The targets of a batch, and the scales of what is dropped for it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SoftTargets {
     /// `[clips, classes]`: distributions over the classes.
     pub targets: Vec<f32>,
-    /// `[blocks, 2, clips]`: scales of the branches of blocks, attention's and the MLP's ([`crate::cpu::BranchScales`]); nothing where none is ever left out.
+    /// `[blocks, 2, clips]`: scales of the branches of blocks, attention's and the MLP's
+    /// ([`crate::cpu::BranchScales`]); empty without stochastic depth.
     pub branches: Vec<f32>,
-    /// `[clips, width]`: scales of the head's input; nothing where none is ever left out.
+    /// `[clips, width]`: scales of the head's input; empty without dropout.
     pub dropout: Vec<f32>,
 }
 
-/// How the clips of a batch are mixed: each with the one at its place from the end.
+/// A clip to learn from has no label among the classes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("clip {} of data set {} has no label among the {classes} classes", sample.clip, sample.set)]
+pub struct UnlabelledClip {
+    /// Which one.
+    pub sample: SampleId,
+    /// Number of classes.
+    pub classes: usize,
+}
+
+/// How the clips of a batch are mixed: the first with the last, the second with the last but one, and
+/// so on.
 #[derive(Debug, Clone, PartialEq)]
 enum Mixing {
-    /// Not.
+    /// Not mixed.
     None,
-    /// Pixel by pixel: so much of itself, and the rest of the other (Zhang et al. 2018).
+    /// Pixel by pixel: this share of itself, and the rest of the other (mixup, Zhang et al. 2018).
     Blend(f64),
-    /// The same box of all frames is the other's (Yun et al. 2019).
+    /// A box of pixels, the same in all frames, is the other's (CutMix, Yun et al. 2019).
     Box { rows: Range<usize>, columns: Range<usize> },
 }
 
 impl SoftTargets {
-    /// Of a batch of [`pipeline::loader::batch::Form::Tokens`], whose clips are mixed where they are.
+    /// The targets of a batch of [`pipeline::loader::batch::Form::Tokens`], whose clips are mixed in
+    /// place.
     ///
-    /// # Panics
-    /// When a clip has no label among the classes: they are looked at before training begins.
-    pub fn of(config: &FinetuneConfig, batch: &mut Batch) -> Self {
-        let (recipe, classes, clips) = (&config.objective.recipe, config.objective.classes.len(), batch.len());
-        let (even, top) = ((recipe.smoothing / classes as f64) as f32, (1.0 - recipe.smoothing) as f32);
-        let mut targets = vec![even; clips * classes];
-        for (target, label) in targets.chunks_exact_mut(classes).zip(&batch.labels) {
-            let label = label.and_then(|label| usize::try_from(label).ok()).expect("every clip is labelled");
-            target[label] += top;
-        }
+    /// # Errors
+    /// When a clip has no label among the classes.
+    pub fn new(config: &FinetuneConfig, batch: &mut Batch) -> Result<Self, UnlabelledClip> {
+        let classes = config.objective.classes.len();
+        let mut targets = smoothed(batch, classes, config.objective.recipe.smoothing)?;
         let mut rng = batch.samples[0].stream(Purpose::Mixing, config.common.seed);
-        let mixing = Mixing::draw(recipe, config.common.clip.size, &mut rng);
-        let share = mixing.share(config.common.clip.size);
-        if clips > 1 && mixing != Mixing::None {
-            let grid = config.common.clip;
-            match batch.format.values {
-                ValueType::U8 => mix(&mixing, grid, batch.pixels_mut(), |a, b, share| {
-                    (a.into_f64() * share + b.into_f64() * (1.0 - share)).round() as u8
-                }),
-                ValueType::F32 => mix(&mixing, grid, bytemuck::cast_slice_mut(batch.pixels_mut()), |a: f32, b, share| {
-                    (a.into_f64() * share + b.into_f64() * (1.0 - share)) as f32
-                }),
-                ValueType::Bf16 => mix(&mixing, grid, bytemuck::cast_slice_mut(batch.pixels_mut()), |a: bf16, b, share| {
-                    bf16::from_f64(a.into_f64() * share + b.into_f64() * (1.0 - share))
-                }),
-            }
-            pairs(&mut targets, classes, |a, b| blend(a, b, |a, b| share as f32 * a + (1.0 - share as f32) * b));
+        let mixing = Mixing::draw(&config.objective.recipe, config.common.clip.size, &mut rng);
+        if batch.len() > 1 && mixing != Mixing::None {
+            mix_pixels(&mixing, config.common.clip, batch);
+            let share = mixing.share(config.common.clip.size) as f32;
+            pairs(&mut targets, classes, |a, b| blend(a, b, |a, b| share * a + (1.0 - share) * b));
         }
         let (branches, dropout) = drops(config, batch);
-        Self { targets, branches, dropout }
+        Ok(Self { targets, branches, dropout })
+    }
+}
+
+/// `[clips, classes]`: the label of each clip as a distribution, `smoothing` of which is spread over
+/// all classes.
+fn smoothed(batch: &Batch, classes: usize, smoothing: f64) -> Result<Vec<f32>, UnlabelledClip> {
+    let even = (smoothing / classes as f64) as f32;
+    let top = (1.0 - smoothing) as f32;
+    let mut targets = vec![even; batch.len() * classes];
+    for (at, (&sample, label)) in batch.samples.iter().zip(&batch.labels).enumerate() {
+        let label = label.and_then(|label| usize::try_from(label).ok()).filter(|&label| label < classes);
+        targets[at * classes + label.ok_or(UnlabelledClip { sample, classes })?] += top;
+    }
+    Ok(targets)
+}
+
+/// Mixes the clips of a batch of [`pipeline::loader::batch::Form::Tokens`] in place.
+fn mix_pixels(mixing: &Mixing, grid: PatchGrid, batch: &mut Batch) {
+    match batch.format.values {
+        ValueType::U8 => {
+            mix(mixing, grid, batch.pixels_mut(), |a, b, share| (a.into_f64() * share + b.into_f64() * (1.0 - share)).round() as u8)
+        }
+        ValueType::F32 => mix(mixing, grid, bytemuck::cast_slice_mut(batch.pixels_mut()), |a: f32, b, share| {
+            (a.into_f64() * share + b.into_f64() * (1.0 - share)) as f32
+        }),
+        ValueType::Bf16 => mix(mixing, grid, bytemuck::cast_slice_mut(batch.pixels_mut()), |a: bf16, b, share| {
+            bf16::from_f64(a.into_f64() * share + b.into_f64() * (1.0 - share))
+        }),
     }
 }
 
@@ -82,7 +109,7 @@ impl Mixing {
         if !is_box {
             return Self::Blend(share);
         }
-        // A box of so much of the area about a place anywhere; what hangs over the edge is cut off.
+        // A box of `1 - share` of the area around a random centre, cut off at the edges.
         let half = ((1.0 - share).sqrt() * size as f64 / 2.0) as usize;
         let mut side = || {
             let centre = rng.random_range(0..size);
@@ -91,7 +118,7 @@ impl Mixing {
         Self::Box { rows: side(), columns: side() }
     }
 
-    /// What of each clip stays its own.
+    /// The share of each clip that stays its own.
     fn share(&self, size: usize) -> f64 {
         match self {
             Self::None => 1.0,
@@ -124,7 +151,8 @@ impl Mixed for bf16 {
     }
 }
 
-/// Mixes clips of tubelets, `[clips, tokens, 3, tubelet, patch, patch]`, pair by pair.
+/// Mixes clips of tubelets, `[clips, tokens, 3, tubelet, patch, patch]`, pair by pair; `blended` is
+/// the mean of two values, weighted by the first one's share.
 fn mix<T: Mixed>(mixing: &Mixing, grid: PatchGrid, pixels: &mut [T], blended: impl Fn(T, T, f64) -> T + Sync) {
     match mixing {
         Mixing::None => {}
@@ -151,7 +179,8 @@ fn mix<T: Mixed>(mixing: &Mixing, grid: PatchGrid, pixels: &mut [T], blended: im
     }
 }
 
-/// Each clip of `of_clip` values with the one at its place from the end; one in the middle is left as it is.
+/// Calls `mix` on each pair of clips of `of_clip` values: the first and the last, the second and the
+/// last but one, and so on. A clip in the middle has no partner.
 fn pairs<T>(values: &mut [T], of_clip: usize, mut mix: impl FnMut(&mut [T], &mut [T])) {
     let mut clips: Vec<&mut [T]> = values.chunks_exact_mut(of_clip).collect();
     let half = clips.len() / 2;
@@ -159,16 +188,19 @@ fn pairs<T>(values: &mut [T], of_clip: usize, mut mix: impl FnMut(&mut [T], &mut
     front.iter_mut().zip(back.iter_mut().rev()).for_each(|(a, b)| mix(a, b));
 }
 
-/// Both at once, each of the values that both had.
+/// Replaces each pair of values `a` and `b` by `blended(a, b)` and `blended(b, a)`.
 fn blend<T: Copy>(a: &mut [T], b: &mut [T], blended: impl Fn(T, T) -> T) {
     for (a, b) in a.iter_mut().zip(b) {
         (*a, *b) = (blended(*a, *b), blended(*b, *a));
     }
 }
 
-/// Scales of branches and of the head's input. Those of a clip are drawn one after the other from its own stream.
+/// Scales of branches and of the head's input ([`SoftTargets`]). Those of a clip are drawn one after
+/// the other from its own stream.
 fn drops(config: &FinetuneConfig, batch: &Batch) -> (Vec<f32>, Vec<f32>) {
-    let (depth, width, clips) = (config.common.encoder.depth, config.common.encoder.width, batch.len());
+    let depth = config.common.encoder.depth;
+    let width = config.common.encoder.width;
+    let clips = batch.len();
     let RecipeConfig { drop_path, dropout, .. } = config.objective.recipe;
     let mut branches = vec![1.0; if drop_path > 0.0 { depth * 2 * clips } else { 0 }];
     let mut scales = vec![1.0; if dropout > 0.0 { clips * width } else { 0 }];
@@ -176,7 +208,7 @@ fn drops(config: &FinetuneConfig, batch: &Batch) -> (Vec<f32>, Vec<f32>) {
         let mut rng = sample.stream(Purpose::Dropout, config.common.seed);
         let mut kept = |probability: f64| if rng.random_bool(probability) { 0.0 } else { (1.0 / (1.0 - probability)) as f32 };
         for branch in 0..branches.len() / clips {
-            // From 0 for the first block to the whole for the last.
+            // From 0 for the first block to the full rate for the last.
             let rate = drop_path * (branch / 2) as f64 / (depth - 1).max(1) as f64;
             branches[branch * clips + clip] = kept(rate);
         }

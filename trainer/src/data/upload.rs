@@ -1,4 +1,4 @@
-//! From host to device: the only room where clips and masks become tensors.
+//! From host to device: the only module where clips and masks become tensors.
 
 use crate::model::{DeviceBatch, DevicePixels, Masking};
 use candle_core::{DType, Device, Result, Tensor};
@@ -9,7 +9,7 @@ use candle_core::{
     cuda_backend::{CudaDevice, CudaStorage, WrapErr},
     op::BackpropOp,
 };
-use pipeline::loader::batch::{Batch, Form, Pixels, ValueType, values};
+use pipeline::loader::batch::{Batch, BatchFormat, Form, Pixels, ValueType, values};
 #[cfg(feature = "cuda")]
 use pipeline::loader::buffers::Copying;
 use pipeline::loader::buffers::MemoryKind;
@@ -17,10 +17,10 @@ use pipeline::transform::{MEAN, STD};
 #[cfg(feature = "cuda")]
 use std::sync::Arc;
 
-/// Takes batches to a device.
+/// Copies batches to a device.
 ///
-/// To a GPU, bytes go by a stream of copies of their own: the loader's buffers are pinned, a copy runs beside the computation, and its buffer goes back to
-/// the loader when it has ended.
+/// Bytes for a GPU are copied on a stream of their own: the loader's buffers are pinned, a copy runs
+/// beside the computation, and its buffer returns to the loader when it has ended.
 #[derive(Debug)]
 pub struct Uploader {
     device: Device,
@@ -29,10 +29,10 @@ pub struct Uploader {
 }
 
 impl Uploader {
-    /// To `device`.
+    /// An uploader to `device`.
     ///
     /// # Errors
-    /// When the device gives no stream.
+    /// When no stream can be created on the device.
     pub fn new(device: &Device) -> Result<Self> {
         Ok(Self {
             device: device.clone(),
@@ -44,7 +44,7 @@ impl Uploader {
         })
     }
 
-    /// Where the loader is to make the batches.
+    /// The memory in which the loader should make batches.
     pub fn memory(&self) -> MemoryKind {
         #[cfg(feature = "cuda")]
         if let Some(copies) = &self.copies {
@@ -53,21 +53,25 @@ impl Uploader {
         MemoryKind::Host
     }
 
-    /// Takes a batch to the device.
+    /// Copies a batch to the device.
     ///
     /// # Errors
     /// When the device has no room for it.
     pub fn upload(&self, batch: Batch) -> Result<DeviceBatch> {
-        let (grid, clips, kind, form) = (batch.format.grid, batch.len(), batch.format.values, batch.format.form);
+        let BatchFormat { grid, form, values, .. } = batch.format;
+        let clips = batch.len();
         let masks = batch.masks();
-        let (visible, predicted) = (masks.visible(), masks.predicted());
+        let visible = masks.visible();
+        let predicted = masks.predicted();
         let masking = Masking::new(masks, &self.device)?;
         let shapes = match form {
             Form::Clips => vec![vec![clips, 3, grid.frames, grid.size, grid.size]],
             Form::Tokens => vec![vec![clips, grid.tokens(), grid.tubelet_values()]],
-            Form::Patches { target } => vec![vec![clips, visible, grid.tubelet_values()], vec![clips, predicted, target.values(grid)]],
+            Form::Patches { target } => {
+                vec![vec![clips, visible, grid.tubelet_values()], vec![clips, predicted, target.values(grid)]]
+            }
         };
-        let mut tensors = self.tensors(batch, &shapes)?.into_iter().map(|tensor| normalised(tensor, kind));
+        let mut tensors = self.tensors(batch, &shapes)?.into_iter().map(|tensor| normalised(tensor, values));
         let mut next = || tensors.next().expect("a tensor of each shape");
         let pixels = match form {
             Form::Clips => DevicePixels::Clips(next()?),
@@ -77,7 +81,7 @@ impl Uploader {
         Ok(DeviceBatch { pixels, masking })
     }
 
-    /// The parts of a batch that hold pixels, in their shapes, as they are.
+    /// The parts of a batch that hold pixels, in their shapes, not yet normalised.
     fn tensors(&self, batch: Batch, shapes: &[Vec<usize>]) -> Result<Vec<Tensor>> {
         #[cfg(feature = "cuda")]
         if let (Some(copies), Device::Cuda(cuda), ValueType::U8) = (&self.copies, &self.device, batch.format.values)
@@ -98,28 +102,30 @@ impl Uploader {
     }
 }
 
-/// Values of type `kind` as normalised f32. Bytes are normalised here, on the device.
-fn normalised(tensor: Tensor, kind: ValueType) -> Result<Tensor> {
-    match kind {
+/// Values of type `values` as normalised f32. Bytes are normalised here, on the device.
+fn normalised(tensor: Tensor, values: ValueType) -> Result<Tensor> {
+    match values {
         ValueType::F32 => Ok(tensor),
         ValueType::Bf16 => tensor.to_dtype(DType::F32),
         ValueType::U8 => {
-            let (mean, std) = (f64::from(MEAN), f64::from(STD));
+            let mean = f64::from(MEAN);
+            let std = f64::from(STD);
             tensor.to_dtype(DType::F32)?.affine(1.0 / (255.0 * std), -mean / std)
         }
     }
 }
 
-/// A batch of bytes, copied whole by the stream of copies, and cut on the device.
+/// A batch of bytes, copied whole on the stream of copies, and split on the device.
 #[cfg(feature = "cuda")]
 fn copied(copies: &Arc<CudaStream>, cuda: &CudaDevice, batch: Batch, shapes: &[Vec<usize>]) -> Result<Vec<Tensor>> {
-    let (layout, clips) = (batch.buffer.layout().clone(), batch.len());
-    let pinned = batch.buffer.pinned().expect("the caller has seen that it is pinned");
-    // SAFETY: all of it is copied to before anything reads it.
+    let layout = batch.buffer.layout().clone();
+    let clips = batch.len();
+    let pinned = batch.buffer.pinned().expect("the caller has checked that it is pinned");
+    // SAFETY: the copy below writes all of it, and nothing reads it before.
     let mut bytes = unsafe { copies.alloc::<u8>(pinned.len()) }.w()?;
     copies.memcpy_htod(pinned, &mut bytes).w()?;
     let copy = copies.record_event(None).w()?;
-    // What is computed from now on waits for the copy; the host does not.
+    // The computation that follows waits for the copy; the host does not.
     cuda.cuda_stream().wait(&copy).w()?;
     batch.buffer.lend(Box::new(Copy(copy)));
     let storage = Storage::Cuda(CudaStorage::wrap_cuda_slice(bytes, cuda.clone()));
@@ -131,7 +137,7 @@ fn copied(copies: &Arc<CudaStream>, cuda: &CudaDevice, batch: Batch, shapes: &[V
     pixels.collect()
 }
 
-/// A copy on its way, by the event that marks its end.
+/// A copy in progress, by the event that marks its end.
 #[cfg(feature = "cuda")]
 struct Copy(CudaEvent);
 
@@ -142,7 +148,7 @@ impl Copying for Copy {
     }
 
     fn wait(&self) {
-        // A device that has failed reads nothing any more.
+        // A device that has failed no longer reads the buffer.
         let _ = self.0.synchronize();
     }
 }

@@ -14,13 +14,19 @@ pub struct DeviceBatch {
 
 impl DeviceBatch {
     /// The pixels of whole clips: `[clips, 3, frames, size, size]`.
-    ///
-    /// # Panics
-    /// When the batch holds patches.
-    pub fn clips(&self) -> &Tensor {
+    /// `None` for another form.
+    pub const fn clips(&self) -> Option<&Tensor> {
         match &self.pixels {
-            DevicePixels::Clips(clips) => clips,
-            DevicePixels::Patches { .. } | DevicePixels::Tokens(_) => panic!("the batch is of patches"),
+            DevicePixels::Clips(clips) => Some(clips),
+            DevicePixels::Patches { .. } | DevicePixels::Tokens(_) => None,
+        }
+    }
+
+    /// All tokens, [`DevicePixels::Tokens`]; `None` for another form.
+    pub const fn tokens(&self) -> Option<&Tensor> {
+        match &self.pixels {
+            DevicePixels::Tokens(tokens) => Some(tokens),
+            DevicePixels::Clips(_) | DevicePixels::Patches { .. } => None,
         }
     }
 }

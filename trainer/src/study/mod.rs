@@ -197,7 +197,7 @@ fn run(
         task,
         data,
         validation,
-        start,
+        init_weights: start,
         dir: dir.to_owned(),
         device: Device::Cpu,
         compute_threads: settings.threads,

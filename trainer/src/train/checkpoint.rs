@@ -1,4 +1,4 @@
-//! Checkpoints: folders that appear whole or not at all, and that are known to be what was written.
+//! Checkpoints: folders that are written atomically, and verified by length and hash when read.
 //!
 //! ```text
 //! checkpoints/step-000300/model.safetensors      weights under the reference's names
@@ -6,8 +6,8 @@
 //!                         state.json             step and place in the data, configuration, length and hash of the other files; written last
 //! ```
 //!
-//! A checkpoint that is not what was written, or does not fit, is never used, never removed and never written over: where one of the same step has to be
-//! written, it is moved to `step-000300.damaged`.
+//! A checkpoint that is damaged, or does not fit the run, is never used, removed or overwritten: where
+//! one of the same step must be written, it is renamed to `step-000300.damaged`.
 
 use crate::backend::{Learner, LearnerError, NamedValues};
 use crate::config::Task;
@@ -32,13 +32,13 @@ pub const MODEL_FILE: &str = "model.safetensors";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const STATE_FILE: &str = "state.json";
 
-/// Ending of the name of a damaged checkpoint that was in the way.
+/// Suffix of a damaged checkpoint that was moved aside.
 const DAMAGED_ENDING: &str = ".damaged";
 
-/// Bytes that are read at a time.
+/// Bytes per read.
 const BLOCK_BYTES: usize = 1 << 20;
 
-/// What can go wrong with checkpoints.
+/// Why checkpoints cannot be written or listed.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     /// It cannot be written. The earlier ones are still there.
@@ -59,7 +59,7 @@ pub enum CheckpointError {
     },
 }
 
-/// A checkpoint that cannot be gone on from.
+/// A checkpoint that a run cannot resume from.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {reason}", path.display())]
 pub struct InvalidCheckpoint {
@@ -69,38 +69,38 @@ pub struct InvalidCheckpoint {
     pub reason: String,
 }
 
-/// Where a run stands.
+/// The state of a run between two steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunState {
     /// Steps done.
     pub step: u64,
-    /// Steps among them that changed nothing, because their loss or gradients were not finite.
+    /// Steps among them that changed nothing because their loss or gradients were not finite.
     pub nonfinite: u64,
-    /// How many of these were the last steps, one after the other.
+    /// Consecutive steps of this kind at the end.
     pub nonfinite_in_a_row: u64,
     /// Place in the data.
     pub cursor: Cursor,
-    /// Clips of the data, which the place depends on.
+    /// Number of clips in the data, which the place depends on.
     pub clips: u64,
-    /// What tells the data apart ([`pipeline::source::fingerprint`]); nothing in checkpoints of before this was kept.
+    /// Fingerprint of the data ([`pipeline::source::fingerprint`]); none in old checkpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<u64>,
 }
 
 impl RunState {
-    /// A new run on so many clips.
+    /// The state of a new run on `clips` clips.
     pub fn new(clips: u64) -> Self {
         Self { step: 0, nonfinite: 0, nonfinite_in_a_row: 0, cursor: Cursor::default(), clips, data: None }
     }
 
-    /// Steps that have changed the weights: the optimiser's own count.
+    /// Steps that have changed the weights: the optimizer's own count.
     pub const fn updates(&self) -> u64 {
         self.step.saturating_sub(self.nonfinite)
     }
 }
 
-/// What `state.json` holds.
+/// The contents of `state.json`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StateFile {
@@ -113,7 +113,7 @@ struct StateFile {
     xxh3: u64,
 }
 
-/// What a file holds.
+/// Length and hash of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Content {
@@ -138,21 +138,21 @@ impl StateFile {
 pub struct Checkpoints {
     dir: PathBuf,
     task: Task,
-    /// Those that cannot be used, and are left alone.
+    /// Those that cannot be used and are not touched.
     invalid: Vec<PathBuf>,
 }
 
 impl Checkpoints {
-    /// The checkpoints of the run in `run`, which is configured so.
+    /// The checkpoints of the run in the folder `run`, configured by `task`.
     pub fn new(run: &Path, task: &Task) -> Self {
         Self { dir: run.join(CHECKPOINTS_DIR), task: task.clone(), invalid: Vec::new() }
     }
 
-    /// Writes a checkpoint, and removes those that are too old.
+    /// Writes a checkpoint, and removes the oldest beyond those to keep. Returns its path.
     ///
     /// # Errors
-    /// When the disk is full, say. The earlier checkpoints are then still there.
-    pub fn save(&self, learner: &Learner, state: RunState) -> Result<PathBuf, CheckpointError> {
+    /// When it cannot be written. The earlier checkpoints are not touched.
+    pub fn save(&self, learner: &dyn Learner, state: RunState) -> Result<PathBuf, CheckpointError> {
         let path = self.dir.join(format!("step-{:06}", state.step));
         let temporary = self.dir.join(format!("step-{:06}{TEMPORARY_ENDING}", state.step));
         if let Err(source) = self.write(&temporary, &path, learner, state) {
@@ -168,10 +168,10 @@ impl Checkpoints {
         &self,
         temporary: &Path,
         path: &Path,
-        learner: &Learner,
+        learner: &dyn Learner,
         state: RunState,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        // Not the folder of the run: where that is gone, there is no run any more.
+        // Not `create_dir_all`: where the folder of the run is gone, there is no run any more.
         match fs::create_dir(&self.dir) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error.into()),
             _ => {}
@@ -190,23 +190,23 @@ impl Checkpoints {
         let file = temporary.join(STATE_FILE);
         fs::write(&file, serde_json::to_vec_pretty(&state)?)?;
         File::open(&file)?.sync_all()?;
-        // safetensors makes its files readable for their owner only.
+        // safetensors makes its files readable by their owner only.
         let permissions = fs::metadata(&file)?.permissions();
         for name in [MODEL_FILE, OPTIMIZER_FILE] {
             fs::set_permissions(temporary.join(name), permissions.clone())?;
         }
         File::open(temporary)?.sync_all()?;
-        // Had it been sound, the run would have gone on from it.
+        // One that is there is invalid, or the run would have resumed from it.
         move_aside(path)?;
         fs::rename(temporary, path)?;
         Ok(sync_parent(path)?)
     }
 
-    /// Removes checkpoints that are too old, and what kills have left of others.
+    /// Removes the oldest checkpoints, and partial ones that interrupted writes have left.
     fn tidy(&self) -> Result<(), CheckpointError> {
         let failed = |path: &Path, source| CheckpointError::Folder { path: path.to_owned(), source };
-        let sound: Vec<PathBuf> = self.newest_first()?.into_iter().filter(|path| !self.invalid.contains(path)).collect();
-        for old in sound.into_iter().skip(self.task.common().checkpoints.keep) {
+        let valid: Vec<PathBuf> = self.newest_first()?.into_iter().filter(|path| !self.invalid.contains(path)).collect();
+        for old in valid.into_iter().skip(self.task.common().checkpoints.keep) {
             fs::remove_dir_all(&old).map_err(|source| failed(&old, source))?;
         }
         for entry in fs::read_dir(&self.dir).map_err(|source| failed(&self.dir, source))? {
@@ -219,7 +219,7 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// Notes that a checkpoint cannot be used.
+    /// Records that a checkpoint cannot be used.
     pub fn mark_invalid(&mut self, path: &Path) {
         self.invalid.push(path.to_owned());
     }
@@ -235,7 +235,7 @@ impl Checkpoints {
     /// Reads a checkpoint of this run, to the host.
     ///
     /// # Errors
-    /// When a file of it is missing or is not what was written, or it was made with another configuration.
+    /// When a file of it is missing or damaged, or it was made with another configuration.
     pub fn load(&self, path: &Path) -> Result<Loaded, InvalidCheckpoint> {
         let invalid = |reason: String| InvalidCheckpoint { path: path.to_owned(), reason };
         let state = read_state(path).map_err(invalid)?;
@@ -274,7 +274,7 @@ fn newest_first(dir: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     Ok(found.into_iter().rev().map(|(_, path)| path).collect())
 }
 
-/// Gives a checkpoint that is in the way another name.
+/// Renames a checkpoint that is in the way.
 fn move_aside(path: &Path) -> io::Result<()> {
     if !path.exists() {
         return Ok(());
@@ -298,7 +298,7 @@ fn remove_if_there(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// The failure itself, where safetensors has one of the system in it.
+/// The I/O error inside a safetensors error, where there is one.
 fn plain(error: SafeTensorError) -> Box<dyn std::error::Error + Send + Sync> {
     match error {
         SafeTensorError::IoError(error) => error.into(),
@@ -306,7 +306,7 @@ fn plain(error: SafeTensorError) -> Box<dyn std::error::Error + Send + Sync> {
     }
 }
 
-/// A tensor, as the file is to have it.
+/// A tensor as safetensors writes it.
 pub(crate) struct Stored<'a>(pub(crate) &'a NamedValues<'a>);
 
 impl View for Stored<'_> {
@@ -350,14 +350,14 @@ pub struct Loaded {
     pub weights: HashMap<String, Tensor>,
     /// The moments of each, as `first/NAME` and `second/NAME`.
     pub moments: HashMap<String, Tensor>,
-    /// Where the run stood.
+    /// The state of the run.
     pub state: RunState,
 }
 
-/// What a checkpoint was made for, and its weights, on the host.
+/// The configuration and the weights of a checkpoint, on the host.
 ///
 /// # Errors
-/// When a file of it is missing or is not what was written.
+/// When a file of it is missing or damaged.
 pub fn weights(path: &Path) -> Result<(Task, HashMap<String, Tensor>), InvalidCheckpoint> {
     let invalid = |reason: String| InvalidCheckpoint { path: path.to_owned(), reason };
     let state = read_state(path).map_err(invalid)?;
@@ -367,16 +367,16 @@ pub fn weights(path: &Path) -> Result<(Task, HashMap<String, Tensor>), InvalidCh
     Ok((task, tensors))
 }
 
-/// Whether the folder `path` has the form of a checkpoint.
+/// Whether the folder `path` is a checkpoint, valid or not.
 pub fn is_checkpoint(path: &Path) -> bool {
     path.join(STATE_FILE).exists()
 }
 
-/// The latest checkpoint of the run in `run` that is sound, and those after it that are not.
+/// The latest valid checkpoint of the run in `run`, and the invalid ones after it.
 ///
 /// # Errors
 /// When the folder cannot be read.
-pub fn newest_weights(run: &Path) -> Result<(Option<SoundWeights>, Vec<InvalidCheckpoint>), CheckpointError> {
+pub fn newest_weights(run: &Path) -> Result<(Option<ValidWeights>, Vec<InvalidCheckpoint>), CheckpointError> {
     let mut invalid = Vec::new();
     for path in newest_first(&run.join(CHECKPOINTS_DIR))? {
         match weights(&path) {
@@ -387,10 +387,10 @@ pub fn newest_weights(run: &Path) -> Result<(Option<SoundWeights>, Vec<InvalidCh
     Ok((None, invalid))
 }
 
-/// A checkpoint, what it was made for, and its weights.
-pub type SoundWeights = (PathBuf, Task, HashMap<String, Tensor>);
+/// A checkpoint, its configuration, and its weights.
+pub type ValidWeights = (PathBuf, Task, HashMap<String, Tensor>);
 
-/// What `state.json` says; the error is what is wrong with it.
+/// Reads `state.json`; the error is the reason.
 fn read_state(path: &Path) -> Result<StateFile, String> {
     let bytes = fs::read(path.join(STATE_FILE)).map_err(|error| unreadable(STATE_FILE, &error))?;
     let state: StateFile = serde_json::from_slice(&bytes).map_err(|error| format!("{STATE_FILE} is damaged: {error}"))?;
@@ -405,7 +405,8 @@ fn unreadable(file: &str, error: &io::Error) -> String {
     }
 }
 
-/// The tensors of a file that holds `content`; the error is what is wrong with it, without its name.
+/// Reads the tensors of a file of length and hash `content`; the error is the reason without the
+/// file's name.
 fn read_tensors(path: &Path, content: Content) -> Result<HashMap<String, Tensor>, String> {
     let found = Content::of(path).map_err(|error| unreadable("", &error).trim_start().to_owned())?;
     if found.bytes != content.bytes {
@@ -414,11 +415,11 @@ fn read_tensors(path: &Path, content: Content) -> Result<HashMap<String, Tensor>
     if found.xxh3 != content.xxh3 {
         return Err("is damaged: its hash is another".to_owned());
     }
-    sound_tensors(path).map_err(|error| format!("cannot be read: {error}"))
+    read_safetensors(path).map_err(|error| format!("cannot be read: {error}"))
 }
 
-/// The tensors of a file of f32 tensors, read one after the other.
-pub(crate) fn sound_tensors(path: &Path) -> Result<HashMap<String, Tensor>, Box<dyn std::error::Error>> {
+/// Reads a file of f32 tensors, one after the other.
+pub(crate) fn read_safetensors(path: &Path) -> Result<HashMap<String, Tensor>, Box<dyn std::error::Error>> {
     let mut file = BufReader::with_capacity(BLOCK_BYTES, File::open(path)?);
     let mut length = [0; 8];
     file.read_exact(&mut length)?;
@@ -426,7 +427,7 @@ pub(crate) fn sound_tensors(path: &Path) -> Result<HashMap<String, Tensor>, Box<
     file.read_exact(&mut header)?;
     let metadata: Metadata = serde_json::from_slice(&header)?;
     let mut tensors = HashMap::new();
-    // In the order of their places, without gaps: so the format has it.
+    // The format has the tensors in the order of their offsets, without gaps.
     for name in metadata.offset_keys() {
         let info = metadata.info(&name).ok_or("a tensor without a place")?;
         if info.dtype != Dtype::F32 {
@@ -439,7 +440,7 @@ pub(crate) fn sound_tensors(path: &Path) -> Result<HashMap<String, Tensor>, Box<
     Ok(tensors)
 }
 
-/// Whether a learner's failure to take up a checkpoint is the checkpoint's fault.
+/// Whether a learner cannot resume because of the checkpoint, not of the device.
 pub fn is_unfit(error: &LearnerError) -> bool {
     matches!(error, LearnerError::Parameters(crate::model::ParameterError::Mismatch { .. } | crate::model::ParameterError::Moments { .. }))
 }
@@ -449,7 +450,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_state_of_before_data_was_told_apart_comes_back_as_it_was() {
+    fn a_state_without_a_fingerprint_is_read_and_written_unchanged() {
         let before = r#"{"step":3,"nonfinite":0,"nonfinite_in_a_row":0,"cursor":{"samples":12},"clips":5}"#;
         let state: RunState = serde_json::from_str(before).expect("a state");
         assert_eq!(state.data, None);

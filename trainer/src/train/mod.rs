@@ -1,540 +1,287 @@
-//! The loop: batches, loss, gradients, step; metrics, pictures and checkpoints on the way, a report at the end.
+//! The train loop: batches, gradients, updates; metrics, pictures, validation and checkpoints on the
+//! way, and a report at the end.
 
 pub mod checkpoint;
+mod loading;
 pub mod nonfinite;
+mod objective;
+mod outcome;
 pub mod probes;
 pub mod run_folder;
+mod step;
 pub mod weights;
 
-use self::checkpoint::{CheckpointError, Checkpoints, InvalidCheckpoint, RunState};
-use self::nonfinite::NONFINITE_FILE;
-use self::run_folder::{FolderError, RunFolder};
-use crate::backend::{Learner, LearnerError};
-use crate::config::{FinetuneConfig, OnNonfinite, PretrainConfig, SafetyConfig, Task};
-use crate::data::targets::SoftTargets;
-use crate::eval::{self, EvaluateError, Scores};
-use crate::log::{LogError, PICTURE_FILE, PICTURE_TAG, RunLog};
-use crate::plot::reconstruction;
+pub use loading::{Loading, loader_options, task_options};
+pub use outcome::{Event, Outcome, RunError};
+
+use self::checkpoint::{Checkpoints, InvalidCheckpoint, RunState};
+use self::objective::Objective;
+use self::outcome::OnEvent;
+use self::run_folder::RunFolder;
+use self::step::Step;
+use crate::backend::SavedLearner;
+use crate::config::Task;
+use crate::log::{PICTURE_FILE, RunLog};
+use crate::optim::Schedule;
 use candle_core::{Device, Tensor};
-use pipeline::loader::batch::{BatchFormat, Form, Skipped};
-use pipeline::loader::{self, LoadError, Loader, LoaderOptions};
-use pipeline::sampling::order::{Cursor, SampleId};
+use pipeline::loader::{Loader, LoaderOptions};
 use pipeline::source::{self, WeightedSource};
-use schemas::geometry::PatchGrid;
-use schemas::report::{NonfiniteBatch, NonfiniteStep, StepMetrics, ValidationMetrics};
+use schemas::report::{StepMetrics, ValidationMetrics};
 use std::collections::HashMap;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// Clips in the picture.
-const PICTURE_CLIPS: usize = 3;
-
-/// What a run needs.
+/// The inputs of a run.
 pub struct Run {
-    /// What to compute.
+    /// The configuration: all that decides the results.
     pub task: Task,
-    /// The clips.
+    /// The clips to train on.
     pub data: Arc<[WeightedSource]>,
-    /// Clips that a classifier is looked at with, and does not learn from; none where there are none.
+    /// The clips to validate a classifier on; none where there are none.
     pub validation: Option<Arc<[WeightedSource]>>,
-    /// Weights that a classifier's encoder begins with, under our names; none where it begins by chance.
-    pub start: Option<HashMap<String, Tensor>>,
-    /// Folder of the run, which exists. When it holds a checkpoint, the run goes on from it.
+    /// Initial weights of a classifier's encoder, under our names; none for random initialisation.
+    pub init_weights: Option<HashMap<String, Tensor>>,
+    /// Folder of the run, which exists. When it holds a checkpoint, the run resumes from it.
     pub dir: PathBuf,
-    /// Where to compute.
+    /// The device to compute on.
     pub device: Device,
-    /// Threads that compute, on the processor.
+    /// Number of threads that compute on the CPU.
     pub compute_threads: usize,
     /// How the clips are loaded.
     pub loading: Loading,
-    /// Set by whoever wants the run to stop: it then finishes the step in hand, unless that waits for data, and saves.
+    /// Set to stop the run: it finishes the current step, unless that waits for data, and saves.
     pub stop: Arc<AtomicBool>,
 }
 
-/// How clips are loaded, as far as it does not decide what is computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Loading {
-    /// Threads.
-    pub threads: usize,
-    /// Memory of the batches that are made ahead.
-    pub memory_bytes: usize,
-    /// Clips that may be bad before the run stops.
-    pub max_bad: usize,
+impl Run {
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
 }
 
-/// What a run tells while it goes on.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// A step is done, of so many in all.
-    Step(&'a StepMetrics, u64),
-    /// A clip cannot be read, and was left out for the first time.
-    Skipped(&'a Skipped),
-    /// A checkpoint cannot be used, and is left alone; the run goes on from the one before it.
-    InvalidCheckpoint(&'a InvalidCheckpoint),
-    /// Loss or gradients of a step were not finite, and it changed nothing; what it was is in the file.
-    Nonfinite(&'a NonfiniteStep, &'a Path),
-}
-
-/// What came of it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Outcome {
-    /// Step at which this process began.
-    pub resumed_from: u64,
-    /// Steps done in all.
-    pub steps: u64,
-    /// Steps of the whole run.
-    pub all_steps: u64,
-    /// Steps that changed nothing, because they were not finite.
-    pub nonfinite: u64,
-    /// Trainable values.
-    pub parameters: usize,
-    /// The last checkpoint; none where the run was stopped before its first step was done.
-    pub checkpoint: Option<PathBuf>,
-    /// The picture; none where the run was stopped, and of a classifier.
-    pub picture: Option<PathBuf>,
-    /// How the classifier did at its last look at the clips that are kept for that.
-    pub validation: Option<ValidationMetrics>,
-}
-
-/// Why a run stopped.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The data.
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    /// Checkpoints.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// None of the checkpoints can be used.
-    #[error(
-        "no checkpoint in {} can be used, and nothing was changed; put a sound copy in place, or start a new run with another --out:\n  {}",
-        dir.display(),
-        invalid.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  ")
-    )]
-    NoneValid {
-        /// The run's folder.
-        dir: PathBuf,
-        /// All of them, the latest first.
-        invalid: Vec<InvalidCheckpoint>,
-    },
-    /// The device.
-    #[error(transparent)]
-    Learner(#[from] LearnerError),
-    /// Where the run is.
-    #[error(transparent)]
-    Folder(#[from] FolderError),
-    /// The loss or the gradients' norm is no finite number.
-    #[error(
-        "step {step}: loss {loss}, gradient norm {grad_norm}. Nothing was changed or deleted{}. Its clips and the configuration are in {}. Resumed, the run comes to \
-         the same step: --resume --on-nonfinite skip goes on without it; if others follow, the learning rate (optimizer.base_lr) is too high",
-        last(checkpoint.as_deref()),
-        file.display()
-    )]
-    Nonfinite {
-        /// The step that failed.
-        step: u64,
-        /// Its loss.
-        loss: f64,
-        /// Its gradients' norm.
-        grad_norm: f64,
-        /// Its samples.
-        samples: Vec<SampleId>,
-        /// Where all of this is written.
-        file: PathBuf,
-        /// The last checkpoint.
-        checkpoint: Option<PathBuf>,
-    },
-    /// More such steps than may be skipped.
-    #[error(
-        "step {step}: loss and gradients were not finite in more than {limit} steps{} ({key}). The weights are probably spoiled: start anew at a lower learning \
-         rate (optimizer.base_lr){}. The steps are in {}",
-        if *in_a_row { " in a row" } else { "" },
-        last(checkpoint.as_deref()),
-        file.display()
-    )]
-    TooManyNonfinite {
-        /// The last of them.
-        step: u64,
-        /// The key of the configuration that sets the limit.
-        key: &'static str,
-        /// The limit.
-        limit: u64,
-        /// Whether it is of steps one after the other.
-        in_a_row: bool,
-        /// Where they are written.
-        file: PathBuf,
-        /// The last checkpoint.
-        checkpoint: Option<PathBuf>,
-    },
-    /// The run began with other data.
-    #[error("the run began with other data, of {began} clips, and this is of {now}: go on with the same data, or start a new run")]
-    OtherData {
-        /// Clips when the run began.
-        began: u64,
-        /// Clips now.
-        now: u64,
-    },
-    /// The clips that are kept for validation.
-    #[error("validation: {0}")]
-    Validation(#[from] EvaluateError),
-    /// What the user sees of the run.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// Another file of the run cannot be written.
-    #[error("cannot write {}: {source}", path.display())]
-    Write {
-        /// Which file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-}
-
-fn last(checkpoint: Option<&Path>) -> String {
-    checkpoint.map_or(String::new(), |path| format!("; the last checkpoint is {}", path.display()))
-}
-
-/// Trains to the end, from the last sound checkpoint in the run's folder if there is one. Calls `on_event` after each step, and whenever something is left out.
+/// Trains to the end, from the last valid checkpoint in the run's folder if there is one. Calls
+/// `on_event` after each step, and whenever something is skipped.
 ///
-/// A run that was interrupted and resumed computes what an uninterrupted one does: weights, moments and the place in the data are all in
-/// the checkpoint, and every random number is a function of seed and sample.
+/// A run that was interrupted and resumed computes the same as an uninterrupted one: weights, moments
+/// and the place in the data are all in the checkpoint, and every random number is a function of seed
+/// and sample.
 ///
 /// # Errors
-/// When data, device or disk fail, the loss is no longer finite, or another process is at work in the folder.
-pub fn train(run: &Run, on_event: impl FnMut(Event<'_>)) -> Result<Outcome, RunError> {
+/// When data, device or disk fail, the loss is no longer finite, or another process uses the folder.
+pub fn train(run: &Run, mut on_event: impl FnMut(Event<'_>)) -> Result<Outcome, RunError> {
     let folder = RunFolder::take(&run.dir)?;
-    train_in(run, &folder, on_event).or_else(|error| {
+    train_in(run, &folder, &mut on_event).or_else(|error| {
         if matches!(error, RunError::Checkpoint(_) | RunError::Log(_) | RunError::Write { .. }) {
-            // Where the folder itself is gone, that is the reason to tell.
+            // Where the folder itself is gone, that is the reason to report.
             folder.check()?;
         }
         Err(error)
     })
 }
 
-/// [`train`], in a folder that nobody else is at work in.
-fn train_in(run: &Run, folder: &RunFolder, mut on_event: impl FnMut(Event<'_>)) -> Result<Outcome, RunError> {
-    let mut checkpoints = Checkpoints::new(&run.dir, &run.task);
-    let begun = begin(run, &mut checkpoints, &mut on_event)?;
-    let mut log = RunLog::open(&run.dir, begun.1.step)?;
-    let outcome = train_from(begun, run, folder, &checkpoints, &mut log, &mut on_event);
+/// [`train`], in a folder that no other process uses.
+fn train_in(run: &Run, folder: &RunFolder, on_event: OnEvent<'_>) -> Result<Outcome, RunError> {
+    let mut train_loop = TrainLoop::start(run, folder, on_event)?;
+    let outcome = train_loop.run();
     if outcome.is_ok() {
-        log.finish()?;
+        train_loop.log.finish()?;
     } else if folder.check().is_ok() {
-        // A report on what there is; the first failure is the one to tell.
-        let _ = log.finish();
+        // A report on the steps that were done; the first failure is the one to return.
+        let _ = train_loop.log.finish();
     }
     outcome
 }
 
-/// What learns, its place in the data, and the checkpoint that both are of.
-type Begun = (Learner, RunState, Option<PathBuf>);
+/// A run in progress.
+struct TrainLoop<'a> {
+    run: &'a Run,
+    folder: &'a RunFolder,
+    checkpoints: Checkpoints,
+    log: RunLog,
+    on_event: OnEvent<'a>,
+    objective: Objective<'a>,
+    state: RunState,
+    /// The last checkpoint, and the step that it is of.
+    last_checkpoint: Option<PathBuf>,
+    saved_step: u64,
+    /// The last validation.
+    validation: Option<ValidationMetrics>,
+}
 
-/// Trains from where the run has begun to its end, or until it is stopped.
-fn train_from(
-    (mut learner, mut state, mut last_checkpoint): Begun,
-    run: &Run,
-    folder: &RunFolder,
-    checkpoints: &Checkpoints,
-    log: &mut RunLog,
-    on_event: &mut impl FnMut(Event<'_>),
-) -> Result<Outcome, RunError> {
-    let Run { task, data, dir, stop, .. } = run;
-    let mut saved = state.step;
-    let schedule = task.common().schedule(state.clips);
-    let resumed_from = state.step;
-    let is_stopped = || stop.load(Ordering::SeqCst);
-    let mut validation = None;
-    if state.step < schedule.steps && !is_stopped() {
-        let options = task_options(task, run.loading, state.cursor);
-        let mut loader = Loader::new(Arc::clone(data), LoaderOptions { memory: learner.memory(), interrupt: Arc::clone(stop), ..options })?;
+impl<'a> TrainLoop<'a> {
+    fn start(run: &'a Run, folder: &'a RunFolder, on_event: OnEvent<'a>) -> Result<Self, RunError> {
+        let mut checkpoints = Checkpoints::new(&run.dir, &run.task);
+        let Start { objective, state, checkpoint } = Start::find(run, &mut checkpoints, on_event)?;
+        let log = RunLog::open(&run.dir, state.step)?;
+        Ok(Self {
+            run,
+            folder,
+            checkpoints,
+            log,
+            on_event,
+            objective,
+            saved_step: state.step,
+            state,
+            last_checkpoint: checkpoint,
+            validation: None,
+        })
+    }
+
+    /// Trains to the end of the run, or until it is stopped.
+    fn run(&mut self) -> Result<Outcome, RunError> {
+        let schedule = self.run.task.common().schedule(self.state.clips);
+        let resumed_from = self.state.step;
+        if self.state.step < schedule.steps && !self.run.is_stopped() {
+            self.take_steps(&schedule)?;
+        }
+        let is_finished = self.state.step >= schedule.steps;
+        if self.state.step > self.saved_step {
+            self.save()?;
+        }
+        if is_finished && self.state.step == resumed_from {
+            // It was finished before: its picture and validation are made again.
+            self.draw()?;
+            self.validation = self.validate()?;
+        }
+        let has_picture = is_finished && self.objective.has_picture();
+        Ok(Outcome {
+            resumed_from,
+            steps: self.state.step,
+            all_steps: schedule.steps,
+            nonfinite: self.state.nonfinite,
+            parameters: self.objective.learner().parameter_count(),
+            checkpoint: self.last_checkpoint.clone(),
+            picture: has_picture.then(|| self.run.dir.join(PICTURE_FILE)),
+            validation: self.validation,
+        })
+    }
+
+    fn take_steps(&mut self, schedule: &Schedule) -> Result<(), RunError> {
+        let mut loader = self.loader()?;
         let mut step_began = Instant::now();
-        while state.step < schedule.steps && !is_stopped() {
-            let lr = schedule.rate(state.step);
-            let Some(taken) = take_step(&mut learner, &mut loader, task, lr, on_event)? else { break };
-            folder.check()?;
-            if !taken.is_finite() {
-                state = skip_nonfinite(run, state, &taken, lr, last_checkpoint.as_deref(), on_event)?;
-            } else {
-                state.nonfinite_in_a_row = 0;
-            }
-            state = RunState { step: state.step + 1, cursor: taken.next, ..state };
-            let step_seconds = step_began.elapsed().as_secs_f64();
-            let looked = match validation_is_due(task, state.step, schedule.steps) {
-                true => look(run, &mut learner, on_event)?,
-                false => None,
-            };
+        while self.state.step < schedule.steps && !self.run.is_stopped() {
+            let lr = schedule.rate(self.state.step);
+            let Some(step) = self.take_step(&mut loader, lr)? else { break };
+            self.folder.check()?;
+            self.advance(&step)?;
+            let seconds = step_began.elapsed().as_secs_f64();
+            let is_due = self.objective.validation_is_due(self.state.step, schedule.steps);
+            let validation = if is_due { self.validate()? } else { None };
             step_began = Instant::now();
-            let metrics = StepMetrics {
-                step: state.step,
-                epoch: state.cursor.samples as f64 / state.clips as f64,
-                loss: taken.loss(),
-                lr,
-                grad_norm: taken.grad_norm,
-                clips_per_second: taken.clips() as f64 / step_seconds,
-                step_seconds,
-                wait_seconds: taken.wait.as_secs_f64(),
-                nonfinite: state.nonfinite,
-                validation: looked,
-                loader: loader.figures(),
-            };
-            validation = looked.or(validation);
-            log.push(&metrics)?;
-            on_event(Event::Step(&metrics, schedule.steps));
-            if state.step % task.common().checkpoints.every == 0 || state.step == schedule.steps {
-                // The picture comes first, so that no checkpoint is without it. But where it fails, the checkpoint is worth more.
-                let drawn = draw_picture(run, &mut learner, state.step, log);
-                last_checkpoint = Some(checkpoints.save(&learner, state)?);
-                saved = state.step;
+            self.validation = validation.or(self.validation);
+            let metrics = self.metrics(&step, seconds, validation, &loader);
+            self.log.push(&metrics)?;
+            (self.on_event)(Event::Step(&metrics, schedule.steps));
+            let is_last = self.state.step == schedule.steps;
+            if is_last || self.state.step.is_multiple_of(self.run.task.common().checkpoints.every) {
+                // The picture comes first, so that no checkpoint is without it. But where it fails,
+                // the checkpoint is worth more.
+                let drawn = self.draw();
+                self.save()?;
                 drawn?;
             }
         }
-    }
-    let is_finished = state.step >= schedule.steps;
-    if state.step > saved {
-        last_checkpoint = Some(checkpoints.save(&learner, state)?);
-    }
-    if is_finished && state.step == resumed_from {
-        draw_picture(run, &mut learner, state.step, log)?;
-        validation = look(run, &mut learner, on_event)?;
-    }
-    let has_picture = is_finished && matches!(task, Task::Pretrain(_));
-    Ok(Outcome {
-        resumed_from,
-        steps: state.step,
-        all_steps: schedule.steps,
-        nonfinite: state.nonfinite,
-        parameters: learner.parameter_count(),
-        checkpoint: last_checkpoint,
-        picture: has_picture.then(|| dir.join(PICTURE_FILE)),
-        validation,
-    })
-}
-
-/// Whether a classifier is to be looked at after step `step` of `steps`.
-const fn validation_is_due(task: &Task, step: u64, steps: u64) -> bool {
-    match task {
-        Task::Pretrain(_) => false,
-        Task::Finetune(config) => step == steps || step.is_multiple_of(config.objective.validation.every),
-    }
-}
-
-/// How a classifier does on the clips that are kept for that; nothing where there are none, or the run is to stop meanwhile.
-fn look(run: &Run, learner: &mut Learner, on_event: &mut impl FnMut(Event<'_>)) -> Result<Option<ValidationMetrics>, RunError> {
-    let (Task::Finetune(config), Some(data)) = (&run.task, &run.validation) else { return Ok(None) };
-    let mut options = task_options(&run.task, run.loading, Cursor::default()).once(config.objective.validation.views());
-    options.interrupt = Arc::clone(&run.stop);
-    options.memory = learner.memory();
-    let mut scores = Scores::new(config.objective.classes.len());
-    let seen = eval::infer_all(
-        data,
-        options,
-        |batch| learner.read(batch),
-        |clips| {
-            clips.iter().for_each(|clip| scores.add(&clip.probabilities, clip.label));
-            Ok(())
-        },
-        |skipped| on_event(Event::Skipped(skipped)),
-    );
-    match seen {
-        Err(EvaluateError::Load(LoadError::Interrupted)) => Ok(None),
-        Err(error) => Err(error.into()),
-        Ok(()) => Ok(Some(scores.metrics())),
-    }
-}
-
-/// Begins with the latest sound checkpoint, or anew.
-fn begin(run: &Run, checkpoints: &mut Checkpoints, on_event: &mut impl FnMut(Event<'_>)) -> Result<Begun, RunError> {
-    let Run { task, data, device, .. } = run;
-    let clips = data.iter().map(|set| set.len() as u64).sum();
-    let fingerprint = source::fingerprint(data);
-    let is_other = |state: &RunState| state.clips != clips || state.data.is_some_and(|began| began != fingerprint);
-    let mut invalid = Vec::new();
-    for path in checkpoints.newest_first()? {
-        let reason = match checkpoints.load(&path) {
-            Ok(loaded) if is_other(&loaded.state) => return Err(RunError::OtherData { began: loaded.state.clips, now: clips }),
-            Ok(loaded) => {
-                let state = RunState { data: Some(fingerprint), ..loaded.state };
-                match Learner::resumed(task, loaded.weights, loaded.moments, state.updates(), device, run.compute_threads) {
-                    Ok(learner) => return Ok((learner, state, Some(path))),
-                    Err(error) if checkpoint::is_unfit(&error) => InvalidCheckpoint { path: path.clone(), reason: error.to_string() },
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            Err(reason) => reason,
-        };
-        on_event(Event::InvalidCheckpoint(&reason));
-        checkpoints.mark_invalid(&path);
-        invalid.push(reason);
-    }
-    if invalid.is_empty() {
-        let state = RunState { data: Some(fingerprint), ..RunState::new(clips) };
-        return Ok((Learner::new(task, run.start.clone(), device, run.compute_threads)?, state, None));
-    }
-    Err(RunError::NoneValid { dir: run.dir.clone(), invalid })
-}
-
-/// What a step has taken in, and what came of it.
-struct Taken {
-    /// Loss and samples of each batch.
-    batches: Vec<(f64, Vec<SampleId>)>,
-    grad_norm: f64,
-    /// How long it waited for all of them.
-    wait: Duration,
-    next: Cursor,
-}
-
-impl Taken {
-    fn loss(&self) -> f64 {
-        self.batches.iter().map(|(loss, _)| loss).sum::<f64>() / self.batches.len() as f64
+        Ok(())
     }
 
-    fn clips(&self) -> usize {
-        self.batches.iter().map(|(_, samples)| samples.len()).sum()
+    fn loader(&self) -> Result<Loader, RunError> {
+        let options = self.objective.loader_options(self.run.loading, self.state.cursor);
+        let interrupt = Arc::clone(&self.run.stop);
+        Ok(Loader::new(Arc::clone(&self.run.data), LoaderOptions { interrupt, ..options })?)
     }
 
-    fn is_finite(&self) -> bool {
-        self.loss().is_finite() && self.grad_norm.is_finite()
+    /// Counts a step that was taken.
+    fn advance(&mut self, step: &Step) -> Result<(), RunError> {
+        if step.is_finite() {
+            self.state.nonfinite_in_a_row = 0;
+        } else {
+            self.skip_nonfinite(step)?;
+        }
+        self.state.step += 1;
+        self.state.cursor = step.next;
+        Ok(())
+    }
+
+    fn metrics(&self, step: &Step, step_seconds: f64, validation: Option<ValidationMetrics>, loader: &Loader) -> StepMetrics {
+        StepMetrics {
+            step: self.state.step,
+            epoch: self.state.cursor.samples as f64 / self.state.clips as f64,
+            loss: step.loss(),
+            lr: step.lr,
+            grad_norm: step.grad_norm,
+            clips_per_second: step.clips() as f64 / step_seconds,
+            step_seconds,
+            wait_seconds: step.wait.as_secs_f64(),
+            nonfinite: self.state.nonfinite,
+            validation,
+            loader: loader.figures(),
+        }
+    }
+
+    fn validate(&mut self) -> Result<Option<ValidationMetrics>, RunError> {
+        self.objective.validate(self.run, self.on_event)
+    }
+
+    fn draw(&mut self) -> Result<(), RunError> {
+        self.objective.draw(self.run, self.state.step, &mut self.log)
+    }
+
+    fn save(&mut self) -> Result<(), RunError> {
+        let path = self.checkpoints.save(self.objective.learner(), self.state)?;
+        self.last_checkpoint = Some(path);
+        self.saved_step = self.state.step;
+        Ok(())
     }
 }
 
-/// One step at rate `lr`; none where the run is to stop and a batch is still to come. What is not finite changes nothing.
-fn take_step(
-    learner: &mut Learner,
-    loader: &mut Loader,
-    task: &Task,
-    lr: f64,
-    on_event: &mut impl FnMut(Event<'_>),
-) -> Result<Option<Taken>, RunError> {
-    let batches = task.common().data.grad_accum;
-    let mut taken = Taken { batches: Vec::with_capacity(batches), grad_norm: f64::NAN, wait: Duration::ZERO, next: Cursor::default() };
-    for _ in 0..batches {
-        let mut batch = match loader.next().expect("after an error nothing is asked for") {
-            Err(LoadError::Interrupted) => {
-                learner.discard();
-                return Ok(None);
-            }
-            batch => batch?,
-        };
-        batch.skipped.iter().filter(|skipped| skipped.is_new).for_each(|skipped| on_event(Event::Skipped(skipped)));
-        taken.wait += batch.wait;
-        taken.next = batch.next;
-        let samples = batch.samples.clone();
-        let soft_targets = match task {
-            Task::Pretrain(_) => None,
-            Task::Finetune(config) => Some(SoftTargets::of(config, &mut batch)),
-        };
-        taken.batches.push((learner.accumulate(batch, soft_targets, 1.0 / batches as f64)?, samples));
-    }
-    if taken.loss().is_finite() {
-        taken.grad_norm = learner.update(lr)?;
-    } else {
-        learner.discard();
-    }
-    Ok(Some(taken))
-}
-
-/// Writes down a step that was not finite, and counts it; an error where the run is not to go on without it.
-fn skip_nonfinite(
-    run: &Run,
+/// Where a run starts.
+struct Start<'a> {
+    objective: Objective<'a>,
     state: RunState,
-    taken: &Taken,
-    lr: f64,
-    checkpoint: Option<&Path>,
-    on_event: &mut impl FnMut(Event<'_>),
-) -> Result<RunState, RunError> {
-    let SafetyConfig { on_nonfinite, max_nonfinite, max_nonfinite_in_a_row } = run.task.common().safety.clone();
-    let (file, checkpoint) = (run.dir.join(NONFINITE_FILE), checkpoint.map(Path::to_owned));
-    let state = RunState { nonfinite: state.nonfinite + 1, nonfinite_in_a_row: state.nonfinite_in_a_row + 1, ..state };
-    let limits = [
-        (state.nonfinite, max_nonfinite, "safety.max_nonfinite", false),
-        (state.nonfinite_in_a_row, max_nonfinite_in_a_row, "safety.max_nonfinite_in_a_row", true),
-    ];
-    let exceeded = limits.into_iter().find(|(count, limit, ..)| count > limit);
-    let batches = taken.batches.iter().map(|(loss, samples)| NonfiniteBatch {
-        loss: *loss,
-        samples: samples.iter().map(|sample| nonfinite::described(sample, &run.data)).collect(),
-    });
-    let record = NonfiniteStep {
-        step: state.step + 1,
-        lr,
-        loss: taken.loss(),
-        grad_norm: taken.grad_norm,
-        skipped: on_nonfinite == OnNonfinite::Skip && exceeded.is_none(),
-        batches: batches.collect(),
-        config: run.task.to_toml(),
-    };
-    nonfinite::append(&file, &record).map_err(|source| RunError::Write { path: file.clone(), source })?;
-    let NonfiniteStep { step, loss, grad_norm, .. } = record;
-    match (on_nonfinite, exceeded) {
-        (OnNonfinite::Stop, _) => {
-            let samples = taken.batches.iter().flat_map(|(_, samples)| samples.iter().copied()).collect();
-            Err(RunError::Nonfinite { step, loss, grad_norm, samples, file, checkpoint })
+    /// The checkpoint that it resumes from.
+    checkpoint: Option<PathBuf>,
+}
+
+impl<'a> Start<'a> {
+    /// The latest valid checkpoint, or the beginning where there is no checkpoint.
+    fn find(run: &'a Run, checkpoints: &mut Checkpoints, on_event: OnEvent<'_>) -> Result<Self, RunError> {
+        let clips = run.data.iter().map(|set| set.len() as u64).sum();
+        let fingerprint = source::fingerprint(&run.data);
+        let new = RunState { data: Some(fingerprint), ..RunState::new(clips) };
+        let mut invalid = Vec::new();
+        for path in checkpoints.newest_first()? {
+            let reason = match Self::resume(run, checkpoints, &path, &new)? {
+                Ok(start) => return Ok(start),
+                Err(reason) => reason,
+            };
+            on_event(Event::InvalidCheckpoint(&reason));
+            checkpoints.mark_invalid(&path);
+            invalid.push(reason);
         }
-        (OnNonfinite::Skip, Some((_, limit, key, in_a_row))) => {
-            Err(RunError::TooManyNonfinite { step, key, limit, in_a_row, file, checkpoint })
+        if invalid.is_empty() {
+            return Ok(Self { objective: Objective::new(run)?, state: new, checkpoint: None });
         }
-        (OnNonfinite::Skip, None) => {
-            on_event(Event::Nonfinite(&record, &file));
-            Ok(state)
+        Err(RunError::NoneValid { dir: run.dir.clone(), invalid })
+    }
+
+    /// The checkpoint at `path`, or why it is invalid. `new` is the state of a new run on the data.
+    fn resume(run: &'a Run, checkpoints: &Checkpoints, path: &Path, new: &RunState) -> Result<Result<Self, InvalidCheckpoint>, RunError> {
+        let loaded = match checkpoints.load(path) {
+            Ok(loaded) => loaded,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let began = loaded.state;
+        if began.clips != new.clips || began.data.is_some_and(|data| Some(data) != new.data) {
+            return Err(RunError::OtherData { began: began.clips, now: new.clips });
+        }
+        let state = RunState { data: new.data, ..began };
+        let saved = SavedLearner { weights: loaded.weights, moments: loaded.moments, updates: state.updates() };
+        match Objective::resumed(run, saved) {
+            Ok(objective) => Ok(Ok(Self { objective, state, checkpoint: Some(path.to_owned()) })),
+            Err(error) if checkpoint::is_unfit(&error) => Ok(Err(InvalidCheckpoint { path: path.to_owned(), reason: error.to_string() })),
+            Err(error) => Err(error.into()),
         }
     }
-}
-
-/// What the loader of a run is told.
-pub fn task_options(task: &Task, loading: Loading, start: Cursor) -> LoaderOptions {
-    match task {
-        Task::Pretrain(config) => loader_options(config, loading, start),
-        Task::Finetune(config) => classifier_options(config, loading, start),
-    }
-}
-
-/// What the loader of a pre-training is told.
-pub fn loader_options(config: &PretrainConfig, loading: Loading, start: Cursor) -> LoaderOptions {
-    LoaderOptions {
-        repeat: config.common.data.repeat_aug,
-        format: BatchFormat {
-            grid: config.common.clip,
-            mask_rule: Some(config.objective.masking),
-            form: Form::Patches { target: config.model().target_form() },
-            values: config.common.data.values,
-        },
-        augmentation: config.common.augmentation(),
-        seed: config.common.seed,
-        start,
-        ..loading.options(config.common.data.batch_size, config.common.clip)
-    }
-}
-
-/// What the loader of a fine-tuning is told.
-fn classifier_options(config: &FinetuneConfig, loading: Loading, start: Cursor) -> LoaderOptions {
-    let options = loading.options(config.common.data.batch_size, config.common.clip);
-    LoaderOptions {
-        repeat: config.common.data.repeat_aug,
-        format: BatchFormat { values: config.common.data.values, ..options.format },
-        augmentation: config.common.augmentation(),
-        policy: config.augment_policy(),
-        seed: config.common.seed,
-        start,
-        ..options
-    }
-}
-
-impl Loading {
-    /// Batches of `batch_size` clips of `grid`, all tokens of each in `f32`, loaded so.
-    pub fn options(self, batch_size: usize, grid: PatchGrid) -> LoaderOptions {
-        let Self { threads, memory_bytes, max_bad } = self;
-        LoaderOptions { threads, prefetch: 2 * threads, memory_bytes, max_bad, ..LoaderOptions::tokens(batch_size, grid) }
-    }
-}
-
-/// Draws what an autoencoder makes of the same few clips each time.
-fn draw_picture(run: &Run, learner: &mut Learner, step: u64, log: &mut RunLog) -> Result<(), RunError> {
-    let Task::Pretrain(config) = &run.task else { return Ok(()) };
-    let examples = loader::examples(&run.data, config.common.clip, config.objective.masking, config.common.seed, PICTURE_CLIPS)?;
-    let picture = reconstruction::reconstruction(learner, examples)?;
-    Ok(log.picture(step, &picture, PICTURE_TAG)?)
 }

@@ -1,8 +1,13 @@
-//! `nonfinite.jsonl`: the steps whose loss or gradients were not finite, each line with all that is needed to look into it.
+//! Steps whose loss or gradients are not finite: they change nothing, are recorded in
+//! `nonfinite.jsonl`, and stop the run or are skipped.
 
+use super::TrainLoop;
+use super::outcome::{Event, RunError};
+use super::step::Step;
+use crate::config::{OnNonfinite, SafetyConfig};
 use pipeline::sampling::order::SampleId;
 use pipeline::source::{Origin, WeightedSource};
-use schemas::report::{NonfiniteSample, NonfiniteStep};
+use schemas::report::{NonfiniteBatch, NonfiniteSample, NonfiniteStep};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -10,15 +15,86 @@ use std::path::Path;
 /// Name of the file inside the folder of a run.
 pub const NONFINITE_FILE: &str = "nonfinite.jsonl";
 
-/// Appends a line to the file at `path`, and sees it on disk. What is in it stays.
+/// A limit of skipped steps that is exceeded.
+struct Exceeded {
+    /// Its key in the configuration.
+    key: &'static str,
+    limit: u64,
+    /// Whether it is on consecutive steps.
+    in_a_row: bool,
+}
+
+impl TrainLoop<'_> {
+    /// Records and counts a step that is not finite.
+    ///
+    /// # Errors
+    /// When the configuration says to stop, or to skip no more of them, or the disk is full.
+    pub(super) fn skip_nonfinite(&mut self, step: &Step) -> Result<(), RunError> {
+        self.state.nonfinite += 1;
+        self.state.nonfinite_in_a_row += 1;
+        let safety = &self.run.task.common().safety;
+        let exceeded = self.exceeded(safety);
+        let skipped = safety.on_nonfinite == OnNonfinite::Skip && exceeded.is_none();
+        let record = self.record(step, skipped);
+        let file = self.run.dir.join(NONFINITE_FILE);
+        append(&file, &record).map_err(|source| RunError::Write { path: file.clone(), source })?;
+        let NonfiniteStep { step: number, loss, grad_norm, .. } = record;
+        let checkpoint = self.last_checkpoint.clone();
+        match (safety.on_nonfinite, exceeded) {
+            (OnNonfinite::Stop, _) => {
+                let samples = step.batches.iter().flat_map(|batch| batch.samples.iter().copied()).collect();
+                Err(RunError::Nonfinite { step: number, loss, grad_norm, samples, file, checkpoint })
+            }
+            (OnNonfinite::Skip, Some(Exceeded { key, limit, in_a_row })) => {
+                Err(RunError::TooManyNonfinite { step: number, key, limit, in_a_row, file, checkpoint })
+            }
+            (OnNonfinite::Skip, None) => {
+                (self.on_event)(Event::Nonfinite(&record, &file));
+                Ok(())
+            }
+        }
+    }
+
+    /// The first limit that the counts of the run exceed.
+    const fn exceeded(&self, safety: &SafetyConfig) -> Option<Exceeded> {
+        let SafetyConfig { max_nonfinite, max_nonfinite_in_a_row, .. } = *safety;
+        if self.state.nonfinite > max_nonfinite {
+            Some(Exceeded { key: "safety.max_nonfinite", limit: max_nonfinite, in_a_row: false })
+        } else if self.state.nonfinite_in_a_row > max_nonfinite_in_a_row {
+            let limit = max_nonfinite_in_a_row;
+            Some(Exceeded { key: "safety.max_nonfinite_in_a_row", limit, in_a_row: true })
+        } else {
+            None
+        }
+    }
+
+    /// The line of the file for a step, which is not counted yet.
+    fn record(&self, step: &Step, skipped: bool) -> NonfiniteStep {
+        let batches = step.batches.iter().map(|batch| NonfiniteBatch {
+            loss: batch.loss,
+            samples: batch.samples.iter().map(|sample| described(sample, &self.run.data)).collect(),
+        });
+        NonfiniteStep {
+            step: self.state.step + 1,
+            lr: step.lr,
+            loss: step.loss(),
+            grad_norm: step.grad_norm,
+            skipped,
+            batches: batches.collect(),
+            config: self.run.task.to_toml(),
+        }
+    }
+}
+
+/// Appends a line to the file at `path`, and syncs it to disk. Earlier lines stay.
 ///
 /// # Errors
 /// When the disk is full.
-pub fn append(path: &Path, step: &NonfiniteStep) -> io::Result<()> {
+fn append(path: &Path, step: &NonfiniteStep) -> io::Result<()> {
     let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
     let mut line = Vec::new();
     if !ends_a_line(&mut file)? {
-        // A kill, or a full disk, has left a part of one.
+        // An interrupted write has left a partial line.
         line.push(b'\n');
     }
     serde_json::to_writer(&mut line, step)?;
@@ -37,8 +113,8 @@ fn ends_a_line(file: &mut File) -> io::Result<bool> {
     Ok(last == *b"\n")
 }
 
-/// All that can be told of a sample.
-pub fn described(sample: &SampleId, data: &[WeightedSource]) -> NonfiniteSample {
+/// A sample, with the video and the row of a shard that it is from.
+fn described(sample: &SampleId, data: &[WeightedSource]) -> NonfiniteSample {
     let SampleId { set, epoch, clip, repeat } = *sample;
     let Origin { video, stored } = data[set as usize].source.origin(clip as usize);
     let (shard, row) = stored.map(|(shard, row)| (shard.display().to_string(), row as u64)).unzip();

@@ -1,4 +1,5 @@
-//! What can be told from features of an encoder that stays as it is: a linear probe on the mean of the tokens, and an attentive probe on all of them.
+//! Probes of a frozen encoder: a linear classifier of the mean of the tokens, and an attentive
+//! classifier of all of them.
 
 use crate::config::{FinetuneConfig, Task};
 use crate::eval::{ClipOutput, Scores};
@@ -21,13 +22,13 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// Folder of the linear probe as a classifier, inside of the folder of the probes.
+/// Folder of the linear probe as a classifier, inside the folder of the probes.
 const LINEAR_DIR: &str = "linear";
 
 /// File of the attentive probe's weights.
 const ATTENTIVE_FILE: &str = "attentive.safetensors";
 
-/// How the heads are trained.
+/// Training of the heads.
 const LINEAR: Recipe = Recipe { epochs: 200, batch: 256, rate: 3e-3, weight_decay: 0.01 };
 const ATTENTIVE: Recipe = Recipe { epochs: 40, batch: 32, rate: 1e-3, weight_decay: 0.05 };
 
@@ -35,12 +36,12 @@ const ATTENTIVE: Recipe = Recipe { epochs: 40, batch: 32, rate: 1e-3, weight_dec
 struct Recipe {
     epochs: usize,
     batch: usize,
-    /// Peak learning rate, whatever the batch.
+    /// Peak learning rate, not scaled with the batch.
     rate: f64,
     weight_decay: f64,
 }
 
-/// Tokens of clips in a file, `[clips, tokens, width]` in bf16, which goes when it is no longer used.
+/// Tokens of clips in a temporary file, `[clips, tokens, width]` in bf16.
 #[derive(Debug)]
 pub struct TokenFile {
     file: BufWriter<File>,
@@ -49,7 +50,7 @@ pub struct TokenFile {
 }
 
 impl TokenFile {
-    /// Begins one in the folder `dir`.
+    /// Creates an empty file in the folder `dir`.
     ///
     /// # Errors
     /// When it cannot be created.
@@ -70,12 +71,12 @@ pub struct Features {
 }
 
 impl Features {
-    /// Of no clip yet.
+    /// Features of no clips yet, with their tokens to be written to `tokens`.
     pub const fn new(width: usize, tokens: TokenFile) -> Self {
         Self { width, means: Vec::new(), labels: Vec::new(), tokens, map: None }
     }
 
-    /// Adds a clip that has a class and tokens.
+    /// Adds a clip; one without a class is skipped.
     ///
     /// # Errors
     /// When the disk is full.
@@ -87,25 +88,25 @@ impl Features {
         self.tokens.file.write_all(bytemuck::cast_slice(&rounded))
     }
 
-    /// All clips are there.
+    /// Maps the tokens into memory, when all clips are added.
     ///
     /// # Errors
     /// When the disk is full.
     pub fn finish(mut self) -> io::Result<Self> {
         self.tokens.file.flush()?;
         if !self.labels.is_empty() {
-            // SAFETY: the file has no name: nobody else can write to it or cut it short.
+            // SAFETY: the file has no name: no other process can write to it or truncate it.
             self.map = Some(unsafe { Mmap::map(self.tokens.file.get_ref()) }?);
         }
         Ok(self)
     }
 
-    /// Clips.
+    /// Number of clips.
     pub const fn len(&self) -> usize {
         self.labels.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no clips.
     pub const fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
@@ -137,7 +138,8 @@ pub struct LinearProbe {
 }
 
 impl LinearProbe {
-    /// Trains one: logistic regression on features that have mean 0 and variance 1 over the training clips, which the result takes as they are.
+    /// Trains by logistic regression on features normalised to mean 0 and variance 1 over the training
+    /// clips. The result includes the normalisation: it takes features as they are.
     ///
     /// # Errors
     /// When candle fails.
@@ -169,7 +171,7 @@ impl LinearProbe {
         Ok(Self { weight, bias, classes })
     }
 
-    /// How it does on clips.
+    /// Scores on clips.
     ///
     /// # Errors
     /// When candle fails.
@@ -185,7 +187,7 @@ impl LinearProbe {
     }
 }
 
-/// A classifier of tokens, which learns where to look.
+/// A classifier of tokens, pooled by attention.
 #[derive(Debug)]
 pub struct AttentiveProbe {
     pool: AttentivePool,
@@ -194,7 +196,7 @@ pub struct AttentiveProbe {
 }
 
 impl AttentiveProbe {
-    /// Trains one with so many heads; `on_epoch` hears how far it is.
+    /// Trains with `heads` heads; calls `on_epoch` with the epochs done and their total.
     ///
     /// # Errors
     /// When candle fails.
@@ -205,7 +207,7 @@ impl AttentiveProbe {
         Ok(Self { pool, parameters, classes })
     }
 
-    /// How it does on clips.
+    /// Scores on clips.
     ///
     /// # Errors
     /// When candle fails.
@@ -253,7 +255,8 @@ fn values(parameters: &Parameters, name: &str) -> Result<Vec<f32>> {
     variable.as_tensor().flatten_all()?.to_vec1()
 }
 
-/// Writes both into the folder `dir`: the linear probe on its encoder as a folder of weights, whose path is given back, and the attentive one beside it.
+/// Writes both probes into the folder `dir`: the linear one with its encoder as a folder of weights,
+/// whose path is returned, and the attentive one beside it.
 ///
 /// # Errors
 /// When the disk is full.
@@ -277,7 +280,7 @@ pub fn save(
     Ok(folder)
 }
 
-/// Writes tensors to a file that appears whole.
+/// Writes tensors to a file atomically.
 fn write_tensors(path: &Path, tensors: &HashMap<String, Tensor>) -> io::Result<()> {
     let bytes = safetensors::serialize(tensors, None).map_err(io::Error::other)?;
     atomic_file::write(path, &bytes)

@@ -1,4 +1,4 @@
-//! The folder of a run: one process at a time works in it, and sees when it is taken away.
+//! The folder of a run: one process at a time uses it, and detects when it is gone.
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -7,10 +7,10 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Why a run cannot work in its folder.
+/// Why a run cannot use its folder.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
-    /// Another process does.
+    /// Another process uses it.
     #[error("another run is at work in {}; wait for it, or give another --out", path.display())]
     InUse {
         /// Which folder.
@@ -24,7 +24,7 @@ pub enum FolderError {
         /// Why not.
         source: io::Error,
     },
-    /// It was there, and is not any more.
+    /// It was there, and is gone.
     #[error(
         "the run's folder {} is gone, or another is in its place: the run has stopped, as nothing that it learns could be saved; where the folder was \
          moved to, --out FOLDER --resume goes on from its last checkpoint",
@@ -40,25 +40,25 @@ pub enum FolderError {
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
-    /// Of the folder itself, so that nothing has to lie in it.
+    /// The folder itself: no lock file is needed in it.
     handle: File,
 }
 
 impl RunFolder {
-    /// Takes the folder `path` for this process.
+    /// Locks the folder `path` for this process.
     ///
     /// # Errors
-    /// When it is not there, or another process has it.
+    /// When it cannot be opened, or another process uses it.
     pub fn take(path: &Path) -> Result<Self, FolderError> {
         let handle = File::open(path).map_err(|source| FolderError::Open { path: path.to_owned(), source })?;
         match flock(&handle, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => Err(FolderError::InUse { path: path.to_owned() }),
-            // Some file systems of networks have no locks; a run on them is not refused.
+            // Some network file systems have no locks; a run on them is not refused.
             _ => Ok(Self { path: path.to_owned(), handle }),
         }
     }
 
-    /// Sees whether it is still where it was.
+    /// Checks that the folder is still where it was.
     ///
     /// # Errors
     /// [`FolderError::Gone`] when it is not.

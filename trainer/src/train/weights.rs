@@ -1,7 +1,7 @@
-//! Weights to begin with or to look at: of a run, of one of its checkpoints, or of a folder that was imported.
+//! Trained weights: of a run, of one of its checkpoints, or of an imported folder.
 
 use crate::backend::{InferenceModel, LearnerError};
-use crate::config::{CommonConfig, ConfigError, Task};
+use crate::config::{CommonConfig, ConfigError, PretrainConfig, Task};
 use crate::cpu::Precision;
 use crate::log::CONFIG_FILE;
 use crate::model::{ClassifierConfig, Mae, ParameterError};
@@ -10,7 +10,7 @@ use candle_core::{Device, Tensor};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// Weights, and what they were made for.
+/// Weights with their configuration.
 #[derive(Debug)]
 pub struct Weights {
     /// The checkpoint or folder that they are from.
@@ -19,14 +19,14 @@ pub struct Weights {
     pub task: Task,
     /// The values, f32 on the host, under our names.
     pub tensors: HashMap<String, Tensor>,
-    /// Checkpoints of the same run that are newer, and damaged.
+    /// Newer checkpoints of the same run that are damaged.
     pub skipped_checkpoints: Vec<InvalidCheckpoint>,
 }
 
-/// Why there are no weights.
+/// Why weights cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
-    /// The path leads to nothing that has weights.
+    /// There are no weights at the path.
     #[error(
         "{} holds no weights: give the folder of a run (it has {CHECKPOINTS_DIR}/), a checkpoint of it, or a folder that `trainer import` has made",
         path.display()
@@ -35,7 +35,7 @@ pub enum WeightsError {
         /// What was given.
         path: PathBuf,
     },
-    /// The run has no checkpoint yet, or none that is sound.
+    /// The run has no checkpoint yet, or no valid one.
     #[error(
         "none of the checkpoints of {} can be used{}",
         path.display(),
@@ -44,7 +44,7 @@ pub enum WeightsError {
     NoneValid {
         /// The folder of the run.
         path: PathBuf,
-        /// Those that there are.
+        /// The checkpoints that there are.
         invalid: Vec<InvalidCheckpoint>,
     },
     /// The checkpoint is damaged.
@@ -61,7 +61,7 @@ pub enum WeightsError {
     File {
         /// Which file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Why not.
         reason: String,
     },
     /// They are of the wrong kind.
@@ -85,8 +85,8 @@ pub enum WeightsError {
 }
 
 impl Weights {
-    /// Opens what `path` names: the folder of a run, of which the newest sound checkpoint is taken; a checkpoint; or a folder of `config.toml` and
-    /// `model.safetensors`.
+    /// Opens the weights at `path`: the folder of a run, whose newest valid checkpoint is used; a
+    /// checkpoint; or a folder of `config.toml` and `model.safetensors`.
     ///
     /// # Errors
     /// When there are none, or they are damaged.
@@ -110,23 +110,24 @@ impl Weights {
             return Err(WeightsError::None { path: path.to_owned() });
         }
         let task = Task::read(&config)?;
-        let tensors = checkpoint::sound_tensors(&model);
+        let tensors = checkpoint::read_safetensors(&model);
         let tensors =
-            tensors.map_err(|error| WeightsError::File { path: model, reason: format!("is no sound file of weights: {error}") })?;
+            tensors.map_err(|error| WeightsError::File { path: model, reason: format!("is not a valid file of weights: {error}") })?;
         Ok(Self { path: path.to_owned(), task, tensors, skipped_checkpoints: Vec::new() })
     }
 
-    /// The autoencoder that they are of.
+    /// The configuration of the pre-training that they are from, and the autoencoder.
     ///
     /// # Errors
     /// When they are a classifier's, or do not fit their configuration.
-    pub fn mae(&self, device: &Device) -> Result<Mae, WeightsError> {
+    pub fn mae(&self, device: &Device) -> Result<(&PretrainConfig, Mae), WeightsError> {
         let Task::Pretrain(config) = &self.task else {
             let wanted = "which has no decoder to reconstruct with: give the pre-training that it began with";
             return Err(WeightsError::Kind { path: self.path.clone(), kind: "a classifier", wanted });
         };
-        Mae::from_tensors(config.model(), self.tensors.clone(), device)
-            .map_err(|source| WeightsError::Parameters { path: self.path.clone(), source })
+        let model = Mae::from_tensors(config.model(), self.tensors.clone(), device)
+            .map_err(|source| WeightsError::Parameters { path: self.path.clone(), source })?;
+        Ok((config, model))
     }
 
     /// The classes that they tell apart; none of a pre-training.
@@ -164,11 +165,11 @@ impl Weights {
         Self { path: self.path.clone(), task, tensors, skipped_checkpoints: Vec::new() }
     }
 
-    /// What reads clips with them: a classifier, or of a pre-training the encoder alone.
+    /// The model for inference: a classifier, or of a pre-training the encoder alone.
     ///
     /// # Errors
     /// When they do not fit their configuration, or the device has no room for them.
-    pub fn reader(&self, device: &Device, precision: Precision, threads: usize) -> Result<InferenceModel, LearnerError> {
+    pub fn inference_model(&self, device: &Device, precision: Precision, threads: usize) -> Result<InferenceModel, LearnerError> {
         let tensors = if self.classes().is_empty() { self.encoder_only().tensors } else { self.tensors.clone() };
         InferenceModel::new(self.classifier_config(), tensors, device, precision, threads)
     }

@@ -1,11 +1,10 @@
 //! `trainer bench loader`: benchmarks the loader.
 
-use super::{format_number, median};
+use super::{format_number, median, step};
 use crate::cli::usage::{cpu_ms, peak_memory_bytes};
 use crate::cli::{BenchLoaderArgs, Consumer, FormArg, loader_threads_beside_training};
 use crate::commands::sources;
-use anyhow::Context;
-use candle_core::Device;
+use anyhow::{Context, ensure};
 use console::output;
 use pipeline::all_cores;
 use pipeline::loader::Loader;
@@ -13,8 +12,9 @@ use pipeline::loader::batch::{Batch, Form, ValueType};
 use pipeline::sampling::order::Cursor;
 use schemas::report::{LoaderFigures, LoaderLimit, LoaderReport, StepFigures};
 use std::time::{Duration, Instant};
-use trainer::backend::{Learner, LearnerError, Uploaded};
+use trainer::backend::{LearnerError, patches};
 use trainer::config::PretrainConfig;
+use trainer::cpu::CpuMae;
 use trainer::train;
 
 /// Clips per second on which an A100 trains: ViT-L at 90 % masking (Feichtenhofer et al. 2022,
@@ -30,6 +30,8 @@ const WARM_UP: f64 = 0.1;
 /// When the data cannot be read, or the flags do not fit the data.
 pub fn loader(args: &BenchLoaderArgs) -> anyhow::Result<()> {
     let config = super::config(args.preset, args.config.as_deref(), args.settings.layers())?;
+    let is_trainable = args.consumer != Consumer::Step || args.form == FormArg::Patches;
+    ensure!(is_trainable, "--consumer step trains on patches: leave --form clips out");
     let data = sources::open(&args.data, &config.objective.live, config.common.clip.frames)?;
     let data_clips = sources::clips(&data);
     let threads = if args.consumer == Consumer::Step { loader_threads_beside_training() } else { all_cores() };
@@ -118,11 +120,10 @@ impl Bench<'_> {
     /// alternating order, so that both run under the same conditions. During the second kind the
     /// loader is idle, because its buffers are full.
     fn steps(&mut self, time: Duration, config: &PretrainConfig) -> anyhow::Result<StepFigures> {
-        let device = Device::Cpu;
-        let mut learner = Learner::new(&config.clone().into(), None, &device, all_cores())?;
+        let mut model = step::model(config, all_cores())?;
         let rate = config.common.optimizer.base_lr * 1e-3;
-        let cached = learner.upload(self.next()?, None)?;
-        step(&mut learner, &cached, rate)?;
+        let cached = self.next()?;
+        train_on(&mut model, &cached, rate)?;
         self.loader.restart_figures();
         let mut loaded_seconds = Vec::new();
         let mut cached_seconds = Vec::new();
@@ -134,11 +135,11 @@ impl Bench<'_> {
             for is_loaded in [pair.is_multiple_of(2), !pair.is_multiple_of(2)] {
                 let step_began = Instant::now();
                 if is_loaded {
-                    let batch = learner.upload(self.next()?, None)?;
-                    step(&mut learner, &batch, rate)?;
+                    let batch = self.next()?;
+                    train_on(&mut model, &batch, rate)?;
                     loaded_seconds.push(step_began.elapsed().as_secs_f64());
                 } else {
-                    step(&mut learner, &cached, rate)?;
+                    train_on(&mut model, &cached, rate)?;
                     cached_seconds.push(step_began.elapsed().as_secs_f64());
                 }
             }
@@ -150,10 +151,11 @@ impl Bench<'_> {
     }
 }
 
-/// A training step.
-fn step(learner: &mut Learner, batch: &Uploaded, rate: f64) -> Result<(), LearnerError> {
-    learner.accumulate_uploaded(batch, 1.0)?;
-    learner.update(rate).map(drop)
+/// Takes a training step.
+fn train_on(model: &mut CpuMae, batch: &Batch, rate: f64) -> Result<(), LearnerError> {
+    model.accumulate(&patches(batch)?, 1.0);
+    model.update(rate);
+    Ok(())
 }
 
 /// Renders the report as text.

@@ -151,7 +151,7 @@ impl Bench<'_> {
             let skipped = batch.skipped.iter().filter(|skipped| skipped.is_new);
             skipped.for_each(|skipped| output::say(&format!("warning: skipped: {}", skipped.reason)));
             match variant {
-                Variant::Sparse => self.step(&patches(&batch))?,
+                Variant::Sparse => self.step(&patches(&batch)?)?,
                 Variant::Dense => {
                     let all = AllPatches::of_clips(&self.config.model(), batch)?;
                     self.step(&all.patches())?;
@@ -222,7 +222,8 @@ impl AllPatches {
     fn of_clips(config: &MaeConfig, batch: Batch) -> anyhow::Result<Self> {
         let tokens = config.grid.tokens();
         let batch = Uploader::new(&Device::Cpu)?.upload(batch)?;
-        let [visible, target] = config.patches(batch.clips())?.map(|patches| patches.flatten_all().and_then(|flat| flat.to_vec1::<f32>()));
+        let clips = batch.clips().context("the batch is not of whole clips")?;
+        let [visible, target] = config.patches(clips)?.map(|patches| patches.flatten_all().and_then(|flat| flat.to_vec1::<f32>()));
         let rows = (0..batch.masking.clips()).flat_map(|_| 0..tokens as u32).collect();
         Ok(Self { tokens, rows, visible: visible?, target: target? })
     }

@@ -9,19 +9,19 @@ use pipeline::all_cores;
 use schemas::report::{StepParts, StepReport};
 use std::time::{Duration, Instant};
 use toml::Value;
+use trainer::backend;
 use trainer::config::{ConfigError, Layer, PretrainConfig};
-use trainer::cpu::{CpuMae, Patches, Precision, RandomBatch, Resources, StepTimes, gemm_rate};
+use trainer::cpu::{CpuMae, Patches, Precision, RandomBatch, StepTimes, gemm_rate};
 use trainer::model::Mae;
 use trainer::model::flops::{self, ClipTokens};
 
 /// Creates the model of a configuration.
 ///
 /// # Errors
-/// When the device is out of memory.
+/// When it cannot be trained on the CPU.
 pub fn model(config: &PretrainConfig, threads: usize) -> anyhow::Result<CpuMae> {
-    let candle_model = Mae::seeded(config.model(), config.common.seed, &Device::Cpu)?;
-    let resources = Resources { threads, recomputes: config.common.compute.gradient_checkpointing };
-    Ok(CpuMae::new(config.model(), candle_model.parameters(), config.common.optimizer.clone(), config.common.compute.dtype, resources)?)
+    let model = Mae::seeded(config.model(), config.common.seed, &Device::Cpu)?;
+    Ok(backend::cpu_mae(&model, config, threads)?)
 }
 
 /// Runs a step, and returns its seconds and the durations of its parts.

@@ -8,7 +8,7 @@
 pub mod animation;
 pub mod strip;
 
-use crate::backend::{Learner, LearnerError, NormalisedPatches, Reconstruction};
+use crate::backend::{LearnerError, MaeLearner, NormalisedPatches, Reconstruction};
 use crate::model::{MaeConfig, TargetKind};
 use image::imageops::{FilterType, replace, resize};
 use image::{Rgb, RgbImage};
@@ -49,12 +49,12 @@ pub const fn rows(target: TargetKind, normalised: bool) -> &'static [&'static st
 /// first two rows only.
 ///
 /// # Errors
-/// When the device fails.
+/// When the batch is not of whole clips, or the device fails.
 ///
 /// # Panics
-/// When the batch is not of whole clips, or not all of its masked tokens are predicted.
-pub fn reconstruction(learner: &mut Learner, batch: Batch) -> Result<RgbImage, LearnerError> {
-    let config = *learner.model_config();
+/// When not all masked tokens of the batch are predicted.
+pub fn reconstruction(learner: &mut MaeLearner, batch: Batch) -> Result<RgbImage, LearnerError> {
+    let config = *learner.config();
     let masked: Vec<Vec<u32>> = batch.masks().iter().map(|mask| mask.masked.to_vec()).collect();
     let tiles = tiles(&learner.reconstruct(batch)?, config.grid, &masked)?;
 
@@ -119,13 +119,13 @@ impl MaskedView {
 /// Returns `None` if the model predicts histograms of gradients, which cannot be drawn.
 ///
 /// # Errors
-/// When the device fails.
+/// When the batch is not of whole clips, or the device fails.
 ///
 /// # Panics
-/// When the batch is not of one whole clip, or not all of its masked tokens are predicted.
-pub fn masked_view(learner: &mut Learner, batch: Batch, contrast: Contrast) -> Result<Option<MaskedView>, LearnerError> {
+/// When the batch is not of one clip, or not all of its masked tokens are predicted.
+pub fn masked_view(learner: &mut MaeLearner, batch: Batch, contrast: Contrast) -> Result<Option<MaskedView>, LearnerError> {
     assert_eq!(batch.len(), 1, "clips of the batch");
-    let config = *learner.model_config();
+    let config = *learner.config();
     let ratio = batch.format.mask_rule.map_or(0.0, |rule| rule.ratio);
     let masked: Vec<Vec<u32>> = batch.masks().iter().map(|mask| mask.masked.to_vec()).collect();
     let Tiles { truth, with_true, with_estimated } = tiles(&learner.reconstruct(batch)?, config.grid, &masked)?;
