@@ -178,9 +178,7 @@ impl Journal {
     /// Replaces the list of rejected files; returns it, and the hash of the file.
     fn replace_rejected(&mut self, not_video: &[Rejected]) -> anyhow::Result<(Vec<Rejected>, String)> {
         let completed = self.completed();
-        let is_last = |record: &&VideoRecord| {
-            completed.get(record.path.as_str()).is_some_and(|last| std::ptr::eq(*last, *record))
-        };
+        let is_last = |record: &&VideoRecord| completed.get(record.path.as_str()).is_some_and(|last| std::ptr::eq(*last, *record));
         let recorded = self.records.iter().filter(is_last);
         let all: Vec<Rejected> = not_video.iter().chain(recorded.flat_map(|record| &record.rejected)).cloned().collect();
         let mut lines = Vec::new();
@@ -238,11 +236,7 @@ impl Journal {
         }
         let lines = self.records.len() as u64;
         let counted = self.manifest.videos;
-        ensure!(
-            lines == counted,
-            "{} has {lines} lines, the manifest says {counted}; --force rebuilds",
-            path.display()
-        );
+        ensure!(lines == counted, "{} has {lines} lines, the manifest says {counted}; --force rebuilds", path.display());
         self.written_xxh3.update(&text[..bytes]);
         ensure!(
             self.manifest.videos_xxh3.as_ref().is_none_or(|xxh3| *xxh3 == hex(self.written_xxh3.digest())),
@@ -259,12 +253,7 @@ impl Journal {
             let path = self.dir.join(&shard.file);
             let bytes = fs::metadata(&path).map(|metadata| metadata.len());
             let bytes = bytes.with_context(|| format!("cannot find {}, which the manifest names; --force rebuilds", path.display()))?;
-            ensure!(
-                bytes == shard.bytes,
-                "{} has {bytes} bytes, the manifest says {}; --force rebuilds",
-                path.display(),
-                shard.bytes
-            );
+            ensure!(bytes == shard.bytes, "{} has {bytes} bytes, the manifest says {}; --force rebuilds", path.display(), shard.bytes);
         }
         Ok(())
     }

@@ -13,11 +13,13 @@ use tests::shown;
 use toml::{Table, Value};
 
 /// Keys of configurations that have another name now: that of version 0.1, and the new one.
-const RENAMED: [(&str, &str); 5] = [
+const RENAMED: [(&str, &str); 7] = [
     ("began_with", "init_from"),
     ("compute.recompute", "compute.gradient_checkpointing"),
     ("data.accumulate", "data.grad_accum"),
+    ("data.holdout", "split.holdout"),
     ("data.repeat", "data.repeat_aug"),
+    ("data.videos_per_class", "split.videos_per_class"),
     ("target.slices", "target.pred_frames"),
 ];
 
@@ -91,10 +93,7 @@ fn losses(run: &Path) -> Vec<f64> {
 fn validation_losses(run: &Path) -> Vec<f64> {
     let steps = metrics(run);
     let validations = steps.iter().filter_map(|step| step.get("validation"));
-    validations
-        .filter(|validation| !validation.is_null())
-        .map(|found| number(&found["loss"]))
-        .collect()
+    validations.filter(|validation| !validation.is_null()).map(|found| number(&found["loss"])).collect()
 }
 
 fn number(value: &Json) -> f64 {
@@ -106,8 +105,7 @@ fn parse<T: DeserializeOwned>(value: &Json) -> T {
 }
 
 fn assert_near(found: &[f64], expected: &[f64]) {
-    let is_near =
-        |(found, expected): (&f64, &f64)| (found - expected).abs() <= TOLERANCE * expected.abs();
+    let is_near = |(found, expected): (&f64, &f64)| (found - expected).abs() <= TOLERANCE * expected.abs();
     let all_near = found.len() == expected.len() && found.iter().zip(expected).all(is_near);
     assert!(all_near, "{found:?} instead of {expected:?}");
 }
@@ -212,15 +210,11 @@ fn a_pretraining_is_resumed_with_the_flags_that_it_had() {
     let dir = with(&["shards", "pretrain"]);
     let resume = "run --out pretrain --data shards --resume";
     let before = contents(&dir.path().join("pretrain"));
-    for (flag, key) in [
-        ("--accumulate 3", "accumulate"),
-        ("--repeat 3", "repeat"),
-        ("--slices 1", "slices"),
-        ("--steps 9", "schedule.length"),
-    ] {
+    for (flag, key) in
+        [("--accumulate 3", "accumulate"), ("--repeat 3", "repeat"), ("--slices 1", "slices"), ("--steps 9", "schedule.length")]
+    {
         let error = refused(dir.path(), &format!("{resume} {flag}"));
-        let (old, new) =
-            RENAMED.into_iter().find(|(old, _)| old.ends_with(key)).unwrap_or((key, key));
+        let (old, new) = RENAMED.into_iter().find(|(old, _)| old.ends_with(key)).unwrap_or((key, key));
         assert!(error.contains(old) || error.contains(new), "{flag}: {error}");
     }
     assert!(contents(&dir.path().join("pretrain")) == before, "a refused command changes nothing");
@@ -441,12 +435,8 @@ fn reconstructions_and_curves_are_drawn() {
 
     let curves = report(dir.path(), "curves pretrain finetune finished --html curves.html");
     assert_keys(&curves, "curves");
-    let steps: Vec<f64> =
-        curves["runs"].as_array().expect("runs").iter().map(|run| number(&run["steps"])).collect();
-    assert_eq!(
-        steps,
-        ["pretrain", "finetune", "finished"].map(|run| losses(&fixtures().join(run)).len() as f64)
-    );
+    let steps: Vec<f64> = curves["runs"].as_array().expect("runs").iter().map(|run| number(&run["steps"])).collect();
+    assert_eq!(steps, ["pretrain", "finetune", "finished"].map(|run| losses(&fixtures().join(run)).len() as f64));
     assert!(dir.path().join("curves.png").is_file() && dir.path().join("curves.html").is_file());
 }
 
@@ -496,14 +486,8 @@ fn a_study_goes_on_in_its_folder() {
     assert_keys(&found, "study");
 
     // Runs that are done are not done again, whichever version wrote their configurations.
-    let runs = [
-        "pretrain-base-0",
-        "pretrain-slices-2-0",
-        "finetune-base-256-2-0",
-        "finetune-slices-2-256-2-0",
-    ];
-    let metrics =
-        || runs.map(|run| fs::read(study.join(run).join("metrics.jsonl")).expect("metrics"));
+    let runs = ["pretrain-base-0", "pretrain-slices-2-0", "finetune-base-256-2-0", "finetune-slices-2-256-2-0"];
+    let metrics = || runs.map(|run| fs::read(study.join(run).join("metrics.jsonl")).expect("metrics"));
     let trained = metrics();
     for run in runs {
         let config = Path::new(run).join("config.toml");

@@ -31,9 +31,7 @@ use pipeline::video;
 use pipeline::video::discover::discover;
 use pipeline::worker::Supervisor;
 use plan::{Plan, Source, size_and_time};
-use report::{
-    is_damaged, make_report, render_damage_advice, render_failure, render_rejected, render_report, render_stop,
-};
+use report::{is_damaged, make_report, render_damage_advice, render_failure, render_rejected, render_report, render_stop};
 use schemas::manifest::{BuildOptions, OpenVideo, Rejected, VideoRecord};
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -130,13 +128,8 @@ impl Build<'_> {
         let options = self.options;
         let supervisor = worker::supervisors(timeout, interrupt::flag())?;
         let work = |supervisor: &mut Supervisor, source: &Source, messages: &Sender<Message>| {
-            let task = Task::Build(BuildTask {
-                path: source.file.path.clone(),
-                options: options.clone(),
-                threads,
-                timeout,
-                skip: source.skip,
-            });
+            let task =
+                Task::Build(BuildTask { path: source.file.path.clone(), options: options.clone(), threads, timeout, skip: source.skip });
             supervise(supervisor, &task, source, messages);
         };
         fan_out(sources, jobs, queued_clips(options), supervisor, work, |source, messages| self.append_clips(source, &messages))?;
@@ -183,11 +176,7 @@ impl Build<'_> {
                     meta.class = record.class.clone();
                     count_clip(&mut record, ClipFlags::of(&meta), reading::decoded_bytes(&meta));
                     if self.writer.push(*meta, clip)? {
-                        let open_video = OpenVideo {
-                            path: record.path.clone(),
-                            blake3: record.blake3.clone(),
-                            clips: record.clips,
-                        };
+                        let open_video = OpenVideo { path: record.path.clone(), blake3: record.blake3.clone(), clips: record.clips };
                         self.journal.commit(self.writer.finished(), Some(open_video))?;
                     }
                 }

@@ -35,10 +35,9 @@ impl Form {
             Some("mp4") => Ok(Self::Video),
             Some("png") => Ok(Self::Grid),
             None => Ok(Self::Frames),
-            Some(_) => bail!(
-                "{}: give a name that ends in .mp4 or .png, or one without an extension for a folder of frames",
-                path.display()
-            ),
+            Some(_) => {
+                bail!("{}: give a name that ends in .mp4 or .png, or one without an extension for a folder of frames", path.display())
+            }
         }
     }
 }

@@ -32,8 +32,7 @@ const CHUNK_CLIPS: usize = 16;
 const RESTORE: &str = "restore this file from a copy, or rebuild all shards: `shardtool build` with --force";
 
 /// Remedy for a list of videos that does not match.
-const VIDEOS_REMEDY: &str =
-    "the shards are usable without it; before you add videos to this build, restore it or rebuild with --force";
+const VIDEOS_REMEDY: &str = "the shards are usable without it; before you add videos to this build, restore it or rebuild with --force";
 
 /// Remedy for a list of rejected files that does not match.
 const REJECTED_REMEDY: &str = "the shards are usable without it; the same `shardtool build` command rewrites it";
@@ -123,12 +122,7 @@ struct Chunk<'a> {
 }
 
 /// Reads every clip of the opened shards. Returns their number.
-fn check_clips(
-    args: &VerifyArgs,
-    manifest: &Manifest,
-    shards: &[Option<Opened>],
-    problems: &mut Vec<Problem>,
-) -> anyhow::Result<u64> {
+fn check_clips(args: &VerifyArgs, manifest: &Manifest, shards: &[Option<Opened>], problems: &mut Vec<Problem>) -> anyhow::Result<u64> {
     let mut chunks = Vec::new();
     let mut first_clip = 0;
     let mut clips = 0;
@@ -178,12 +172,7 @@ fn check_clips(
 }
 
 /// Checks a clip. The error is its problem.
-fn check_clip(
-    reader: &mut ClipReader,
-    opened: &Opened,
-    row: usize,
-    arrow: Option<&Result<ArrowReader, ShardError>>,
-) -> Result<(), String> {
+fn check_clip(reader: &mut ClipReader, opened: &Opened, row: usize, arrow: Option<&Result<ArrowReader, ShardError>>) -> Result<(), String> {
     reader.payload(&opened.shard, row).map_err(|error| render_error(&error))?;
     if let Some(arrow) = arrow {
         let frames = opened.shard.clips()[row].frames;

@@ -542,7 +542,10 @@ fn a_head_has_as_many_classes_as_are_named() {
         }
     });
     let error = import(folder.path(), &Hints::default()).expect_err("five are named").to_string();
-    assert!(error.starts_with("5 class names are given, but the head of ") && error.ends_with("model.safetensors has 4 classes"), "{error}");
+    assert!(
+        error.starts_with("5 class names are given, but the head of ") && error.ends_with("model.safetensors has 4 classes"),
+        "{error}"
+    );
 }
 
 #[test]

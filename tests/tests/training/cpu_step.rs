@@ -5,7 +5,7 @@ use pipeline::sampling::mask::{MaskKind, MaskRule, Masks};
 use pipeline::sampling::order::{Purpose, stream};
 use rand::RngExt;
 use schemas::geometry::{PatchGrid, TargetFrames};
-use trainer::cpu::{CpuMae, RandomBatch, Patches, Precision, Resources, Values};
+use trainer::cpu::{CpuMae, Patches, Precision, RandomBatch, Resources, Values};
 use trainer::model::{Conventions, Mae, MaeConfig, Masking, NormalisePer, PositionKind, TargetKind, TransformerConfig};
 use trainer::model::{DeviceBatch, DevicePixels};
 use trainer::optim::{AdamW, AdamWConfig};

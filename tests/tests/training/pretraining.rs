@@ -248,8 +248,8 @@ fn joint_positions_of_separable_sums_predict_the_same() {
             }
             weights.insert(format!("{prefix}pos_embed"), Tensor::cat(&rows, 1).expect("one table"));
         }
-        let joint =
-            Mae::from_tensors(variant(grid, PositionKind::Joint, class_token, TargetChoice::Pixels), weights, &Device::Cpu).expect("a model");
+        let joint = Mae::from_tensors(variant(grid, PositionKind::Joint, class_token, TargetChoice::Pixels), weights, &Device::Cpu)
+            .expect("a model");
         let (clips, masking) = (two_clips(grid), random_masking(grid, decoder_keep, 2));
         let of = |model: &Mae| model.forward(&clips, &masking).and_then(|out| out.flatten_all()?.to_vec1::<f32>()).expect("predictions");
         assert!(of(&separable) == of(&joint), "cls token {class_token}, {decoder_keep} kept");

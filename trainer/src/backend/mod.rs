@@ -112,7 +112,9 @@ impl Learner {
     ) -> Result<Self, LearnerError> {
         let mut learner = match task {
             Task::Pretrain(config) => Self::of_mae(Mae::from_tensors(config.model(), weights, device)?, config, device, threads)?,
-            Task::Finetune(config) => Self::of_classifier(Classifier::from_tensors(config.classifier(), weights, device)?, task, device, threads)?,
+            Task::Finetune(config) => {
+                Self::of_classifier(Classifier::from_tensors(config.classifier(), weights, device)?, task, device, threads)?
+            }
         };
         match &mut learner {
             Self::CandleLearner(composed) => composed.optimizer.restore(moments, updates)?,

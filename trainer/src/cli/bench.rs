@@ -1,6 +1,6 @@
 //! Arguments of `trainer bench`.
 
-use super::{DataArg, LoadArgs, RunFlags, Settings, positive, settings};
+use super::{BenchFlags, DataArg, LoadArgs, Settings, positive, settings};
 use clap::{Args, Subcommand};
 use pipeline::loader::batch::ValueType;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ pub enum Bench {
 /// Loads as in training, with the crops, masks and batches of a preset. The consumer of the batches
 /// does nothing, takes them at a fixed rate (as GPUs would), or trains on the CPU.
 #[derive(Debug, Args)]
-#[command(after_help = settings::render_help::<RunFlags>("\
+#[command(after_help = settings::render_help::<BenchFlags>("\
 Examples:
   trainer bench loader ./shards                      load at full speed
   trainer bench loader ./shards --consumer rate:136  feed 8 A100s (17 clips/s each)
@@ -54,7 +54,7 @@ pub struct BenchLoaderArgs {
     pub values: Option<ValuesArg>,
     /// Settings that override both.
     #[command(flatten)]
-    pub settings: Settings<RunFlags>,
+    pub settings: Settings<BenchFlags>,
     #[command(flatten)]
     /// Loader settings.
     pub load: LoadArgs,

@@ -12,7 +12,7 @@ mod visualise;
 pub use bench::{Bench, BenchLoaderArgs, BenchSparsityArgs, BenchStepArgs, Consumer, FormArg};
 pub use classify::{EmbedArgs, EvalArgs, FinetuneArgs, Per, ReadArgs, SpanArg};
 pub use convert::{ExportArgs, ImportArgs};
-pub use settings::{FinetuneFlags, RunFlags, Settings};
+pub use settings::{BenchFlags, FinetuneFlags, RunFlags, Settings};
 pub use study::StudyArgs;
 pub use visualise::VisualiseArgs;
 

@@ -33,10 +33,10 @@ pub struct Flag {
 enum Form {
     /// A value, by its name in the help.
     Value(&'static str),
-    /// One of these words.
-    Word(&'static [&'static str]),
+    /// One of these words, by their name in the help.
+    Word(&'static str, &'static [&'static str]),
     /// One of these words, each with the TOML that it stands for.
-    Choice(&'static [(&'static str, &'static str)]),
+    Choice(&'static str, &'static [(&'static str, &'static str)]),
     /// Two numbers, `MIN,MAX`.
     Range,
     /// Nothing: the flag alone sets this TOML value.
@@ -49,9 +49,13 @@ pub trait FlagSet {
     const FLAGS: &'static [Flag];
 }
 
-/// `trainer run`, and the benches that load as it does.
+/// `trainer run`.
 #[derive(Debug)]
 pub struct RunFlags;
+
+/// `trainer bench loader`, which loads as a run does.
+#[derive(Debug)]
+pub struct BenchFlags;
 
 /// `trainer finetune`.
 #[derive(Debug)]
@@ -59,17 +63,18 @@ pub struct FinetuneFlags;
 
 impl FlagSet for RunFlags {
     const FLAGS: &'static [Flag] = &[
+        // The first six are of no use to a bench.
         STEPS,
         EPOCHS,
-        BATCH_SIZE,
         LEARNING_RATE,
-        flag("mask-ratio", "masking.ratio", Form::Value("SHARE"), "Share of masked tokens").shown(),
-        DTYPE,
-        SEED,
         GRAD_ACCUM,
-        REPEAT_AUG,
         GRADIENT_CHECKPOINTING,
         ON_NONFINITE,
+        BATCH_SIZE,
+        DTYPE,
+        SEED,
+        REPEAT_AUG,
+        flag("mask-ratio", "masking.ratio", Form::Value("SHARE"), "Share of masked tokens").shown(),
         flag(
             "frames",
             "clip.frames",
@@ -79,7 +84,7 @@ impl FlagSet for RunFlags {
         ),
         flag("tubelet", "clip.tubelet", Form::Value("N"), "Frames per tubelet"),
         flag("size", "clip.size", Form::Value("PIXELS"), "Height and width of a clip"),
-        flag("mask-kind", "masking.kind", Form::Word(&["random", "tube", "frame", "block"]), "Tokens that are masked together"),
+        flag("mask-kind", "masking.kind", Form::Word("KIND", &["random", "tube", "frame", "block"]), "Tokens that are masked together"),
         flag(
             "decoder-keep",
             "masking.decoder_keep",
@@ -93,11 +98,14 @@ impl FlagSet for RunFlags {
         flag(
             "target",
             "target",
-            Form::Choice(&[
-                ("pixels", "{ kind = \"pixels\", normalise = false }"),
-                ("normalised", "{ kind = \"pixels\", normalise = true }"),
-                ("hog", "{ kind = \"hog\", normalise = false }"),
-            ]),
+            Form::Choice(
+                "TARGET",
+                &[
+                    ("pixels", "{ kind = \"pixels\", normalise = false }"),
+                    ("normalised", "{ kind = \"pixels\", normalise = true }"),
+                    ("hog", "{ kind = \"hog\", normalise = false }"),
+                ],
+            ),
             "What is predicted: pixels, pixels normalised by patch, or histograms of oriented \
              gradients",
         ),
@@ -109,12 +117,16 @@ impl FlagSet for RunFlags {
              predicted",
         )
         .was("slices"),
-        flag("positions", "model.positions", Form::Word(&["separable", "joint", "sinusoid"]), "Positional embeddings"),
+        flag("positions", "model.positions", Form::Word("KIND", &["separable", "joint", "sinusoid"]), "Positional embeddings"),
         flag("class-token", "model.class_token", Form::Constant("true"), "With a cls token"),
         flag("no-class-token", "model.class_token", Form::Constant("false"), "Without a cls token"),
         flag("crop-area", "data.area", Form::Range, "Share of the frame that a crop covers"),
         FLIP,
     ];
+}
+
+impl FlagSet for BenchFlags {
+    const FLAGS: &'static [Flag] = RunFlags::FLAGS.split_at(6).1;
 }
 
 impl FlagSet for FinetuneFlags {
@@ -163,7 +175,7 @@ const LEARNING_RATE: Flag = flag(
 const DTYPE: Flag = flag(
     "dtype",
     "compute.dtype",
-    Form::Word(&["f32", "bf16"]),
+    Form::Word("TYPE", &["f32", "bf16"]),
     "Type of activations on the CPU; bf16 is faster where the CPU multiplies it. Master weights, \
      moments and sums are f32",
 )
@@ -184,7 +196,7 @@ const GRADIENT_CHECKPOINTING: Flag = flag(
 const ON_NONFINITE: Flag = flag(
     "on-nonfinite",
     "safety.on_nonfinite",
-    Form::Word(&["stop", "skip"]),
+    Form::Word("WHAT", &["stop", "skip"]),
     "What to do about a step whose loss or gradients are not finite",
 );
 const FLIP: Flag = flag("flip", "data.flip", Form::Value("P"), "Probability of a flip left to right");
@@ -222,10 +234,10 @@ impl Flag {
         match self.form {
             Form::Value(name) => arg.value_name(name).allow_hyphen_values(true),
             Form::Range => arg.value_name("MIN,MAX"),
-            Form::Word(words) => arg.value_parser(PossibleValuesParser::new(words)),
-            Form::Choice(choices) => {
+            Form::Word(name, words) => arg.value_name(name).value_parser(PossibleValuesParser::new(words)),
+            Form::Choice(name, choices) => {
                 let words = choices.iter().map(|(word, _)| *word);
-                arg.value_parser(PossibleValuesParser::new(words))
+                arg.value_name(name).value_parser(PossibleValuesParser::new(words))
             }
             Form::Constant(_) => arg.action(ArgAction::SetTrue),
         }
@@ -235,10 +247,10 @@ impl Flag {
     fn layer(&self, text: &str) -> Result<Layer, ConfigError> {
         let name = format!("--{} {text}", self.name);
         let value = match self.form {
-            Form::Value(_) | Form::Word(_) => parse_value(text),
+            Form::Value(_) | Form::Word(..) => parse_value(text),
             Form::Range => parse_value(&format!("[{text}]")),
             Form::Constant(toml) => parse_value(toml),
-            Form::Choice(choices) => {
+            Form::Choice(_, choices) => {
                 let chosen = choices.iter().find(|(word, _)| *word == text);
                 parse_value(chosen.map_or(text, |(_, toml)| toml))
             }
@@ -319,8 +331,8 @@ pub fn render_help<F: FlagSet>(examples: &str) -> String {
         let value = match flag.form {
             Form::Value(name) => format!(" {name}"),
             Form::Range => " MIN,MAX".to_owned(),
-            Form::Word(words) => format!(" {}", words.join("|")),
-            Form::Choice(choices) => {
+            Form::Word(_, words) => format!(" {}", words.join("|")),
+            Form::Choice(_, choices) => {
                 let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
                 format!(" {}", words.join("|"))
             }

@@ -65,7 +65,10 @@ pub struct VisualiseArgs {
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|&seconds: &f64| seconds.is_finite() && seconds >= 0.0).ok_or("must be seconds from the start, such as 12.5".to_owned())
+    text.parse()
+        .ok()
+        .filter(|&seconds: &f64| seconds.is_finite() && seconds >= 0.0)
+        .ok_or("must be seconds from the start, such as 12.5".to_owned())
 }
 
 fn ratio(text: &str) -> Result<f64, String> {

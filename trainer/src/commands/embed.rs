@@ -25,10 +25,7 @@ const QUERIES: usize = 6;
 /// Errors that the user can fix: invalid weights or data, a missing video, a full disk.
 pub fn embed(args: &EmbedArgs) -> anyhow::Result<()> {
     interrupt::listen()?;
-    ensure!(
-        !args.tokens || (args.read.views.count() == 1 && args.per == Per::Clip),
-        "--tokens requires one view and one row per clip"
-    );
+    ensure!(!args.tokens || (args.read.views.count() == 1 && args.per == Per::Clip), "--tokens requires one view and one row per clip");
     let weights = Weights::open(&args.weights)?;
     let mut sets = inference::open(&args.read, &weights)?;
     let data_sets = sets.len();

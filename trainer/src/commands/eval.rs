@@ -57,7 +57,13 @@ pub fn eval(args: &EvalArgs) -> anyhow::Result<()> {
     Ok(output::print(&if args.json { serde_json::to_string_pretty(&report)? } else { render_report(&report) })?)
 }
 
-fn build_report(args: &EvalArgs, weights: &Weights, inference: &ClipInference, [of_clips, of_videos]: [&Scores; 2], stats: InferenceStats) -> EvalReport {
+fn build_report(
+    args: &EvalArgs,
+    weights: &Weights,
+    inference: &ClipInference,
+    [of_clips, of_videos]: [&Scores; 2],
+    stats: InferenceStats,
+) -> EvalReport {
     let names = weights.classes();
     let of_class = |(class, name): (usize, &String)| {
         let [clips, clips_top1, clips_top5] = of_clips.of_class(class);

@@ -1,7 +1,7 @@
 //! `trainer export`: exports weights to the format of another code base.
 
 use crate::cli::ExportArgs;
-use crate::commands::import::{render_model, print_report};
+use crate::commands::import::{print_report, render_model};
 use schemas::report::ExchangeReport;
 use trainer::convert::{self, Format, Model};
 use trainer::train::weights::Weights;

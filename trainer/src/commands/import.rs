@@ -3,13 +3,13 @@
 use crate::cli::ImportArgs;
 use anyhow::Context;
 use console::output;
+use schemas::geometry::PatchGrid;
 use schemas::report::ExchangeReport;
 use std::fs;
 use std::path::Path;
 use trainer::convert::{self, Hints, Model};
 use trainer::log::CONFIG_FILE;
 use trainer::model::TransformerConfig;
-use schemas::geometry::PatchGrid;
 
 /// Runs the command.
 ///
@@ -61,9 +61,7 @@ pub fn render_model(model: &Model) -> String {
         Model::Mae(config) => {
             (config.grid, config.encoder, "a masked autoencoder".to_owned(), format!("decoder {}; ", blocks(config.decoder)))
         }
-        Model::Classifier(config) => {
-            (config.grid, config.encoder, format!("a classifier of {} classes", config.classes), String::new())
-        }
+        Model::Classifier(config) => (config.grid, config.encoder, format!("a classifier of {} classes", config.classes), String::new()),
     };
     let PatchGrid { frames, size, .. } = grid;
     format!("{kind}: encoder {}; {decoder}clips of {frames} frames of {size} x {size} pixels", blocks(encoder))

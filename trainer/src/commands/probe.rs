@@ -32,8 +32,7 @@ const BATCH: usize = 4;
 pub fn probe(args: &FinetuneArgs, config: &FinetuneConfig, weights: &Weights, split: Split, device: Device) -> anyhow::Result<ExitCode> {
     let dir = session::create(args.out.as_deref(), "probe", &Task::from(config.clone()))?;
     let mut encoder = weights.encoder_only().reader(&device, config.common.compute.dtype, args.compute.threads())?;
-    let mut extract =
-        |sets: &Arc<[WeightedSource]>, name: &str| extract_features(args, config, &mut encoder, &dir, sets, name);
+    let mut extract = |sets: &Arc<[WeightedSource]>, name: &str| extract_features(args, config, &mut encoder, &dir, sets, name);
     let train = extract(&split.train, "the training clips")?;
     let validation = split.validation.as_ref().map(|sets| extract(sets, "the validation clips")).transpose()?;
     ensure!(!train.is_empty(), "no clip could be read");

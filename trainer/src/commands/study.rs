@@ -10,7 +10,7 @@ use pipeline::atomic_file;
 use std::process::ExitCode;
 use trainer::config::LiveConfig;
 use trainer::plot::png;
-use trainer::study::{self, Budget, StudyData, Settings, StudyError};
+use trainer::study::{self, Budget, Settings, StudyData, StudyError};
 use trainer::train::Event;
 
 /// Frames per clip in all studies.

@@ -165,11 +165,7 @@ pub(crate) fn model(source: &Source, format: Format, is_classifier: bool, hints:
     Ok(Model::Mae(MaeConfig {
         grid,
         encoder: TransformerConfig { width, depth, heads: heads(false, width, hints.heads)? },
-        decoder: TransformerConfig {
-            width: decoder_width,
-            depth: decoder_depth,
-            heads: heads(true, decoder_width, hints.decoder_heads)?,
-        },
+        decoder: TransformerConfig { width: decoder_width, depth: decoder_depth, heads: heads(true, decoder_width, hints.decoder_heads)? },
         positions,
         class_token,
         target: TargetKind::Pixels,

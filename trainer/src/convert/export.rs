@@ -151,8 +151,7 @@ fn notes(model: &Model, format: Format) -> Vec<String> {
         let theirs = if matches!(format, Format::Videomae | Format::Huggingface) { NormalisePer::Channel } else { NormalisePer::Patch };
         if config.normalise_target && normalise_per != theirs {
             notes.push(
-                "the format normalises the target differently (target.normalise_per): predictions are the same, the loss is not"
-                    .to_owned(),
+                "the format normalises the target differently (target.normalise_per): predictions are the same, the loss is not".to_owned(),
             );
         }
         let theirs = if format == Format::Pyslowfast { TargetFrames::Strided } else { TargetFrames::Spread };
@@ -161,8 +160,7 @@ fn notes(model: &Model, format: Format) -> Vec<String> {
         }
     }
     if format != Format::Huggingface {
-        let heads: Vec<String> =
-            heads.iter().zip(["encoder", "decoder"]).map(|(heads, part)| format!("{heads} in the {part}")).collect();
+        let heads: Vec<String> = heads.iter().zip(["encoder", "decoder"]).map(|(heads, part)| format!("{heads} in the {part}")).collect();
         notes.push(format!("the file does not store the number of heads: {}", heads.join(", ")));
     }
     notes

@@ -95,7 +95,10 @@ fn assumptions(model: &Model) -> String {
     let assumed = match model {
         Model::Mae(config) => {
             let target = if config.normalise_target { "normalised" } else { "raw" };
-            format!("{} heads in the encoder, {} in the decoder, and a target of {target} pixels", config.encoder.heads, config.decoder.heads)
+            format!(
+                "{} heads in the encoder, {} in the decoder, and a target of {target} pixels",
+                config.encoder.heads, config.decoder.heads
+            )
         }
         Model::Classifier(config) => format!("{} heads", config.encoder.heads),
     };

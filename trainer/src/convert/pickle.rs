@@ -39,7 +39,8 @@ struct PickledTensor {
 /// Reads the tensors of a model's state in the checkpoint at `path`.
 pub(crate) fn read(path: &Path) -> Result<BTreeMap<String, StoredTensor>, Problem> {
     let file = File::open(path).map_err(Problem::Io)?;
-    let mut zip = ZipArchive::new(BufReader::new(file)).map_err(|error| Problem::Invalid(format!("its zip archive is damaged: {error}")))?;
+    let mut zip =
+        ZipArchive::new(BufReader::new(file)).map_err(|error| Problem::Invalid(format!("its zip archive is damaged: {error}")))?;
     let names: Vec<String> = zip.file_names().map(|name| name.map(|name| name.into_owned())).collect::<Result<_, _>>().map_err(invalid)?;
     let no_checkpoint = || Problem::Invalid("it is a zip archive, but not a PyTorch checkpoint: it has no data.pkl".to_owned());
     let folder = names.iter().find_map(|name| name.strip_suffix("/data.pkl")).ok_or_else(no_checkpoint)?.to_owned();

@@ -64,7 +64,11 @@ impl Classifier {
     ///
     /// # Errors
     /// [`ParameterError::Mismatch`] when a name is missing or unknown, or a shape differs.
-    pub fn from_tensors(config: ClassifierConfig, values: HashMap<String, Tensor>, device: &Device) -> std::result::Result<Self, ParameterError> {
+    pub fn from_tensors(
+        config: ClassifierConfig,
+        values: HashMap<String, Tensor>,
+        device: &Device,
+    ) -> std::result::Result<Self, ParameterError> {
         Self::build(config, ParameterBuilder::from_tensors(values, device))
     }
 

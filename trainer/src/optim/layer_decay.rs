@@ -21,7 +21,10 @@ pub fn layer(name: &str, depth: usize) -> usize {
 /// implementation's two recipes differ here.
 pub fn rule(name: &str, rank: usize, depth: usize, layer_decay: f64, weight_decay: f64) -> ParameterRule {
     let has_no_decay = rank == 1 || name.ends_with(".bias") || is_embedding(name);
-    ParameterRule { rate: layer_decay.powf((depth + 1 - layer(name, depth)) as f64), weight_decay: if has_no_decay { 0.0 } else { weight_decay } }
+    ParameterRule {
+        rate: layer_decay.powf((depth + 1 - layer(name, depth)) as f64),
+        weight_decay: if has_no_decay { 0.0 } else { weight_decay },
+    }
 }
 
 /// Whether a parameter is a position embedding or the cls token.

@@ -163,9 +163,9 @@ every = 4
     let other = refused(dir.path(), &["finetune", "--out", "cut", "--resume", "--data", "train", "--lr", "0.5"]);
     assert!(other.contains("was started with another configuration") && other.contains("optimizer.base_lr: 0.5, not "), "{other}");
     let wrong = refused(dir.path(), &["run", "--out", "cut", "--resume", "--data", "train"]);
-    assert!(wrong.contains("is a fine-tuning: `trainer finetune --out cut --resume`"), "{wrong}");
+    assert!(wrong.contains("is a fine-tuning: resume it with `trainer finetune --out cut --resume`"), "{wrong}");
     let wrong = refused(dir.path(), &["finetune", "--out", "pre", "--resume", "--data", "train"]);
-    assert!(wrong.contains("is a pre-training: `trainer run --out pre --resume`"), "{wrong}");
+    assert!(wrong.contains("is a pre-training: resume it with `trainer run --out pre --resume`"), "{wrong}");
 }
 
 #[test]
@@ -218,8 +218,8 @@ fn a_class_with_a_single_video_is_trained_on_and_said() {
     let output = trainer(dir.path(), &arguments);
     assert!(output.status.success(), "{}", shown(&output));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("2 classes; 4 clips of 2 videos to train on, 2 of 1 kept for validation"), "{said}");
-    assert!(said.contains("warning: one video only, and none kept for validation: dark"), "{said}");
+    assert!(said.contains("2 classes; 4 clips of 2 videos to train on, 2 of 1 held out for validation"), "{said}");
+    assert!(said.contains("warning: only one video, so none held out for validation: dark"), "{said}");
     // Classes may come from folders of videos, too, where they are looked at.
     fs::create_dir_all(dir.path().join("videos/dark")).expect("a folder");
     fs::create_dir_all(dir.path().join("videos/purple")).expect("a folder");

@@ -446,7 +446,7 @@ fn damaged_shards_are_named() {
     let (report, messages) = (json(&left_out), String::from_utf8_lossy(&left_out.stderr).into_owned());
     // Ten steps of two clips are four epochs of five.
     assert_eq!(report.skipped, 4);
-    assert_eq!(messages.matches("warning: left out: clip 0 of ./shards/shard-00000.parquet is damaged").count(), 1, "{messages}");
+    assert_eq!(messages.matches("warning: skipped: clip 0 of ./shards/shard-00000.parquet is damaged").count(), 1, "{messages}");
     let flipped = shown(&run());
     assert!(flipped.contains("exit code: 1") && flipped.contains("clip 0 of") && flipped.contains("shard-00000.parquet"), "{flipped}");
     assert!(flipped.contains("at most 0 may be skipped"), "{flipped}");

@@ -20,10 +20,7 @@ pub(super) enum Message {
     /// BLAKE3 of the file.
     Identity(String),
     /// A clip that the shards hold already.
-    Skipped {
-        flags: ClipFlags,
-        decoded_bytes: u64,
-    },
+    Skipped { flags: ClipFlags, decoded_bytes: u64 },
     /// A clip to append.
     Clip(Box<ClipMeta>, EncodedClip),
     /// The file, or a part of it, is rejected.
@@ -43,12 +40,7 @@ pub(super) fn queued_clips(options: &BuildOptions) -> usize {
 }
 
 /// Has a worker make the clips of one video, and passes on its replies.
-pub(super) fn supervise(
-    supervisor: &mut Supervisor,
-    task: &Task,
-    source: &Source,
-    messages: &Sender<Message>,
-) {
+pub(super) fn supervise(supervisor: &mut Supervisor, task: &Task, source: &Source, messages: &Sender<Message>) {
     let mut clips = 0;
     // The receiver is gone only when the build itself has failed.
     let ending = supervisor.run(task, |reply: Reply, bytes| {
@@ -102,13 +94,7 @@ pub(super) fn supervise(
 
 /// Returns the entry of a part of a video for the list of rejected files.
 fn rejected_part(source: &Source, fault: Fault) -> Rejected {
-    Rejected {
-        path: source.name(),
-        reason: fault.reason,
-        seconds: Some(fault.seconds),
-        clips: Some(fault.clips),
-        kind: Some(fault.kind),
-    }
+    Rejected { path: source.name(), reason: fault.reason, seconds: Some(fault.seconds), clips: Some(fault.clips), kind: Some(fault.kind) }
 }
 
 /// Renders the reason for which a video ended, with the number of clips before.

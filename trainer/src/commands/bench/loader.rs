@@ -1,6 +1,6 @@
 //! `trainer bench loader`: benchmarks the loader.
 
-use super::{median, format_number};
+use super::{format_number, median};
 use crate::cli::usage::{cpu_ms, peak_memory_bytes};
 use crate::cli::{BenchLoaderArgs, Consumer, FormArg, loader_threads_beside_training};
 use crate::commands::sources;
@@ -215,7 +215,9 @@ fn render_limit(loader: &LoaderFigures, a100s: f64) -> String {
     let a100s = format_number(a100s);
     let fed = format!("{clips} clips/s, as many as {a100s} A100s need to train ViT-L at 90 % masking");
     match loader.limit {
-        LoaderLimit::Consumer => format!("The consumer is the bottleneck: it gets batches as fast as it takes them ({fed}) and never waits long."),
+        LoaderLimit::Consumer => {
+            format!("The consumer is the bottleneck: it gets batches as fast as it takes them ({fed}) and never waits long.")
+        }
         LoaderLimit::Read => format!("Reading and decompressing are the bottleneck: this machine feeds {fed}."),
         LoaderLimit::Decode => format!("Decoding is the bottleneck: this machine feeds {fed}."),
         LoaderLimit::Transform => format!("Cropping and converting are the bottleneck: this machine feeds {fed}."),

@@ -119,7 +119,8 @@ impl Bench<'_> {
     fn computed(&mut self) -> anyhow::Result<[f64; 2]> {
         let model = self.config.model();
         let clips = self.config.common.data.batch_size;
-        let batches = [None, Some(self.config.objective.masking)].map(|rule| RandomBatch::new(&model, rule, clips, self.config.common.seed));
+        let batches =
+            [None, Some(self.config.objective.masking)].map(|rule| RandomBatch::new(&model, rule, clips, self.config.common.seed));
         let mut seconds = [Vec::new(), Vec::new()];
         for round in 0..=self.steps {
             for variant in Variant::ALL {

@@ -36,12 +36,8 @@ pub const fn rows(target: TargetKind, normalised: bool) -> &'static [&'static st
             "the reconstruction with the visible patches; mean and contrast of each masked patch are those of the true patch",
             "the reconstruction with the visible patches; mean and contrast of each masked patch are those of the nearest visible patches",
         ],
-        (TargetKind::Pixels, false) => {
-            &["the frames", "the visible patches", "the reconstruction with the visible patches"]
-        }
-        (TargetKind::Hog, _) => {
-            &["the frames", "the visible patches (predicted histograms of gradients cannot be drawn)"]
-        }
+        (TargetKind::Pixels, false) => &["the frames", "the visible patches", "the reconstruction with the visible patches"],
+        (TargetKind::Hog, _) => &["the frames", "the visible patches (predicted histograms of gradients cannot be drawn)"],
     }
 }
 
@@ -181,7 +177,9 @@ fn tiles(reconstruction: &Reconstruction, grid: PatchGrid, masked: &[Vec<u32>]) 
         masked.iter().for_each(|&token| with_true[clip][token as usize].clone_from(&predicted[clip][token as usize]));
     }
     let with_true = Some(with_true);
-    let Some(NormalisedPatches { predicted, mean, deviation }) = normalised else { return Ok(Tiles { truth, with_true, with_estimated: None }) };
+    let Some(NormalisedPatches { predicted, mean, deviation }) = normalised else {
+        return Ok(Tiles { truth, with_true, with_estimated: None });
+    };
     let (channels, mean, deviation) = (mean.dim(2)?, mean.to_vec3::<f32>()?, deviation.to_vec3::<f32>()?);
     let (predicted, mut with_estimated) = (predicted.to_vec3::<f32>()?, truth.clone());
     for (clip, masked) in masked.iter().enumerate() {
@@ -300,7 +298,10 @@ mod tests {
         };
         let first = of(&[]);
         let second = of(&masked);
-        assert!(first.with_estimated.as_ref().expect("normalised") == second.with_estimated.as_ref().expect("normalised"), "the fourth row is the same");
+        assert!(
+            first.with_estimated.as_ref().expect("normalised") == second.with_estimated.as_ref().expect("normalised"),
+            "the fourth row is the same"
+        );
         for (clip, masked) in masked.iter().enumerate() {
             for &token in masked {
                 let token = token as usize;
