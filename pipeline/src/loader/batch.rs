@@ -65,7 +65,7 @@ impl ValueType {
 ///     values: ValueType::Bf16,
 /// };
 /// assert_eq!((format.visible(), format.predicted()), (160, 704));
-/// // A quarter of the bytes of the whole clips, which have 3 * 16 * 224 * 224 values each.
+/// // About a third of the bytes of whole clips, of 3 * 16 * 224 * 224 values each.
 /// assert!(format.layout(8).bytes() < 8 * 3 * 16 * 224 * 224 * ValueType::Bf16.bytes() / 2);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]

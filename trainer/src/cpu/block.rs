@@ -88,7 +88,7 @@ pub(crate) struct Tokens {
 
 impl Tokens {
     /// Tokens of the result.
-    const fn kept(self) -> usize {
+    pub(crate) const fn kept(self) -> usize {
         self.all - self.dropped
     }
 
@@ -98,6 +98,17 @@ impl Tokens {
     }
 }
 
+/// A block of a model, and how it is run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Block<'a, T> {
+    pub(crate) layout: &'a BlockLayout,
+    pub(crate) weights: Weights<'a, T>,
+    pub(crate) tokens: Tokens,
+    /// Scales of attention's and the MLP's results, clip by clip
+    /// ([`super::stack::BranchScales`]).
+    pub(crate) scales: [&'a [f32]; 2],
+}
+
 /// Resizes `values` to `length`; the contents are unspecified.
 fn sized<T: Copy + Default>(values: &mut Vec<T>, length: usize) -> &mut [T] {
     values.resize(length, T::default());
@@ -105,18 +116,15 @@ fn sized<T: Copy + Default>(values: &mut Vec<T>, length: usize) -> &mut [T] {
 }
 
 /// Computes the block's result `to`, `[clips, kept, width]`, from `x`, `[clips, tokens, width]`.
-/// Without `to`, computes only what the backward needs. The results of attention and MLP are scaled
-/// clip by clip ([`super::stack::BranchScales`]).
+/// Without `to`, computes only what the backward needs.
 pub(crate) fn forward<T: Element>(
-    layout: &BlockLayout,
-    weights: Weights<'_, T>,
-    tokens: Tokens,
-    [of_attention, of_mlp]: [&[f32]; 2],
+    block: Block<'_, T>,
     x: &[f32],
     to: Option<&mut [f32]>,
     saved: &mut SavedActivations<T>,
     scratch: &mut Scratch<T>,
 ) {
+    let Block { layout, weights, tokens, scales: [of_attention, of_mlp] } = block;
     let BlockLayout { width, heads, .. } = *layout;
     let rows = x.len() / width;
     let hidden = layout.fc1.bias.len();
@@ -154,16 +162,14 @@ pub(crate) fn forward<T: Element>(
 /// Replaces `gradient`, the gradient of the block's result, by that of `x`, and adds to the
 /// gradients of the weights.
 pub(crate) fn backward<T: Element>(
-    layout: &BlockLayout,
-    weights: Weights<'_, T>,
-    tokens: Tokens,
-    [of_attention, of_mlp]: [&[f32]; 2],
+    block: Block<'_, T>,
     x: &[f32],
     gradient: &mut Vec<f32>,
     saved: &mut SavedActivations<T>,
     scratch: &mut Scratch<T>,
     gradients: &mut Gradients<'_>,
 ) {
+    let Block { layout, weights, tokens, scales: [of_attention, of_mlp] } = block;
     let BlockLayout { width, heads, .. } = *layout;
     let rows = x.len() / width;
     let hidden = layout.fc1.bias.len();

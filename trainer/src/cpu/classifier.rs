@@ -3,7 +3,7 @@
 
 use super::block::{Gradients, Scratch, Weights, affine, affine_backward};
 use super::element::Element;
-use super::encoder::{Encoder, Values};
+use super::encoder::{Encoder, Pass, Values};
 use super::layout::ClassifierLayout;
 use super::norm_gelu::{Statistics, layer_norm, layer_norm_backward};
 use super::stack::{BranchScales, Mode};
@@ -88,7 +88,8 @@ impl<T: Element> Workspace<T> {
         pixels: Values<'_>,
         tokens: bool,
     ) -> Encoded<'_> {
-        self.forward(layout, weights, masks, pixels, BranchScales::default(), &[], Mode::Inference);
+        let batch = Labelled { masks, pixels, targets: &[], branches: BranchScales::default(), dropout: &[] };
+        self.forward(layout, weights, &batch, Mode::Inference);
         let rows = if tokens { masks.len() * masks.tokens() } else { 0 };
         self.tokens.resize(rows * self.config.encoder.width, 0.0);
         self.token_statistics.resize(rows, Statistics::default());
@@ -107,7 +108,7 @@ impl<T: Element> Workspace<T> {
         share: f64,
         gradients: &mut Gradients<'_>,
     ) -> f64 {
-        self.forward(layout, weights, batch.masks, batch.pixels, batch.branches, batch.dropout, Mode::Training);
+        self.forward(layout, weights, batch, Mode::Training);
         let loss = self.compare(batch.targets, share);
         if loss.is_finite() {
             self.backward(layout, weights, batch, gradients);
@@ -115,20 +116,13 @@ impl<T: Element> Workspace<T> {
         loss
     }
 
-    fn forward(
-        &mut self,
-        layout: &ClassifierLayout,
-        weights: Weights<'_, T>,
-        masks: Masks<'_>,
-        pixels: Values<'_>,
-        branches: BranchScales<'_>,
-        dropout: &[f32],
-        mode: Mode,
-    ) {
+    fn forward(&mut self, layout: &ClassifierLayout, weights: Weights<'_, T>, batch: &Labelled<'_>, mode: Mode) {
+        let Labelled { masks, pixels, branches: scales, dropout, .. } = *batch;
         assert_eq!(masks.visible(), self.config.grid.tokens(), "a classifier takes all tokens");
         let clips = masks.len();
         let width = self.config.encoder.width;
-        self.encoder.forward(&layout.encoder, weights, masks, pixels, branches, mode, &mut self.scratch);
+        let pass = Pass { layout: &layout.encoder, weights, masks, scales };
+        self.encoder.forward(pass, pixels, mode, &mut self.scratch);
         self.pooled.resize(clips * width, 0.0);
         let of_clip = masks.visible() * width;
         let clips_of_stream = self.encoder.result().par_chunks_exact(of_clip);
@@ -192,7 +186,8 @@ impl<T: Element> Workspace<T> {
             }
         });
         let gradient = &mut self.stream_gradient;
-        self.encoder.backward(&layout.encoder, weights, masks, batch.branches, gradient, &mut self.scratch, gradients);
+        let pass = Pass { layout: &layout.encoder, weights, masks, scales: batch.branches };
+        self.encoder.backward(pass, gradient, &mut self.scratch, gradients);
     }
 }
 

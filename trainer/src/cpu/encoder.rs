@@ -8,7 +8,7 @@ use super::gemm::add;
 use super::layout::{ClassLayout, EncoderLayout, PositionsLayout};
 use super::norm_gelu::column_sums;
 use super::simd::vectorised;
-use super::stack::{BranchScales, Mode, Stack};
+use super::stack::{Blocks, BranchScales, Mode, Stack};
 use crate::model::TransformerConfig;
 use half::bf16;
 use pipeline::sampling::mask::Masks;
@@ -41,6 +41,22 @@ pub(crate) struct Encoder<T> {
     rounded: Vec<T>,
 }
 
+/// The encoder of a model, and the batch that it is run on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pass<'a, T> {
+    pub(crate) layout: &'a EncoderLayout,
+    pub(crate) weights: Weights<'a, T>,
+    pub(crate) masks: Masks<'a>,
+    pub(crate) scales: BranchScales<'a>,
+}
+
+impl<'a, T> Pass<'a, T> {
+    /// The encoder's blocks, on `tokens` per clip.
+    fn blocks(self, tokens: Tokens) -> Blocks<'a, T> {
+        Blocks { layouts: &self.layout.blocks, weights: self.weights, tokens, scales: self.scales }
+    }
+}
+
 impl<T: Element> Encoder<T> {
     pub(crate) fn new(grid: PatchGrid, config: TransformerConfig, has_class: bool, recomputes: bool) -> Self {
         Self {
@@ -61,16 +77,8 @@ impl<T: Element> Encoder<T> {
     }
 
     /// Computes [`Self::result`] from `visible`, `[clips, visible, values]`.
-    pub(crate) fn forward(
-        &mut self,
-        layout: &EncoderLayout,
-        weights: Weights<'_, T>,
-        masks: Masks<'_>,
-        visible: Values<'_>,
-        scales: BranchScales<'_>,
-        mode: Mode,
-        scratch: &mut Scratch<T>,
-    ) {
+    pub(crate) fn forward(&mut self, pass: Pass<'_, T>, visible: Values<'_>, mode: Mode, scratch: &mut Scratch<T>) {
+        let Pass { layout, weights, masks, .. } = pass;
         let width = self.width;
         let values = self.grid.tubelet_values();
         let rows = masks.len() * masks.visible();
@@ -90,7 +98,7 @@ impl<T: Element> Encoder<T> {
                 positions.add(weights.exact, embedded, token, out);
             }
         });
-        self.stack.forward(&layout.blocks, weights, tokens, scales, mode, scratch);
+        self.stack.forward(pass.blocks(tokens), mode, scratch);
     }
 
     /// The residual stream after the last block, `[clips, visible, width]`.
@@ -101,17 +109,15 @@ impl<T: Element> Encoder<T> {
     /// Adds the gradients of the weights, from `gradient`, that of the result.
     pub(crate) fn backward(
         &mut self,
-        layout: &EncoderLayout,
-        weights: Weights<'_, T>,
-        masks: Masks<'_>,
-        scales: BranchScales<'_>,
+        pass: Pass<'_, T>,
         gradient: &mut Vec<f32>,
         scratch: &mut Scratch<T>,
         gradients: &mut Gradients<'_>,
     ) {
+        let Pass { layout, masks, .. } = pass;
         let width = self.width;
         let tokens = self.tokens(masks);
-        self.stack.backward(&layout.blocks, weights, tokens, scales, gradient, scratch, gradients);
+        self.stack.backward(pass.blocks(tokens), gradient, scratch, gradients);
         let positions = Positions { layout: &layout.positions, space: self.grid.space(), width };
         self.gradient.clear();
         for (mask, gradient) in masks.iter().zip(gradient.chunks_exact(tokens.all * width)) {

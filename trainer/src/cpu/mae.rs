@@ -7,12 +7,12 @@
 
 use super::block::{Gradients, Scratch, Tokens, Weights, affine, affine_backward};
 use super::element::Element;
-use super::encoder::{Encoder, Positions, Values, class_backward, convert, set_class};
+use super::encoder::{Encoder, Pass, Positions, Values, class_backward, convert, set_class};
 use super::gemm::add;
 use super::layout::MaeLayout;
 use super::norm_gelu::{Statistics, layer_norm, layer_norm_backward};
 use super::simd::vectorised;
-use super::stack::{BranchScales, Mode, Stack};
+use super::stack::{Blocks, BranchScales, Mode, Stack};
 use crate::model::{CHANNEL_EPSILON, MaeConfig, NormalisePer, PATCH_EPSILON};
 use pipeline::sampling::mask::Masks;
 use rayon::prelude::*;
@@ -149,7 +149,8 @@ impl<T: Element> Workspace<T> {
     }
 
     fn encode(&mut self, layout: &MaeLayout, weights: Weights<'_, T>, masks: Masks<'_>, visible: Values<'_>, mode: Mode) {
-        self.encoder.forward(&layout.encoder, weights, masks, visible, BranchScales::default(), mode, &mut self.scratch);
+        let pass = Pass { layout: &layout.encoder, weights, masks, scales: BranchScales::default() };
+        self.encoder.forward(pass, visible, mode, &mut self.scratch);
         let rows = masks.len() * masks.visible();
         self.encoded.resize(rows * self.config.encoder.width, T::default());
         self.encoded_statistics.resize(rows, Statistics::default());
@@ -177,7 +178,9 @@ impl<T: Element> Workspace<T> {
                 positions.add(weights.exact, value, token, out);
             }
         }
-        self.decoder.forward(&layout.decoder_blocks, weights, tokens, BranchScales::default(), mode, &mut self.scratch);
+        let scales = BranchScales::default();
+        let blocks = Blocks { layouts: &layout.decoder_blocks, weights, tokens, scales };
+        self.decoder.forward(blocks, mode, &mut self.scratch);
         let rows = sizes.clips * sizes.compared();
         self.decoded.resize(rows * width, T::default());
         self.decoded_statistics.resize(rows, Statistics::default());
@@ -223,7 +226,8 @@ impl<T: Element> Workspace<T> {
         layer_norm_backward(&self.part_gradient, self.decoder.result(), statistics, norm, &mut self.stream_gradient, of_norm);
         let scales = BranchScales::default();
         let gradient = &mut self.stream_gradient;
-        self.decoder.backward(&layout.decoder_blocks, weights, tokens, scales, gradient, &mut self.scratch, gradients);
+        let blocks = Blocks { layouts: &layout.decoder_blocks, weights, tokens, scales };
+        self.decoder.backward(blocks, gradient, &mut self.scratch, gradients);
 
         let positions = Positions { layout: &layout.decoder_positions, space: self.config.grid.space(), width };
         self.part_gradient.clear();
@@ -257,7 +261,8 @@ impl<T: Element> Workspace<T> {
         layer_norm_backward(of_encoded, self.encoder.result(), statistics, norm, &mut self.stream_gradient, of_norm);
         let scales = BranchScales::default();
         let gradient = &mut self.stream_gradient;
-        self.encoder.backward(&layout.encoder, weights, masks, scales, gradient, &mut self.scratch, gradients);
+        let pass = Pass { layout: &layout.encoder, weights, masks, scales };
+        self.encoder.backward(pass, gradient, &mut self.scratch, gradients);
     }
 }
 

@@ -1,6 +1,6 @@
 //! A stack of transformer blocks.
 
-use super::block::{self, Gradients, SavedActivations, Scratch, Tokens, Weights};
+use super::block::{self, Block, Gradients, SavedActivations, Scratch, Tokens, Weights};
 use super::element::Element;
 use super::layout::BlockLayout;
 
@@ -39,6 +39,30 @@ impl<'a> BranchScales<'a> {
     }
 }
 
+/// The blocks of a model, and how they are run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Blocks<'a, T> {
+    pub(crate) layouts: &'a [BlockLayout],
+    pub(crate) weights: Weights<'a, T>,
+    /// Tokens of the last block: only it drops tokens.
+    pub(crate) tokens: Tokens,
+    pub(crate) scales: BranchScales<'a>,
+}
+
+impl<'a, T> Blocks<'a, T> {
+    /// Block `at`.
+    fn get(self, at: usize) -> Block<'a, T> {
+        let count = self.layouts.len();
+        let dropped = if at + 1 == count { self.tokens.dropped } else { 0 };
+        Block {
+            layout: &self.layouts[at],
+            weights: self.weights,
+            tokens: Tokens { dropped, ..self.tokens },
+            scales: self.scales.of_block(at, count),
+        }
+    }
+}
+
 impl<T: Element> Stack<T> {
     /// Creates a stack of `depth` blocks; with `recomputes`, only the inputs of blocks are saved.
     pub(crate) fn new(depth: usize, recomputes: bool) -> Self {
@@ -57,51 +81,40 @@ impl<T: Element> Stack<T> {
 
     /// Computes the result from the input. The result drops the first `tokens.dropped` tokens of
     /// each clip.
-    pub(crate) fn forward(
-        &mut self,
-        blocks: &[BlockLayout],
-        weights: Weights<'_, T>,
-        tokens: Tokens,
-        scales: BranchScales<'_>,
-        mode: Mode,
-        scratch: &mut Scratch<T>,
-    ) {
+    pub(crate) fn forward(&mut self, blocks: Blocks<'_, T>, mode: Mode, scratch: &mut Scratch<T>) {
+        let count = blocks.layouts.len();
         let (period, last_saved) = match mode {
             Mode::Training => (usize::MAX, self.saved.len() - 1),
             Mode::Inference => (2, 0),
         };
-        for (at, block) in blocks.iter().enumerate() {
+        for at in 0..count {
             let streams = [at % period, (at + 1) % period];
             let [x, to] = self.streams.get_disjoint_mut(streams).expect("a stream before and after each block");
-            let tokens = of_block(tokens, at, blocks.len());
-            to.resize(x.len() / tokens.all * (tokens.all - tokens.dropped), 0.0);
-            let scales = scales.of_block(at, blocks.len());
-            block::forward(block, weights, tokens, scales, x, Some(to), &mut self.saved[at.min(last_saved)], scratch);
+            let block = blocks.get(at);
+            to.resize(x.len() / block.tokens.all * block.tokens.kept(), 0.0);
+            block::forward(block, x, Some(to), &mut self.saved[at.min(last_saved)], scratch);
         }
-        self.last = blocks.len() % period;
+        self.last = count % period;
     }
 
     /// Replaces `gradient`, that of the result, by that of the input.
     pub(crate) fn backward(
         &mut self,
-        blocks: &[BlockLayout],
-        weights: Weights<'_, T>,
-        tokens: Tokens,
-        scales: BranchScales<'_>,
+        blocks: Blocks<'_, T>,
         gradient: &mut Vec<f32>,
         scratch: &mut Scratch<T>,
         gradients: &mut Gradients<'_>,
     ) {
-        let recomputes = self.saved.len() < blocks.len();
-        for (at, block) in blocks.iter().enumerate().rev() {
+        let count = blocks.layouts.len();
+        let recomputes = self.saved.len() < count;
+        for at in (0..count).rev() {
             let x = &self.streams[at];
             let saved = &mut self.saved[if recomputes { 0 } else { at }];
-            let tokens = of_block(tokens, at, blocks.len());
-            let scales = scales.of_block(at, blocks.len());
-            if recomputes && at + 1 < blocks.len() {
-                block::forward(block, weights, tokens, scales, x, None, saved, scratch);
+            let block = blocks.get(at);
+            if recomputes && at + 1 < count {
+                block::forward(block, x, None, saved, scratch);
             }
-            block::backward(block, weights, tokens, scales, x, gradient, saved, scratch, gradients);
+            block::backward(block, x, gradient, saved, scratch, gradients);
         }
     }
 
@@ -109,9 +122,4 @@ impl<T: Element> Stack<T> {
     pub(crate) fn result(&self) -> &[f32] {
         &self.streams[self.last]
     }
-}
-
-/// Only the last block drops tokens.
-const fn of_block(tokens: Tokens, at: usize, blocks: usize) -> Tokens {
-    if at + 1 == blocks { tokens } else { Tokens { dropped: 0, ..tokens } }
 }
