@@ -81,7 +81,7 @@ const MESSAGES: &[(&str, Meaning)] = &[
     ("Error constructing the reference lists", Meaning::Damage),
     // hevcdec.c: WARNING; slices of another picture are drawn into this one
     ("Ignoring POC change between slices", Meaning::Damage),
-    // hevcdec.c: WARNING; goes on with a broken slice header
+    // hevcdec.c: WARNING; continues with a broken slice header
     ("Invalid long term RPS", Meaning::Damage),
     // hevc_ps.c: WARNING; coding tool is on but decoded without it (3 range-extension flags)
     ("flag not yet implemented", Meaning::Damage),
@@ -118,16 +118,16 @@ const MESSAGES: &[(&str, Meaning)] = &[
     ("ext header missing", Meaning::Remark),
     // msmpeg4dec.c: trailing bytes
     ("I-frame too long, ignoring ext header", Meaning::Remark),
-    // intelh263dec.c: header goes on
+    // intelh263dec.c: parsing of the header continues
     ("Bad value for reserved field", Meaning::Remark),
-    // intelh263dec.c: header goes on
+    // intelh263dec.c: parsing of the header continues
     ("Invalid marker", Meaning::Remark),
-    // intelh263dec.c: header goes on
+    // intelh263dec.c: parsing of the header continues
     ("Invalid aspect ratio", Meaning::Remark),
     // mpeg1/2.
     // mpegvideo_motion.c: DEBUG; prediction of that macroblock skipped, old buffer content stays
     ("MPEG motion vector out of boundary", Meaning::Damage),
-    // mpeg12dec.c: goes on
+    // mpeg12dec.c: decoding continues
     ("aspect ratio has forbidden 0 value", Meaning::Remark),
     // mpeg12dec.c: flag corrected
     ("interlaced frame in progressive sequence, ignoring", Meaning::Remark),

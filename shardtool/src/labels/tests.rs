@@ -16,7 +16,7 @@ fn labels(text: impl AsRef<[u8]>, paths: &[&str]) -> Vec<Option<String>> {
     found(text, paths).expect("a valid file").labels
 }
 
-/// The whole error, with the name of the file left out.
+/// The whole error without the name of the file.
 fn error(text: impl AsRef<[u8]>, paths: &[&str]) -> String {
     let error = found(text, paths).map(|found| found.labels).expect_err("no valid file").to_string();
     let Some((before, file)) = error.split_once('/') else { return error };
