@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Installs what the tests need, then checks formatting, lints and documentation, and runs every test.
+# Installs what the tests need, then builds and runs every test. scripts/lint.sh checks formatting,
+# lints and documentation.
 #   scripts/test.sh
-# With TEST_VIDEOS=FOLDER, real footage in FOLDER/real and FOLDER/odd is tested as well.
+# With TEST_VIDEOS=FOLDER, real footage in FOLDER/real, FOLDER/odd and FOLDER/bench is tested as well.
 # TensorBoard, which reads what a run writes for it, comes from PyPI (180 MB), unless TENSORBOARD_PYTHON names a Python that has it.
 # SKIP_TENSORBOARD=1 tests without it.
 # With TRANSFORMERS_PYTHON=PYTHON, a Python that has torch and transformers, exported weights are loaded there as well.
@@ -24,12 +25,9 @@ if [ -z "${TENSORBOARD_PYTHON:-}" ] && [ "${SKIP_TENSORBOARD:-0}" != 1 ]; then
   export TENSORBOARD_PYTHON=$tensorboard/bin/python
 fi
 
-cargo fmt --all --check
-cargo clippy --workspace --all-targets --locked -- -D warnings
 if cargo nextest --version >/dev/null 2>&1; then
   cargo nextest run --workspace --locked
 else
   cargo test --workspace --all-targets --locked
 fi
 cargo test --workspace --doc --locked
-RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet

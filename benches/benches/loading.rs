@@ -8,11 +8,11 @@ use pipeline::loader::batch::Form;
 use pipeline::loader::{Loader, LoaderOptions};
 use pipeline::sampling::mask::{Mask, MaskKind, MaskRule, MaskScratch};
 use pipeline::sampling::order::{Purpose, stream};
-use pipeline::sampling::sample::{Augmentation, View};
+use pipeline::sampling::sample::Augmentation;
 use pipeline::shard::{ClipReader, ShardSet};
 use pipeline::source::{Source, WeightedSource};
-use pipeline::transform::{TargetForm, Transform, Value};
-use schemas::geometry::{FrameSize, PatchGrid};
+use pipeline::transform::{ClipView, PatchesMut, TargetForm, Transform, Value};
+use schemas::geometry::PatchGrid;
 use schemas::manifest::BuildOptions;
 use schemas::shard::Payload;
 use std::hint::black_box;
@@ -29,11 +29,11 @@ const STORED: (usize, usize) = (456, 256);
 const MASK: MaskRule = MaskRule::new(MaskKind::Random, 0.9);
 
 /// Times a clip as a whole, and the patches of it that training uses.
-fn bench_transform<T: Value>(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, frames: Frames<'_>, size: FrameSize, view: View) {
+fn bench_transform<T: Value>(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, clip: ClipView<'_>) {
     let mut transform = Transform::default();
     let mut pixels = vec![T::zeroed(); GRID.clip_values()];
     group.bench_function(format!("transform clip {name}"), |bench| {
-        bench.iter(|| transform.clip(frames, size, view, GRID.frames, GRID.size, &mut pixels));
+        bench.iter(|| transform.clip(clip, GRID.frames, GRID.size, &mut pixels));
     });
     let mut tokens = vec![0; GRID.tokens()];
     MASK.draw(&mut stream(Purpose::Mask, 0, 0, 0), GRID, &mut MaskScratch::default(), &mut tokens);
@@ -42,7 +42,10 @@ fn bench_transform<T: Value>(group: &mut BenchmarkGroup<'_, WallTime>, name: &st
     let mut seen = vec![T::zeroed(); mask.visible.len() * GRID.tubelet_values()];
     let mut target = vec![T::zeroed(); mask.predicted.len() * form.values(GRID)];
     group.bench_function(format!("transform patches {name}"), |bench| {
-        bench.iter(|| transform.patches(frames, size, view, GRID, mask, form, &mut seen, &mut target));
+        bench.iter(|| {
+            let out = PatchesMut { visible: &mut seen, target: &mut target };
+            transform.patches(clip, GRID, mask, form, out);
+        });
     });
 }
 
@@ -68,10 +71,11 @@ fn loading(criterion: &mut Criterion) {
 
     let view = Augmentation::default().draw(&mut stream(Purpose::Augment, 0, 0, 0), 16, 16, entry.size);
     let frames = Frames::I420(&clips[3].payload, entry.color);
+    let clip = ClipView { frames, size: entry.size, view };
     group.throughput(Throughput::Elements(1));
-    bench_transform::<f32>(&mut group, "f32", frames, entry.size, view);
-    bench_transform::<bf16>(&mut group, "bf16", frames, entry.size, view);
-    bench_transform::<u8>(&mut group, "u8", frames, entry.size, view);
+    bench_transform::<f32>(&mut group, "f32", clip);
+    bench_transform::<bf16>(&mut group, "bf16", clip);
+    bench_transform::<u8>(&mut group, "u8", clip);
 
     for kind in [MaskKind::Random, MaskKind::Tube, MaskKind::Frame, MaskKind::Block] {
         let (mut rng, mut scratch, mut tokens) = (stream(Purpose::Mask, 0, 0, 0), MaskScratch::default(), vec![0; GRID.tokens()]);

@@ -7,8 +7,23 @@ use std::path::{Path, PathBuf};
 /// Ending of the temporary name under which a file is written before it is renamed.
 pub const TEMPORARY_ENDING: &str = ".tmp";
 
-/// A file written under a temporary name in the same folder, and renamed to its own by [`AtomicFile::commit`]. Dropped without a
-/// commit, it removes what it wrote.
+/// A file written under a temporary name in the same folder, and renamed to its own by
+/// [`AtomicFile::commit`]. Dropped without a commit, it removes what it wrote.
+///
+/// ```
+/// use pipeline::atomic_file::AtomicFile;
+/// use std::io::Write;
+///
+/// # fn main() -> std::io::Result<()> {
+/// # let dir = tempfile::tempdir()?;
+/// let path = dir.path().join("report.json");
+/// let mut file = AtomicFile::create(&path)?;
+/// file.write_all(b"{}")?;
+/// assert!(!path.exists());
+/// file.commit()?;
+/// assert!(path.exists());
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct AtomicFile {
     writer: Option<BufWriter<File>>,
@@ -17,7 +32,7 @@ pub struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Begins to write `path`.
+    /// Begins writing `path`.
     ///
     /// # Errors
     /// When the temporary file cannot be created.
@@ -29,7 +44,7 @@ impl AtomicFile {
         Ok(Self { writer, temporary, path: path.to_owned() })
     }
 
-    /// Flushes to the disk and gives the file its name.
+    /// Syncs the file to disk and renames it to its own name.
     ///
     /// # Errors
     /// When writing, syncing or renaming fails; the temporary file is then removed.
@@ -62,7 +77,7 @@ impl Write for AtomicFile {
 impl Drop for AtomicFile {
     fn drop(&mut self) {
         if let Some(writer) = self.writer.take() {
-            // Without flushing: what is in the buffer is not wanted.
+            // Without flushing the buffer.
             drop(writer.into_parts());
             let _ = fs::remove_file(&self.temporary);
         }

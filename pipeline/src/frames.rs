@@ -1,9 +1,9 @@
-//! Frames in memory: what their bytes are, and what they mean.
+//! Decoded frames in memory: their layout and their colours.
 
 use schemas::geometry::FrameSize;
 use schemas::shard::{ColorMatrix, ColorRange};
 
-/// What samples of luma and chroma mean.
+/// Range and matrix of Y'CbCr samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Color {
     /// Range of the samples.
@@ -13,11 +13,23 @@ pub struct Color {
 }
 
 /// 8-bit frames of one size, one after the other, without padding.
+///
+/// ```
+/// use pipeline::frames::{Color, Frames};
+/// use schemas::geometry::FrameSize;
+/// use schemas::shard::{ColorMatrix, ColorRange};
+///
+/// let size = FrameSize { width: 4, height: 2 };
+/// let color = Color { range: ColorRange::Limited, matrix: ColorMatrix::Bt709 };
+/// let bytes = vec![128; 3 * size.frame_bytes()];
+/// let frames = Frames::I420(&bytes, color);
+/// assert_eq!((frames.frame_bytes(size), frames.each(size).count()), (12, 3));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frames<'a> {
-    /// Planes.
+    /// Y'CbCr in three planes, chroma at half size.
     I420(&'a [u8], Color),
-    /// R'G'B', three bytes a pixel.
+    /// R'G'B', three bytes per pixel.
     Rgb(&'a [u8]),
 }
 
@@ -37,7 +49,7 @@ impl<'a> Frames<'a> {
         }
     }
 
-    /// Each frame by itself, where all are of `size`.
+    /// Each frame of `size` on its own.
     ///
     /// # Panics
     /// When a side of `size` is 0.
@@ -45,7 +57,7 @@ impl<'a> Frames<'a> {
         self.bytes().chunks_exact(self.frame_bytes(size)).map(move |frame| self.alike(frame))
     }
 
-    /// The first `count` frames, where all are of `size`; none where there are not so many.
+    /// The first `count` frames of `size`; `None` if there are fewer.
     pub fn first(self, count: usize, size: FrameSize) -> Option<Self> {
         self.bytes().get(..count * self.frame_bytes(size)).map(|frames| self.alike(frames))
     }
@@ -59,8 +71,9 @@ impl<'a> Frames<'a> {
     }
 }
 
-/// A frame of `size` as one of `coded`, which is not smaller: the last column and the last row of each plane are repeated as often as need be.
-pub fn filled_up(frame: &[u8], size: FrameSize, coded: FrameSize) -> Vec<u8> {
+/// Pads a frame of `size` to `coded`, which is not smaller, by repeating the last column and the
+/// last row of each plane.
+pub fn padded(frame: &[u8], size: FrameSize, coded: FrameSize) -> Vec<u8> {
     let mut out = Vec::with_capacity(coded.frame_bytes());
     for plane in 0..3 {
         let ((width, height), (coded_width, coded_height)) = (size.plane_size(plane), coded.plane_size(plane));
@@ -79,12 +92,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sides_are_filled_up_with_their_last_row_and_column() {
+    fn sides_are_padded_with_their_last_row_and_column() {
         let (size, even) = (FrameSize { width: 3, height: 1 }, FrameSize { width: 4, height: 2 });
-        assert_eq!(filled_up(&[1, 2, 3, 10, 11, 20, 21], size, even), [1, 2, 3, 3, 1, 2, 3, 3, 10, 11, 20, 21]);
+        assert_eq!(padded(&[1, 2, 3, 10, 11, 20, 21], size, even), [1, 2, 3, 3, 1, 2, 3, 3, 10, 11, 20, 21]);
         let size = FrameSize { width: 2, height: 2 };
-        assert_eq!(filled_up(&[1, 2, 3, 4, 5, 6], size, size), [1, 2, 3, 4, 5, 6]);
-        let padded = filled_up(&[1, 2, 3, 4, 5, 6], size, FrameSize { width: 4, height: 4 });
-        assert_eq!(padded, [1, 2, 2, 2, 3, 4, 4, 4, 3, 4, 4, 4, 3, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6]);
+        assert_eq!(padded(&[1, 2, 3, 4, 5, 6], size, size), [1, 2, 3, 4, 5, 6]);
+        let result = padded(&[1, 2, 3, 4, 5, 6], size, FrameSize { width: 4, height: 4 });
+        assert_eq!(result, [1, 2, 2, 2, 3, 4, 4, 4, 3, 4, 4, 4, 3, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6]);
     }
 }

@@ -1,5 +1,31 @@
 //! Video to clips, clips to shards, shards to training batches.
 //!
+//! ```
+//! use pipeline::loader::batch::Pixels;
+//! use pipeline::loader::{Loader, LoaderOptions};
+//! use pipeline::sampling::mask::{MaskKind, MaskRule};
+//! use pipeline::source::{Source, WeightedSource};
+//! use schemas::geometry::PatchGrid;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! // In place of `ShardSet::open(dir)`, where `shardtool build` has written shards.
+//! let shards = pipeline::shard::synthetic::write(dir.path(), 20)?;
+//! let source = WeightedSource::from(Source::Shards(shards));
+//!
+//! let grid = PatchGrid { frames: 8, size: 32, tubelet: 2, patch: 8 };
+//! let mask = MaskRule::new(MaskKind::Random, 0.9);
+//! let loader = Loader::new([source].into(), LoaderOptions::new(4, grid, mask))?;
+//! for batch in loader.take(10) {
+//!     let batch = batch?;
+//!     // f32, normalised, `[clips, 3, frames, size, size]`.
+//!     let Pixels::Clips(bytes) = batch.pixels() else { unreachable!("the default form") };
+//!     assert_eq!(bytes.len(), 4 * 3 * 8 * 32 * 32 * size_of::<f32>());
+//!     assert_eq!(batch.masks().visible(), 6, "of 64 tokens");
+//! }
+//! # Ok(()) }
+//! ```
+//!
 //! The rooms, in the order in which data flows:
 //! - [`video`]: GStreamer. Finds videos, decodes a file to I420 frames with their times, samples
 //!   clips from them, encodes test material. [`worker`]: the processes in which that is done.
@@ -11,7 +37,7 @@
 //! - [`transform`]: frames to a normalised, cropped training clip, or to the patches of it that are
 //!   used.
 //! - [`loader`]: worker threads that put all of it together, as an iterator of `Result<Batch>`;
-//!   [`stats`]: what it counts.
+//!   [`stats`]: its counters.
 
 pub mod atomic_file;
 pub mod frames;
@@ -24,3 +50,8 @@ pub mod stats;
 pub mod transform;
 pub mod video;
 pub mod worker;
+
+/// Number of cores that this process may use.
+pub fn all_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}

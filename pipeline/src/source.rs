@@ -1,4 +1,4 @@
-//! Where clips come from: shards, or live video. The same clips, in the same order, give the same batches.
+//! Sources of clips: shards, or live video. The same clips in the same order give the same batches.
 
 use crate::frames::Frames;
 use crate::live::{LiveError, LiveReader, LiveSet};
@@ -13,24 +13,51 @@ use std::sync::atomic::AtomicBool;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// A data set.
+///
+/// ```
+/// use pipeline::source::Source;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// // In place of `ShardSet::open(dir)`.
+/// let data = Source::Shards(pipeline::shard::synthetic::write(dir.path(), 3)?);
+/// assert_eq!((data.len(), data.clip(0).frames), (3, 8));
+/// let catalogue = data.catalogue()?;
+/// assert_eq!(catalogue.videos[2].path, "synthetic-2");
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub enum Source {
     /// A finished build.
     Shards(ShardSet),
-    /// Videos that are decoded when they are wanted.
+    /// Videos that are decoded on demand.
     Live(LiveSet),
 }
 
-/// A data set or a part of one, and how much of what is loaded it gives.
+/// A data set or a part of one, and its share of what is loaded.
+///
+/// ```
+/// use pipeline::source::{Source, WeightedSource};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let data = Source::Shards(pipeline::shard::synthetic::write(dir.path(), 10)?);
+/// // All clips, drawn twice as often as those of a source of weight 1.
+/// let all = WeightedSource { weight: 2.0, ..WeightedSource::from(data) };
+/// // Every second clip.
+/// let half = WeightedSource { chosen: Some((0..10).step_by(2).collect()), ..all.clone() };
+/// assert_eq!((all.len(), half.len(), half.number(1)), (10, 5, 2));
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 pub struct WeightedSource {
     /// The clips.
     pub source: Arc<Source>,
     /// Share of draws, relative to the other data sets'.
     pub weight: f64,
-    /// Numbers of the clips that are taken, where it is not all of them.
+    /// Numbers of the clips that are used, if not all of them.
     pub chosen: Option<Arc<[u32]>>,
-    /// Class of each clip of the source, in place of what the source says.
+    /// Class of each clip of the source, in place of the source's own.
     pub labels: Option<Arc<[Option<i32>]>>,
 }
 
@@ -41,7 +68,7 @@ impl From<Source> for WeightedSource {
 }
 
 impl WeightedSource {
-    /// Clips that are taken.
+    /// Number of clips that are used.
     pub fn len(&self) -> usize {
         self.chosen.as_ref().map_or(self.source.len(), |chosen| chosen.len())
     }
@@ -51,15 +78,15 @@ impl WeightedSource {
         self.len() == 0
     }
 
-    /// Number in the source of the clip at place `index` of those that are taken.
+    /// Number in the source of the clip at `index` of those that are used.
     ///
     /// # Panics
-    /// When there are not so many.
+    /// When `index` is not less than [`Self::len`].
     pub fn number(&self, index: usize) -> usize {
         self.chosen.as_ref().map_or(index, |chosen| chosen[index] as usize)
     }
 
-    /// What is known of clip `number` of the source.
+    /// Frames, size and class of clip `number` of the source.
     ///
     /// # Panics
     /// When there is no such clip.
@@ -72,15 +99,16 @@ impl WeightedSource {
     }
 }
 
-/// What tells data apart: a hash of the clips that are taken, their order, weights and classes, in whichever folder they are. Nothing is read for it: shards have
-/// hashes of their bytes, and a video is known by its name and size.
+/// A hash that identifies data: the clips that are used, their order, weights and classes, wherever
+/// they are stored. It reads nothing: shards have hashes of their bytes, and a video is identified
+/// by its name and size.
 pub fn fingerprint(sources: &[WeightedSource]) -> u64 {
     let described: Vec<_> =
         sources.iter().map(|set| (set.source.identity(), set.weight, set.chosen.as_deref(), set.labels.as_deref())).collect();
     xxh3_64(&serde_json::to_vec(&described).expect("numbers and strings"))
 }
 
-/// What a source is, wherever it is.
+/// What identifies a source, wherever it is stored.
 #[derive(Debug, Serialize)]
 enum Identity<'a> {
     /// The two hashes of each shard.
@@ -89,7 +117,7 @@ enum Identity<'a> {
     Videos(Vec<(String, u64, usize)>),
 }
 
-/// Where all clips of a source are from.
+/// The origins of all clips of a source.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Catalogue {
     /// The videos, in order.
@@ -101,36 +129,36 @@ pub struct Catalogue {
 /// A video that clips are from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VideoOrigin {
-    /// The file, as the build was told to find it, or its path.
+    /// The path as it was given to the build, or the path of a live video.
     pub path: String,
-    /// BLAKE3 of its bytes, in hex, where a build has hashed them.
+    /// BLAKE3 of its bytes, in hex; `None` for live video.
     pub blake3: Option<String>,
 }
 
-/// Where a clip is from.
+/// The origin of a clip.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ClipOrigin {
     /// Number of its video.
     pub video: u32,
-    /// Number of it within its video, from 0.
+    /// Number within its video, from 0.
     pub number: u32,
-    /// Time of its first frame and of its last in the video, in seconds.
+    /// Times of its first and last frame in the video, in seconds.
     pub seconds: [f64; 2],
 }
 
 /// How the frames of a clip lie in time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Timing {
-    /// Frames at its end that repeat the video's last one: the video is too short.
+    /// Frames at the end that repeat the video's last frame, because the video is too short.
     pub repeated: usize,
-    /// Frames of it a second of the video; nothing where frames were taken whatever their times.
+    /// Frames per second of video; `None` if frames were taken without regard to their times.
     pub frames_per_second: Option<f64>,
 }
 
-/// What has to be known of a clip before it is read.
+/// What is known of a clip before it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClipInfo {
-    /// Frames that there are.
+    /// Number of frames.
     pub frames: usize,
     /// Size of a frame.
     pub size: FrameSize,
@@ -138,28 +166,28 @@ pub struct ClipInfo {
     pub label: Option<i32>,
 }
 
-/// Where a clip is from, for people.
+/// The origin of a clip, for messages.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origin {
-    /// The video, as the build named it, or its path; nothing where the shard cannot tell any more.
+    /// The video, as the build named it, or its path; `None` if the shard cannot be read.
     pub video: Option<String>,
     /// The shard that holds it, and its row there.
     pub stored: Option<(PathBuf, usize)>,
 }
 
-/// A clip that cannot be read.
+/// Why a clip cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// Of a shard.
+    /// A clip of a shard.
     #[error(transparent)]
     Shard(#[from] ShardError),
-    /// Of a video.
+    /// A clip of a live video.
     #[error(transparent)]
     Live(#[from] LiveError),
 }
 
 impl SourceError {
-    /// Whether only this clip is to blame, so that loading may go on without it.
+    /// Whether only this clip is bad, so that loading can continue without it.
     pub const fn is_of_one_clip(&self) -> bool {
         match self {
             Self::Shard(error) => matches!(error, ShardError::Damaged { .. } | ShardError::Undecodable { .. }),
@@ -182,7 +210,7 @@ impl Source {
         self.len() == 0
     }
 
-    /// The folder; the first one where videos of several are taken together.
+    /// The folder; the first one of several.
     pub fn dir(&self) -> &Path {
         match self {
             Self::Shards(shards) => shards.dir(),
@@ -200,7 +228,7 @@ impl Source {
         }
     }
 
-    /// What is known of clip `clip`.
+    /// Frames, size and class of clip `clip`.
     ///
     /// # Panics
     /// When there is no such clip.
@@ -220,7 +248,7 @@ impl Source {
 }
 
 impl Source {
-    /// Where clip `clip` is from. Of a shard, reads all that it says of its clips: not for every day.
+    /// The origin of clip `clip`. Reads the whole index of the clip's shard: not for loops.
     ///
     /// # Panics
     /// When there is no such clip.
@@ -235,7 +263,7 @@ impl Source {
         }
     }
 
-    /// Where all clips are from.
+    /// The origins of all clips.
     ///
     /// # Errors
     /// When a shard cannot be read.
@@ -272,7 +300,8 @@ impl Source {
         Ok(catalogue)
     }
 
-    /// How `frames` frames of clip `clip` from `first_frame` on lie in time. Of a shard, reads all that it says of its clips.
+    /// How `frames` frames of clip `clip` from `first_frame` on lie in time. Reads the whole index
+    /// of the clip's shard.
     ///
     /// # Errors
     /// When a shard cannot be read.
@@ -292,49 +321,49 @@ impl Source {
         Ok(Timing { repeated, frames_per_second: fps.map(|fps| fps / f64::from(stride)) })
     }
 
-    /// Says that clip `clip` will soon be read.
+    /// Announces that clip `clip` will soon be read.
     pub(crate) fn fetch(&self, clip: usize) {
         match self {
             Self::Shards(shards) => {
                 let (shard, row) = shards.locate(clip);
                 shard.fetch(row);
             }
-            // Where in a file its packets lie its container knows.
+            // Where its packets lie in the file, only the demuxer knows.
             Self::Live(_) => {}
         }
     }
 }
 
-/// What a clip's bytes come to.
+/// Bytes of a clip.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct ClipBytes {
-    /// As they are stored.
+    /// As stored.
     pub(crate) stored: usize,
     /// As frames.
     pub(crate) decoded: usize,
 }
 
-/// Reads clips of any source into memory that it uses again: one for each thread.
+/// Reads clips of any source into memory that it reuses: one reader per thread.
 pub(crate) struct SourceReader {
     shards: ClipReader,
     live: LiveReader,
 }
 
-/// A clip that was read, in so many windows as were asked for.
+/// A clip that was read, in windows.
 pub(crate) enum Loaded<'a> {
     /// Its frames from the first on.
     Whole(Frames<'a>),
-    /// Each window by itself.
+    /// Each window on its own.
     Windows(&'a LiveReader),
 }
 
 impl SourceReader {
-    /// A reader that gives up, where it waits for a decoder, when `stop` is set.
+    /// A reader that stops waiting for a decoder when `stop` is set.
     pub(crate) fn new(stop: Arc<AtomicBool>) -> Self {
         Self { shards: ClipReader::default(), live: LiveReader::new(stop) }
     }
 
-    /// Reads of clip `clip` the windows of `frames` frames that begin with frames `starts`.
+    /// Reads the windows of `frames` frames of clip `clip` that begin at frames `starts`.
     pub(crate) fn load<'a>(
         &'a mut self,
         source: &'a Source,
@@ -363,7 +392,8 @@ impl SourceReader {
 }
 
 impl<'a> Loaded<'a> {
-    /// Frames that hold window `window`, which begins with frame `start` of the clip, and the frame of them with which it begins.
+    /// Frames that hold window `window`, which begins at frame `start` of the clip, and the index
+    /// of its first frame among them.
     pub(crate) fn window(&self, window: usize, start: usize) -> (Frames<'a>, usize) {
         match self {
             Self::Whole(frames) => (*frames, start),

@@ -1,4 +1,4 @@
-//! What a loader counts while it runs: where its threads spend their time, and how long its user waits.
+//! A loader's counters: where its threads spend their time, and how long its user waits.
 
 use schemas::report::{LoaderFigures, LoaderLimit, StageFigures, WaitFigures};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 /// What a loader thread does with a clip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// Gets its bytes: maps, decompresses, compares with the hash.
+    /// Gets its bytes: maps, decompresses, checks the hash.
     Read,
-    /// Makes frames of them.
+    /// Decodes them to frames.
     Decode,
-    /// Crops, resizes, converts, and draws the mask.
+    /// Crops, resizes, converts, augments, and draws the mask.
     Transform,
 }
 
 const STAGES: usize = 3;
 
-/// A thread's stop watch: each lap is charged to a stage.
+/// A thread's stopwatch: each lap is charged to a stage.
 #[derive(Debug)]
 pub struct StageClock {
     last: Instant,
@@ -31,7 +31,7 @@ impl Default for StageClock {
 }
 
 impl StageClock {
-    /// The time since the last lap, or the start, was spent in `stage`.
+    /// Charges the time since the last lap, or the start, to `stage`.
     pub fn lap(&mut self, stage: Stage) {
         let now = Instant::now();
         self.busy[stage as usize] += now - self.last;
@@ -43,7 +43,7 @@ impl StageClock {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     busy_ns: [AtomicU64; STAGES],
-    /// Waiting for room to fill.
+    /// Waiting for a task.
     idle_ns: AtomicU64,
     cpu_ns: AtomicU64,
     clips: AtomicU64,
@@ -51,7 +51,7 @@ pub(crate) struct Counters {
     decoded_bytes: AtomicU64,
 }
 
-/// What the counters said at one moment.
+/// The counters' values at one moment.
 #[derive(Debug, Clone, Copy, Default)]
 struct Counted {
     busy_ns: [u64; STAGES],
@@ -63,12 +63,12 @@ struct Counted {
 }
 
 impl Counters {
-    /// A thread has waited for a task.
+    /// Counts the time that a thread waited for a task.
     pub(crate) fn idle(&self, waited: Duration) {
         add(&self.idle_ns, waited);
     }
 
-    /// A thread has done with a clip, of which so many bytes were stored and so many decoded.
+    /// Counts a clip that a thread has finished.
     pub(crate) fn clip(&self, clock: &StageClock, cpu: Duration, stored_bytes: usize, decoded_bytes: usize) {
         self.busy_ns.iter().zip(clock.busy).for_each(|(counter, busy)| add(counter, busy));
         add(&self.cpu_ns, cpu);
@@ -94,16 +94,16 @@ fn add(counter: &AtomicU64, time: Duration) {
     counter.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
 }
 
-/// Waits shorter than 2^FIRST_OCTAVE nanoseconds are all the same.
+/// Waits shorter than 2^FIRST_OCTAVE nanoseconds share a bin.
 const FIRST_OCTAVE: u32 = 8;
 
-/// Bins of each doubling: a quantile is right to 100 / 16 %.
+/// Bins per doubling: a quantile is accurate to about 100 / 16 %.
 const BINS_PER_OCTAVE: usize = 16;
 
-/// Doublings from a quarter of a microsecond on: to five hours.
+/// Doublings, from a quarter of a microsecond to five hours.
 const OCTAVES: usize = 36;
 
-/// How long each of any number of waits took, in memory that does not grow.
+/// A histogram of waits, in constant memory.
 #[derive(Debug, Clone)]
 struct Waits {
     bins: Vec<u64>,
@@ -128,7 +128,7 @@ impl Waits {
         self.max = self.max.max(wait);
     }
 
-    /// In milliseconds, what a share of the waits does not exceed.
+    /// A quantile of the waits, in milliseconds.
     fn quantile_ms(&self, share: f64) -> f64 {
         let wanted = (share * self.count as f64).ceil() as u64;
         let mut seen = 0;
@@ -143,55 +143,69 @@ impl Waits {
     }
 }
 
-/// What the user's side of a loader sees.
+/// Counters of the user's side of a loader.
 #[derive(Debug)]
 pub(crate) struct Consumption {
     started: Instant,
     first_batch: Option<Duration>,
-    /// Since when the rest is counted, and what the threads had counted until then.
+    /// Since when the rest is counted, and the threads' counters at that time.
     since: Instant,
     before: Counted,
     waits: Waits,
     clips: u64,
     frames: u64,
-    /// Batches that were ready when one was asked for, all added up.
+    /// Batches that were ready when one was asked for, summed over batches.
     ready: u64,
     skipped: u64,
 }
 
-/// When the user waits for less than this share of its time, it is what limits.
+/// A batch that is handed out.
+pub(crate) struct Delivered {
+    /// How long the user waited for it.
+    pub(crate) wait: Duration,
+    /// Its clips.
+    pub(crate) clips: usize,
+    /// Frames of each clip.
+    pub(crate) frames: usize,
+    /// Clips that are missing from it.
+    pub(crate) skipped: usize,
+    /// Batches that were ready when it was asked for.
+    pub(crate) ready: usize,
+}
+
+/// When the user waits for less than this share of its time, the user is the limit.
 const CONSUMER_LIMITS_BELOW: f64 = 0.02;
 
 impl Consumption {
-    /// From now on.
+    /// Counters that start now.
     pub(crate) fn new() -> Self {
         let now = Instant::now();
         let (waits, before) = (Waits::default(), Counted::default());
         Self { started: now, first_batch: None, since: now, before, waits, clips: 0, frames: 0, ready: 0, skipped: 0 }
     }
 
-    /// All is counted anew, but for what the start took.
+    /// Resets all counters but the time of the start.
     pub(crate) fn restart(&mut self, counters: &Counters) {
         *self = Self { started: self.started, first_batch: self.first_batch, before: counters.now(), ..Self::new() };
     }
 
-    /// A batch of so many clips was handed out, after such a wait, when so many were ready.
-    pub(crate) fn batch(&mut self, counters: &Counters, wait: Duration, clips: usize, frames: usize, skipped: usize, ready: usize) {
+    /// Counts a batch that is handed out.
+    pub(crate) fn batch(&mut self, counters: &Counters, batch: Delivered) {
         if self.first_batch.is_none() {
-            // It is the price of the start, and is told by itself.
+            // The first batch takes the time of the start, which is reported on its own.
             self.first_batch = Some(self.started.elapsed());
             self.restart(counters);
-            self.skipped += skipped as u64;
+            self.skipped += batch.skipped as u64;
             return;
         }
-        self.waits.push(wait);
-        self.clips += clips as u64;
-        self.frames += (clips * frames) as u64;
-        self.ready += ready as u64;
-        self.skipped += skipped as u64;
+        self.waits.push(batch.wait);
+        self.clips += batch.clips as u64;
+        self.frames += (batch.clips * batch.frames) as u64;
+        self.ready += batch.ready as u64;
+        self.skipped += batch.skipped as u64;
     }
 
-    /// All figures up to now, of a loader of so many threads.
+    /// All figures up to now, of a loader of `threads` threads.
     pub(crate) fn figures(&self, counters: &Counters, threads: usize) -> LoaderFigures {
         let (now, before, seconds) = (counters.now(), &self.before, self.since.elapsed().as_secs_f64());
         let per_second = |amount: f64| if seconds > 0.0 { amount / seconds } else { 0.0 };

@@ -1,50 +1,52 @@
-//! Sizes of I420 frames and of the grid of spacetime patches that a clip is cut into.
+//! Sizes of I420 frames, and the grid of spacetime patches of a clip.
 
 use serde::{Deserialize, Serialize};
 
-/// One 8-bit planar 4:2:0 frame, tightly packed: the luma plane, then the two chroma planes at half size, rounded up.
+/// Size of an 8-bit planar 4:2:0 frame, tightly packed: the luma plane, then the two chroma planes
+/// at half size, rounded up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FrameSize {
-    /// Luma samples a row.
+    /// Luma samples per row.
     pub width: usize,
     /// Luma rows.
     pub height: usize,
 }
 
 impl FrameSize {
-    /// Chroma samples a row.
+    /// Returns the chroma samples per row.
     pub const fn chroma_width(self) -> usize {
         self.width.div_ceil(2)
     }
 
-    /// Chroma rows.
+    /// Returns the chroma rows.
     pub const fn chroma_height(self) -> usize {
         self.height.div_ceil(2)
     }
 
-    /// Bytes of the luma plane.
+    /// Returns the bytes of the luma plane.
     pub const fn luma_bytes(self) -> usize {
         self.width * self.height
     }
 
-    /// Bytes of each of the two chroma planes.
+    /// Returns the bytes of each of the two chroma planes.
     pub const fn chroma_bytes(self) -> usize {
         self.chroma_width() * self.chroma_height()
     }
 
-    /// Bytes of the whole frame.
+    /// Returns the bytes of the whole frame.
     pub const fn frame_bytes(self) -> usize {
         self.luma_bytes() + 2 * self.chroma_bytes()
     }
 
-    /// Width and height of plane `plane` (0 luma, 1 and 2 chroma).
+    /// Returns width and height of plane `plane` (0 luma, 1 and 2 chroma).
     pub const fn plane_size(self, plane: usize) -> (usize, usize) {
         if plane == 0 { (self.width, self.height) } else { (self.chroma_width(), self.chroma_height()) }
     }
 
-    /// Byte range of plane `plane` (0 luma, 1 and 2 chroma) inside the frame.
+    /// Returns the byte range of plane `plane` (0 luma, 1 and 2 chroma) inside the frame.
     pub const fn plane_range(self, plane: usize) -> std::ops::Range<usize> {
-        let (luma, chroma) = (self.luma_bytes(), self.chroma_bytes());
+        let luma = self.luma_bytes();
+        let chroma = self.chroma_bytes();
         match plane {
             0 => 0..luma,
             1 => luma..luma + chroma,
@@ -52,8 +54,9 @@ impl FrameSize {
         }
     }
 
-    /// The size after scaling the short side down to `short_side`, keeping the aspect ratio. Never enlarges. A scaled long side is
-    /// rounded to the nearest even number; a frame that is small enough already keeps its size, odd or not.
+    /// Returns the size after scaling the short side down to `short_side` with the same aspect
+    /// ratio. Never enlarges. A scaled long side is rounded to the nearest even number; a frame
+    /// that is small enough keeps its size, odd or not.
     pub fn scaled_to_short_side(self, short_side: usize) -> Self {
         let short = self.width.min(self.height);
         if short <= short_side {
@@ -69,40 +72,43 @@ impl FrameSize {
     }
 }
 
-/// How a training clip of `frames` square frames is cut into spacetime patches ("tubelets") of `tubelet` frames by `patch` x `patch`
-/// pixels. Tokens are ordered by time, then row, then column, as in the reference.
+/// The grid of spacetime patches ("tubelets") of a training clip of `frames` square frames: each
+/// patch has `tubelet` frames of `patch` x `patch` pixels. Tokens are ordered by time, then row,
+/// then column, as in the reference implementation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PatchGrid {
-    /// Frames a clip.
+    /// Frames per clip.
     pub frames: usize,
     /// Height and width of a frame, in pixels.
     pub size: usize,
-    /// Frames a tubelet.
+    /// Frames per tubelet.
     pub tubelet: usize,
     /// Height and width of a patch, in pixels.
     pub patch: usize,
 }
 
-/// Which frames of a clip a model predicts.
+/// The frames of a clip that a model predicts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TargetFrames {
-    /// Evenly spread from the clip's first to its last, rounded down: `linspace(0, frames - 1, time * slices)` truncated, as in the reference (0, 2, 4, 6, 8, 10,
-    /// 12, 15 of 16 frames).
+    /// Evenly spread from the clip's first frame to its last, rounded down: `linspace(0, frames -
+    /// 1, time * slices)` truncated, as in the reference implementation (0, 2, 4, 6, 8, 10, 12, 15
+    /// of 16 frames).
     #[default]
     Spread,
-    /// The first of each tubelet, or of each of its `slices` equal parts: `[::2]` of tubelets of two, as in PySlowFast (0, 2, 4, 6, 8, 10, 12, 14 of 16 frames).
+    /// The first frame of each tubelet, or of each of its `slices` equal parts: `[::2]` for
+    /// tubelets of two, as in PySlowFast (0, 2, 4, 6, 8, 10, 12, 14 of 16 frames).
     Strided,
 }
 
-/// A grid whose parts do not divide its whole.
+/// An error of a grid: its parts do not tile the clip.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum GridError {
-    /// A part that must be at least one is zero.
+    /// A dimension that must be at least 1 is 0.
     #[error("{what} is 0; it must be at least 1")]
     Zero {
-        /// Which of the four.
+        /// Name of the dimension.
         what: &'static str,
     },
     /// A part does not divide its whole.
@@ -116,7 +122,7 @@ pub enum GridError {
         part: &'static str,
         /// Its value.
         part_value: usize,
-        /// The nearest whole that would do.
+        /// Nearest valid whole.
         nearest: usize,
     },
 }
@@ -125,7 +131,7 @@ impl PatchGrid {
     /// Checks that tubelets tile the frames and patches tile each frame.
     ///
     /// # Errors
-    /// Names the dimension that is zero or does not divide, and the nearest one that would.
+    /// The dimension that is zero or does not divide, with the nearest valid one.
     pub fn validate(self) -> Result<Self, GridError> {
         let named = [("frames", self.frames), ("size", self.size), ("tubelet", self.tubelet), ("patch", self.patch)];
         if let Some((what, _)) = named.into_iter().find(|&(_, value)| value == 0) {
@@ -136,33 +142,35 @@ impl PatchGrid {
         Ok(self)
     }
 
-    /// Tokens along time.
+    /// Returns the number of tokens along time.
     pub const fn time(self) -> usize {
         self.frames / self.tubelet
     }
 
-    /// Tokens along a row, and along a column.
+    /// Returns the number of tokens along a row, which is that along a column.
     pub const fn side(self) -> usize {
         self.size / self.patch
     }
 
-    /// Tokens of one time step.
+    /// Returns the number of tokens per time step.
     pub const fn space(self) -> usize {
         self.side() * self.side()
     }
 
-    /// Tokens of a whole clip.
+    /// Returns the number of tokens of a clip.
     pub const fn tokens(self) -> usize {
         self.time() * self.space()
     }
 
-    /// Tokens that stay visible at `mask_ratio`: `int(tokens * (1 - mask_ratio))` in double precision, as the reference computes it
-    /// (156 of 1568 at 0.9, where exact arithmetic would give 156.8).
+    /// Returns the number of visible tokens at `mask_ratio`: `int(tokens * (1 - mask_ratio))` in
+    /// double precision, as in the reference implementation (156 of 1568 at 0.9, where exact
+    /// arithmetic gives 156.8).
     pub fn visible_tokens(self, mask_ratio: f64) -> usize {
         (self.tokens() as f64 * (1.0 - mask_ratio)) as usize
     }
 
-    /// Frames that the model predicts, `slices` for each step of time, as `kind` picks them. Those of step `t` are the `slices` from number `t * slices` on.
+    /// Returns the indices of the frames that the model predicts: `slices` per time step, chosen by
+    /// `kind`. Those of step `t` are the `slices` from index `t * slices` of the result.
     pub fn target_frames(self, slices: usize, kind: TargetFrames) -> impl Iterator<Item = usize> {
         let targets = self.time() * slices;
         (0..targets).map(move |target| match kind {
@@ -171,17 +179,17 @@ impl PatchGrid {
         })
     }
 
-    /// Values that are predicted of a token: 3 x slices x patch x patch.
+    /// Returns the number of predicted values per token: 3 x slices x patch x patch.
     pub const fn target_values(self, slices: usize) -> usize {
         3 * slices * self.patch * self.patch
     }
 
-    /// Values of one tubelet: 3 x tubelet x patch x patch.
+    /// Returns the number of values of a tubelet: 3 x tubelet x patch x patch.
     pub const fn tubelet_values(self) -> usize {
         3 * self.tubelet * self.patch * self.patch
     }
 
-    /// Values of one whole clip: 3 x frames x size x size.
+    /// Returns the number of values of a clip: 3 x frames x size x size.
     pub const fn clip_values(self) -> usize {
         3 * self.frames * self.size * self.size
     }

@@ -1,21 +1,26 @@
-//! What the product writes down, and the geometry that all of it shares.
+//! The formats of all files and reports, and the geometry of frames and patches.
 //!
-//! Nothing here reads or writes a file: the crates that do (`pipeline` for shards, `shardtool` for manifests and reports, `trainer`
-//! for metrics) take the shapes, names and versions from this one place.
+//! Nothing here reads or writes a file: the crates that do (`pipeline` for shards, `shardtool` for
+//! manifests and reports, `trainer` for metrics) take the types, names and versions from here.
+//!
+//! - [`geometry`]: sizes of frames, and the grid of patches.
+//! - [`shard`]: the columns of a shard.
+//! - [`manifest`]: the manifest of a build, and the lists beside it.
+//! - [`report`]: the JSON that commands print, and the lines of metrics.
 
-/// The names of a closed set of values, as they are stored and typed.
+/// Defines the names of a closed set of values, by which they are stored and given as flags.
 macro_rules! names {
     ($type:ty { $($variant:path => $name:literal),+ $(,)? }) => {
         impl $type {
             /// All names.
             pub const NAMES: &[&str] = &[$($name),+];
 
-            /// The name of this value.
+            /// Returns the name of the value.
             pub const fn name(self) -> &'static str {
                 match self { $($variant => $name),+ }
             }
 
-            /// The value of a name.
+            /// Returns the value of a name.
             pub fn from_name(name: &str) -> Option<Self> {
                 match name { $($name => Some($variant),)+ _ => None }
             }

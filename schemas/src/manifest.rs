@@ -1,21 +1,26 @@
-//! The manifest: what a build says of itself, in `manifest.json` beside the shards, and the lines of the two lists next to it.
+//! The manifest: the description of a build in `manifest.json` beside the shards, and the lines of
+//! the two lists next to it.
 
 use crate::shard::Payload;
 use serde::{Deserialize, Serialize};
 
-/// Name of the manifest inside a folder of shards. It is replaced, whole, each time that a shard is finished: what it names is there.
+/// File name of the manifest in a folder of shards. It is replaced as a whole when a shard is
+/// complete: all that it names exists.
 pub const MANIFEST_FILE: &str = "manifest.json";
 
-/// Name of the list of files and clips that were left out, one [`Rejected`] a line, beside the shards.
+/// File name of the list of files and clips that were skipped, one [`Rejected`] per line, beside
+/// the shards.
 pub const REJECTED_FILE: &str = "rejected.jsonl";
 
-/// Name of the list of videos that the build has done with, one [`VideoRecord`] a line, beside the shards.
+/// File name of the list of videos that the build has completed, one [`VideoRecord`] per line,
+/// beside the shards.
 pub const VIDEOS_FILE: &str = "videos.jsonl";
 
-/// How long a frame may be held beyond its time in a clip, unless told otherwise, in seconds.
+/// Default limit of the time for which a clip may hold a frame beyond its own, in seconds.
 pub const DEFAULT_GAP_SECONDS: f64 = 1.0;
 
-/// What a build says of itself. It holds no times and no machine's name, so equal builds give equal manifests.
+/// The description of a build. It holds no time of day and no host name, so equal builds have equal
+/// manifests.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -23,140 +28,144 @@ pub struct Manifest {
     pub format_version: u32,
     /// Program and version that built them.
     pub created_by: String,
-    /// Whether the build has come to its end. The shards of one that has not are usable all the same.
+    /// Whether the build is complete. The shards of an incomplete build are usable, too.
     pub finished: bool,
-    /// Options that decide what is in the shards.
+    /// Options that determine the contents of the shards.
     pub options: BuildOptions,
-    /// Class names in the order of their label numbers; empty without labels, or where labels are bare numbers.
+    /// Class names in the order of their numbers; empty without labels, or if labels are plain
+    /// numbers.
     pub classes: Vec<String>,
     /// Shards in reading order.
     pub shards: Vec<ShardEntry>,
-    /// Clips in all shards.
+    /// Number of clips in all shards.
     pub clips: u64,
-    /// Videos that the shards hold, or that were examined and left out: this many lines of [`VIDEOS_FILE`] belong to this manifest.
+    /// Number of videos that the shards hold, or that were rejected: this many lines of
+    /// [`VIDEOS_FILE`] belong to this manifest.
     pub videos: u64,
-    /// The video whose clips the last shard holds only in part, in a build that has not finished.
+    /// The video of which finished shards hold only the first clips, in an incomplete build.
     pub open_video: Option<OpenVideo>,
     /// XXH3-64 of the lines of [`VIDEOS_FILE`] that belong to this manifest, in 16 hexadecimal
-    /// digits. Manifests of older builds do not have it.
+    /// digits. Absent in manifests of older builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub videos_xxh3: Option<String>,
-    /// XXH3-64 of [`REJECTED_FILE`], in 16 hexadecimal digits. Only a finished build has it: until
-    /// then the file may change without the manifest.
+    /// XXH3-64 of [`REJECTED_FILE`], in 16 hexadecimal digits. Present only if the build is
+    /// complete: until then the file may change without the manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejected_xxh3: Option<String>,
 }
 
-/// A video whose first clips are in finished shards, and whose others are not.
+/// A video of which finished shards hold the first clips, but not all.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OpenVideo {
-    /// The file, as the build was told to find it: where its name is not UTF-8, other bytes are
-    /// `\xNN`, and backslashes are doubled.
+    /// Path of the file, as given to the build. Bytes that are not UTF-8 are written as `\xNN`, and
+    /// backslashes are doubled.
     pub path: String,
-    /// BLAKE3 of its bytes, in hex.
+    /// BLAKE3 of the file's bytes, in hex.
     pub blake3: String,
-    /// Clips of it in the shards.
+    /// Number of its clips in the shards.
     pub clips: u64,
 }
 
-/// One video that a build has done with: a line of [`VIDEOS_FILE`].
+/// A video that a build has completed: a line of [`VIDEOS_FILE`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VideoRecord {
-    /// The file, as the build was told to find it: where its name is not UTF-8, other bytes are
-    /// `\xNN`, and backslashes are doubled.
+    /// Path of the file, as given to the build. Bytes that are not UTF-8 are written as `\xNN`, and
+    /// backslashes are doubled.
     pub path: String,
-    /// Its size.
+    /// Size of the file in bytes.
     pub bytes: u64,
-    /// When it was last changed, in nanoseconds since 1970: a file of the same size and time is taken to be the same.
+    /// Time of the last modification, in nanoseconds since 1970: a file of the same size and time
+    /// is taken to be the same.
     pub modified_ns: i64,
-    /// BLAKE3 of its bytes, in hex; empty when it could not be read to its end.
+    /// BLAKE3 of the file's bytes, in hex; empty if it could not be read to its end.
     pub blake3: String,
-    /// Class number, if the build was given labels.
+    /// Class number, if the build has labels.
     pub label: Option<i32>,
     /// Class name, if the labels have names.
     pub class: Option<String>,
-    /// Clips of it in the shards.
+    /// Number of its clips in the shards.
     pub clips: u64,
-    /// Those of them whose end repeats the last frame, because the video is too short.
+    /// Number of these whose end repeats the last frame because the video is too short.
     pub padded_clips: u64,
-    /// Those of them with damaged frames, in a build that keeps them.
+    /// Number of these with damaged frames, in a build that keeps them.
     #[serde(default)]
     pub damaged_clips: u64,
-    /// Whether its samples are of high dynamic range (PQ or HLG).
+    /// Whether its samples have high dynamic range (PQ or HLG).
     #[serde(default)]
     pub hdr: bool,
-    /// Bytes of its clips as I420 frames, however they are stored.
+    /// Size of its clips as I420 frames in bytes, whatever their storage format.
     pub decoded_bytes: u64,
-    /// What of it was left out.
+    /// The parts of it that were skipped, or why all of it was.
     pub rejected: Vec<Rejected>,
 }
 
-/// Options that decide what is in the shards. Two builds of the same videos with equal options are the same to the byte.
+/// Options that determine the contents of the shards. Builds of the same videos with equal options
+/// are equal to the byte.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BuildOptions {
-    /// Frames a clip.
+    /// Frames per clip.
     pub frames: u32,
-    /// Ticks of the sampling grid between two frames of a clip.
+    /// Distance between two frames of a clip, in ticks of the sampling grid.
     pub stride: u32,
-    /// What a tick is.
+    /// Meaning of a tick.
     pub sampling: Sampling,
     /// Where clips start.
     pub tiling: Tiling,
-    /// What becomes of a video that is shorter than a clip.
+    /// What to do with a video that is shorter than a clip.
     pub short: ShortVideo,
-    /// What becomes of a video of which parts are damaged.
+    /// What to do with a video that is damaged in parts.
     pub on_corrupt: OnCorrupt,
-    /// Frames are scaled down until their short side has this many pixels.
+    /// Length in pixels to which the short side of frames is scaled down.
     pub short_side: u32,
-    /// What becomes of pixels that are not square. Shards of format version 2 kept them.
-    #[serde(default = "kept")]
+    /// What to do with pixels that are not square. Format version 2 kept them.
+    #[serde(default = "keep")]
     pub pixel_aspect: PixelAspect,
-    /// Clips that would show a frame for longer than this beyond its time are left out; none leaves no
-    /// clip out for that, as in format version 2.
+    /// Limit of the time for which a clip may hold a frame beyond its own, in seconds: clips beyond
+    /// it are skipped. None is no limit, as in format version 2.
     #[serde(default)]
     pub gap_seconds: Option<f64>,
-    /// How pixels are stored.
+    /// Storage format of frames.
     pub payload: Payload,
-    /// x264's constant rate factor of payload `h264`, 0 (lossless) to 50; no other payload has one.
+    /// x264's constant rate factor, 0 (lossless) to 50; payload `h264` only.
     #[serde(default)]
     pub crf: Option<u32>,
-    /// zstd level of the payload; 0 stores it as it is.
+    /// zstd level of the payload; 0 stores it uncompressed.
     pub level: i32,
-    /// Where labels come from.
+    /// Source of labels.
     pub labels: Labelling,
-    /// A shard is closed when it has reached this many bytes.
+    /// Size in bytes at which a shard is closed.
     pub shard_bytes: u64,
 }
 
-const fn kept() -> PixelAspect {
+const fn keep() -> PixelAspect {
     PixelAspect::Keep
 }
 
-/// What becomes of pixels that are not square.
+/// What to do with pixels that are not square.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PixelAspect {
-    /// Frames are scaled in width until pixels are square, as players show them.
+    /// Scale the width of frames until pixels are square, as players show them.
     Square,
-    /// Frames are stored as they are coded.
+    /// Store frames as they are coded.
     Keep,
 }
 
-/// What a tick of the sampling grid is.
+/// Meaning of a tick of the sampling grid.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sampling {
-    /// So many ticks a second of presentation time.
+    /// This many ticks per second of presentation time.
     TicksPerSecond(f64),
     /// Every decoded frame is a tick, whatever its time.
     SourceFrames,
 }
 
 impl Sampling {
-    /// Ticks a second, where time is what counts.
+    /// Returns the ticks per second; none if ticks are frames of the source.
     pub const fn fps(self) -> Option<f64> {
         match self {
             Self::TicksPerSecond(fps) => Some(fps),
@@ -165,51 +174,53 @@ impl Sampling {
     }
 }
 
-/// What becomes of a video that is shorter than a clip.
+/// What to do with a video that is shorter than a clip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ShortVideo {
-    /// It gives one clip, whose end repeats its last frame.
+    /// Make one clip of it, whose end repeats the last frame.
     Repeat,
-    /// It is left out.
+    /// Skip it.
     Skip,
 }
 
-/// What becomes of a video of which parts are damaged.
+/// What to do with a video that is damaged in parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnCorrupt {
-    /// The whole video is left out.
+    /// Skip the whole video.
     Skip,
-    /// The clips all of whose frames are undamaged are kept.
+    /// Keep the clips of which no frame is damaged.
     KeepGood,
-    /// All clips are kept; those with damaged frames say so in their row.
+    /// Keep all clips, and mark those with damaged frames in their row.
     Keep,
-    /// The build stops.
+    /// Stop the build.
     Fail,
 }
 
-/// Where labels come from.
+/// Source of labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Labelling {
-    /// There are none.
+    /// No labels.
     None,
     /// The name of each file's folder.
     Dirs,
-    /// A file of labels.
+    /// A label file.
     File,
 }
 
-/// Where the clips of a video start.
+/// Starts of the clips of a video.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tiling {
-    /// One clip after the other, from the first frame on, as long as whole clips fit: a clip every `frames x stride` ticks.
+    /// Back to back from the first frame on, as long as whole clips fit: a clip every `frames x
+    /// stride` ticks.
     BackToBack,
-    /// A clip every so many seconds, from the first frame on, as long as whole clips fit.
+    /// A clip every this many seconds, from the first frame on, as long as whole clips fit.
     EverySeconds(f64),
-    /// So many clips a video, spread evenly from its start to its end; a single one is taken from the middle.
+    /// This many clips per video, evenly spaced from its start to its end; a single one is taken
+    /// from the middle.
     ClipsPerVideo(u32),
 }
 
@@ -217,55 +228,57 @@ pub enum Tiling {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShardEntry {
-    /// File name inside the folder of shards.
+    /// File name in the folder of shards.
     pub file: String,
-    /// Clips in it.
+    /// Number of clips in the shard.
     pub clips: u64,
     /// Size of the file in bytes.
     pub bytes: u64,
-    /// First byte and number of bytes of the pixels of each row group. Each clip in them has a hash of its own.
+    /// Offset and size in bytes of the frames of each row group. Each clip in them has a hash of
+    /// its own.
     pub pixels: Vec<(u64, u64)>,
     /// XXH3-64 of all other bytes of the file, in 16 hexadecimal digits.
     pub index_xxh3: String,
-    /// XXH3-64 of the bytes of `pixels`, one range after the other, as they are stored, in 16 hexadecimal digits. Clips are read without it; it
-    /// covers what no clip's own hash does: the headers of pages and of compressed frames.
+    /// XXH3-64 of the stored bytes of `pixels`, one range after another, in 16 hexadecimal digits.
+    /// Clips are read without it; it covers what no clip's own hash does: the headers of pages and
+    /// of compressed frames.
     pub pixels_xxh3: String,
 }
 
-/// A file that gave no clips, or a part of one that was left out, and why.
+/// A file without clips, or a skipped part of a file, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rejected {
-    /// The file, as the build was told to find it: where its name is not UTF-8, other bytes are
-    /// `\xNN`, and backslashes are doubled.
+    /// Path of the file, as given to the build. Bytes that are not UTF-8 are written as `\xNN`, and
+    /// backslashes are doubled.
     pub path: String,
-    /// What was wrong with it.
+    /// Reason.
     pub reason: String,
-    /// Where in the file, from one second to another of its time; none when it is the whole file.
+    /// Start and end of the part, in seconds; none if it is the whole file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<(f64, f64)>,
-    /// Clips that were left out for it, where their number is known.
+    /// Number of clips that were skipped because of it, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clips: Option<u64>,
-    /// What kind of fault it is, where it is one of a stretch.
+    /// Kind of the fault, if it is one of a part of the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<FaultKind>,
 }
 
-/// What can be wrong with a stretch of a video.
+/// The kind of a fault of a stretch of a video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FaultKind {
-    /// Pixels are not what was recorded.
+    /// Pixels differ from what was recorded.
     Damage,
     /// The file ends before its container says.
     CutShort,
-    /// No frame comes for long.
+    /// There is no frame for a long time.
     Gap,
 }
 
 impl Rejected {
-    /// A whole file that gave no clips.
+    /// Creates the entry of a whole file without clips.
     pub fn file(path: impl ToString, reason: impl ToString) -> Self {
         Self { path: path.to_string(), reason: reason.to_string(), seconds: None, clips: None, kind: None }
     }

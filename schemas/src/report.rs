@@ -1,4 +1,11 @@
-//! What commands print with `--json`, and the lines of `metrics.jsonl`.
+//! The reports that commands print with `--json`, and the lines of `metrics.jsonl`.
+//!
+//! - `shards`: `shardtool`.
+//! - `training`: training runs.
+//! - `measuring`: benchmarks.
+//! - `using`: evaluation, features and conversion of weights.
+//! - `studies`: studies.
+//! - `loading`: the loader's measurements, part of several reports.
 
 mod loading;
 mod measuring;

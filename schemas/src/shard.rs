@@ -1,43 +1,44 @@
-//! The shard: one Parquet file of clips, one clip a row, and one data page a clip.
+//! The shard: a Parquet file of clips, with one row and one data page per clip.
 
 use arrow::datatypes::{DataType, Field, Schema};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// Version of the shard's layout that is written. A reader refuses a version that it does not know.
+/// Version of the shard format that is written. A reader refuses a version that it does not know.
 pub const FORMAT_VERSION: u32 = 3;
 
-/// The oldest version that is still read. Version 3 added the columns that [`arrow_schema_of`] names.
+/// Oldest version of the format that is read. Version 3 added the columns that [`arrow_schema_of`]
+/// omits for older ones.
 pub const OLDEST_FORMAT_VERSION: u32 = 2;
 
-/// Key of the Parquet file's metadata that holds [`FORMAT_VERSION`].
+/// Key of [`FORMAT_VERSION`] in the metadata of the Parquet file.
 pub const FORMAT_VERSION_KEY: &str = "clip_shard.format_version";
 
-/// Key of the Parquet file's metadata that holds the [`crate::manifest::BuildOptions`] as JSON.
+/// Key of the [`crate::manifest::BuildOptions`], as JSON, in the metadata of the Parquet file.
 pub const OPTIONS_KEY: &str = "clip_shard.options";
 
-/// The column that holds the pixels, the last one.
+/// Name of the last column, which holds the frames.
 pub const DATA_COLUMN: &str = "data";
 
-/// Everything that a row says about its clip, save the pixels.
+/// All columns of a clip's row except the frames.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClipMeta {
-    /// The source file, as the build was told to find it.
+    /// Path of the source file, as given to the build.
     pub video: String,
     /// BLAKE3 of the source file's bytes, in hex.
     pub video_blake3: String,
-    /// Number of this clip within its video, from 0.
+    /// Index of the clip within its video, from 0.
     pub clip: u32,
-    /// Class number, if the build was given labels.
+    /// Class number, if the build has labels.
     pub label: Option<i32>,
     /// Class name, if the labels have names.
     pub class: Option<String>,
-    /// Frames stored.
+    /// Number of stored frames.
     pub frames: u32,
     /// Ticks of the sampling grid between two stored frames.
     pub stride: u32,
-    /// Ticks a second of the sampling grid; none where its ticks are the source's frames.
+    /// Ticks per second of the sampling grid; none if its ticks are the source's frames.
     pub fps: Option<f64>,
     /// Stored luma width in pixels, after rotation and scaling.
     pub width: u32,
@@ -45,58 +46,63 @@ pub struct ClipMeta {
     pub height: u32,
     /// Presentation time of each stored frame in the source, in nanoseconds of stream time.
     pub pts_ns: Vec<i64>,
-    /// How many frames at the end repeat the last one, because the video ended before the clip did.
+    /// Number of frames at the end that repeat the last one because the video ended before the
+    /// clip.
     pub repeated_frames: u32,
-    /// Whether frames of it are damaged: only in builds with `--on-corrupt keep`. False before format
-    /// version 3, in which no such clip was stored.
+    /// Whether frames of the clip are damaged: only in builds with `--on-corrupt keep`. False
+    /// before format version 3, which stored no such clip.
     pub damaged: bool,
     /// Width of the decoded source frame, before rotation and scaling.
     pub source_width: u32,
     /// Height of the decoded source frame, before rotation and scaling.
     pub source_height: u32,
-    /// Width to height of a pixel of the source frame: 1:1 is square. Stored frames are scaled to square
-    /// pixels, unless the build was told to keep them. 0:0 (not recorded) before format version 3.
+    /// Pixel aspect ratio of the source frame, width to height: 1:1 is square. Stored frames are
+    /// scaled to square pixels, unless the build keeps the ratio. 0:0 (not recorded) before format
+    /// version 3.
     pub pixel_aspect_num: u32,
     /// See [`Self::pixel_aspect_num`].
     pub pixel_aspect_den: u32,
-    /// Clockwise rotation that was applied, in degrees: 0, 90, 180 or 270.
+    /// Applied clockwise rotation in degrees: 0, 90, 180 or 270.
     pub rotation: u32,
     /// Whether the frame was mirrored left to right, before the rotation.
     pub mirrored: bool,
-    /// Whether the source was interlaced, and each frame made from one field of it.
+    /// Whether the source was interlaced, so that each frame is made from one field.
     pub deinterlaced: bool,
-    /// Pixel format that the decoder gave (GStreamer's name), before conversion to I420.
+    /// Pixel format of the decoder (GStreamer's name), before conversion to I420.
     pub pixel_format: String,
-    /// `limited` (16..235) or `full` (0..255): the range of the stored samples; with payload `rgb`, of those that RGB was made of.
+    /// Range of the stored samples: `limited` (16..235) or `full` (0..255); with payload `rgb`, of
+    /// the samples that RGB was converted from.
     pub color_range: ColorRange,
-    /// The matrix that turns the stored samples into RGB, or has done so.
+    /// Matrix that converts the stored samples to RGB; with payload `rgb`, the one that was used.
     pub color_matrix: ColorMatrix,
-    /// Transfer function of the samples, by ffmpeg's name for its code in ITU-T H.273, table 3: `bt709`,
-    /// `smpte2084` (PQ), `arib-std-b67` (HLG); `unknown` where the stream does not say, and before
-    /// format version 3. Samples are stored as they are decoded: nothing is tone-mapped.
+    /// Transfer function of the samples, by ffmpeg's name for its code in ITU-T H.273, table 3:
+    /// `bt709`, `smpte2084` (PQ), `arib-std-b67` (HLG); `unknown` if the stream does not declare
+    /// it, and before format version 3. Samples are stored as decoded, without tone mapping.
     pub color_transfer: String,
-    /// Colour primaries, by ffmpeg's name for their code in ITU-T H.273, table 2; `unknown` as above.
+    /// Colour primaries, by ffmpeg's name for their code in ITU-T H.273, table 2; `unknown` as
+    /// above.
     pub color_primaries: String,
-    /// Codec of the source, GStreamer's media type without `video/`.
+    /// Codec of the source: GStreamer's media type without `video/`.
     pub codec: String,
-    /// Decoder element and the version of GStreamer that ran it.
+    /// Decoder element, and version of GStreamer.
     pub decoder: String,
-    /// How `data` holds the frames.
+    /// Storage format of the frames in `data`.
     pub payload: Payload,
     /// XXH3-64 of the payload in `data`.
     pub data_xxh3: u64,
 }
 
-/// How a clip's frames are stored.
+/// Storage format of a clip's frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Payload {
-    /// Exact 8-bit planes: `frames` tightly packed I420 frames, one after the other.
+    /// Exact 8-bit planes: `frames` tightly packed I420 frames, one after another.
     I420,
-    /// `frames` tightly packed frames of 8-bit R'G'B', three bytes a pixel, one after the other.
+    /// `frames` tightly packed frames of 8-bit R'G'B', three bytes per pixel, one after another.
     Rgb,
-    /// One closed group of pictures of H.264 as an Annex B byte stream: a single IDR picture, the first, and `frames` access units, each with a
-    /// delimiter. Sides that are odd, or less than 16, are filled up by repeating the last column and row: decoded frames are larger then.
+    /// One closed group of pictures of H.264 as an Annex B byte stream: a single IDR picture, the
+    /// first, and `frames` access units, each with a delimiter. Sides that are odd or less than 16
+    /// are padded by repeating the last column and row: decoded frames are then larger.
     H264,
 }
 
@@ -110,7 +116,7 @@ pub enum ColorRange {
     Full,
 }
 
-/// Which luma coefficients turn Y'CbCr into R'G'B'.
+/// Matrix that converts Y'CbCr to R'G'B', by its luma coefficients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ColorMatrix {
@@ -126,13 +132,14 @@ names!(Payload { Self::I420 => "i420", Self::Rgb => "rgb", Self::H264 => "h264" 
 names!(ColorRange { Self::Limited => "limited", Self::Full => "full" });
 names!(ColorMatrix { Self::Bt601 => "bt601", Self::Bt709 => "bt709", Self::Bt2020 => "bt2020" });
 
-/// Transfer functions of high dynamic range: shown as standard video, samples of these look flat and dark.
+/// Transfer functions of high dynamic range. Displayed as standard video, their samples look flat
+/// and dark.
 pub const HDR_TRANSFERS: [&str; 2] = ["smpte2084", "arib-std-b67"];
 
-/// The columns that format version 3 added.
+/// Columns that format version 3 added.
 const SINCE_VERSION_3: [&str; 5] = ["damaged", "pixel_aspect_num", "pixel_aspect_den", "color_transfer", "color_primaries"];
 
-/// The Arrow schema of shards of `version`, which is one of those that are read.
+/// Returns the Arrow schema of shards of `version`, which must be one that is read.
 pub fn arrow_schema_of(version: u32) -> Arc<Schema> {
     let schema = arrow_schema();
     if version >= FORMAT_VERSION {
@@ -142,11 +149,13 @@ pub fn arrow_schema_of(version: u32) -> Arc<Schema> {
     Arc::new(Schema::new(schema.fields().iter().filter(is_known).cloned().collect::<Vec<_>>()))
 }
 
-/// The shard's Arrow schema: the fields of [`ClipMeta`] in their order, then `data`: `frames` frames of
-/// `width` x `height` as [`Payload`] says ([`crate::geometry::FrameSize`] has the layout of planes).
+/// Returns the Arrow schema of shards: the fields of [`ClipMeta`] in their order, then `data`:
+/// `frames` frames of `width` x `height` in the format of [`Payload`]
+/// ([`crate::geometry::FrameSize`] describes the layout of planes).
 ///
-/// `data` is a required `LargeBinary`, PLAIN, without dictionary or statistics, one value a page: a page is 4 length bytes and the
-/// payload, compressed as one zstd frame, so that a reader with the offset index gets a clip by one slice and one decompression.
+/// `data` is a required `LargeBinary`, PLAIN, without dictionary or statistics, one value per page:
+/// a page is 4 length bytes and the payload, compressed as one zstd frame. A reader with the offset
+/// index reads a clip with one slice and one decompression.
 pub fn arrow_schema() -> Arc<Schema> {
     let required = |name: &str, data_type| Field::new(name, data_type, false);
     let pts = Arc::new(required("item", DataType::Int64));

@@ -1,4 +1,4 @@
-//! Rectangles and text on a picture.
+//! Draws rectangles, frames and text on a picture.
 
 use anyhow::{Context, ensure};
 use font8x8::{BASIC_FONTS, LATIN_FONTS, UnicodeFonts};
@@ -14,25 +14,25 @@ pub const LETTER: u32 = 8;
 pub const BLACK: Rgb<u8> = Rgb([0, 0, 0]);
 /// White.
 pub const WHITE: Rgb<u8> = Rgb([255, 255, 255]);
-/// Grey, for what matters less.
+/// Grey, for secondary text.
 pub const GREY: Rgb<u8> = Rgb([120, 120, 120]);
 
-/// Pixels that a picture may have: 256 MB of memory.
-const MOST_PIXELS: u64 = 1 << 26;
+/// Maximum number of pixels of a picture: 256 MB of memory.
+const MAX_PIXELS: u64 = 1 << 26;
 
-/// A white picture.
+/// Creates a white picture.
 ///
 /// # Errors
-/// When it would be too large.
+/// When the picture would be too large.
 pub fn blank(width: u32, height: u32) -> anyhow::Result<RgbImage> {
     ensure!(
-        u64::from(width) * u64::from(height) <= MOST_PIXELS,
-        "a picture of {width}x{height} would be too large; choose fewer clips, or write one file a frame"
+        u64::from(width) * u64::from(height) <= MAX_PIXELS,
+        "a picture of {width}x{height} would be too large; select fewer clips, or write one file per frame"
     );
     Ok(RgbImage::from_pixel(width, height, WHITE))
 }
 
-/// Fills a rectangle; what lies outside of the picture is left out.
+/// Fills a rectangle, clipped to the picture.
 pub fn fill(picture: &mut RgbImage, (left, top): (u32, u32), (width, height): (u32, u32), color: Rgb<u8>) {
     for y in top..top.saturating_add(height).min(picture.height()) {
         for x in left..left.saturating_add(width).min(picture.width()) {
@@ -41,7 +41,8 @@ pub fn fill(picture: &mut RgbImage, (left, top): (u32, u32), (width, height): (u
     }
 }
 
-/// Copies `pixels`, three bytes each, of a frame that is `width` pixels wide; what lies outside of the picture is left out.
+/// Copies `pixels`, three bytes each, of a frame that is `width` pixels wide, clipped to the
+/// picture.
 pub fn paste(picture: &mut RgbImage, (left, top): (u32, u32), pixels: &[u8], width: u32) {
     for (at, rgb) in (0..).zip(pixels.chunks_exact(3)) {
         if let Some(pixel) = picture.get_pixel_mut_checked(left + at % width, top + at / width) {
@@ -50,12 +51,13 @@ pub fn paste(picture: &mut RgbImage, (left, top): (u32, u32), pixels: &[u8], wid
     }
 }
 
-/// Pixels that `text` takes along a line.
+/// Returns the width of `text` in pixels.
 pub fn text_width(text: &str, scale: u32) -> u32 {
     text.chars().count() as u32 * LETTER * scale
 }
 
-/// Writes `text` on one line. Letters that the font does not have become question marks; what lies outside of the picture is left out.
+/// Writes `text` on one line, clipped to the picture. Letters that the font lacks become question
+/// marks.
 pub fn text(picture: &mut RgbImage, (left, top): (u32, u32), scale: u32, color: Rgb<u8>, text: &str) {
     for (letter, number) in text.chars().zip(0..) {
         let rows = BASIC_FONTS.get(letter).or_else(|| LATIN_FONTS.get(letter)).or_else(|| BASIC_FONTS.get('?')).unwrap_or_default();
@@ -68,10 +70,10 @@ pub fn text(picture: &mut RgbImage, (left, top): (u32, u32), scale: u32, color: 
     }
 }
 
-/// Writes a picture as a PNG file, which appears whole or not at all.
+/// Writes a picture as a PNG file, which appears complete or not at all.
 ///
 /// # Errors
-/// When it cannot be written.
+/// When the file cannot be written.
 pub fn save(picture: &RgbImage, path: &Path) -> anyhow::Result<()> {
     let mut png = Cursor::new(Vec::new());
     picture.write_to(&mut png, ImageFormat::Png)?;

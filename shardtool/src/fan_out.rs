@@ -1,22 +1,19 @@
-//! Work on many items at a time, results in the order of the items.
+//! Work on many items in parallel, with results in the order of the items.
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::collections::VecDeque;
-use std::num::NonZero;
 
-/// Items in flight, for each worker: enough that a long item does not soon leave the other workers idle.
+/// Items in flight per worker: enough that one long item does not soon leave the other workers
+/// idle.
 const ITEMS_AHEAD: usize = 4;
 
-/// Cores that this process may use.
-pub fn all_cores() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZero::get)
-}
-
-/// Runs `work` on every item with `jobs` threads, each with a `state` of its own, and `consume` on the calling thread, item after item in their order, with the
-/// receiver of what `work` sends for it. Each item's channel holds `queued` messages; then its worker waits.
+/// Runs `work` on every item, with `jobs` threads that each have their own `state`. Calls `consume`
+/// on the calling thread, with the items in order, each with the receiver of the messages that
+/// `work` sends for it. An item's channel holds `queued` messages; when it is full, its worker
+/// waits.
 ///
-/// No deadlock: items are begun in order, so the item that `consume` waits for has a worker. When `consume` fails, receivers are dropped, and
-/// every worker ends at its next send.
+/// This cannot deadlock: items are begun in order, so the item that `consume` waits for has a
+/// worker. When `consume` fails, the receivers are dropped, and every worker ends at its next send.
 ///
 /// # Errors
 /// The first error of `consume`.
@@ -45,7 +42,7 @@ pub fn fan_out<T: Sync, M: Send, S>(
             while waiting.len() < jobs * ITEMS_AHEAD {
                 let Some(next) = rest.next() else { break };
                 let (sender, receiver) = bounded(queued);
-                // The workers live as long as this scope, so the channel is open.
+                // The workers live as long as this scope, so this cannot fail.
                 let _ = begin.send((next, sender));
                 waiting.push_back(receiver);
             }

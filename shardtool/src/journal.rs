@@ -1,12 +1,15 @@
-//! The folder of shards as a build keeps it: what is done is written down, so that a build can be killed at any moment and go on.
+//! The folder of shards during a build: it records the work that is done, so that a build can be
+//! killed at any moment and resumed.
 //!
-//! The manifest is the only word on what is done. It is replaced, whole, when a shard is on disk, and names it then; lines of `videos.jsonl` and
-//! shards beyond it are from a build that was killed in between, and are made again.
+//! The manifest alone decides which work is done. It is replaced as a whole once a shard is on
+//! disk, and then names that shard. Lines of `videos.jsonl` and shards beyond it are from a build
+//! that was killed in between, and are made again.
 //!
-//! It also has the hashes of the two lists. That of `videos.jsonl` covers the lines that it counts.
-//! That of `rejected.jsonl`, which is replaced whole, is there only when the build has finished: the
-//! list is written before the manifest that names its hash, and a finished manifest loses the hash
-//! before the list is replaced. So no moment at which a build can be killed looks like damage.
+//! The manifest also has the hashes of the two lists. That of `videos.jsonl` covers the lines that
+//! it counts. That of `rejected.jsonl`, which is replaced as a whole, exists only once the build
+//! has finished: the list is written before the manifest that names its hash, and a finished
+//! manifest loses the hash before the list is replaced. So a build that is killed, at whatever
+//! moment, leaves nothing that looks like damage.
 
 use anyhow::{Context, bail, ensure};
 use pipeline::atomic_file::{self, TEMPORARY_ENDING};
@@ -23,28 +26,30 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 /// Program and version, as manifests name them.
 const CREATED_BY: &str = concat!("shardtool ", env!("CARGO_PKG_VERSION"));
 
-/// What is written down of a build, and where more is written.
+/// The record of a build.
 pub struct Journal {
     dir: PathBuf,
-    /// What is done, as the disk has it.
+    /// The manifest on disk.
     pub manifest: Manifest,
-    /// Class names, which the manifest has from the next commit on.
+    /// Class names, which the next commit writes to the manifest.
     pub classes: Vec<String>,
-    /// A line for each video that is done.
+    /// One for each video that is done.
     records: Vec<VideoRecord>,
-    /// Records that are on disk.
+    /// Number of records that are on disk.
     written: usize,
-    /// Hash of the lines of the records that are on disk.
+    /// Hash of their lines.
     written_xxh3: Xxh3,
     /// `videos.jsonl`, locked for as long as the build runs.
     videos: File,
 }
 
 impl Journal {
-    /// Opens the folder `dir` for a build with `options`: a new one, or one to go on with.
+    /// Opens the folder `dir` for a build with `options`, a new one or one to resume; `force`
+    /// replaces a build that is in it.
     ///
     /// # Errors
-    /// When the folder cannot be written, another build is at work in it, or what is in it was built otherwise.
+    /// When the folder cannot be written, another build is running in it, or it holds a build with
+    /// other options.
     pub fn open(dir: &Path, options: &BuildOptions, force: bool) -> anyhow::Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let path = dir.join(VIDEOS_FILE);
@@ -75,14 +80,14 @@ impl Journal {
         let mut journal =
             Self { dir: dir.to_owned(), manifest, classes: Vec::new(), records: Vec::new(), written: 0, written_xxh3: Xxh3::new(), videos };
         if force {
-            // The manifest goes first: without it, nobody takes what is left for a build.
+            // The manifest goes first: without it, the remaining files are not taken for a build.
             for name in [MANIFEST_FILE, REJECTED_FILE] {
                 remove(&dir.join(name))?;
             }
         } else if dir.join(MANIFEST_FILE).exists() {
-            journal.manifest = read_manifest(dir).context("cannot go on with the build; --force replaces it")?;
+            journal.manifest = read_manifest(dir).context("cannot resume the build; --force replaces it")?;
             journal.classes = journal.manifest.classes.clone();
-            journal.refuse_other_options(options)?;
+            journal.check_options(options)?;
             journal.read_records()?;
             journal.check_shards()?;
         }
@@ -90,32 +95,34 @@ impl Journal {
         Ok(journal)
     }
 
-    /// The videos that are done, by their paths; of one that was examined twice, the last record.
-    pub fn known(&self) -> BTreeMap<&str, &VideoRecord> {
+    /// The records of videos that are done, by path; of a video with two of them, the last one.
+    pub fn completed(&self) -> BTreeMap<&str, &VideoRecord> {
         self.records.iter().map(|record| (record.path.as_str(), record)).collect()
     }
 
-    /// Notes that a video is done. It is on disk with the next commit.
+    /// Records that a video is done. The next commit writes the record to disk.
     pub fn record(&mut self, record: VideoRecord) {
         self.records.push(record);
     }
 
-    /// Clips of all videos that are done.
+    /// Number of clips of all videos that are done.
     pub fn clips(&self) -> u64 {
         self.records.iter().map(|record| record.clips).sum()
     }
 
-    /// Writes down what is done: `shards` are whole, and hold all videos recorded so far, and the first clips of `open_video`.
+    /// Writes the manifest: `shards` are complete, and hold all videos recorded so far and the
+    /// first clips of `open_video`.
     ///
     /// # Errors
-    /// When the disk is full, say; what was written down before stays.
+    /// When a file cannot be written; the last manifest stays.
     pub fn commit(&mut self, shards: &[ShardEntry], open_video: Option<OpenVideo>) -> anyhow::Result<()> {
         let manifest = self.write_records(shards, open_video)?;
         self.replace_manifest(manifest)
     }
 
-    /// Writes down that the build has come to its end with `shards`; returns what was left out: `not_video`, the files that were no video, and
-    /// what the records say.
+    /// Writes the manifest of a build that has finished with `shards`, and the list of rejected
+    /// files. Returns that list: `not_video`, the files that are no video, and those of the
+    /// records.
     ///
     /// # Errors
     /// As [`Self::commit`].
@@ -129,7 +136,7 @@ impl Journal {
         Ok(rejected)
     }
 
-    /// Writes the list of what was left out until now, of a build that goes no further.
+    /// Writes the list of files rejected so far, of a build that stops early.
     ///
     /// # Errors
     /// As [`Self::commit`].
@@ -168,11 +175,11 @@ impl Journal {
         Ok(())
     }
 
-    /// Replaces the list of what was left out; returns it, and the hash of the file.
+    /// Replaces the list of rejected files; returns it, and the hash of the file.
     fn replace_rejected(&mut self, not_video: &[Rejected]) -> anyhow::Result<(Vec<Rejected>, String)> {
-        let known = self.known();
-        let recorded =
-            self.records.iter().filter(|record| known.get(record.path.as_str()).is_some_and(|last| std::ptr::eq(*last, *record)));
+        let completed = self.completed();
+        let is_last = |record: &&VideoRecord| completed.get(record.path.as_str()).is_some_and(|last| std::ptr::eq(*last, *record));
+        let recorded = self.records.iter().filter(is_last);
         let all: Vec<Rejected> = not_video.iter().chain(recorded.flat_map(|record| &record.rejected)).cloned().collect();
         let mut lines = Vec::new();
         for rejected in &all {
@@ -188,7 +195,7 @@ impl Journal {
         Ok((all, xxh3))
     }
 
-    fn refuse_other_options(&self, options: &BuildOptions) -> anyhow::Result<()> {
+    fn check_options(&self, options: &BuildOptions) -> anyhow::Result<()> {
         let mut differences = Vec::new();
         if self.manifest.format_version != FORMAT_VERSION {
             let version = self.manifest.format_version;
@@ -197,12 +204,13 @@ impl Journal {
         if self.manifest.created_by != CREATED_BY {
             differences.push(format!("built by {}, this is {CREATED_BY}", self.manifest.created_by));
         }
-        let (before, now) = (serde_json::to_value(&self.manifest.options)?, serde_json::to_value(options)?);
+        let before = serde_json::to_value(&self.manifest.options)?;
+        let now = serde_json::to_value(options)?;
         for (name, now) in now.as_object().into_iter().flatten() {
             let before = &before[name];
             if before != now {
-                let shown = |value: &serde_json::Value| if value.is_null() { "none".to_owned() } else { value.to_string() };
-                differences.push(format!("{name} was {}, is {}", shown(before), shown(now)));
+                let render = |value: &serde_json::Value| if value.is_null() { "none".to_owned() } else { value.to_string() };
+                differences.push(format!("{name} was {}, is {}", render(before), render(now)));
             }
         }
         ensure!(
@@ -214,7 +222,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Reads the records that the manifest counts, and cuts off what comes after them.
+    /// Reads the records that the manifest counts, and removes the lines after them.
     fn read_records(&mut self) -> anyhow::Result<()> {
         let path = self.dir.join(VIDEOS_FILE);
         let mut text = Vec::new();
@@ -223,15 +231,16 @@ impl Journal {
         let mut bytes = 0;
         for line in text.split_inclusive(|&byte| byte == b'\n').take(self.manifest.videos as usize) {
             let record = serde_json::from_slice(line);
-            self.records.push(record.with_context(|| format!("{} is damaged; --force builds anew", path.display()))?);
+            self.records.push(record.with_context(|| format!("{} is damaged; --force rebuilds", path.display()))?);
             bytes += line.len();
         }
-        let (lines, counted) = (self.records.len() as u64, self.manifest.videos);
-        ensure!(lines == counted, "{} has {lines} lines, the manifest says {counted}; --force builds anew", path.display());
+        let lines = self.records.len() as u64;
+        let counted = self.manifest.videos;
+        ensure!(lines == counted, "{} has {lines} lines, the manifest says {counted}; --force rebuilds", path.display());
         self.written_xxh3.update(&text[..bytes]);
         ensure!(
             self.manifest.videos_xxh3.as_ref().is_none_or(|xxh3| *xxh3 == hex(self.written_xxh3.digest())),
-            "{} is damaged: it is not what the build wrote; restore it from a copy, or --force builds anew",
+            "{} is damaged: it is not what the build wrote; restore it from a copy, or rebuild with --force",
             path.display()
         );
         self.videos.set_len(bytes as u64).with_context(|| format!("cannot write {}", path.display()))?;
@@ -243,13 +252,14 @@ impl Journal {
         for shard in &self.manifest.shards {
             let path = self.dir.join(&shard.file);
             let bytes = fs::metadata(&path).map(|metadata| metadata.len());
-            let bytes = bytes.with_context(|| format!("cannot find {}, which the manifest names; --force builds anew", path.display()))?;
-            ensure!(bytes == shard.bytes, "{} has {bytes} bytes, the manifest says {}; --force builds anew", path.display(), shard.bytes);
+            let bytes = bytes.with_context(|| format!("cannot find {}, which the manifest names; --force rebuilds", path.display()))?;
+            ensure!(bytes == shard.bytes, "{} has {bytes} bytes, the manifest says {}; --force rebuilds", path.display(), shard.bytes);
         }
         Ok(())
     }
 
-    /// Removes what a build that was killed has left: shards that the manifest does not name, and temporary files.
+    /// Removes the leftovers of a build that was killed: shards that the manifest does not name,
+    /// and temporary files.
     fn remove_leftovers(&mut self) -> anyhow::Result<()> {
         if self.manifest.videos == 0 {
             self.videos.set_len(0).with_context(|| format!("cannot write {}", self.dir.join(VIDEOS_FILE).display()))?;
@@ -264,7 +274,7 @@ impl Journal {
     }
 }
 
-/// XXH3-64 of `bytes`, as the manifest has it.
+/// XXH3-64 of `bytes`, in 16 hexadecimal digits, as in the manifest.
 pub fn xxh3_hex(bytes: &[u8]) -> String {
     hex(xxh3_64(bytes))
 }
@@ -273,7 +283,7 @@ fn hex(xxh3: u64) -> String {
     format!("{xxh3:016x}")
 }
 
-/// Shards in the folder, and what was to become one.
+/// The shards in the folder, finished ones and temporary files.
 fn shards(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {

@@ -1,77 +1,83 @@
-//! What a build and its worker processes say to each other ([`pipeline::worker::process`]).
+//! The tasks and replies of a build's worker processes ([`pipeline::worker`]).
 
 use pipeline::video::VideoProbe;
 use pipeline::video::clips::Fault;
+use pipeline::worker::path_bytes;
 use schemas::manifest::BuildOptions;
 use schemas::shard::{ClipMeta, HDR_TRANSFERS};
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
-/// What a worker is told to do.
+/// A task of a worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Task {
     /// Make the clips of a video.
-    Build {
-        /// The file's name, in the system's own bytes.
-        path: Vec<u8>,
-        /// How to make them.
-        options: BuildOptions,
-        /// Threads of the decoder.
-        threads: u32,
-        /// Seconds that the decoder may make no progress.
-        timeout: f64,
-        /// Clips that the shards hold already: they are counted and not sent.
-        skip: u64,
-    },
+    Build(BuildTask),
     /// Count the packets of a video.
     Probe {
-        /// The file's name, in the system's own bytes.
-        path: Vec<u8>,
+        /// The video.
+        #[serde(with = "path_bytes")]
+        path: PathBuf,
         /// How its clips would be made.
         options: BuildOptions,
-        /// Seconds that the demultiplexer may make no progress.
+        /// Seconds without progress after which the demultiplexer is given up.
         timeout: f64,
     },
 }
 
-/// What a build counts of a clip.
+/// A video to make clips of.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BuildTask {
+    /// The video.
+    #[serde(with = "path_bytes")]
+    pub path: PathBuf,
+    /// How to make the clips.
+    pub options: BuildOptions,
+    /// Threads of the decoder.
+    pub threads: u32,
+    /// Seconds without progress after which the decoder is given up.
+    pub timeout: f64,
+    /// Number of clips that the shards hold already: they are counted and not sent.
+    pub skip: u64,
+}
+
+/// Properties of a clip that a build counts.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct AboutClip {
+pub struct ClipFlags {
     /// Whether its end repeats the last frame.
     pub padded: bool,
     /// Whether frames of it are damaged.
     pub damaged: bool,
-    /// Whether it is of high dynamic range.
+    /// Whether it has a high dynamic range.
     pub hdr: bool,
 }
 
-impl AboutClip {
-    /// What is counted of the clip of `meta`.
+impl ClipFlags {
+    /// Those of the clip with `meta`.
     pub fn of(meta: &ClipMeta) -> Self {
         let hdr = HDR_TRANSFERS.contains(&meta.color_transfer.as_str());
         Self { padded: meta.repeated_frames > 0, damaged: meta.damaged, hdr }
     }
 }
 
-/// What a worker says.
+/// A reply to a task.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Reply {
-    /// There is progress.
-    Alive,
-    /// The file has been read: its identity.
+    /// The file has been read once.
     Identity {
         /// BLAKE3 of its bytes, in hex.
         blake3: String,
     },
-    /// A clip that was to be skipped.
+    /// One of the clips to skip.
     Skipped {
-        /// What is counted of it.
-        about: AboutClip,
+        /// Its properties.
+        flags: ClipFlags,
         /// Bytes of its I420 frames.
         decoded_bytes: u64,
     },
     /// A clip; `stored_bytes` bytes follow.
     Clip {
-        /// All that is known of it.
+        /// Its columns in the shard.
         meta: Box<ClipMeta>,
         /// Bytes of the page's body before compression.
         uncompressed_bytes: usize,
@@ -80,20 +86,28 @@ pub enum Reply {
         /// Bytes that follow: the page's body.
         stored_bytes: usize,
     },
-    /// The video is done, but for what was wrong with it.
+    /// The end of [`Task::Build`].
     Built {
-        /// What was wrong, with the number of clips that were left out for each.
+        /// The video's faults, each with the number of clips that it cost.
         faults: Vec<Fault>,
     },
-    /// The answer to [`Task::Probe`].
+    /// To [`Task::Probe`].
     Probed(VideoProbe),
-    /// The task ends here.
-    Failed {
-        /// Why.
-        reason: String,
-        /// Where in the video, where that is known.
-        seconds: Option<(f64, f64)>,
-        /// Whether the video is to blame that the whole build was told to stop for.
-        stops_build: bool,
-    },
+}
+
+/// Why a task has failed.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Failure {
+    /// The reason.
+    pub reason: String,
+    /// Start and end in the video, in seconds, where they are known.
+    pub seconds: Option<(f64, f64)>,
+    /// Whether the video is damaged and the options are to stop the whole build then.
+    pub stops_build: bool,
+}
+
+impl From<String> for Failure {
+    fn from(reason: String) -> Self {
+        Self { reason, seconds: None, stops_build: false }
+    }
 }

@@ -1,7 +1,7 @@
-//! What the commands that read shards share: opening them, finding a clip, decoding it.
+//! Functions of the commands that read shards: opening them, finding a clip, decoding it.
 
-use crate::output::{self, count};
 use anyhow::{Context, anyhow, bail};
+use console::output::{self, count};
 use pipeline::frames::Frames;
 use pipeline::shard::{ClipReader, Shard, ShardError, ShardSet};
 use schemas::geometry::FrameSize;
@@ -10,34 +10,35 @@ use schemas::report::InspectedClip;
 use schemas::shard::ClipMeta;
 use std::path::Path;
 
-/// Opens the build in folder `dir`, and says so when it has not finished.
+/// Opens the build in folder `dir`, and prints a note if it is incomplete.
 ///
 /// # Errors
 /// When the folder holds no build, or a shard of it is missing or damaged.
 pub fn open(dir: &Path) -> anyhow::Result<ShardSet> {
     let set = ShardSet::open(dir).map_err(|error| match error {
         ShardError::NoManifest { .. } | ShardError::BadManifest { .. } => anyhow!(error),
-        error => anyhow!("{error}\n`shardtool verify {}` lists all that is damaged", dir.display()),
+        error => anyhow!("{error}\n`shardtool verify {}` lists all damage", dir.display()),
     })?;
     note_unfinished(dir, set.manifest());
     Ok(set)
 }
 
-/// Says when the build has not come to its end.
+/// Prints a note if the build is incomplete.
 pub fn note_unfinished(dir: &Path, manifest: &Manifest) {
     if !manifest.finished {
-        let (dir, clips) = (dir.display(), count(manifest.clips, "clip"));
-        output::say(&format!("note: the build in {dir} has not finished; it has {clips} so far. `shardtool build` goes on with it"));
+        let dir = dir.display();
+        let clips = count(manifest.clips, "clip");
+        output::say(&format!("note: the build in {dir} is incomplete, with {clips} so far; `shardtool build` resumes it"));
     }
 }
 
-/// The clips of the sorted `numbers`, with all that is known of them.
+/// Returns the details of the clips with the sorted indices `numbers`.
 ///
 /// # Errors
-/// When a number is not one of a clip, or a shard cannot be read.
+/// When there is no clip with an index, or a shard cannot be read.
 pub fn clips(set: &ShardSet, numbers: &[u64]) -> anyhow::Result<Vec<InspectedClip>> {
     let mut clips = Vec::with_capacity(numbers.len());
-    // Of the shard that the last clip was in.
+    // The rows of the last clip's shard.
     let mut metas: (Option<&Path>, Vec<ClipMeta>) = (None, Vec::new());
     for &number in numbers {
         let (shard, row) = locate(set, number)?;
@@ -57,7 +58,7 @@ pub fn clips(set: &ShardSet, numbers: &[u64]) -> anyhow::Result<Vec<InspectedCli
     Ok(clips)
 }
 
-/// The shard and the row of clip `number`.
+/// Returns the shard and the row of clip `number`.
 ///
 /// # Errors
 /// When there is no such clip.
@@ -69,26 +70,26 @@ pub fn locate(set: &ShardSet, number: u64) -> anyhow::Result<(&Shard, usize)> {
     }
 }
 
-/// Size of a clip's frames.
+/// Returns the size of a clip's frames.
 pub const fn size(meta: &ClipMeta) -> FrameSize {
     FrameSize { width: meta.width as usize, height: meta.height as usize }
 }
 
-/// Bytes of a clip's frames as I420.
+/// Returns the bytes of a clip's frames as I420.
 pub const fn decoded_bytes(meta: &ClipMeta) -> u64 {
     meta.frames as u64 * size(meta).frame_bytes() as u64
 }
 
-/// Frames a second of a clip, as a video that is made of it plays them. Where its ticks are the source's frames, the source is taken to have had 30
-/// a second.
+/// Returns the frames per second of a clip as a video. If its ticks are the source's frames, the
+/// source is taken to have 30 per second.
 pub fn frames_per_second(meta: &ClipMeta) -> f64 {
     meta.fps.unwrap_or(30.0) / f64::from(meta.stride.max(1))
 }
 
-/// Reads and decodes `clip` of `set`, and hands each of its frames to `use_frame`, with its number.
+/// Reads and decodes `clip` of `set`, and passes each of its frames to `use_frame` with its index.
 ///
 /// # Errors
-/// When the clip is damaged, and what `use_frame` fails with.
+/// When the clip is damaged, and the errors of `use_frame`.
 pub fn for_each_frame(
     set: &ShardSet,
     clip: &InspectedClip,
@@ -100,28 +101,29 @@ pub fn for_each_frame(
     frames.each(size(&clip.meta)).enumerate().try_for_each(|(number, frame)| use_frame(number, frame))
 }
 
-/// The name of the video that a clip is from, without its folders, fit to be shown on a line.
+/// Returns the file name of a clip's video, printable on one line.
 pub fn video_name(meta: &ClipMeta) -> String {
     let name = Path::new(&meta.video).file_name().map_or(meta.video.as_str().into(), |name| name.to_string_lossy());
     printable(&name)
 }
 
-/// `text` with its control characters, which could play tricks on a terminal, written out.
+/// Escapes the control characters of `text`, which could control a terminal.
 pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
 }
 
-/// The name of a clip's class, or the number of its label, or nothing.
+/// Returns the name of a clip's class, else the number of its label, if it has one.
 pub fn class(meta: &ClipMeta) -> Option<String> {
     meta.class.as_deref().map(printable).or_else(|| meta.label.map(|label| label.to_string()))
 }
 
-/// When a clip starts in its video, in seconds.
+/// Returns the start of a clip in its video, in seconds.
 pub fn start_seconds(meta: &ClipMeta) -> f64 {
     meta.pts_ns.first().map_or(0.0, |&pts| pts as f64 / 1e9)
 }
 
-/// Width to height of the source's pixels as text, `64:45`; `unknown` before format version 3.
+/// Returns the pixel aspect ratio of the source as text, such as `64:45`; `unknown` before format
+/// version 3.
 pub fn pixel_aspect(meta: &ClipMeta) -> String {
     match (meta.pixel_aspect_num, meta.pixel_aspect_den) {
         (0, _) | (_, 0) => "unknown".to_owned(),
@@ -135,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn control_characters_are_written_out() {
+    fn control_characters_are_escaped() {
         assert_eq!(printable("a\u{1b}[2J\nö"), "a\\u{1b}[2J\\nö");
     }
 }

@@ -1,4 +1,4 @@
-//! Synthetic scenes: textured shapes over a soft background, all moving in one way.
+//! Synthetic scenes: textured shapes over a soft background, all with the same motion.
 //!
 //! Lengths are in units of the picture's side, angles in radians, times in seconds.
 
@@ -6,8 +6,9 @@ use rand::{Rng, RngExt};
 use schemas::geometry::FrameSize;
 use std::f64::consts::TAU;
 
-/// How the shapes of a scene move. Each motion is the reverse in time of its neighbour, and all draw the same shapes at the same places and
-/// sizes, so that a single frame does not tell the motion.
+/// The motion of the shapes of a scene. Each motion is the time reversal of its neighbour, and all
+/// have the same distribution of shapes, positions and sizes, so that a single frame does not
+/// reveal the motion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Motion {
     /// From left to right.
@@ -18,9 +19,9 @@ pub enum Motion {
     Down,
     /// From bottom to top.
     Up,
-    /// About their own centres.
+    /// Rotation about their own centres.
     Clockwise,
-    /// About their own centres.
+    /// Rotation about their own centres.
     Counterclockwise,
     /// From small to large.
     Grow,
@@ -29,11 +30,11 @@ pub enum Motion {
 }
 
 impl Motion {
-    /// All motions, in the order in which classes are taken.
+    /// All motions, in the order of classes.
     pub const ALL: [Self; 8] =
         [Self::Right, Self::Left, Self::Down, Self::Up, Self::Clockwise, Self::Counterclockwise, Self::Grow, Self::Shrink];
 
-    /// The class name.
+    /// Returns the class name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Right => "right",
@@ -48,27 +49,28 @@ impl Motion {
     }
 }
 
-/// Least and greatest radius of a shape.
+/// Minimum and maximum radius of a shape.
 const RADIUS: [f64; 2] = [0.12, 0.30];
 
 /// Red, green and blue in 0..=1.
 type Rgb = [f64; 3];
 
-/// A pattern of two colours: waves along a direction.
+/// A pattern of two colours: waves along one direction.
 #[derive(Debug, Clone)]
 struct Texture {
     colors: [Rgb; 2],
     /// Waves along x and y, per unit of length.
     waves: [f64; 2],
     phase: f64,
-    /// How hard the edge between the colours is.
+    /// Hardness of the edge between the colours.
     contrast: f64,
 }
 
 impl Texture {
     fn draw(rng: &mut impl Rng, waves: [f64; 2], contrast: f64) -> Self {
         let color = |rng: &mut _| -> Rgb { [uniform(rng, [0.05, 0.95]), uniform(rng, [0.05, 0.95]), uniform(rng, [0.05, 0.95])] };
-        let (frequency, direction) = (uniform(rng, waves), uniform(rng, [0.0, TAU]));
+        let frequency = uniform(rng, waves);
+        let direction = uniform(rng, [0.0, TAU]);
         Self {
             colors: [color(rng), color(rng)],
             waves: [frequency * direction.cos(), frequency * direction.sin()],
@@ -100,7 +102,7 @@ struct Shape {
     angle: f64,
 }
 
-/// A shape of a frame, with the sine and cosine of its angle.
+/// A shape in a frame, with the sine and cosine of its angle.
 struct Placed {
     shape: Shape,
     sin: f64,
@@ -114,20 +116,20 @@ impl From<Shape> for Placed {
     }
 }
 
-/// One scene: what is in a video, at every moment of it.
+/// A scene: the contents of a video at all times.
 #[derive(Debug)]
 pub struct Scene {
     background: Texture,
     shapes: Vec<Shape>,
     motion: Motion,
-    /// Units of length a second.
+    /// Units of length per second.
     speed: f64,
-    /// Radians a second.
+    /// Radians per second.
     spin: f64,
 }
 
 impl Scene {
-    /// Draws a scene of one to `most_shapes` shapes.
+    /// Draws a random scene of one to `most_shapes` shapes.
     pub fn draw(rng: &mut impl Rng, motion: Motion, most_shapes: u32) -> Self {
         let shapes = (0..rng.random_range(1..=most_shapes))
             .map(|_| Shape {
@@ -143,7 +145,7 @@ impl Scene {
         Self { background, shapes, motion, speed: uniform(rng, [0.2, 0.5]), spin: uniform(rng, [1.0, 2.5]) }
     }
 
-    /// Appends the frame at `time` of a video of `seconds`, as I420 (BT.601, limited range).
+    /// Appends the frame at `time` of a video of length `seconds`, as I420 (BT.601, limited range).
     pub fn render(&self, time: f64, seconds: f64, size: FrameSize, out: &mut Vec<u8>) {
         let placed: Vec<Placed> = self.shapes.iter().map(|shape| self.place(shape, time, seconds).into()).collect();
         let side = size.width as f64;
@@ -163,10 +165,10 @@ impl Scene {
         }
     }
 
-    /// The shape as it is at `time`.
+    /// Returns the shape at `time`.
     fn place(&self, shape: &Shape, time: f64, seconds: f64) -> Shape {
         let mut shape = shape.clone();
-        // Where shapes leave on one side, they come back on the other: one radius beyond the edge.
+        // Shapes that leave on one side return on the other, one radius beyond the edge.
         let wrap = |place: f64| (place + RADIUS[1]).rem_euclid(1.0 + 2.0 * RADIUS[1]) - RADIUS[1];
         let growth = |from_start: f64| RADIUS[0] * (RADIUS[1] / RADIUS[0]).powf(from_start / seconds);
         match self.motion {
@@ -179,21 +181,25 @@ impl Scene {
             Motion::Grow => shape.radius = growth(time),
             Motion::Shrink => shape.radius = growth(seconds - time),
         }
-        (shape.x, shape.y) = (wrap(shape.x), wrap(shape.y));
+        shape.x = wrap(shape.x);
+        shape.y = wrap(shape.y);
         shape
     }
 
     fn color(&self, x: f64, y: f64, pixel: f64, shapes: &[Placed]) -> Rgb {
         let mut color = self.background.at(x, y);
         for Placed { shape, sin, cos } in shapes {
-            let (dx, dy) = (x - shape.x, y - shape.y);
-            // No outline, its soft edge included, reaches beyond this.
+            let dx = x - shape.x;
+            let dy = y - shape.y;
+            // No outline reaches beyond this, including its soft edge.
             let reach = 1.2 * shape.radius + 2.0 * pixel;
             if dx * dx + dy * dy > reach * reach {
                 continue;
             }
-            // In the shape's own frame, where its radius is 1. The picture's y points down, so a positive angle turns clockwise.
-            let (u, v) = ((dx * cos + dy * sin) / shape.radius, (dy * cos - dx * sin) / shape.radius);
+            // In the shape's own coordinates, in which its radius is 1. The picture's y axis points
+            // down, so a positive angle is clockwise.
+            let u = (dx * cos + dy * sin) / shape.radius;
+            let v = (dy * cos - dx * sin) / shape.radius;
             let distance = match shape.outline {
                 Outline::Disc => u.hypot(v) - 1.0,
                 Outline::Square => u.abs().max(v.abs()) - 0.8,

@@ -7,7 +7,7 @@ use schemas::geometry::PatchGrid;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use trainer::config::{Config, Overrides, Preset};
+use trainer::config::{Length, Preset, PretrainConfig};
 use trainer::model::{ClassifierConfig, Conventions, MaeConfig, PositionKind, TargetKind, TransformerConfig};
 use trainer::train::{Loading, Run};
 
@@ -46,20 +46,20 @@ pub fn small_classifier(grid: PatchGrid, encoder: [usize; 3], classes: usize) ->
 
 /// A pre-training of `steps` steps of 4 clips, which writes a checkpoint every 3. Neither the grid nor
 /// the target is that of the paper.
-pub fn small_pretraining(steps: u64) -> Config {
-    let overrides = Overrides { steps: Some(steps), ..Overrides::default() };
-    let mut config = Config::resolve(Preset::Tiny, None, &overrides).expect("a valid preset");
-    config.clip = PatchGrid { frames: 8, size: 32, tubelet: 4, patch: 8 };
-    config.encoder = transformer([48, 2, 3]);
-    config.decoder = transformer([32, 1, 2]);
-    config.masking.ratio = 0.75;
-    config.data.batch_size = 4;
-    config.checkpoints.every = 3;
+pub fn small_pretraining(steps: u64) -> PretrainConfig {
+    let mut config = PretrainConfig::resolve(Preset::Tiny, &[]).expect("a valid preset");
+    config.common.schedule.length = Length::Steps(steps);
+    config.common.clip = PatchGrid { frames: 8, size: 32, tubelet: 4, patch: 8 };
+    config.common.encoder = transformer([48, 2, 3]);
+    config.objective.decoder = transformer([32, 1, 2]);
+    config.objective.masking.ratio = 0.75;
+    config.common.data.batch_size = 4;
+    config.common.checkpoints.every = 3;
     config
 }
 
 /// A run of `config` on `data` in the folder `dir`, which is made. It loads and computes with 2 threads.
-pub fn small_run(dir: &Path, data: &Arc<[WeightedSource]>, config: Config) -> Run {
+pub fn small_run(dir: &Path, data: &Arc<[WeightedSource]>, config: PretrainConfig) -> Run {
     fs::create_dir_all(dir).expect("a folder");
     let loading = Loading { threads: 2, memory_bytes: DEFAULT_MEMORY_BYTES, max_bad: 0 };
     Run {

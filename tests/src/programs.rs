@@ -1,4 +1,4 @@
-//! Programs and processes: their output, reports, signals and children.
+//! Programs and processes: their files, output, reports, signals and children.
 
 use serde::de::DeserializeOwned;
 use std::fs;
@@ -22,6 +22,19 @@ pub fn parse_report<T: DeserializeOwned>(output: &Output) -> T {
 pub fn json_lines<T: DeserializeOwned>(path: &Path) -> Vec<T> {
     let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+}
+
+/// Copies a file, or a folder with everything in it.
+pub fn copy_all(from: &Path, to: &Path) {
+    if from.is_file() {
+        fs::copy(from, to).expect("copied");
+        return;
+    }
+    fs::create_dir_all(to).expect("a folder");
+    for entry in fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        copy_all(&entry.path(), &to.join(entry.file_name()));
+    }
 }
 
 /// Sends the signal `name` (`INT`, `STOP`) to a process, and returns whether it was there to get it.

@@ -1,17 +1,20 @@
-//! Training clips straight from videos, without shards: what a build would have stored, bit for bit, decoded when it is wanted.
+//! Training clips straight from videos, without shards: the frames that a build would have stored,
+//! bit for bit, decoded on demand.
 //!
-//! [`LiveSet::open`] counts the packets of every video. A [`LiveReader`] decodes windows of its clips, in a worker process ([`worker`]): a decoder that
-//! crashes or hangs costs one clip. Where the container and the codec allow it, it goes the short way ([`crate::video::fast_seek`]).
+//! [`LiveSet::open`] counts the packets of every video. A [`LiveReader`] decodes windows of its
+//! clips, in a worker process ([`worker`]): a decoder that crashes or hangs costs one clip. Where
+//! the container and the codec allow it, it seeks ([`crate::video::fast_seek`]).
 
 mod protocol;
 mod reader;
 pub mod worker;
 
+use crate::all_cores;
 use crate::video::discover::{VideoFile, discover, io_reason, path_name};
 use crate::video::fast_seek::SeekPlan;
 use crate::video::ticks::{Timeline, clip_starts, span_ticks};
 use crate::video::{self, VideoError};
-use crate::worker::process::{Ending, Reported, StartError, WorkerProgram};
+use crate::worker::{Ending, Reported, StartError, Supervisor, WorkerProgram};
 use crossbeam_channel::{bounded, unbounded};
 use protocol::{Failure, Reply, Task};
 use reader::supervisor;
@@ -20,9 +23,7 @@ use schemas::manifest::{BuildOptions, DEFAULT_GAP_SECONDS, Labelling, OnCorrupt,
 use schemas::shard::Payload;
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::num::NonZero;
 use std::ops::Range;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,42 +33,44 @@ use std::time::Duration;
 pub use protocol::Effort;
 pub use reader::LiveReader;
 
-/// How videos become training clips.
+/// How to make training clips of videos.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LiveOptions {
-    /// What a tick is.
+    /// The unit of time, a tick.
     pub sampling: Sampling,
     /// Ticks from one frame of a clip to the next.
     pub stride: u32,
     /// Frames of a training clip.
     pub frames: usize,
-    /// How much of a video a clip is.
+    /// The part of a video that is a clip.
     pub span: LiveSpan,
     /// Frames are scaled down until their short side has this many pixels.
     pub short_side: u32,
-    /// What becomes of pixels that are not square.
+    /// What to do with pixels that are not square.
     pub pixel_aspect: PixelAspect,
-    /// Windows that would show a frame for longer than this beyond its time are left out; none leaves none
-    /// out for that.
+    /// Windows that would show a frame for longer than this beyond its duration are skipped; none
+    /// keeps them all.
     pub gap_seconds: Option<f64>,
     /// How long a decoder may make no progress.
     pub timeout: Duration,
-    /// What calls [`worker::run`].
+    /// A program that calls [`worker::run`].
     pub worker: WorkerProgram,
 }
 
-/// How much of a video a clip is.
+/// The part of a video that is a clip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LiveSpan {
-    /// Videos are cut back to back into clips as long as a training clip, as a build does it unless told otherwise: the same clips in the same order.
+    /// Videos are cut back to back into clips as long as a training clip: the clips of a build with
+    /// default options, in the same order.
     Clip,
-    /// A whole video is one clip, in all of which windows can lie.
+    /// A whole video is one clip; windows can lie anywhere in it.
     Video,
 }
 
 impl LiveOptions {
-    /// The usual options, with `worker` to do the work: 16 frames at stride 4 of 30 ticks a second, anywhere in each video.
+    /// The default options, with `worker` to decode: 16 frames at stride 4 of 30 ticks per second,
+    /// anywhere in each video.
     pub const fn new(worker: WorkerProgram) -> Self {
         Self {
             sampling: Sampling::TicksPerSecond(30.0),
@@ -82,7 +85,7 @@ impl LiveOptions {
         }
     }
 
-    /// The options of the build whose clips are the windows.
+    /// The options of a build with the same clips.
     fn as_build(&self) -> BuildOptions {
         BuildOptions {
             frames: self.frames as u32,
@@ -112,7 +115,7 @@ impl LiveOptions {
         }
         match self.sampling {
             Sampling::TicksPerSecond(fps) if !(fps.is_finite() && fps > 0.0) => {
-                Err(LiveError::Option(format!("{fps} ticks a second; there must be more than 0")))
+                Err(LiveError::Option(format!("{fps} ticks per second; it must be more than 0")))
             }
             _ => Ok(()),
         }
@@ -125,59 +128,59 @@ pub enum LiveError {
     /// GStreamer, or a plugin that is needed, is not installed.
     #[error("{reason}")]
     Setup {
-        /// What is missing, and what to do.
+        /// Names what is missing, and the remedy.
         reason: String,
     },
-    /// An option makes no sense.
+    /// An option is invalid.
     #[error("{0}")]
     Option(String),
     /// No worker process can be started.
     #[error(transparent)]
     Worker(#[from] StartError),
-    /// The caller wants no more.
+    /// The caller has asked to stop.
     #[error("stopped")]
     Stopped,
-    /// A video, or a stretch of one, cannot be used.
+    /// A clip cannot be used.
     #[error("{}, from {seconds:.2} s: {fault}", path.display())]
     Clip {
-        /// Which video.
+        /// The video.
         path: PathBuf,
-        /// Where the first wanted frame lies, in seconds from the first of the video.
+        /// Time of the first wanted frame, in seconds from the first one of the video.
         seconds: f64,
-        /// What is wrong with it.
+        /// The fault.
         fault: ClipFault,
     },
 }
 
 impl LiveError {
-    /// Whether it costs one clip, and others can be had.
+    /// Whether it concerns one clip only; others can still be decoded.
     pub const fn is_of_one_clip(&self) -> bool {
         matches!(self, Self::Clip { .. })
     }
 }
 
-/// What is wrong with a clip.
+/// The fault of a clip.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ClipFault {
-    /// The file cannot be looked at.
+    /// The file cannot be found or read.
     #[error("{reason}")]
     Gone {
-        /// Why not.
+        /// The system's reason.
         reason: String,
     },
-    /// The file is not the one that was counted.
+    /// The file has another size or time than when its packets were counted.
     #[error("the file has changed since it was opened")]
     Changed,
-    /// There are fewer frames than were counted.
+    /// There are fewer frames than packets were counted.
     #[error("the video ends at {seconds:.2} s, before the last frame that was counted")]
     Shorter {
         /// Time of the last frame.
         seconds: f64,
     },
-    /// The frames are not as large as the first one was.
-    #[error("its frames come out as {width}x{height}, other than at first")]
+    /// The frames have another size than the first one of the video had.
+    #[error("its frames are {width}x{height}, unlike the first one")]
     OtherSize {
-        /// Samples a row.
+        /// Pixels per row.
         width: usize,
         /// Rows.
         height: usize,
@@ -189,19 +192,19 @@ pub enum ClipFault {
         from: f64,
         /// Time of the last wanted frame.
         to: f64,
-        /// What is wrong.
+        /// The fault.
         reason: String,
     },
     /// The decoder crashed or made no progress.
     #[error("{reason}")]
     Lost {
-        /// What became of it.
+        /// What happened to it.
         reason: String,
     },
     /// There are no frames, or no more of them.
     #[error("{reason}")]
     Undecodable {
-        /// Why not.
+        /// The decoder's reason.
         reason: String,
     },
 }
@@ -209,9 +212,10 @@ pub enum ClipFault {
 /// A clip that can be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LiveClip {
-    /// Frames of it, at least as many as a training clip has: the end of a video that is too short repeats its last frame.
+    /// Its frames, at least as many as those of a training clip: a video that is shorter repeats
+    /// its last frame.
     pub frames: usize,
-    /// Size of a frame, upright and scaled.
+    /// Size of a frame, after rotation and scaling.
     pub size: FrameSize,
 }
 
@@ -224,9 +228,10 @@ struct Video {
     places: Vec<Place>,
     start_ns: i64,
     size: FrameSize,
-    /// Times at which decoding may begin.
+    /// Times at which decoding can begin, in nanoseconds.
     entries: Vec<i64>,
-    route: Option<SeekPlan>,
+    /// How to seek in it, if that is possible.
+    seek_plan: Option<SeekPlan>,
 }
 
 /// Where a clip lies in its video.
@@ -236,34 +241,62 @@ struct Place {
     start: u64,
     /// Its frames.
     frames: usize,
-    /// End of the stretch without gaps that it lies in.
+    /// Last tick, exclusive, of the stretch without gaps that it lies in.
     stretch_end: u64,
 }
 
-/// Size and time of the last change: a file that has both is taken to be the same.
+/// Size in bytes and time of the last change: a file in which both are equal counts as unchanged.
 type Identity = (u64, i64, i64);
 
 fn identity(path: &Path) -> Result<Identity, String> {
     fs::metadata(path).map(|file| (file.len(), file.mtime(), file.mtime_nsec())).map_err(|error| io_reason(&error))
 }
 
-/// The clips of some videos.
+/// The clips of a list of videos.
+///
+/// ```no_run
+/// use pipeline::live::{LiveOptions, LiveSet};
+/// use pipeline::loader::{Loader, LoaderOptions};
+/// use pipeline::sampling::mask::{MaskKind, MaskRule};
+/// use pipeline::source::{Source, WeightedSource};
+/// use pipeline::worker::WorkerProgram;
+/// use schemas::geometry::PatchGrid;
+///
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     // Videos are decoded in processes of this same program.
+///     if std::env::args().nth(1).as_deref() == Some("worker") {
+///         return Ok(pipeline::live::worker::run()?);
+///     }
+///     let worker = WorkerProgram { path: std::env::current_exe()?, argument: "worker".to_owned() };
+///     let videos = LiveSet::open(&["videos".into()], LiveOptions::new(worker), |done, all| {
+///         eprint!("\r{done} of {all} videos");
+///     })?;
+///     let grid = PatchGrid { frames: 16, size: 224, tubelet: 2, patch: 16 };
+///     let options = LoaderOptions::new(8, grid, MaskRule::new(MaskKind::Random, 0.9));
+///     let source = WeightedSource::from(Source::Live(videos));
+///     for batch in Loader::new([source].into(), options)?.take(100) {
+///         println!("{} clips", batch?.len());
+///     }
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct LiveSet {
     inputs: Vec<PathBuf>,
     options: LiveOptions,
     videos: Vec<Video>,
-    /// Number of the first clip of each video, and the number of all clips.
+    /// Number of the first clip of each video, and after them the number of clips in all.
     firsts: Vec<usize>,
     rejected: Vec<Rejected>,
 }
 
 impl LiveSet {
-    /// Searches `inputs`, files and folders, and counts the packets of each video there is, on all cores, without decoding more than one frame of
-    /// each. `progress` hears how many of how many are done. What cannot be used is in [`Self::rejected`].
+    /// Finds the videos among `inputs`, files and folders, and counts the packets of each one, on
+    /// all cores, without decoding more than one frame of each. Calls `progress` with the number of
+    /// videos that are done, and that of all. Files that cannot be used are in [`Self::rejected`].
     ///
     /// # Errors
-    /// When an option makes no sense, GStreamer is missing, or no worker can be started.
+    /// When an option is invalid, GStreamer is missing, or no worker can be started.
     pub fn open(inputs: &[PathBuf], options: LiveOptions, mut progress: impl FnMut(usize, usize)) -> Result<Self, LiveError> {
         options.check()?;
         video::init().map_err(|error: VideoError| LiveError::Setup { reason: error.to_string() })?;
@@ -289,12 +322,12 @@ impl LiveSet {
         Ok(set)
     }
 
-    /// Clips of all videos.
+    /// Number of clips of all videos.
     pub fn len(&self) -> usize {
         self.firsts.last().copied().unwrap_or(0)
     }
 
-    /// Whether there is nothing to load.
+    /// Whether there are no clips.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -302,13 +335,13 @@ impl LiveSet {
     /// Clip `index`.
     ///
     /// # Panics
-    /// When there is none.
+    /// When there is no such clip.
     pub fn clip(&self, index: usize) -> LiveClip {
         let (video, place) = self.locate(index);
         LiveClip { frames: place.frames, size: video.size }
     }
 
-    /// The video that clip `index` is of.
+    /// The file of the video of clip `index`.
     ///
     /// # Panics
     /// When there is no such clip.
@@ -316,21 +349,23 @@ impl LiveSet {
         &self.locate(index).0.path
     }
 
-    /// The video that clip `index` is of, its number within it, and the times of its first and last frame, in seconds from the video's first frame.
+    /// The file of the video of clip `index`, the clip's number within it, and the times of its
+    /// first and last frame, in seconds from the video's first frame.
     ///
     /// # Panics
     /// When there is no such clip.
     pub fn origin(&self, index: usize) -> (&Path, usize, [f64; 2]) {
         let (video, place) = self.locate(index);
         let first = self.firsts.partition_point(|&first| first <= index) - 1;
-        // Ticks of source frames have no time that is known without decoding: theirs are counted.
+        // The time of a source frame is not known without decoding: its number takes its place.
         let second = |tick: u64| tick as f64 / self.options.sampling.fps().unwrap_or(1.0);
         let last = place.start + (place.frames as u64 - 1) * u64::from(self.options.stride);
         let last = last.min(place.stretch_end.saturating_sub(1));
         (&video.path, index - self.firsts[first], [second(place.start), second(last)])
     }
 
-    /// Frames of clip `index` before its video ends or has a gap: more than the clip has where others follow it.
+    /// Frames from the start of clip `index` to the end of its video or the next gap: more than
+    /// those of the clip where others follow it.
     ///
     /// # Panics
     /// When there is no such clip.
@@ -339,12 +374,12 @@ impl LiveSet {
         stored_frames(&self.options, place.start..place.stretch_end)
     }
 
-    /// Videos that can be used.
+    /// Number of videos that can be used.
     pub const fn videos(&self) -> usize {
         self.videos.len()
     }
 
-    /// Name without folders, bytes and clips of each video.
+    /// File name, size in bytes and number of clips of each video.
     pub(crate) fn identities(&self) -> impl Iterator<Item = (String, u64, usize)> {
         let clips = self.firsts.windows(2).map(|firsts| firsts[1] - firsts[0]);
         self.videos.iter().zip(clips).map(|(video, clips)| {
@@ -358,12 +393,12 @@ impl LiveSet {
         &self.rejected
     }
 
-    /// Where the videos were searched.
+    /// The files and folders in which the videos were found.
     pub fn inputs(&self) -> &[PathBuf] {
         &self.inputs
     }
 
-    /// The options with which it was opened.
+    /// The options with which the set was opened.
     pub const fn options(&self) -> &LiveOptions {
         &self.options
     }
@@ -376,12 +411,12 @@ impl LiveSet {
     }
 }
 
-/// Frames of a clip that is shown for all of `ticks`.
+/// Number of frames of a clip that covers `ticks`.
 fn stored_frames(options: &LiveOptions, ticks: Range<u64>) -> usize {
     (ticks.end.saturating_sub(ticks.start + 1) / u64::from(options.stride) + 1) as usize
 }
 
-/// Where the clips of a video of `timeline` lie.
+/// The places of the clips of a video of `timeline`.
 fn places(options: &LiveOptions, build: &BuildOptions, timeline: &Timeline) -> Vec<Place> {
     let stretches = timeline.stretches();
     let end_of = |start: u64| {
@@ -397,7 +432,7 @@ fn places(options: &LiveOptions, build: &BuildOptions, timeline: &Timeline) -> V
             let span = span_ticks(build);
             let fitting = stretches.iter().filter(|stretch| stretch.end - stretch.start >= span);
             let mut chosen: Vec<&Range<u64>> = fitting.collect();
-            // The end of a video that is too short repeats its last frame.
+            // A video that is too short repeats its last frame.
             if chosen.is_empty() {
                 chosen.extend(stretches.last());
             }
@@ -411,25 +446,27 @@ fn places(options: &LiveOptions, build: &BuildOptions, timeline: &Timeline) -> V
     }
 }
 
-/// Counts the packets of all `files`, and hands `take` each result: how many there are by now, whose it is, and what it is.
+/// Counts the packets of all `files`, and calls `take` with each result: the number of results by
+/// now, the file's index, and the result.
 fn probe_all(
     files: &[VideoFile],
     options: &LiveOptions,
     mut take: impl FnMut(usize, usize, Result<Video, String>),
 ) -> Result<(), LiveError> {
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let threads = all_cores().min(files.len());
     let (begin, begun) = unbounded();
     (0..files.len()).for_each(|index| begin.send(index).expect("the other end is here"));
     drop(begin);
     std::thread::scope(|scope| {
-        let (done, results) = bounded(cores);
-        for _ in 0..cores.min(files.len()) {
-            let (begun, done) = (begun.clone(), done.clone());
+        let (done, results) = bounded(threads);
+        for _ in 0..threads {
+            let begun = begun.clone();
+            let done = done.clone();
             scope.spawn(move || {
-                // A supervisor belongs to the thread that starts its workers.
-                let mut supervisor = supervisor(options, options.timeout, Arc::new(AtomicBool::new(false)));
+                // A worker ends with the thread that starts it, so each thread has a supervisor.
+                let mut supervisor = supervisor(options, Arc::new(AtomicBool::new(false)));
                 for index in begun {
-                    // Nobody listens any more when another one has failed for all.
+                    // Nobody receives any more when another video's error has ended the search.
                     if done.send((index, probe(&mut supervisor, &files[index].path, options))).is_err() {
                         return;
                     }
@@ -444,50 +481,38 @@ fn probe_all(
     })
 }
 
-/// What a worker finds in the video at `path`, or why it cannot be used.
-fn probe(
-    supervisor: &mut crate::worker::process::Supervisor,
-    path: &Path,
-    options: &LiveOptions,
-) -> Result<Result<Video, String>, LiveError> {
+/// Has a worker count the packets of the video at `path`; the inner error is why it cannot be used.
+fn probe(supervisor: &mut Supervisor, path: &Path, options: &LiveOptions) -> Result<Result<Video, String>, LiveError> {
     let identity = match identity(path) {
         Ok(identity) => identity,
         Err(reason) => return Ok(Err(reason)),
     };
     let build = options.as_build();
     let timeout = options.timeout.as_secs_f64();
-    let task = Task::Probe { path: path.as_os_str().as_bytes().to_vec(), options: build.clone(), timeout };
-    let mut answer = Ok(Err("it was not counted".to_owned()));
-    let ending = supervisor.run(&task, |reply: Reply, _| {
-        Ok(match reply {
-            Reply::Probed { probe, route } => {
-                let timeline = Timeline::of(&build, &probe);
-                answer = Ok(Ok(Video {
-                    path: path.to_owned(),
-                    identity,
-                    ticks: timeline.ticks,
-                    places: places(options, &build, &timeline),
-                    start_ns: probe.start_ns,
-                    size: probe.shape.stored_size(&build),
-                    entries: probe.entries,
-                    route,
-                }));
-                Reported::Done
-            }
-            Reply::Failed(Failure::Setup(reason)) => {
-                answer = Err(LiveError::Setup { reason });
-                Reported::Failed
-            }
-            Reply::Failed(Failure::Undecodable(reason)) => {
-                answer = Ok(Err(reason));
-                Reported::Failed
-            }
-            Reply::Alive => Reported::Nothing,
-            Reply::Windows { .. } | Reply::Failed(_) => return Err(std::io::Error::other("another task's answer")),
-        })
+    let task = Task::Probe { path: path.to_owned(), options: build.clone(), timeout };
+    let mut video = Err("its packets were not counted".to_owned());
+    let ending = supervisor.run(&task, |reply: Reply, _| match reply {
+        Reply::Probed { probe, seek_plan } => {
+            let timeline = Timeline::of(&build, &probe);
+            video = Ok(Video {
+                path: path.to_owned(),
+                identity,
+                ticks: timeline.ticks,
+                places: places(options, &build, &timeline),
+                start_ns: probe.start_ns,
+                size: probe.shape.stored_size(&build),
+                entries: probe.entries,
+                seek_plan,
+            });
+            Ok(Reported::Done)
+        }
+        Reply::Windows { .. } => Err(std::io::Error::other("another task's reply")),
     })?;
     match ending {
-        Ending::Lost(reason) => Ok(Err(reason)),
-        Ending::Whole | Ending::Stopped => answer,
+        Ending::Done | Ending::Stopped => Ok(video),
+        Ending::Failed(Failure::Setup(reason)) => Err(LiveError::Setup { reason }),
+        Ending::Failed(Failure::Undecodable(reason)) | Ending::Lost(reason) => Ok(Err(reason)),
+        // Only windows can fail in these ways.
+        Ending::Failed(failure) => Ok(Err(format!("its decoder sent an invalid reply: {failure:?}"))),
     }
 }

@@ -1,58 +1,61 @@
-//! What the live source and its worker processes say to each other ([`crate::worker::process`]).
+//! The tasks and replies of the live source's worker processes ([`crate::worker`]).
 
-use crate::video::VideoProbe;
 use crate::video::fast_seek::SeekPlan;
+use crate::video::{VideoError, VideoProbe};
+use crate::worker::{End, path_bytes};
 use schemas::geometry::FrameSize;
 use schemas::manifest::BuildOptions;
 use schemas::shard::{ColorMatrix, ColorRange};
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
-/// What a worker is told to do.
+/// A task of a worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum Task {
     /// Count the packets of a video, and decode its first frame.
     Probe {
-        /// The file's name, in the system's own bytes.
-        path: Vec<u8>,
+        #[serde(with = "path_bytes")]
+        path: PathBuf,
         options: BuildOptions,
-        /// Seconds without progress.
+        /// Seconds without progress after which the decoder is given up.
         timeout: f64,
     },
     /// Decode windows of a video.
-    Windows {
-        /// The file's name, in the system's own bytes.
-        path: Vec<u8>,
-        options: BuildOptions,
-        /// First tick of each window, in order, none twice.
-        starts: Vec<u64>,
-        /// Ticks of the video.
-        ticks: u64,
-        /// Time of tick 0.
-        start_ns: i64,
-        /// Of a frame.
-        size: FrameSize,
-        /// A short way, and the time of the entry to take.
-        shortcut: Option<(SeekPlan, i64)>,
-        /// Seconds without progress.
-        timeout: f64,
-    },
+    Windows(WindowsTask),
 }
 
-/// What a worker says.
+/// Windows to decode.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct WindowsTask {
+    #[serde(with = "path_bytes")]
+    pub path: PathBuf,
+    pub options: BuildOptions,
+    /// First tick of each window, ascending, without duplicates.
+    pub starts: Vec<u64>,
+    /// Ticks of the video.
+    pub ticks: u64,
+    /// Time of tick 0, in nanoseconds.
+    pub start_ns: i64,
+    /// Of a frame.
+    pub size: FrameSize,
+    /// How to seek, and the time of the entry to seek to in nanoseconds, if the file can be decoded
+    /// from there.
+    pub fast_seek: Option<(SeekPlan, i64)>,
+    /// Seconds without progress after which the decoder is given up.
+    pub timeout: f64,
+}
+
+/// A reply to a task.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Reply {
-    /// There is progress.
-    Alive,
-    /// The answer to [`Task::Probe`].
+    /// To [`Task::Probe`].
     Probed {
         probe: VideoProbe,
-        /// The short way through the file, where there is one.
-        route: Option<SeekPlan>,
+        /// How to seek in the file, if that is possible.
+        seek_plan: Option<SeekPlan>,
     },
-    /// The answer to [`Task::Windows`]; `bytes` bytes follow: the windows' frames.
+    /// To [`Task::Windows`]; `bytes` bytes follow: the windows' frames.
     Windows { range: ColorRange, matrix: ColorMatrix, bytes: usize, effort: Effort },
-    /// The task ends here.
-    Failed(Failure),
 }
 
 /// Why a task has failed.
@@ -60,25 +63,41 @@ pub(super) enum Reply {
 pub(super) enum Failure {
     /// GStreamer cannot be used, for any video.
     Setup(String),
-    /// The video has an end before its time.
+    /// The video ends early.
     Shorter { seconds: f64 },
     /// The frames are of another size.
     OtherSize { found: FrameSize },
     /// Wanted frames are damaged.
     Damaged { seconds: (f64, f64), reason: String },
-    /// There are no frames, or no more.
+    /// There are no frames, or no more of them.
     Undecodable(String),
 }
 
-/// What it took to decode windows.
+impl From<String> for Failure {
+    fn from(reason: String) -> Self {
+        Self::Undecodable(reason)
+    }
+}
+
+impl From<VideoError> for End<Failure> {
+    fn from(error: VideoError) -> Self {
+        Self::Failed(match error {
+            VideoError::Setup { .. } => Failure::Setup(error.to_string()),
+            error => Failure::Undecodable(error.to_string()),
+        })
+    }
+}
+
+/// The work that it took to decode windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Effort {
-    /// Whether the short way led to them: from the last key frame before, and without what is not needed.
-    pub short_way: bool,
+    /// Whether decoding was a fast seek: from the last key frame before the windows, and without
+    /// the packets that they do not need.
+    pub fast_seek: bool,
     /// Whether decoding began elsewhere than at the video's start.
     pub sought: bool,
-    /// Packets that came on the short way.
+    /// Packets that came during a fast seek.
     pub packets: u64,
     /// Those of them that were not decoded.
-    pub left_out: u64,
+    pub skipped_packets: u64,
 }

@@ -1,14 +1,12 @@
-//! What a batch holds, and in which form.
+//! Batches, and their layout in memory.
 
-use crate::frames::Frames;
 use crate::loader::buffers::{Buffer, Layout};
 use crate::sampling::mask::{Mask, MaskRule, MaskScratch, Masks};
 use crate::sampling::order::{Cursor, Purpose, SampleId};
-use crate::sampling::sample::View;
-use crate::transform::augment::{AugmentPolicy, Augmenter};
-use crate::transform::{TargetForm, Transform, Value};
+use crate::transform::augment::{Augmenter, SampleAugment};
+use crate::transform::{ClipView, PatchesMut, TargetForm, Transform, Value};
 use half::bf16;
-use schemas::geometry::{FrameSize, PatchGrid};
+use schemas::geometry::PatchGrid;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -17,13 +15,15 @@ use std::time::Duration;
 pub enum Form {
     /// All: `[clips, 3, frames, size, size]`.
     Clips,
-    /// What a masked autoencoder uses ([`Transform::patches`]): the visible tubelets `[clips, visible, 3, tubelet, patch, patch]`, and of the masked ones that are
-    /// predicted the target, `[clips, predicted, values]`, with values as [`TargetForm`] orders them.
+    /// What a masked autoencoder uses ([`Transform::patches`]): the visible tubelets, `[clips,
+    /// visible, 3, tubelet, patch, patch]`, and the target of the predicted tokens, `[clips,
+    /// predicted, values]`, with values as [`TargetForm`] orders them.
     Patches {
-        /// What is predicted of them.
+        /// What is predicted of each predicted token.
         target: TargetForm,
     },
-    /// All, tubelet by tubelet, none of them masked: `[clips, tokens, 3, tubelet, patch, patch]`. What an encoder takes that sees the whole clip.
+    /// All, tubelet by tubelet: `[clips, tokens, 3, tubelet, patch, patch]`, for an encoder that
+    /// sees the whole clip.
     Tokens,
 }
 
@@ -31,7 +31,7 @@ pub enum Form {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ValueType {
-    /// R'G'B' samples: a quarter of the bytes; to be normalised where they are used.
+    /// R'G'B' samples: a quarter of the bytes. The user normalises them.
     U8,
     /// Normalised, single precision.
     F32,
@@ -50,12 +50,29 @@ impl ValueType {
     }
 }
 
-/// Everything that decides how many bytes a sample has, and what they mean.
+/// The layout of a sample: how many bytes it has, and what they mean.
+///
+/// ```
+/// use pipeline::loader::batch::{BatchFormat, Form, ValueType};
+/// use pipeline::sampling::mask::{MaskKind, MaskRule};
+/// use pipeline::transform::TargetForm;
+/// use schemas::geometry::PatchGrid;
+///
+/// let format = BatchFormat {
+///     grid: PatchGrid { frames: 16, size: 224, tubelet: 2, patch: 16 },
+///     mask_rule: Some(MaskRule { decoder_keep: 0.5, ..MaskRule::new(MaskKind::Tube, 0.9) }),
+///     form: Form::Patches { target: TargetForm::Pixels { slices: 1 } },
+///     values: ValueType::Bf16,
+/// };
+/// assert_eq!((format.visible(), format.predicted()), (160, 704));
+/// // A quarter of the bytes of the whole clips, which have 3 * 16 * 224 * 224 values each.
+/// assert!(format.layout(8).bytes() < 8 * 3 * 16 * 224 * 224 * ValueType::Bf16.bytes() / 2);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BatchFormat {
     /// Frames and size of a training clip, and its patches.
     pub grid: PatchGrid,
-    /// How masks are drawn; where there is none, every token is visible and none predicted.
+    /// How masks are drawn; without a rule every token is visible and none predicted.
     pub mask_rule: Option<MaskRule>,
     /// Which pixels.
     pub form: Form,
@@ -63,7 +80,7 @@ pub struct BatchFormat {
     pub values: ValueType,
 }
 
-/// The part of the buffer that holds the tokens of the masks, and those that hold pixels.
+/// Parts of the buffer: the tokens of the masks, the pixels or visible ones, and the target.
 const TOKENS: usize = 0;
 const PIXELS: usize = 1;
 const TARGET: usize = 2;
@@ -107,72 +124,61 @@ impl BatchFormat {
         }
     }
 
-    /// The tokens of a mask, in the bytes of their slot.
-    pub(crate) fn tokens(bytes: &mut [u8]) -> &mut [u32] {
-        bytemuck::cast_slice_mut(bytes)
-    }
-
-    /// Writes a sample of [`Form::Tokens`] with a look of its own.
-    pub(crate) fn write_look(
-        &self,
-        policy: AugmentPolicy,
-        augmenter: &mut Augmenter,
-        sample: (SampleId, u64),
-        transform: &mut Transform,
-        frames: Frames<'_>,
-        size: FrameSize,
-        view: View,
-        pixels: &mut [u8],
-    ) {
+    /// Writes the pixels of one sample to its slot, whose mask is drawn already.
+    pub(crate) fn write(&self, transform: &mut Transform, clip: ClipView<'_>, slot: SlotMut<'_>) {
         match self.values {
-            ValueType::U8 => augmenter.tokens(policy, sample, transform, frames, size, view, self.grid, pixels),
-            ValueType::F32 => {
-                augmenter.tokens::<f32>(policy, sample, transform, frames, size, view, self.grid, bytemuck::cast_slice_mut(pixels));
-            }
-            ValueType::Bf16 => {
-                augmenter.tokens::<bf16>(policy, sample, transform, frames, size, view, self.grid, bytemuck::cast_slice_mut(pixels));
-            }
+            ValueType::U8 => self.write_as::<u8>(transform, clip, slot),
+            ValueType::F32 => self.write_as::<f32>(transform, clip, slot),
+            ValueType::Bf16 => self.write_as::<bf16>(transform, clip, slot),
         }
     }
 
-    /// Writes the pixels of one sample to its slots.
-    pub(crate) fn write(
-        &self,
-        transform: &mut Transform,
-        frames: Frames<'_>,
-        size: FrameSize,
-        view: View,
-        tokens: &[u32],
-        pixels: &mut [u8],
-        target: &mut [u8],
-    ) {
-        match self.values {
-            ValueType::U8 => self.write_as::<u8>(transform, frames, size, view, tokens, pixels, target),
-            ValueType::F32 => self.write_as::<f32>(transform, frames, size, view, tokens, pixels, target),
-            ValueType::Bf16 => self.write_as::<bf16>(transform, frames, size, view, tokens, pixels, target),
-        }
-    }
-
-    fn write_as<T: Value>(
-        &self,
-        transform: &mut Transform,
-        frames: Frames<'_>,
-        size: FrameSize,
-        view: View,
-        tokens: &[u32],
-        pixels: &mut [u8],
-        target: &mut [u8],
-    ) {
+    fn write_as<T: Value>(&self, transform: &mut Transform, clip: ClipView<'_>, slot: SlotMut<'_>) {
         let grid = self.grid;
-        let pixels: &mut [T] = bytemuck::cast_slice_mut(pixels);
+        let pixels: &mut [T] = bytemuck::cast_slice_mut(slot.pixels);
         match self.form {
-            Form::Clips => transform.clip(frames, size, view, grid.frames, grid.size, pixels),
+            Form::Clips => transform.clip(clip, grid.frames, grid.size, pixels),
             Form::Patches { target: form } => {
-                let mask = Mask::new(tokens, self.visible(), self.predicted());
-                transform.patches(frames, size, view, grid, mask, form, pixels, bytemuck::cast_slice_mut(target));
+                let mask = Mask::new(slot.tokens, self.visible(), self.predicted());
+                let target = bytemuck::cast_slice_mut(slot.target);
+                transform.patches(clip, grid, mask, form, PatchesMut { visible: pixels, target });
             }
-            Form::Tokens => transform.tokens(frames, size, view, grid, pixels),
+            Form::Tokens => transform.tokens(clip, grid, pixels),
         }
+    }
+
+    /// Writes the pixels of one augmented sample of [`Form::Tokens`] to its slot.
+    pub(crate) fn write_augmented(
+        &self,
+        augmenter: &mut Augmenter,
+        augment: &SampleAugment,
+        transform: &mut Transform,
+        clip: ClipView<'_>,
+        slot: SlotMut<'_>,
+    ) {
+        let (grid, pixels) = (self.grid, slot.pixels);
+        match self.values {
+            ValueType::U8 => augmenter.tokens::<u8>(augment, transform, clip, grid, pixels),
+            ValueType::F32 => augmenter.tokens::<f32>(augment, transform, clip, grid, bytemuck::cast_slice_mut(pixels)),
+            ValueType::Bf16 => augmenter.tokens::<bf16>(augment, transform, clip, grid, bytemuck::cast_slice_mut(pixels)),
+        }
+    }
+}
+
+/// The memory of one sample in a batch.
+pub(crate) struct SlotMut<'a> {
+    /// Its mask, as [`MaskRule::draw`] writes it.
+    pub(crate) tokens: &'a mut [u32],
+    /// Its pixels, or the visible ones.
+    pixels: &'a mut [u8],
+    /// The target of its predicted tokens.
+    target: &'a mut [u8],
+}
+
+impl<'a> SlotMut<'a> {
+    /// The slots of a batch's parts, in the order of [`BatchFormat::layout`].
+    pub(crate) fn new([tokens, pixels, target]: [&'a mut [u8]; 3]) -> Self {
+        Self { tokens: bytemuck::cast_slice_mut(tokens), pixels, target }
     }
 }
 
@@ -185,9 +191,9 @@ pub enum Pixels<'a> {
     Tokens(&'a [u8]),
     /// Of [`Form::Patches`].
     Patches {
-        /// What the encoder sees.
+        /// The visible tubelets.
         visible: &'a [u8],
-        /// What the model is to predict.
+        /// The target of the predicted tokens.
         target: &'a [u8],
     },
 }
@@ -200,33 +206,59 @@ pub fn values<T: bytemuck::Pod>(bytes: &[u8]) -> &[T] {
     bytemuck::cast_slice(bytes)
 }
 
-/// A clip that could not be read, and was left out.
+/// A clip that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
     /// Which one, as its first repeat.
     pub sample: SampleId,
     /// Why, with the file and the place in it.
     pub reason: String,
-    /// Whether it was left out for the first time.
+    /// Whether it is skipped for the first time.
     pub is_new: bool,
 }
 
-/// One batch of training clips. Its memory goes back to the loader when it is dropped.
+/// One batch of training clips. Its memory returns to the loader when it is dropped.
+///
+/// ```
+/// use pipeline::loader::batch::{Form, Pixels, values};
+/// use pipeline::loader::{Loader, LoaderOptions};
+/// # use pipeline::sampling::mask::{MaskKind, MaskRule};
+/// # use pipeline::source::{Source, WeightedSource};
+/// use pipeline::transform::TargetForm;
+/// # use schemas::geometry::PatchGrid;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let data = pipeline::shard::synthetic::write(dir.path(), 8)?;
+/// # let source = WeightedSource::from(Source::Shards(data));
+/// # let grid = PatchGrid { frames: 8, size: 32, tubelet: 2, patch: 8 };
+/// let mut options = LoaderOptions::new(4, grid, MaskRule::new(MaskKind::Random, 0.75));
+/// options.format.form = Form::Patches { target: TargetForm::Pixels { slices: 1 } };
+/// let mut loader = Loader::new([source].into(), options)?;
+/// let batch = loader.next().expect("an endless loader")?;
+///
+/// assert_eq!((batch.len(), batch.samples.len(), batch.labels.len()), (4, 4, 4));
+/// let Pixels::Patches { visible, target } = batch.pixels() else { unreachable!("as asked for") };
+/// let (visible, target): (&[f32], &[f32]) = (values(visible), values(target));
+/// assert_eq!(visible.len(), 4 * batch.masks().visible() * grid.tubelet_values());
+/// assert_eq!(target.len(), 4 * batch.masks().predicted() * grid.target_values(1));
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Batch {
-    /// What its bytes mean.
+    /// The layout of its samples.
     pub format: BatchFormat,
     /// Which samples these are, in order.
     pub samples: Vec<SampleId>,
     /// Class number of each clip.
     pub labels: Vec<Option<i32>>,
-    /// Clips that should have been in it. It has so many fewer.
+    /// Clips that are missing from it, because they could not be read.
     pub skipped: Vec<Skipped>,
     /// Masks and pixels.
     pub buffer: Buffer,
     /// Where the next batch begins.
     pub next: Cursor,
-    /// How long the caller had to wait for this batch.
+    /// How long the caller waited for this batch.
     pub wait: Duration,
 }
 
@@ -246,7 +278,7 @@ impl Batch {
         Masks::new(values(self.buffer.part(TOKENS)), self.format.grid.tokens(), self.format.visible()).predicting(self.format.predicted())
     }
 
-    /// The bytes of the pixels of whole clips, to be changed where they are.
+    /// The bytes of the pixels of whole clips, to change in place.
     pub fn pixels_mut(&mut self) -> &mut [u8] {
         self.buffer.part_mut(PIXELS)
     }
@@ -261,7 +293,8 @@ impl Batch {
     }
 }
 
-/// Batches are equal when they train alike: how long they took does not matter, nor who was the first to see that a clip is bad.
+/// Batches are equal when they train alike: neither the time they took counts, nor which clips were
+/// skipped.
 impl PartialEq for Batch {
     fn eq(&self, other: &Self) -> bool {
         self.format == other.format

@@ -1,11 +1,12 @@
-//! Memory for batches, used again and again: the room of `unsafe`.
+//! Reused memory for batches. The loader's `unsafe` code is here.
 //!
 //! ```text
 //! Ring::take ──> BatchMut (threads write, each its own slots) ──> Buffer (read) ──> dropped, or lent to a copy ──> back in the ring
 //! ```
 //!
-//! Fresh memory costs a page fault for every 4 KiB that is written to it, which is more than all else that is done to a clip. A buffer that a device is
-//! still copying from comes back only when the copy is done, in whatever order copies end.
+//! Fresh memory costs a page fault for every 4 KiB that is written to it, which is more than all
+//! other work on a clip. A buffer that a device is still copying from returns only when the copy is
+//! done, in whatever order copies end.
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 #[cfg(feature = "cuda")]
@@ -15,22 +16,33 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Parts of a buffer begin at a multiple of so many bytes, the length of a line of the processor's cache.
+/// Parts of a buffer begin at multiples of this many bytes, the length of a cache line.
 const ALIGNMENT: usize = 64;
 
-/// How a buffer is divided: into parts, one after the other, and each part into as many slots of one size. A part is a tensor, a slot a clip of it.
+/// How a buffer is divided: into parts, one after the other, and each part into the same number of
+/// slots of one size. A part is a tensor, a slot one clip of it.
+///
+/// ```
+/// use pipeline::loader::buffers::Layout;
+///
+/// let layout = Layout::new(3, &[100, 7]);
+/// assert_eq!(layout.range(0, 3), 0..300);
+/// // Parts are aligned to 64 bytes.
+/// assert_eq!(layout.range(1, 2), 320..334);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     slots: usize,
-    /// Where each part begins, and the bytes of its slots.
+    /// Offset of each part, and the bytes of its slots.
     parts: Vec<(usize, usize)>,
     bytes: usize,
 }
 
 impl Layout {
-    /// Of `slots` slots in each part, whose slots have so many bytes.
+    /// A layout with `slots` slots in each part, and a part for each of `slot_bytes`.
     pub fn new(slots: usize, slot_bytes: &[usize]) -> Self {
-        let (mut parts, mut bytes) = (Vec::with_capacity(slot_bytes.len()), 0usize);
+        let mut parts = Vec::with_capacity(slot_bytes.len());
+        let mut bytes = 0usize;
         for &slot_bytes in slot_bytes {
             parts.push((bytes, slot_bytes));
             bytes = (bytes + slots * slot_bytes).next_multiple_of(ALIGNMENT);
@@ -48,7 +60,7 @@ impl Layout {
         self.bytes
     }
 
-    /// Where the first `slots` slots of part `part` lie in the buffer.
+    /// The byte range of the first `slots` slots of part `part` in the buffer.
     ///
     /// # Panics
     /// When there is no such part, or there are fewer slots.
@@ -64,13 +76,13 @@ impl Layout {
     }
 }
 
-/// Where buffers are.
+/// The kind of memory that buffers are in.
 #[derive(Debug, Clone, Default)]
 pub enum MemoryKind {
-    /// Memory of the system.
+    /// System memory.
     #[default]
     Host,
-    /// Memory of the system that stays where it is, so that a GPU of this context copies from it by itself.
+    /// Page-locked system memory that a GPU of this context copies from by DMA.
     #[cfg(feature = "cuda")]
     Pinned(Arc<CudaContext>),
 }
@@ -84,7 +96,8 @@ enum Memory {
     Pinned(PinnedHostSlice<u8>, *mut u8),
 }
 
-// SAFETY: the address is that of the slice, which moves along; it is read and written only through references to this.
+// SAFETY: the address is that of the slice, which moves along; it is read and written only through
+// references to this.
 #[cfg(feature = "cuda")]
 unsafe impl Send for Memory {}
 // SAFETY: as above.
@@ -92,21 +105,21 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    /// All of it there: zeros are written to it once.
+    /// Allocates memory and writes zeros to all of it, so that every page is present.
     fn allocate(kind: &MemoryKind, bytes: usize) -> std::io::Result<Self> {
         let bytes = bytes.max(1);
         let mut memory = match kind {
             MemoryKind::Host => {
                 let memory = MmapMut::map_anon(bytes)?;
-                // Fewer, larger pages where the system has them; it is as well without.
+                // Fewer, larger pages where the system has them; advice only.
                 #[cfg(target_os = "linux")]
                 let _ = memory.advise(memmap2::Advice::HugePage);
                 Self::Host(memory)
             }
             #[cfg(feature = "cuda")]
             MemoryKind::Pinned(context) => {
-                // No flags: write-combined memory is slow to read, and bad clips are taken out by reading.
-                // SAFETY: it is filled with zeros below, before anything reads it.
+                // No flags: write-combined memory is slow to read, and bad clips are taken out by
+                // reading. SAFETY: it is filled with zeros below, before anything reads it.
                 let mut memory = unsafe { context.alloc_pinned_with_flags(bytes, 0) }.map_err(std::io::Error::other)?;
                 let start = memory.as_mut_ptr().map_err(std::io::Error::other)?;
                 Self::Pinned(memory, start)
@@ -119,7 +132,8 @@ impl Memory {
     fn bytes(&self) -> &[u8] {
         match self {
             Self::Host(memory) => memory,
-            // SAFETY: so many bytes are there, as long as the slice is. A device only ever reads them. (The slice's own accessors would wait for that.)
+            // SAFETY: the slice has this many bytes and lives as long as `self`. A device only ever
+            // reads them. (The slice's own accessors would wait for that.)
             #[cfg(feature = "cuda")]
             Self::Pinned(memory, start) => unsafe { std::slice::from_raw_parts(*start, memory.len()) },
         }
@@ -128,7 +142,8 @@ impl Memory {
     fn bytes_mut(&mut self) -> &mut [u8] {
         match self {
             Self::Host(memory) => memory,
-            // SAFETY: so many bytes are there, as long as the slice is, and no device reads them: a buffer that is lent to a copy is not in the ring.
+            // SAFETY: the slice has this many bytes and lives as long as `self`, and no device
+            // reads them: a buffer that is lent to a copy is not in the ring.
             #[cfg(feature = "cuda")]
             Self::Pinned(memory, start) => unsafe { std::slice::from_raw_parts_mut(*start, memory.len()) },
         }
@@ -144,7 +159,7 @@ pub trait Copying: Send {
     fn wait(&self);
 }
 
-/// Buffers of one layout that come back.
+/// A pool of buffers of one layout.
 #[derive(Debug, Clone)]
 pub struct Ring {
     shared: Arc<Shared>,
@@ -154,10 +169,10 @@ pub struct Ring {
 struct Shared {
     layout: Layout,
     kind: MemoryKind,
-    /// So many buffers are made before a copy is waited for.
+    /// How many buffers are made before a copy is waited for.
     limit: usize,
     back: Sender<Memory>,
-    /// Buffers that are copied from, and how many there are in all.
+    /// Buffers that are copied from, and how many were made in all.
     copied: Mutex<Copied>,
 }
 
@@ -175,13 +190,14 @@ impl std::fmt::Debug for Shared {
 
 impl Shared {
     fn copied(&self) -> MutexGuard<'_, Copied> {
-        // What is inside is whole at every moment.
+        // Its contents are consistent at every moment, also after a panic.
         self.copied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Ring {
-    /// A ring of `limit` buffers of `layout`, each made when it is first needed. More are made only for a user who keeps them.
+    /// A ring of `limit` buffers of `layout`, each made when it is first needed. More are made only
+    /// if the user keeps them.
     pub fn new(layout: Layout, limit: usize, kind: MemoryKind) -> Self {
         let (back, free) = unbounded();
         Self { shared: Arc::new(Shared { layout, kind, limit, back, copied: Mutex::default() }), free }
@@ -192,8 +208,9 @@ impl Ring {
         &self.shared.layout
     }
 
-    /// A buffer to fill. What it holds is what its last user left in it. Where as many as there may be are made, and some are lent to copies, waits for a copy to
-    /// end; buffers that the user keeps are not waited for.
+    /// Takes a buffer to fill; its contents are those of its last use. When `limit` buffers are
+    /// made and some are lent to copies, waits for a copy to end. Does not wait for buffers that
+    /// the user keeps.
     ///
     /// # Errors
     /// When the system has no memory left.
@@ -232,9 +249,11 @@ pub struct BatchMut {
     ring: Arc<Shared>,
 }
 
-// SAFETY: `start` points into `memory`, which moves along and whose bytes stay where they are; what it points to is given out slot by slot, once each.
+// SAFETY: `start` points into `memory`, which moves along and whose bytes stay where they are; they
+// are given out slot by slot, once each.
 unsafe impl Send for BatchMut {}
-// SAFETY: the only access through a shared reference is `slot`, which gives disjoint bytes to each caller.
+// SAFETY: the only access through a shared reference is `slot`, which gives disjoint bytes to each
+// caller.
 unsafe impl Sync for BatchMut {}
 
 impl BatchMut {
@@ -244,7 +263,8 @@ impl BatchMut {
         Self { memory, start, taken: (0..slots).map(|_| AtomicBool::new(false)).collect(), ring }
     }
 
-    /// The bytes of slot `slot` in each of `N` parts, for the first who asks; none for others.
+    /// The bytes of slot `slot` in each of the first `N` parts; `None` after the first call for
+    /// this slot.
     ///
     /// # Panics
     /// When there is no such slot, or there are fewer parts.
@@ -258,31 +278,32 @@ impl BatchMut {
         Some(std::array::from_fn(|part| {
             let range = layout.slot(part, slot);
             assert!(range.end <= layout.bytes, "a slot lies in its buffer");
-            // SAFETY: the range lies in the buffer, whose memory lives as long as `self`. Slots do not overlap, nor do parts; this slot was not
-            // given out before, and while it is, nothing else refers to its bytes: `finish` takes `self`.
+            // SAFETY: the range lies in the buffer, whose memory lives as long as `self`. Slots do
+            // not overlap, nor do parts; this slot was not given out before, and while it is,
+            // nothing else refers to its bytes: `finish` takes `self`.
             unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
         }))
     }
 
-    /// Nobody writes any more.
+    /// Ends writing.
     pub fn finish(self) -> Buffer {
         let slots = self.ring.layout.slots;
         Buffer { memory: Some(self.memory), slots, ring: self.ring }
     }
 }
 
-/// A filled buffer. It goes back to its ring when it is dropped.
+/// A filled buffer. It returns to its ring when it is dropped.
 #[derive(Debug)]
 pub struct Buffer {
-    /// Gone only while it is dropped.
+    /// `None` only while it is dropped.
     memory: Option<Memory>,
-    /// Slots that count, from the first on.
+    /// Slots in use, from the first on.
     slots: usize,
     ring: Arc<Shared>,
 }
 
 impl Buffer {
-    /// Slots that count.
+    /// Slots in use.
     pub const fn slots(&self) -> usize {
         self.slots
     }
@@ -292,7 +313,7 @@ impl Buffer {
         &self.bytes()[self.ring.layout.range(part, self.slots)]
     }
 
-    /// The bytes of part `part`, to be changed.
+    /// The bytes of part `part`, to change in place.
     pub fn part_mut(&mut self, part: usize) -> &mut [u8] {
         let range = self.ring.layout.range(part, self.slots);
         let bytes = self.memory.as_mut().map_or(&mut [][..], Memory::bytes_mut);
@@ -309,7 +330,8 @@ impl Buffer {
         &self.ring.layout
     }
 
-    /// The buffer as what a device copies from by itself, where it is that. Whoever does so lends it to this copy ([`Self::lend`]).
+    /// The page-locked memory of the buffer, if it is such. A caller that starts a copy from it
+    /// must lend it to this copy ([`Self::lend`]).
     #[cfg(feature = "cuda")]
     pub fn pinned(&self) -> Option<&PinnedHostSlice<u8>> {
         match &self.memory {
@@ -318,12 +340,12 @@ impl Buffer {
         }
     }
 
-    /// Lets only the first `slots` slots count.
+    /// Keeps only the first `slots` slots.
     pub fn truncate(&mut self, slots: usize) {
         self.slots = self.slots.min(slots);
     }
 
-    /// Takes slot `slot` out of all parts: those after it move up.
+    /// Removes slot `slot` from all parts; those after it move up.
     pub fn remove(&mut self, slot: usize) {
         let layout = &self.ring.layout;
         let bytes = self.memory.as_mut().map_or(&mut [][..], Memory::bytes_mut);
@@ -334,7 +356,7 @@ impl Buffer {
         self.slots -= 1;
     }
 
-    /// Gives the buffer back to its ring when `copy`, which reads from it, has ended.
+    /// Returns the buffer to its ring when `copy`, which reads from it, has ended.
     pub fn lend(mut self, copy: Box<dyn Copying>) {
         if let Some(memory) = self.memory.take() {
             self.ring.copied().memories.push((memory, copy));
@@ -345,7 +367,7 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         if let Some(memory) = self.memory.take() {
-            // The ring may be gone; then so is the buffer.
+            // If the ring is dropped, so is the buffer.
             let _ = self.ring.back.send(memory);
         }
     }
@@ -353,7 +375,7 @@ impl Drop for Buffer {
 
 impl Drop for Copied {
     fn drop(&mut self) {
-        // Memory must not go while it is read.
+        // Memory must not be freed while it is read.
         self.memories.iter().for_each(|(_, copy)| copy.wait());
     }
 }
@@ -375,15 +397,15 @@ mod tests {
     fn parts_are_aligned_and_slots_lie_side_by_side() {
         let layout = Layout::new(3, &[100, 7]);
         assert_eq!((layout.range(0, 3), layout.range(1, 2), layout.bytes()), (0..300, 320..334, 384));
-        let filling = ring(1).take().expect("memory");
-        assert_eq!(filling.start as usize % 4096, 0, "page-aligned");
+        let batch = ring(1).take().expect("memory");
+        assert_eq!(batch.start as usize % 4096, 0, "page-aligned");
         for slot in 0..3 {
-            let [first, second] = filling.slot(slot).expect("not given out yet");
+            let [first, second] = batch.slot(slot).expect("not given out yet");
             first.fill(slot as u8 + 1);
             second.fill(slot as u8 + 11);
-            assert!(filling.slot::<2>(slot).is_none(), "a slot is given out once");
+            assert!(batch.slot::<2>(slot).is_none(), "a slot is given out once");
         }
-        let mut buffer = filling.finish();
+        let mut buffer = batch.finish();
         assert_eq!(buffer.part(0), [[1; 100], [2; 100], [3; 100]].concat());
         assert_eq!(buffer.part(1), [[11; 7], [12; 7], [13; 7]].concat());
         buffer.remove(1);
@@ -401,7 +423,7 @@ mod tests {
         first.remove(0);
         drop((first, second));
         for _ in 0..3 {
-            let again = [ring.take(), ring.take()].map(|filling| filling.expect("memory").finish());
+            let again = [ring.take(), ring.take()].map(|batch| batch.expect("memory").finish());
             assert_eq!(again.each_ref().map(|buffer| buffer.bytes().as_ptr()), places, "the same memory");
             assert_eq!(again[0].slots(), 3, "all slots count again");
         }
@@ -428,13 +450,15 @@ mod tests {
         }
     }
 
-    /// Fill, upload, recycle, with copies that end late and out of step: at the end of each copy its buffer must hold what it held at the copy's start.
+    /// Fill, upload, recycle, with copies that end late and out of step: at the end of each copy
+    /// its buffer must hold what it held at the copy's start.
     #[test]
     fn a_buffer_is_not_filled_again_before_its_copy_has_ended() {
         let (ring, mut rng) = (ring(4), stream(Purpose::Augment, 0, 0, 0));
         let mut copies: VecDeque<(Late, usize, u8)> = VecDeque::new();
         for round in 0..500u32 {
-            // With all four lent, the next one is that of a copy that has ended: end some, not in the order of their beginning.
+            // With all four lent, the next one is that of a copy that has ended: end some, not in
+            // the order of their beginning.
             while copies.len() == 4 || (!copies.is_empty() && rng.random_bool(0.4)) {
                 let (copy, place, value) = copies.remove(rng.random_range(0..copies.len())).expect("one of them");
                 // What the device reads at its very end.
@@ -447,13 +471,13 @@ mod tests {
                 drop(state);
                 copy.end();
             }
-            let filling = ring.take().expect("memory");
+            let batch = ring.take().expect("memory");
             let value = rng.random();
             for slot in 0..3 {
-                let [first] = filling.slot(slot).expect("not given out yet");
+                let [first] = batch.slot(slot).expect("not given out yet");
                 first.fill(value);
             }
-            let (buffer, copy) = (filling.finish(), Late::default());
+            let (buffer, copy) = (batch.finish(), Late::default());
             copies.push_back((copy.clone(), buffer.bytes().as_ptr() as usize, value));
             buffer.lend(Box::new(copy));
         }

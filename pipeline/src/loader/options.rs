@@ -1,4 +1,4 @@
-//! What a loader is told, and what can be wrong with that.
+//! The settings of a loader, their checks, and its errors.
 
 use crate::loader::batch::{BatchFormat, Form, ValueType};
 use crate::loader::buffers::MemoryKind;
@@ -13,26 +13,43 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// Bad clips that are left out before loading stops, unless told otherwise.
+/// Default of [`LoaderOptions::max_bad`].
 pub const DEFAULT_MAX_BAD: usize = 100;
 
-/// Memory for batches on the way, unless told otherwise.
+/// Default of [`LoaderOptions::memory_bytes`]: 2 GiB.
 pub const DEFAULT_MEMORY_BYTES: usize = 2 << 30;
 
-/// What batches to make, and how.
+/// Which batches to make, and how.
+///
+/// ```
+/// use pipeline::loader::LoaderOptions;
+/// use pipeline::loader::batch::{Form, ValueType};
+/// use pipeline::sampling::mask::{MaskKind, MaskRule};
+/// use pipeline::transform::TargetForm;
+/// use schemas::geometry::PatchGrid;
+///
+/// let grid = PatchGrid { frames: 16, size: 224, tubelet: 2, patch: 16 };
+/// let mask = MaskRule::new(MaskKind::Random, 0.9);
+/// let mut options = LoaderOptions { threads: 4, seed: 1, ..LoaderOptions::new(32, grid, mask) };
+/// // Only the patches that a masked autoencoder uses, in bf16.
+/// options.format.form = Form::Patches { target: TargetForm::Pixels { slices: 1 } };
+/// options.format.values = ValueType::Bf16;
+/// assert_eq!(options.format.visible(), 156, "of 1568 tokens");
+/// ```
 #[derive(Debug, Clone)]
 pub struct LoaderOptions {
-    /// Clips a batch, of all ranks together.
+    /// Clips per batch, of all ranks together.
     pub batch_size: usize,
-    /// Samples that are taken of a clip each time that it is read; with [`Pass::Once`], its views.
+    /// Samples that are taken of a clip each time it is read (repeated augmentation); with
+    /// [`Pass::Once`], its views.
     pub repeat: usize,
     /// Which clips, and which views of them.
     pub pass: Pass,
-    /// What a batch holds.
+    /// The layout of a batch.
     pub format: BatchFormat,
     /// Ranges of crops and flips.
     pub augmentation: Augmentation,
-    /// Changes of the look of training samples; of [`Form::Tokens`] only.
+    /// Further augmentation of training samples; for [`Form::Tokens`] only.
     pub policy: AugmentPolicy,
     /// Seed of order, crops, flips and masks.
     pub seed: u64,
@@ -40,23 +57,23 @@ pub struct LoaderOptions {
     pub rank: Rank,
     /// Worker threads.
     pub threads: usize,
-    /// Batches made ahead, at most; no fewer than one block's.
+    /// Batches made ahead, at most; at least those of one group (`repeat`).
     pub prefetch: usize,
-    /// Where batches are.
+    /// The kind of memory that batches are in.
     pub memory: MemoryKind,
-    /// Memory of the batches that are made ahead, at most.
+    /// Bytes of the batches that are made ahead, at most.
     pub memory_bytes: usize,
-    /// Clips that may be bad before loading stops.
+    /// Bad clips that are skipped before loading stops with an error.
     pub max_bad: usize,
-    /// Where to begin: between two batches.
+    /// Where to begin: at the end of a batch ([`super::batch::Batch::next`]).
     pub start: Cursor,
-    /// Set by whoever wants to stop: a batch that is not ready is then not waited for.
+    /// When it is set, a batch that is not ready is not waited for: [`LoadError::Interrupted`].
     pub interrupt: Arc<AtomicBool>,
 }
 
 impl LoaderOptions {
-    /// The defaults for batches of `batch_size` clips of `grid`: whole clips in `f32`, all of them for one rank, each clip sampled once each time that it is
-    /// read.
+    /// The defaults for batches of `batch_size` clips of `grid`: whole clips in `f32`, all of them
+    /// for one rank, one sample each time a clip is read.
     pub fn new(batch_size: usize, grid: PatchGrid, mask_rule: MaskRule) -> Self {
         let format = BatchFormat { grid, mask_rule: Some(mask_rule), form: Form::Clips, values: ValueType::F32 };
         Self::of_format(batch_size, format)
@@ -87,15 +104,16 @@ impl LoaderOptions {
         }
     }
 
-    /// The same for a look at every clip: each once, in order, at `views`, which go to as many batches; the last batch may be smaller.
+    /// The same for one pass over the data: each clip once, in order, at `views`, which go to as
+    /// many batches; the last batch may be smaller.
     #[must_use]
     pub fn once(self, views: Views) -> Self {
         Self { pass: Pass::Once(views), repeat: views.count(), ..self }
     }
 
-    /// Blocks on the way.
-    const fn blocks(&self) -> usize {
-        // While the batches of a block are handed out one by one, the next one is made.
+    /// Groups in flight.
+    const fn groups(&self) -> usize {
+        // While the batches of a group are handed out one by one, the next group is made.
         (self.prefetch + self.repeat - 1).div_ceil(self.repeat)
     }
 }
@@ -103,13 +121,13 @@ impl LoaderOptions {
 /// Which clips are loaded, and which views of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pass {
-    /// Epoch after epoch in random order, at windows, crops and flips by chance: endless.
+    /// Epoch after epoch in random order, with random windows, crops and flips: endless.
     Training,
     /// Each clip once, in order, at these views.
     Once(Views),
 }
 
-/// One of several equal loaders that share the work: it makes part `number` of `of` of each batch.
+/// One of several loaders that share each batch: it makes part `number` of `of` equal parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rank {
     /// From 0.
@@ -131,11 +149,11 @@ pub enum LoadError {
     #[error(transparent)]
     Source(#[from] SourceError),
     /// Too many clips cannot be read.
-    #[error("{} clips cannot be read, which is more than the {limit} that may be left out (--max-bad); the last one: {last}", limit + 1)]
+    #[error("{} clips cannot be read, and at most {limit} may be skipped (--max-bad); the last one: {last}", limit + 1)]
     TooManyBad {
-        /// How many may be.
+        /// How many may be skipped.
         limit: usize,
-        /// Why not the last one.
+        /// The error of the last one.
         last: Box<SourceError>,
     },
     /// No clip can be read.
@@ -143,7 +161,7 @@ pub enum LoadError {
     AllBad {
         /// How many there are.
         clips: usize,
-        /// Why not the last one.
+        /// The error of the last one.
         last: Box<SourceError>,
     },
     /// The patches do not fit the clip.
@@ -165,13 +183,13 @@ pub enum LoadError {
         /// Frames wanted.
         wanted: usize,
     },
-    /// An option makes no sense.
+    /// An option is invalid.
     #[error("{0}")]
     Option(String),
-    /// The batches do not fit into the memory that they may take.
+    /// The batches do not fit into [`LoaderOptions::memory_bytes`].
     #[error(
-        "{batches} batches of {batch_bytes} bytes each have to be in memory at a time, and {memory_bytes} bytes are allowed: allow more with \
-         --loader-memory, or make batches smaller"
+        "{batches} batches of {batch_bytes} bytes each must be in memory at a time, and the limit is {memory_bytes} bytes: \
+         raise it with --loader-memory, or make batches smaller"
     )]
     Memory {
         /// Bytes of a batch.
@@ -184,13 +202,13 @@ pub enum LoadError {
     /// The system has no memory left.
     #[error("no memory for a batch: {0}")]
     NoMemory(std::io::Error),
-    /// Whoever waited for a batch wants to stop: [`LoaderOptions::interrupt`].
+    /// [`LoaderOptions::interrupt`] was set while waiting for a batch.
     #[error("stopped while waiting for data")]
     Interrupted,
     /// A worker panicked: a bug.
     #[error("a loader thread panicked: {message}")]
     Panic {
-        /// What it said.
+        /// Its message.
         message: String,
     },
     /// The operating system gave no thread.
@@ -198,7 +216,7 @@ pub enum LoadError {
     Thread(std::io::Error),
 }
 
-/// Checks that batches can be made so; gives the number of blocks that may be on the way.
+/// Checks the options; returns the number of groups that may be in flight.
 pub(super) fn check(sources: &[WeightedSource], options: &LoaderOptions) -> Result<usize, LoadError> {
     let refused = |message: String| Err(LoadError::Option(message));
     let grid = options.format.grid.validate()?;
@@ -214,7 +232,7 @@ pub(super) fn check(sources: &[WeightedSource], options: &LoaderOptions) -> Resu
     }
     let Rank { number: rank, of: ranks } = options.rank;
     if rank >= ranks {
-        return refused(format!("there is no rank {rank} of {ranks}: they are counted from 0"));
+        return refused(format!("there is no rank {rank} of {ranks}: ranks are counted from 0"));
     }
     if !options.batch_size.is_multiple_of(ranks) {
         return refused(format!("a batch of {} clips cannot be shared by {ranks} ranks; choose a multiple", options.batch_size));
@@ -222,7 +240,7 @@ pub(super) fn check(sources: &[WeightedSource], options: &LoaderOptions) -> Resu
     if !options.start.samples.is_multiple_of(options.batch_size as u64) {
         let (samples, batch_size) = (options.start.samples, options.batch_size);
         return refused(format!(
-            "sample {samples} lies inside of a batch of {batch_size}: go on with the batch size that the run began with"
+            "sample {samples} lies inside a batch of {batch_size}: continue with the batch size that the run began with"
         ));
     }
     if let Pass::Once(views) = options.pass {
@@ -230,11 +248,11 @@ pub(super) fn check(sources: &[WeightedSource], options: &LoaderOptions) -> Resu
             return refused(format!("{} x {} views of a clip; there must be at least one", views.temporal, views.spatial));
         }
         if ranks > 1 {
-            return refused("a look at every clip once is not shared by ranks".to_owned());
+            return refused("ranks cannot share a single pass over the clips".to_owned());
         }
     }
     if !options.policy.is_plain() && options.format.form != Form::Tokens {
-        return refused("the look of samples is changed only where all of their tokens are seen".to_owned());
+        return refused("samples are augmented only where all of their tokens are visible".to_owned());
     }
     match (options.format.mask_rule, options.format.form) {
         (Some(rule), _) => check_mask(rule, grid)?,
@@ -271,7 +289,7 @@ pub(super) fn check(sources: &[WeightedSource], options: &LoaderOptions) -> Resu
     if fitting == 0 {
         return Err(LoadError::Memory { batch_bytes, batches: options.repeat, memory_bytes: options.memory_bytes });
     }
-    Ok(options.blocks().min(fitting))
+    Ok(options.groups().min(fitting))
 }
 
 fn check_mask(rule: MaskRule, grid: PatchGrid) -> Result<(), LoadError> {
@@ -282,11 +300,11 @@ fn check_mask(rule: MaskRule, grid: PatchGrid) -> Result<(), LoadError> {
     if rule.predicted(grid).is_none() {
         let keep = rule.decoder_keep;
         return Err(LoadError::Option(format!(
-            "the decoder takes a share of {keep} of the masked tokens; choose one above 0, and at most 1, that predicts some"
+            "the decoder keeps a share of {keep} of the masked tokens; choose one above 0 and at most 1 that predicts some"
         )));
     }
     Ok(())
 }
 
-/// Data sets, at most: each has at least one draw in a period of the order.
+/// Data sets, at most: each has at least one draw per period of the order.
 const MAX_SETS: usize = 256;

@@ -1,20 +1,21 @@
-//! Which clip comes when: a permutation of all clips for every epoch, and a cursor into the endless sequence of epochs.
+//! Which clip comes when: a permutation of all clips for every epoch, and a cursor into the endless
+//! sequence of epochs.
 //!
 //! ```text
 //! draws    0 1 2 3 | 4 5 6 7 | ...       each one clip of one data set: epoch after epoch, data sets mixed by weight
-//! blocks      0    |    1    | ...       as many draws as a batch has clips
-//! batches  0, 1, 2 | 3, 4, 5 | ...       with three repeats: batch k of a block holds repeat k of each of its draws
+//! groups      0    |    1    | ...       as many draws as a batch has clips
+//! batches  0, 1, 2 | 3, 4, 5 | ...       with three repeats: batch k of a group holds repeat k of each draw
 //! ```
 //!
-//! A clip is decoded once for all of its repeats, and no batch holds two of them. Ranks take equal, adjoining parts of every batch, so each clip is decoded by
-//! one rank.
+//! A clip is decoded once for all of its repeats, and no batch holds two of them. Ranks take equal,
+//! adjacent parts of every batch, so each clip is decoded by one rank.
 
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde::{Deserialize, Serialize};
 
-/// What a random stream is for. Streams of different use never share numbers.
+/// What a random stream is for. Streams of different purposes never share numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Purpose {
@@ -26,23 +27,33 @@ pub enum Purpose {
     Mask = 3,
     /// A synthesised video.
     Synth = 4,
-    /// The first values of a model's parameters.
+    /// Initial values of a model's parameters.
     Init = 5,
     /// Which data set comes when.
     Mix = 6,
     /// Which clips of a batch are mixed, and how.
     Mixing = 7,
-    /// What of a model is left out for a sample.
+    /// Dropout and stochastic depth of a sample.
     Dropout = 8,
     /// Changes of a sample's colours and shapes.
     RandAugment = 9,
-    /// The part of a sample that is noise.
+    /// The erased box of a sample.
     Erasing = 10,
     /// Which videos are kept for validation, and which are trained on.
     Split = 11,
 }
 
-/// The random stream for `purpose` that (`seed`, `epoch`, `index`) names: the same on every thread and machine, in every run.
+/// The random stream for `purpose` of (`seed`, `epoch`, `index`): the same on every thread and
+/// machine, in every run.
+///
+/// ```
+/// use pipeline::sampling::order::{Purpose, stream};
+/// use rand::RngExt;
+///
+/// let draw = |epoch| stream(Purpose::Augment, 1, epoch, 7).random::<u64>();
+/// assert_eq!(draw(0), draw(0));
+/// assert_ne!(draw(0), draw(1));
+/// ```
 pub fn stream(purpose: Purpose, seed: u64, epoch: u64, index: u64) -> ChaCha8Rng {
     let mut key = [0; 32];
     for (bytes, number) in key.chunks_exact_mut(8).zip([purpose as u64, seed, epoch, index]) {
@@ -51,11 +62,34 @@ pub fn stream(purpose: Purpose, seed: u64, epoch: u64, index: u64) -> ChaCha8Rng
     ChaCha8Rng::from_seed(key)
 }
 
-/// A place in the sequence of samples: how many were drawn before it, by all ranks together. It is all that a run needs to go on where it stopped.
+/// A position in the sequence of samples. It is all that a run needs to resume where it stopped.
+///
+/// ```
+/// use pipeline::loader::{Loader, LoaderOptions};
+/// # use pipeline::sampling::mask::{MaskKind, MaskRule};
+/// # use pipeline::source::{Source, WeightedSource};
+/// # use schemas::geometry::PatchGrid;
+/// # use std::sync::Arc;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let data = pipeline::shard::synthetic::write(dir.path(), 8)?;
+/// # let sources: Arc<[WeightedSource]> = [WeightedSource::from(Source::Shards(data))].into();
+/// # let grid = PatchGrid { frames: 8, size: 32, tubelet: 2, patch: 8 };
+/// # let options = LoaderOptions::new(4, grid, MaskRule::new(MaskKind::Random, 0.75));
+/// let mut loader = Loader::new(Arc::clone(&sources), options.clone())?;
+/// let first = loader.next().expect("endless")?;
+/// let second = loader.next().expect("endless")?;
+///
+/// let options = LoaderOptions { start: first.next, ..options };
+/// let mut resumed = Loader::new(sources, options)?;
+/// assert_eq!(resumed.next().expect("endless")?, second, "to the bit");
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cursor {
-    /// Samples drawn since the start of the run.
+    /// Samples drawn since the start of the run, by all ranks together.
     pub samples: u64,
 }
 
@@ -69,7 +103,7 @@ pub struct SampleId {
     pub epoch: u64,
     /// Number of the clip in it.
     pub clip: u64,
-    /// Which of the samples of one reading of the clip, from 0.
+    /// Which of the samples taken each time the clip is read, from 0.
     pub repeat: u32,
 }
 
@@ -82,16 +116,27 @@ impl SampleId {
     }
 }
 
-/// Draws in which each data set has its exact share, and beyond which their mixture is drawn anew.
+/// Draws of a period: in each, every data set has its exact share, and the mixture is drawn anew.
 const MIX_PERIOD: usize = 1024;
 
-/// The endless sequence of draws: epoch after epoch of each data set, every epoch a permutation of its clips. An epoch may end inside of a batch, so no clip is
-/// ever left out.
+/// The endless sequence of draws: epoch after epoch of each data set, every epoch a permutation of
+/// its clips. An epoch may end inside a batch, so no clip is ever dropped.
+///
+/// ```
+/// use pipeline::sampling::order::Order;
+///
+/// let mut order = Order::new(&[(3, 1.0)], 42);
+/// let mut epoch: Vec<u64> = (0..3).map(|draw| order.draw(draw).clip).collect();
+/// epoch.sort_unstable();
+/// assert_eq!(epoch, [0, 1, 2]);
+/// assert_eq!(order.draw(3).epoch, 1);
+/// ```
 #[derive(Debug, Clone)]
 pub struct Order {
     seed: u64,
     sets: Vec<Set>,
-    /// Where several sets are mixed, of the period in hand: for each draw the set, and how many draws of this set came before it in the period.
+    /// With several sets, for each draw of the current period its set, and the number of earlier
+    /// draws of this set in the period.
     mix: Vec<(u32, u64)>,
     period: Option<u64>,
 }
@@ -108,7 +153,8 @@ struct Set {
 }
 
 impl Order {
-    /// The order under `seed` of data sets of so many clips, each with its weight: the share of draws, relative to the others'.
+    /// The order under `seed` of data sets, each given as its number of clips and its weight: its
+    /// share of draws, relative to the others'.
     ///
     /// # Panics
     /// When there is no set, one has no clips, or a weight is not a positive number.
@@ -134,7 +180,7 @@ impl Order {
         SampleId { set, epoch, clip: known.permutation[place], repeat: 0 }
     }
 
-    /// Of a draw its data set, and how many draws of this set came before it.
+    /// The data set of a draw, and how many draws of this set came before it.
     fn set_and_place(&mut self, draw: u64) -> (u32, u64) {
         if self.sets.len() == 1 {
             return (0, draw);
@@ -157,21 +203,23 @@ impl Order {
     }
 }
 
-/// How many of [`MIX_PERIOD`] draws each of the `weights` gets: its part rounded down, at least one; what is left goes to the largest remainders.
+/// How many of [`MIX_PERIOD`] draws each of the `weights` gets: its share rounded down, at least
+/// one; the rest goes to the largest remainders.
 fn shares(weights: &[f64]) -> Vec<u64> {
     let all: f64 = weights.iter().sum();
     let exact: Vec<f64> = weights.iter().map(|weight| weight / all * MIX_PERIOD as f64).collect();
     let mut shares: Vec<u64> = exact.iter().map(|&part| (part as u64).max(1)).collect();
-    let given = |shares: &[u64]| shares.iter().sum::<u64>();
-    let by_lack = |shares: &[u64], set: &usize| exact[*set] - shares[*set] as f64;
-    while given(&shares) != MIX_PERIOD as u64 {
+    let total = |shares: &[u64]| shares.iter().sum::<u64>();
+    let remainder = |shares: &[u64], set: &usize| exact[*set] - shares[*set] as f64;
+    while total(&shares) != MIX_PERIOD as u64 {
         let sets = 0..weights.len();
-        if given(&shares) < MIX_PERIOD as u64 {
-            let most = sets.max_by(|a, b| by_lack(&shares, a).total_cmp(&by_lack(&shares, b)));
+        if total(&shares) < MIX_PERIOD as u64 {
+            let most = sets.max_by(|a, b| remainder(&shares, a).total_cmp(&remainder(&shares, b)));
             shares[most.expect("a set")] += 1;
         } else {
-            // Sets of hardly any weight were given one draw each.
-            let least = sets.filter(|&set| shares[set] > 1).min_by(|a, b| by_lack(&shares, a).total_cmp(&by_lack(&shares, b)));
+            // Sets of tiny weight have one draw each, more than their share.
+            let sets = sets.filter(|&set| shares[set] > 1);
+            let least = sets.min_by(|a, b| remainder(&shares, a).total_cmp(&remainder(&shares, b)));
             shares[least.expect("fewer sets than draws in a period")] -= 1;
         }
     }
@@ -210,7 +258,7 @@ mod tests {
                     prop_assert!(epoch.iter().all(|sample| sample.epoch == place as u64));
                 }
             }
-            // Taken up anywhere, it goes on alike.
+            // Resumed anywhere, the order continues alike.
             let mut again = Order::new(&sets, seed);
             for draw in [1500, 3, 1100, 700] {
                 prop_assert_eq!(again.draw(draw), draws[draw as usize]);

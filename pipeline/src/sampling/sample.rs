@@ -7,7 +7,21 @@ use serde::{Deserialize, Serialize};
 /// Tries at a random crop before the central one is taken.
 const CROP_TRIES: usize = 10;
 
-/// Ranges from which crops and flips are drawn. The defaults are those of the reference's pre-training.
+/// Ranges from which crops and flips are drawn. The defaults are those of pre-training in the
+/// paper.
+///
+/// ```
+/// use pipeline::sampling::order::{Purpose, stream};
+/// use pipeline::sampling::sample::Augmentation;
+/// use schemas::geometry::FrameSize;
+///
+/// let size = FrameSize { width: 456, height: 256 };
+/// let mut rng = stream(Purpose::Augment, 0, 0, 0);
+/// // 16 frames of a stored clip of 32.
+/// let view = Augmentation::default().draw(&mut rng, 32, 16, size);
+/// assert!(view.first_frame <= 16);
+/// assert!(view.crop.left + view.crop.width <= size.width);
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Augmentation {
@@ -38,7 +52,7 @@ pub struct Crop {
     pub height: usize,
 }
 
-/// What is taken from a stored clip.
+/// The part of a stored clip that is used: a window of frames, a crop of each, and a flip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct View {
     /// First stored frame that is used; the next ones follow without a gap.
@@ -50,18 +64,19 @@ pub struct View {
 }
 
 impl Augmentation {
-    /// Draws a view of `frames` frames from a stored clip of `stored_frames` frames of `size`.
+    /// Draws a view of `frames` frames of a stored clip of `stored_frames` frames of `size`.
     ///
     /// # Panics
-    /// When the stored clip has fewer frames than are wanted.
+    /// When the stored clip has fewer than `frames` frames.
     pub fn draw(&self, rng: &mut impl Rng, stored_frames: usize, frames: usize, size: FrameSize) -> View {
         let first_frame = rng.random_range(0..=stored_frames - frames);
         let crop = self.draw_crop(rng, size);
         View { first_frame, crop, flip: rng.random_bool(self.flip) }
     }
 
-    /// A random resized crop: area uniform, aspect uniform in its logarithm, and when ten draws do not fit, the largest central crop whose
-    /// aspect is in range (as torchvision's `RandomResizedCrop`, which the reference follows).
+    /// A random resized crop: area uniform, aspect uniform in its logarithm, and when ten draws do
+    /// not fit, the largest central crop whose aspect is in range (as torchvision's
+    /// `RandomResizedCrop`).
     fn draw_crop(&self, rng: &mut impl Rng, size: FrameSize) -> Crop {
         let (width, height) = (size.width as f64, size.height as f64);
         for _ in 0..CROP_TRIES {
@@ -81,14 +96,26 @@ impl Augmentation {
     }
 }
 
-/// Views of a clip that leave nothing to chance, for looking at all of it: `temporal` windows spread evenly from its first frames to its last, of each
-/// `spatial` squares as large as the frame allows, spread evenly along its longer side. One alone is from the middle.
+/// Fixed views of a clip, for evaluation: `temporal` windows spread evenly from its first frames to
+/// its last, and of each `spatial` squares as large as the frame allows, spread evenly along its
+/// longer side. A single one is in the middle.
+///
+/// ```
+/// use pipeline::sampling::sample::Views;
+/// use schemas::geometry::FrameSize;
+///
+/// let views = Views { temporal: 2, spatial: 3 };
+/// let size = FrameSize { width: 340, height: 256 };
+/// let lefts: Vec<usize> = (0..3).map(|index| views.view(index, 64, 16, size).crop.left).collect();
+/// assert_eq!(lefts, [0, 42, 84]);
+/// assert_eq!(views.view(3, 64, 16, size).first_frame, 48);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Views {
-    /// Windows of a clip.
+    /// Windows per clip.
     pub temporal: usize,
-    /// Crops of a window.
+    /// Crops per window.
     pub spatial: usize,
 }
 
@@ -101,10 +128,11 @@ impl Views {
         self.temporal * self.spatial
     }
 
-    /// View `index` of `frames` frames, of a stored clip of `stored_frames` frames of `size`: all crops of the first window, then those of the next.
+    /// View `index` of `frames` frames, of a stored clip of `stored_frames` frames of `size`: all
+    /// crops of the first window, then those of the next.
     ///
     /// # Panics
-    /// When the stored clip has fewer frames than are wanted.
+    /// When the stored clip has fewer than `frames` frames.
     pub fn view(self, index: usize, stored_frames: usize, frames: usize, size: FrameSize) -> View {
         assert!(frames <= stored_frames, "{frames} frames of {stored_frames}");
         let side = size.width.min(size.height);
@@ -120,7 +148,7 @@ fn spread(index: usize, count: usize, room: usize) -> usize {
     if count == 1 { room / 2 } else { (index * room + (count - 1) / 2) / (count - 1) }
 }
 
-/// The view for looking at a clip rather than learning from it: its first frames, the largest central square, no flip.
+/// The view for pictures: the first frames, the largest central square, no flip.
 pub fn central_view(size: FrameSize) -> View {
     let side = size.width.min(size.height);
     let crop = Crop { left: (size.width - side) / 2, top: (size.height - side) / 2, width: side, height: side };

@@ -1,4 +1,4 @@
-//! Checks beyond those that every reader makes: the stored bytes as they are, and a second opinion on what they mean.
+//! Checks beyond those of every reader: hashes of the stored bytes, and a second decoder.
 
 use super::mapping::Mapping;
 use super::reader::open_parquet;
@@ -14,22 +14,25 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Compares the stored bytes of all pixels of the shard that `entry` names in folder `dir` with their hash. Together with
-/// [`Shard::open_as_listed`], which sees to all others, no byte of the file is left out.
+/// Compares the stored bytes of all pixels of the shard that `entry` names in folder `dir` with
+/// their hash. Together with [`Shard::open_as_listed`], which checks all others, every byte is
+/// checked.
 ///
 /// # Errors
-/// [`ShardError::Io`] when the file cannot be mapped, [`ShardError::DamagedShard`] when its pixels have another hash.
+/// [`ShardError::Io`] when the file cannot be mapped, [`ShardError::DamagedShard`] when its pixels
+/// have another hash.
 pub fn check_pixels(dir: &Path, entry: &ShardEntry) -> Result<(), ShardError> {
     let path = dir.join(&entry.file);
     let file = Mapping::open(&path)?;
     if pixels_xxh3(&file, &entry.pixels).as_ref() != Some(&entry.pixels_xxh3) {
-        let reason = "its stored pixels do not have the hash that the manifest says".to_owned();
+        let reason = "its stored pixels do not have the hash that the manifest gives".to_owned();
         return Err(ShardError::DamagedShard { path, reason });
     }
     Ok(())
 }
 
-/// Reads a shard as any other program would: with the Parquet crate's own Arrow reader, and none of our own page code.
+/// Reads a shard as any other program would: with the Parquet crate's Arrow reader, and none of our
+/// page code.
 pub struct ArrowReader<'a> {
     shard: &'a Shard,
     file: Mapping,
@@ -37,7 +40,7 @@ pub struct ArrowReader<'a> {
 }
 
 impl<'a> ArrowReader<'a> {
-    /// Opens `shard` once more.
+    /// Opens the file of `shard` again.
     ///
     /// # Errors
     /// As [`Shard::open`].
@@ -46,17 +49,17 @@ impl<'a> ArrowReader<'a> {
         Ok(Self { shard, file, metadata })
     }
 
-    /// Reads the payload of clip `row` and compares its hash with the one that was stored with it.
+    /// Reads the payload of clip `row` and compares its hash with the stored one.
     ///
     /// # Errors
-    /// [`ShardError::Damaged`] when the reader refuses, or the hash is another one.
+    /// [`ShardError::Damaged`] when it cannot be read, or its hash differs.
     ///
     /// # Panics
     /// When `row` is not a row of the shard.
     pub fn check(&self, row: usize) -> Result<(), ShardError> {
         let clip = &self.shard.clips()[row];
         let damaged = |reason: String| ShardError::Damaged { path: self.shard.path().to_owned(), row, reason };
-        // The Parquet crate takes some of a file for granted, and panics where it is wrong.
+        // The Parquet crate panics on some damaged files.
         let hash = catch_unwind(AssertUnwindSafe(|| self.hash(row)));
         let hash = hash.unwrap_or_else(|_| Err(ParquetError::General("it panicked".to_owned())));
         match hash {

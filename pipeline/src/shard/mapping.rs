@@ -1,7 +1,8 @@
-//! A shard's file, mapped: a room of `unsafe`.
+//! Memory-mapped shards; the `unsafe` code of this room.
 //!
-//! Pages of a map that lie beyond the end of its file cannot be read: who cuts a mapped file short would end this process by a signal (SIGBUS). Here such a page
-//! reads as zeros instead, which no hash agrees with, and the reader then says what has become of the file.
+//! Reading a page of a map beyond the end of its file raises a signal (SIGBUS): truncating a mapped
+//! file would end this process. Here such a page reads as zeros instead, which fail the hash, and
+//! the reader then reports what happened to the file.
 
 use super::ShardError;
 use memmap2::{Advice, Mmap};
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 
-/// A mapped file. Copies are of one map.
+/// A mapped file. Clones share the map.
 #[derive(Debug, Clone)]
 pub(super) struct Mapping(Arc<Mapped>);
 
@@ -22,7 +23,7 @@ pub(super) struct Mapping(Arc<Mapped>);
 struct Mapped {
     map: Mmap,
     path: PathBuf,
-    /// Device and number of the file: whether a file of this name is the same one.
+    /// Device and inode of the file, to tell whether the file at this path is still the same.
     identity: (u64, u64),
     place: Option<Place>,
 }
@@ -32,14 +33,15 @@ impl Mapping {
     pub(super) fn open(path: &Path) -> Result<Self, ShardError> {
         let file = File::open(path).map_err(ShardError::io("open", path))?;
         let metadata = file.metadata().map_err(ShardError::io("open", path))?;
-        // SAFETY: shards are written under a temporary name and renamed when whole, and never written again, so what the map shows does not
-        // change under its readers. Where somebody cuts a shard short all the same, its lost pages read as zeros (see the head of this module).
+        // SAFETY: shards are written under a temporary name, renamed when complete, and never
+        // written again, so the mapped bytes do not change under their readers. If a shard is
+        // truncated all the same, its lost pages read as zeros (see the head of this module).
         let map = unsafe { Mmap::map(&file) }.map_err(ShardError::io("map", path))?;
         let place = Place::take(map.as_ptr() as usize..map.as_ptr() as usize + map.len());
         Ok(Self(Arc::new(Mapped { map, path: path.to_owned(), identity: (metadata.dev(), metadata.ino()), place })))
     }
 
-    /// What has become of the file since it was mapped; none where it is still there, and whole.
+    /// What happened to the file since it was mapped; `None` if it is still there and complete.
     pub(super) fn loss(&self) -> Option<String> {
         let Mapped { map, path, identity, .. } = &*self.0;
         match fs::metadata(path) {
@@ -54,13 +56,13 @@ impl Mapping {
         }
     }
 
-    /// Tells the system that the clips will be read in random order: reading ahead would fetch what nobody asked for.
+    /// Advises the system that clips are read in random order, so reading ahead does not help.
     pub(super) fn advise_random(&self) {
-        // Advice only: refusal costs nothing but speed.
+        // Advice only: failure costs nothing but speed.
         let _ = self.0.map.advise(Advice::Random);
     }
 
-    /// Has the system fetch `range` from the disk, without waiting for it.
+    /// Asks the system to read `range` from disk, without waiting for it.
     pub(super) fn fetch(&self, range: Range<usize>) {
         let _ = self.0.map.advise_range(Advice::WillNeed, range.start, range.len());
     }
@@ -80,20 +82,20 @@ impl AsRef<[u8]> for Mapping {
     }
 }
 
-/// Maps that a signal's handler can look up, at most. Shards beyond that are as good, but for the signal.
+/// Maps that the signal handler knows, at most. More can be mapped, without its protection.
 const PLACES: usize = 1 << 14;
 
-/// Start and end of each map; no bytes where there is none.
+/// Start and end of each map; an empty range where there is none.
 static PLACED: [[AtomicUsize; 2]; PLACES] = [const { [const { AtomicUsize::new(0) }; 2] }; PLACES];
 
-/// Places that are free, once the first map was made.
+/// Free places, from the first map on.
 static FREE: OnceLock<Mutex<Vec<usize>>> = OnceLock::new();
 
 fn free() -> &'static Mutex<Vec<usize>> {
     FREE.get_or_init(|| Mutex::new((0..PLACES).rev().collect()))
 }
 
-/// One of the places that the handler looks at.
+/// An index into [`PLACED`], which the handler reads.
 #[derive(Debug)]
 struct Place(usize);
 
@@ -116,7 +118,8 @@ impl Drop for Mapped {
     }
 }
 
-/// Whether `address` lies in a map of ours. Called by the handler: takes no lock, allocates nothing.
+/// Whether `address` lies in one of our maps. Called by the handler: takes no lock, allocates
+/// nothing.
 fn is_mapped(address: usize) -> bool {
     PLACED.iter().any(|[start, end]| {
         let end = end.load(Ordering::Acquire);
@@ -124,23 +127,24 @@ fn is_mapped(address: usize) -> bool {
     })
 }
 
-/// What SIGBUS did before.
+/// The previous action of SIGBUS.
 static PREVIOUS: OnceLock<libc::sigaction> = OnceLock::new();
 
-/// Sets the handler, once for the process.
+/// Installs the handler, once per process.
 fn catch_lost_pages() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = replace_lost_page;
-        // SAFETY: an all-zero sigaction is a valid one; what is set is a function of the signature that SA_SIGINFO asks for, which does only what a handler
-        // may. Where the system refuses, all stays as it was.
+        // SAFETY: an all-zero sigaction is valid; the handler has the signature that SA_SIGINFO
+        // asks for, and calls only async-signal-safe functions. If the system refuses, nothing
+        // changes.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = handler as libc::sighandler_t;
             action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
             let mut previous: libc::sigaction = std::mem::zeroed();
             if libc::sigaction(libc::SIGBUS, std::ptr::null(), &mut previous) == 0 {
-                // First what it was, then the handler that asks for it.
+                // Before the handler, which reads it.
                 let _ = PREVIOUS.set(previous);
                 libc::sigaction(libc::SIGBUS, &action, std::ptr::null_mut());
             }
@@ -148,26 +152,30 @@ fn catch_lost_pages() {
     });
 }
 
-/// Puts a page of zeros where one was lost, and lets the reader go on. A fault that is none of ours is left to whoever was there before.
+/// Maps a page of zeros where one was lost, and lets the reader continue. Other faults are passed
+/// to the previous action.
 extern "C" fn replace_lost_page(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
-    // SAFETY: the system gives a valid siginfo to a handler that was set with SA_SIGINFO, and for SIGBUS it holds an address.
+    // SAFETY: the system gives a valid siginfo to a handler that was set with SA_SIGINFO, and for
+    // SIGBUS it holds an address.
     let address = unsafe { (*info).si_addr() } as usize;
     if is_mapped(address) {
         let page = rustix::param::page_size();
         let start = (address / page * page) as *mut std::ffi::c_void;
-        // SAFETY: the page belongs to a map of ours, which is read-only and stays: its lost bytes become zeros, and are unmapped with it.
+        // SAFETY: the page belongs to a map of ours, which is read-only and stays: its lost bytes
+        // become zeros, and are unmapped with it.
         let replaced = unsafe { mmap_anonymous(start, page, ProtFlags::READ, MapFlags::PRIVATE | MapFlags::FIXED) };
         if replaced.is_ok() {
             return;
         }
     }
     if let Some(previous) = PREVIOUS.get() {
-        // SAFETY: this is what the system itself said. The access is tried again after this handler, and then is the previous one's.
+        // SAFETY: this is what the system itself said. The access is tried again after this
+        // handler, and then is the previous one's.
         unsafe { libc::sigaction(libc::SIGBUS, previous, std::ptr::null_mut()) };
     }
 }
 
-/// The error of a shard whose file is no longer what it was.
+/// The error of a shard whose file has changed.
 pub(super) fn lost(path: &Path, reason: String) -> ShardError {
     ShardError::Io { operation: "read", path: path.to_owned(), source: io::Error::other(reason) }
 }

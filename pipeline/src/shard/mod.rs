@@ -1,8 +1,9 @@
 //! The shard format: [`writer`] and [`reader`] side by side, with the page codec between them.
 //!
-//! A shard is a Parquet file with one clip a row ([`schemas::shard`]). Clips are compressed where they are made, into ready pages
-//! ([`page::encode`]), so the one thread that writes a shard only appends bytes; and read by one slice of the mapped file and one
-//! decompression ([`reader::ClipReader`]).
+//! A shard is a Parquet file with one clip per row ([`schemas::shard`]). Clips are compressed where
+//! they are made, into ready pages ([`page::encode`]), so the one thread that writes a shard only
+//! appends bytes. A clip is read by one slice of the mapped file and one decompression
+//! ([`reader::ClipReader`]). [`synthetic`]: shards to try things out with.
 
 pub mod check;
 mod mapping;
@@ -10,6 +11,7 @@ pub mod page;
 pub mod payload;
 pub mod reader;
 mod rows;
+pub mod synthetic;
 pub mod writer;
 
 use std::path::{Path, PathBuf};
@@ -42,20 +44,20 @@ pub enum ShardError {
         /// Why it failed.
         source: parquet::errors::ParquetError,
     },
-    /// The file is sound Parquet, but not a shard that this version reads.
+    /// The file is valid Parquet, but not a shard that this version reads.
     #[error("{} is not a shard that this version reads: {reason}", path.display())]
     NotAShard {
         /// Which file.
         path: PathBuf,
-        /// What is missing or other than expected.
+        /// What is missing or differs.
         reason: String,
     },
-    /// The shard's size, or a byte of it outside of the pixels, is not what was written.
+    /// The shard's size, or a byte outside the pixels, is not what was written.
     #[error("{} is damaged: {reason}; restore it, or build these shards again", path.display())]
     DamagedShard {
         /// Which shard.
         path: PathBuf,
-        /// What does not fit.
+        /// What differs.
         reason: String,
     },
     /// The bytes of one clip are not what was written.
@@ -65,10 +67,10 @@ pub enum ShardError {
         path: PathBuf,
         /// Which row of it.
         row: usize,
-        /// What does not fit.
+        /// What differs.
         reason: String,
     },
-    /// The payload of one clip is what was written, and yet does not decode.
+    /// The payload of one clip is intact, but does not decode.
     #[error("clip {row} of {} cannot be decoded: {source}", path.display())]
     Undecodable {
         /// Which shard.
@@ -112,7 +114,8 @@ impl ShardError {
     }
 }
 
-/// XXH3-64 in hexadecimal of all bytes of a shard but those of `pixels`, offsets and lengths in order; `None` where these do not lie in it.
+/// XXH3-64 in hexadecimal of all bytes of a shard but `pixels`, given as offsets and lengths in
+/// order; `None` if these do not lie in the file.
 fn index_xxh3(file: &[u8], pixels: &[(u64, u64)]) -> Option<String> {
     let mut hash = Xxh3::new();
     let mut rest = file;
@@ -128,7 +131,8 @@ fn index_xxh3(file: &[u8], pixels: &[(u64, u64)]) -> Option<String> {
     Some(hex(&hash))
 }
 
-/// XXH3-64 in hexadecimal of the `pixels` of a shard, offsets and lengths in order; `None` where these do not lie in it.
+/// XXH3-64 in hexadecimal of the `pixels` of a shard, given as offsets and lengths in order; `None`
+/// if these do not lie in the file.
 fn pixels_xxh3(file: &[u8], pixels: &[(u64, u64)]) -> Option<String> {
     let mut hash = Xxh3::new();
     for &(offset, bytes) in pixels {

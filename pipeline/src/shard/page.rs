@@ -1,4 +1,5 @@
-//! One clip as one Parquet data page: 4 little-endian length bytes and the payload (PLAIN `BYTE_ARRAY`), compressed as one zstd frame.
+//! One clip as one Parquet data page: 4 little-endian length bytes and the payload (PLAIN
+//! `BYTE_ARRAY`), compressed as one zstd frame.
 
 use super::ShardError;
 use std::io::Write;
@@ -18,13 +19,13 @@ pub struct EncodedClip {
     pub xxh3: u64,
 }
 
-/// Compresses `payload` at zstd `level`; level 0 stores it as it is.
+/// Compresses `payload` at zstd `level`; level 0 stores it uncompressed.
 ///
 /// # Errors
 /// [`ShardError::TooLarge`] when the payload does not fit a page, whose sizes are signed 32-bit.
 pub fn encode(payload: &[u8], level: i32) -> Result<EncodedClip, ShardError> {
     let too_large = || ShardError::TooLarge { bytes: payload.len() };
-    // Half of the format's limit leaves room for a frame that zstd cannot shrink.
+    // Half of the format's limit leaves room for a payload that zstd cannot shrink.
     if payload.len() > (i32::MAX / 2) as usize {
         return Err(too_large());
     }
@@ -54,9 +55,10 @@ pub struct PageSizes {
 
 /// Reads the two sizes from a Parquet page header.
 ///
-/// A header is a Thrift struct in the compact protocol whose first three fields are 32-bit integers: page type, uncompressed size,
-/// compressed size (parquet-format, `PageHeader`). The rest of the header is not needed: the offset index says where the page ends, and the
-/// compressed size then says where its body begins.
+/// A header is a Thrift struct in the compact protocol whose first three fields are 32-bit
+/// integers: page type, uncompressed size, compressed size (parquet-format, `PageHeader`). The rest
+/// is not needed: the offset index gives the end of the page, and the compressed size the start of
+/// its body.
 pub fn page_sizes(page: &[u8]) -> Option<PageSizes> {
     // A field header is (delta of the field's number << 4) | type, and type 5 is a 32-bit integer.
     const NEXT_FIELD_I32: u8 = 0x15;
@@ -86,7 +88,8 @@ mod tests {
 
     #[test]
     fn sizes_are_read_from_a_header() {
-        // Page type 0, uncompressed size 150 (zigzag 300 = 0xac 0x02), compressed size 1 (zigzag 2), then more fields.
+        // Page type 0, uncompressed size 150 (zigzag 300 = 0xac 0x02), compressed size 1 (zigzag
+        // 2), then more fields.
         let header = [0x15, 0x00, 0x15, 0xac, 0x02, 0x15, 0x02, 0x2c, 0x15, 0x02];
         assert_eq!(page_sizes(&header), Some(PageSizes { uncompressed: 150, compressed: 1 }));
         assert_eq!(page_sizes(&header[..4]), None, "cut short");

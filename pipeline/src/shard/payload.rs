@@ -1,4 +1,4 @@
-//! Decoded frames to the bytes that a shard stores of them, and back.
+//! Decoded frames to the bytes that a shard stores, and back.
 
 use crate::frames::{Color, Frames};
 use crate::transform::picture::to_rgb;
@@ -9,13 +9,13 @@ use schemas::manifest::BuildOptions;
 use schemas::shard::{ColorMatrix, ColorRange, Payload};
 use std::borrow::Cow;
 
-/// x264's constant rate factor where none is asked for: hard to tell from the original.
+/// Default of x264's constant rate factor: hard to tell from the original.
 pub const DEFAULT_CRF: u32 = 18;
 
-/// The payload of a clip whose tightly packed I420 frames of `size` are `frames`, as `options` ask for it.
+/// Encodes the tightly packed I420 `frames` of a clip as the payload that `options` ask for.
 ///
 /// # Errors
-/// When x264 is missing or refuses.
+/// When x264 is missing or fails.
 pub fn encode<'a>(frames: &'a [u8], size: FrameSize, color: Color, options: &BuildOptions) -> Result<Cow<'a, [u8]>, VideoError> {
     Ok(match options.payload {
         Payload::I420 => Cow::Borrowed(frames),
@@ -27,7 +27,7 @@ pub fn encode<'a>(frames: &'a [u8], size: FrameSize, color: Color, options: &Bui
     })
 }
 
-/// Whether what [`encode`] needs for `options` is there.
+/// Checks that [`encode`] works with `options`.
 ///
 /// # Errors
 /// [`VideoError::Setup`] when x264 is missing.
@@ -35,6 +35,17 @@ pub fn check(options: &BuildOptions) -> Result<(), VideoError> {
     let size = FrameSize { width: 16, height: 16 };
     let color = Color { range: ColorRange::Limited, matrix: ColorMatrix::Bt601 };
     encode(&vec![128; size.frame_bytes()], size, color, options).map(drop)
+}
+
+/// What a payload is.
+#[derive(Debug, Clone, Copy)]
+pub struct PayloadFormat {
+    /// How frames are stored.
+    pub kind: Payload,
+    /// Size of a frame.
+    pub size: FrameSize,
+    /// What samples of luma and chroma mean.
+    pub color: Color,
 }
 
 /// Turns payloads into frames. Reuses its memory and its decoder from clip to clip.
@@ -45,18 +56,13 @@ pub struct PayloadDecoder {
 }
 
 impl PayloadDecoder {
-    /// The first `count` frames of `size` of a payload of kind `kind`.
+    /// Decodes the first `count` frames of a payload.
     ///
     /// # Errors
-    /// What is wrong with it, when it does not hold so many frames of that size; [`VideoError::Setup`] when a plugin is missing.
-    pub fn decode<'a>(
-        &'a mut self,
-        kind: Payload,
-        payload: &'a [u8],
-        size: FrameSize,
-        color: Color,
-        count: usize,
-    ) -> Result<Frames<'a>, VideoError> {
+    /// When the payload does not hold `count` frames of that size; [`VideoError::Setup`] when a
+    /// plugin is missing.
+    pub fn decode<'a>(&'a mut self, format: PayloadFormat, payload: &'a [u8], count: usize) -> Result<Frames<'a>, VideoError> {
+        let PayloadFormat { kind, size, color } = format;
         let frames = match kind {
             Payload::I420 => Frames::I420(payload, color),
             Payload::Rgb => Frames::Rgb(payload),

@@ -1,10 +1,10 @@
-//! Reads clips from mapped shards, each by one slice and one decompression.
+//! Reads clips from mapped shards: one slice and one decompression each.
 
 use super::mapping::{Mapping, lost};
 use super::page::{LENGTH_BYTES, page_sizes};
 use super::{ShardError, index_xxh3, rows};
 use crate::frames::{Color, Frames};
-use crate::shard::payload::PayloadDecoder;
+use crate::shard::payload::{PayloadDecoder, PayloadFormat};
 use crate::stats::{Stage, StageClock};
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
@@ -19,14 +19,14 @@ use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
-/// What is kept in memory for a clip: enough to read and to transform it.
+/// The index entry of a clip, which is kept in memory: enough to read and transform it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClipEntry {
     /// Frames stored.
     pub frames: usize,
     /// Size of a frame.
     pub size: FrameSize,
-    /// What its samples mean.
+    /// Range and matrix of its samples.
     pub color: Color,
     /// How they are stored.
     pub payload: Payload,
@@ -39,18 +39,18 @@ pub struct ClipEntry {
 }
 
 impl ClipEntry {
-    /// Bytes that the pixels take in the file.
+    /// Bytes of its pixels in the file.
     pub const fn stored_bytes(&self) -> usize {
         self.page_bytes
     }
 
-    /// The least and the most bytes that its payload can have.
+    /// The minimal and maximal bytes of its payload.
     const fn payload_bytes(&self) -> (usize, usize) {
         let (planes, pixels) = (self.frames * self.size.frame_bytes(), self.size.width * self.size.height);
         match self.payload {
             Payload::I420 => (planes, planes),
             Payload::Rgb => (3 * self.frames * pixels, 3 * self.frames * pixels),
-            // Noise without loss takes a little more than it does in planes. Small sides are filled up.
+            // Lossless noise takes a little more than its planes. Small sides are padded.
             Payload::H264 => (1, 2 * planes + self.frames * 4096),
         }
     }
@@ -70,8 +70,8 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Maps the shard that `entry` names in folder `dir`, and compares it with what the manifest says of it: its size, the hash of all
-    /// but its pixels, and its number of clips.
+    /// Maps the shard that `entry` names in folder `dir`, and checks it against its entry in the
+    /// manifest: its size, the hash of all but its pixels, and its number of clips.
     ///
     /// # Errors
     /// As [`Shard::open`], and [`ShardError::DamagedShard`] when something differs.
@@ -83,7 +83,7 @@ impl Shard {
             return Err(damaged(format!("it has {} bytes, the manifest says {}", file.len(), entry.bytes)));
         }
         if index_xxh3(&file, &entry.pixels).as_ref() != Some(&entry.index_xxh3) {
-            return Err(damaged("its footer or its table of clips does not have the hash that the manifest says".to_owned()));
+            return Err(damaged("its footer or its table of clips does not have the hash that the manifest gives".to_owned()));
         }
         let shard = Self::open(&path)?;
         if shard.clips.len() as u64 != entry.clips {
@@ -92,12 +92,12 @@ impl Shard {
         Ok(shard)
     }
 
-    /// Maps the shard at `path` and reads all that it says of its clips, pixels left out.
+    /// Maps the shard at `path` and reads its index: all columns but the pixels.
     ///
     /// # Errors
-    /// When the file cannot be mapped, is not sound Parquet, or is not a shard of this version.
+    /// When the file cannot be mapped, is not valid Parquet, or is not a shard of this version.
     pub fn open(path: &Path) -> Result<Self, ShardError> {
-        // The Parquet crate takes much of a footer for granted, and panics where it is wrong.
+        // The Parquet crate panics on some damaged footers.
         catch_unwind(|| Self::open_trusting(path)).unwrap_or_else(|_| {
             let reason = "its footer is damaged; rebuild this shard".to_owned();
             Err(ShardError::NotAShard { path: path.to_owned(), reason })
@@ -151,7 +151,7 @@ impl Shard {
         &self.clips
     }
 
-    /// Has the system fetch the pixels of clip `row` from the disk, without waiting for them.
+    /// Asks the system to read the pixels of clip `row` from disk, without waiting for them.
     ///
     /// # Panics
     /// When `row` is not a row of the shard.
@@ -160,12 +160,12 @@ impl Shard {
         self.file.fetch(clip.page_offset..clip.page_offset + clip.page_bytes);
     }
 
-    /// Where the shard is.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Everything that the shard says of its clips, pixels left out.
+    /// Reads all columns but the pixels.
     ///
     /// # Errors
     /// As [`Shard::open`].
@@ -175,7 +175,21 @@ impl Shard {
     }
 }
 
-/// Reads clips into memory that it reuses: one for each thread.
+/// Reads clips into memory that it reuses: one reader per thread.
+///
+/// ```
+/// use pipeline::shard::ClipReader;
+/// # use pipeline::shard::synthetic;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let data = synthetic::write(dir.path(), 5)?;
+/// let mut reader = ClipReader::default();
+/// let (shard, row) = data.locate(3);
+/// let frames = reader.frames(shard, row, 8)?;
+/// assert_eq!(frames.bytes(), synthetic::clip(3).1);
+/// # Ok(()) }
+/// ```
 #[derive(Default)]
 pub struct ClipReader {
     pages: PageReader,
@@ -183,7 +197,7 @@ pub struct ClipReader {
 }
 
 impl ClipReader {
-    /// The payload of clip `row` of `shard` as it was stored, checked against its hash.
+    /// Reads the payload of clip `row` of `shard` as stored, checked against its hash.
     ///
     /// # Errors
     /// [`ShardError::Damaged`] when the bytes are not those that were written.
@@ -194,10 +208,12 @@ impl ClipReader {
         self.pages.payload(shard, row)
     }
 
-    /// The first `count` frames of clip `row` of `shard`, whose payload is checked against its hash first.
+    /// Reads the first `count` frames of clip `row` of `shard`, after checking the payload against
+    /// its hash.
     ///
     /// # Errors
-    /// As [`Self::payload`], and [`ShardError::Undecodable`] when the payload does not hold so many frames, or what decodes it is missing.
+    /// As [`Self::payload`], and [`ShardError::Undecodable`] when the payload holds fewer frames,
+    /// or its decoder is missing.
     ///
     /// # Panics
     /// When `row` is not a row of the shard.
@@ -205,7 +221,7 @@ impl ClipReader {
         self.frames_timed(shard, row, count, &mut StageClock::default())
     }
 
-    /// [`Self::frames`], with its time charged to the stages of `clock`.
+    /// [`Self::frames`], charging the time to the stages of `clock`.
     pub(crate) fn frames_timed<'a>(
         &'a mut self,
         shard: &'a Shard,
@@ -216,13 +232,14 @@ impl ClipReader {
         let clip = &shard.clips[row];
         let payload = self.pages.payload(shard, row)?;
         clock.lap(Stage::Read);
-        let frames = self.decoder.decode(clip.payload, payload, clip.size, clip.color, count);
+        let format = PayloadFormat { kind: clip.payload, size: clip.size, color: clip.color };
+        let frames = self.decoder.decode(format, payload, count);
         clock.lap(Stage::Decode);
         frames.map_err(|source| ShardError::Undecodable { path: shard.path.clone(), row, source })
     }
 }
 
-/// Brings payloads to memory that it reuses.
+/// Reads payloads into memory that it reuses.
 #[derive(Default)]
 struct PageReader {
     zstd: Option<zstd::bulk::Decompressor<'static>>,
@@ -231,20 +248,20 @@ struct PageReader {
 
 impl PageReader {
     fn payload<'a>(&'a mut self, shard: &'a Shard, row: usize) -> Result<&'a [u8], ShardError> {
-        // A shard that is gone, or was cut short, is not a clip's damage.
+        // A shard that is gone or truncated is not the damage of one clip.
         let loss = || shard.file.loss().map(|reason| lost(&shard.path, reason));
         match loss() {
             Some(error) => Err(error),
-            None => self.sound_payload(shard, row).map_err(|error| loss().unwrap_or(error)),
+            None => self.valid_payload(shard, row).map_err(|error| loss().unwrap_or(error)),
         }
     }
 
-    fn sound_payload<'a>(&'a mut self, shard: &'a Shard, row: usize) -> Result<&'a [u8], ShardError> {
+    fn valid_payload<'a>(&'a mut self, shard: &'a Shard, row: usize) -> Result<&'a [u8], ShardError> {
         let clip = &shard.clips[row];
         let damaged = |reason: String| ShardError::Damaged { path: shard.path.clone(), row, reason };
         let page = &shard.file[clip.page_offset..clip.page_offset + clip.page_bytes];
         let sizes = page_sizes(page).ok_or_else(|| damaged("its page header cannot be read".to_owned()))?;
-        let body_offset = page.len().checked_sub(sizes.compressed).ok_or_else(|| damaged("its page is cut short".to_owned()))?;
+        let body_offset = page.len().checked_sub(sizes.compressed).ok_or_else(|| damaged("its page is truncated".to_owned()))?;
         let (least, most) = clip.payload_bytes();
         let payload_bytes = sizes.uncompressed.saturating_sub(LENGTH_BYTES);
         if !(least..=most).contains(&payload_bytes) {
@@ -264,7 +281,7 @@ impl PageReader {
             body
         };
         let payload = page.get(LENGTH_BYTES..).filter(|payload| payload.len() == payload_bytes);
-        let payload = payload.ok_or_else(|| damaged("its page is shorter than it says".to_owned()))?;
+        let payload = payload.ok_or_else(|| damaged("its page is shorter than its header says".to_owned()))?;
         if xxh3_64(payload) != clip.xxh3 {
             return Err(damaged("its pixels do not have the hash that was stored with them".to_owned()));
         }
@@ -273,6 +290,21 @@ impl PageReader {
 }
 
 /// All shards of a finished build, as one list of clips.
+///
+/// ```
+/// use pipeline::shard::ShardSet;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # pipeline::shard::synthetic::write(dir.path(), 40)?;
+/// # let dir = dir.path();
+/// let data = ShardSet::open(dir)?;
+/// println!("{} clips in {} shards", data.len(), data.shards().len());
+/// let (shard, row) = data.locate(data.len() - 1);
+/// let clip = shard.clips()[row];
+/// assert_eq!((clip.frames, clip.size.width, clip.size.height), (8, 64, 48));
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct ShardSet {
     dir: PathBuf,
@@ -287,7 +319,8 @@ impl ShardSet {
     /// Opens the build in folder `dir`.
     ///
     /// # Errors
-    /// When the folder has no manifest, or a shard that the manifest names is missing, damaged or has another number of clips.
+    /// When the folder has no manifest, or a shard that the manifest names is missing, damaged or
+    /// has a different number of clips.
     pub fn open(dir: &Path) -> Result<Self, ShardError> {
         let manifest = read_manifest(dir)?;
         let mut set = Self { dir: dir.to_owned(), shards: Vec::new(), starts: Vec::new(), clips: 0, manifest };
@@ -305,7 +338,7 @@ impl ShardSet {
         &self.dir
     }
 
-    /// What the build says of itself.
+    /// The build's manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -325,7 +358,7 @@ impl ShardSet {
         self.clips == 0
     }
 
-    /// The shard and the row in it of clip `index`.
+    /// The shard of clip `index`, and its row there.
     ///
     /// # Panics
     /// When `index` is not less than [`Self::len`].
@@ -345,7 +378,7 @@ struct Version {
 /// Reads the manifest of folder `dir`.
 ///
 /// # Errors
-/// When there is none, or it is not one that this version reads.
+/// When there is none, or this version does not read it.
 pub fn read_manifest(dir: &Path) -> Result<Manifest, ShardError> {
     let path = dir.join(MANIFEST_FILE);
     let text = match fs::read_to_string(&path) {
@@ -354,7 +387,7 @@ pub fn read_manifest(dir: &Path) -> Result<Manifest, ShardError> {
         Err(error) => return Err(ShardError::io("read", &path)(error)),
     };
     let bad = |reason: String| ShardError::BadManifest { path: path.clone(), reason };
-    // First of all its version: the fields of another one may have other names.
+    // Its version first: other versions may have other fields.
     let Version { format_version } = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
     if !is_read(format_version) {
         return Err(bad(other_version(&format_version.to_string())));

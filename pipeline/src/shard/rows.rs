@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Field, Float64Type, Int32Type, Int64Type, UInt3
 use schemas::shard::{ClipMeta, ColorMatrix, ColorRange, Payload};
 use std::sync::Arc;
 
-/// What shards say of a colour description that their source did not have, or that they do not record.
+/// Value of colour columns that the source did not have, or an older shard does not record.
 const UNKNOWN: &str = "unknown";
 
 /// The columns of `rows` in the schema's order, all but `data`.
@@ -54,7 +54,8 @@ pub fn to_arrays(rows: &[ClipMeta]) -> Vec<ArrayRef> {
     ]
 }
 
-/// The rows of a batch whose schema is known to be the shard's, `data` left out. `None` when a payload's or colour's name is unknown.
+/// The rows of a batch of a shard's schema, without `data`. `None` when the name of a payload or
+/// colour is unknown.
 pub fn from_batch(batch: &RecordBatch) -> Option<Vec<ClipMeta>> {
     let column = |name: &str| batch.column_by_name(name);
     let text = |name: &str| column(name)?.as_string_opt::<i32>();

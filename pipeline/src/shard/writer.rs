@@ -20,18 +20,42 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
-/// Clips a row group, at most. Readers that cannot skip pages read a whole column chunk, so row groups are small.
+/// Clips per row group, at most. Readers that cannot skip pages read a whole column chunk, so row
+/// groups are small.
 pub const ROW_GROUP_CLIPS: usize = 32;
 
-/// Stored bytes of a row group, at most (but for its last clip).
+/// Stored bytes of a row group, at most (not counting its last clip).
 pub const ROW_GROUP_BYTES: usize = 64 << 20;
 
 /// zstd level of the columns beside the pixels.
 const META_LEVEL: i32 = 3;
 
-/// Writes clips, in the order in which they are pushed, to `shard-00000.parquet` and on. A shard gets its name when it is whole.
+/// Writes clips, in the order in which they are pushed, to `shard-00000.parquet` and on. A shard is
+/// renamed to its name when it is complete.
 ///
 /// At most one row group of compressed clips is held in memory.
+///
+/// ```
+/// use pipeline::shard::{Shard, ShardSetWriter, page, synthetic};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let dir = dir.path();
+/// let options = synthetic::options();
+/// let level = options.level;
+/// let mut writer = ShardSetWriter::new(dir, options, Vec::new());
+/// for number in 0..5 {
+///     let (meta, frames) = synthetic::clip(number);
+///     // Usually on another thread than the writer's.
+///     let encoded = page::encode(&frames, level)?;
+///     writer.push(meta, encoded)?;
+/// }
+/// let shards = writer.finish()?;
+/// assert_eq!((shards.len(), shards[0].clips), (1, 5));
+/// let shard = Shard::open_as_listed(dir, &shards[0])?;
+/// assert_eq!(shard.metas()?[4].video, "synthetic-4");
+/// # Ok(()) }
+/// ```
 pub struct ShardSetWriter {
     dir: PathBuf,
     options: BuildOptions,
@@ -42,21 +66,22 @@ pub struct ShardSetWriter {
 }
 
 impl ShardSetWriter {
-    /// A writer into `dir`, which must exist and hold the shards `finished`, none for a new build; further ones are numbered on.
+    /// A writer into `dir`, which must exist and hold the shards `finished` (none for a new build);
+    /// further ones are numbered after them.
     pub fn new(dir: &Path, options: BuildOptions, finished: Vec<ShardEntry>) -> Self {
         Self { dir: dir.to_owned(), options, open: None, group: Vec::new(), group_bytes: 0, finished }
     }
 
-    /// The shards that are whole, in order.
+    /// The complete shards, in order.
     pub fn finished(&self) -> &[ShardEntry] {
         &self.finished
     }
 
-    /// Appends a clip; returns whether it was the last of its shard, which is then on disk. `meta.data_xxh3` is taken from the encoded
-    /// clip.
+    /// Appends a clip; returns whether it was the last of its shard, which is then on disk.
+    /// `meta.data_xxh3` is set from the encoded clip.
     ///
     /// # Errors
-    /// When the shard cannot be written (a full disk, say). What was finished before stays usable.
+    /// When the shard cannot be written (a full disk, for example). Finished shards stay usable.
     pub fn push(&mut self, mut meta: ClipMeta, clip: EncodedClip) -> Result<bool, ShardError> {
         meta.data_xxh3 = clip.xxh3;
         self.group_bytes += clip.body.len();
@@ -72,7 +97,7 @@ impl ShardSetWriter {
         Ok(shard_is_full)
     }
 
-    /// Writes what is left; all shards are whole then.
+    /// Writes the remaining clips and completes the last shard.
     ///
     /// # Errors
     /// As [`Self::push`].
@@ -106,7 +131,7 @@ impl ShardSetWriter {
     }
 }
 
-/// Name of the shard of number `index`.
+/// File name of shard `index`.
 fn shard_file(index: usize) -> String {
     format!("shard-{index:05}.parquet")
 }
@@ -118,7 +143,7 @@ struct OpenShard {
     columns: ArrowRowGroupWriterFactory,
     data_compression: Compression,
     clips: u64,
-    /// Of the pixels of all row groups so far, as stored.
+    /// Hash of the stored pixels of all row groups up to now.
     pixels_hash: Xxh3,
 }
 
@@ -187,7 +212,7 @@ impl OpenShard {
     }
 }
 
-/// The `data` column chunk of a row group, one page a clip, as bytes that begin at offset 0.
+/// The `data` column chunk of a row group, one page per clip, as bytes that begin at offset 0.
 fn data_chunk(
     clips: Vec<EncodedClip>,
     column: parquet::schema::types::ColumnDescPtr,

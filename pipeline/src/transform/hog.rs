@@ -1,14 +1,21 @@
-//! Histograms of oriented gradients (Dalal and Triggs 2005), the target of MaskFeat (Wei et al. 2022): what a patch looks like, without how bright it is.
+//! Histograms of oriented gradients (Dalal and Triggs 2005), the target of MaskFeat (Wei et al.
+//! 2022): the shapes in a patch, independent of its brightness.
 //!
-//! - Gradients by `[-1, 0, 1]` along rows and along columns, of each colour channel by itself. Beyond the frame's edge its pixels are reflected, the edge itself not
-//!   repeated, so that a gradient across the edge is 0.
-//! - Nine bins of orientation without sign, of 20 degrees each: bin 0 holds gradients along a row (0 to 20 degrees, from the positive x axis towards the positive
-//!   y axis, which points down), bin 4 those along a column. Each pixel votes for one bin (hard binning, as in MaskFeat) with its gradient's magnitude.
-//! - Cells of 8 x 8 pixels, or as large as a patch where a patch is no multiple of 8. No window weighs the votes of a cell.
-//! - The nine votes of a cell and channel are divided by their Euclidean norm. Where there is no gradient at all they are 0. So they do not depend on the scale and the
-//!   mean of the pixels: normalised ones will do.
+//! - Gradients by `[-1, 0, 1]` along rows and along columns, of each colour channel on its own.
+//!   Beyond the frame's edge its pixels are reflected, the edge itself not repeated, so that a
+//!   gradient across the edge is 0.
+//! - Nine bins of orientation without sign, of 20 degrees each: bin 0 holds gradients along a row
+//!   (0 to 20 degrees, from the positive x axis towards the positive y axis, which points down),
+//!   bin 4 those along a column. Each pixel votes for one bin (hard binning, as in MaskFeat) with
+//!   its gradient's magnitude.
+//! - Cells of 8 x 8 pixels, or as large as a patch where a patch is no multiple of 8. Votes are not
+//!   weighted by a window.
+//! - The nine votes of a cell and channel are divided by their Euclidean norm. Where there is no
+//!   gradient at all they are 0. So they do not depend on the scale and the mean of the pixels, and
+//!   normalised pixels give the same.
 //!
-//! A patch has `cells x cells x 3 x 9` values, ordered row of cells, column of cells, channel (red, green, blue), bin: 108 for a patch of 16 x 16.
+//! A patch has `cells x cells x 3 x 9` values, ordered row of cells, column of cells, channel (red,
+//! green, blue), bin: 108 for a patch of 16 x 16.
 
 /// Bins of orientation.
 pub const BINS: usize = 9;
@@ -42,7 +49,19 @@ pub const fn patch_values(patch: usize) -> usize {
     cells * cells * CELL_VALUES
 }
 
-/// The histograms of a frame. Uses its memory again from frame to frame.
+/// The histograms of a frame. Reuses its memory from frame to frame.
+///
+/// ```
+/// use pipeline::transform::hog::{Hog, patch_values};
+///
+/// // A ramp along rows: all votes are for the first bin.
+/// let plane: Vec<f32> = (0..16 * 16).map(|at| (at % 16) as f32).collect();
+/// let mut hog = Hog::default();
+/// hog.compute([&plane, &plane, &plane], 16, 8);
+/// let values: Vec<f32> = hog.patch(1, 0).collect();
+/// assert_eq!(values.len(), patch_values(8));
+/// assert_eq!(values[..2], [1.0, 0.0]);
+/// ```
 #[derive(Debug, Default)]
 pub struct Hog {
     /// Cells of a patch along a side, and of the frame.
@@ -57,10 +76,11 @@ pub struct Hog {
 }
 
 impl Hog {
-    /// Makes the histograms of a frame of three planes, red, green and blue, of `side` x `side` pixels, which is cut into patches of `patch` x `patch`.
+    /// Computes the histograms of a frame of three planes, red, green and blue, of `side` x `side`
+    /// pixels and patches of `patch` x `patch`.
     ///
     /// # Panics
-    /// When a plane has another size, or patches do not tile it.
+    /// When a plane has a different size, or patches do not tile it.
     pub fn compute(&mut self, planes: [&[f32]; 3], side: usize, patch: usize) {
         assert!(
             patch > 0 && side.is_multiple_of(patch) && planes.iter().all(|plane| plane.len() == side * side),
@@ -120,8 +140,8 @@ impl Hog {
     }
 }
 
-/// Bin of the gradient `(x, y)`: how many borders its angle, without sign, has reached. By the sides of the borders on which it lies, so that no angle has to be
-/// computed.
+/// Bin of the gradient `(x, y)`: how many borders its angle, without sign, has reached. It compares
+/// the gradient with each border, so no angle is computed.
 fn bin_of(x: f32, y: f32) -> u8 {
     // The opposite gradient has the same orientation; 180 degrees are 0.
     let (x, y) = if y < 0.0 || (y == 0.0 && x < 0.0) { (-x, -y) } else { (x, y) };
@@ -135,7 +155,8 @@ mod tests {
     use rand::RngExt;
     use std::f64::consts::PI;
 
-    /// The same, straightforwardly, in double precision: `[side / patch, side / patch, values of a patch]`.
+    /// The same, straightforwardly, in double precision: `[side / patch, side / patch, values of a
+    /// patch]`.
     fn plainly(planes: [&[f32]; 3], side: usize, patch: usize) -> Vec<f64> {
         let cell = if patch.is_multiple_of(8) { 8 } else { patch };
         let last = side as isize - 1;

@@ -1,21 +1,35 @@
-//! One stored frame as an 8-bit RGB picture, for people to look at. The maths is [`crate::transform`](mod@crate::transform)'s.
+//! One stored frame as an 8-bit RGB picture, computed like training clips.
 
 use crate::frames::Frames;
-use crate::sampling::sample::Crop;
+use crate::sampling::sample::{Crop, View};
 use crate::transform::resample::Resampler;
-use crate::transform::{Normalise, denormalise};
+use crate::transform::{ClipView, Normalise, denormalise};
 use schemas::geometry::FrameSize;
 
-/// Turns `frame`, a single one of `size`, into `width` x `height` pixels of R'G'B': three bytes a pixel, row after row. At the frame's own size
-/// pixels are taken as they are (chroma is interpolated); at others they are interpolated, as training clips are.
+/// Converts `frame`, a single one of `size`, to `width` x `height` pixels of R'G'B': three bytes
+/// per pixel, row after row. At the frame's own size pixels are copied (chroma is interpolated); at
+/// others they are interpolated as for training clips.
 ///
 /// # Panics
-/// When `frame` has another length than `size` says, or a side of either is 0.
+/// When `frame` is not one frame of `size`, or a side of either size is 0.
+///
+/// ```
+/// use pipeline::frames::Frames;
+/// use pipeline::transform::picture::{size_within, to_rgb};
+/// use schemas::geometry::FrameSize;
+///
+/// let size = FrameSize { width: 456, height: 256 };
+/// let (width, height) = size_within(size, 192, 128);
+/// let frame = vec![90; 3 * 456 * 256];
+/// let thumbnail = to_rgb(Frames::Rgb(&frame), size, width, height);
+/// assert_eq!(thumbnail.len(), 3 * 192 * 108);
+/// ```
 pub fn to_rgb(frame: Frames<'_>, size: FrameSize, width: usize, height: usize) -> Vec<u8> {
     assert_eq!(frame.bytes().len(), frame.frame_bytes(size), "bytes of a frame");
-    let whole = Crop { left: 0, top: 0, width: size.width, height: size.height };
+    let crop = Crop { left: 0, top: 0, width: size.width, height: size.height };
+    let view = View { first_frame: 0, crop, flip: false };
     let mut resampler = Resampler::default();
-    resampler.begin_clip(frame, size, whole, false, width, height);
+    resampler.begin_clip(ClipView { frames: frame, size, view }, width, height);
     let normalise = Normalise::new::<f32>(frame);
     let [mut red, mut green, mut blue] = [(); 3].map(|()| vec![0f32; width]);
     let mut out = Vec::with_capacity(3 * width * height);
@@ -26,7 +40,8 @@ pub fn to_rgb(frame: Frames<'_>, size: FrameSize, width: usize, height: usize) -
     out
 }
 
-/// The largest size of the same aspect that fits into a box of `width` x `height`, never larger than `size`, and no side less than a pixel.
+/// The largest size of the same aspect that fits into `width` x `height`, not larger than `size`,
+/// and no side less than a pixel.
 pub fn size_within(size: FrameSize, width: usize, height: usize) -> (usize, usize) {
     let scale = (width as f64 / size.width as f64).min(height as f64 / size.height as f64).min(1.0);
     let scaled = |side: usize| ((side as f64 * scale).round() as usize).max(1);
@@ -37,7 +52,6 @@ pub fn size_within(size: FrameSize, width: usize, height: usize) -> (usize, usiz
 mod tests {
     use super::*;
     use crate::frames::Color;
-    use crate::sampling::sample::View;
     use crate::transform::Transform;
     use schemas::shard::{ColorMatrix, ColorRange};
 
@@ -49,7 +63,7 @@ mod tests {
         for side in [3, 6, 11] {
             let view = View { first_frame: 0, crop: Crop { left: 0, top: 0, width: 6, height: 6 }, flip: false };
             let mut clip = vec![0f32; 3 * side * side];
-            Transform::default().clip(frame, size, view, 1, side, &mut clip);
+            Transform::default().clip(ClipView { frames: frame, size, view }, 1, side, &mut clip);
             let picture = to_rgb(frame, size, side, side);
             for (pixel, rgb) in picture.chunks_exact(3).enumerate() {
                 for (channel, &value) in rgb.iter().enumerate() {

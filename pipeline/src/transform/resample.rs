@@ -1,24 +1,26 @@
-//! Bilinear resampling of a crop, a row of output at a time: sample centres at half pixels, clamped to the crop, no antialias.
+//! Bilinear resampling of a crop, one row of output at a time: sample centres at half pixels,
+//! clamped to the crop, no antialias.
 //!
-//! It computes in 16 bits: a sample `v` is `128 (v - 128)`, columns are weighed in 128ths and rows in 32768ths. What the processor's vectors compute is
-//! to the bit what the plain loops do.
+//! It computes in 16 bits: a sample `v` is held as `128 (v - 128)`, the weights of columns are
+//! 128ths and those of rows 32768ths. The vector code equals the plain loops to the bit.
 
 use crate::frames::Frames;
-use crate::sampling::sample::Crop;
+use crate::sampling::sample::View;
+use crate::transform::ClipView;
 use schemas::geometry::FrameSize;
 use std::ops::Range;
 
-/// Samples are held as so many times their distance from [`CENTRE`].
+/// Samples are held as their distance from [`CENTRE`] times this.
 pub const SCALE: i16 = 128;
 
 /// The sample that is held as 0.
 pub const CENTRE: i16 = 128;
 
-/// Columns that a vector makes at once, and the bytes of a row that it makes them of.
+/// Columns that a vector computes at once, and the bytes of a row that it reads.
 const GROUP: usize = 8;
 const WINDOW: usize = 16;
 
-/// Between which two input samples an output lies, and how far from the first to the second.
+/// The two input samples of an output, and the weight of the second.
 #[derive(Debug, Clone, Copy)]
 struct Tap {
     first: usize,
@@ -26,7 +28,8 @@ struct Tap {
     weight: f64,
 }
 
-/// Taps of `size` outputs over the crop `start..start + length`. A sample `c` of the plane lies at luma position `spacing c + offset`.
+/// Taps of `size` outputs over the crop `start..start + length`. A sample `c` of the plane lies at
+/// luma position `spacing c + offset`.
 fn taps(start: usize, length: usize, size: usize, flip: bool, spacing: usize, offset: f64) -> impl Iterator<Item = Tap> {
     let scale = length as f64 / size as f64;
     let end = start + length - 1;
@@ -45,7 +48,8 @@ fn taps(start: usize, length: usize, size: usize, flip: bool, spacing: usize, of
 struct Columns {
     /// For each output the two samples, and the weight of the second in 128ths.
     taps: Vec<(usize, usize, u8)>,
-    /// The same for vectors; empty where the row is too short, or shrinks so much that a window does not hold what a group needs.
+    /// The same for vectors; empty if the row is too short, or shrinks so much that a window does
+    /// not hold all inputs of a group.
     groups: Vec<Group>,
 }
 
@@ -54,21 +58,21 @@ struct Columns {
 struct Group {
     /// The first of the columns.
     column: usize,
-    /// Where the window starts.
+    /// Start of the window.
     window: usize,
-    /// Of each column, the places in the window of its two samples.
+    /// Of each column, the indices in the window of its two samples.
     picks: [u8; WINDOW],
-    /// And their weights.
+    /// Their weights.
     weights: [u8; WINDOW],
 }
 
 impl Columns {
-    /// From now on by `taps`, on rows of `width` samples.
+    /// Sets the taps, for rows of `width` samples.
     fn set(&mut self, taps: impl Iterator<Item = Tap>, width: usize) {
         self.taps.clear();
         self.taps.extend(taps.map(|tap| (tap.first, tap.second, (tap.weight * f64::from(SCALE)).round() as u8)));
         self.groups.clear();
-        // The last group may make some columns of the one before it once more.
+        // The last group may overlap the one before it.
         let last = self.taps.len().saturating_sub(GROUP);
         for column in (0..self.taps.len()).step_by(GROUP).map(|start| start.min(last)) {
             match self.taps.get(column..column + GROUP).and_then(|taps| Group::new(column, taps, width)) {
@@ -78,11 +82,11 @@ impl Columns {
         }
     }
 
-    /// Resamples `row` to the columns in `span`, and perhaps some around it, of all those in `out`.
+    /// Resamples `row` to the columns in `span` of `out`, and perhaps some around it.
     fn apply(&self, row: &[u8], span: &Range<usize>, out: &mut [i16], vectors: bool) {
         #[cfg(target_arch = "x86_64")]
         if vectors && !self.groups.is_empty() {
-            // SAFETY: whoever says `vectors` has seen that the processor has AVX2.
+            // SAFETY: `vectors` is set only if the CPU has AVX2.
             return unsafe { x86::columns(&self.groups[span.start / GROUP..span.end.div_ceil(GROUP)], row, out) };
         }
         let _ = vectors;
@@ -94,7 +98,7 @@ impl Columns {
 }
 
 impl Group {
-    /// `None` where no window of a row of `width` samples holds all that `taps` name.
+    /// `None` if no window of a row of `width` samples holds all inputs of `taps`.
     fn new(column: usize, taps: &[(usize, usize, u8)], width: usize) -> Option<Self> {
         let window = taps.iter().map(|tap| tap.0).min()?.min(width.checked_sub(WINDOW)?);
         let (mut picks, mut weights) = ([0; WINDOW], [0; WINDOW]);
@@ -109,21 +113,22 @@ impl Group {
 /// A row of a plane, or of a channel, with its columns resampled.
 #[derive(Debug, Default)]
 struct Line {
-    /// Which row it is.
+    /// Number of the row.
     row: Option<usize>,
     samples: Vec<i16>,
 }
 
-/// Resamples a crop of the frames of a clip. Uses its memory again from clip to clip.
+/// Resamples a crop of the frames of a clip. Reuses its memory from clip to clip.
 #[derive(Debug)]
 pub struct Resampler {
     size: FrameSize,
     is_rgb: bool,
     /// Of luma and of chroma.
     columns: [Columns; 2],
-    /// For each output row the two rows, and the weight of the second in 32768ths.
+    /// For each output row its two input rows, and the weight of the second in 32768ths.
     rows: [Vec<(usize, usize, i16)>; 2],
-    /// Of each plane or channel, the last rows with an even and with an odd number: the two that an output row lies between.
+    /// Of each plane or channel, the last even and odd row: the two that an output row lies
+    /// between.
     lines: [[Line; 2]; 3],
     out: [Vec<i16>; 3],
     channel: Vec<u8>,
@@ -146,11 +151,14 @@ impl Default for Resampler {
 }
 
 impl Resampler {
-    /// From now on `crop` of frames like `frames`, which are of `size`, to `width` x `height`. `flip` swaps left and right.
-    pub fn begin_clip(&mut self, frames: Frames<'_>, size: FrameSize, crop: Crop, flip: bool, width: usize, height: usize) {
+    /// Sets the crop and flip of `clip`, and the output size `width` x `height`, for frames like
+    /// those of `clip`.
+    pub fn begin_clip(&mut self, clip: ClipView<'_>, width: usize, height: usize) {
+        let ClipView { frames, size, view: View { crop, flip, .. } } = clip;
         self.size = size;
         self.is_rgb = matches!(frames, Frames::Rgb(_));
-        // Chroma is where H.264 has it by default: level with the even columns of luma, and between its rows.
+        // Chroma is where H.264 places it by default: level with the even columns of luma, and
+        // between its rows.
         for (plane, spacing, offset) in [(0, 1, 0.0), (1, 2, 0.5)] {
             let columns = taps(crop.left, crop.width, width, flip, spacing, 0.0);
             self.columns[plane].set(columns, size.plane_size(plane).0);
@@ -163,13 +171,14 @@ impl Resampler {
         self.begin_rows();
     }
 
-    /// What was kept of the last rows is forgotten: to be said before the rows of another frame, or with other columns.
+    /// Forgets the rows kept. Call it before the rows of another frame, or of other columns.
     pub fn begin_rows(&mut self) {
         self.lines.iter_mut().flatten().for_each(|line| line.row = None);
     }
 
-    /// Row `y` of output of one frame, whose bytes are `frame`: luma and the two chromas, or red, green and blue. Only the columns in `spans` are made; what
-    /// is in the others has no meaning.
+    /// Computes row `y` of the output of one frame, whose bytes are `frame`: luma and the two
+    /// chromas, or red, green and blue. Only the columns in `spans` are computed; the others are
+    /// unspecified.
     pub fn row(&mut self, frame: &[u8], y: usize, spans: &[Range<usize>]) -> [&[i16]; 3] {
         for part in 0..3 {
             let kind = usize::from(part > 0 && !self.is_rgb);
@@ -189,7 +198,7 @@ impl Resampler {
         [first, second, third]
     }
 
-    /// Makes the line of row `row` of a plane or channel, if it is not there yet.
+    /// Resamples row `row` of a plane or channel, if it is not kept already.
     fn resample_columns(&mut self, frame: &[u8], part: usize, kind: usize, row: usize, spans: &[Range<usize>]) {
         let line = &mut self.lines[part][row % 2];
         if line.row == Some(row) {
@@ -211,7 +220,7 @@ impl Resampler {
     }
 }
 
-/// Whether the processor has the vectors that this is written for: AVX2.
+/// Whether the CPU has AVX2.
 pub fn has_vectors() -> bool {
     #[cfg(target_arch = "x86_64")]
     return std::arch::is_x86_feature_detected!("avx2");
@@ -219,11 +228,11 @@ pub fn has_vectors() -> bool {
     return false;
 }
 
-/// The line between two lines.
+/// Blends two lines.
 fn blend(first: &[i16], second: &[i16], weight: i16, out: &mut [i16], vectors: bool) {
     #[cfg(target_arch = "x86_64")]
     if vectors {
-        // SAFETY: whoever says `vectors` has seen that the processor has AVX2.
+        // SAFETY: `vectors` is set only if the CPU has AVX2.
         return unsafe { x86::blend(first, second, weight, out) };
     }
     let _ = vectors;
@@ -254,10 +263,12 @@ mod x86 {
         for group in groups {
             let window = &row[group.window..][..WINDOW];
             let out = &mut out[group.column..][..GROUP];
-            // SAFETY: each address is that of 16 bytes: a window, picks and weights, and 8 numbers of 16 bits.
+            // SAFETY: each pointer is to 16 bytes: a window, picks, weights, and 8 numbers of 16
+            // bits.
             unsafe {
                 let window = _mm_loadu_si128(window.as_ptr().cast());
-                // The distance from 128 of a byte is the byte with its highest bit flipped, read as signed.
+                // The distance from 128 of a byte is the byte with its highest bit flipped, read as
+                // signed.
                 let window = _mm_xor_si128(window, _mm_set1_epi8(i8::MIN));
                 let pairs = _mm_shuffle_epi8(window, _mm_loadu_si128(group.picks.as_ptr().cast()));
                 let sums = _mm_maddubs_epi16(_mm_loadu_si128(group.weights.as_ptr().cast()), pairs);
@@ -266,7 +277,8 @@ mod x86 {
         }
     }
 
-    /// [`blend_lines`], 16 samples at a time: to multiply, round and shift by 15 is one instruction. The difference of two samples fits 16 bits.
+    /// [`blend_lines`], 16 samples at a time: multiplying, rounding and shifting by 15 is one
+    /// instruction. The difference of two samples fits 16 bits.
     #[target_feature(enable = "avx2")]
     pub(super) fn blend(first: &[i16], second: &[i16], weight: i16, out: &mut [i16]) {
         let weights = _mm256_set1_epi16(weight);
@@ -274,7 +286,7 @@ mod x86 {
         let (first_rest, second_rest) = (firsts.remainder(), seconds.remainder());
         let mut outs = out.chunks_exact_mut(LANES);
         for ((first, second), out) in firsts.zip(seconds).zip(&mut outs) {
-            // SAFETY: each address is that of 16 numbers of 16 bits.
+            // SAFETY: each pointer is to 16 numbers of 16 bits.
             unsafe {
                 let first = _mm256_loadu_si256(first.as_ptr().cast());
                 let difference = _mm256_sub_epi16(_mm256_loadu_si256(second.as_ptr().cast()), first);
@@ -291,6 +303,7 @@ mod tests {
     use super::*;
     use crate::frames::Color;
     use crate::sampling::order::{Purpose, stream};
+    use crate::sampling::sample::Crop;
     use rand::RngExt;
     use schemas::shard::{ColorMatrix, ColorRange};
 
@@ -300,22 +313,24 @@ mod tests {
     }
 
     #[test]
-    fn vectors_compute_what_plain_loops_do_and_both_what_is_meant() {
+    fn vectors_equal_plain_loops_and_both_are_close_to_double_precision() {
         let mut rng = stream(Purpose::Augment, 1, 2, 3);
         let color = Color { range: ColorRange::Limited, matrix: ColorMatrix::Bt601 };
-        // The same two for all cases: what an earlier clip left behind must not matter.
+        // The same two resamplers for all cases: the state of an earlier clip must not matter.
         let (mut with_vectors, mut plainly) = (Resampler::default(), Resampler { vectors: false, ..Resampler::default() });
         for case in 0..200 {
             let mut draw = |least: usize, most: usize| rng.random_range(least..=most);
-            // Rows shorter than a window, crops of one sample, outputs that are no multiple of a group, and scales to 20.
+            // Rows shorter than a window, crops of one sample, outputs that are no multiple of a
+            // group, and scales to 20.
             let size = FrameSize { width: draw(1, 90), height: draw(1, 40) };
             let (left, top) = (draw(0, size.width - 1), draw(0, size.height - 1));
             let crop = Crop { left, top, width: draw(1, size.width - left), height: draw(1, size.height - top) };
             let (width, height, flip) = (draw(1, 70), draw(1, 20), draw(0, 1) == 1);
             let bytes: Vec<u8> = (0..3 * size.width * size.height).map(|_| draw(0, 255) as u8).collect();
             for frames in [Frames::I420(&bytes[..size.frame_bytes()], color), Frames::Rgb(&bytes)] {
+                let clip = ClipView { frames, size, view: View { first_frame: 0, crop, flip } };
                 for resampler in [&mut with_vectors, &mut plainly] {
-                    resampler.begin_clip(frames, size, crop, flip, width, height);
+                    resampler.begin_clip(clip, width, height);
                 }
                 let plain = resampled(&mut plainly, frames.bytes(), width, height);
                 let fast = resampled(&mut with_vectors, frames.bytes(), width, height);
@@ -332,16 +347,18 @@ mod tests {
                         }
                     }
                 }
-                let meant = exact(frames, size, crop, flip, width, height);
+                let meant = exact(clip, width, height);
                 let error = plain.iter().zip(meant).map(|(&got, meant)| (f64::from(got) / 128.0 + 128.0 - meant).abs()).fold(0.0, f64::max);
-                // Half a 128th of the difference of two samples, for each of two rows, and rounding.
+                // Half a 128th of the difference of two samples, for each of two rows, and
+                // rounding.
                 assert!(error < 1.1, "case {case}: off by {error}");
             }
         }
     }
 
     /// The same in double precision, pixel by pixel.
-    fn exact(frames: Frames<'_>, size: FrameSize, crop: Crop, flip: bool, width: usize, height: usize) -> Vec<f64> {
+    fn exact(clip: ClipView<'_>, width: usize, height: usize) -> Vec<f64> {
+        let ClipView { frames, size, view: View { crop, flip, .. } } = clip;
         let mut out = Vec::new();
         let lie = |start: usize, length: usize, size: usize, at: usize| {
             let position = start as f64 + (at as f64 + 0.5) * length as f64 / size as f64 - 0.5;

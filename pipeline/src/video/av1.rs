@@ -1,19 +1,21 @@
-//! What AV1's sequence header says of the range of samples, which GStreamer 1.22 does not pass on where
-//! nothing else is said of the colours.
+//! Reads the range of samples from AV1's sequence header. GStreamer 1.22 does not pass it on if the
+//! stream declares nothing else about its colours.
 
 use super::bits::Bits;
 
-/// Whether samples are of full range, by the sequence header in `packet`, a temporal unit; none where it has
-/// none, or cannot be read.
+/// Whether samples have full range, by the sequence header in `packet`, a temporal unit; none if
+/// there is no such header, or it cannot be read.
 pub(super) fn is_full_range(packet: &[u8]) -> Option<bool> {
     sequence_header(packet).and_then(|header| color_range(&mut Bits::new(header)))
 }
 
-/// The sequence header among the OBUs of `bytes` (AV1 bitstream specification, 5.3).
+/// Returns the sequence header among the OBUs of `bytes` (AV1 bitstream specification, 5.3).
 fn sequence_header(mut bytes: &[u8]) -> Option<&[u8]> {
     loop {
         let header = *bytes.first()?;
-        let (kind, has_extension, has_size) = (header >> 3 & 15, header & 4 != 0, header & 2 != 0);
+        let kind = header >> 3 & 15;
+        let has_extension = header & 4 != 0;
+        let has_size = header & 2 != 0;
         let rest = bytes.get(1 + usize::from(has_extension)..)?;
         let (size, rest) = if has_size { leb128(rest)? } else { (rest.len(), rest) };
         let (content, after) = rest.split_at_checked(size)?;
@@ -24,14 +26,14 @@ fn sequence_header(mut bytes: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// A number in groups of seven bits, the lowest first, and what follows it.
+/// Reads a number in groups of seven bits, the lowest first. Returns it and the bytes after it.
 fn leb128(bytes: &[u8]) -> Option<(usize, &[u8])> {
     let length = bytes.iter().take(8).position(|byte| byte & 0x80 == 0)? + 1;
     let value = bytes[..length].iter().rev().fold(0, |value, byte| value << 7 | usize::from(byte & 0x7f));
     Some((value, &bytes[length..]))
 }
 
-/// `color_range` of a sequence header (AV1 bitstream specification, 5.5.1 and 5.5.2).
+/// Reads `color_range` of a sequence header (AV1 bitstream specification, 5.5.1 and 5.5.2).
 fn color_range(bits: &mut Bits) -> Option<bool> {
     let profile = bits.number(3)?;
     bits.bit()?;
@@ -59,7 +61,7 @@ fn color_range(bits: &mut Bits) -> Option<bool> {
     }
     let is_mono = profile != 1 && bits.bit()?;
     let description = if bits.bit()? { Some(bits.number(24)?) } else { None };
-    // sRGB is always of full range: primaries 1, transfer 13, matrix 0.
+    // sRGB always has full range: primaries 1, transfer 13, matrix 0.
     if !is_mono && description == Some(0x01_0d_00) {
         return Some(true);
     }
@@ -71,7 +73,7 @@ fn operating_points(bits: &mut Bits) -> Option<()> {
     if bits.bit()? {
         bits.number(64)?;
         if bits.bit()? {
-            // uvlc: as many bits follow the first one that is set as are before it.
+            // uvlc: as many bits follow the first set bit as precede it.
             let mut zeros = 0;
             while !bits.bit()? {
                 zeros += 1;
@@ -109,7 +111,7 @@ fn tools(bits: &mut Bits) -> Option<()> {
     if has_order_hint {
         bits.number(2)?;
     }
-    // Chosen for each frame, or said here: 0 is "never".
+    // Chosen for each frame, or fixed here: 0 is "never".
     let uses_screen_content = bits.bit()? || bits.bit()?;
     if uses_screen_content && !bits.bit()? {
         bits.bit()?;
@@ -124,8 +126,8 @@ fn tools(bits: &mut Bits) -> Option<()> {
 mod tests {
     use super::*;
 
-    /// The sequence headers of two files that ffmpeg 5.1 made by libsvtav1 of `testsrc2=s=160x120`, in
-    /// `yuv420p` and in `yuvj420p`.
+    /// The sequence headers of two files that ffmpeg 5.1 has encoded with libsvtav1 from
+    /// `testsrc2=s=160x120`, in `yuv420p` and in `yuvj420p`.
     const LIMITED: &[u8] = &[0x0a, 0x0a, 0x00, 0x00, 0x00, 0x03, 0xb4, 0xff, 0x70, 0x0b, 0xe0, 0x01];
     const FULL: &[u8] = &[0x0a, 0x0a, 0x00, 0x00, 0x00, 0x03, 0xb4, 0xff, 0x73, 0x6b, 0xe4, 0x21];
 
@@ -139,9 +141,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_short_is_not_known() {
+    fn truncated_headers_are_unknown() {
         for length in 0..LIMITED.len() {
-            // Whatever is found, nothing is read beyond the end.
+            // The result does not matter: nothing may be read beyond the end.
             let _ = is_full_range(&LIMITED[..length]);
         }
         assert_eq!(is_full_range(&[]), None);

@@ -1,6 +1,6 @@
-//! Reads headers bit by bit.
+//! A reader of headers bit by bit.
 
-/// Bits, the highest of a byte first. Reading beyond the end gives nothing.
+/// Reads bits, the highest of a byte first. Reads beyond the end return none.
 pub(super) struct Bits<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -18,12 +18,12 @@ impl<'a> Bits<'a> {
         Some(bit == 1)
     }
 
-    /// An unsigned number of so many bits, 64 at most.
+    /// Reads an unsigned number of `bits` bits, 64 at most.
     pub(super) fn number(&mut self, bits: u32) -> Option<u64> {
         (0..bits).try_fold(0, |value, _| Some(value << 1 | u64::from(self.bit()?)))
     }
 
-    /// An unsigned Exp-Golomb code (ITU-T H.264, 9.1).
+    /// Reads an unsigned Exp-Golomb code (ITU-T H.264, 9.1).
     pub(super) fn unsigned_code(&mut self) -> Option<u64> {
         let mut zeros = 0;
         while !self.bit()? {
@@ -33,7 +33,7 @@ impl<'a> Bits<'a> {
         Some((1 << zeros) - 1 + self.number(zeros)?)
     }
 
-    /// A signed Exp-Golomb code (9.1.1).
+    /// Reads a signed Exp-Golomb code (9.1.1).
     pub(super) fn signed_code(&mut self) -> Option<i64> {
         let code = i64::try_from(self.unsigned_code()?).ok()?;
         Some(if code % 2 == 1 { code / 2 + 1 } else { -code / 2 })

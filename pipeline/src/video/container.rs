@@ -1,13 +1,15 @@
-//! Does a file end before its container says? A download that was broken off does, and plays without a complaint as far as it goes.
+//! Checks whether a file ends before its container does: an interrupted download does, and plays
+//! without an error as far as it goes.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// Bytes that the container of the file at `path` says it has and the file lacks; 0 where nothing is missing, or nothing can be told.
+/// Returns the number of bytes that the file at `path` lacks according to its container; 0 if none
+/// is missing, or the container does not say.
 ///
-/// Looked at are the outermost sizes: the boxes of mp4 and mov (ISO/IEC 14496-12, 4.2), the segment of Matroska and WebM (RFC 8794,
-/// RFC 9559), the RIFF chunks of AVI. A transport stream has none.
+/// The outermost sizes are read: the boxes of mp4 and mov (ISO/IEC 14496-12, 4.2), the segment of
+/// Matroska and WebM (RFC 8794, RFC 9559), the RIFF chunks of AVI. A transport stream has none.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -23,7 +25,7 @@ pub fn missing_bytes(path: &Path) -> io::Result<u64> {
         [0x1a, 0x45, 0xdf, 0xa3, ..] => matroska_end(&mut file)?,
         [b'R', b'I', b'F', b'F', ..] => riff_end(&mut file, length)?,
         [_, _, _, _, b'f', b't', b'y', b'p', ..] => boxes_end(&mut file, length)?,
-        // Old QuickTime files begin with any of their boxes.
+        // Old QuickTime files begin with any of these boxes.
         [_, _, _, _, b'm', b'o', b'o', b'v', ..] | [_, _, _, _, b'm', b'd', b'a', b't', ..] | [_, _, _, _, b'w', b'i', b'd', b'e', ..] => {
             boxes_end(&mut file, length)?
         }
@@ -32,7 +34,8 @@ pub fn missing_bytes(path: &Path) -> io::Result<u64> {
     Ok(end.unwrap_or(0).saturating_sub(length))
 }
 
-/// Where the last of the boxes ends: four bytes of size, four of type, and eight more of size where the first are 1. Size 0 is "to the end".
+/// Returns the end of the last box. A box has four bytes of size, four of type, and eight more of
+/// size if the first are 1. Size 0 is "to the end".
 fn boxes_end(file: &mut File, length: u64) -> io::Result<Option<u64>> {
     let mut at = 0;
     while at + 8 <= length {
@@ -46,7 +49,7 @@ fn boxes_end(file: &mut File, length: u64) -> io::Result<Option<u64>> {
             1 => u64::from_be_bytes(header[8..].try_into().expect("eight bytes")),
             size => size,
         };
-        // Rubbish after the last box is no box.
+        // Garbage after the last box is no box.
         if size < 8 || !header[4..8].iter().all(|byte| byte.is_ascii_graphic() || matches!(byte, b' ' | 0xa9)) {
             return Ok(Some(at));
         }
@@ -55,7 +58,7 @@ fn boxes_end(file: &mut File, length: u64) -> io::Result<Option<u64>> {
     Ok(Some(at))
 }
 
-/// Where the RIFF chunks end: four bytes of name, four of size; large files have several.
+/// Returns the end of the RIFF chunks: four bytes of name, four of size. Large files have several.
 fn riff_end(file: &mut File, length: u64) -> io::Result<Option<u64>> {
     let mut at = 0;
     while at + 8 <= length {
@@ -64,7 +67,7 @@ fn riff_end(file: &mut File, length: u64) -> io::Result<Option<u64>> {
         file.read_exact(&mut header)?;
         let [b'R', b'I', b'F', b'F', a, b, c, d] = header else { return Ok(Some(at)) };
         let size = u64::from(u32::from_le_bytes([a, b, c, d]));
-        // A recorder that was cut off has left the size open.
+        // A recorder that was interrupted has left the size open.
         if size == 0 || size == u64::from(u32::MAX) {
             return Ok(None);
         }
@@ -73,7 +76,8 @@ fn riff_end(file: &mut File, length: u64) -> io::Result<Option<u64>> {
     Ok(Some(at))
 }
 
-/// Where the segment ends, which follows the EBML header; none where its size is unknown, as in a live recording.
+/// Returns the end of the segment, which follows the EBML header; none if its size is unknown, as
+/// in a live recording.
 fn matroska_end(file: &mut File) -> io::Result<Option<u64>> {
     file.seek(SeekFrom::Start(4))?;
     let Some(header) = ebml_size(file)? else { return Ok(None) };
@@ -88,7 +92,8 @@ fn matroska_end(file: &mut File) -> io::Result<Option<u64>> {
     Ok(size.map(|size| at.saturating_add(size)))
 }
 
-/// A size of variable length: as many leading zero bits as there are further bytes. All ones is "unknown".
+/// Reads a size of variable length: it has as many leading zero bits as further bytes. All ones is
+/// "unknown".
 fn ebml_size(file: &mut File) -> io::Result<Option<u64>> {
     let mut bytes = [0; 8];
     file.read_exact(&mut bytes[..1])?;

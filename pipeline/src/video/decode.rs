@@ -1,11 +1,11 @@
-//! A video file to decoded frames, in presentation order, with their times.
+//! Decodes a video file to frames in presentation order, with their times.
 
 use super::damage::{Damage, DamageTracker};
 use super::decoder::{FoundDecoder, stream_time};
 use super::facts::Facts;
 use super::fast_seek::{self, FastSeek, PacketFilter};
 use super::frame::{Orientation, PixelRatio, SourceShape, UNKNOWN, primaries_name, transfer_name};
-use super::graph::{Graph, Held, Until};
+use super::graph::{Graph, HeldPad, Output};
 use super::probe::exact_ns;
 use super::{POLL, VideoError, lock, media_type};
 use crate::frames::Color;
@@ -17,12 +17,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-/// How to decode.
+/// Options of a decoder.
 #[derive(Debug, Clone, Copy)]
 pub struct DecodeOptions {
-    /// Threads of the decoder itself. The frames are the same for any number.
+    /// Number of threads of the decoder element. The frames are the same for any number.
     pub threads: u32,
-    /// How long the decoder may make no progress.
+    /// Time without progress after which the decoder fails.
     pub timeout: Duration,
 }
 
@@ -35,12 +35,12 @@ impl Default for DecodeOptions {
 /// The decoder of the stream, once it is known.
 type Found = Arc<Mutex<Option<FoundDecoder>>>;
 
-/// What a decoder's caps say of its frames.
+/// The description of a decoder's frames by its caps.
 #[derive(Debug, Clone)]
 struct FrameInfo {
     video: gst_video::VideoInfo,
-    /// The colours as the caps say them. A [`gst_video::VideoInfo`] replaces all of it by a default where
-    /// the matrix is unknown, as in streams that say nothing but that their range is full.
+    /// The colours as the caps give them. A [`gst_video::VideoInfo`] replaces all of them by a
+    /// default if the matrix is unknown, as in streams that declare a full range and nothing else.
     color: Option<gst_video::VideoColorimetry>,
 }
 
@@ -57,35 +57,36 @@ impl FrameInfo {
 pub struct DecodedFrame {
     sample: gst::Sample,
     info: FrameInfo,
-    /// What is said of the colours: first by the stream, then by the container.
+    /// Descriptions of the colours: the stream's first, then the container's.
     colors: Vec<gst_video::VideoColorimetry>,
-    /// Presentation time in nanoseconds of stream time: edit lists and a start other than zero are accounted for.
+    /// Presentation time in nanoseconds of stream time, which accounts for edit lists and a start
+    /// other than zero.
     pub pts_ns: i64,
-    /// How long it is shown, where the stream says so.
+    /// Duration in nanoseconds, if the stream gives one.
     pub duration_ns: Option<i64>,
-    /// Whether its packet was broken, or one that it refers to.
+    /// Whether the frame's packet was broken, or one that it refers to.
     pub damaged: bool,
-    /// Whether frames are missing just before it, because their packets were broken.
+    /// Whether frames just before it are missing because their packets were broken.
     pub after_hole: bool,
 }
 
 impl DecodedFrame {
-    /// Size as decoded.
+    /// Returns the size as decoded.
     pub fn size(&self) -> FrameSize {
         FrameSize { width: self.info.video.width() as usize, height: self.info.video.height() as usize }
     }
 
-    /// GStreamer's name of the pixel format.
+    /// Returns GStreamer's name of the pixel format.
     pub fn pixel_format(&self) -> &'static str {
         self.info.video.format().to_str().as_str()
     }
 
-    /// What the samples mean once they are I420.
+    /// Returns the colour of the samples once they are I420.
     pub fn color(&self) -> Color {
         Color::of(&self.info.video, &self.colors)
     }
 
-    /// Transfer function and primaries, by ffmpeg's names.
+    /// Returns ffmpeg's names of the transfer function and the primaries.
     pub fn transfer_and_primaries(&self) -> (&'static str, &'static str) {
         let known = |name: &&str| *name != UNKNOWN;
         let transfer = self.colors.iter().map(|color| transfer_name(color.transfer())).find(known);
@@ -93,16 +94,16 @@ impl DecodedFrame {
         (transfer.unwrap_or(UNKNOWN), primaries.unwrap_or(UNKNOWN))
     }
 
-    /// Frames a second, as far as the stream has a fixed rate.
+    /// Returns the frames per second, if the stream has a fixed rate.
     pub fn frame_rate(&self) -> Option<f64> {
         let rate = self.info.video.fps();
         (rate.numer() > 0).then(|| f64::from(rate.numer()) / f64::from(rate.denom()))
     }
 
-    /// Maps the frame and hands it to `use_frame`.
+    /// Maps the frame and passes it to `use_frame`.
     ///
     /// # Errors
-    /// [`VideoError::Frame`] when it cannot be mapped, and what `use_frame` fails with.
+    /// [`VideoError::Frame`] when the frame cannot be mapped, and the errors of `use_frame`.
     pub fn with_planes<T>(
         &self,
         use_frame: impl FnOnce(&gst_video::VideoFrameRef<&gst::BufferRef>) -> Result<T, VideoError>,
@@ -113,8 +114,9 @@ impl DecodedFrame {
     }
 }
 
-/// Decodes the default video stream of a file from its start to its end. Interlaced streams are deinterlaced: of each frame the top field is kept,
-/// and its missing lines are made by GStreamer's `deinterlace`.
+/// Decodes the default video stream of a file from its start to its end. Interlaced streams are
+/// deinterlaced: the top field of each frame is kept, and GStreamer's `deinterlace` makes the
+/// missing lines.
 pub struct VideoDecoder {
     graph: Graph,
     found: Found,
@@ -127,43 +129,44 @@ pub struct VideoDecoder {
     header_color: Option<gst_video::VideoColorimetry>,
     /// The tracker of the stream's decoder.
     tracker: Option<Arc<Mutex<DamageTracker>>>,
-    /// What leaves packets out, on a short way.
+    /// Skips packets during a fast seek.
     filter: Option<Arc<Mutex<PacketFilter>>>,
-    /// Stream time minus the buffers' time on a short way, whatever the segment says.
+    /// Stream time minus the buffers' time during a fast seek, in place of the segment's.
     fixed_shift_ns: Option<i64>,
-    /// Whether a frame that did not come out is a reason for doubt.
-    counts_frames: bool,
-    /// Whether a frame's time was made up.
-    made_up: bool,
+    /// Whether a packet without a frame is a reason for doubt.
+    expects_all_frames: bool,
+    /// Whether the time of a frame was made up.
+    has_made_up_time: bool,
 }
 
 impl VideoDecoder {
     /// Opens the file at `path`. Errors in the file itself come from [`Self::next_frame`].
     ///
     /// # Errors
-    /// [`VideoError::Setup`] when GStreamer or its plugins are missing, and when the file cannot be read or
-    /// is of no known type.
+    /// [`VideoError::Setup`] when GStreamer or its plugins are missing, and when the file cannot be
+    /// read or is of no known type.
     pub fn open(path: &Path, options: DecodeOptions) -> Result<Self, VideoError> {
         let decoder = Self::new(path, options, None, None)?;
         decoder.graph.pipeline.start()?;
         Ok(decoder)
     }
 
-    /// Opens the file at `path` to decode it from the entry of `shortcut` on, without the frames that are not wanted, as far as this is possible.
+    /// Opens the file at `path` to decode it from the entry of `fast_seek`, skipping unwanted
+    /// frames where that is possible.
     ///
     /// # Errors
-    /// As [`Self::next_frame`], and when the demultiplexer does not find the entry.
-    pub fn open_at(path: &Path, options: DecodeOptions, shortcut: &FastSeek) -> Result<Self, VideoError> {
-        let filter = Arc::new(Mutex::new(PacketFilter::new(shortcut)));
+    /// Those of [`Self::next_frame`], and when the demultiplexer does not find the entry.
+    pub fn open_at(path: &Path, options: DecodeOptions, fast_seek: &FastSeek) -> Result<Self, VideoError> {
+        let filter = Arc::new(Mutex::new(PacketFilter::new(fast_seek)));
         let (hold, held) = mpsc::channel();
-        let hold = (!shortcut.from_start).then_some(hold);
+        let hold = (!fast_seek.from_start).then_some(hold);
         let mut decoder = Self::new(path, options, Some(&filter), hold)?;
         decoder.filter = Some(filter);
-        decoder.fixed_shift_ns = Some(shortcut.route.shift_ns);
-        decoder.counts_frames = shortcut.route.has_a_frame_a_packet();
+        decoder.fixed_shift_ns = Some(fast_seek.plan.shift_ns);
+        decoder.expects_all_frames = fast_seek.plan.has_one_frame_per_packet();
         decoder.graph.pipeline.start()?;
-        if !shortcut.from_start {
-            fast_seek::seek(&decoder.graph.pipeline, &held, shortcut.entry_ns, options.timeout)?;
+        if !fast_seek.from_start {
+            fast_seek::seek(&decoder.graph.pipeline, &held, fast_seek.entry_ns, options.timeout)?;
         }
         Ok(decoder)
     }
@@ -172,18 +175,19 @@ impl VideoDecoder {
         path: &Path,
         options: DecodeOptions,
         filter: Option<&Arc<Mutex<PacketFilter>>>,
-        hold: Option<mpsc::Sender<Held>>,
+        hold: Option<mpsc::Sender<HeldPad>>,
     ) -> Result<Self, VideoError> {
         super::init()?;
         let found = Found::default();
         let prepare = {
-            let (found, filter) = (Arc::clone(&found), filter.cloned());
+            let found = Arc::clone(&found);
+            let filter = filter.cloned();
             move |element: &gst::Element, facts: &Facts| {
                 *lock(&found) = Some(FoundDecoder::new(element, facts, options.threads, filter.as_ref()));
             }
         };
         Ok(Self {
-            graph: Graph::new(path, Until::Frames(Box::new(prepare)), hold)?,
+            graph: Graph::new(path, Output::Frames(Box::new(prepare)), hold)?,
             found,
             timeout: options.timeout,
             caps: None,
@@ -194,22 +198,23 @@ impl VideoDecoder {
             tracker: None,
             filter: None,
             fixed_shift_ns: None,
-            counts_frames: false,
-            made_up: false,
+            expects_all_frames: false,
+            has_made_up_time: false,
         })
     }
 
-    /// The next frame, or `None` at the end of the stream.
+    /// Returns the next frame, or `None` at the end of the stream.
     ///
     /// # Errors
-    /// What the stream's elements report; [`VideoError::NoVideo`]; [`VideoError::Stalled`] after the deadline.
+    /// The errors that elements report; [`VideoError::NoVideo`]; [`VideoError::Stalled`] after the
+    /// timeout.
     pub fn next_frame(&mut self) -> Result<Option<DecodedFrame>, VideoError> {
         let mut deadline = Instant::now() + self.timeout;
         loop {
             if let Some(sample) = self.graph.sink.try_pull_sample(POLL) {
                 match self.frame(sample)? {
                     Some(frame) => return Ok(Some(frame)),
-                    // Outside of the edit list: decoded, but not shown.
+                    // Outside the edit list: decoded, but not shown.
                     None => {
                         deadline = Instant::now() + self.timeout;
                         continue;
@@ -228,28 +233,31 @@ impl VideoDecoder {
         }
     }
 
-    /// How the picture has to be turned; known once the first frame has come.
+    /// Returns the rotation and mirroring that make the picture upright. Known after the first
+    /// frame.
     pub fn orientation(&self) -> Orientation {
         orientation_of(&self.graph.sink.static_pad("sink"))
     }
 
-    /// What decides the size of stored frames, of which `frame` is one.
+    /// Returns the properties that determine the size of stored frames, of which `frame` is one.
     pub fn shape(&self, frame: &DecodedFrame) -> SourceShape {
-        let given = lock(&self.found).as_ref().and_then(FoundDecoder::given_aspect);
+        let container = lock(&self.found).as_ref().and_then(FoundDecoder::container_aspect);
         let of_frame = frame.info.video.par();
         SourceShape {
             size: frame.size(),
-            pixel_aspect: given.unwrap_or_else(|| PixelRatio::new(of_frame.numer(), of_frame.denom())),
+            pixel_aspect: container.unwrap_or_else(|| PixelRatio::new(of_frame.numer(), of_frame.denom())),
             orientation: self.orientation(),
         }
     }
 
-    /// Whether the stream is interlaced, and its frames are made from fields; known once the first frame has come.
+    /// Whether the stream is interlaced, so that frames are made from fields. Known after the first
+    /// frame.
     pub fn is_deinterlaced(&self) -> bool {
         self.graph.is_deinterlaced()
     }
 
-    /// Codec of the stream (`x-h264`) and the element that decodes it; known once the first frame has come.
+    /// Returns the codec of the stream (`x-h264`) and the element that decodes it. Known after the
+    /// first frame.
     pub fn codec_and_decoder(&self) -> (String, String) {
         let Some(decoder) = lock(&self.found).clone() else { return ("raw".to_owned(), "none".to_owned()) };
         let caps = decoder.element.static_pad("sink").and_then(|pad| pad.current_caps());
@@ -258,56 +266,64 @@ impl VideoDecoder {
         (codec, format!("{name}, {}", super::version()))
     }
 
-    /// The stretches that are damaged so far, in order, in stream time.
+    /// Returns the damaged stretches so far, in order, in stream time.
     pub fn damages(&self) -> Vec<Damage> {
         let Some(tracker) = &self.tracker else { return Vec::new() };
         let damages = lock(tracker).damages().to_vec();
         let shifted = |ns: i64| ns.saturating_add(self.shift_ns);
-        damages.into_iter().map(|damage| Damage { from_ns: shifted(damage.from_ns), to_ns: damage.to_ns.map(shifted), ..damage }).collect()
+        let shift = |damage: Damage| Damage { from_ns: shifted(damage.from_ns), to_ns: damage.to_ns.map(shifted), ..damage };
+        damages.into_iter().map(shift).collect()
     }
 
-    /// When the last packet so far ends, in stream time, where packets say how long they are shown.
+    /// Returns the end of the last packet so far in nanoseconds of stream time, if packets have
+    /// durations.
     pub fn packets_end_ns(&self) -> Option<i64> {
         let end_ns = lock(self.tracker.as_ref()?).end_ns()?;
         Some(end_ns.saturating_add(self.shift_ns))
     }
 
-    /// Whether the file was read to its end and a packet was not whole there.
+    /// Whether the file was read to its end and its last packet was incomplete.
     pub fn ended_early(&self) -> bool {
         self.tracker.as_ref().is_some_and(|tracker| lock(tracker).ended_early())
     }
 
-    /// Whether damaged frames are missing after the last one; to be asked at the end.
+    /// Whether damaged frames are missing after the last one. To be called at the end of the
+    /// stream.
     pub fn ends_in_hole(&self) -> bool {
         self.tracker.as_ref().is_some_and(|tracker| lock(tracker).end())
     }
 
-    /// Whether something was unusual on a short way, so that its frames may not be those of the long way.
-    pub(super) fn is_unsure(&self) -> bool {
+    /// Whether a fast seek met something unusual, so that its frames may differ from those of
+    /// decoding from the start.
+    pub(super) fn is_doubtful(&self) -> bool {
         let tracker = self.tracker.as_ref().map(|tracker| lock(tracker));
-        self.made_up || tracker.is_some_and(|tracker| !tracker.damages().is_empty() || (self.counts_frames && tracker.lost() > 0))
+        self.has_made_up_time
+            || tracker.is_some_and(|tracker| !tracker.damages().is_empty() || (self.expects_all_frames && tracker.lost() > 0))
     }
 
-    /// The tick from which on a frame that was left out would be shown, after the frame of time `ns`.
-    pub(super) fn first_dropped_after(&self, ns: i64) -> Option<u64> {
-        self.filter.as_ref().and_then(|filter| lock(filter).first_dropped_after(ns))
+    /// Returns the tick from which on a skipped frame would be shown, after the frame of time `ns`.
+    pub(super) fn first_skipped_after(&self, ns: i64) -> Option<u64> {
+        self.filter.as_ref().and_then(|filter| lock(filter).first_skipped_after(ns))
     }
 
-    /// Whether a short way began at a packet at which decoding may begin.
+    /// Whether a fast seek began at a packet at which decoding may begin.
     pub(super) fn began_at_entry(&self) -> bool {
         self.filter.as_ref().is_some_and(|filter| lock(filter).began_at_entry())
     }
 
-    /// The tick up to which all frames are known, where a short way has ended before the video.
-    pub(super) fn sieve_end(&self) -> Option<u64> {
-        self.filter.as_ref().and_then(|filter| lock(filter).end())
+    /// Returns the tick up to which all frames are known, if a fast seek has ended before the
+    /// video.
+    pub(super) fn known_until(&self) -> Option<u64> {
+        self.filter.as_ref().and_then(|filter| lock(filter).known_until())
     }
 
-    /// Packets that came on a short way, and those of them that were left out.
-    pub(super) fn sieved(&self) -> (u64, u64) {
+    /// Returns the number of packets that came during a fast seek, and how many of them were
+    /// skipped.
+    pub(super) fn packet_counts(&self) -> (u64, u64) {
         self.filter.as_ref().map_or((0, 0), |filter| lock(filter).counts())
     }
 
+    /// Returns the frame in `sample`; none if it is not to be shown.
     fn frame(&mut self, sample: gst::Sample) -> Result<Option<DecodedFrame>, VideoError> {
         let caps = sample.caps_owned().ok_or_else(|| VideoError::frame("it has no caps"))?;
         let info = match &self.caps {
@@ -327,8 +343,8 @@ impl VideoDecoder {
         }
         let buffer = sample.buffer().ok_or_else(|| VideoError::frame("it has no buffer"))?;
         let duration_ns = buffer.duration().map(|duration| duration.nseconds() as i64);
-        let turn = self.tracker.as_ref().and_then(|tracker| lock(tracker).next_turn());
-        let shown = turn.map(|ns| gst::ClockTime::from_nseconds(ns.max(0).unsigned_abs())).or(buffer.pts());
+        let decoding_time = self.tracker.as_ref().and_then(|tracker| lock(tracker).next_decoding_time());
+        let shown = decoding_time.map(|ns| gst::ClockTime::from_nseconds(ns.max(0).unsigned_abs())).or(buffer.pts());
         let segment = sample.segment().and_then(|segment| segment.downcast_ref::<gst::format::Time>());
         let stream_time = match shown {
             None => None,
@@ -342,12 +358,13 @@ impl VideoDecoder {
                 })
             }
         };
-        // A frame without a time follows the one before it, and so does one whose time is not later.
+        // A frame without a time follows the one before it, and so does one whose time is not
+        // later.
         let pts_ns = match (stream_time, self.last_pts_ns) {
             (Some(time), Some(last)) if time > last => time,
             (time, None) => time.unwrap_or(0),
             (_, Some(last)) => {
-                self.made_up = true;
+                self.has_made_up_time = true;
                 let rate = info.video.fps();
                 let frame_ns = 1e9 * f64::from(rate.denom()) / f64::from(rate.numer().max(1));
                 last + duration_ns.filter(|&duration| duration > 0).unwrap_or(frame_ns as i64)
@@ -362,7 +379,8 @@ impl VideoDecoder {
     }
 }
 
-/// Reads the orientation from the tags that stick to `pad`; a stream's own tag comes after the container's and wins.
+/// Reads the orientation from the sticky tag events of `pad`. A stream's own tag comes after the
+/// container's, and overrides it.
 pub(super) fn orientation_of(pad: &Option<gst::Pad>) -> Orientation {
     let mut orientation = Orientation::default();
     if let Some(pad) = pad {

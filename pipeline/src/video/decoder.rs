@@ -1,5 +1,5 @@
-//! A decoder of the graph and what is heard and changed at its pads: packets on their way in, their caps and
-//! their segments.
+//! Prepares the decoder of a graph: probes at its sink pad follow and filter packets, and correct
+//! caps and segments.
 
 use super::damage::DamageTracker;
 use super::facts::Facts;
@@ -13,22 +13,22 @@ use gstreamer_video as gst_video;
 use schemas::shard::ColorRange;
 use std::sync::{Arc, Mutex};
 
-/// A decoder, with what has been heard at its pads.
+/// A decoder, with what its pad probes have found.
 #[derive(Debug, Clone)]
 pub(super) struct FoundDecoder {
     pub(super) element: gst::Element,
     pub(super) tracker: Arc<Mutex<DamageTracker>>,
-    /// What the container says of the colours.
+    /// The container's description of the colours.
     pub(super) container_color: Arc<Mutex<Option<gst_video::VideoColorimetry>>>,
-    /// What the stream says of the range, where its decoder does not pass it on.
+    /// The stream's own description of the range, if its decoder does not pass it on.
     pub(super) header_color: Arc<Mutex<Option<gst_video::VideoColorimetry>>>,
 }
 
 impl FoundDecoder {
-    /// Prepares `element`, a video decoder, before it is given anything.
+    /// Prepares `element`, a video decoder, before its first packet.
     pub(super) fn new(element: &gst::Element, facts: &Facts, threads: u32, filter: Option<&Arc<Mutex<PacketFilter>>>) -> Self {
         limit_threads(element, threads);
-        // As ffmpeg: pictures before the first that can be decoded whole are not frames.
+        // As in ffmpeg, pictures before the first that can be decoded completely are not frames.
         if element.find_property("output-corrupt").is_some() {
             element.set_property("output-corrupt", false);
         }
@@ -38,23 +38,23 @@ impl FoundDecoder {
         }
         let tracker = Arc::new(Mutex::new(tracker));
         track_packets(element, &tracker, filter.cloned());
-        let container_color = keep_container_color(element);
+        let container_color = intercept_container_color(element);
         let header_color = read_header_color(element);
         announce_encoder(element, facts.codec_tag);
         widen_segments(element);
         Self { element: element.clone(), tracker, container_color, header_color }
     }
 
-    /// The shape of a pixel as the container says it, or else the parser; libav's decoders would rather
-    /// believe the stream.
-    pub(super) fn given_aspect(&self) -> Option<PixelRatio> {
+    /// Returns the pixel aspect ratio of the container, or else of the parser; libav's decoders
+    /// prefer the stream's.
+    pub(super) fn container_aspect(&self) -> Option<PixelRatio> {
         let caps = self.element.static_pad("sink")?.current_caps()?;
         let ratio = caps.structure(0)?.get::<gst::Fraction>("pixel-aspect-ratio").ok()?;
         Some(PixelRatio::new(ratio.numer(), ratio.denom())).filter(|&ratio| !ratio.is_square())
     }
 }
 
-/// Tells `tracker` of every packet that `decoder` is given, once `filter` has let it through.
+/// Reports every packet that `decoder` receives to `tracker`, if `filter` does not skip it.
 fn track_packets(decoder: &gst::Element, tracker: &Arc<Mutex<DamageTracker>>, filter: Option<Arc<Mutex<PacketFilter>>>) {
     let Some(pad) = decoder.static_pad("sink") else { return };
     let tracker = Arc::clone(tracker);
@@ -62,15 +62,16 @@ fn track_packets(decoder: &gst::Element, tracker: &Arc<Mutex<DamageTracker>>, fi
     pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
         if let Some(packet) = info.buffer() {
             let is_key = !packet.flags().contains(gst::BufferFlags::DELTA_UNIT);
-            if is_h264 && is_key && says_that_gaps_are_legal(pad, packet) {
+            if is_h264 && is_key && allows_missing_frames(pad, packet) {
                 lock(&tracker).allow_gaps();
             }
-            // Not `Drop`, after which GStreamer would free again what the binding has freed.
+            // Not `Drop`: GStreamer would free the buffer again that the binding has freed.
             match filter.as_ref().map(|filter| lock(filter).action(pad, packet)) {
-                None | Some(PacketAction::Decoded) => {}
-                Some(PacketAction::LeftOut) => return gst::PadProbeReturn::Handled,
-                Some(PacketAction::TooLate) => {
-                    // The demultiplexer then ends the stream, and the decoder gives what it still holds.
+                None | Some(PacketAction::Decode) => {}
+                Some(PacketAction::Skip) => return gst::PadProbeReturn::Handled,
+                Some(PacketAction::End) => {
+                    // The demultiplexer then ends the stream, and the decoder outputs the frames it
+                    // holds.
                     info.flow_res = Err(gst::FlowError::Eos);
                     return gst::PadProbeReturn::Handled;
                 }
@@ -78,39 +79,40 @@ fn track_packets(decoder: &gst::Element, tracker: &Arc<Mutex<DamageTracker>>, fi
             let ns = |time: gst::ClockTime| time.nseconds() as i64;
             let has_frame = packet.pts().is_some() || !packet.flags().contains(gst::BufferFlags::HEADER);
             if has_frame {
-                let (pts, dts) = (packet.pts().map(ns), packet.dts().map(ns));
-                let shown = pts.or(dts);
-                let end_ns = shown.zip(packet.duration().map(ns)).map(|(ns, lasts_ns)| ns.saturating_add(lasts_ns));
-                lock(&tracker).packet(shown, end_ns, is_key);
+                let shown = packet.pts().or(packet.dts()).map(ns);
+                let duration = packet.duration().map(ns);
+                let end_ns = shown.zip(duration).map(|(ns, duration_ns)| ns.saturating_add(duration_ns));
+                lock(&tracker).before_packet(shown, end_ns, is_key);
             } else {
-                lock(&tracker).headers();
+                lock(&tracker).before_headers();
             }
         }
         gst::PadProbeReturn::Ok
     });
 }
 
-/// Whether a stream of H.264 may lack frames, by parameters beside `pad` or in `packet`.
-fn says_that_gaps_are_legal(pad: &gst::Pad, packet: &gst::BufferRef) -> bool {
+/// Whether an H.264 stream may lack frames, by the parameters in the caps of `pad` or in `packet`.
+fn allows_missing_frames(pad: &gst::Pad, packet: &gst::BufferRef) -> bool {
     let Some(caps) = pad.current_caps() else { return false };
     let config = caps.structure(0).and_then(|structure| structure.get::<gst::Buffer>("codec_data").ok());
     let config = config.as_ref().and_then(|config| config.map_readable().ok());
-    let mut legal = config.is_some_and(|config| nal::config_allows_gaps(&config) == Some(true));
+    let mut allows = config.is_some_and(|config| nal::config_allows_gaps(&config) == Some(true));
     if let (Some(format), Ok(bytes)) = (NalFormat::of(&caps), packet.map_readable()) {
-        format.kind(&bytes, |unit| legal |= nal::allows_gaps(unit) == Some(true));
+        format.kind(&bytes, |unit| allows |= nal::allows_gaps(unit) == Some(true));
     }
-    legal
+    allows
 }
 
-/// What times lose by rounding, at most.
+/// The most that times lose by rounding.
 const ROUNDING: gst::ClockTime = gst::ClockTime::from_useconds(1);
 
-/// How far before its start a segment is widened, at most.
-const WIDENED: gst::ClockTime = gst::ClockTime::SECOND;
+/// The most by which a segment is widened before its start.
+const MAX_WIDENING: gst::ClockTime = gst::ClockTime::SECOND;
 
-/// Has a decoder not clip frames at the start of an edit: it would show the end of the last frame before it,
-/// by durations that are those of decoding. `offset`, which nothing uses here, holds by how much a segment
-/// is widened; [`stream_time`] knows it.
+/// Keeps a decoder from clipping frames at the start of an edit: it would show the end of the last
+/// frame before the edit, since it uses durations in decoding order. The segment's `offset`, which
+/// is not used otherwise here, holds the amount by which the segment is widened, for
+/// [`stream_time`].
 fn widen_segments(decoder: &gst::Element) {
     let Some(pad) = decoder.static_pad("sink") else { return };
     pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, |_, info| {
@@ -119,7 +121,7 @@ fn widen_segments(decoder: &gst::Element) {
             && let Some(start) = segment.start()
         {
             let mut widened = segment.clone();
-            let by = start.min(WIDENED);
+            let by = start.min(MAX_WIDENING);
             widened.set_start(start - by);
             widened.set_offset(by);
             info.data = Some(gst::PadProbeData::Event(gst::event::Segment::new(&widened)));
@@ -128,7 +130,7 @@ fn widen_segments(decoder: &gst::Element) {
     });
 }
 
-/// The stream time of `pts` in a widened `segment`; none where it is not shown.
+/// Returns the stream time of `pts` in a widened `segment`; none if it is not shown.
 pub(super) fn stream_time(segment: &gst::FormattedSegment<gst::ClockTime>, pts: gst::ClockTime) -> Option<gst::ClockTime> {
     let start = segment.start().unwrap_or_default() + segment.offset().unwrap_or_default();
     // Times are rounded down.
@@ -138,14 +140,16 @@ pub(super) fn stream_time(segment: &gst::FormattedSegment<gst::ClockTime>, pts: 
     Some(pts.saturating_sub(start) + segment.time().unwrap_or_default())
 }
 
-/// Tags by which ffmpeg knows the encoder XviD. GStreamer has no word for them.
+/// Codec tags by which ffmpeg recognises the encoder XviD. GStreamer has no caps for them.
 const XVID_TAGS: [&[u8; 4]; 5] = [b"XVID", b"XVIX", b"RMP4", b"ZMP4", b"SIPP"];
 
-/// User data of MPEG-4 that names the encoder XviD, build 0: libav then expects what it expects by the tag.
+/// MPEG-4 user data that names the encoder XviD, build 0: libav then behaves as it does for the
+/// tag.
 const XVID_USER_DATA: &[u8] = b"\0\0\x01\xb2XviD0000";
 
-/// Tells libav's decoder of MPEG-4 which encoder's faults and which transform to expect where only the
-/// container's tag says so: the first packet, if it names no encoder itself, is made to.
+/// Makes libav's MPEG-4 decoder expect the faults and the transform of the right encoder if only
+/// the container's tag names it: inserts the name into the first packet, unless the packet names
+/// one itself.
 fn announce_encoder(decoder: &gst::Element, codec_tag: Option<[u8; 4]>) {
     let is_xvid = codec_tag.is_some_and(|tag| XVID_TAGS.iter().any(|xvid| xvid.eq_ignore_ascii_case(&tag)));
     let is_mpeg4 = decoder.factory().is_some_and(|factory| factory.name() == "avdec_mpeg4");
@@ -160,28 +164,29 @@ fn announce_encoder(decoder: &gst::Element, codec_tag: Option<[u8; 4]>) {
             && !names_encoder(&config.unwrap_or_default())
             && !names_encoder(&bytes)
         {
-            let mut announced = gst::Buffer::from_mut_slice([XVID_USER_DATA, &bytes].concat());
+            let mut named = gst::Buffer::from_mut_slice([XVID_USER_DATA, &bytes].concat());
             let kept = gst::BufferCopyFlags::FLAGS | gst::BufferCopyFlags::TIMESTAMPS | gst::BufferCopyFlags::META;
-            if packet.copy_into(announced.make_mut(), kept, ..).is_ok() {
-                *packet = announced;
+            if packet.copy_into(named.make_mut(), kept, ..).is_ok() {
+                *packet = named;
             }
         }
         gst::PadProbeReturn::Remove
     });
 }
 
-/// Whether user data in `bytes` names an encoder of MPEG-4 that libav knows.
+/// Whether user data in `bytes` names an MPEG-4 encoder that libav knows.
 fn names_encoder(bytes: &[u8]) -> bool {
     let user_data = bytes.windows(8).filter(|window| window.starts_with(&[0, 0, 1, 0xb2]));
     user_data.map(|window| &window[4..]).any(|name| matches!(name, b"XviD" | b"DivX" | b"Lavc" | b"FFmp" | b"ffmp"))
 }
 
-/// Keeps what the container says of the colours from one of libav's decoders, and returns it: the decoder would believe it before the stream's own
-/// word, and what GStreamer 1.22 reads from mp4 lacks the range.
-fn keep_container_color(decoder: &gst::Element) -> Arc<Mutex<Option<gst_video::VideoColorimetry>>> {
+/// Hides the container's description of the colours from a libav decoder, and returns it: the
+/// decoder would prefer it to the stream's own, and the one that GStreamer 1.22 reads from mp4
+/// lacks the range.
+fn intercept_container_color(decoder: &gst::Element) -> Arc<Mutex<Option<gst_video::VideoColorimetry>>> {
     let kept = Arc::new(Mutex::new(None));
-    let is_libavs = decoder.factory().is_some_and(|factory| factory.name().starts_with("avdec_"));
-    if let (true, Some(pad)) = (is_libavs, decoder.static_pad("sink")) {
+    let is_libav = decoder.factory().is_some_and(|factory| factory.name().starts_with("avdec_"));
+    if let (true, Some(pad)) = (is_libav, decoder.static_pad("sink")) {
         let kept = Arc::clone(&kept);
         pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
             let caps = match info.event().map(|event| event.view()) {
@@ -201,7 +206,7 @@ fn keep_container_color(decoder: &gst::Element) -> Arc<Mutex<Option<gst_video::V
     kept
 }
 
-/// Reads the range of samples from the first packet of AV1.
+/// Reads the range of samples from the first packet of an AV1 stream.
 fn read_header_color(decoder: &gst::Element) -> Arc<Mutex<Option<gst_video::VideoColorimetry>>> {
     let kept = Arc::new(Mutex::new(None));
     let is_av1 = decoder.factory().is_some_and(|factory| matches!(factory.name().as_str(), "av1dec" | "dav1ddec"));
@@ -220,7 +225,7 @@ fn read_header_color(decoder: &gst::Element) -> Arc<Mutex<Option<gst_video::Vide
     kept
 }
 
-/// Sets the number of threads of a software decoder, whose property has one of two names.
+/// Sets the number of threads of a software decoder. The property has one of two names.
 fn limit_threads(decoder: &gst::Element, threads: u32) {
     if let Some(property) = ["max-threads", "threads"].into_iter().find(|name| decoder.find_property(name).is_some()) {
         decoder.set_property_from_str(property, &threads.to_string());

@@ -1,4 +1,4 @@
-//! Which files are videos: the inputs, searched in a fixed order.
+//! Finds the videos among the inputs, in a fixed order.
 
 use crate::video::{Content, sniff};
 use schemas::manifest::Rejected;
@@ -9,32 +9,53 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// File endings that promise a video. What has one and is none by content is rejected by name; what has none is only counted.
-const VIDEO_ENDINGS: &[&str] = &[
+/// Extensions of video files. A file with one of them that is no video by content is rejected by
+/// name; other files are only counted.
+const VIDEO_EXTENSIONS: &[&str] = &[
     "3gp", "avi", "flv", "h264", "hevc", "m2ts", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts", "mxf", "ogv", "ts", "vob", "webm", "wmv",
 ];
 
 /// A file that is video by its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VideoFile {
-    /// As the user can open it: the input, and what was found below it.
+    /// Path by which it can be opened: the input, and the path below it.
     pub path: PathBuf,
-    /// Below the folder that was given; the file's name for a file that was given.
+    /// Path below the input, if that is a folder; the file name if the input is a file.
     pub relative: PathBuf,
 }
 
-/// What the inputs hold.
+/// The files found in the inputs.
 #[derive(Debug, Default)]
 pub struct Discovered {
     /// Videos in reading order.
     pub videos: Vec<VideoFile>,
     /// Files that should have been videos.
     pub rejected: Vec<Rejected>,
-    /// Files in folders that are no video by content nor by name.
+    /// Number of files in folders that are no video by content nor by name.
     pub not_video: u64,
 }
 
-/// Searches `inputs`: files as they are, folders to the bottom, names in byte order. A file that is reached twice counts once.
+/// Searches `inputs`: files as given, folders recursively, names in byte order. A file that is
+/// reached twice counts once.
+///
+/// # Panics
+/// When GStreamer was not started ([`super::init`]).
+///
+/// ```
+/// use pipeline::video::discover::discover;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let folder = dir.path();
+/// // Content is detected by GStreamer.
+/// pipeline::video::init()?;
+/// std::fs::write(folder.join("clip.avi"), b"RIFF\x10\0\0\0AVI LIST")?;
+/// std::fs::write(folder.join("notes.txt"), "no video")?;
+/// let found = discover(&[folder.to_owned()]);
+/// assert_eq!(found.videos[0].relative.to_str(), Some("clip.avi"));
+/// assert_eq!((found.videos.len(), found.not_video), (1, 1));
+/// # Ok(()) }
+/// ```
 pub fn discover(inputs: &[PathBuf]) -> Discovered {
     let mut search = Search::default();
     for input in inputs {
@@ -81,7 +102,7 @@ impl Search {
         }
     }
 
-    /// `named`: the user gave this very file, so it has to be a video.
+    /// `named`: the user named this file, so it must be a video.
     fn file(&mut self, path: &Path, relative: PathBuf, named: bool) {
         let real = match fs::canonicalize(path) {
             Ok(real) => real,
@@ -91,8 +112,8 @@ impl Search {
         if !self.visited.insert(real) {
             return;
         }
-        let should_be_video = named || has_video_ending(path);
-        // A pipe or a device would be waited for without end.
+        let should_be_video = named || has_video_extension(path);
+        // Reading a pipe or a device would block forever.
         let reason = match fs::metadata(path) {
             Err(error) => Some(io_reason(&error)),
             Ok(metadata) if !metadata.is_file() => Some("not a regular file".to_owned()),
@@ -117,8 +138,8 @@ impl Search {
     }
 }
 
-/// The name under which a path is stored and compared. Different paths have different names: what
-/// is UTF-8 stays as it is, a backslash is doubled, and any other byte becomes `\xNN`.
+/// Returns the name under which a path is stored and compared. Different paths have different
+/// names: UTF-8 is kept, a backslash is doubled, and any other byte becomes `\xNN`.
 pub fn path_name(path: &Path) -> String {
     let mut name = String::new();
     for chunk in path.as_os_str().as_bytes().utf8_chunks() {
@@ -134,23 +155,24 @@ pub fn path_name(path: &Path) -> String {
 /// An input that is a URL.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
-    /// It is on another machine.
+    /// The URL is of another machine.
     #[error(
         "{0} is a URL: reading from object stores is not supported yet; copy or mount it and give a \
          local path"
     )]
     Remote(String),
-    /// It is on this machine.
+    /// The URL is of a local file.
     #[error("{url} is a URL: give the local path {path}")]
     File {
-        /// As it was given.
+        /// The URL.
         url: String,
         /// The path in it.
         path: String,
     },
 }
 
-/// Refuses URLs (`s3://bucket/x`), which would otherwise be taken for names of local folders.
+/// Returns `path` unless it is a URL (`s3://bucket/x`), which would otherwise be taken for a local
+/// folder.
 ///
 /// # Errors
 /// When `path` begins with a scheme and `://`.
@@ -163,19 +185,19 @@ pub fn local_path(path: PathBuf) -> Result<PathBuf, UrlError> {
         return Ok(path);
     }
     Err(match rest.find('/') {
-        // What comes before the path is a host: none, or this one.
+        // The part before the path is a host: empty, or this one.
         Some(host) if scheme.eq_ignore_ascii_case("file") => UrlError::File { path: rest[host..].to_owned(), url: url.into_owned() },
         _ => UrlError::Remote(url.into_owned()),
     })
 }
 
-/// Whether the path has an ending that promises a video.
-pub fn has_video_ending(path: &Path) -> bool {
-    let ending = path.extension().and_then(|ending| ending.to_str()).map(str::to_ascii_lowercase);
-    ending.is_some_and(|ending| VIDEO_ENDINGS.contains(&ending.as_str()))
+/// Whether the path has the extension of a video file.
+pub fn has_video_extension(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
+    extension.is_some_and(|extension| VIDEO_EXTENSIONS.contains(&extension.as_str()))
 }
 
-/// The reason without the operating system's number, which tells nobody anything.
+/// Returns the message of `error`, for common errors without the operating system's number.
 pub fn io_reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "no such file".to_owned(),
@@ -196,7 +218,8 @@ mod tests {
 
     /// The bytes that a name stands for.
     fn bytes_of(name: &str) -> Vec<u8> {
-        let (mut bytes, mut rest) = (Vec::new(), name);
+        let mut bytes = Vec::new();
+        let mut rest = name;
         while let Some((before, escape)) = rest.split_once('\\') {
             bytes.extend(before.bytes());
             let length = if escape.starts_with('x') { 3 } else { 1 };
@@ -226,15 +249,15 @@ mod tests {
     }
 
     #[test]
-    fn urls_are_no_paths() {
-        let said = |path: &str| local_path(path.into()).map_err(|error| error.to_string());
+    fn urls_are_rejected() {
+        let parsed = |path: &str| local_path(path.into()).map_err(|error| error.to_string());
         for url in ["s3://bucket/x", "gs://b", "az://c/d", "http://h/v.mp4", "HTTPS://h", "file://x"] {
-            let error = said(url).expect_err("a URL");
+            let error = parsed(url).expect_err("a URL");
             assert!(error.starts_with(&format!("{url} is a URL: ")) && error.contains("local path"));
         }
-        assert_eq!(said("file:///data/a.mp4").expect_err("a URL"), "file:///data/a.mp4 is a URL: give the local path /data/a.mp4");
+        assert_eq!(parsed("file:///data/a.mp4").expect_err("a URL"), "file:///data/a.mp4 is a URL: give the local path /data/a.mp4");
         for path in ["videos", "./s3://x", "/a://b", "1a://b", "://b", "a:b", "s3:/x"] {
-            assert_eq!(said(path), Ok(path.into()));
+            assert_eq!(parsed(path), Ok(path.into()));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! I420 frames to an H.264 file (x264, mp4).
+//! Encodes I420 frames to an H.264 file (x264, mp4).
 
 use super::{RunningPipeline, VideoError};
 use crate::frames::Color;
@@ -9,39 +9,43 @@ use gstreamer_video as gst_video;
 use schemas::geometry::FrameSize;
 use std::path::{Path, PathBuf};
 
-/// x264's quantiser of every frame: visually clean, a few kilobytes a frame.
+/// x264's quantizer for every frame: no visible artefacts, a few kilobytes per frame.
 const QUANTIZER: u32 = 20;
 
-/// Frames from one key frame to the next, at most.
-const KEY_FRAME_INTERVAL: u32 = 60;
+/// Maximum number of frames from one key frame to the next.
+const MAX_KEY_FRAME_INTERVAL: u32 = 60;
 
-/// Writes frames to an H.264 mp4 file. Equal frames give an equal file.
+/// Writes frames to an H.264 mp4 file. Equal frames give equal files.
 pub struct H264Writer {
     pipeline: RunningPipeline,
     source: gst_app::AppSrc,
     path: PathBuf,
     size: FrameSize,
-    /// Frames a second.
+    /// Frames per second.
     rate: gst::Fraction,
     frames: u64,
 }
 
 impl H264Writer {
-    /// Begins the file at `path`, of frames of `size` at `fps` frames a second. Both sides of `size` must be even.
+    /// Creates the file at `path` for frames of `size` at `fps` frames per second. Both sides of
+    /// `size` must be even.
     ///
     /// # Errors
-    /// [`VideoError::Setup`] when a plugin is missing, [`VideoError::Write`] when the file cannot be created.
+    /// [`VideoError::Setup`] when a plugin is missing, [`VideoError::Write`] when the file cannot
+    /// be created.
     pub fn create(path: &Path, size: FrameSize, fps: u32) -> Result<Self, VideoError> {
         Self::begin(path, size, gst::Fraction::new(fps as i32, 1), None)
     }
 
-    /// As [`Self::create`], at a rate that need not be whole (29.97 becomes 2997/100), and with samples of `color`.
+    /// Like [`Self::create`], at a rate that need not be an integer (29.97 becomes 2997/100), with
+    /// samples of `color`.
     ///
     /// # Errors
-    /// As [`Self::create`], and [`VideoError::Frame`] when no fraction of 32-bit numbers is near the rate.
+    /// Those of [`Self::create`], and [`VideoError::Frame`] when no fraction of 32-bit numbers
+    /// approximates the rate.
     pub fn create_with(path: &Path, size: FrameSize, fps: f64, color: Color) -> Result<Self, VideoError> {
         let rate = gst::Fraction::approximate_f64(fps).filter(|rate| rate.numer() > 0);
-        let rate = rate.ok_or_else(|| VideoError::frame(format!("{fps} frames a second cannot be written")))?;
+        let rate = rate.ok_or_else(|| VideoError::frame(format!("a rate of {fps} frames per second cannot be written")))?;
         Self::begin(path, size, rate, Some(color))
     }
 
@@ -63,7 +67,7 @@ impl H264Writer {
         let encoder = make("x264enc")
             .property_from_str("pass", "quant")
             .property("quantizer", QUANTIZER)
-            .property("key-int-max", KEY_FRAME_INTERVAL)
+            .property("key-int-max", MAX_KEY_FRAME_INTERVAL)
             .property_from_str("speed-preset", "veryfast")
             .property("threads", 1u32)
             .build()
@@ -87,13 +91,14 @@ impl H264Writer {
         assert_eq!(frame.len(), self.size.frame_bytes(), "bytes of a frame");
         let seconds_of = |frames: u64| u128::from(frames) * self.rate.denom() as u128;
         let time = |frame: u64| gst::ClockTime::from_nseconds((seconds_of(frame) * 1_000_000_000 / self.rate.numer() as u128) as u64);
-        let (begin, end) = (time(self.frames), time(self.frames + 1));
+        let begin = time(self.frames);
+        let end = time(self.frames + 1);
         let buffer = raw_buffer(frame.to_vec(), self.size, begin, end - begin)?;
         self.frames += 1;
         self.source.push_buffer(buffer).map(drop).map_err(|error| self.error(VideoError::frame(error)))
     }
 
-    /// Ends the file.
+    /// Completes the file.
     ///
     /// # Errors
     /// [`VideoError::Write`] when the pipeline fails before the end.
@@ -110,14 +115,14 @@ impl H264Writer {
         }
     }
 
-    /// The pipeline's own error where it has one, and else `error`, with the file's name.
+    /// Returns the pipeline's own error if it has one, else `error`, with the path of the file.
     fn error(&self, error: VideoError) -> VideoError {
         let reason = self.pipeline.bus_error().unwrap_or(error).to_string();
         VideoError::Write { path: self.path.clone(), reason }
     }
 }
 
-/// A buffer of one tightly packed I420 frame.
+/// Creates a buffer of one tightly packed I420 frame.
 pub(super) fn raw_buffer(
     frame: Vec<u8>,
     size: FrameSize,
@@ -128,10 +133,11 @@ pub(super) fn raw_buffer(
     if let Some(buffer) = buffer.get_mut() {
         buffer.set_pts(pts);
         buffer.set_duration(duration);
-        // GStreamer's own layout pads the rows; the meta says that these are not.
+        // GStreamer's default layout pads rows; the meta declares that these are not padded.
         let offsets = [0, 1, 2].map(|plane| size.plane_range(plane).start);
         let strides = [0, 1, 2].map(|plane| size.plane_size(plane).0 as i32);
-        let (flags, format) = (gst_video::VideoFrameFlags::empty(), gst_video::VideoFormat::I420);
+        let flags = gst_video::VideoFrameFlags::empty();
+        let format = gst_video::VideoFormat::I420;
         gst_video::VideoMeta::add_full(buffer, flags, format, size.width as u32, size.height as u32, &offsets, &strides)
             .map_err(VideoError::frame)?;
     }

@@ -1,8 +1,8 @@
-//! What has to be known of a file before GStreamer reads it: what it is, and where GStreamer 1.22 has to
-//! be told, or shown, something else than what stands there.
+//! The facts of a file that are needed before GStreamer reads it: its type, and the bytes and caps
+//! that must be replaced for GStreamer 1.22.
 //!
-//! Each fact is here because a demultiplexer of GStreamer fails on valid files without it, or hides what
-//! ffmpeg's decoders need to know.
+//! Each fact is needed because a demultiplexer of GStreamer fails on valid files without it, or
+//! hides what ffmpeg's decoders need to know.
 
 use super::sniff::read_start;
 use super::{iso, transport};
@@ -11,40 +11,42 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// As far as the video of a program stream is looked for, and as much of it as is needed to know it.
+/// Bytes of a program stream that are searched for its video.
 const PROGRAM_BYTES: u64 = 1 << 20;
+
+/// Bytes of the video that suffice to find its type.
 const ELEMENTARY_BYTES: usize = 32 << 10;
 
-/// Other bytes than those of the file.
+/// A replacement of bytes of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Edit {
-    /// Where they are put.
+    /// Offset of the first replaced byte.
     pub(super) offset: u64,
-    /// Bytes of the file from there on that they replace.
+    /// Number of bytes of the file that are replaced.
     pub(super) removed: u64,
-    /// What is put there.
+    /// The bytes in their place.
     pub(super) inserted: Vec<u8>,
 }
 
-/// What is known of a file.
+/// The facts of a file.
 #[derive(Debug)]
 pub(super) struct Facts {
-    /// What GStreamer's type finders say that it is.
+    /// Type of the file, by GStreamer's type finders.
     pub(super) caps: gst::Caps,
-    /// What its demultiplexer is shown instead of what stands in the file.
+    /// Bytes that are replaced for the demultiplexer.
     pub(super) edits: Vec<Edit>,
-    /// The container's own name of the codec, where it has four letters: some decoders are told by it which
-    /// encoder's faults to expect.
+    /// The container's own name of the codec, if it is a four-character code: some decoders derive
+    /// from it which encoder's faults to expect.
     pub(super) codec_tag: Option<[u8; 4]>,
-    /// What the video of a program stream is. The stream itself often does not say, and is then taken for
-    /// MPEG-2.
+    /// Caps of the video of a program stream. The stream itself often does not declare its codec,
+    /// and is then taken for MPEG-2.
     pub(super) program_video: Option<gst::Caps>,
     /// Whether the video is known to be encrypted.
     pub(super) is_encrypted: bool,
 }
 
 impl Facts {
-    /// Reads what is needed of the file at `path`; none when it is of no known type.
+    /// Reads the facts of the file at `path`; none if its type is unknown.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -66,12 +68,12 @@ impl Facts {
         Ok(Some(facts))
     }
 
-    /// Whether the container says only when packets are decoded.
+    /// Whether the container has decoding times only.
     pub(super) fn has_decoding_times_only(&self) -> bool {
         self.media() == "video/x-msvideo"
     }
 
-    /// The file's media type.
+    /// Returns the file's media type.
     pub(super) fn media(&self) -> &str {
         super::media_type(&self.caps)
     }
@@ -81,8 +83,8 @@ fn is_program_stream(caps: &gst::CapsRef) -> bool {
     caps.structure(0).and_then(|structure| structure.get::<bool>("systemstream").ok()).unwrap_or(false)
 }
 
-/// `biCompression` of the first video stream of an AVI file that begins with `bytes`: `LIST strl` holds
-/// `strh`, whose first word is `vids`, and `strf`, a `BITMAPINFOHEADER`.
+/// Returns `biCompression` of the first video stream of an AVI file that begins with `bytes`: `LIST
+/// strl` holds `strh`, whose first word is `vids`, and `strf`, a `BITMAPINFOHEADER`.
 fn avi_tag(bytes: &[u8]) -> Option<[u8; 4]> {
     let mut at = 12;
     let mut is_video = false;
@@ -91,7 +93,7 @@ fn avi_tag(bytes: &[u8]) -> Option<[u8; 4]> {
         let size = u32::from_le_bytes(header[4..].try_into().ok()?) as usize;
         let body = at + 8;
         match &header[..4] {
-            // Lists are gone into: the headers' list, and each stream's in it.
+            // Lists are entered: the headers' list, and each stream's in it.
             b"LIST" => {
                 at = body + 4;
                 continue;
@@ -104,16 +106,17 @@ fn avi_tag(bytes: &[u8]) -> Option<[u8; 4]> {
     }
 }
 
-/// `biCompression` of a Matroska file's track whose codec is "Video for Windows": its `CodecPrivate`
-/// (0x63a2), within the same `TrackEntry` (0xae), is a `BITMAPINFOHEADER` (RFC 9559, 5.1.4.1).
+/// Returns `biCompression` of a Matroska file's track whose codec is "Video for Windows": its
+/// `CodecPrivate` (0x63a2), within the same `TrackEntry` (0xae), is a `BITMAPINFOHEADER` (RFC 9559,
+/// 5.1.4.1).
 fn matroska_tag(bytes: &[u8]) -> Option<[u8; 4]> {
     const CODEC: &[u8] = b"V_MS/VFW/FOURCC";
     let at = bytes.windows(CODEC.len()).position(|window| window == CODEC)?;
-    // Writers put it before or after the codec's name, close by.
+    // Writers put it shortly before or after the codec's name.
     let from = at.saturating_sub(256);
-    let near = bytes.get(from..)?.get(..1024.min(bytes.len() - from))?;
-    let private = near.windows(2).enumerate().filter(|(_, id)| *id == [0x63, 0xa2]);
-    private.map(|(place, _)| &near[place + 2..]).find_map(|rest| {
+    let nearby = bytes.get(from..)?.get(..1024.min(bytes.len() - from))?;
+    let private = nearby.windows(2).enumerate().filter(|(_, id)| *id == [0x63, 0xa2]);
+    private.map(|(index, _)| &nearby[index + 2..]).find_map(|rest| {
         let length_bytes = rest.first()?.leading_zeros() as usize + 1;
         let header = rest.get(length_bytes..length_bytes + 40)?;
         // A BITMAPINFOHEADER begins with its own size.
@@ -122,8 +125,8 @@ fn matroska_tag(bytes: &[u8]) -> Option<[u8; 4]> {
     })
 }
 
-/// What the first video of the program stream at `path` is, by its own bytes; none where that cannot be
-/// told, or is what the stream would be taken for anyway.
+/// Returns the type of the first video of the program stream at `path`, by its own bytes; none if
+/// it is unknown, or is the type that GStreamer assumes.
 fn program_video(path: &Path) -> io::Result<Option<gst::Caps>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(PROGRAM_BYTES).read_to_end(&mut bytes)?;
@@ -136,14 +139,15 @@ fn program_video(path: &Path) -> io::Result<Option<gst::Caps>> {
     {
         let start = at + found;
         stream = Some(bytes[start + 3]);
-        // ISO/IEC 13818-1, 2.4.3.6: length, two bytes of flags, and the length of the rest of the header.
+        // ISO/IEC 13818-1, 2.4.3.6: length, two bytes of flags, and the length of the rest of the
+        // header.
         let Some(header) = bytes.get(start + 4..start + 9) else { break };
         let length = usize::from(u16::from_be_bytes([header[0], header[1]]));
         let end = (start + 6 + length).min(bytes.len());
         let payload = if header[2] & 0xc0 == 0x80 {
             start + 9 + usize::from(header[4])
         } else {
-            start + 6 + mpeg1_header(&bytes[start + 6..end.max(start + 6)])
+            start + 6 + mpeg1_header_length(&bytes[start + 6..end.max(start + 6)])
         };
         elementary.extend_from_slice(bytes.get(payload..end.max(payload)).unwrap_or_default());
         if elementary.len() >= ELEMENTARY_BYTES {
@@ -155,9 +159,9 @@ fn program_video(path: &Path) -> io::Result<Option<gst::Caps>> {
     Ok(caps.filter(|caps| matches!(super::media_type(caps), "video/x-h264" | "video/x-h265")))
 }
 
-/// Length of the rest of a packet's header in a stream of MPEG-1 (ISO/IEC 11172-1, 2.4.3.3): stuffing, the
-/// size of a buffer, and one or two times.
-fn mpeg1_header(bytes: &[u8]) -> usize {
+/// Returns the length of the rest of a packet's header in an MPEG-1 stream (ISO/IEC 11172-1,
+/// 2.4.3.3): stuffing, the size of a buffer, and one or two times.
+fn mpeg1_header_length(bytes: &[u8]) -> usize {
     let mut at = bytes.iter().take_while(|&&byte| byte == 0xff).count();
     if bytes.get(at).is_some_and(|byte| byte >> 6 == 1) {
         at += 2;

@@ -1,10 +1,12 @@
-//! The short way to a few frames of a video: from the last entry before them, and without the pictures that nobody refers to and nobody wants.
+//! Fast seek: decodes a few frames of a video from the last entry before them, and skips the
+//! pictures that are neither wanted nor referred to.
 //!
-//! It gives the frames that decoding from the start gives, or says that it is not sure to. What can make it unsure is looked at as it goes: a frame
-//! that is not at the time at which a packet promised it, a picture that was left out and would have been shown after all, anything that is
-//! damaged. Then the long way decides.
+//! A fast seek returns the frames that decoding from the start returns, or reports that it may not
+//! ([`Doubt`]). It checks for all that makes it doubtful while it runs: a frame that is not at the
+//! time of its packet, a skipped picture that would have been shown, and any damage. The caller
+//! then decodes from the start.
 
-use super::graph::Held;
+use super::graph::HeldPad;
 use super::nal::{NalFormat, PacketKind};
 use super::ticks::tick_of;
 use super::{POLL, RunningPipeline, VideoError, VideoProbe};
@@ -15,10 +17,11 @@ use std::collections::BTreeSet;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-/// How far behind an entry a seek aims: indexes round times, and the key frame at or before the aim is taken.
+/// Distance behind an entry at which a seek aims: indexes round times, and the key frame at or
+/// before the target is taken.
 const INTO_FRAME: gst::ClockTime = gst::ClockTime::from_mseconds(5);
 
-/// Containers in which a seek to a key frame is known to be exact.
+/// A container in which a seek to a key frame is known to be exact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Container {
     /// mp4 and mov.
@@ -28,7 +31,7 @@ pub enum Container {
 }
 
 impl Container {
-    /// The container of a file whose content is `media`; none for others.
+    /// Returns the container of a file of the media type `media`; none for other containers.
     pub fn of(media: &str) -> Option<Self> {
         match media {
             "video/quicktime" | "application/x-3gp" => Some(Self::Mp4),
@@ -38,67 +41,70 @@ impl Container {
     }
 }
 
-/// What the short way through one file is made of.
+/// The properties of a file that a fast seek in it depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeekPlan {
     /// Media type of the stream without `video/`.
     codec: String,
-    /// Whether packets say when they are decoded, and none is shown before.
+    /// Whether packets have decoding times, and none is shown before it is decoded.
     decoding_times: bool,
-    /// Stream time minus the packets' own time. After a seek the demultiplexers' segments do not always say it: Matroska's may begin at 0 again.
+    /// Stream time minus the packets' own time, in nanoseconds. After a seek, the demultiplexer's
+    /// segments do not always contain it: Matroska's may begin at 0 again.
     pub(super) shift_ns: i64,
 }
 
 impl SeekPlan {
-    /// The route through a file whose content is `media`, in which `probe` was found; none where there is no short one.
+    /// Returns the seek plan of a file of the media type `media` with the result `probe` of probing
+    /// it; none if a fast seek is not possible.
     pub fn of(media: &str, probe: &VideoProbe) -> Option<Self> {
         let container = Container::of(media)?;
         if probe.entries.is_empty() {
             return None;
         }
-        // These report broken packets, and give each frame its packet's time.
+        // These report broken packets, and give each frame the time of its packet.
         let decoders = ["avdec_h264", "avdec_h265", "avdec_vp8", "avdec_vp9", "avdec_av1"];
         let known = decoders.contains(&probe.decoder.as_str());
-        // Matroska has no times of decoding: what the packets say there is made up.
+        // Matroska stores no decoding times: those of its packets are made up.
         let decoding_times = probe.decoding_times && container == Container::Mp4;
         known.then(|| Self { codec: probe.codec.clone(), decoding_times, shift_ns: probe.shift_ns })
     }
 
-    /// Whether each packet has a frame.
-    pub(super) fn has_a_frame_a_packet(&self) -> bool {
+    /// Whether each packet has one frame.
+    pub(super) fn has_one_frame_per_packet(&self) -> bool {
         matches!(self.codec.as_str(), "x-h264" | "x-h265")
     }
 }
 
-/// Which ticks are wanted: every `stride`-th of `frames` ones, from each of `starts` on.
+/// The wanted ticks: `frames` ticks at a distance of `stride`, from each of `starts`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WantedTicks {
-    /// First ticks, in order.
+    /// First ticks, ascending.
     pub starts: Vec<u64>,
-    /// Ticks from each of them.
+    /// Number of ticks from each start.
     pub frames: u64,
-    /// From one to the next.
+    /// Distance between these, in ticks.
     pub stride: u64,
-    /// Frames whose tick comes by so many before a wanted one are not left out either: 0 where each frame's duration can be believed.
+    /// Frames whose tick lies up to this many ticks before a wanted one are kept, too: 0 if the
+    /// durations of frames can be trusted.
     pub slack: u64,
-    /// Ticks a second.
+    /// Ticks per second.
     pub fps: f64,
     /// Time of tick 0, in nanoseconds of stream time.
     pub start_ns: i64,
 }
 
 impl WantedTicks {
-    /// The tick of a time.
+    /// Returns the tick of a time in nanoseconds of stream time.
     pub(super) fn tick_of(&self, ns: i64) -> u64 {
         tick_of(ns - self.start_ns, self.fps)
     }
 
-    /// The last of them.
+    /// Returns the last wanted tick.
     pub(super) fn last(&self) -> u64 {
         self.starts.last().map_or(0, |start| start + (self.frames - 1) * self.stride)
     }
 
-    /// Whether a tick of `from..to` is wanted.
+    /// Whether any tick of `from..to` is wanted.
     fn any(&self, from: u64, to: u64) -> bool {
         self.starts.iter().any(|&start| {
             let index = from.saturating_sub(start).div_ceil(self.stride);
@@ -107,72 +113,70 @@ impl WantedTicks {
     }
 }
 
-/// Why what came by a shortcut may not be what the long way gives.
+/// Why the frames of a fast seek may differ from those of decoding from the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Doubt {
-    /// A frame that was left out would have been shown: with more slack it may not be left out.
-    LeftOut,
-    /// Damage, or a frame that did not come, or not at its time.
+    /// A skipped frame would have been shown. With more slack it may be kept.
+    SkippedFrame,
+    /// Damage, a missing frame, or a frame that is not at its time.
     Unusual,
 }
 
-/// A short way to some ticks.
+/// A fast seek to some ticks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FastSeek {
-    /// Through what.
-    pub route: SeekPlan,
-    /// Time of the packet to begin at, in nanoseconds of stream time.
+    /// Properties of the file.
+    pub plan: SeekPlan,
+    /// Time of the packet at which decoding begins, in nanoseconds of stream time.
     pub entry_ns: i64,
-    /// Whether that is the first packet of all.
+    /// Whether that is the first packet of the file.
     pub from_start: bool,
-    /// To which ticks.
+    /// The ticks to decode.
     pub wanted: WantedTicks,
 }
 
-/// What becomes of a packet.
+/// What to do with a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PacketAction {
-    /// It is decoded.
-    Decoded,
-    /// It is left out.
-    LeftOut,
-    /// It and all after it come too late to be wanted.
-    TooLate,
+    /// Decode it.
+    Decode,
+    /// Skip it.
+    Skip,
+    /// End the stream: this packet and all that follow come after the last wanted tick.
+    End,
 }
 
-/// Leaves out the packets that nobody refers to and nobody wants.
+/// Skips the packets that are neither wanted nor referred to.
 #[derive(Debug)]
 pub(super) struct PacketFilter {
     wanted: WantedTicks,
-    /// Whether the packets' times of decoding say when no wanted one can come any more.
+    /// Whether decoding times show when no further packet is wanted.
     decoding_times: bool,
     has_ended: bool,
     shift_ns: i64,
     format: Option<NalFormat>,
-    /// Times of what was left out, in nanoseconds of stream time.
-    dropped: BTreeSet<i64>,
+    /// Times of skipped packets, in nanoseconds of stream time.
+    skipped: BTreeSet<i64>,
     packets: u64,
-    /// Whether the first packet was one at which decoding may begin.
+    /// Whether decoding may begin at the first packet that came.
     began_at_entry: bool,
 }
 
 impl PacketFilter {
-    pub(super) fn new(shortcut: &FastSeek) -> Self {
-        let (wanted, decoding_times) = (shortcut.wanted.clone(), shortcut.route.decoding_times);
-        let shift_ns = shortcut.route.shift_ns;
+    pub(super) fn new(fast_seek: &FastSeek) -> Self {
         Self {
-            wanted,
-            decoding_times,
+            wanted: fast_seek.wanted.clone(),
+            decoding_times: fast_seek.plan.decoding_times,
             has_ended: false,
-            shift_ns,
+            shift_ns: fast_seek.plan.shift_ns,
             format: None,
-            dropped: BTreeSet::new(),
+            skipped: BTreeSet::new(),
             packets: 0,
             began_at_entry: false,
         }
     }
 
-    /// What becomes of `packet`, which is about to go through `pad`.
+    /// Returns what to do with `packet`, which is about to pass through `pad`.
     pub(super) fn action(&mut self, pad: &gst::Pad, packet: &gst::BufferRef) -> PacketAction {
         self.packets += 1;
         if self.packets == 1 {
@@ -182,51 +186,53 @@ impl PacketFilter {
                 None => !packet.flags().contains(gst::BufferFlags::DELTA_UNIT),
             };
         }
-        let Some((format, pts)) = self.format.zip(packet.pts()) else { return PacketAction::Decoded };
+        let Some((format, pts)) = self.format.zip(packet.pts()) else { return PacketAction::Decode };
         let stream_time = |time: gst::ClockTime| time.nseconds() as i64 + self.shift_ns;
         let ns = stream_time(pts);
-        // Whatever comes from now on is shown no earlier than this one is decoded.
+        // No packet from here on is shown before this one is decoded.
         let decoded_ns = packet.dts().filter(|_| self.decoding_times).map(stream_time);
         self.has_ended |= decoded_ns.is_some_and(|decoded_ns| self.wanted.tick_of(decoded_ns) > self.wanted.last());
         if self.has_ended {
-            return PacketAction::TooLate;
+            return PacketAction::End;
         }
         let end_ns = ns + packet.duration().map_or(0, |duration| duration.nseconds() as i64);
-        let (from, to) = (self.wanted.tick_of(ns), self.wanted.tick_of(end_ns));
+        let from = self.wanted.tick_of(ns);
+        let to = self.wanted.tick_of(end_ns);
         if self.wanted.any(from, to.max(from + 1) + self.wanted.slack) {
-            return PacketAction::Decoded;
+            return PacketAction::Decode;
         }
         let disposable = packet.map_readable().is_ok_and(|bytes| format.kind(&bytes, |_| ()) == PacketKind::Disposable);
         if !disposable {
-            return PacketAction::Decoded;
+            return PacketAction::Decode;
         }
-        self.dropped.insert(ns);
-        PacketAction::LeftOut
+        self.skipped.insert(ns);
+        PacketAction::Skip
     }
 
-    /// Whether the first packet was one at which decoding may begin.
+    /// Whether decoding may begin at the first packet that came.
     pub(super) const fn began_at_entry(&self) -> bool {
         self.began_at_entry
     }
 
-    /// The tick up to which all frames are known, when no more packets are let through.
-    pub(super) fn end(&self) -> Option<u64> {
+    /// Returns the tick up to which all frames are known, once the stream was ended.
+    pub(super) fn known_until(&self) -> Option<u64> {
         self.has_ended.then(|| self.wanted.last() + 1)
     }
 
-    /// The tick from which on a picture that was left out would be shown, after the frame of time `ns`.
-    pub(super) fn first_dropped_after(&self, ns: i64) -> Option<u64> {
-        self.dropped.range(ns + 1..).next().map(|&dropped| self.wanted.tick_of(dropped))
+    /// Returns the tick from which on a skipped picture would be shown, after the frame of time
+    /// `ns`.
+    pub(super) fn first_skipped_after(&self, ns: i64) -> Option<u64> {
+        self.skipped.range(ns + 1..).next().map(|&skipped| self.wanted.tick_of(skipped))
     }
 
-    /// Packets that came, and those of them that were left out.
+    /// Returns the number of packets that came, and how many of them were skipped.
     pub(super) fn counts(&self) -> (u64, u64) {
-        (self.packets, self.dropped.len() as u64)
+        (self.packets, self.skipped.len() as u64)
     }
 }
 
-/// Goes to the entry at `entry_ns` and lets packets through from there.
-pub(super) fn seek(pipeline: &RunningPipeline, held: &mpsc::Receiver<Held>, entry_ns: i64, timeout: Duration) -> Result<(), VideoError> {
+/// Seeks to the entry at `entry_ns`, and lets packets pass from there.
+pub(super) fn seek(pipeline: &RunningPipeline, held: &mpsc::Receiver<HeldPad>, entry_ns: i64, timeout: Duration) -> Result<(), VideoError> {
     let deadline = Instant::now() + timeout;
     let (pad, probe) = loop {
         match held.recv_timeout(POLL.into()) {

@@ -1,22 +1,23 @@
-//! Gaps: stretches of time without frames. A clip in one would show a held frame, and nothing that moves.
+//! Finds gaps: stretches of time without frames. A clip in one would show a held frame, without
+//! motion.
 //!
-//! A frame is shown until the next one comes. Where that is later than the frames before it let expect, by
-//! more than a limit, the video has a gap: a camera that was off, a recorder that lost its signal, two films
-//! joined with a wrong clock. What is usual is the median of the intervals before it, so that a video of one
-//! frame in two seconds has no gaps, and the same is found by who sees packets and by who sees frames.
+//! A frame is shown until the next one. If that comes later than the intervals before it suggest,
+//! by more than a limit, the video has a gap: a camera was off, a recorder lost its signal, or two
+//! films were joined with a wrong clock. The expected interval is the median of those before, so
+//! that a video of one frame in two seconds has no gaps, and packets and frames give the same gaps.
 
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
-/// Intervals that are remembered.
-const RECENT: usize = 15;
+/// Number of intervals of which the median is taken.
+const RECENT_INTERVALS: usize = 15;
 
-/// From a frame that is held to the next, in nanoseconds of stream time.
+/// A stretch from a frame that is held to the next one, in nanoseconds of stream time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
-    /// Time of the frame that is held.
+    /// Time of the held frame.
     pub from_ns: i64,
-    /// Time of the next one.
+    /// Time of the next frame.
     pub to_ns: i64,
 }
 
@@ -29,22 +30,22 @@ pub struct GapFinder {
 }
 
 impl GapFinder {
-    /// A finder of gaps that are longer than `limit_ns`.
+    /// Creates a finder of gaps that are longer than `limit_ns`.
     pub const fn new(limit_ns: i64) -> Self {
         Self { limit_ns, recent: VecDeque::new(), last: None }
     }
 
-    /// Takes the next frame in order of presentation: its time, and how long its packet says that it is
-    /// shown. Returns the gap before it.
+    /// Takes the next frame in presentation order: its time, and the duration of its packet.
+    /// Returns the gap before it, if there is one.
     pub fn next(&mut self, ns: i64, duration_ns: Option<i64>) -> Option<Gap> {
-        let (from_ns, said_ns) = self.last.replace((ns, duration_ns))?;
+        let (from_ns, last_duration_ns) = self.last.replace((ns, duration_ns))?;
         let interval = ns.saturating_sub(from_ns);
         let is_gap = interval > self.limit_ns && {
-            let usual = self.median().or(said_ns).unwrap_or(0);
-            interval.saturating_sub(usual) > self.limit_ns
+            let expected = self.median().or(last_duration_ns).unwrap_or(0);
+            interval.saturating_sub(expected) > self.limit_ns
         };
-        // Gaps too: what comes again and again is usual.
-        if self.recent.len() == RECENT {
+        // Gaps count, too: a gap that recurs is expected.
+        if self.recent.len() == RECENT_INTERVALS {
             self.recent.pop_front();
         }
         self.recent.push_back(interval);
@@ -71,10 +72,10 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_is_longer_than_what_is_usual() {
-        assert_eq!(gaps(1000, &[0, 40, 80, 1080, 1120, 3000]), [(1120, 3000)], "960 ms more than usual, then 1840");
-        assert_eq!(gaps(1000, &[0, 900, 1800, 4000, 6000, 8000]), [(1800, 4000), (4000, 6000)], "then it is usual");
-        assert_eq!(gaps(1000, &[0, 5000, 5040]), [(0, 5000)], "before anything is usual");
+    fn a_gap_is_longer_than_the_expected_interval() {
+        assert_eq!(gaps(1000, &[0, 40, 80, 1080, 1120, 3000]), [(1120, 3000)], "960 ms more than expected, then 1840");
+        assert_eq!(gaps(1000, &[0, 900, 1800, 4000, 6000, 8000]), [(1800, 4000), (4000, 6000)], "then it is expected");
+        assert_eq!(gaps(1000, &[0, 5000, 5040]), [(0, 5000)], "before any interval is known");
     }
 
     #[test]
@@ -84,11 +85,11 @@ mod tests {
         assert_eq!(times.iter().filter_map(|ms| finder.next(ms * MS, Some(2000 * MS))).count(), 0);
         let mut finder = GapFinder::new(1000 * MS);
         let found = times.iter().filter_map(|ms| finder.next(ms * MS, None)).count();
-        assert_eq!(found, 1, "without durations, the first interval is not usual yet");
+        assert_eq!(found, 1, "without durations, the first interval is not expected yet");
     }
 
     #[test]
-    fn times_that_make_no_sense_do_not_overflow() {
+    fn invalid_times_do_not_overflow() {
         let mut finder = GapFinder::new(1);
         assert_eq!(finder.next(i64::MIN, None), None);
         assert_eq!(finder.next(i64::MAX, None), Some(Gap { from_ns: i64::MIN, to_ns: i64::MAX }));

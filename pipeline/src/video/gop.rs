@@ -1,25 +1,26 @@
-//! A clip as one closed group of pictures of H.264, and back.
+//! Encodes a clip as one closed group of pictures of H.264, and decodes it.
 //!
-//! Elements run on the caller's own thread: their pads are linked to two of ours, so a push returns when all that follows from it has come out at the
-//! other end. There is no queue and no thread, and nothing to wait for.
+//! Elements run on the caller's thread: their pads are linked to two pads of ours, so a push
+//! returns when all of its output has arrived at the other end. There is no queue, no thread, and
+//! nothing to wait for.
 
 use super::VideoError;
 use super::encode::raw_buffer;
 use super::frame::pack;
-use crate::frames::{Color, filled_up};
+use crate::frames::{Color, padded};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_video as gst_video;
 use schemas::geometry::FrameSize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The least side that every H.264 decoder takes: a macroblock.
-const LEAST_SIDE: usize = 16;
+/// The smallest side that every H.264 decoder accepts: a macroblock.
+const MIN_SIDE: usize = 16;
 
-/// Times of frames, which nothing depends on: 25 a second.
+/// Duration of a frame: 25 per second. Nothing depends on it.
 const FRAME_TIME: gst::ClockTime = gst::ClockTime::from_mseconds(40);
 
-/// Elements in a row that run where they are called, and what has come out of them.
+/// A chain of elements that run on the caller's thread, and their output.
 #[derive(Debug)]
 struct Chain {
     elements: Vec<gst::Element>,
@@ -30,7 +31,7 @@ struct Chain {
 }
 
 impl Chain {
-    /// Links `elements`; the last one is to give `output_caps`.
+    /// Links `elements`, of which the last one is to output `output_caps`.
     fn new(elements: Vec<gst::Element>, output_caps: &gst::Caps) -> Result<Self, VideoError> {
         let output = Arc::new(Mutex::new(Vec::new()));
         let collected = Arc::clone(&output);
@@ -41,7 +42,7 @@ impl Chain {
                 Ok(gst::FlowSuccess::Ok)
             })
             .query_function(|pad, parent, query| {
-                // Rows may end in padding: decoders that may leave theirs do not copy.
+                // Rows may end in padding: decoders that may keep theirs do not copy frames.
                 if let gst::QueryViewMut::Allocation(allocation) = query.view_mut() {
                     allocation.add_allocation_meta::<gst_video::VideoMeta>(None);
                     return true;
@@ -62,7 +63,8 @@ impl Chain {
         Ok(Self { elements, bus, source, sink, output })
     }
 
-    /// Sends `buffers` of `caps` through all elements, until at least `enough` buffers have come out; returns these, and their caps.
+    /// Sends `buffers` of `caps` through all elements, until at least `enough` buffers have come
+    /// out. Returns these and their caps.
     fn run(
         &self,
         caps: &gst::Caps,
@@ -71,7 +73,7 @@ impl Chain {
     ) -> Result<(Vec<gst::Buffer>, gst::Caps), VideoError> {
         let result = self.start().and_then(|()| self.push_all(caps, buffers, enough));
         let output_caps = self.sink.current_caps();
-        // Whatever has happened: the next run begins anew.
+        // After an error, too: the next run starts afresh.
         self.stop();
         let output = std::mem::take(&mut *self.output());
         match self.bus.pop_filtered(&[gst::MessageType::Error]).as_ref().map(|message| message.view()) {
@@ -108,7 +110,7 @@ impl Chain {
     }
 
     fn stop(&self) {
-        // An element that does not stop has nothing left to do with the next run.
+        // An element that does not stop has no effect on the next run.
         for element in &self.elements {
             let _ = element.set_state(gst::State::Ready);
         }
@@ -126,10 +128,11 @@ impl Drop for Chain {
     }
 }
 
-/// Encodes tightly packed I420 `frames` of `size` to one closed group of pictures, an Annex B byte stream. Equal frames give equal bytes.
+/// Encodes tightly packed I420 `frames` of `size` to one closed group of pictures, an Annex B byte
+/// stream. Equal frames give equal bytes.
 ///
 /// # Errors
-/// [`VideoError::Setup`] when x264's plugin is missing, [`VideoError::Frame`] when it refuses.
+/// [`VideoError::Setup`] when x264's plugin is missing, [`VideoError::Frame`] when it fails.
 pub fn encode_gop(frames: &[u8], size: FrameSize, color: Color, crf: u32) -> Result<Vec<u8>, VideoError> {
     super::init()?;
     let coded = coded_size(size);
@@ -138,13 +141,14 @@ pub fn encode_gop(frames: &[u8], size: FrameSize, color: Color, crf: u32) -> Res
         .property_from_str("pass", "qual")
         .property("quantizer", crf)
         .property_from_str("speed-preset", "veryfast")
-        // No arithmetic coding and no loop filter: half the time to decode.
+        // No arithmetic coding and no loop filter: decoding takes half the time.
         .property_from_str("tune", "fastdecode")
         .property("key-int-max", count as u32 + 1)
-        // x264's macroblock tree reads memory that nobody has written where a processor has AVX-512 (seen with build 164), and equal clips get different
-        // bytes. Without it, they take 5 to 20 % more at the same PSNR.
+        // On CPUs with AVX-512, x264's macroblock tree reads uninitialised memory (seen with build
+        // 164), and equal clips get different bytes. Without it, clips take 5 to 20 % more at the
+        // same PSNR.
         .property("option-string", "scenecut=0:mbtree=0")
-        // By default it keeps to a bit rate besides.
+        // By default, x264enc also limits the bit rate.
         .property("vbv-buf-capacity", 0u32)
         .property("threads", 1u32)
         .property("aud", true)
@@ -161,7 +165,7 @@ pub fn encode_gop(frames: &[u8], size: FrameSize, color: Color, crf: u32) -> Res
     let chain = Chain::new(vec![encoder], &output_caps)?;
     let mut buffers = Vec::with_capacity(count);
     for (number, frame) in frames.chunks_exact(size.frame_bytes()).enumerate() {
-        buffers.push(raw_buffer(filled_up(frame, size, coded), coded, FRAME_TIME * number as u64, FRAME_TIME)?);
+        buffers.push(raw_buffer(padded(frame, size, coded), coded, FRAME_TIME * number as u64, FRAME_TIME)?);
     }
     let mut stream = Vec::new();
     for buffer in chain.run(&caps, buffers, usize::MAX)?.0 {
@@ -177,7 +181,7 @@ pub struct GopDecoder {
 }
 
 impl GopDecoder {
-    /// A decoder.
+    /// Creates a decoder.
     ///
     /// # Errors
     /// [`VideoError::Setup`] when GStreamer's libav plugin is missing.
@@ -185,16 +189,18 @@ impl GopDecoder {
         super::init()?;
         let make = |name| gst::ElementFactory::make(name);
         let parser = make("h264parse").build().map_err(VideoError::setup)?;
-        // A thread of its own for each core is what loaders have already.
+        // Loaders already have a thread per core.
         let decoder = make("avdec_h264").property("max-threads", 1i32).build().map_err(VideoError::setup)?;
         let output_caps = gst::Caps::builder("video/x-raw").field("format", "I420").build();
         Ok(Self { chain: Chain::new(vec![parser, decoder], &output_caps)? })
     }
 
-    /// Decodes the first `count` frames of `stream` and appends them to `out`, tightly packed I420 of `size`.
+    /// Decodes the first `count` frames of `stream` and appends them to `out`, tightly packed I420
+    /// of `size`.
     ///
     /// # Errors
-    /// [`VideoError::Frame`] when it has fewer frames, they are of another size, or cannot be decoded.
+    /// [`VideoError::Frame`] when there are fewer frames, they have another size, or they cannot be
+    /// decoded.
     pub fn decode(&mut self, stream: &[u8], size: FrameSize, count: usize, out: &mut Vec<u8>) -> Result<(), VideoError> {
         let caps = gst::Caps::builder("video/x-h264").field("stream-format", "byte-stream").field("alignment", "au").build();
         let units = access_units(stream).map(|unit| gst::Buffer::from_slice(unit.to_vec()));
@@ -202,7 +208,7 @@ impl GopDecoder {
         let info = gst_video::VideoInfo::from_caps(&caps).map_err(VideoError::frame)?;
         let coded = coded_size(size);
         if (info.width() as usize, info.height() as usize) != (coded.width, coded.height) {
-            return Err(VideoError::frame(format!("it is of {}x{}, not {}x{}", info.width(), info.height(), coded.width, coded.height)));
+            return Err(VideoError::frame(format!("its size is {}x{}, not {}x{}", info.width(), info.height(), coded.width, coded.height)));
         }
         if decoded.len() < count {
             return Err(VideoError::frame(format!("{} of {count} frames can be decoded", decoded.len())));
@@ -210,14 +216,14 @@ impl GopDecoder {
         out.reserve(count * size.frame_bytes());
         for buffer in &decoded[..count] {
             let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &info).map_err(VideoError::frame)?;
-            // What was filled up is at the right and at the bottom.
+            // The padding is at the right and at the bottom.
             pack(&frame, size, out)?;
         }
         Ok(())
     }
 }
 
-/// Cuts a byte stream before each of its access unit delimiters.
+/// Splits a byte stream before each of its access unit delimiters.
 fn access_units(stream: &[u8]) -> impl Iterator<Item = &[u8]> {
     const DELIMITER: &[u8] = &[0, 0, 0, 1, 9];
     let mut rest = stream;
@@ -229,8 +235,8 @@ fn access_units(stream: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The size of the coded frames of a clip of `size`: even, and not less than a macroblock.
+/// Returns the size of the coded frames of a clip of `size`: even, and at least a macroblock.
 fn coded_size(size: FrameSize) -> FrameSize {
-    let coded = |side: usize| side.next_multiple_of(2).max(LEAST_SIDE);
+    let coded = |side: usize| side.next_multiple_of(2).max(MIN_SIDE);
     FrameSize { width: coded(size.width), height: coded(size.height) }
 }

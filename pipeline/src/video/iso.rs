@@ -1,4 +1,5 @@
-//! The boxes of ISO base media files (ISO/IEC 14496-12), as far as GStreamer has to be helped with them.
+//! Reads the boxes of ISO base media files (ISO/IEC 14496-12) that GStreamer misreads or does not
+//! report.
 
 use super::facts::{Edit, read_at};
 use std::fs::File;
@@ -6,19 +7,19 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 
-/// A movie box that is larger is not looked into.
-const MOST_MOVIE_BYTES: u64 = 256 << 20;
+/// Maximum size of a movie box that is read.
+const MAX_MOVIE_BYTES: u64 = 256 << 20;
 
-/// One box: where its content begins and ends, in what it was found in.
+/// A box: its kind, and where its content begins and ends in the bytes that hold it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Found {
+struct BoxRange {
     kind: [u8; 4],
     start: usize,
     end: usize,
 }
 
-/// The boxes in `bytes`, up to the first that is not whole.
-fn boxes(bytes: &[u8]) -> impl Iterator<Item = Found> {
+/// Iterates over the boxes in `bytes`, up to the first that is incomplete.
+fn boxes(bytes: &[u8]) -> impl Iterator<Item = BoxRange> {
     let mut at = 0;
     std::iter::from_fn(move || {
         let header = bytes.get(at..at + 8)?;
@@ -33,16 +34,16 @@ fn boxes(bytes: &[u8]) -> impl Iterator<Item = Found> {
         };
         let end = at.checked_add(size).filter(|&end| end >= start && end <= bytes.len())?;
         at = end;
-        Some(Found { kind, start, end })
+        Some(BoxRange { kind, start, end })
     })
 }
 
-/// The first box of `kind` in `bytes`.
+/// Returns the content of the first box of `kind` in `bytes`.
 fn find<'a>(bytes: &'a [u8], kind: &[u8; 4]) -> Option<&'a [u8]> {
     boxes(bytes).find(|found| found.kind == *kind).map(|found| &bytes[found.start..found.end])
 }
 
-/// The movie box of the file at `path` without its header, and where it begins.
+/// Reads the content of the movie box of the file at `path`, and its offset.
 fn movie(path: &Path) -> io::Result<Option<(u64, Vec<u8>)>> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
@@ -58,7 +59,7 @@ fn movie(path: &Path) -> io::Result<Option<(u64, Vec<u8>)>> {
         if size < start {
             break;
         }
-        if kind.starts_with(b"moov") && size <= MOST_MOVIE_BYTES {
+        if kind.starts_with(b"moov") && size <= MAX_MOVIE_BYTES {
             return Ok(Some((at + start, read_at(&mut file, at + start, size - start)?)));
         }
         at = at.saturating_add(size);
@@ -66,7 +67,8 @@ fn movie(path: &Path) -> io::Result<Option<(u64, Vec<u8>)>> {
     Ok(None)
 }
 
-/// Time scale and duration in it of a `mvhd` or `mdhd` box, and where the duration lies in the box.
+/// Returns the time scale and the duration of a `mvhd` or `mdhd` box, and where in the box the
+/// duration lies.
 fn scale_and_duration(header: &[u8]) -> Option<(u64, u64, Range<usize>)> {
     let word = |at: usize| Some(u32::from_be_bytes(header.get(at..at + 4)?.try_into().ok()?));
     if *header.first()? == 1 {
@@ -77,15 +79,15 @@ fn scale_and_duration(header: &[u8]) -> Option<(u64, u64, Range<usize>)> {
     }
 }
 
-/// Where the tracks of video lie in `movie`.
-fn video_tracks(movie: &[u8]) -> impl Iterator<Item = Found> {
+/// Iterates over the video tracks in `movie`.
+fn video_tracks(movie: &[u8]) -> impl Iterator<Item = BoxRange> {
     boxes(movie).filter(|found| {
         let handler = || find(find(&movie[found.start..found.end], b"mdia")?, b"hdlr")?.get(8..12);
         found.kind == *b"trak" && handler() == Some(b"vide")
     })
 }
 
-/// Whether the file at `path` has a track of video.
+/// Whether the file at `path` has a video track.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -93,16 +95,17 @@ pub(super) fn has_video(path: &Path) -> io::Result<bool> {
     Ok(movie(path)?.is_some_and(|(_, movie)| video_tracks(&movie).next().is_some()))
 }
 
-/// What a movie says that `qtdemux` does not say, or takes otherwise.
+/// Facts of a movie that `qtdemux` does not report, or misreads.
 #[derive(Debug, Default)]
 pub(super) struct MovieFacts {
-    /// What it has to be shown instead.
+    /// Bytes to replace for `qtdemux`.
     pub(super) edits: Vec<Edit>,
-    /// Whether the first track of video is encrypted (ISO/IEC 14496-12, 8.12: its sample entry is `encv`).
+    /// Whether the first video track is encrypted (ISO/IEC 14496-12, 8.12: its sample entry is
+    /// `encv`).
     pub(super) is_encrypted: bool,
 }
 
-/// Reads the movie of the file at `path`.
+/// Reads the facts of the movie in the file at `path`.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -113,25 +116,26 @@ pub(super) fn movie_facts(path: &Path) -> io::Result<MovieFacts> {
         find(find(find(media, b"minf")?, b"stbl")?, b"stsd")?.get(12..16)
     });
     let is_encrypted = entry == Some(b"encv");
-    Ok(MovieFacts { edits: durations(offset, &movie), is_encrypted })
+    Ok(MovieFacts { edits: duration_edits(offset, &movie), is_encrypted })
 }
 
-/// What `qtdemux` has to be shown instead of the durations of a movie that begins at `offset` of its file. It
-/// leaves out a track that is shorter than a fifth of the movie, as a video behind a long empty edit is;
-/// ends a track when the time of its media, counted from before what an edit list cuts off, reaches the
-/// duration of the movie; and ends a track without an edit list at the duration of its media, beyond which
-/// its last frames are shown where they come later than they are decoded. A movie of unknown duration, and
-/// media that last until their last frame, have all their frames.
-fn durations(offset: u64, movie: &[u8]) -> Vec<Edit> {
-    let replaced = |place: Range<usize>, value: u64| {
-        let length = place.len();
+/// Returns the replacements of the durations of a movie that begins at `offset` of its file.
+/// `qtdemux` drops a track that is shorter than a fifth of the movie, such as a video behind a long
+/// empty edit. It ends a track when the time of its media, including what an edit list cuts off
+/// before it, reaches the duration of the movie. And it ends a track without an edit list at the
+/// duration of its media, beyond which its last frames are shown if they are shown later than they
+/// are decoded. If the duration of the movie is unknown, and media last until their last frame is
+/// shown, all frames are output.
+fn duration_edits(offset: u64, movie: &[u8]) -> Vec<Edit> {
+    let replace = |range: Range<usize>, value: u64| {
+        let length = range.len();
         let inserted = value.to_be_bytes()[8 - length..].to_vec();
-        Edit { offset: offset + place.start as u64, removed: length as u64, inserted }
+        Edit { offset: offset + range.start as u64, removed: length as u64, inserted }
     };
     let header = boxes(movie).find(|found| found.kind == *b"mvhd");
     let of_movie = header.and_then(|header| {
-        let (_, duration, place) = scale_and_duration(&movie[header.start..header.end])?;
-        (duration != 0).then(|| replaced(header.start + place.start..header.start + place.end, 0))
+        let (_, duration, range) = scale_and_duration(&movie[header.start..header.end])?;
+        (duration != 0).then(|| replace(header.start + range.start..header.start + range.end, 0))
     });
     let of_media = video_tracks(movie).filter_map(|track| {
         let content = &movie[track.start..track.end];
@@ -141,18 +145,20 @@ fn durations(offset: u64, movie: &[u8]) -> Vec<Edit> {
         let media = boxes(content).find(|found| found.kind == *b"mdia")?;
         let media_content = &content[media.start..media.end];
         let header = boxes(media_content).find(|found| found.kind == *b"mdhd")?;
-        let (_, duration, place) = scale_and_duration(&media_content[header.start..header.end])?;
+        let (_, duration, range) = scale_and_duration(&media_content[header.start..header.end])?;
         let table = find(find(media_content, b"minf")?, b"stbl")?;
         let latest = latest_offset(find(table, b"ctts")?);
         let start = track.start + media.start + header.start;
-        (latest > 0 && duration > 0).then(|| replaced(start + place.start..start + place.end, duration.saturating_add(latest)))
+        let until_shown = duration.saturating_add(latest);
+        (latest > 0 && duration > 0).then(|| replace(start + range.start..start + range.end, until_shown))
     });
     let mut edits: Vec<Edit> = of_movie.into_iter().chain(of_media).collect();
     edits.sort_by_key(|edit| edit.offset);
     edits
 }
 
-/// The most by which a frame is shown later than it is decoded, by a `ctts` box (8.6.1.3).
+/// Returns the greatest time by which a frame is shown after it is decoded, by a `ctts` box
+/// (8.6.1.3).
 fn latest_offset(table: &[u8]) -> u64 {
     let entries = table.get(8..).unwrap_or_default().chunks_exact(8);
     let offsets = entries.map(|entry| i32::from_be_bytes([entry[4], entry[5], entry[6], entry[7]]));
@@ -181,16 +187,16 @@ mod tests {
     #[test]
     fn a_movie_does_not_end_its_tracks() {
         let unknown = Edit { offset: 100 + 8 + 16, removed: 4, inserted: vec![0; 4] };
-        assert_eq!(durations(100, &movie_of(b"vide", &[], &[])), std::slice::from_ref(&unknown));
-        assert_eq!(durations(100, &movie_of(b"vide", &[], &[])[..30]), std::slice::from_ref(&unknown), "cut short");
+        assert_eq!(duration_edits(100, &movie_of(b"vide", &[], &[])), std::slice::from_ref(&unknown));
+        assert_eq!(duration_edits(100, &movie_of(b"vide", &[], &[])[..30]), std::slice::from_ref(&unknown), "cut short");
         // Frames that are shown 7 units after they are decoded, at most.
         let later = a_box(b"ctts", &[0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 7, 0, 0, 0, 1, 0, 0, 0, 3]);
         let movie = movie_of(b"vide", &later, &[]);
-        let edits = durations(0, &movie);
+        let edits = duration_edits(0, &movie);
         assert_eq!(edits.len(), 2);
         assert_eq!(edits[1].inserted, 277u32.to_be_bytes());
         assert_eq!(movie[edits[1].offset as usize..][..4], 270u32.to_be_bytes());
-        assert_eq!(durations(0, &movie_of(b"vide", &later, &a_box(b"edts", &[]))).len(), 1);
-        assert_eq!(durations(0, &movie_of(b"soun", &later, &[])).len(), 1);
+        assert_eq!(duration_edits(0, &movie_of(b"vide", &later, &a_box(b"edts", &[]))).len(), 1);
+        assert_eq!(duration_edits(0, &movie_of(b"soun", &later, &[])).len(), 1);
     }
 }

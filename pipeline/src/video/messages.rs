@@ -1,32 +1,34 @@
-//! What libav's messages mean: were pixels made up, or is it a remark on an intact frame?
+//! The meaning of libav's messages: whether pixels were made up, or the frame is intact.
 //!
-//! libav conceals what it cannot decode, and says so nowhere but in its log. The table holds what ffmpeg
-//! 5.1's decoders say against their rank: errors after which the frame is what was recorded, and words below
-//! an error after which it is not. All others mean what they are called: an error is damage, the rest is not.
-//! Each row names the file of libavcodec that says it, and why it means what it does there.
+//! libav conceals what it cannot decode, and reports that only in its log. The table lists the
+//! messages of ffmpeg 5.1's decoders whose meaning differs from their level: errors after which the
+//! frame is what was recorded, and less severe messages after which it is not. All others mean what
+//! their level says: an error is damage, the rest is not. Each row names the file of libavcodec
+//! that logs the message, and the reason for its meaning.
 
 use gstreamer as gst;
 
-/// What a message means for the frame in hand.
+/// The meaning of a message for the frame that is being decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Meaning {
     /// Pixels were made up, or lost.
     Damage,
-    /// A reference was lost and replaced by another picture; before the first frame comes out of a stream that
-    /// begins with a key frame, that is only how it was cut out of a longer one.
+    /// A reference frame is missing and was replaced by another picture. Before the first frame of
+    /// a stream that begins with a key frame this is no damage: the stream was cut out of a longer
+    /// one.
     LostReference,
     /// The frame is what was recorded.
     Remark,
 }
 
-/// The meaning of `text`, which libav says at `level`.
+/// Returns the meaning of the message `text` that libav logs at `level`.
 pub(super) fn meaning(level: gst::DebugLevel, text: &str) -> Meaning {
     let known = MESSAGES.iter().find(|(part, _)| text.contains(part));
-    let usual = if level <= gst::DebugLevel::Error { Meaning::Damage } else { Meaning::Remark };
-    known.map_or(usual, |&(_, meaning)| meaning)
+    let by_level = if level <= gst::DebugLevel::Error { Meaning::Damage } else { Meaning::Remark };
+    known.map_or(by_level, |&(_, meaning)| meaning)
 }
 
-/// Parts of messages, the first that fits counts.
+/// Parts of messages. The first that matches counts.
 #[rustfmt::skip]
 const MESSAGES: &[(&str, Meaning)] = &[
     // error resilience (h264, mpeg1/2/4, h263, msmpeg4, wmv1/2, vc1, rv10-40).
@@ -38,14 +40,14 @@ const MESSAGES: &[(&str, Meaning)] = &[
     // h264.
     // h264_slice.c: DEBUG; lost reference replaced by a copy of the previous one, no other line
     ("Frame num gap ", Meaning::LostReference),
-    // h264dec.c: DEBUG; missing field made by copying the other field`s lines
+    // h264dec.c: DEBUG; missing field made by copying the other field's lines
     ("Duplicating field ", Meaning::Damage),
     // h264dec.c: WARNING; DPA/B/C slices are thrown away
     ("data partitioning", Meaning::Damage),
     // h2645_parse.c: WARNING; NAL with forbidden bit / bad temporal id dropped (h264 + hevc)
     ("Invalid NAL unit", Meaning::Damage),
-    // h264_refs.c: asked to drop a reference it does not have; only bookkeeping, measured pixel-exact
-    // after an open-GOP start
+    // h264_refs.c: asked to drop a reference it does not have; only bookkeeping, measured
+    // pixel-exact after an open-GOP start
     ("mmco: unref short failure", Meaning::Remark),
     // h264_refs.c: DPB bookkeeping, drops oldest; a reference really needed later says `Missing
     // reference`
@@ -66,7 +68,8 @@ const MESSAGES: &[(&str, Meaning)] = &[
     ("time_scale/num_units_in_tick invalid", Meaning::Remark),
     // h264_ps.c: SPS is parsed again leniently
     ("Overread VUI by", Meaning::Remark),
-    // h264_ps.c: parsed again leniently; hevc_ps.c: refused, but then slices say `PPS id out of range`
+    // h264_ps.c: parsed again leniently; hevc_ps.c: refused, but then slices say `PPS id out of
+    // range`
     ("Overread SPS by", Meaning::Remark),
     // h264_ps.c: PPS for an SPS that is not there (MVC/SVC subset SPS); a needed one says `non-
     // existing PPS`
@@ -154,7 +157,7 @@ const MESSAGES: &[(&str, Meaning)] = &[
     // vp3.c: DEBUG; illegal coefficient run clipped
     ("Invalid zero run of", Meaning::Damage),
     // jpeg.
-    // mjpegdec.c: FATAL (heard as INFO); packet refused
+    // mjpegdec.c: FATAL (logged as INFO); packet refused
     ("No JPEG data found", Meaning::Damage),
     // mjpegdec.c: WARNING; in lossless scans the only line
     ("mjpeg_decode_dc: bad vlc", Meaning::Damage),
@@ -182,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rank_decides_but_for_what_is_known() {
+    fn the_level_decides_except_for_known_messages() {
         use gst::DebugLevel as L;
         let cases = [
             (L::Error, "error while decoding MB 3 4, bytestream -7", Meaning::Damage),
@@ -191,7 +194,7 @@ mod tests {
             (L::Error, "mmco: unref short failure", Meaning::Remark),
             (L::Error, "Overread VUI by 8 bits", Meaning::Remark),
             (L::Debug, "Frame num gap 5 3", Meaning::LostReference),
-            (L::Error, "a message that nobody has seen", Meaning::Damage),
+            (L::Error, "an unknown message", Meaning::Damage),
             (L::Info, "Increasing reorder buffer to 2", Meaning::Remark),
         ];
         for (level, text, expected) in cases {

@@ -1,15 +1,32 @@
-//! GStreamer: the only room that knows it.
+//! Video files: finding, probing, decoding, sampling and encoding them. The only room that uses
+//! GStreamer.
 //!
-//! - [`sniff`](fn@sniff): is this file video, by its content? `facts` (with `iso`, `transport`): what GStreamer
-//!   has to be told of it, or shown instead of it (`spliced`). `graph`: the elements between a file and its packets or frames.
-//! - [`probe`](fn@probe): what is in it, and how long is it really? Demultiplexes without decoding.
-//! - [`decode::VideoDecoder`]: a file to frames with their presentation times; `decoder`: what is heard and
-//!   changed at the pads of its decoder.
-//! - [`damage`]: which of them are broken, or missing; `messages`: what a decoder's words mean.
-//! - [`container`](mod@container): does the file end before its container says?
-//! - [`ticks`]: the grid that frames are sampled on; [`gaps`]: where it has no frames to show;
-//!   [`clips`]: frames to clips by it.
+//! Files:
+//! - [`discover`]: which files of the inputs are videos.
+//! - [`sniff`](fn@sniff): the type of a file, by its content.
+//! - `facts`: what GStreamer needs to know of a file that it does not find out itself, and the
+//!   bytes to replace for it; `iso` and `transport` read them from mp4 and transport streams, and
+//!   `spliced` is a source with replaced bytes.
+//! - [`container`](mod@container): whether a file ends before its container does.
+//!
+//! Decoding:
+//! - `graph`: the elements between a file and its packets or frames.
+//! - [`probe`](fn@probe): the contents of a file and its true length. Demultiplexes without
+//!   decoding.
+//! - [`decode::VideoDecoder`]: a file to frames with their presentation times; `decoder`: the
+//!   probes at the pads of its decoder.
+//! - [`fast_seek`]: decodes a few frames of a file without the others; `nal`: which packets that
+//!   may skip.
+//! - [`damage`]: which frames are broken or missing; `messages`: the meaning of a decoder's
+//!   messages.
+//! - `av1`, `bits`: headers that GStreamer does not read.
+//!
+//! Clips:
+//! - [`ticks`]: the grid that frames are sampled on; [`gaps`]: where it has no frames.
+//! - [`clips`]: samples clips from frames.
 //! - [`frame`]: one decoded frame to an I420 frame, scaled and upright.
+//!
+//! Encoding:
 //! - [`encode`]: frames to an H.264 file; [`gop`]: a stored clip as H.264, and back.
 
 mod av1;
@@ -45,27 +62,27 @@ use std::time::Duration;
 pub use probe::{VideoProbe, probe};
 pub use sniff::{Content, sniff};
 
-/// How long a pipeline may make no progress before its file is given up.
+/// Time without progress after which a decoder fails, unless another is given.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long one wait for a sample lasts before the bus is looked at.
+/// Duration of one wait for a sample. The bus is checked between waits.
 const POLL: gst::ClockTime = gst::ClockTime::from_mseconds(50);
 
-/// Why a video gave no frames, or no more of them.
+/// An error of a video file or of GStreamer.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum VideoError {
-    /// GStreamer, or a plugin that is needed, is not installed.
+    /// GStreamer or a required plugin is not installed.
     #[error("GStreamer cannot be used: {reason}; install GStreamer 1.22 or newer with its base, good, bad, ugly and libav plugins")]
     Setup {
-        /// What GStreamer said.
+        /// GStreamer's message.
         reason: String,
     },
     /// An element reported an error.
     #[error("{message}")]
     Stream {
-        /// Element that reported it; empty where that is not known.
+        /// Element that reported the error; empty if unknown.
         element: String,
-        /// What it said.
+        /// Its message.
         message: String,
     },
     /// The container has no video stream.
@@ -83,35 +100,35 @@ pub enum VideoError {
     /// The stream ended without a frame.
     #[error("no frames could be decoded")]
     NoFrames,
-    /// The only picture is a still one.
+    /// The video is a single still picture.
     #[error("only a still picture (cover art)")]
     StillPicture,
-    /// The video is shorter than a clip, and such are not wanted.
+    /// The video is shorter than a clip, and the options exclude such videos.
     #[error("shorter than a clip: {seconds:.2} s of video, a clip spans {clip_seconds:.2} s")]
     TooShort {
-        /// Length of the video.
+        /// Length of the video in seconds.
         seconds: f64,
-        /// Length of a clip.
+        /// Length of a clip in seconds.
         clip_seconds: f64,
     },
-    /// No sample, no error and no end within the deadline.
+    /// No sample, no error and no end within the timeout.
     #[error("no progress within {} s", timeout.as_secs_f64())]
     Stalled {
-        /// The deadline.
+        /// The timeout.
         timeout: Duration,
     },
-    /// A frame cannot be brought to I420.
+    /// A frame cannot be converted to I420.
     #[error("a frame cannot be converted: {reason}")]
     Frame {
-        /// Why not.
+        /// Reason.
         reason: String,
     },
     /// The file cannot be written.
     #[error("cannot write {}: {reason}", path.display())]
     Write {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why not.
+        /// Reason.
         reason: String,
     },
 }
@@ -126,22 +143,23 @@ impl VideoError {
     }
 }
 
-/// Starts GStreamer, once for the process.
+/// Initialises GStreamer, once per process.
 ///
 /// # Errors
-/// [`VideoError::Setup`] when it does not start.
+/// [`VideoError::Setup`] when that fails.
 pub fn init() -> Result<(), VideoError> {
     gst::init().map_err(VideoError::setup)?;
-    damage::listen();
+    damage::watch_log();
     Ok(())
 }
 
-/// `GStreamer 1.22.0`, say: which version runs.
+/// Returns the version of GStreamer, such as `GStreamer 1.22.0`.
 pub fn version() -> String {
     gst::version_string().to_string()
 }
 
-/// A pipeline that is stopped when it is dropped: one that is not leaks its threads and descriptors.
+/// A pipeline that is stopped when it is dropped: otherwise its threads and file descriptors would
+/// leak.
 struct RunningPipeline(gst::Pipeline);
 
 impl RunningPipeline {
@@ -152,7 +170,7 @@ impl RunningPipeline {
         }
     }
 
-    /// The first error that waits on the bus.
+    /// Takes the first error from the bus.
     fn bus_error(&self) -> Option<VideoError> {
         let bus = self.0.bus()?;
         let message = bus.pop_filtered(&[gst::MessageType::Error])?;
@@ -161,7 +179,8 @@ impl RunningPipeline {
             return Some(VideoError::Encrypted);
         }
         let element = error.src().map_or_else(String::new, |source| source.name().to_string());
-        // GStreamer numbers its elements across the process; the number would make equal failures look different.
+        // GStreamer numbers elements per process: the number would make equal errors look
+        // different.
         let element = element.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned();
         Some(VideoError::Stream { element, message: error.error().message().trim_end_matches('.').to_owned() })
     }
@@ -169,17 +188,17 @@ impl RunningPipeline {
 
 impl Drop for RunningPipeline {
     fn drop(&mut self) {
-        // Nothing is left to do about a pipeline that will not stop.
+        // Nothing can be done about a pipeline that does not stop.
         let _ = self.0.set_state(gst::State::Null);
     }
 }
 
-/// What is inside is whole at every moment: a panic elsewhere does not spoil it.
+/// Locks `mutex`, also after a panic elsewhere: its contents are consistent at every moment.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The name of a caps' first structure: its media type.
+/// Returns the media type of `caps`: the name of their first structure.
 fn media_type(caps: &gst::CapsRef) -> &str {
     caps.structure(0).map_or("", |structure| structure.name().as_str())
 }

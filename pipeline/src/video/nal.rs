@@ -1,9 +1,10 @@
-//! What a packet of H.264 or H.265 is, by the headers of its NAL units: may decoding begin at it, and does anything refer to it?
+//! Classifies packets of H.264 and H.265 by the headers of their NAL units: whether decoding may
+//! begin at a packet, and whether anything refers to it.
 
 use super::bits::Bits;
 use gstreamer as gst;
 
-/// How the NAL units of a stream lie in its packets.
+/// The codec of a stream, and the framing of NAL units in its packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NalFormat {
     codec: Codec,
@@ -13,7 +14,7 @@ pub(super) struct NalFormat {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Codec {
     H264,
-    /// With the number of temporal layers, where it is known.
+    /// With the number of temporal layers, if known.
     H265 {
         layers: Option<u8>,
     },
@@ -21,26 +22,26 @@ enum Codec {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Framing {
-    /// Each NAL unit follows its size, a number of so many bytes.
+    /// Each NAL unit follows its size, a number of this many bytes.
     Sizes(usize),
     /// Each NAL unit follows the bytes 0, 0, 1.
     StartCodes,
 }
 
-/// What a packet is.
+/// The kind of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PacketKind {
-    /// Decoding that begins here gives, from its own time on, the frames that decoding from the start gives, as long as the decoder has the
-    /// parameters.
+    /// Decoding that begins here gives, from the packet's time on, the frames of decoding from the
+    /// start, as long as the decoder has the parameters.
     Entry,
-    /// Nothing refers to its picture: without it all others are the same.
+    /// Nothing refers to its picture: all others are the same without it.
     Disposable,
-    /// Any other, or what cannot be read.
+    /// Any other packet, or one that cannot be read.
     Other,
 }
 
 impl NalFormat {
-    /// The format that `caps` announce; none for other codecs, and where the format is unknown.
+    /// Returns the format that `caps` declare; none for other codecs, and if the format is unknown.
     pub(super) fn of(caps: &gst::CapsRef) -> Option<Self> {
         let structure = caps.structure(0)?;
         let config = structure.get::<gst::Buffer>("codec_data").ok();
@@ -56,7 +57,8 @@ impl NalFormat {
                 let framing = Framing::Sizes(usize::from(config?.get(4)? & 3) + 1);
                 Some(Self { codec: Codec::H264, framing })
             }
-            // ISO/IEC 14496-15, 8.3.3.1: byte 21 holds the number of temporal layers, 0 for unknown, and the size of sizes.
+            // ISO/IEC 14496-15, 8.3.3.1: byte 21 holds the number of temporal layers, 0 for
+            // unknown, and the size of sizes.
             "hvc1" | "hev1" if !is_h264 => {
                 let byte = *config?.get(21)?;
                 let layers = Some((byte >> 3) & 7).filter(|&layers| layers > 0);
@@ -70,33 +72,35 @@ impl NalFormat {
         }
     }
 
-    /// What `packet`, one whole picture, is. Hands the units to `take` that hold parameters, also for packets that come after it.
-    pub(super) fn kind(self, packet: &[u8], mut take: impl FnMut(&[u8])) -> PacketKind {
-        let (mut slices, mut parameters) = (None, false);
-        let whole = self.each_unit(packet, |unit| {
+    /// Returns the kind of `packet`, one complete picture. Passes the units that hold parameters to
+    /// `on_parameters`: they apply to later packets, too.
+    pub(super) fn kind(self, packet: &[u8], mut on_parameters: impl FnMut(&[u8])) -> PacketKind {
+        let mut slices = None;
+        let mut has_parameters = false;
+        let is_whole = self.each_unit(packet, |unit| {
             let kind = match self.codec {
                 Codec::H264 => h264_unit(unit),
                 Codec::H265 { layers } => h265_unit(unit, layers),
             };
             match (slices, kind) {
-                (_, Unit::Nothing) => {}
+                (_, Unit::Other) => {}
                 (_, Unit::Parameters) => {
-                    parameters = true;
-                    take(unit);
+                    has_parameters = true;
+                    on_parameters(unit);
                 }
                 (Some(known), other) if known != other => slices = Some(Unit::Slice),
                 (_, kind) => slices = Some(kind),
             }
         });
         match slices {
-            Some(Unit::EntrySlice) if whole => PacketKind::Entry,
-            Some(Unit::DisposableSlice) if whole && !parameters => PacketKind::Disposable,
+            Some(Unit::EntrySlice) if is_whole => PacketKind::Entry,
+            Some(Unit::DisposableSlice) if is_whole && !has_parameters => PacketKind::Disposable,
             _ => PacketKind::Other,
         }
     }
 
-    /// Hands each NAL unit to `take`; false where they do not add up to the packet.
-    fn each_unit(self, packet: &[u8], mut take: impl FnMut(&[u8])) -> bool {
+    /// Passes each NAL unit to `on_unit`. Returns false if they do not add up to the packet.
+    fn each_unit(self, packet: &[u8], mut on_unit: impl FnMut(&[u8])) -> bool {
         let mut rest = packet;
         match self.framing {
             Framing::Sizes(bytes) => {
@@ -104,7 +108,7 @@ impl NalFormat {
                     let Some((size, after)) = rest.split_at_checked(bytes) else { return false };
                     let size = size.iter().fold(0, |size, &byte| size << 8 | usize::from(byte));
                     let Some((unit, after)) = after.split_at_checked(size) else { return false };
-                    take(unit);
+                    on_unit(unit);
                     rest = after;
                 }
             }
@@ -112,9 +116,9 @@ impl NalFormat {
                 let next = |bytes: &[u8]| bytes.windows(3).position(|bytes| bytes == [0, 0, 1]);
                 while let Some(at) = next(rest) {
                     rest = &rest[at + 3..];
-                    // Zeros may follow a unit, and none ends with one.
+                    // Zeros may follow a unit, and no unit ends with one.
                     let unit = &rest[..next(rest).unwrap_or(rest.len())];
-                    take(&unit[..unit.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1)]);
+                    on_unit(&unit[..unit.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1)]);
                 }
             }
         }
@@ -122,15 +126,16 @@ impl NalFormat {
     }
 }
 
-/// Whether frames may be missing from a stream of H.264 by its sequence parameters, in `bytes`: an `avcC` box
-/// (ISO/IEC 14496-15, 5.3.3.1), as caps hold it. None where it is no such box, or cannot be read.
+/// Whether an H.264 stream may lack frames, by the sequence parameters in `config`: an `avcC` box
+/// (ISO/IEC 14496-15, 5.3.3.1), as caps hold it. None if it is no such box, or cannot be read.
 pub(super) fn config_allows_gaps(config: &[u8]) -> Option<bool> {
     let length = usize::from(u16::from_be_bytes([*config.get(6)?, *config.get(7)?]));
     allows_gaps(config.get(8..8 + length)?)
 }
 
-/// Whether frames may be missing by the sequence parameters `unit`: temporal layers were left out, say
-/// (`gaps_in_frame_num_value_allowed_flag`; ITU-T H.264, 7.3.2.1.1). None for other units.
+/// Whether frames may be missing, by the sequence parameters `unit`, such as in a stream whose
+/// temporal layers were removed (`gaps_in_frame_num_value_allowed_flag`; ITU-T H.264, 7.3.2.1.1).
+/// None for other units.
 pub(super) fn allows_gaps(unit: &[u8]) -> Option<bool> {
     if unit.first()? & 31 != 7 {
         return None;
@@ -174,10 +179,11 @@ pub(super) fn allows_gaps(unit: &[u8]) -> Option<bool> {
     bits.bit()
 }
 
-/// A scaling list of so many values (7.3.2.1.1.1): each is coded as what it differs by from the one before,
-/// and none follow a zero.
+/// Skips a scaling list of `values` values (7.3.2.1.1.1): each is coded as its difference from the
+/// one before, and none follow a zero.
 fn skip_scaling_list(bits: &mut Bits, values: usize) -> Option<()> {
-    let (mut last, mut next) = (8, 8);
+    let mut last = 8;
+    let mut next = 8;
     for _ in 0..values {
         if next != 0 {
             next = (last + bits.signed_code()?).rem_euclid(256);
@@ -187,7 +193,7 @@ fn skip_scaling_list(bits: &mut Bits, values: usize) -> Option<()> {
     Some(())
 }
 
-/// A unit's bytes without those that keep start codes out of it (7.4.1).
+/// Returns a unit without its emulation prevention bytes, which keep start codes out of it (7.4.1).
 fn without_emulation(unit: &[u8]) -> Vec<u8> {
     let mut zeros = 0;
     let keep = |&byte: &u8| {
@@ -198,39 +204,40 @@ fn without_emulation(unit: &[u8]) -> Vec<u8> {
     unit.iter().copied().filter(keep).collect()
 }
 
-/// What a NAL unit says of its packet.
+/// The kind of a NAL unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unit {
-    Nothing,
+    Other,
     Parameters,
     EntrySlice,
     DisposableSlice,
     Slice,
 }
 
-/// ITU-T H.264, 7.3.1 and table 7-1.
+/// Classifies a NAL unit by ITU-T H.264, 7.3.1 and table 7-1.
 fn h264_unit(unit: &[u8]) -> Unit {
-    let Some(header) = unit.first() else { return Unit::Nothing };
+    let Some(header) = unit.first() else { return Unit::Other };
     match (header & 31, header >> 5 & 3) {
         (1, 0) => Unit::DisposableSlice,
-        // An I picture that is no IDR may do as well, or may not: what comes after it can refer to what came before.
+        // An I picture that is no IDR may do, too, but need not: pictures after it can refer to
+        // pictures before it.
         (5, _) => Unit::EntrySlice,
         (1..=4, _) => Unit::Slice,
         (7 | 8 | 13 | 15, _) => Unit::Parameters,
-        _ => Unit::Nothing,
+        _ => Unit::Other,
     }
 }
 
-/// ITU-T H.265, 7.3.1.2 and table 7-1.
+/// Classifies a NAL unit by ITU-T H.265, 7.3.1.2 and table 7-1.
 fn h265_unit(unit: &[u8], layers: Option<u8>) -> Unit {
-    let &[first, second, ..] = unit else { return Unit::Nothing };
+    let &[first, second, ..] = unit else { return Unit::Other };
     match first >> 1 & 63 {
         // Sub-layer non-reference pictures: only higher layers may refer to them.
         0 | 2 | 4 | 6 | 8 | 10 | 12 | 14 if layers == Some(second & 7) => Unit::DisposableSlice,
         16..=21 => Unit::EntrySlice,
         0..=31 => Unit::Slice,
         32..=34 => Unit::Parameters,
-        _ => Unit::Nothing,
+        _ => Unit::Other,
     }
 }
 
@@ -251,7 +258,8 @@ mod tests {
 
     #[test]
     fn a_packet_is_what_all_its_slices_are() {
-        // An access unit delimiter, SEI, IDR slices; slices that are referred to, and that are not.
+        // An access unit delimiter, SEI, IDR slices; slices that are referred to, and slices that
+        // are not.
         for (units, kind) in [
             (&[&[9, 240][..], &[6, 1, 2], &[0x65, 1, 2, 3], &[0x65, 9]][..], PacketKind::Entry),
             (&[&[0x67, 1], &[0x68, 2], &[0x65, 1, 2, 3]], PacketKind::Entry),
@@ -264,19 +272,20 @@ mod tests {
         ] {
             let parameters: Vec<&[u8]> = units.iter().copied().filter(|unit| matches!(unit[0] & 31, 7 | 8)).collect();
             for (format, packet) in [(SIZES, with_sizes(units)), (CODES, with_codes(units))] {
-                let mut taken = Vec::new();
-                assert_eq!(format.kind(&packet, |unit| taken.push(unit.to_vec())), kind, "{units:?}");
-                assert_eq!(taken, parameters, "{units:?}");
+                let mut found = Vec::new();
+                assert_eq!(format.kind(&packet, |unit| found.push(unit.to_vec())), kind, "{units:?}");
+                assert_eq!(found, parameters, "{units:?}");
             }
         }
         let mut cut = with_sizes(&[&[0x01, 7, 7]]);
         cut.pop();
-        assert_eq!(SIZES.kind(&cut, |_| ()), PacketKind::Other, "a packet that is not whole");
+        assert_eq!(SIZES.kind(&cut, |_| ()), PacketKind::Other, "an incomplete packet");
     }
 
     #[test]
     fn gaps_are_allowed_by_the_sequence_parameters() {
-        // Of files that ffmpeg 5.1 made by libx264 of `testsrc2=s=160x120:r=30`: baseline, and 10 bits of the high profile.
+        // Of files that ffmpeg 5.1 has encoded with libx264 from `testsrc2=s=160x120:r=30`:
+        // baseline, and 10 bits of the high profile.
         let baseline =
             [0x67, 0x42, 0xc0, 0x0b, 0xda, 0x0a, 0x11, 0xf9, 0x70, 0x11, 0, 0, 3, 0, 1, 0, 0, 3, 0, 0x3c, 0x0f, 0x14, 0x2a, 0xa0];
         let high = [0x67, 0x6e, 0, 0x0b, 0xa6, 0xcb, 0x41, 0x42, 0x3f, 0x2e, 2, 0x20, 0, 0, 3, 0, 0x20, 0, 0, 7, 0x81, 0xe2, 0x85, 0x54];

@@ -1,11 +1,12 @@
-//! What is in a file and how long it really is, without decoding it.
+//! Finds the contents of a file and its true length without decoding it.
 //!
-//! A container's header may claim more frames or seconds than there are, so every packet is counted.
+//! A container's header may declare more frames or seconds than there are, so every packet is
+//! counted.
 
 use super::decode::{DecodeOptions, VideoDecoder};
 use super::frame::SourceShape;
 use super::gaps::{Gap, GapFinder};
-use super::graph::{Graph, Until};
+use super::graph::{Graph, Output};
 use super::nal::{NalFormat, PacketKind};
 use super::ticks::gap_limit_ns;
 use super::{POLL, VideoError, media_type};
@@ -16,51 +17,63 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Entries nearer to the last one are not remembered.
-const BETWEEN_ENTRIES_NS: i64 = 250_000_000;
+/// Minimum distance of entries: nearer ones are not recorded.
+const MIN_ENTRY_DISTANCE_NS: i64 = 250_000_000;
 
-/// What the packets of a file's video say, and its first frame.
+/// The result of probing a file: facts from the packets of its video, and from its first frame.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VideoProbe {
     /// GStreamer's media type without `video/`.
     pub codec: String,
     /// Element that decodes it.
     pub decoder: String,
-    /// Size of a frame as decoded, of its pixels, and how it has to be turned.
+    /// Size of a decoded frame, aspect ratio of its pixels, and rotation that makes it upright.
     pub shape: SourceShape,
     /// Whether the stream is interlaced.
     pub deinterlaced: bool,
-    /// Packets that are shown: the number of frames of a valid file.
+    /// Number of packets that are shown: the number of frames of a valid file.
     pub packets: u64,
     /// Presentation time of the first frame, in nanoseconds of stream time.
     pub start_ns: i64,
     /// Presentation time of the last shown packet.
     pub last_ns: i64,
-    /// When the last shown packet ends.
+    /// End of the last shown packet.
     pub end_ns: i64,
-    /// Where no frame comes for longer than is allowed, in order.
+    /// Stretches without a frame that are longer than allowed, in order.
     pub gaps: Vec<Gap>,
-    /// Presentation times of packets at which decoding may begin, in order: from there on it gives the frames, at the times, that decoding from
-    /// the start gives. Empty where this is not known, as for streams that are interlaced, or not alone.
+    /// Presentation times of packets at which decoding may begin, in order: from there on it gives
+    /// the frames of decoding from the start, at the same times. Empty if this is unknown, as for
+    /// interlaced streams and files with several video streams.
     pub entries: Vec<i64>,
-    /// Whether each packet says when it is decoded, in order, and none is shown before.
+    /// Whether all packets have decoding times, in order, and none is shown before it is decoded.
     pub decoding_times: bool,
-    /// Stream time minus the packets' own time, where there are entries: the same for all.
+    /// Stream time minus the packets' own time, if there are entries: the same for all packets.
     pub shift_ns: i64,
 }
 
 impl VideoProbe {
-    /// Seconds from the first frame to the end of the last one.
+    /// Returns the seconds from the first frame to the end of the last one.
     pub fn seconds(&self) -> f64 {
         (self.end_ns - self.start_ns) as f64 / 1e9
     }
 }
 
-/// Reads all packets of the video in the file at `path`, and decodes its first frame: what a build with
-/// `options` would find, by the same elements.
+/// Reads all packets of the video in the file at `path`, and decodes its first frame, with the
+/// elements that a build with `options` uses.
+///
+/// ```no_run
+/// use pipeline::shard::synthetic;
+/// use pipeline::video::{DEFAULT_TIMEOUT, probe};
+/// use std::path::Path;
+///
+/// # fn main() -> Result<(), pipeline::video::VideoError> {
+/// let video = probe(Path::new("video.mp4"), &synthetic::options(), DEFAULT_TIMEOUT)?;
+/// println!("{} frames of {} in {:.1} s", video.packets, video.codec, video.seconds());
+/// # Ok(()) }
+/// ```
 ///
 /// # Errors
-/// As [`VideoDecoder::next_frame`], and [`VideoError::NoFrames`] when there are none.
+/// Those of [`VideoDecoder::next_frame`], and [`VideoError::NoFrames`] when there are no frames.
 pub fn probe(path: &Path, options: &BuildOptions, timeout: Duration) -> Result<VideoProbe, VideoError> {
     super::init()?;
     let mut decoder = VideoDecoder::open(path, DecodeOptions { threads: 1, timeout })?;
@@ -86,11 +99,11 @@ pub fn probe(path: &Path, options: &BuildOptions, timeout: Duration) -> Result<V
     Ok(probe)
 }
 
-/// One packet that is shown: its time, and how long it is shown.
+/// Time and duration of a packet that is shown.
 type ShownPacket = (i64, Option<i64>);
 
-/// Reads all packets, and adds to `probe` what they say. A packet that does not say when it is shown is shown
-/// after the one before, which lasts for `frame_ns`.
+/// Reads all packets, and adds their facts to `probe`. A packet without a time is shown after the
+/// one before, which is shown for `frame_ns` if it has no duration.
 fn read_packets(
     path: &Path,
     options: &BuildOptions,
@@ -98,7 +111,7 @@ fn read_packets(
     frame_ns: Option<i64>,
     probe: &mut VideoProbe,
 ) -> Result<(), VideoError> {
-    let graph = Graph::new(path, Until::Packets, None)?;
+    let graph = Graph::new(path, Output::Packets, None)?;
     graph.pipeline.start()?;
     let mut entries = Entries::default();
     let mut shown: Vec<ShownPacket> = Vec::new();
@@ -109,12 +122,12 @@ fn read_packets(
             let after = shown
                 .last()
                 .zip(frame_ns)
-                .map(|(&(ns, lasts_ns), frame_ns)| ns.saturating_add(lasts_ns.filter(|&ns| ns > 0).unwrap_or(frame_ns)));
+                .map(|(&(ns, duration_ns), frame_ns)| ns.saturating_add(duration_ns.filter(|&ns| ns > 0).unwrap_or(frame_ns)));
             shown.extend(shown_packet(&sample, graph.is_elementary, after, frame_ns, &mut entries));
             continue;
         }
         if let Some(error) = graph.failure() {
-            // Broken further on: what came before is what a build gets.
+            // The file is broken further on: a build gets the packets before.
             if shown.is_empty() {
                 return Err(error);
             }
@@ -130,7 +143,7 @@ fn read_packets(
     if shown.is_empty() {
         return Err(VideoError::NoFrames);
     }
-    // Packets come in the order in which they are decoded. What would be shown before the first frame is not.
+    // Packets come in decoding order. Those before the first frame are not shown.
     shown.retain(|&(ns, _)| ns >= probe.start_ns);
     shown.sort_unstable();
     probe.packets = shown.len() as u64;
@@ -148,13 +161,13 @@ fn read_packets(
     Ok(())
 }
 
-/// When the packet of `sample` is shown, and for how long; none where it is not. Without a time of its own it
-/// is shown at `after`, without a duration for `lasts_ns`.
+/// Returns the time and the duration of the packet of `sample`; none if it is not shown. Without a
+/// time of its own it is shown at `after`, without a duration for `default_ns`.
 fn shown_packet(
     sample: &gst::Sample,
     is_elementary: bool,
     after: Option<i64>,
-    lasts_ns: Option<i64>,
+    default_ns: Option<i64>,
     entries: &mut Entries,
 ) -> Option<ShownPacket> {
     let (buffer, caps) = sample.buffer().zip(sample.caps())?;
@@ -162,10 +175,10 @@ fn shown_packet(
     let Some(pts) = buffer.pts().or(buffer.dts()) else {
         entries.are_known = false;
         let has_frame = !buffer.flags().contains(gst::BufferFlags::HEADER);
-        return after.filter(|_| has_frame).map(|ns| (ns, lasts_ns));
+        return after.filter(|_| has_frame).map(|ns| (ns, default_ns));
     };
     let start = segment.map_or(Some(pts), |segment| segment.to_stream_time(pts));
-    entries.take(buffer, caps, start);
+    entries.add_packet(buffer, caps, start);
     let start_ns = start?.nseconds() as i64;
     let rate = caps.structure(0).and_then(|structure| structure.get::<gst::Fraction>("framerate").ok());
     let rate = rate.filter(|rate| rate.numer() > 0 && rate.denom() > 0);
@@ -174,8 +187,8 @@ fn shown_packet(
     Some((start_ns, buffer.duration().map(|duration| duration.nseconds() as i64).or(frame_ns)))
 }
 
-/// The time of a frame of a bare stream, whose times are sums of rounded durations: the multiple of `rate`
-/// that is meant.
+/// Returns the exact time of a frame of an elementary stream, whose times are sums of rounded
+/// durations: the nearest multiple of the frame duration.
 pub(super) fn exact_ns(ns: i64, rate: Option<gst::Fraction>) -> i64 {
     let Some(rate) = rate.filter(|rate| rate.numer() > 0 && rate.denom() > 0) else { return ns };
     let frame_ns = 1e9 * f64::from(rate.denom()) / f64::from(rate.numer());
@@ -184,11 +197,11 @@ pub(super) fn exact_ns(ns: i64, rate: Option<gst::Fraction>) -> i64 {
     if (exact - ns as f64).abs() < frame_ns / 8.0 { exact as i64 } else { ns }
 }
 
-/// Where decoding may begin, as far as it was seen.
+/// The entries among the packets so far: where decoding may begin.
 #[derive(Debug)]
 struct Entries {
     times: Vec<i64>,
-    /// Whether nothing was seen that makes them doubtful.
+    /// Whether nothing makes them doubtful so far.
     are_known: bool,
     caps: Option<gst::Caps>,
     format: Option<NalFormat>,
@@ -216,8 +229,8 @@ impl Default for Entries {
 }
 
 impl Entries {
-    /// Looks at one packet, which is shown at `start` of stream time, or not at all.
-    fn take(&mut self, packet: &gst::BufferRef, caps: &gst::CapsRef, start: Option<gst::ClockTime>) {
+    /// Adds a packet, which is shown at `start` in stream time, or not at all.
+    fn add_packet(&mut self, packet: &gst::BufferRef, caps: &gst::CapsRef, start: Option<gst::ClockTime>) {
         let Some(pts) = packet.pts() else {
             self.are_known = false;
             return;
@@ -237,22 +250,22 @@ impl Entries {
                     let hash = xxh3_64(unit);
                     if !self.parameters.contains(&hash) {
                         self.parameters.push(hash);
-                        // Who begins at an entry after these would not have them.
+                        // A decoder that begins at an entry after these would lack them.
                         self.are_known &= self.times.is_empty();
                     }
                 })
             }),
-            // The containers' word is good for codecs whose key frames forget all that came before.
+            // The container's flag is reliable for codecs whose key frames reset the decoder.
             None if packet.flags().contains(gst::BufferFlags::DELTA_UNIT) => PacketKind::Other,
             None => PacketKind::Entry,
         };
         if let Some(start) = start {
             let start_ns = start.nseconds() as i64;
-            if kind == PacketKind::Entry && self.times.last().is_none_or(|&last| start_ns >= last + BETWEEN_ENTRIES_NS) {
+            if kind == PacketKind::Entry && self.times.last().is_none_or(|&last| start_ns >= last + MIN_ENTRY_DISTANCE_NS) {
                 self.times.push(start_ns);
             }
             let shift_ns = start_ns - pts.nseconds() as i64;
-            // More than one stretch of an edit list: a time says no more what is shown.
+            // An edit list with several stretches: a time no longer determines the frame.
             self.are_known &= *self.shift_ns.get_or_insert(shift_ns) == shift_ns;
         }
     }
@@ -261,7 +274,7 @@ impl Entries {
         self.caps = Some(caps.to_owned());
         self.format = NalFormat::of(caps);
         let mode = caps.structure(0).and_then(|structure| structure.get::<String>("interlace-mode").ok());
-        let forgets_all = matches!(media_type(caps), "video/x-vp8" | "video/x-vp9" | "video/x-av1");
-        self.are_known &= mode.is_none_or(|mode| mode == "progressive") && (self.format.is_some() || forgets_all);
+        let resets_at_keys = matches!(media_type(caps), "video/x-vp8" | "video/x-vp9" | "video/x-av1");
+        self.are_known &= mode.is_none_or(|mode| mode == "progressive") && (self.format.is_some() || resets_at_keys);
     }
 }

@@ -1,4 +1,4 @@
-//! What a file is, by its first bytes and not by its name.
+//! Finds the type of a file by its first bytes, not by its name.
 
 use super::{iso, media_type};
 use gstreamer as gst;
@@ -6,32 +6,32 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// Bytes that are looked at. Transport streams need a few kilobytes; the rest need less.
+/// Number of bytes that are read. Transport streams need a few kilobytes; the others need fewer.
 const SNIFF_BYTES: u64 = 64 << 10;
 
 /// The GUID that WTV files begin with. GStreamer takes them for MPEG.
 const WTV: [u8; 16] = [0xb7, 0xd8, 0x00, 0x20, 0x37, 0x49, 0xda, 0x11, 0xa6, 0x4e, 0x00, 0x07, 0xe9, 0x5e, 0xad, 0x8d];
 
-/// What the first bytes of a file say that it is.
+/// The content of a file, by its first bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
-    /// A container or stream that may hold video; its media type.
+    /// A container or stream that may hold video, with its media type.
     Video(String),
-    /// Moving pictures that cannot be decoded: what they are, and what to do.
+    /// Moving pictures that cannot be decoded, with their description and what to do about them.
     Unsupported(&'static str),
-    /// Something else; its media type, where it has a known one.
+    /// Anything else, with its media type if that is known.
     Other(Option<String>),
-    /// Nothing at all.
+    /// An empty file.
     Empty,
 }
 
-/// Looks at the first bytes of the file at `path` with GStreamer's type finders.
+/// Finds the type of the file at `path` by its first bytes, with GStreamer's type finders.
 ///
 /// # Errors
 /// When the file cannot be read.
 ///
 /// # Panics
-/// When GStreamer was not started ([`super::init`]).
+/// When GStreamer is not initialised ([`super::init`]).
 pub fn sniff(path: &Path) -> io::Result<Content> {
     let start = read_start(path)?;
     if start.is_empty() {
@@ -49,12 +49,12 @@ pub fn sniff(path: &Path) -> io::Result<Content> {
         | "application/x-3gp"
         | "application/x-yuv4mpeg"
         | "application/x-nuv" => true,
-        // The brand of music, which some writers of video use as well.
+        // The brand of audio files, which some writers of video use, too.
         "audio/x-m4a" => iso::has_video(path)?,
-        "image/gif" if gif_moves(path)? => {
+        "image/gif" if is_animated_gif(path)? => {
             return Ok(Content::Unsupported("an animated GIF, which is not read; make a video of it: ffmpeg -i FILE.gif FILE.mkv"));
         }
-        "image/webp" if webp_moves(&start) => {
+        "image/webp" if is_animated_webp(&start) => {
             return Ok(Content::Unsupported("an animated WebP (image/webp), which is not read; make a video of it"));
         }
         other => other.starts_with("video/"),
@@ -62,28 +62,28 @@ pub fn sniff(path: &Path) -> io::Result<Content> {
     Ok(if holds_video { Content::Video(media) } else { Content::Other(Some(media)) })
 }
 
-/// The first bytes of the file at `path`, as many as are looked at.
+/// Reads the first bytes of the file at `path`.
 pub(super) fn read_start(path: &Path) -> io::Result<Vec<u8>> {
     let mut start = Vec::new();
     File::open(path)?.take(SNIFF_BYTES).read_to_end(&mut start)?;
     Ok(start)
 }
 
-/// What begins with `start`, by GStreamer's type finders.
+/// Returns the type of data that begin with `start`, by GStreamer's type finders.
 pub(super) fn type_of(start: &[u8]) -> Option<gst::Caps> {
     gstreamer_base::functions::type_find_helper_for_data(gst::Object::NONE, start).ok().map(|(caps, _)| caps)
 }
 
-/// Whether the GIF at `path` has more than one picture. Blocks follow the header and the global colour
-/// table: 0x21 an extension, 0x2c a picture, both ending in sub-blocks, of which an empty one is the last
-/// (GIF89a, 15 to 26).
-fn gif_moves(path: &Path) -> io::Result<bool> {
+/// Whether the GIF at `path` has several pictures, or is damaged. Blocks follow the header and the
+/// global colour table: 0x21 an extension, 0x2c a picture, both ending in sub-blocks, of which an
+/// empty one is the last (GIF89a, 15 to 26).
+fn is_animated_gif(path: &Path) -> io::Result<bool> {
     let mut bytes = Vec::new();
     File::open(path)?.read_to_end(&mut bytes)?;
     Ok(gif_pictures(&bytes).is_none_or(|pictures| pictures > 1))
 }
 
-/// Pictures of a GIF, up to the second; none where it is damaged before that.
+/// Counts the pictures of a GIF, up to the second; none if it is damaged before that.
 fn gif_pictures(bytes: &[u8]) -> Option<u32> {
     let table = |flags: u8| if flags & 0x80 != 0 { 3 << ((flags & 7) + 1) } else { 0 };
     let mut at = 13 + table(*bytes.get(10)?);
@@ -111,12 +111,12 @@ fn gif_pictures(bytes: &[u8]) -> Option<u32> {
 }
 
 /// Whether a WebP that begins with `bytes` is animated: bit 1 of the flags of its `VP8X` chunk.
-fn webp_moves(bytes: &[u8]) -> bool {
+fn is_animated_webp(bytes: &[u8]) -> bool {
     bytes.get(12..16) == Some(b"VP8X") && bytes.get(20).is_some_and(|flags| flags & 2 != 0)
 }
 
 impl Content {
-    /// Why a file of this content gives no frames; `None` for video.
+    /// Returns why a file of this content has no frames; `None` for video.
     pub fn not_video_reason(&self) -> Option<String> {
         match self {
             Self::Video(_) => None,

@@ -1,7 +1,7 @@
-//! A file with some of its bytes replaced, as a source of GStreamer: what a demultiplexer is shown instead of
-//! the file itself.
+//! A GStreamer source that reads a file with some of its bytes replaced.
 
 use super::VideoError;
+use super::discover::io_reason;
 use super::facts::{Edit, read_at};
 use super::lock;
 use gstreamer as gst;
@@ -12,57 +12,58 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-/// The most that is read at a time, where no length is asked for.
+/// Number of bytes that are read at a time if no length is requested.
 const BLOCK_BYTES: u64 = 64 << 10;
 
-/// Some bytes of the whole, from `at` on.
+/// A part of the spliced file: `length` bytes from `at`.
 #[derive(Debug)]
 struct Part {
     at: u64,
     length: u64,
-    from: From,
+    origin: Origin,
 }
 
+/// Where the bytes of a part come from.
 #[derive(Debug)]
-enum From {
+enum Origin {
     File { offset: u64 },
-    Bytes(Vec<u8>),
+    Inserted(Vec<u8>),
 }
 
-/// The file and its edits.
+/// A file with its edits.
 #[derive(Debug)]
 struct Spliced {
     file: File,
     parts: Vec<Part>,
     length: u64,
-    /// Where the next bytes are read.
+    /// Position at which the next bytes are read.
     at: u64,
 }
 
 impl Spliced {
-    /// `edits` do not overlap, and are in order.
+    /// Opens the file at `path` with `edits`, which are in order and do not overlap.
     fn open(path: &Path, edits: Vec<Edit>) -> io::Result<Self> {
         let file = File::open(path)?;
         let end = file.metadata()?.len();
         let mut spliced = Self { file, parts: Vec::new(), length: 0, at: 0 };
         let mut offset = 0;
         for edit in edits {
-            spliced.push(edit.offset.min(end).saturating_sub(offset), From::File { offset });
+            spliced.push(edit.offset.min(end).saturating_sub(offset), Origin::File { offset });
             offset = (edit.offset + edit.removed).min(end);
-            spliced.push(edit.inserted.len() as u64, From::Bytes(edit.inserted));
+            spliced.push(edit.inserted.len() as u64, Origin::Inserted(edit.inserted));
         }
-        spliced.push(end - offset, From::File { offset });
+        spliced.push(end - offset, Origin::File { offset });
         Ok(spliced)
     }
 
-    fn push(&mut self, length: u64, from: From) {
+    fn push(&mut self, length: u64, origin: Origin) {
         if length > 0 {
-            self.parts.push(Part { at: self.length, length, from });
+            self.parts.push(Part { at: self.length, length, origin });
             self.length += length;
         }
     }
 
-    /// The next bytes, as many as `length`; fewer at the end.
+    /// Reads the next `length` bytes; fewer at the end.
     fn read(&mut self, length: u64) -> io::Result<Vec<u8>> {
         let end = self.at.saturating_add(length).min(self.length);
         let mut bytes = Vec::with_capacity(end.saturating_sub(self.at) as usize);
@@ -71,10 +72,11 @@ impl Spliced {
             if self.at >= end {
                 break;
             }
-            let (skipped, taken) = (self.at - part.at, (part.at + part.length).min(end) - self.at);
-            match &part.from {
-                From::File { offset } => bytes.extend(read_at(&mut self.file, offset + skipped, taken)?),
-                From::Bytes(inserted) => {
+            let skipped = self.at - part.at;
+            let taken = (part.at + part.length).min(end) - self.at;
+            match &part.origin {
+                Origin::File { offset } => bytes.extend(read_at(&mut self.file, offset + skipped, taken)?),
+                Origin::Inserted(inserted) => {
                     bytes.extend_from_slice(&inserted[skipped as usize..(skipped + taken) as usize]);
                 }
             }
@@ -84,12 +86,12 @@ impl Spliced {
     }
 }
 
-/// A source of the file at `path` with `edits`.
+/// Creates a source of the file at `path` with `edits`.
 ///
 /// # Errors
 /// When the file cannot be read, or GStreamer's `appsrc` is missing.
 pub(super) fn source(path: &Path, edits: Vec<Edit>) -> Result<gst::Element, VideoError> {
-    let unreadable = |error: io::Error| VideoError::Stream { element: String::new(), message: crate::video::discover::io_reason(&error) };
+    let unreadable = |error: io::Error| VideoError::Stream { element: String::new(), message: io_reason(&error) };
     let spliced = Spliced::open(path, edits).map_err(unreadable)?;
     let source = gst_app::AppSrc::builder().format(gst::Format::Bytes).stream_type(gst_app::AppStreamType::RandomAccess).build();
     source.set_size(spliced.length as i64);
@@ -108,7 +110,7 @@ pub(super) fn source(path: &Path, edits: Vec<Edit>) -> Result<gst::Element, Vide
             let at = spliced.at;
             let read = spliced.read(length);
             drop(spliced);
-            // A push fails only where the pipeline stops.
+            // A push fails only when the pipeline stops.
             let _ = match read {
                 Ok(bytes) if !bytes.is_empty() => {
                     let mut buffer = gst::Buffer::from_mut_slice(bytes);
@@ -133,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_are_replaced_and_put_in_wherever_reading_begins() {
+    fn bytes_are_replaced_and_inserted_wherever_reading_begins() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), b"0123456789").expect("written");
         let edit = |offset, removed, inserted: &[u8]| Edit { offset, removed, inserted: inserted.to_vec() };

@@ -1,43 +1,46 @@
 //! The grid of ticks that frames are sampled on, and where on it clips begin.
 //!
-//! Time is cut into ticks of `1 / fps` seconds from the first frame on. A frame's tick is its time rounded to the nearest tick, and a
-//! tick shows the last frame whose own tick is not later: the rule of ffmpeg's `fps` filter, so frames of any rate, also a variable one, are
-//! repeated or passed over as a viewer at `fps` would see them. A clip takes every `stride`-th tick. Where source frames are to be sampled, whatever
-//! their times, a frame's tick is its number.
+//! Time is divided into ticks of `1 / fps` seconds from the first frame on. The tick of a frame is
+//! its time rounded to the nearest tick, and a tick shows the last frame whose own tick is not
+//! later. This is the rule of ffmpeg's `fps` filter: frames of any rate, also a variable one, are
+//! repeated or skipped as a viewer at `fps` would see them. A clip takes every `stride`-th tick. If
+//! source frames are sampled, whatever their times, the tick of a frame is its index.
 
 use super::VideoProbe;
 use super::gaps::Gap;
 use schemas::manifest::{BuildOptions, Sampling, Tiling};
 use std::ops::Range;
 
-/// The tick of a time that lies `ns` nanoseconds after the first frame. One nanosecond of grace: GStreamer rounds times down.
+/// Returns the tick of a time `ns` nanoseconds after the first frame. One nanosecond of tolerance:
+/// GStreamer rounds times down.
 pub fn tick_of(ns: i64, fps: f64) -> u64 {
     (ns.saturating_add(1) as f64 * fps / 1e9 + 0.5).floor().max(0.0) as u64
 }
 
-/// The ticks of a video, and those of them that no clip may show.
+/// The ticks of a video, and those of them that no clip may contain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timeline {
-    /// Ticks in all.
+    /// Number of ticks.
     pub ticks: u64,
     /// Ticks within gaps, at which a frame would be held for too long; in order.
     pub holes: Vec<Range<u64>>,
 }
 
 impl Timeline {
-    /// The timeline of a video in which `probe` was found, by the grid of `options`.
+    /// Returns the timeline of a video with the result `probe` of probing it, on the grid of
+    /// `options`.
     pub fn of(options: &BuildOptions, probe: &VideoProbe) -> Self {
         let Sampling::TicksPerSecond(fps) = options.sampling else {
             return Self { ticks: probe.packets, holes: Vec::new() };
         };
         let tick = |ns: i64| tick_of(ns.saturating_sub(probe.start_ns), fps);
-        // The last frame is shown, however short.
+        // The last frame is shown, however short it is.
         let ticks = tick(probe.end_ns).max(tick(probe.last_ns) + 1);
         let holes = probe.gaps.iter().filter_map(|&gap| hole_of(options, gap, probe.start_ns)).collect();
         Self { ticks, holes }
     }
 
-    /// The stretches between the holes, in order.
+    /// Returns the stretches between the holes, in order.
     pub fn stretches(&self) -> Vec<Range<u64>> {
         let starts = std::iter::once(0).chain(self.holes.iter().map(|hole| hole.end));
         let ends = self.holes.iter().map(|hole| hole.start).chain(std::iter::once(self.ticks));
@@ -45,8 +48,8 @@ impl Timeline {
     }
 }
 
-/// The ticks of `gap` at which the frame before it would be held for longer than the options allow; none
-/// where there is no such tick. `start_ns` is the time of tick 0.
+/// Returns the ticks of `gap` at which the frame before it would be held for longer than the
+/// options allow; none if there is no such tick. `start_ns` is the time of tick 0.
 pub fn hole_of(options: &BuildOptions, gap: Gap, start_ns: i64) -> Option<Range<u64>> {
     let (fps, limit) = options.sampling.fps().zip(options.gap_seconds)?;
     let tick = |ns: i64| tick_of(ns.saturating_sub(start_ns), fps);
@@ -55,20 +58,20 @@ pub fn hole_of(options: &BuildOptions, gap: Gap, start_ns: i64) -> Option<Range<
     (!hole.is_empty()).then_some(hole)
 }
 
-/// The longest that a frame may be held beyond its time, in nanoseconds; none without a limit, and where
-/// ticks are not times.
+/// Returns the longest time that a frame may be held beyond its own, in nanoseconds; none without a
+/// limit, and if ticks are not times.
 pub fn gap_limit_ns(options: &BuildOptions) -> Option<i64> {
     options.sampling.fps().and(options.gap_seconds).map(|seconds| (seconds * 1e9) as i64)
 }
 
-/// Ticks from a clip's first frame to its last, both included.
+/// Returns the number of ticks from a clip's first frame to its last, both included.
 pub fn span_ticks(options: &BuildOptions) -> u64 {
     u64::from(options.frames - 1) * u64::from(options.stride) + 1
 }
 
-/// First ticks of the clips of a video of `timeline`. Each stretch between holes is tiled by itself. There is
-/// always one clip: a video without a stretch as long as a clip gives a clip of its last stretch, whose
-/// last frame is repeated.
+/// Returns the first ticks of the clips of a video of `timeline`. Each stretch between holes is
+/// tiled by itself. There is always one clip: a video without a stretch as long as a clip gives one
+/// clip of its last stretch, whose last frame is repeated.
 pub fn clip_starts(options: &BuildOptions, timeline: &Timeline) -> Vec<u64> {
     let span = span_ticks(options);
     let stretches = timeline.stretches();
@@ -81,7 +84,7 @@ pub fn clip_starts(options: &BuildOptions, timeline: &Timeline) -> Vec<u64> {
             })
             .collect(),
         Tiling::ClipsPerVideo(clips) => {
-            // Places for a first tick, one stretch after the other.
+            // Possible first ticks, one stretch after another.
             let places: Vec<Range<u64>> = fitting.map(|stretch| stretch.start..stretch.end - span + 1).collect();
             spread(u64::from(clips), &places)
         }
@@ -92,7 +95,8 @@ pub fn clip_starts(options: &BuildOptions, timeline: &Timeline) -> Vec<u64> {
     starts
 }
 
-/// `clips` of the numbers of `places`, from the first to the last and evenly; a single one from the middle.
+/// Returns `clips` of the numbers in `places`, evenly spaced from the first to the last; a single
+/// one from the middle.
 fn spread(clips: u64, places: &[Range<u64>]) -> Vec<u64> {
     let all: u64 = places.iter().map(|place| place.end - place.start).sum();
     let Some(last) = all.checked_sub(1) else { return Vec::new() };
@@ -111,13 +115,13 @@ fn spread(clips: u64, places: &[Range<u64>]) -> Vec<u64> {
         1 => vec![nth(last / 2)],
         clips => (0..clips).map(|clip| nth(clip * last / (clips - 1))).collect(),
     };
-    // A short video has fewer places than clips were asked for.
+    // A short video has fewer places than the requested number of clips.
     starts.dedup();
     starts
 }
 
-/// Clips that the holes of `timeline` cost: those that would follow the clips before each of them and begin
-/// before its end.
+/// Returns the number of clips that the holes of `timeline` cost: for each hole, the clips that
+/// would follow those before it and begin before its end.
 pub fn clips_in_holes(options: &BuildOptions, timeline: &Timeline) -> u64 {
     if matches!(options.tiling, Tiling::ClipsPerVideo(_)) {
         return 0;
@@ -133,14 +137,15 @@ pub fn clips_in_holes(options: &BuildOptions, timeline: &Timeline) -> u64 {
     clips
 }
 
-/// The first of the clips that follow each other without end which begins at `tick` or later.
+/// Returns the index of the first clip that begins at `tick` or later, if clips follow each other
+/// without end.
 pub(super) fn first_clip_from(options: &BuildOptions, tick: u64) -> u64 {
     let step = match options.tiling {
         Tiling::BackToBack => f64::from(options.frames) * f64::from(options.stride),
         Tiling::EverySeconds(seconds) => seconds * options.sampling.fps().unwrap_or(1.0),
         Tiling::ClipsPerVideo(_) => unreachable!("the number of clips is known beforehand"),
     };
-    // Rounding may put it one off.
+    // Rounding may be off by one.
     let mut clip = ((tick as f64 / step) as u64).saturating_sub(1);
     while nth_start(options, clip) < tick {
         clip += 1;
@@ -148,7 +153,7 @@ pub(super) fn first_clip_from(options: &BuildOptions, tick: u64) -> u64 {
     clip
 }
 
-/// First tick of clip `clip` where clips follow each other without end.
+/// Returns the first tick of clip `clip`, if clips follow each other without end.
 pub(super) fn nth_start(options: &BuildOptions, clip: u64) -> u64 {
     match options.tiling {
         Tiling::BackToBack => clip * u64::from(options.frames) * u64::from(options.stride),
@@ -191,7 +196,8 @@ mod tests {
 
     #[test]
     fn clips_lie_between_holes() {
-        // Two seconds, a gap of ten thousand, and three: one frame is held for a second at most.
+        // Two seconds of video, a gap of ten thousand, and three more; a frame is held for at most
+        // one second.
         let timeline = Timeline { ticks: 300_090, holes: std::iter::once(90..300_000).collect() };
         let every = options(Tiling::BackToBack);
         assert_eq!(clip_starts(&every, &timeline), [0, 300_000]);
@@ -199,7 +205,7 @@ mod tests {
         let longer = Timeline { ticks: u64::MAX / 4, holes: std::iter::once(90..u64::MAX / 4 - 200).collect() };
         let starts = clip_starts(&every, &longer);
         assert_eq!(starts.len(), 1 + 3, "{starts:?}");
-        // Both sides, and no clip in between.
+        // On both sides, and no clip in between.
         let spread = clip_starts(&options(Tiling::ClipsPerVideo(4)), &timeline);
         assert_eq!(spread, [0, 19, 300_009, 300_029]);
         // No stretch is long enough: the last one is padded.

@@ -1,24 +1,26 @@
-//! Transport streams (ISO/IEC 13818-1) as GStreamer 1.22 takes them: with the tables first, and a clock.
+//! Completes transport streams (ISO/IEC 13818-1) for GStreamer 1.22, which needs the tables first,
+//! and a clock.
 //!
-//! `tsdemux` drops what comes before the first table, and gives no times to packets of streams without a
-//! clock, as segments of HLS are. Such files are shown to it with what is missing put in.
+//! `tsdemux` drops the packets before the first table, and gives no times to packets of streams
+//! without a clock, such as segments of HLS. The missing tables and clocks are inserted.
 
 use super::facts::Edit;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// As far as `tsdemux` looks for a clock, and the tables are looked for here.
+/// Number of bytes in which `tsdemux` searches for a clock, and in which the tables are searched
+/// here.
 const SCAN_BYTES: u64 = 655_360;
 
-/// Packets of 188 bytes begin with this.
+/// First byte of each packet of 188 bytes.
 const SYNC: u8 = 0x47;
 
-/// The clock runs ahead of the packets by so much, in units of 90 kHz.
-const AHEAD: u64 = 9000;
+/// Time by which the inserted clock is ahead of the packets, in units of 90 kHz.
+const CLOCK_LEAD: u64 = 9000;
 
-/// From one packet to the next, and where in it the 188 bytes begin: 192 with a time before each, 204 with
-/// error correction after it.
+/// Position of the first packet's 188 bytes, and the distance from one packet to the next: 188, 192
+/// with a time before each packet, or 204 with error correction after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Grid {
     first: usize,
@@ -32,7 +34,7 @@ impl Grid {
         grids.into_iter().find(|grid| bytes.get(grid.first) == Some(&SYNC) && (1..8).all(|packet| is_sync(grid.first + packet * grid.step)))
     }
 
-    /// A packet of the file's size around the 188 bytes of `packet`.
+    /// Returns the 188 bytes of `packet` in a packet of the file's size.
     fn framed(self, packet: &[u8]) -> Vec<u8> {
         let before = if self.step == 192 { 4 } else { 0 };
         let mut framed = vec![0; before];
@@ -41,13 +43,13 @@ impl Grid {
         framed
     }
 
-    /// Where the packet lies whose 188 bytes begin at `at`.
+    /// Returns the start of the packet whose 188 bytes begin at `at`.
     fn start(self, at: u64) -> u64 {
         if self.step == 192 { at.saturating_sub(4) } else { at }
     }
 }
 
-/// One packet's 188 bytes.
+/// The 188 bytes of a packet.
 #[derive(Clone, Copy)]
 struct Packet<'a>(&'a [u8]);
 
@@ -72,7 +74,7 @@ impl<'a> Packet<'a> {
         }
     }
 
-    /// The table that begins in it, and where it does.
+    /// Returns the table that begins in the packet, and its offset.
     fn section(self) -> Option<(usize, &'a [u8])> {
         let payload = self.payload().filter(|_| self.begins_unit())?;
         let skipped = 1 + usize::from(*payload.first()?);
@@ -82,14 +84,14 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// What the tables of a stream say.
+/// The stream identifiers in the tables of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Program {
     table_pid: u16,
     video_pid: u16,
 }
 
-/// What a transport stream at `path` has to be shown with.
+/// Returns the tables and the clock to insert into the transport stream at `path`.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -108,16 +110,16 @@ pub(super) fn edits(path: &Path) -> io::Result<Vec<Edit>> {
     }
     if !packets().any(Packet::has_clock) {
         drop(start);
-        edits.extend(clock(path, grid, program)?);
+        edits.extend(clock_edits(path, grid, program)?);
     }
     Ok(edits)
 }
 
-/// The packets of the first two tables, and what they say.
+/// Finds the packets of the first two tables, and reads them.
 fn tables<'a>(packets: impl Iterator<Item = Packet<'a>> + Clone) -> Option<([Vec<u8>; 2], Program)> {
     let programs = packets.clone().find(|packet| packet.pid() == 0 && packet.section().is_some())?;
     let (_, section) = programs.section()?;
-    // After eight bytes of header: number and place of each program, and four bytes of check.
+    // After eight bytes of header: number and stream of each program, and four bytes of checksum.
     let entries = section.get(8..section.len().checked_sub(4)?)?;
     let entry = entries.chunks_exact(4).find(|entry| entry[..2] != [0, 0])?;
     let table_pid = u16::from_be_bytes([entry[2], entry[3]]) & 0x1fff;
@@ -126,7 +128,7 @@ fn tables<'a>(packets: impl Iterator<Item = Packet<'a>> + Clone) -> Option<([Vec
     Some(([programs.0.to_vec(), table.0.to_vec()], Program { table_pid, video_pid }))
 }
 
-/// The first stream of video in a program's table: MPEG-1, 2 and 4, H.264, H.265, AVS, VC-1.
+/// Returns the first video stream in a program's table: MPEG-1, 2 and 4, H.264, H.265, AVS, VC-1.
 fn video_pid(section: &[u8]) -> Option<u16> {
     let described = usize::from(u16::from_be_bytes([*section.get(10)?, *section.get(11)?]) & 0xfff);
     let mut streams = section.get(12 + described..section.len().checked_sub(4)?)?;
@@ -139,8 +141,9 @@ fn video_pid(section: &[u8]) -> Option<u16> {
     }
 }
 
-/// A clock for the stream at `path`: a packet with the time before each frame, and tables that name it.
-fn clock(path: &Path, grid: Grid, program: Program) -> io::Result<Vec<Edit>> {
+/// Returns the edits that insert a clock into the stream at `path`: a packet with the time before
+/// each frame, and tables that name the clock.
+fn clock_edits(path: &Path, grid: Grid, program: Program) -> io::Result<Vec<Edit>> {
     let mut file = io::BufReader::with_capacity(1 << 20, File::open(path)?);
     io::copy(&mut (&mut file).take(grid.first as u64), &mut io::sink())?;
     let mut edits = Vec::new();
@@ -159,31 +162,33 @@ fn clock(path: &Path, grid: Grid, program: Program) -> io::Result<Vec<Edit>> {
         }
         let packet = Packet(&bytes[..188]);
         if packet.pid() == program.table_pid {
-            edits.extend(named_clock(packet, program.video_pid).map(|inserted| Edit { offset: at, removed: 188, inserted }));
+            edits.extend(table_with_clock(packet, program.video_pid).map(|inserted| Edit { offset: at, removed: 188, inserted }));
         } else if packet.pid() == program.video_pid
             && packet.begins_unit()
             && let Some(time) = packet.payload().and_then(decoding_time)
         {
-            let inserted = grid.framed(&clock_packet(program.video_pid, time.saturating_sub(AHEAD)));
+            let inserted = grid.framed(&clock_packet(program.video_pid, time.saturating_sub(CLOCK_LEAD)));
             edits.push(Edit { offset: grid.start(at), removed: 0, inserted });
         }
         at += grid.step as u64;
     }
 }
 
-/// The packet of a program's table, with the clock in stream `pid`.
-fn named_clock(packet: Packet, pid: u16) -> Option<Vec<u8>> {
-    // Twelve bytes of header, and four of check.
+/// Returns the packet of a program's table with the clock in stream `pid`; none if the table is too
+/// short.
+fn table_with_clock(packet: Packet, pid: u16) -> Option<Vec<u8>> {
+    // Twelve bytes of header, and four of checksum.
     let (at, section) = packet.section().filter(|(_, section)| section.len() >= 16)?;
-    let mut named = packet.0.to_vec();
-    named[at + 8..at + 10].copy_from_slice(&(0xe000 | pid).to_be_bytes());
-    let check = at + section.len() - 4;
-    let crc = crc32(&named[at..check]);
-    named[check..check + 4].copy_from_slice(&crc.to_be_bytes());
-    Some(named)
+    let mut table = packet.0.to_vec();
+    table[at + 8..at + 10].copy_from_slice(&(0xe000 | pid).to_be_bytes());
+    let checksum = at + section.len() - 4;
+    let crc = crc32(&table[at..checksum]);
+    table[checksum..checksum + 4].copy_from_slice(&crc.to_be_bytes());
+    Some(table)
 }
 
-/// When the frame whose packet begins with `bytes` is decoded, in units of 90 kHz (2.4.3.6).
+/// Reads the decoding time of the frame whose packet begins with `bytes`, in units of 90 kHz
+/// (2.4.3.6).
 fn decoding_time(bytes: &[u8]) -> Option<u64> {
     let time = |at: usize| {
         let bytes: [u8; 5] = bytes.get(at..at + 5)?.try_into().ok()?;
@@ -197,18 +202,18 @@ fn decoding_time(bytes: &[u8]) -> Option<u64> {
     }
 }
 
-/// A packet of stream `pid` without payload, whose clock shows `time`.
+/// Creates a packet of stream `pid` without payload, whose clock has the time `time`.
 fn clock_packet(pid: u16, time: u64) -> [u8; 188] {
     let mut packet = [0xff; 188];
     let [pid_high, pid_low] = pid.to_be_bytes();
-    // 33 bits of time, six that are set, and nine of a finer time.
+    // 33 bits of time, six set bits, and nine bits of a finer time.
     let clock = time << 15 | 0x7e00;
     packet[..6].copy_from_slice(&[SYNC, pid_high, pid_low, 0x20, 183, 0x10]);
     packet[6..12].copy_from_slice(&clock.to_be_bytes()[2..]);
     packet
 }
 
-/// The check of tables (annex A).
+/// Returns the checksum of tables (annex A).
 fn crc32(bytes: &[u8]) -> u32 {
     bytes.iter().fold(u32::MAX, |crc, &byte| {
         (0..8).fold(crc ^ u32::from(byte) << 24, |crc, _| crc << 1 ^ if crc >> 31 == 1 { 0x04c1_1db7 } else { 0 })
@@ -220,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_packet_says_its_time() {
+    fn a_clock_packet_holds_its_time() {
         let packet = clock_packet(0x100, 0x1_2345_6789);
         assert_eq!((Packet(&packet).pid(), Packet(&packet).has_clock()), (0x100, true));
         let clock = packet[6..12].iter().fold(0u64, |value, &byte| value << 8 | u64::from(byte));
@@ -229,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn the_check_is_that_of_the_standard() {
+    fn the_checksum_is_that_of_the_standard() {
         // The first table of a stream that ffmpeg 5.1 muxes.
         let table = [0, 0xb0, 0x0d, 0, 1, 0xc1, 0, 0, 0, 1, 0xf0, 0];
         assert_eq!(crc32(&table), 0x2ab1_04b2);
@@ -237,12 +242,12 @@ mod tests {
 
     #[test]
     fn a_table_that_is_too_short_is_left_as_it_is() {
-        // At the end of its packet, behind a pointer that skips the rest: a header of three bytes.
+        // A header of three bytes at the end of its packet, after a pointer that skips the rest.
         let mut packet = [0xff; 188];
         packet[..5].copy_from_slice(&[SYNC, 0x50, 0, 0x10, 180]);
         packet[185..].copy_from_slice(&[2, 0xb0, 0]);
         assert!(Packet(&packet).section().is_some());
-        assert_eq!(named_clock(Packet(&packet), 0x100), None);
+        assert_eq!(table_with_clock(Packet(&packet), 0x100), None);
     }
 
     #[test]

@@ -1,70 +1,71 @@
-//! What a loader has measured of itself.
+//! Measurements of a loader.
 
 use serde::{Deserialize, Serialize};
 
-/// What a loader has measured of itself, since its first batch where it says nothing else.
+/// Measurements of a loader, since its first batch unless stated otherwise.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoaderFigures {
-    /// Clips handed out after the first batch.
+    /// Number of clips delivered after the first batch.
     pub clips: u64,
-    /// Wall time in which they were.
+    /// Wall time of their delivery in seconds.
     pub seconds: f64,
-    /// Clips handed out a second.
+    /// Clips delivered per second.
     pub clips_per_second: f64,
-    /// Frames of them a second.
+    /// Frames delivered per second.
     pub frames_per_second: f64,
-    /// Bytes read from shards a second, as they are stored.
+    /// Stored bytes read from shards per second.
     pub stored_bytes_per_second: f64,
-    /// Bytes of frames a second that were made of them, or decoded from video.
+    /// Bytes of frames per second that were decoded from shards or video.
     pub decoded_bytes_per_second: f64,
-    /// How long the user waited for a batch.
+    /// Wait of the consumer for a batch.
     pub batch_wait_ms: WaitFigures,
-    /// Share of the wall time that the user waited for batches.
+    /// Fraction of the wall time that the consumer waited for batches.
     pub stall_fraction: f64,
-    /// Batches that were ready when one was asked for, on average.
+    /// Mean number of batches that were ready when one was requested.
     pub ready_batches: f64,
-    /// Getting a clip's bytes: mapping, decompressing, comparing with the hash.
+    /// Reading a clip's bytes: mapping, decompressing, checking the hash.
     pub read: StageFigures,
-    /// Making frames of them.
+    /// Decoding them to frames.
     pub decode: StageFigures,
-    /// Crop, resize, colour, normalisation, masks.
+    /// Crop, resize, colour conversion, normalisation, masks.
     pub transform: StageFigures,
-    /// Share of the threads' time that they waited for room to fill.
+    /// Fraction of the threads' time that they waited for a free buffer.
     pub idle_fraction: f64,
-    /// What limits.
+    /// The limiting stage.
     pub limit: LoaderLimit,
-    /// Processor time of the loader's threads for each clip that was read, in milliseconds. Decoders of live video are processes of their own and not in it.
+    /// CPU time of the loader's threads per clip read, in milliseconds, excluding the decoder
+    /// processes of live video.
     pub thread_cpu_ms_per_clip: f64,
-    /// From the start to the first batch.
+    /// Seconds from the start to the first batch.
     pub first_batch_seconds: f64,
-    /// Clips that could not be read and were left out, each time that they were.
+    /// Number of times that a clip could not be read and was skipped.
     pub skipped: u64,
 }
 
-/// How long waits took, in milliseconds.
+/// Statistics of waits, in milliseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WaitFigures {
-    /// Half of them were not longer.
+    /// Median.
     pub p50: f64,
-    /// 99 in 100 were not longer.
+    /// 99th percentile.
     pub p99: f64,
-    /// The longest.
+    /// Maximum.
     pub max: f64,
 }
 
-/// What a stage of loading costs.
+/// Cost of a stage of loading.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StageFigures {
-    /// Share of the threads' time that was spent in it.
+    /// Fraction of the threads' time spent in the stage.
     pub busy_fraction: f64,
-    /// Wall time of a thread for each clip that was read, in milliseconds.
+    /// Wall time of a thread per clip read, in milliseconds.
     pub ms_per_clip: f64,
 }
 
-/// What limits how many clips a second are loaded.
+/// The limit of the loader's throughput.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LoaderLimit {
@@ -74,7 +75,7 @@ pub enum LoaderLimit {
     Decode,
     /// Transforming.
     Transform,
-    /// Who uses the batches: loading could go faster.
+    /// The consumer of the batches: the loader could be faster.
     #[default]
     Consumer,
 }

@@ -1,160 +1,166 @@
-//! What `trainer bench` prints.
+//! Reports of `trainer bench`.
 
 use super::{LoaderFigures, WaitFigures};
 use serde::{Deserialize, Serialize};
 
-/// What `trainer bench loader --json` prints.
+/// Report of `trainer bench loader --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoaderReport {
-    /// What was loaded, as it was named.
+    /// The data, as given on the command line.
     pub data: Vec<String>,
-    /// Clips in it.
+    /// Number of clips in the data.
     pub data_clips: u64,
-    /// Who used the batches.
+    /// Consumer of the batches.
     pub consumer: String,
-    /// What of a clip a batch holds: `clips` or `patches`.
+    /// Form of the batches: `clips` or `patches`.
     pub form: String,
     /// Type of the values: `u8`, `f32` or `bf16`.
     pub values: String,
-    /// Clips a batch.
+    /// Clips per batch.
     pub batch_size: u64,
-    /// Samples of each reading of a clip.
+    /// Number of samples per read of a clip.
     pub repeat: u64,
-    /// Loader's threads.
+    /// Number of loader threads.
     pub threads: u64,
-    /// Clips a second. Equals [`LoaderFigures::clips_per_second`].
+    /// Clips per second. Equals [`LoaderFigures::clips_per_second`].
     pub clips_per_second: f64,
-    /// Share of the time that the consumer waited. Equals [`LoaderFigures::stall_fraction`].
+    /// Fraction of the time that the consumer waited. Equals [`LoaderFigures::stall_fraction`].
     pub stall_fraction: f64,
-    /// How long it waited for a batch. Equals [`LoaderFigures::batch_wait_ms`].
+    /// Wait for a batch. Equals [`LoaderFigures::batch_wait_ms`].
     pub batch_wait_ms: WaitFigures,
-    /// Processor time of this process, its consumer and all decoders included, for each clip handed out, in milliseconds.
+    /// CPU time per clip in milliseconds, of this process with its consumer, and of all decoders.
     pub cpu_ms_per_clip: f64,
-    /// The most memory that this process has used.
+    /// Peak memory of this process in bytes.
     pub peak_memory_bytes: u64,
-    /// A100s that the figure of clips a second would feed, at 17 clips/s each (ViT-L, 90 % masked).
+    /// Number of A100s that this many clips per second would feed, at 17 clips/s each (ViT-L, 90 %
+    /// masked).
     pub a100s: f64,
-    /// All that the loader has measured.
+    /// All measurements of the loader.
     pub loader: LoaderFigures,
-    /// With a training step as consumer: what loading costs it.
+    /// Cost of loading, with a training step as consumer.
     pub step: Option<StepFigures>,
 }
 
-/// What loading costs a training step: steps with a new batch each, and steps with one batch over and over, in turn.
+/// Cost of loading in a training step: steps with a new batch each alternate with steps that repeat
+/// one batch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StepFigures {
-    /// Pairs of steps.
+    /// Number of pairs of steps.
     pub pairs: u64,
-    /// Median seconds of a step with a new batch, its wait included.
+    /// Median seconds of a step with a new batch, including the wait for it.
     pub loaded_seconds: f64,
-    /// Median seconds of a step with the same batch again.
+    /// Median seconds of a step with the repeated batch.
     pub cached_seconds: f64,
-    /// The first over the second.
+    /// `loaded_seconds` over `cached_seconds`.
     pub ratio: f64,
 }
 
-/// Multiply-adds of the forward pass of one clip, by part. A multiply-add is two floating-point operations; what is not a matrix product is not counted.
+/// Multiply-adds of the forward pass of one clip, by part. A multiply-add is two flops; only matrix
+/// products are counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OperationFigures {
-    /// Patches to tokens.
+    /// Patch embedding.
     pub patch_embedding: u64,
     /// Linear layers of the encoder's blocks.
     pub encoder_linear: u64,
-    /// Products of queries with keys, and of weights with values, in the encoder.
+    /// Matrix products of queries with keys, and of weights with values, in the encoder.
     pub encoder_attention: u64,
-    /// From the encoder's width to the decoder's, and linear layers of the decoder's blocks.
+    /// Projection from the encoder's width to the decoder's, and linear layers of the decoder's
+    /// blocks.
     pub decoder_linear: u64,
-    /// As in the encoder.
+    /// Matrix products of attention in the decoder.
     pub decoder_attention: u64,
-    /// Tokens to pixels.
+    /// Prediction of pixels from tokens.
     pub prediction: u64,
 }
 
 impl OperationFigures {
-    /// All of the decoder: its layers, its attention and the prediction.
+    /// Returns the multiply-adds of the decoder: its layers, its attention and the prediction.
     pub const fn decoder(&self) -> u64 {
         self.decoder_linear + self.decoder_attention + self.prediction
     }
 
-    /// The forward pass.
+    /// Returns the multiply-adds of the forward pass.
     pub const fn forward(&self) -> u64 {
         self.patch_embedding + self.encoder_linear + self.encoder_attention + self.decoder()
     }
 
-    /// Forward and backward pass: a product has the gradients of both its factors behind it, each as much as itself; but nobody asks for that of the pixels.
+    /// Returns the multiply-adds of the forward and the backward pass. The gradients of the two
+    /// factors of a product each take as many as the product; that of the pixels is not computed.
     pub const fn step(&self) -> u64 {
         3 * self.forward() - self.patch_embedding
     }
 }
 
-/// What `trainer bench sparsity --json` prints: Table 1 of Feichtenhofer et al. 2022 for any model.
+/// Report of `trainer bench sparsity --json`: Table 1 of Feichtenhofer et al. 2022 for any model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SparsityReport {
-    /// Whose model.
+    /// Preset of the model.
     pub preset: String,
-    /// Clips a step.
+    /// Clips per step.
     pub batch_size: u64,
-    /// Steps that were timed, of each kind.
+    /// Number of timed steps of each kind.
     pub steps: u64,
-    /// Trainable values of the model.
+    /// Number of trainable parameters of the model.
     pub parameters: u64,
-    /// What was loaded, as it was named; empty when nothing was.
+    /// The data, as given on the command line; empty if none was loaded.
     pub data: Vec<String>,
-    /// With every token visible to the encoder, and predicted.
+    /// Training with every token visible to the encoder, and predicted.
     pub dense: SparsityFigures,
-    /// Masked as the preset says.
+    /// Training with the masking of the preset.
     pub sparse: SparsityFigures,
-    /// Dense over sparse.
+    /// Ratios of dense to sparse.
     pub gain: SparsityGain,
-    /// The paper's figures, for its main model as the preset has it.
+    /// The paper's figures, if the preset is its main model.
     pub paper: Option<PaperSparsity>,
 }
 
-/// What one way of training costs.
+/// Cost of dense or sparse training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SparsityFigures {
-    /// Tokens of a clip.
+    /// Number of tokens of a clip.
     pub tokens: u64,
-    /// Tokens of it that the encoder sees.
+    /// Number of tokens that are visible to the encoder.
     pub visible_tokens: u64,
     /// Multiply-adds of a clip's forward pass, by part.
     pub operations: OperationFigures,
-    /// All of these. Equals [`OperationFigures::forward`].
+    /// Sum of these. Equals [`OperationFigures::forward`].
     pub forward_multiply_adds: u64,
     /// Multiply-adds of a clip's forward and backward pass. Equals [`OperationFigures::step`].
     pub step_multiply_adds: u64,
-    /// Steps with one batch of random numbers over and over.
+    /// Speed of steps that repeat one batch of random numbers.
     pub computed: StepSpeed,
-    /// Steps with a new batch of clips each, when there is data.
+    /// Speed of steps with a new batch of clips each, if there is data.
     pub loaded: Option<StepSpeed>,
 }
 
-/// How fast steps are.
+/// Speed of steps.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StepSpeed {
-    /// Median of the wall times of the steps, their wait for data and the optimiser included.
+    /// Median wall time of a step in seconds, including the wait for data and the optimizer.
     pub step_seconds: f64,
-    /// Clips a second.
+    /// Clips per second.
     pub clips_per_second: f64,
-    /// Floating-point operations of forward and backward pass, two for each multiply-add, in 10^9 a second of the whole step.
+    /// Flops of the forward and the backward pass, two per multiply-add, in 10^9 per second of the
+    /// whole step.
     pub gflops: f64,
 }
 
-/// Dense over sparse.
+/// Ratios of dense to sparse.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SparsityGain {
-    /// Of the forward pass's multiply-adds.
+    /// Ratio of the multiply-adds of the forward pass.
     pub multiply_adds: f64,
-    /// Of a step's seconds, computed.
+    /// Ratio of the seconds of a step, without loading.
     pub computed: f64,
-    /// Of a step's seconds with loading, when there is data.
+    /// Ratio of the seconds of a step with loading, if there is data.
     pub loaded: Option<f64>,
 }
 
@@ -162,11 +168,11 @@ pub struct SparsityGain {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PaperSparsity {
-    /// With every token visible.
+    /// Training with every token visible.
     pub dense: PaperFigures,
-    /// 90 % masked.
+    /// Training with 90 % of the tokens masked.
     pub sparse: PaperFigures,
-    /// Dense over sparse.
+    /// Ratios of dense to sparse.
     pub gain: SparsityGain,
 }
 
@@ -176,53 +182,53 @@ pub struct PaperSparsity {
 pub struct PaperFigures {
     /// Multiply-adds of a clip's forward pass, which the paper calls FLOPs.
     pub forward_multiply_adds: f64,
-    /// Hours of computing.
+    /// Hours without loading.
     pub computed_hours: f64,
     /// Hours with loading.
     pub loaded_hours: f64,
 }
 
-/// What `trainer bench step --json` prints.
+/// Report of `trainer bench step --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StepReport {
-    /// Whose model.
+    /// Preset of the model.
     pub preset: String,
-    /// Clips a step.
+    /// Clips per step.
     pub batch_size: u64,
-    /// Share of the tokens that is masked.
+    /// Fraction of the tokens that is masked.
     pub mask_ratio: f64,
     /// Type of the activations.
     pub dtype: String,
-    /// Threads that compute.
+    /// Number of compute threads.
     pub threads: u64,
-    /// Trainable values of the model.
+    /// Number of trainable parameters of the model.
     pub parameters: u64,
-    /// Steps that were timed.
+    /// Number of timed steps.
     pub steps: u64,
-    /// Their median: forward, backward and optimiser.
+    /// Median seconds of a step: forward, backward and optimizer.
     pub seconds_per_step: f64,
-    /// The fastest.
+    /// Seconds of the fastest step.
     pub least_seconds: f64,
-    /// The slowest.
+    /// Seconds of the slowest step.
     pub most_seconds: f64,
-    /// Medians of the parts.
+    /// Median seconds of the parts of a step.
     pub parts: StepParts,
-    /// Clips a second, at the median.
+    /// Clips per second at the median.
     pub clips_per_second: f64,
-    /// Floating-point operations of a step's matrix products, counted from the shapes: two for each multiply-add, in 10^9.
+    /// Flops of a step's matrix products, counted from the shapes, two per multiply-add, in 10^9.
     pub gflop_per_step: f64,
-    /// These over the median.
+    /// `gflop_per_step` over the median seconds.
     pub gflop_per_second: f64,
-    /// What one large matrix product of this type reaches on this machine.
+    /// Speed of one large matrix product of this type on this machine, in 10^9 flops per second.
     pub product_gflop_per_second: f64,
-    /// `gflop_per_second` over that.
+    /// `gflop_per_second` over `product_gflop_per_second`.
     pub product_share: f64,
-    /// The most memory that the process used.
+    /// Peak memory of the process in bytes.
     pub peak_memory_bytes: u64,
 }
 
-/// Parts of a step, in seconds.
+/// Seconds of the parts of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StepParts {
@@ -234,6 +240,6 @@ pub struct StepParts {
     pub decoder_backward_seconds: f64,
     /// Encoder, backward.
     pub encoder_backward_seconds: f64,
-    /// Clipping, weights and moments.
+    /// Gradient clipping, and update of weights and moments.
     pub optimizer_seconds: f64,
 }

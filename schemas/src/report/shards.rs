@@ -1,268 +1,271 @@
-//! What `shardtool` prints.
+//! Reports of `shardtool`.
 
 use crate::manifest::Rejected;
 use crate::shard::{ClipMeta, Payload};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What `shardtool build --json` prints.
+/// Report of `shardtool build --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BuildReport {
     /// Folder of the shards.
     pub out: String,
-    /// Videos with at least one clip in the shards.
+    /// Number of videos with at least one clip in the shards.
     pub videos: u64,
-    /// Clips in the shards.
+    /// Number of clips in the shards.
     pub clips: u64,
-    /// Clips that were left out because frames of them are damaged.
+    /// Number of clips that were skipped because frames of them are damaged.
     pub damaged_clips: u64,
-    /// Videos of which clips were left out for that.
+    /// Number of videos with damaged frames.
     pub damaged_videos: u64,
-    /// Clips with damaged frames that were kept, and say so in their row (`--on-corrupt keep`).
+    /// Number of clips with damaged frames that were kept and marked in their row (`--on-corrupt
+    /// keep`).
     pub kept_damaged_clips: u64,
-    /// Clips that would lie in a gap of their video, at least in part, and were left out.
+    /// Number of clips that would overlap a gap of their video, and were skipped.
     pub gap_clips: u64,
-    /// Videos of high dynamic range (PQ or HLG), whose samples are stored as they are decoded.
+    /// Number of videos with high dynamic range (PQ or HLG), whose samples are stored as decoded.
     pub hdr_videos: u64,
-    /// Clips whose end repeats the last frame, because their video was too short.
+    /// Number of clips whose end repeats the last frame because their video is too short.
     pub padded_clips: u64,
-    /// Shards.
+    /// Number of shards.
     pub shards: u64,
-    /// Bytes of all shards.
+    /// Size of all shards in bytes.
     pub stored_bytes: u64,
-    /// Bytes of all clips before compression.
+    /// Size of all clips before compression, in bytes.
     pub decoded_bytes: u64,
-    /// Videos that were in the shards already, from an earlier run of the same build.
+    /// Number of videos that an earlier run of the same build has completed.
     pub known_videos: u64,
-    /// Videos whose clips are in the shards, and which are no longer where they were.
+    /// Videos whose clips are in the shards, but which are no longer at their paths.
     pub removed_videos: Vec<String>,
-    /// Files that gave no clips, and parts of files that were left out.
+    /// Files without clips, and parts of files that were skipped.
     pub rejected: Vec<Rejected>,
-    /// Files found in folders that are no video by content nor by name.
+    /// Number of files in folders that are no video by content nor by name.
     pub not_video: u64,
-    /// Videos whose label is null, of a build that has labels: the label file has no line for them,
-    /// or one without a label.
+    /// Number of videos whose label is null in a build with labels: the label file has no line for
+    /// them, or one without a label.
     pub unlabelled: u64,
-    /// The first five of them.
+    /// Names of the first five of these videos.
     pub unlabelled_examples: Vec<String>,
-    /// Lines of the label file whose path matches no video.
+    /// Number of lines of the label file whose path matches no video.
     pub unmatched_labels: u64,
-    /// The paths of the first five of them.
+    /// Paths of the first five of these lines.
     pub unmatched_label_examples: Vec<String>,
-    /// Classes found.
+    /// Class names in the order of their numbers.
     pub classes: Vec<String>,
-    /// Wall time.
+    /// Wall time in seconds.
     pub seconds: f64,
 }
 
-/// What `shardtool build --dry-run --json` prints.
+/// Report of `shardtool build --dry-run --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DryRunReport {
-    /// Folder that a build would write.
+    /// Folder that the build would write.
     pub out: String,
-    /// Videos that would be decoded.
+    /// Number of videos that would be decoded.
     pub videos: u64,
-    /// Seconds of video in them.
+    /// Total length of these videos in seconds.
     pub video_seconds: f64,
-    /// Clips that they would give.
+    /// Number of clips that they would give.
     pub clips: u64,
-    /// Clips that would lie in a gap of their video, at least in part, and would be left out.
+    /// Number of clips that would overlap a gap of their video, and would be skipped.
     pub gap_clips: u64,
-    /// Bytes of these clips before compression: the most that the shards can take, but for a small overhead.
+    /// Size of these clips before compression, in bytes: the maximum size of the shards, except for
+    /// a small overhead.
     pub decoded_bytes: u64,
-    /// Bytes that the shards should take: [`DryRunReport::decoded_bytes`] by the usual ratio of the chosen payload and level.
+    /// Estimated size of the shards in bytes: [`DryRunReport::decoded_bytes`] times the typical
+    /// ratio of the payload and level.
     pub estimated_bytes: u64,
-    /// Bytes free where the shards would go.
+    /// Free bytes at the destination.
     pub free_bytes: u64,
-    /// Files that looked like video but cannot be opened.
+    /// Files that appear to be video but cannot be opened.
     pub rejected: Vec<Rejected>,
-    /// Files found in folders that are no video by content nor by name.
+    /// Number of files in folders that are no video by content nor by name.
     pub not_video: u64,
-    /// Videos whose label would be null, of a build that has labels.
+    /// Number of videos whose label would be null in a build with labels.
     pub unlabelled: u64,
-    /// The first five of them.
+    /// Names of the first five of these videos.
     pub unlabelled_examples: Vec<String>,
-    /// Lines of the label file whose path matches no video.
+    /// Number of lines of the label file whose path matches no video.
     pub unmatched_labels: u64,
-    /// The paths of the first five of them.
+    /// Paths of the first five of these lines.
     pub unmatched_label_examples: Vec<String>,
 }
 
-/// What `shardtool synth --json` prints.
+/// Report of `shardtool synth --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SynthReport {
     /// Folder that was written.
     pub dir: String,
-    /// Videos written.
+    /// Number of videos.
     pub videos: u64,
-    /// Class names, one folder each.
+    /// Class names. Each class is a folder.
     pub classes: Vec<String>,
-    /// Bytes written.
+    /// Size of all videos in bytes.
     pub bytes: u64,
 }
 
-/// What `shardtool verify --json` prints.
+/// Report of `shardtool verify --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VerifyReport {
     /// Folder of the shards.
     pub dir: String,
-    /// Whether the build has come to its end.
+    /// Whether the build is complete.
     pub finished: bool,
-    /// Whether every clip was also read with Parquet's own reader, and decoded.
+    /// Whether every clip was also read with Parquet's own reader and decoded.
     pub deep: bool,
-    /// Shards that the manifest names.
+    /// Number of shards in the manifest.
     pub shards: u64,
-    /// Clips that were read.
+    /// Number of clips that were read.
     pub clips: u64,
-    /// Bytes that the manifest's shards have.
+    /// Size of these shards in bytes, by the manifest.
     pub bytes: u64,
-    /// All that is wrong.
+    /// All problems found.
     pub problems: Vec<Problem>,
-    /// Wall time.
+    /// Wall time in seconds.
     pub seconds: f64,
 }
 
-/// One thing that is wrong with a folder of shards.
+/// A problem with a folder of shards.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Problem {
     /// Name of the file inside the folder.
     pub file: String,
-    /// Row of the shard, from 0, when it is about one clip.
+    /// Row of the shard, from 0, if the problem is about one clip.
     pub row: Option<u64>,
-    /// Number of this clip among all clips of the build, as the manifest counts them.
+    /// Index of that clip among all clips of the build.
     pub clip: Option<u64>,
-    /// What is wrong.
+    /// Description of the problem.
     pub what: String,
-    /// What to do about it.
+    /// Remedy.
     pub remedy: String,
 }
 
-/// What `shardtool inspect --json` prints.
+/// Report of `shardtool inspect --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InspectReport {
     /// Folder of the shards.
     pub dir: String,
-    /// Whether the build has come to its end.
+    /// Whether the build is complete.
     pub finished: bool,
-    /// Clips in the shards.
+    /// Number of clips in the shards.
     pub all_clips: u64,
-    /// The chosen ones.
+    /// The selected clips.
     pub clips: Vec<InspectedClip>,
-    /// The contact sheet, if one was drawn.
+    /// Path of the contact sheet, if one was drawn.
     pub sheet: Option<String>,
 }
 
-/// All that is known of one clip.
+/// Details of one clip.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InspectedClip {
-    /// Number among all clips of the build, from 0.
+    /// Index among all clips of the build, from 0.
     pub clip: u64,
     /// Name of the shard inside the folder.
     pub shard: String,
     /// Row of the shard, from 0.
     pub row: u64,
-    /// Bytes that its pixels take in the shard.
+    /// Stored size of its frames in bytes.
     pub stored_bytes: u64,
-    /// Bytes of its frames as I420.
+    /// Size of its frames as I420, in bytes.
     pub decoded_bytes: u64,
-    /// What its row says.
+    /// The other columns of its row.
     pub meta: ClipMeta,
 }
 
-/// What `shardtool stats --json` prints. Counts are of clips, unless they say otherwise.
+/// Report of `shardtool stats --json`. Counts are of clips, unless stated otherwise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StatsReport {
     /// Folder of the shards.
     pub dir: String,
-    /// Whether the build has come to its end.
+    /// Whether the build is complete.
     pub finished: bool,
-    /// Clips.
+    /// Number of clips.
     pub clips: u64,
-    /// Videos with at least one clip.
+    /// Number of videos with at least one clip.
     pub videos: u64,
-    /// Hours of footage that the clips span.
+    /// Total footage of the clips in hours.
     pub hours: f64,
-    /// Shards.
+    /// Number of shards.
     pub shards: u64,
-    /// How frames are stored.
+    /// Storage format of frames.
     pub payload: Payload,
-    /// Bytes of all shards.
+    /// Size of all shards in bytes.
     pub stored_bytes: u64,
-    /// Bytes of all clips as I420.
+    /// Size of all clips as I420, in bytes.
     pub decoded_bytes: u64,
-    /// Stored over decoded bytes; 0 without clips.
+    /// Ratio of stored to decoded bytes; 0 without clips.
     pub ratio: f64,
-    /// Bytes that the pixels of a clip take in its shard.
+    /// Stored size of the frames of a clip, in bytes.
     pub clip_bytes: Spread,
-    /// Clips of each class; a label without a name is called by its number.
+    /// Clips per class. A class without a name is called by its number.
     pub classes: BTreeMap<String, u64>,
     /// Clips without a label.
     pub unlabelled: u64,
-    /// Clips of each stored size, `WIDTHxHEIGHT`.
+    /// Clips per stored size, `WIDTHxHEIGHT`.
     pub resolutions: BTreeMap<String, u64>,
-    /// Clips of each codec of the source.
+    /// Clips per codec of the source.
     pub codecs: BTreeMap<String, u64>,
-    /// Clips of each pixel format of the source.
+    /// Clips per pixel format of the source.
     pub pixel_formats: BTreeMap<String, u64>,
-    /// Clips of each range of the samples.
+    /// Clips per range of the samples.
     pub color_ranges: BTreeMap<String, u64>,
-    /// Clips of each matrix of the samples.
+    /// Clips per matrix of the samples.
     pub color_matrices: BTreeMap<String, u64>,
-    /// Clips of each transfer function of the samples.
+    /// Clips per transfer function of the samples.
     pub color_transfers: BTreeMap<String, u64>,
-    /// Clips of each ratio of width to height of the source's pixels, `1:1` if square; `unknown` before format
-    /// version 3.
+    /// Clips per pixel aspect ratio of the source, `1:1` if square; `unknown` before format version
+    /// 3.
     pub pixel_aspects: BTreeMap<String, u64>,
-    /// Clips whose end repeats the last frame, because their video was too short.
+    /// Number of clips whose end repeats the last frame because their video is too short.
     pub repeated: u64,
     /// Clips with damaged frames, in builds that keep them.
     pub damaged: u64,
     /// Clips of interlaced sources.
     pub deinterlaced: u64,
-    /// Clips that were turned by 90, 180 or 270 degrees.
+    /// Clips that were rotated by 90, 180 or 270 degrees.
     pub rotated: u64,
     /// Clips that were mirrored.
     pub mirrored: u64,
 }
 
-/// How a number is spread over the clips; all 0 without clips.
+/// Distribution of a number over the clips; all 0 without clips.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Spread {
-    /// The least.
+    /// Minimum.
     pub min: u64,
-    /// The one in the middle; of an even number, the upper one.
+    /// Median; of an even number of clips, the upper one.
     pub median: u64,
-    /// The mean.
+    /// Mean.
     pub mean: f64,
-    /// At least 95 in 100 are not greater.
+    /// 95th percentile: at least 95 % are not greater.
     pub p95: u64,
-    /// The greatest.
+    /// Maximum.
     pub max: u64,
 }
 
-/// What `shardtool export --json` prints.
+/// Report of `shardtool export --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExportReport {
     /// File or folder that was written.
     pub out: String,
-    /// Number of the clip.
+    /// Index of the clip.
     pub clip: u64,
-    /// Frames written.
+    /// Number of frames.
     pub frames: u64,
-    /// Width of a frame in pixels; a video's is even.
+    /// Width of a frame in pixels; even in a video.
     pub width: u64,
-    /// Height of a frame in pixels; a video's is even.
+    /// Height of a frame in pixels; even in a video.
     pub height: u64,
-    /// Frames a second of a video; none for pictures.
+    /// Frames per second of a video; none for pictures.
     pub fps: Option<f64>,
 }

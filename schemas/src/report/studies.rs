@@ -1,16 +1,16 @@
-//! What studies find.
+//! Reports of studies.
 
 use serde::{Deserialize, Serialize};
 
-/// What `trainer study --json` prints.
+/// Report of `trainer study --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StudyReport {
-    /// Which study.
+    /// Name of the study.
     pub name: String,
-    /// What it varies.
+    /// The setting that it varies.
     pub axis: String,
-    /// Its arms.
+    /// Arms of the study.
     pub arms: Vec<StudyArm>,
 }
 
@@ -18,11 +18,11 @@ pub struct StudyReport {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StudyArm {
-    /// The curve that it is part of.
+    /// Curve that the arm is a point of.
     pub series: String,
-    /// Its value of what is varied.
+    /// Value of the varied setting.
     pub name: String,
-    /// Its runs, one a seed.
+    /// Runs of the arm, one per seed.
     pub runs: Vec<StudyRun>,
 }
 
@@ -30,17 +30,17 @@ pub struct StudyArm {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StudyRun {
-    /// Its seed.
+    /// Random seed.
     pub seed: u64,
-    /// Share of the validation clips that are told right at the end.
+    /// Top-1 accuracy on the validation clips at the end.
     pub top1: f64,
-    /// Cross entropy on them.
+    /// Cross entropy on the validation clips.
     pub validation_loss: f64,
     /// Mean loss over the last steps of the pre-training.
     pub pretrain_loss: Option<f64>,
-    /// Seconds of the pre-training's steps; 0 where there is none.
+    /// Seconds of the pre-training's steps; 0 if there is no pre-training.
     pub pretrain_seconds: f64,
-    /// Of these, waiting for data.
+    /// Seconds of these that were spent waiting for data.
     pub pretrain_wait_seconds: f64,
     /// Seconds of the fine-tuning's steps.
     pub finetune_seconds: f64,

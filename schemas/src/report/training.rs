@@ -1,114 +1,120 @@
-//! What trainings print and write down: the lines of `metrics.jsonl` and `nonfinite.jsonl`.
+//! Reports of training runs, and the lines of `metrics.jsonl` and `nonfinite.jsonl`.
 
 use super::LoaderFigures;
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// One line of `metrics.jsonl`: one training step.
+/// A line of `metrics.jsonl`: one training step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StepMetrics {
-    /// Step, from 1.
+    /// Number of the step, from 1.
     pub step: u64,
-    /// Passes over the data when the step ended, as a fraction.
+    /// Epochs at the end of the step, as a fraction.
     pub epoch: f64,
-    /// Mean squared error over the masked patches. Not a number where the step changed nothing: null in JSON.
+    /// Mean squared error over the masked patches. NaN if the step changed nothing: null in JSON.
     #[serde(deserialize_with = "number_or_null")]
     pub loss: f64,
-    /// Learning rate of this step.
+    /// Learning rate of the step.
     pub lr: f64,
-    /// Global gradient norm before clipping; as the loss, null where it is no finite number.
+    /// Global gradient norm before clipping; like the loss, null if it is not finite.
     #[serde(deserialize_with = "number_or_null")]
     pub grad_norm: f64,
-    /// Clips a second of this step, its wait for data included.
+    /// Clips per second, including the wait for data.
     pub clips_per_second: f64,
-    /// Wall time of this step, its wait for data included.
+    /// Wall time of the step in seconds, including the wait for data.
     pub step_seconds: f64,
-    /// How long this step waited for its batches.
+    /// Seconds that the step waited for its batches.
     pub wait_seconds: f64,
-    /// Steps of the run so far that changed nothing, because loss or gradients were not finite; see [`NonfiniteStep`].
+    /// Number of steps of the run so far that changed nothing because the loss or the gradients
+    /// were not finite; see [`NonfiniteStep`].
     #[serde(default)]
     pub nonfinite: u64,
-    /// How a classifier did after this step, where it was looked at.
+    /// Validation metrics of a classifier after this step, if it was validated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<ValidationMetrics>,
-    /// What the loader has measured since this process began; nothing in the lines of versions that did not measure.
+    /// Measurements of the loader since the process began; default values in lines of versions
+    /// without measurements.
     #[serde(default)]
     pub loader: LoaderFigures,
 }
 
-/// How a classifier does on clips that it does not learn from.
+/// Metrics of a classifier on clips.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ValidationMetrics {
-    /// Clips that were looked at.
+    /// Number of clips.
     pub clips: u64,
     /// Cross entropy of the averaged probabilities with the labels.
     pub loss: f64,
-    /// Share of the clips whose class has the greatest probability.
+    /// Top-1 accuracy: fraction of the clips whose class has the greatest probability.
     pub top1: f64,
-    /// Share of the clips whose class is among the five of the greatest probabilities.
+    /// Top-5 accuracy: fraction of the clips whose class is among the five of the greatest
+    /// probabilities.
     pub top5: f64,
 }
 
-/// A number, or not a number for JSON's null.
+/// Deserializes a number, and JSON's null as NaN.
 fn number_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
-/// One line of `nonfinite.jsonl`: a step whose loss or gradients were not finite, with all that is needed to look into it.
+/// A line of `nonfinite.jsonl`: a step whose loss or gradients were not finite, with all that is
+/// needed to reproduce it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NonfiniteStep {
-    /// Step, from 1.
+    /// Number of the step, from 1.
     pub step: u64,
-    /// Learning rate that it would have had.
+    /// Learning rate that the step would have used.
     pub lr: f64,
-    /// Mean loss of its batches: a number, or `NaN` or `inf`.
+    /// Mean loss of its batches: a number, `NaN` or `inf`.
     #[serde(with = "any_number")]
     pub loss: f64,
-    /// Global gradient norm before clipping, likewise; `NaN` where the loss is not finite, so that there are no gradients.
+    /// Global gradient norm before clipping, likewise; `NaN` if the loss is not finite, since there
+    /// are no gradients then.
     #[serde(with = "any_number")]
     pub grad_norm: f64,
-    /// Whether the run went on without it.
+    /// Whether the run continued without the step.
     pub skipped: bool,
-    /// What it was to learn from.
+    /// The step's batches.
     pub batches: Vec<NonfiniteBatch>,
-    /// The run's whole configuration, as the text of its `config.toml`.
+    /// Complete configuration of the run: the text of its `config.toml`.
     pub config: String,
 }
 
-/// A batch of such a step.
+/// A batch of a [`NonfiniteStep`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NonfiniteBatch {
-    /// Its loss.
+    /// Loss of the batch.
     #[serde(with = "any_number")]
     pub loss: f64,
-    /// Its clips, in their order.
+    /// Samples of the batch, in order.
     pub samples: Vec<NonfiniteSample>,
 }
 
-/// A clip of such a batch, and the draw of its window, crop, flip and mask: a function of these numbers and the seed.
+/// A sample of a [`NonfiniteBatch`]: its window, crop, flip and mask are a function of these
+/// numbers and the seed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NonfiniteSample {
-    /// Number of the data set, in the order in which they were named.
+    /// Index of the data set, in the order of the configuration.
     pub set: u32,
-    /// Pass over this data set, from 0.
+    /// Epoch of this data set, from 0.
     pub epoch: u64,
-    /// Number of the clip in it.
+    /// Index of the clip in the data set.
     pub clip: u64,
-    /// Which of the samples of one reading of the clip.
+    /// Index among the samples that are made each time the clip is read.
     pub repeat: u32,
-    /// The video that it is of, where that can be told.
+    /// Video of the clip, if known.
     pub video: Option<String>,
-    /// The shard that holds it.
+    /// Shard that holds the clip.
     pub shard: Option<String>,
-    /// Its row in the shard, from 0.
+    /// Row of the clip in the shard, from 0.
     pub row: Option<u64>,
 }
 
-/// Numbers that JSON has, and as text those that it has not.
+/// Numbers; those that JSON does not have are text.
 mod any_number {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
@@ -130,79 +136,83 @@ mod any_number {
     }
 }
 
-/// What `trainer run --json` prints at the end.
+/// Report of `trainer run --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunReport {
     /// Folder of the run.
     pub out: String,
-    /// Step that the run had reached when it began (0 unless resumed).
+    /// Step from which this process resumed the run; 0 if it was not resumed.
     pub resumed_from: u64,
-    /// Step that the run has reached.
+    /// Steps of the run so far.
     pub steps: u64,
-    /// Whether that is its last step; not where it was stopped.
+    /// Whether the run is complete; false if it was stopped.
     pub finished: bool,
-    /// Mean loss over the first ten steps of the run, those left out that are not finite; null without any.
+    /// Mean loss over the first ten steps of the run, excluding steps that are not finite; null if
+    /// there is none.
     #[serde(deserialize_with = "number_or_null")]
     pub first_loss: f64,
-    /// Mean loss over its last ten steps, likewise.
+    /// Mean loss over the last ten steps, likewise.
     #[serde(deserialize_with = "number_or_null")]
     pub last_loss: f64,
-    /// Clips a second of this process, its first step left out; 0 when there was nothing left to do.
+    /// Clips per second of this process, excluding its first step; 0 if no step was left to do.
     pub clips_per_second: f64,
-    /// Share of that time spent waiting for data.
+    /// Fraction of that time spent waiting for data.
     pub stall_fraction: f64,
-    /// How often this process has left out a clip that cannot be read.
+    /// How often this process has skipped a clip that cannot be read.
     pub skipped: u64,
-    /// Steps of the run that changed nothing, because loss or gradients were not finite.
+    /// Number of steps of the run that changed nothing because the loss or the gradients were not
+    /// finite.
     pub nonfinite: u64,
-    /// The most memory that this process has used, decoders of live video left out.
+    /// Peak memory of this process in bytes, excluding the decoder processes of live video.
     pub peak_memory_bytes: u64,
-    /// Trainable parameters of the model.
+    /// Number of trainable parameters of the model.
     pub parameters: u64,
-    /// The last checkpoint; none where the run was stopped before its first step was done.
+    /// Path of the last checkpoint; none if the run was stopped before its first step was complete.
     pub checkpoint: Option<String>,
-    /// How the classifier did at its last look at the validation clips; nothing of a pre-training.
+    /// Metrics of the last validation of a classifier; none for a pre-training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<ValidationMetrics>,
-    /// The picture of the reconstruction at the run's end; none where the run was stopped.
+    /// Path of the picture of the reconstruction at the end of the run; none if the run was
+    /// stopped.
     pub picture: Option<String>,
 }
 
-/// A run in figures, over all its steps.
+/// Figures of a run, over all its steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunFigures {
     /// Folder of the run.
     pub out: String,
-    /// What it is called in the legend.
+    /// Name in the legend.
     pub name: String,
-    /// Its last step.
+    /// Number of steps.
     pub steps: u64,
-    /// Passes over the data, as a fraction.
+    /// Number of epochs, as a fraction.
     pub epochs: f64,
-    /// Mean loss over its first ten steps, those left out that are not finite; null without any.
+    /// Mean loss over the first ten steps, excluding steps that are not finite; null if there is
+    /// none.
     #[serde(deserialize_with = "number_or_null")]
     pub first_loss: f64,
-    /// Mean loss over its last ten steps, likewise.
+    /// Mean loss over the last ten steps, likewise.
     #[serde(deserialize_with = "number_or_null")]
     pub last_loss: f64,
-    /// Wall time of its steps.
+    /// Wall time of the steps in seconds.
     pub seconds: f64,
-    /// Clips a second of this time.
+    /// Clips per second of this time.
     pub clips_per_second: f64,
-    /// Share of this time spent waiting for data.
+    /// Fraction of this time spent waiting for data.
     pub stall_fraction: f64,
 }
 
-/// What `trainer curves --json` prints.
+/// Report of `trainer curves --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CurvesReport {
-    /// The picture of the curves.
+    /// Path of the picture of the curves.
     pub picture: String,
-    /// The report, if one was asked for.
+    /// Path of the HTML report, if one was requested.
     pub html: Option<String>,
-    /// The runs, as they were named.
+    /// The runs, in the order of the arguments.
     pub runs: Vec<RunFigures>,
 }

@@ -1,165 +1,167 @@
-//! What is printed about the use of what was learned, and about weights of other code bases.
+//! Reports of evaluation and feature extraction, and of the conversion of weights.
 
 use super::ValidationMetrics;
 use serde::{Deserialize, Serialize};
 
-/// What `trainer finetune --freeze --json` prints.
+/// Report of `trainer finetune --freeze --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProbeReport {
-    /// The checkpoint or folder that the weights are from.
+    /// Checkpoint or folder of the weights.
     pub weights: String,
     /// Folder of the probes.
     pub out: String,
-    /// The linear probe on the mean of the tokens.
+    /// Linear probe on the mean of the tokens.
     pub linear: ProbeScores,
-    /// The attentive probe on all tokens.
+    /// Attentive probe on all tokens.
     pub attentive: ProbeScores,
-    /// The linear probe on its encoder, as a folder of weights of a classifier.
+    /// Folder with the weights of a classifier: the encoder with the linear probe as its head.
     pub classifier: String,
 }
 
-/// How a probe does.
+/// Metrics of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProbeScores {
-    /// On the clips that it was trained on.
+    /// Metrics on the training clips.
     pub train: ValidationMetrics,
-    /// On others; nothing where there are none.
+    /// Metrics on the validation clips, if there are any.
     pub validation: Option<ValidationMetrics>,
 }
 
-/// What `trainer import --json` and `trainer export --json` print.
+/// Report of `trainer import --json` and `trainer export --json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExchangeReport {
-    /// The other code base.
+    /// Format of the other code base.
     pub format: String,
-    /// The model in a few words.
+    /// Short description of the model.
     pub model: String,
-    /// What the weights are from: a file or folder.
+    /// File or folder that the weights were read from.
     pub from: String,
-    /// Where they are now.
+    /// File or folder that the weights were written to.
     pub weights: String,
-    /// What was passed over, assumed, folded or left out.
+    /// Notes on tensors and settings that were skipped, assumed, folded or dropped.
     pub notes: Vec<String>,
 }
 
-/// What `trainer embed --json` prints.
+/// Report of `trainer embed --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EmbedReport {
-    /// The checkpoint or folder that the weights are from.
+    /// Checkpoint or folder of the weights.
     pub weights: String,
-    /// The file of features.
+    /// Path of the file of features.
     pub out: String,
-    /// Its rows.
+    /// Number of rows.
     pub rows: u64,
-    /// Values of a feature.
+    /// Number of values of a feature.
     pub width: u64,
-    /// Tokens of a row; 0 where they were not asked for.
+    /// Number of tokens per row; 0 if they were not requested.
     pub tokens: u64,
-    /// Clips that could not be read, and are not in it.
+    /// Number of clips that could not be read, and are not in the file.
     pub skipped: u64,
-    /// How long it took, loading and computing.
+    /// Wall time in seconds, including loading.
     pub seconds: f64,
-    /// Clips that were loaded and computed a second.
+    /// Clips per second, including loading.
     pub clips_per_second: f64,
-    /// The picture of the nearest clips.
+    /// Path of the picture of the nearest clips, if one was drawn.
     pub sheet: Option<String>,
-    /// The clips that were asked about, with their nearest.
+    /// The queried clips with their nearest neighbours.
     pub queries: Vec<QueryReport>,
 }
 
-/// A clip, and those nearest to it.
+/// A clip with its nearest neighbours.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct QueryReport {
-    /// The clip.
+    /// The queried clip.
     pub query: NeighbourReport,
-    /// The nearest clips of other videos, the nearest first.
+    /// Nearest clips of other videos, the nearest first.
     pub nearest: Vec<NeighbourReport>,
 }
 
-/// A clip among others.
+/// A clip in a search for nearest neighbours.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NeighbourReport {
-    /// Its video.
+    /// Video of the clip.
     pub video: String,
-    /// Where in it it begins, in seconds.
+    /// Start of the clip in its video, in seconds.
     pub second: f64,
-    /// Its class, where it has one.
+    /// Class of the clip, if it has one.
     pub class: Option<String>,
-    /// Cosine of the angle between the two features, after the mean of all was taken off; nothing of the clip itself.
+    /// Cosine similarity of its feature and the query's, after subtraction of the mean of all
+    /// features; none for the query itself.
     pub similarity: Option<f64>,
 }
 
-/// What `trainer eval --json` prints.
+/// Report of `trainer eval --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvalReport {
-    /// The checkpoint or folder that the weights are from.
+    /// Checkpoint or folder of the weights.
     pub weights: String,
-    /// Windows of each clip, and crops of each window.
+    /// Number of windows per clip, and of crops per window.
     pub views: [u64; 2],
-    /// How it does clip by clip.
+    /// Metrics per clip.
     pub clips: ValidationMetrics,
-    /// How it does video by video, by the mean of its clips' probabilities; `clips` is then the number of videos.
+    /// Metrics per video, by the mean of its clips' probabilities; `clips` is then the number of
+    /// videos.
     pub videos: ValidationMetrics,
-    /// The same by class, in the order of their numbers.
+    /// Counts per class, in the order of class numbers.
     pub classes: Vec<ClassReport>,
-    /// Clips by class, and by the class that was told of them.
+    /// Confusion matrix: number of clips by class (rows) and predicted class (columns).
     pub confusion: Vec<Vec<u64>>,
-    /// Clips that could not be read, and count for nothing.
+    /// Number of clips that could not be read, and are not counted.
     pub skipped: u64,
-    /// How long it took, loading and computing.
+    /// Wall time in seconds, including loading.
     pub seconds: f64,
-    /// Views that were loaded and computed a second.
+    /// Views per second, including loading.
     pub views_per_second: f64,
-    /// Where the confusion matrix was drawn.
+    /// Path of the picture of the confusion matrix, if one was drawn.
     pub confusion_picture: Option<String>,
 }
 
-/// How a classifier does on one class.
+/// Accuracy of a classifier on one class.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClassReport {
-    /// Its name.
+    /// Name of the class.
     pub name: String,
-    /// Its clips.
+    /// Number of its clips.
     pub clips: u64,
-    /// How many of them are told right.
+    /// Number of its clips that are classified correctly.
     pub clips_top1: u64,
-    /// Of how many it is among the first five.
+    /// Number of its clips whose class is among the first five.
     pub clips_top5: u64,
-    /// Its videos.
+    /// Number of its videos.
     pub videos: u64,
-    /// How many of them are told right.
+    /// Number of its videos that are classified correctly.
     pub videos_top1: u64,
 }
 
-/// What `trainer visualise --json` prints.
+/// Report of `trainer visualise --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VisualiseReport {
-    /// Where the weights are from.
+    /// Checkpoint or folder of the weights.
     pub weights: String,
-    /// The video, where it is known.
+    /// Video of the clip, if known.
     pub video: Option<String>,
-    /// Number of the clip.
+    /// Index of the clip.
     pub clip: u64,
-    /// Time in the video at which it begins, in seconds.
+    /// Start of the clip in its video, in seconds.
     pub second: f64,
-    /// Frames that are drawn: those that the model predicts.
+    /// Number of drawn frames: those that the model predicts.
     pub frames: u64,
-    /// Frames at the clip's end that repeat the video's last one.
+    /// Number of frames at the end of the clip that repeat the last frame of the video.
     pub repeated_frames: u64,
-    /// Which tokens are masked together.
+    /// Kind of the mask: which tokens are masked together.
     pub mask_kind: String,
-    /// One for each mask ratio.
+    /// One entry per mask ratio.
     pub looks: Vec<LookReport>,
-    /// What was written.
+    /// Paths of the files that were written.
     pub files: Vec<String>,
 }
 
@@ -167,10 +169,10 @@ pub struct VisualiseReport {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LookReport {
-    /// Share of the tokens that was asked to be masked.
+    /// Requested fraction of masked tokens.
     pub mask_ratio: f64,
-    /// Tokens that the encoder sees.
+    /// Number of tokens that are visible to the encoder.
     pub visible: u64,
-    /// Tokens that are predicted.
+    /// Number of tokens that are predicted.
     pub masked: u64,
 }

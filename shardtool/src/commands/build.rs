@@ -1,81 +1,53 @@
-//! `shardtool build`: videos to shards.
+//! `shardtool build`: builds shards from videos.
 //!
-//! Worker processes decode, sample and compress, one video each at a time; this process appends the compressed clips in the order of the videos,
-//! so that the shards are the same for any number of workers, and writes down what is done.
+//! Worker processes decode, sample and compress one video each at a time. This process appends the
+//! compressed clips in the order of the videos, so that the shards are the same for any number of
+//! workers, and keeps the journal.
+//!
+//! - `plan`: which videos are complete, and which are left to do.
+//! - `supervise`: one video in a worker process.
+//! - `report`: the report, and messages.
+
+mod plan;
+mod report;
+mod supervise;
 
 use super::dry_run;
 use crate::cli::BuildArgs;
 use crate::fan_out::fan_out;
 use crate::journal::Journal;
-use crate::labels::{self, Coverage, Label};
-use crate::output::{self, Progress, count};
-use crate::protocol::{AboutClip, Reply, Task};
+use crate::labels;
+use crate::protocol::{BuildTask, ClipFlags, Task};
 use crate::reading;
-use crate::stop;
 use crate::worker;
 use anyhow::{bail, ensure};
+use console::interrupt;
+use console::output::{self, count};
+use console::progress::Progress;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use pipeline::shard::ShardSetWriter;
 use pipeline::shard::payload;
-use pipeline::shard::{EncodedClip, ShardSetWriter};
 use pipeline::video;
-use pipeline::video::clips::{Fault, FaultKind};
-use pipeline::video::discover::{Discovered, VideoFile, discover, path_name};
-use pipeline::worker::process::{Ending, Reported, Supervisor};
-use schemas::geometry::FrameSize;
-use schemas::manifest::{BuildOptions, OpenVideo, REJECTED_FILE, Rejected, VideoRecord};
-use schemas::report::BuildReport;
-use schemas::shard::ClipMeta;
-use std::collections::BTreeMap;
-use std::fs;
-use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use pipeline::video::discover::discover;
+use pipeline::worker::Supervisor;
+use plan::{Plan, Source, size_and_time};
+use report::{is_damaged, make_report, render_damage_advice, render_failure, render_rejected, render_report, render_stop};
+use schemas::manifest::{BuildOptions, OpenVideo, Rejected, VideoRecord};
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+use supervise::{Message, queued_clips, supervise};
 
-/// Bytes of clips before compression that may wait for their turn, for each video in flight.
-const QUEUED_BYTES: usize = 32 << 20;
-
-/// How long one wait for a worker lasts before it is seen whether the build is to stop.
+/// Duration of one wait for a worker. A request to stop is checked between waits.
 const POLL: Duration = Duration::from_millis(100);
-
-/// A video and its label: the unit of work.
-#[derive(Debug)]
-struct Source {
-    file: VideoFile,
-    label: Label,
-    /// Clips of it that finished shards hold already.
-    skip: u64,
-}
-
-impl Source {
-    fn name(&self) -> String {
-        path_name(&self.file.path)
-    }
-}
-
-/// What is said of a video.
-enum Message {
-    Identity(String),
-    Skipped {
-        about: AboutClip,
-        decoded_bytes: u64,
-    },
-    Clip(Box<ClipMeta>, EncodedClip),
-    Rejected(Rejected),
-    /// The build is to stop, and why.
-    Fatal(String),
-    /// Nothing more comes.
-    Done,
-}
 
 /// Runs the command.
 ///
 /// # Errors
-/// What the user can mend: no videos, a folder that is taken, a full disk.
+/// Errors of the user's input or environment: no videos, a folder that is in use, a full disk.
 pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
     video::init()?;
-    stop::listen()?;
+    interrupt::listen()?;
     let options = args.options()?;
     payload::check(&options)?;
     let mut discovered = discover(&args.videos);
@@ -99,149 +71,82 @@ pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
     let sources = videos.into_iter().zip(labels.labels).map(|(file, label)| Source { file, label, skip: 0 }).collect();
     let plan = Plan::new(&journal, sources)?;
     for path in &plan.removed {
-        output::say(&format!("note: {path} is not there any more; its clips stay in the shards"));
+        output::say(&format!("note: {path} no longer exists; its clips stay in the shards"));
     }
-    let (known_videos, removed_videos) = (plan.known, plan.removed);
     let writer = ShardSetWriter::new(&args.out, options.clone(), journal.manifest.shards.clone());
-    let progress = Progress::new(plan.sources.len() as u64, "videos");
-    let contents = journal.known().values().map(|record| record.blake3.clone()).collect();
-    let mut build = Build { args, options: &options, journal, writer, progress, contents };
+    let progress = Progress::new(plan.sources.len() as u64, "{pos}/{len} videos");
+    let content_hashes = journal.completed().values().map(|record| record.blake3.clone()).collect();
+    let mut build = Build { args, options: &options, journal, writer, progress, content_hashes };
     let result = build.run(&plan.sources, &discovered.rejected);
     let Build { mut journal, progress, .. } = build;
     progress.finish();
     let rejected = match result {
         Ok(rejected) => rejected,
         Err(error) => {
-            // What was left out until then is worth knowing; that it cannot be written is not the first thing that went wrong.
+            // The files rejected so far are worth knowing. An error of writing them is not the
+            // first one.
             let _ = journal.write_rejected(&discovered.rejected);
-            if stop::requested() {
-                output::say(&stopped(args, &journal));
-                return Ok(ExitCode::from(stop::EXIT_CODE));
+            if interrupt::requested() {
+                output::say(&render_stop(args, &journal));
+                return Ok(ExitCode::from(interrupt::EXIT_CODE));
             }
-            return Err(error.context(unfinished(args, &journal)));
+            return Err(error.context(render_failure(args, &journal)));
         }
     };
-    let label_lines = coverage.lines();
-    let report = report(args, &journal, rejected, &discovered, coverage, known_videos, removed_videos, began);
+    let coverage_lines = coverage.render();
+    let report = make_report(args, &journal, plan, rejected, &discovered, coverage, began);
     if args.json {
         output::print(&serde_json::to_string_pretty(&report)?)?;
     } else {
-        output::print(&summary(&report, &label_lines))?;
+        output::print(&render_report(&report, &coverage_lines))?;
     }
     Ok(ExitCode::from(u8::from(args.strict && !report.rejected.is_empty())))
 }
 
-/// What is left to do.
-struct Plan {
-    sources: Vec<Source>,
-    /// Videos that are done.
-    known: u64,
-    /// Videos that are done, and no longer there.
-    removed: Vec<String>,
-}
-
-impl Plan {
-    /// Compares the videos that there are with those that are done.
-    fn new(journal: &Journal, sources: Vec<Source>) -> anyhow::Result<Self> {
-        let mut done = journal.known();
-        let (mut todo, mut known, mut changed) = (Vec::new(), 0, Vec::new());
-        for source in sources {
-            let Some(record) = done.remove(source.name().as_str()) else {
-                todo.push(source);
-                continue;
-            };
-            let same_label = (record.label, &record.class) == (source.label.number, &source.label.class);
-            match (is_same_file(&source, record), same_label) {
-                (true, true) => known += 1,
-                // Of what gave nothing, nothing has to stay.
-                _ if record.clips == 0 => todo.push(source),
-                (false, _) => changed.push(format!("{} has another content", source.name())),
-                (true, false) => changed.push(format!("{} has another label", source.name())),
-            }
-        }
-        if let Some(open) = &journal.manifest.open_video {
-            match todo.iter().position(|source| source.name() == open.path) {
-                Some(index) => todo[..=index].rotate_right(1),
-                None => changed.push(format!("{}, at which the build was stopped, is not there any more", open.path)),
-            }
-            todo.first_mut().into_iter().for_each(|source| source.skip = open.clips);
-        }
-        ensure!(
-            changed.is_empty(),
-            "since these shards were built, their videos have changed: {}; restore them, give another --out, or --force to build anew",
-            changed.join("; ")
-        );
-        let removed = done.into_values().filter(|record| record.clips > 0).map(|record| record.path.clone()).collect();
-        Ok(Self { sources: todo, known, removed })
-    }
-}
-
-/// Whether the file is the one that was recorded: the same size and time, or else the same content.
-fn is_same_file(source: &Source, record: &VideoRecord) -> bool {
-    let (bytes, modified_ns) = size_and_time(source);
-    if (bytes, modified_ns) == (record.bytes, record.modified_ns) {
-        return true;
-    }
-    let mut hasher = blake3::Hasher::new();
-    let hashed = fs::File::open(&source.file.path).and_then(|file| hasher.update_reader(file).map(drop));
-    bytes == record.bytes && hashed.is_ok() && hasher.finalize().to_hex().as_str() == record.blake3
-}
-
-/// Size in bytes, and time of the last change in nanoseconds since 1970; zeros when the file is not there.
-fn size_and_time(source: &Source) -> (u64, i64) {
-    fs::metadata(&source.file.path).map_or((0, 0), |file| (file.len(), file.mtime() * 1_000_000_000 + file.mtime_nsec()))
-}
-
-/// The build as the appending thread sees it.
+/// The state of the thread that appends clips.
 struct Build<'a> {
     args: &'a BuildArgs,
     options: &'a BuildOptions,
     journal: Journal,
     writer: ShardSetWriter,
     progress: Progress,
-    /// Hashes of the videos so far.
-    contents: std::collections::BTreeSet<String>,
+    /// Hashes of the contents of the videos so far.
+    content_hashes: BTreeSet<String>,
 }
 
 impl Build<'_> {
-    /// Builds `sources`; returns all that was left out, `not_video` first.
+    /// Builds `sources`. Returns all rejected files and parts of files, `not_video` first.
     fn run(&mut self, sources: &[Source], not_video: &[Rejected]) -> anyhow::Result<Vec<Rejected>> {
         if sources.is_empty() && self.journal.manifest.finished {
             let shards = self.journal.manifest.shards.clone();
             return self.journal.finish(&shards, not_video);
         }
         let jobs = self.args.jobs();
-        // With fewer videos than cores, the decoders themselves use the rest.
+        // With fewer videos than cores, each decoder uses several.
         let threads = (jobs / sources.len().max(1)).max(1) as u32;
         let timeout = self.args.timeout;
         let options = self.options;
-        let supervisor = worker::supervisors(timeout)?;
+        let supervisor = worker::supervisors(timeout, interrupt::flag())?;
         let work = |supervisor: &mut Supervisor, source: &Source, messages: &Sender<Message>| {
-            let task = Task::Build {
-                path: source.file.path.as_os_str().as_bytes().to_vec(),
-                options: options.clone(),
-                threads,
-                timeout,
-                skip: source.skip,
-            };
+            let task =
+                Task::Build(BuildTask { path: source.file.path.clone(), options: options.clone(), threads, timeout, skip: source.skip });
             supervise(supervisor, &task, source, messages);
         };
-        fan_out(sources, jobs, queued_clips(options), supervisor, work, |source, messages| self.take(source, &messages))?;
+        fan_out(sources, jobs, queued_clips(options), supervisor, work, |source, messages| self.append_clips(source, &messages))?;
         if self.journal.clips() == 0 {
-            let records = self.journal.known();
+            let records = self.journal.completed();
             let damaged = records.values().filter(|record| is_damaged(record)).count() as u64;
-            let all = records.len() as u64;
-            let advice = mostly_damaged(damaged, all);
+            let advice = render_damage_advice(damaged, records.len() as u64);
             let videos = count(sources.len() as u64, "video");
-            bail!("none of {videos} gave a clip{}{}", if advice.is_empty() { "" } else { ": " }, advice.trim_end());
+            bail!("no clips in {videos}{}{}", if advice.is_empty() { "" } else { ": " }, advice.trim_end());
         }
         self.writer.finish()?;
         let shards = self.writer.finished().to_vec();
         self.journal.finish(&shards, not_video)
     }
 
-    /// Appends the clips of one video as they come.
-    fn take(&mut self, source: &Source, messages: &Receiver<Message>) -> anyhow::Result<()> {
+    /// Appends the clips of one video as they arrive.
+    fn append_clips(&mut self, source: &Source, messages: &Receiver<Message>) -> anyhow::Result<()> {
         let (bytes, modified_ns) = size_and_time(source);
         let mut record = VideoRecord {
             path: source.name(),
@@ -260,22 +165,23 @@ impl Build<'_> {
         loop {
             let message = match messages.recv_timeout(POLL) {
                 Ok(message) => message,
-                Err(RecvTimeoutError::Timeout) if !stop::requested() => continue,
+                Err(RecvTimeoutError::Timeout) if !interrupt::requested() => continue,
                 Err(_) => bail!("stopped"),
             };
             match message {
-                Message::Identity(blake3) => record.blake3 = self.identify(source, blake3)?,
-                Message::Skipped { about, decoded_bytes } => count_clip(&mut record, about, decoded_bytes),
+                Message::Identity(blake3) => record.blake3 = self.check_content(source, blake3)?,
+                Message::Skipped { flags, decoded_bytes } => count_clip(&mut record, flags, decoded_bytes),
                 Message::Clip(mut meta, clip) => {
-                    (meta.label, meta.class) = (record.label, record.class.clone());
-                    count_clip(&mut record, AboutClip::of(&meta), reading::decoded_bytes(&meta));
+                    meta.label = record.label;
+                    meta.class = record.class.clone();
+                    count_clip(&mut record, ClipFlags::of(&meta), reading::decoded_bytes(&meta));
                     if self.writer.push(*meta, clip)? {
-                        let open = OpenVideo { path: record.path.clone(), blake3: record.blake3.clone(), clips: record.clips };
-                        self.journal.commit(self.writer.finished(), Some(open))?;
+                        let open_video = OpenVideo { path: record.path.clone(), blake3: record.blake3.clone(), clips: record.clips };
+                        self.journal.commit(self.writer.finished(), Some(open_video))?;
                     }
                 }
                 Message::Rejected(rejected) => {
-                    self.progress.line(&rejection(&rejected));
+                    self.progress.say(&render_rejected(&rejected));
                     record.rejected.push(rejected);
                 }
                 Message::Fatal(reason) => bail!("{reason}"),
@@ -283,224 +189,30 @@ impl Build<'_> {
             }
         }
         self.journal.record(record);
-        self.progress.advance(format!("{} into {}", count(self.journal.clips(), "clip"), self.args.out.display()));
+        self.progress.advance(1, format!("{} into {}", count(self.journal.clips(), "clip"), self.args.out.display()));
         Ok(())
     }
 
-    fn identify(&mut self, source: &Source, blake3: String) -> anyhow::Result<String> {
+    /// Checks that the content of a partly built video has not changed, and notes contents that
+    /// occur twice.
+    fn check_content(&mut self, source: &Source, blake3: String) -> anyhow::Result<String> {
         let open = self.journal.manifest.open_video.as_ref().filter(|open| source.skip > 0 && open.path == source.name());
         ensure!(
             open.is_none_or(|open| open.blake3 == blake3),
-            "{}, at which the build was stopped, has another content now; restore it, or --force to build anew",
+            "{}, at which the build was stopped, has different content now; restore it, or rebuild with --force",
             source.name()
         );
-        if open.is_none() && !self.contents.insert(blake3.clone()) {
-            self.progress.line(&format!("note: {} has the same content as another video; both are kept", source.name()));
+        if open.is_none() && !self.content_hashes.insert(blake3.clone()) {
+            self.progress.say(&format!("note: {} has the same content as another video; both are kept", source.name()));
         }
         Ok(blake3)
     }
 }
 
-fn count_clip(record: &mut VideoRecord, about: AboutClip, decoded_bytes: u64) {
+fn count_clip(record: &mut VideoRecord, flags: ClipFlags, decoded_bytes: u64) {
     record.clips += 1;
-    record.padded_clips += u64::from(about.padded);
-    record.damaged_clips += u64::from(about.damaged);
-    record.hdr |= about.hdr;
+    record.padded_clips += u64::from(flags.padded);
+    record.damaged_clips += u64::from(flags.damaged);
+    record.hdr |= flags.hdr;
     record.decoded_bytes += decoded_bytes;
-}
-
-/// Clips that may wait, for each video in flight: as many as fit the budget, if frames are twice as long as wide.
-fn queued_clips(options: &BuildOptions) -> usize {
-    let side = options.short_side as usize;
-    let clip_bytes = options.frames as usize * FrameSize { width: 2 * side, height: side }.frame_bytes();
-    (QUEUED_BYTES / clip_bytes).clamp(1, 16)
-}
-
-/// Has a worker do one video, and passes on what it says.
-fn supervise(supervisor: &mut Supervisor, task: &Task, source: &Source, messages: &Sender<Message>) {
-    let (mut clips, mut stops) = (0u64, false);
-    let rejected = |reason: String, seconds| Message::Rejected(Rejected { seconds, ..Rejected::file(source.name(), reason) });
-    // Nobody listens any more only when the build itself has failed.
-    let ending = supervisor.run(task, |reply: Reply, bytes| {
-        let (message, reported) = match reply {
-            Reply::Alive | Reply::Probed(_) => return Ok(Reported::Nothing),
-            Reply::Identity { blake3 } => (Message::Identity(blake3), Reported::Nothing),
-            Reply::Skipped { about, decoded_bytes } => {
-                clips += 1;
-                (Message::Skipped { about, decoded_bytes }, Reported::Nothing)
-            }
-            Reply::Clip { meta, uncompressed_bytes, xxh3, stored_bytes } => {
-                clips += 1;
-                let mut body = vec![0; stored_bytes];
-                bytes.read_exact(&mut body)?;
-                (Message::Clip(meta, EncodedClip { body, uncompressed_bytes, xxh3 }), Reported::Nothing)
-            }
-            Reply::Built { faults } => {
-                for Fault { seconds, reason, kind, clips } in faults {
-                    let _ = messages.send(Message::Rejected(Rejected {
-                        path: source.name(),
-                        reason,
-                        seconds: Some(seconds),
-                        clips: Some(clips),
-                        kind: Some(kind),
-                    }));
-                }
-                return Ok(Reported::Done);
-            }
-            Reply::Failed { reason, seconds, stops_build: true } => {
-                stops = true;
-                let place = seconds.map_or(String::new(), |(from, _)| format!(" at {from:.2} s"));
-                let message =
-                    format!("{} is damaged{place}: {reason}; --on-corrupt keep-good goes on without the damaged clips", source.name());
-                (Message::Fatal(message), Reported::Failed)
-            }
-            Reply::Failed { reason, seconds, .. } => (rejected(after(reason, clips), seconds), Reported::Failed),
-        };
-        messages.send(message).map_err(|_| io::ErrorKind::ConnectionAborted)?;
-        Ok(reported)
-    });
-    let last = match ending {
-        Ok(Ending::Whole) if stops => return,
-        Ok(Ending::Whole) => Message::Done,
-        Ok(Ending::Stopped) => return,
-        Ok(Ending::Lost(reason)) => {
-            let _ = messages.send(rejected(after(reason, clips), None));
-            Message::Done
-        }
-        Err(error) => Message::Fatal(error.to_string()),
-    };
-    let _ = messages.send(last);
-}
-
-/// The reason why a video ended, with the clips that came before.
-fn after(reason: String, clips: u64) -> String {
-    if clips == 0 { reason } else { format!("{reason} (after {}, kept)", count(clips, "clip")) }
-}
-
-fn rejection(rejected: &Rejected) -> String {
-    match (rejected.seconds, rejected.clips) {
-        (Some((from, to)), Some(clips)) => {
-            let lost = if clips == 0 { "no clip lost".to_owned() } else { format!("{} left out", count(clips, "clip")) };
-            format!("{} from {from:.2} to {to:.2} s: {}; {lost}", rejected.path, rejected.reason)
-        }
-        _ => format!("rejected {}: {}", rejected.path, rejected.reason),
-    }
-}
-
-/// Whether frames of a video are damaged.
-fn is_damaged(record: &VideoRecord) -> bool {
-    record.damaged_clips > 0 || record.rejected.iter().any(|line| line.kind == Some(FaultKind::Damage))
-}
-
-/// What to make of a build in which most videos are damaged; empty for others.
-fn mostly_damaged(damaged: u64, videos: u64) -> String {
-    if damaged * 2 <= videos || damaged == 0 {
-        return String::new();
-    }
-    format!(
-        "most videos ({damaged} of {videos}) are called damaged: if they play without faults elsewhere, \
-         --on-corrupt keep keeps all clips and marks these in a column (and please report it)\n"
-    )
-}
-
-fn unfinished(args: &BuildArgs, journal: &Journal) -> String {
-    match journal.manifest.shards.len() as u64 {
-        0 => format!("the build into {} has failed", args.out.display()),
-        shards => format!(
-            "the build into {} has stopped; {} are whole and can be used, and the same command goes on from there",
-            args.out.display(),
-            count(shards, "shard")
-        ),
-    }
-}
-
-fn stopped(args: &BuildArgs, journal: &Journal) -> String {
-    let shards = count(journal.manifest.shards.len() as u64, "shard");
-    format!("stopped: {shards} of {} are whole; run the same command again to go on", args.out.display())
-}
-
-fn report(
-    args: &BuildArgs,
-    journal: &Journal,
-    rejected: Vec<Rejected>,
-    discovered: &Discovered,
-    coverage: Coverage,
-    known_videos: u64,
-    removed_videos: Vec<String>,
-    began: Instant,
-) -> BuildReport {
-    let records: BTreeMap<_, _> = journal.known();
-    let sum = |get: fn(&VideoRecord) -> u64| records.values().map(|record| get(record)).sum::<u64>();
-    let manifest = &journal.manifest;
-    let left_out = |is_gap: bool| {
-        let lines = rejected.iter().filter(move |line| (line.kind == Some(FaultKind::Gap)) == is_gap);
-        lines.filter_map(|line| line.clips).sum::<u64>()
-    };
-    BuildReport {
-        out: args.out.display().to_string(),
-        videos: sum(|record| u64::from(record.clips > 0)),
-        clips: manifest.clips,
-        damaged_clips: left_out(false),
-        damaged_videos: records.values().filter(|record| is_damaged(record)).count() as u64,
-        kept_damaged_clips: sum(|record| record.damaged_clips),
-        gap_clips: left_out(true),
-        hdr_videos: sum(|record| u64::from(record.hdr)),
-        padded_clips: sum(|record| record.padded_clips),
-        shards: manifest.shards.len() as u64,
-        stored_bytes: manifest.shards.iter().map(|shard| shard.bytes).sum(),
-        decoded_bytes: sum(|record| record.decoded_bytes),
-        known_videos,
-        removed_videos,
-        rejected,
-        not_video: discovered.not_video,
-        unlabelled: coverage.unlabelled,
-        unlabelled_examples: coverage.unlabelled_examples,
-        unmatched_labels: coverage.unmatched,
-        unmatched_label_examples: coverage.unmatched_examples,
-        classes: manifest.classes.clone(),
-        seconds: began.elapsed().as_secs_f64(),
-    }
-}
-
-fn summary(report: &BuildReport, label_lines: &[String]) -> String {
-    let mut text = format!(
-        "{} from {} in {}: {} stored, {} decoded, {:.1} s\n",
-        count(report.clips, "clip"),
-        count(report.videos, "video"),
-        count(report.shards, "shard"),
-        output::bytes(report.stored_bytes),
-        output::bytes(report.decoded_bytes),
-        report.seconds
-    );
-    if report.known_videos > 0 {
-        text += &format!("{} done in an earlier run\n", count(report.known_videos, "video"));
-    }
-    if report.padded_clips > 0 {
-        text += &format!("{} padded with the last frame of a video that is shorter than a clip\n", count(report.padded_clips, "clip"));
-    }
-    if report.damaged_clips > 0 {
-        text += &format!("{} left out: damaged\n", count(report.damaged_clips, "clip"));
-    }
-    if report.kept_damaged_clips > 0 {
-        text += &format!("{} kept with damaged frames: see their column \"damaged\"\n", count(report.kept_damaged_clips, "clip"));
-    }
-    if report.gap_clips > 0 {
-        text += &format!("{} left out: in gaps without frames\n", count(report.gap_clips, "clip"));
-    }
-    if report.hdr_videos > 0 {
-        text += &format!(
-            "{} of high dynamic range, stored as decoded: flat and dark beside standard video (column \"color_transfer\")\n",
-            count(report.hdr_videos, "video")
-        );
-    }
-    text += &mostly_damaged(report.damaged_videos, report.damaged_videos.max(report.videos));
-    if !report.rejected.is_empty() {
-        let lines = report.rejected.len();
-        text += &format!("{lines} rejected, whole files or parts of them, with reasons in {}/{REJECTED_FILE}\n", report.out);
-    }
-    if report.not_video > 0 {
-        text += &format!("{} left out: not video\n", count(report.not_video, "file"));
-    }
-    label_lines.iter().for_each(|line| text += &format!("{line}\n"));
-    text + &format!("next: trainer run --data {}", report.out)
 }

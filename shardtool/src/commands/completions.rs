@@ -1,8 +1,8 @@
-//! `shardtool completions`: a script that completes commands and flags.
+//! `shardtool completions`: prints a completion script for a shell.
 
 use crate::cli::{Cli, CompletionsArgs};
-use crate::output;
 use clap::CommandFactory;
+use console::output;
 use std::process::ExitCode;
 
 /// Runs the command.

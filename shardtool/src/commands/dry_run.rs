@@ -1,41 +1,43 @@
-//! `shardtool build --dry-run`: what a build would give, by counting and not by decoding.
+//! `shardtool build --dry-run`: counts the clips and bytes of a build without decoding.
 
 use crate::cli::BuildArgs;
 use crate::fan_out::fan_out;
 use crate::labels::Coverage;
-use crate::output::{self, Progress, count};
-use crate::protocol::{Reply, Task};
+use crate::protocol::{Failure, Reply, Task};
 use crate::worker;
 use anyhow::Context;
+use console::output::{self, count};
+use console::progress::Progress;
 use crossbeam_channel::Sender;
 use pipeline::shard::payload::DEFAULT_CRF;
 use pipeline::video::VideoProbe;
 use pipeline::video::discover::{Discovered, VideoFile, path_name};
 use pipeline::video::ticks::{Timeline, clip_starts, clips_in_holes, span_ticks};
-use pipeline::worker::process::{Ending, Reported, Supervisor};
+use pipeline::worker::{Ending, Reported, Supervisor};
 use schemas::manifest::{BuildOptions, Rejected, ShortVideo};
 use schemas::report::DryRunReport;
 use schemas::shard::Payload;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-/// Stored over decoded bytes of I420, as measured on real footage; for estimates only.
-fn usual_ratio(options: &BuildOptions) -> f64 {
+/// Returns the typical ratio of stored to decoded bytes (I420), measured on real footage; for
+/// estimates only.
+fn typical_ratio(options: &BuildOptions) -> f64 {
     match (options.payload, options.level) {
         (Payload::I420, 0) => 1.0,
         (Payload::I420, _) => 0.5,
         (Payload::Rgb, 0) => 2.0,
         (Payload::Rgb, _) => 1.3,
-        // Six steps of the rate factor are about half the bytes.
+        // Six steps of the rate factor halve the bytes, approximately.
         (Payload::H264, _) => 0.03 * ((18.0 - f64::from(options.crf.unwrap_or(DEFAULT_CRF))) / 6.0).exp2(),
     }
 }
 
-/// Counts what a build would give, from the packets of each video.
+/// Counts the clips and bytes of a build, from the packets of each video.
 ///
 /// # Errors
-/// When no worker can be started, or the disk cannot be asked for its free space.
+/// When no worker can be started, or the free space of the disk cannot be read.
 pub fn run(
     args: &BuildArgs,
     options: &BuildOptions,
@@ -43,7 +45,7 @@ pub fn run(
     discovered: Discovered,
     coverage: Coverage,
 ) -> anyhow::Result<ExitCode> {
-    let label_lines = coverage.lines();
+    let coverage_lines = coverage.render();
     let mut report = DryRunReport {
         out: args.out.display().to_string(),
         videos: 0,
@@ -60,10 +62,11 @@ pub fn run(
         unmatched_labels: coverage.unmatched,
         unmatched_label_examples: coverage.unmatched_examples,
     };
-    let mut progress = Progress::new(videos.len() as u64, "videos");
-    let supervisor = worker::supervisors(args.timeout)?;
+    let progress = Progress::new(videos.len() as u64, "{pos}/{len} videos");
+    // There is nothing to finish: Ctrl-C ends the program at once.
+    let supervisor = worker::supervisors(args.timeout, Arc::default())?;
     let work = |supervisor: &mut Supervisor, video: &VideoFile, results: &Sender<_>| {
-        // Nobody listens any more only when the command itself has failed.
+        // The receiver is gone only when the command itself has failed.
         let _ = results.send(probe(supervisor, video, options, args.timeout));
     };
     fan_out(videos, args.jobs(), 1, supervisor, work, |video, results| {
@@ -71,69 +74,71 @@ pub fn run(
             Ok(probe) => add_probe(&mut report, options, &probe),
             Err(reason) => {
                 let rejected = Rejected::file(path_name(&video.path), reason);
-                progress.line(&format!("rejected {}: {}", rejected.path, rejected.reason));
+                progress.say(&format!("rejected {}: {}", rejected.path, rejected.reason));
                 report.rejected.push(rejected);
             }
         }
-        progress.advance(count(report.clips, "clip"));
+        progress.advance(1, count(report.clips, "clip"));
         Ok(())
     })?;
     progress.finish();
-    report.estimated_bytes = (report.decoded_bytes as f64 * usual_ratio(options)) as u64;
+    report.estimated_bytes = (report.decoded_bytes as f64 * typical_ratio(options)) as u64;
     if args.json {
         output::print(&serde_json::to_string_pretty(&report)?)?;
     } else {
-        let mut text = format!(
-            "{} of {:.1} s would give {}: {} decoded, about {} stored; {} are free in {}\n{} rejected, {} left out: not video",
-            count(report.videos, "video"),
-            report.video_seconds,
-            count(report.clips, "clip"),
-            output::bytes(report.decoded_bytes),
-            output::bytes(report.estimated_bytes),
-            output::bytes(report.free_bytes),
-            report.out,
-            count(report.rejected.len() as u64, "file"),
-            count(report.not_video, "file"),
-        );
-        label_lines.iter().for_each(|line| text += &format!("\n{line}"));
-        output::print(&text)?;
+        output::print(&render_report(&report, &coverage_lines))?;
     }
     Ok(ExitCode::from(u8::from(args.strict && !report.rejected.is_empty())))
 }
 
-/// What a worker counts in the video, or why it cannot.
+/// Renders the report as text, with the lines of the labels' coverage.
+fn render_report(report: &DryRunReport, coverage_lines: &[String]) -> String {
+    let mut text = format!(
+        "{} of {:.1} s would give {}: {} decoded, about {} stored; {} free in {}\n{} rejected, {} skipped: not video",
+        count(report.videos, "video"),
+        report.video_seconds,
+        count(report.clips, "clip"),
+        output::bytes(report.decoded_bytes),
+        output::bytes(report.estimated_bytes),
+        output::bytes(report.free_bytes),
+        report.out,
+        count(report.rejected.len() as u64, "file"),
+        count(report.not_video, "file"),
+    );
+    coverage_lines.iter().for_each(|line| text += &format!("\n{line}"));
+    text
+}
+
+/// Has a worker count the packets of a video; the inner error is why it cannot.
 fn probe(
     supervisor: &mut Supervisor,
     video: &VideoFile,
     options: &BuildOptions,
     timeout: f64,
 ) -> anyhow::Result<Result<VideoProbe, String>> {
-    let path = video.path.as_os_str().as_bytes().to_vec();
-    let task = Task::Probe { path, options: options.clone(), timeout };
-    let mut answer = Err("it was not counted".to_owned());
+    let task = Task::Probe { path: video.path.clone(), options: options.clone(), timeout };
+    let mut probe = Err("its packets were not counted".to_owned());
     let ending = supervisor.run(&task, |reply: Reply, _| {
         Ok(match reply {
-            Reply::Probed(probe) => {
-                answer = Ok(probe);
+            Reply::Probed(found) => {
+                probe = Ok(found);
                 Reported::Done
             }
-            Reply::Failed { reason, .. } => {
-                answer = Err(reason);
-                Reported::Failed
-            }
-            _ => Reported::Nothing,
+            _ => Reported::More,
         })
     })?;
     Ok(match ending {
-        Ending::Lost(reason) => Err(reason),
-        Ending::Whole | Ending::Stopped => answer,
+        Ending::Done | Ending::Stopped => probe,
+        Ending::Failed(Failure { reason, .. }) | Ending::Lost(reason) => Err(reason),
     })
 }
 
+/// Adds the counts of a video with the result `probe` of probing it.
 fn add_probe(report: &mut DryRunReport, options: &BuildOptions, probe: &VideoProbe) {
     let timeline = Timeline::of(options, probe);
     let span = span_ticks(options);
-    let too_short = options.short == ShortVideo::Skip && timeline.stretches().iter().all(|stretch| stretch.end - stretch.start < span);
+    let fits = timeline.stretches().iter().any(|stretch| stretch.end - stretch.start >= span);
+    let too_short = options.short == ShortVideo::Skip && !fits;
     let clips = if too_short { 0 } else { clip_starts(options, &timeline).len() as u64 };
     let size = probe.shape.stored_size(options);
     report.videos += 1;
@@ -143,10 +148,10 @@ fn add_probe(report: &mut DryRunReport, options: &BuildOptions, probe: &VideoPro
     report.decoded_bytes += clips * u64::from(options.frames) * size.frame_bytes() as u64;
 }
 
-/// Bytes free where `folder` is or would be made.
+/// Returns the free bytes on the disk where `folder` is or would be created.
 fn free_bytes(folder: &Path) -> anyhow::Result<u64> {
     let existing = folder.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
     let existing = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
-    let status = rustix::fs::statvfs(existing).with_context(|| format!("cannot ask for the free space of {}", existing.display()))?;
+    let status = rustix::fs::statvfs(existing).with_context(|| format!("cannot read the free space of {}", existing.display()))?;
     Ok(status.f_bavail * status.f_frsize)
 }

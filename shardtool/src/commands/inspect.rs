@@ -1,9 +1,9 @@
-//! `shardtool inspect`: which clips are there, and what do they look like?
+//! `shardtool inspect`: lists and draws clips.
 
 use super::sheet;
 use crate::cli::InspectArgs;
-use crate::output::{self, count};
 use crate::reading::{self, class, pixel_aspect, printable, start_seconds, video_name};
+use console::output::{self, count};
 use pipeline::sampling::order::Order;
 use pipeline::shard::ShardSet;
 use schemas::report::{InspectReport, InspectedClip};
@@ -12,10 +12,10 @@ use std::process::ExitCode;
 /// Runs the command.
 ///
 /// # Errors
-/// When the folder holds no sound build, a clip is not there, or the sheet cannot be written.
+/// When the folder holds no valid build, a clip does not exist, or the sheet cannot be written.
 pub fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let set = reading::open(&args.dir)?;
-    let clips = reading::clips(&set, &chosen(args, &set))?;
+    let clips = reading::clips(&set, &select(args, &set))?;
     if let Some(path) = &args.sheet {
         sheet::draw(&set, &clips, path)?;
     }
@@ -33,12 +33,13 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     if report.clips.is_empty() {
         output::print("no clips")?;
     } else if args.clips.is_empty() {
-        output::print(&table(&report.clips))?;
+        output::print(&render_table(&report.clips))?;
     } else {
-        let all: Vec<String> = report.clips.iter().map(details).collect();
+        let all: Vec<String> = report.clips.iter().map(render_details).collect();
         output::print(&all.join("\n\n"))?;
     }
-    let (shown, all) = (report.clips.len() as u64, report.all_clips);
+    let shown = report.clips.len() as u64;
+    let all = report.all_clips;
     if args.clips.is_empty() && args.sample.is_none() && shown < all {
         output::say(&format!("the first {shown} of {}; --limit {all} shows all", count(all, "clip")));
     }
@@ -48,8 +49,8 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Numbers of the clips to show, in order.
-fn chosen(args: &InspectArgs, set: &ShardSet) -> Vec<u64> {
+/// Returns the indices of the selected clips, in order.
+fn select(args: &InspectArgs, set: &ShardSet) -> Vec<u64> {
     let all = set.len() as u64;
     let mut numbers: Vec<u64> = match args.sample {
         _ if !args.clips.is_empty() => args.clips.clone(),
@@ -64,8 +65,8 @@ fn chosen(args: &InspectArgs, set: &ShardSet) -> Vec<u64> {
     numbers
 }
 
-/// A line a clip.
-fn table(clips: &[InspectedClip]) -> String {
+/// Renders a table with one line per clip.
+fn render_table(clips: &[InspectedClip]) -> String {
     let mut rows = vec![["clip", "video", "no.", "class", "frames", "size", "start", "codec", "stored"].map(str::to_owned)];
     for clip in clips {
         let meta = &clip.meta;
@@ -81,7 +82,7 @@ fn table(clips: &[InspectedClip]) -> String {
             output::bytes(clip.stored_bytes),
         ]);
     }
-    // Text to the left, numbers to the right.
+    // Text is aligned to the left, numbers to the right.
     let is_text = [false, true, false, true, false, false, false, true, false];
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..is_text.len()).map(width).collect();
@@ -93,24 +94,24 @@ fn table(clips: &[InspectedClip]) -> String {
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// All that is known of a clip, a line each.
-fn details(clip: &InspectedClip) -> String {
+/// Renders the details of a clip, one per line.
+fn render_details(clip: &InspectedClip) -> String {
     let meta = &clip.meta;
-    let mut turned = format!("turned by {} degrees", meta.rotation);
+    let mut orientation = format!("rotated by {} degrees", meta.rotation);
     if meta.mirrored {
-        turned = format!("mirrored, then {turned}");
+        orientation = format!("mirrored, then {orientation}");
     }
     let sampling = match meta.fps {
-        Some(fps) => format!("every {} of {fps} a second", ordinal(meta.stride)),
-        None => format!("every {} of the source's frames", ordinal(meta.stride)),
+        Some(fps) => format!("every {} at {fps} ticks per second", ordinal(meta.stride, "tick")),
+        None => format!("every {} of the source", ordinal(meta.stride, "frame")),
     };
     let times: Vec<String> = meta.pts_ns.iter().map(|&pts| format!("{:.3}", pts as f64 / 1e9)).collect();
     let lines = [
         ("clip", clip.clip.to_string()),
         ("stored in", format!("{}, row {}", clip.shard, clip.row)),
         ("video", printable(&meta.video)),
-        ("BLAKE3 of it", meta.video_blake3.clone()),
-        ("no. in it", meta.clip.to_string()),
+        ("video BLAKE3", meta.video_blake3.clone()),
+        ("no. in video", meta.clip.to_string()),
         ("class", meta.class.as_deref().map_or("none".to_owned(), printable)),
         ("label", meta.label.map_or("none".to_owned(), |label| label.to_string())),
         ("frames", format!("{} of {}x{}, {sampling}", meta.frames, meta.width, meta.height)),
@@ -120,7 +121,7 @@ fn details(clip: &InspectedClip) -> String {
         ("source", format!("{}x{} {} {}", meta.source_width, meta.source_height, printable(&meta.codec), printable(&meta.pixel_format))),
         ("decoder", printable(&meta.decoder)),
         ("pixel aspect", pixel_aspect(meta)),
-        ("orientation", turned),
+        ("orientation", orientation),
         ("deinterlaced", if meta.deinterlaced { "yes" } else { "no" }.to_owned()),
         (
             "colour",
@@ -138,13 +139,13 @@ fn details(clip: &InspectedClip) -> String {
     lines.map(|(name, value)| format!("{name:<13} {value}")).join("\n")
 }
 
-/// `tick`, `2nd tick`, `3rd tick`, ...
-fn ordinal(number: u32) -> String {
+/// Renders `tick`, `2nd tick`, `3rd tick`, ...
+fn ordinal(number: u32, unit: &str) -> String {
     match (number % 10, number % 100) {
-        _ if number == 1 => "tick".to_owned(),
-        (1, tens) if tens != 11 => format!("{number}st tick"),
-        (2, tens) if tens != 12 => format!("{number}nd tick"),
-        (3, tens) if tens != 13 => format!("{number}rd tick"),
-        _ => format!("{number}th tick"),
+        _ if number == 1 => unit.to_owned(),
+        (1, tens) if tens != 11 => format!("{number}st {unit}"),
+        (2, tens) if tens != 12 => format!("{number}nd {unit}"),
+        (3, tens) if tens != 13 => format!("{number}rd {unit}"),
+        _ => format!("{number}th {unit}"),
     }
 }

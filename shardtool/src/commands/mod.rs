@@ -1,4 +1,5 @@
-//! The commands, a file each.
+//! The commands, one file each; `dry_run`, `sheet` and `stats_picture` are parts of build, inspect
+//! and stats.
 
 pub mod build;
 pub mod completions;

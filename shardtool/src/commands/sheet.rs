@@ -1,4 +1,4 @@
-//! The contact sheet of `shardtool inspect`: a row a clip.
+//! The contact sheet of `shardtool inspect`: one row per clip.
 
 use crate::drawing::{BLACK, LETTER, blank, paste, save, text, text_width};
 use crate::reading::{class, for_each_frame, size, start_seconds, video_name};
@@ -8,30 +8,32 @@ use pipeline::transform::picture::{size_within, to_rgb};
 use schemas::report::InspectedClip;
 use std::path::Path;
 
-/// Frames of a clip, at most.
-const FRAMES: usize = 8;
+/// Maximum number of frames per clip.
+const MAX_FRAMES: usize = 8;
 
-/// Clips of a sheet, at most.
-const MOST_CLIPS: usize = 500;
+/// Maximum number of clips on a sheet.
+const MAX_CLIPS: usize = 500;
 
-/// The box that a frame is scaled down to, if it is larger.
+/// Maximum width of a frame, to which larger frames are scaled down.
 const FRAME_WIDTH: usize = 192;
+
+/// Maximum height of a frame.
 const FRAME_HEIGHT: usize = 128;
 
-/// Pixels between frames, and around lines of text.
+/// Space between frames, and around lines of text, in pixels.
 const GAP: u32 = 4;
 
 /// Height of a caption.
 const CAPTION: u32 = LETTER + 2 * GAP;
 
-/// Draws `clips` to the PNG file `path`: over each row its number, video, class and time, then up to 8 frames, evenly spread from the first to
-/// the last.
+/// Draws `clips` to the PNG file `path`: for each clip a caption with its index, video, class and
+/// start, then up to 8 frames, evenly spaced from the first to the last.
 ///
 /// # Errors
 /// When there are too many clips or none, one of them is damaged, or the file cannot be written.
 pub fn draw(set: &ShardSet, clips: &[InspectedClip], path: &Path) -> anyhow::Result<()> {
     ensure!(!clips.is_empty(), "there is no clip to draw");
-    ensure!(clips.len() <= MOST_CLIPS, "a sheet holds {MOST_CLIPS} clips, these are {}; choose fewer", clips.len());
+    ensure!(clips.len() <= MAX_CLIPS, "a sheet holds up to {MAX_CLIPS} clips, not {}; select fewer", clips.len());
     let rows: Vec<Row> = clips.iter().map(Row::of).collect();
     let width = rows.iter().map(Row::width).max().unwrap_or(1);
     let height = rows.iter().map(Row::height).sum();
@@ -40,7 +42,7 @@ pub fn draw(set: &ShardSet, clips: &[InspectedClip], path: &Path) -> anyhow::Res
     for (row, clip) in rows.iter().zip(clips) {
         text(&mut sheet, (GAP, top + GAP), 1, BLACK, &row.caption);
         for_each_frame(set, clip, |number, frame| {
-            // A short clip shows none of its frames twice, so a number is found once.
+            // No frame is drawn twice, also of a short clip, so an index is found once.
             if let Some(column) = row.frames.iter().position(|&chosen| chosen == number) {
                 let pixels = to_rgb(frame, size(&clip.meta), row.size.0, row.size.1);
                 let left = GAP + column as u32 * (row.size.0 as u32 + GAP);
@@ -53,12 +55,12 @@ pub fn draw(set: &ShardSet, clips: &[InspectedClip], path: &Path) -> anyhow::Res
     save(&sheet, path)
 }
 
-/// Where things are in the row of a clip.
+/// The layout of the row of a clip.
 struct Row {
     caption: String,
-    /// Numbers of the frames to draw.
+    /// Indices of the frames to draw.
     frames: Vec<usize>,
-    /// Size of each.
+    /// Size of a drawn frame.
     size: (usize, usize),
 }
 
@@ -68,7 +70,7 @@ impl Row {
         let class = class(meta).map_or(String::new(), |class| format!("  {class}"));
         Self {
             caption: format!("{}  {}{class}  {:.3} s", clip.clip, video_name(meta), start_seconds(meta)),
-            frames: spread(meta.frames as usize, FRAMES),
+            frames: evenly_spaced(meta.frames as usize, MAX_FRAMES),
             size: size_within(size(meta), FRAME_WIDTH, FRAME_HEIGHT),
         }
     }
@@ -83,8 +85,9 @@ impl Row {
     }
 }
 
-/// Up to `most` of the numbers 0 to `count - 1`, evenly spread, the first and the last among them.
-fn spread(count: usize, most: usize) -> Vec<usize> {
+/// Returns up to `most` of the numbers 0 to `count - 1`, evenly spaced, including the first and the
+/// last.
+fn evenly_spaced(count: usize, most: usize) -> Vec<usize> {
     if count <= most {
         return (0..count).collect();
     }
@@ -96,9 +99,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_are_spread_from_the_first_to_the_last() {
-        assert_eq!(spread(16, 8), [0, 2, 4, 6, 9, 11, 13, 15]);
-        assert_eq!(spread(3, 8), [0, 1, 2]);
-        assert_eq!(spread(9, 8), [0, 1, 2, 3, 5, 6, 7, 8]);
+    fn frames_are_evenly_spaced_from_the_first_to_the_last() {
+        assert_eq!(evenly_spaced(16, 8), [0, 2, 4, 6, 9, 11, 13, 15]);
+        assert_eq!(evenly_spaced(3, 8), [0, 1, 2]);
+        assert_eq!(evenly_spaced(9, 8), [0, 1, 2, 3, 5, 6, 7, 8]);
     }
 }

@@ -1,24 +1,24 @@
-//! `shardtool stats`: what is in the shards, counted.
+//! `shardtool stats`: statistics of a folder of shards.
 
 use super::stats_picture;
 use crate::cli::StatsArgs;
-use crate::output::{self, count, most_frequent};
 use crate::reading::{self, class, decoded_bytes};
+use console::output::{self, count};
 use schemas::report::{Spread, StatsReport};
 use schemas::shard::{ClipMeta, Payload};
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
-/// Lines of text for the values of one kind; the rarer ones are counted together.
-const MOST_VALUES: usize = 12;
+/// Maximum number of printed values of a column; the rarer ones are counted together.
+const MAX_VALUES: usize = 12;
 
 /// Runs the command.
 ///
 /// # Errors
-/// When the folder holds no sound build, or the picture cannot be written.
+/// When the folder holds no valid build, or the picture cannot be written.
 pub fn run(args: &StatsArgs) -> anyhow::Result<ExitCode> {
     let set = reading::open(&args.dir)?;
-    let mut report = empty(args.dir.display().to_string(), set.manifest().options.payload);
+    let mut report = empty_report(args.dir.display().to_string(), set.manifest().options.payload);
     report.finished = set.manifest().finished;
     report.shards = set.shards().len() as u64;
     report.stored_bytes = set.manifest().shards.iter().map(|shard| shard.bytes).sum();
@@ -27,7 +27,7 @@ pub fn run(args: &StatsArgs) -> anyhow::Result<ExitCode> {
     for shard in set.shards() {
         clip_bytes.extend(shard.clips().iter().map(|clip| clip.stored_bytes() as u64));
         for meta in shard.metas()? {
-            add(&mut report, &meta);
+            add_clip(&mut report, &meta);
             videos.insert(meta.video);
         }
     }
@@ -42,14 +42,14 @@ pub fn run(args: &StatsArgs) -> anyhow::Result<ExitCode> {
         output::print(&serde_json::to_string_pretty(&report)?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    output::print(&summary(&report))?;
+    output::print(&render_report(&report))?;
     if let Some(path) = &args.picture {
         output::say(&format!("drawn to {}", path.display()));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn empty(dir: String, payload: Payload) -> StatsReport {
+fn empty_report(dir: String, payload: Payload) -> StatsReport {
     StatsReport {
         dir,
         finished: false,
@@ -79,7 +79,8 @@ fn empty(dir: String, payload: Payload) -> StatsReport {
     }
 }
 
-fn add(report: &mut StatsReport, meta: &ClipMeta) {
+/// Adds a clip to the counts.
+fn add_clip(report: &mut StatsReport, meta: &ClipMeta) {
     report.clips += 1;
     report.hours += footage_seconds(meta) / 3600.0;
     report.decoded_bytes += decoded_bytes(meta);
@@ -104,18 +105,19 @@ fn add(report: &mut StatsReport, meta: &ClipMeta) {
     report.mirrored += u64::from(meta.mirrored);
 }
 
-/// How much of its video a clip spans: its frames, each for as long as it stands; those that were repeated to fill it up do not count.
+/// Returns the seconds of its video that a clip spans: the durations of its frames, except the
+/// repeated ones at the end.
 fn footage_seconds(meta: &ClipMeta) -> f64 {
     let frames = meta.frames.saturating_sub(meta.repeated_frames);
     match (meta.fps, meta.pts_ns.as_slice()) {
         (Some(fps), _) => f64::from(frames) * f64::from(meta.stride) / fps,
-        // By the times of its frames; the last one is taken to stand as long as the others.
+        // By the times of its frames; the last one counts with their mean duration.
         (None, [first, .., last]) if frames > 1 => (last - first) as f64 / 1e9 * f64::from(frames) / f64::from(frames - 1),
         (None, _) => 0.0,
     }
 }
 
-/// Of sorted numbers.
+/// Returns the distribution of sorted numbers.
 fn spread(sorted: &[u64]) -> Spread {
     let (&[min, ..], &[.., max]) = (sorted, sorted) else { return Spread::default() };
     let p95 = (sorted.len() * 95).div_ceil(100) - 1;
@@ -123,7 +125,7 @@ fn spread(sorted: &[u64]) -> Spread {
     Spread { min, median: sorted[sorted.len() / 2], mean, p95: sorted[p95], max }
 }
 
-fn summary(report: &StatsReport) -> String {
+fn render_report(report: &StatsReport) -> String {
     let bytes = output::bytes;
     let spread = report.clip_bytes;
     let flags = [
@@ -134,7 +136,7 @@ fn summary(report: &StatsReport) -> String {
         ("mirrored", report.mirrored),
     ];
     let lines = [
-        ("clips", format!("{} from {}, {}", report.clips, count(report.videos, "video"), footage(report.hours))),
+        ("clips", format!("{} from {}, {}", report.clips, count(report.videos, "video"), render_footage(report.hours))),
         (
             "bytes",
             format!(
@@ -149,7 +151,7 @@ fn summary(report: &StatsReport) -> String {
         (
             "bytes per clip",
             format!(
-                "min {}, median {}, mean {}, 95 in 100 up to {}, max {}",
+                "min {}, median {}, mean {}, p95 {}, max {}",
                 bytes(spread.min),
                 bytes(spread.median),
                 bytes(spread.mean as u64),
@@ -157,32 +159,45 @@ fn summary(report: &StatsReport) -> String {
                 bytes(spread.max)
             ),
         ),
-        ("classes", values(&report.classes)),
+        ("classes", render_values(&report.classes)),
         ("unlabelled", report.unlabelled.to_string()),
-        ("sizes", values(&report.resolutions)),
-        ("codecs", values(&report.codecs)),
-        ("pixel formats", values(&report.pixel_formats)),
-        ("ranges", values(&report.color_ranges)),
-        ("matrices", values(&report.color_matrices)),
-        ("transfers", values(&report.color_transfers)),
-        ("pixel aspects", values(&report.pixel_aspects)),
+        ("sizes", render_values(&report.resolutions)),
+        ("codecs", render_values(&report.codecs)),
+        ("pixel formats", render_values(&report.pixel_formats)),
+        ("ranges", render_values(&report.color_ranges)),
+        ("matrices", render_values(&report.color_matrices)),
+        ("transfers", render_values(&report.color_transfers)),
+        ("pixel aspects", render_values(&report.pixel_aspects)),
         ("clips with", flags.map(|(name, clips)| format!("{name} {clips}")).join(", ")),
     ];
     lines.map(|(name, value)| format!("{name:<15} {value}")).join("\n")
 }
 
-/// `2.50 hours of footage`, or seconds where that is little.
-fn footage(hours: f64) -> String {
+/// Renders a length, such as `2.50 hours of footage`; short ones in seconds.
+fn render_footage(hours: f64) -> String {
     if hours < 0.1 { format!("{:.1} seconds of footage", hours * 3600.0) } else { format!("{hours:.2} hours of footage") }
 }
 
-/// The most frequent values, with their counts.
-fn values(counts: &BTreeMap<String, u64>) -> String {
+/// Renders the most frequent values with their counts.
+fn render_values(counts: &BTreeMap<String, u64>) -> String {
     if counts.is_empty() {
         return "none".to_owned();
     }
-    let shown = most_frequent(counts, MOST_VALUES);
+    let shown = most_frequent(counts, MAX_VALUES);
     shown.into_iter().map(|(name, clips)| format!("{name} {clips}")).collect::<Vec<_>>().join(", ")
+}
+
+/// The `most` most frequent values, in descending order; all others together are the last one of them,
+/// where there are more.
+pub fn most_frequent(counts: &BTreeMap<String, u64>, most: usize) -> Vec<(String, u64)> {
+    let mut sorted: Vec<(String, u64)> = counts.iter().map(|(name, &clips)| (name.clone(), clips)).collect();
+    sorted.sort_by_key(|&(_, clips)| std::cmp::Reverse(clips));
+    if sorted.len() > most {
+        let others = sorted.split_off(most - 1);
+        let clips = others.iter().map(|(_, clips)| clips).sum();
+        sorted.push((format!("{} others", others.len()), clips));
+    }
+    sorted
 }
 
 #[cfg(test)]
@@ -190,10 +205,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spreads_are_by_rank() {
+    fn percentiles_are_by_rank() {
         let numbers: Vec<u64> = (1..=100).collect();
         assert_eq!(spread(&numbers), Spread { min: 1, median: 51, mean: 50.5, p95: 95, max: 100 });
         assert_eq!(spread(&[7]), Spread { min: 7, median: 7, mean: 7.0, p95: 7, max: 7 });
         assert_eq!(spread(&[]), Spread::default());
+    }
+
+    #[test]
+    fn rare_values_are_counted_together() {
+        let counts = BTreeMap::from([("a", 1), ("b", 5), ("c", 2), ("d", 1)].map(|(name, clips)| (name.to_owned(), clips)));
+        let expected = [("b", 5), ("c", 2), ("2 others", 2)].map(|(name, clips)| (name.to_owned(), clips));
+        assert_eq!(most_frequent(&counts, 3), expected);
+        assert_eq!(most_frequent(&counts, 4).len(), 4);
     }
 }

@@ -1,50 +1,56 @@
-//! The picture of `shardtool stats`: a histogram of bytes per clip, and bars of classes and sizes.
+//! The picture of `shardtool stats`: a histogram of bytes per clip, and bar charts of classes and
+//! sizes.
 
+use super::stats::most_frequent;
 use crate::drawing::{BLACK, GREY, LETTER, blank, fill, save, text, text_width};
-use crate::output::{self, count, most_frequent};
+use console::output::{self, count};
 use image::{Rgb, RgbImage};
 use schemas::report::StatsReport;
 use std::path::Path;
 
-/// Width of the picture.
+/// Width of the picture in pixels.
 const WIDTH: u32 = 960;
 
-/// Space at the edges.
+/// Margin in pixels.
 const MARGIN: u32 = 24;
 
-/// All text is twice the font's size.
+/// Scale of all text.
 const SCALE: u32 = 2;
 
-/// A line of text with its space, which is also a bar with its space.
+/// Height of a line of text or a bar, with its spacing.
 const LINE: u32 = SCALE * LETTER + 8;
 
-/// Columns of the histogram, and the height of the tallest.
+/// Number of bins of the histogram.
 const BINS: usize = 32;
-const TALLEST: u32 = 160;
 
-/// Bars of one kind, at most.
-const MOST_BARS: usize = 24;
+/// Height of the tallest bin in pixels.
+const BIN_HEIGHT: u32 = 160;
 
-/// Letters of a bar's name, at most.
-const MOST_LETTERS: usize = 24;
+/// Maximum number of bars per chart.
+const MAX_BARS: usize = 24;
+
+/// Maximum number of letters of a bar's name.
+const MAX_LETTERS: usize = 24;
 
 const COLOR: Rgb<u8> = Rgb([52, 101, 164]);
 
-/// Draws `report`, whose clips have `clip_bytes`, to the PNG file `path`.
+/// Draws `report`, whose clips have the sorted sizes `clip_bytes`, to the PNG file `path`.
 ///
 /// # Errors
 /// When the file cannot be written.
 pub fn draw(report: &StatsReport, clip_bytes: &[u64], path: &Path) -> anyhow::Result<()> {
-    let mut classes = most_frequent(&report.classes, MOST_BARS);
+    let mut classes = most_frequent(&report.classes, MAX_BARS);
     if report.unlabelled > 0 {
         classes.push(("without a label".to_owned(), report.unlabelled));
     }
-    let sizes = most_frequent(&report.resolutions, MOST_BARS);
+    let sizes = most_frequent(&report.resolutions, MAX_BARS);
     let bars_height = |bars: &[(String, u64)]| (bars.len() as u32 + 2) * LINE;
-    let height = 2 * MARGIN + 2 * LINE + TALLEST + 2 * LINE + bars_height(&classes) + bars_height(&sizes);
+    let height = 2 * MARGIN + 2 * LINE + BIN_HEIGHT + 2 * LINE + bars_height(&classes) + bars_height(&sizes);
     let mut picture = blank(WIDTH, height)?;
     let mut top = MARGIN;
-    let title = format!("{} from {}, {}", count(report.clips, "clip"), count(report.videos, "video"), output::bytes(report.stored_bytes));
+    let clips = count(report.clips, "clip");
+    let videos = count(report.videos, "video");
+    let title = format!("{clips} from {videos}, {}", output::bytes(report.stored_bytes));
     text(&mut picture, (MARGIN, top), SCALE, BLACK, &title);
     top += 2 * LINE;
     top = histogram(&mut picture, top, clip_bytes);
@@ -53,38 +59,40 @@ pub fn draw(report: &StatsReport, clip_bytes: &[u64], path: &Path) -> anyhow::Re
     save(&picture, path)
 }
 
-/// How many clips have how many bytes; returns where the next drawing begins.
+/// Draws the histogram of bytes per clip. Returns the top of the next drawing.
 fn histogram(picture: &mut RgbImage, top: u32, sorted: &[u64]) -> u32 {
-    let (min, max) = (sorted.first().copied().unwrap_or(0), sorted.last().copied().unwrap_or(0));
+    let min = sorted.first().copied().unwrap_or(0);
+    let max = sorted.last().copied().unwrap_or(0);
     let mut bins = [0u64; BINS];
     for &bytes in sorted {
         bins[bin(bytes, min, max)] += 1;
     }
     let most = bins.iter().copied().max().unwrap_or(0).max(1);
-    let bottom = top + TALLEST;
+    let bottom = top + BIN_HEIGHT;
     let step = (WIDTH - 2 * MARGIN) / BINS as u32;
     for (at, &clips) in (0..).zip(&bins) {
-        let height = length(clips, most, TALLEST);
+        let height = length(clips, most, BIN_HEIGHT);
         fill(picture, (MARGIN + at * step, bottom - height), (step - 2, height), COLOR);
     }
     let right = MARGIN + BINS as u32 * step - 2;
     fill(picture, (MARGIN, bottom), (right - MARGIN, 2), BLACK);
-    let (low, high) = (output::bytes(min), output::bytes(max));
+    let low = output::bytes(min);
+    let high = output::bytes(max);
     let line = bottom + 8;
     text(picture, (MARGIN, line), SCALE, BLACK, &low);
     text(picture, (right.saturating_sub(text_width(&high, SCALE)), line), SCALE, BLACK, &high);
-    let name = format!("bytes per clip, up to {} a bar", count(most, "clip"));
+    let name = format!("bytes per clip, up to {} per bar", count(most, "clip"));
     text(picture, ((WIDTH - text_width(&name, SCALE)) / 2, line), SCALE, GREY, &name);
     bottom + 2 * LINE
 }
 
-/// The column of the histogram from `min` to `max` that `bytes` falls into.
+/// Returns the bin of `bytes` in the histogram from `min` to `max`.
 fn bin(bytes: u64, min: u64, max: u64) -> usize {
     let share = (bytes - min) as f64 / (max - min).max(1) as f64;
     ((share * BINS as f64) as usize).min(BINS - 1)
 }
 
-/// A bar each; returns where the next drawing begins.
+/// Draws a bar chart. Returns the top of the next drawing.
 fn bars(picture: &mut RgbImage, top: u32, title: &str, values: &[(String, u64)]) -> u32 {
     text(picture, (MARGIN, top), SCALE, GREY, title);
     let names: Vec<String> = values.iter().map(|(name, _)| shortened(name)).collect();
@@ -102,19 +110,19 @@ fn bars(picture: &mut RgbImage, top: u32, title: &str, values: &[(String, u64)])
     line + LINE
 }
 
-/// Pixels of a bar; what is not nothing is seen.
+/// Returns the length of a bar in pixels: at least one if there is a clip.
 fn length(clips: u64, most: u64, longest: u32) -> u32 {
     let length = (clips as f64 / most as f64 * f64::from(longest)).round() as u32;
     if clips > 0 { length.max(1) } else { 0 }
 }
 
-/// A name whose middle is left out if it is long.
+/// Shortens a long name in its middle.
 fn shortened(name: &str) -> String {
     let letters: Vec<char> = name.chars().collect();
-    if letters.len() <= MOST_LETTERS {
+    if letters.len() <= MAX_LETTERS {
         return name.to_owned();
     }
-    let half = (MOST_LETTERS - 2) / 2;
+    let half = (MAX_LETTERS - 2) / 2;
     letters[..half].iter().chain(&['.', '.']).chain(&letters[letters.len() - half..]).collect()
 }
 
@@ -123,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_number_has_a_column() {
+    fn every_number_has_a_bin() {
         assert_eq!((bin(10, 10, 20), bin(20, 10, 20), bin(15, 10, 20), bin(7, 7, 7)), (0, BINS - 1, BINS / 2, 0));
     }
 

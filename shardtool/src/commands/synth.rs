@@ -1,11 +1,13 @@
-//! `shardtool synth`: a small labelled set of real encoded videos.
+//! `shardtool synth`: generates a small labelled set of encoded videos.
 
 use crate::cli::SynthArgs;
-use crate::fan_out::{all_cores, fan_out};
-use crate::output::{self, Progress, count};
+use crate::fan_out::fan_out;
 use crate::scene::{Motion, Scene};
 use anyhow::{Context, ensure};
+use console::output::{self, count};
+use console::progress::Progress;
 use crossbeam_channel::Sender;
+use pipeline::all_cores;
 use pipeline::sampling::order::{Purpose, stream};
 use pipeline::video::encode::H264Writer;
 use schemas::geometry::FrameSize;
@@ -14,15 +16,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Frames a second of the videos.
+/// Frames per second of the videos.
 const FPS: u32 = 30;
 
 /// Runs the command.
 ///
 /// # Errors
-/// When the folder is taken or cannot be written, or x264 is missing.
+/// When the folder is not empty or cannot be written, or x264 is missing.
 pub fn run(args: &SynthArgs) -> anyhow::Result<ExitCode> {
-    ensure!(args.size.is_multiple_of(2), "--size {} is odd; H.264 needs an even one", args.size);
+    ensure!(args.size.is_multiple_of(2), "--size {} is odd; H.264 needs an even size", args.size);
     let dir = &args.dir;
     let taken = fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some());
     ensure!(!taken, "{} is not empty; give a new folder", dir.display());
@@ -37,7 +39,7 @@ pub fn run(args: &SynthArgs) -> anyhow::Result<ExitCode> {
             (index, motion, dir.join(motion.name()).join(format!("{}-{index:05}.mp4", motion.name())))
         })
         .collect();
-    let mut progress = Progress::new(videos.len() as u64, "videos");
+    let progress = Progress::new(videos.len() as u64, "{pos}/{len} videos");
     let mut bytes = 0;
     let work = |(): &mut (), (index, motion, path): &(u64, Motion, PathBuf), results: &Sender<_>| {
         drop(results.send(write_video(args, *index, *motion, path)));
@@ -51,7 +53,7 @@ pub fn run(args: &SynthArgs) -> anyhow::Result<ExitCode> {
         |(_, _, path), results| {
             results.recv()??;
             bytes += fs::metadata(path)?.len();
-            progress.advance(output::bytes(bytes));
+            progress.advance(1, output::bytes(bytes));
             Ok(())
         },
     )?;
@@ -65,7 +67,8 @@ pub fn run(args: &SynthArgs) -> anyhow::Result<ExitCode> {
     if args.json {
         output::print(&serde_json::to_string_pretty(&report)?)?;
     } else {
-        let (videos, classes) = (count(report.videos, "video"), report.classes.join(", "));
+        let videos = count(report.videos, "video");
+        let classes = report.classes.join(", ");
         output::print(&format!(
             "{videos} of {classes} in {dir} ({})\nnext: shardtool build {dir} --labels dirs",
             output::bytes(report.bytes),

@@ -1,15 +1,18 @@
-//! `shardtool verify`: is what is on disk what was built?
+//! `shardtool verify`: checks that the files on disk are what was built.
 //!
-//! First the shards, a worker each: size, the hash of all but the pixels, and only then the footer, which is trusted from there on; and the
-//! hash of the stored pixels. Then the clips of all shards that could be opened, a worker for every few of them.
+//! First the shards, one thread each: size, the hash of all bytes but the frames, and only then the
+//! footer, which is trusted from there on; and the hash of the stored frames. Then the clips of all
+//! shards that could be opened, a few per thread.
 
 use crate::cli::VerifyArgs;
-use crate::fan_out::{all_cores, fan_out};
+use crate::fan_out::fan_out;
 use crate::journal::xxh3_hex;
-use crate::output::{self, Progress, count};
 use crate::reading;
 use anyhow::Context;
+use console::output::{self, count};
+use console::progress::Progress;
 use crossbeam_channel::Sender;
+use pipeline::all_cores;
 use pipeline::shard::check::{ArrowReader, check_pixels};
 use pipeline::shard::reader::read_manifest;
 use pipeline::shard::{ClipReader, Shard, ShardError};
@@ -22,19 +25,19 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// Clips that a worker checks at a time.
+/// Number of clips that a thread checks at a time.
 const CHUNK_CLIPS: usize = 16;
 
-/// What to do about a shard that is not what was built.
-const RESTORE: &str = "restore this file from a copy, or build all shards again: `shardtool build` with --force";
+/// Remedy for a shard that is not what was built.
+const RESTORE: &str = "restore this file from a copy, or rebuild all shards: `shardtool build` with --force";
 
-/// What to do about a list of videos that does not fit.
-const VIDEOS_REMEDY: &str = "the shards can be used all the same; before you add videos to this build, restore it or build with --force";
+/// Remedy for a list of videos that does not match.
+const VIDEOS_REMEDY: &str = "the shards are usable without it; before you add videos to this build, restore it or rebuild with --force";
 
-/// What to do about a list of what was left out that does not fit.
-const REJECTED_REMEDY: &str = "the shards can be used all the same; the same `shardtool build` again writes this list anew";
+/// Remedy for a list of rejected files that does not match.
+const REJECTED_REMEDY: &str = "the shards are usable without it; the same `shardtool build` command rewrites it";
 
-/// What is wrong with a list whose hash is not that of the manifest.
+/// The problem of a list whose hash is not that of the manifest.
 const OTHER_BYTES: &str = "its bytes are not those that the build wrote";
 
 /// Runs the command.
@@ -52,8 +55,9 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     problems.extend(unnamed_shards(&args.dir, &manifest)?);
     problems.extend(check_videos(&args.dir, &manifest));
     problems.extend(check_rejected(&args.dir, &manifest));
-    // As the manifest has the shards; what is about other files comes last.
-    problems.sort_by_key(|problem| manifest.shards.iter().position(|shard| shard.file == problem.file).unwrap_or(usize::MAX));
+    // In the order of the manifest's shards; other files come last.
+    let index = |file: &str| manifest.shards.iter().position(|shard| shard.file == file);
+    problems.sort_by_key(|problem| index(&problem.file).unwrap_or(usize::MAX));
     let report = VerifyReport {
         dir: args.dir.display().to_string(),
         finished: manifest.finished,
@@ -67,7 +71,7 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     if args.json {
         output::print(&serde_json::to_string_pretty(&report)?)?;
     } else {
-        output::print(&summary(&report))?;
+        output::print(&render_report(&report))?;
     }
     Ok(ExitCode::from(u8::from(!report.problems.is_empty())))
 }
@@ -75,14 +79,15 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
 /// A shard that could be opened.
 struct Opened {
     shard: Shard,
-    /// What is wrong with the bytes of its pixels as they are stored: often a clip of it is damaged, and says more.
+    /// The error of its stored frames, if they are damaged: often a damaged clip gives a more
+    /// specific one.
     stored_pixels: Option<ShardError>,
 }
 
-/// Opens all shards; those that cannot be are `None`, and problems.
+/// Opens all shards. Those that cannot be opened are `None`, and reported as problems.
 fn open_shards(dir: &Path, manifest: &Manifest, problems: &mut Vec<Problem>) -> anyhow::Result<Vec<Option<Opened>>> {
     let mut shards = Vec::with_capacity(manifest.shards.len());
-    let mut progress = Progress::new(manifest.shards.len() as u64, "shards");
+    let progress = Progress::new(manifest.shards.len() as u64, "{pos}/{len} shards");
     let work = |(): &mut (), entry: &ShardEntry, results: &Sender<_>| {
         let open = || {
             let shard = Shard::open_as_listed(dir, entry)?;
@@ -96,10 +101,10 @@ fn open_shards(dir: &Path, manifest: &Manifest, problems: &mut Vec<Problem>) -> 
             Ok(opened) => shards.push(Some(opened)),
             Err(error) => {
                 shards.push(None);
-                problems.push(problem(&entry.file, what(&error), RESTORE));
+                problems.push(problem(&entry.file, render_error(&error), RESTORE));
             }
         }
-        progress.advance(count(problems.len() as u64, "problem"));
+        progress.advance(1, count(problems.len() as u64, "problem"));
         Ok(())
     };
     fan_out(&manifest.shards, all_cores(), 1, || (), work, take)?;
@@ -111,15 +116,16 @@ fn open_shards(dir: &Path, manifest: &Manifest, problems: &mut Vec<Problem>) -> 
 struct Chunk<'a> {
     entry: &'a ShardEntry,
     opened: &'a Opened,
-    /// Number of the shard's first clip among all clips.
+    /// Index of the shard's first clip among all clips.
     first_clip: u64,
     rows: Range<usize>,
 }
 
-/// Reads every clip of the opened shards; returns how many there were.
+/// Reads every clip of the opened shards. Returns their number.
 fn check_clips(args: &VerifyArgs, manifest: &Manifest, shards: &[Option<Opened>], problems: &mut Vec<Problem>) -> anyhow::Result<u64> {
     let mut chunks = Vec::new();
-    let (mut first_clip, mut clips) = (0, 0);
+    let mut first_clip = 0;
+    let mut clips = 0;
     for (entry, opened) in manifest.shards.iter().zip(shards) {
         if let Some(opened) = opened {
             let rows = opened.shard.clips().len();
@@ -129,7 +135,7 @@ fn check_clips(args: &VerifyArgs, manifest: &Manifest, shards: &[Option<Opened>]
         }
         first_clip += entry.clips;
     }
-    let mut progress = Progress::new(clips, "clips");
+    let progress = Progress::new(clips, "{pos}/{len} clips");
     let work = |reader: &mut ClipReader, chunk: &Chunk, results: &Sender<Option<String>>| {
         let arrow = if args.deep { Some(ArrowReader::open(&chunk.opened.shard)) } else { None };
         for row in chunk.rows.clone() {
@@ -148,7 +154,7 @@ fn check_clips(args: &VerifyArgs, manifest: &Manifest, shards: &[Option<Opened>]
                 let place = Problem { row: Some(row as u64), clip: Some(clip), ..problem(&chunk.entry.file, what, RESTORE) };
                 problems.push(place);
             }
-            progress.advance(count(problems.len() as u64, "problem"));
+            progress.advance(1, count(problems.len() as u64, "problem"));
         }
         Ok(())
     };
@@ -157,32 +163,34 @@ fn check_clips(args: &VerifyArgs, manifest: &Manifest, shards: &[Option<Opened>]
     for (entry, opened) in manifest.shards.iter().zip(shards) {
         let error = opened.as_ref().and_then(|opened| opened.stored_pixels.as_ref());
         if let Some(error) = error.filter(|_| !damaged_shards.contains(&entry.file)) {
-            let what = format!("{}, though each of its clips decodes to what was built: bytes around the pixels differ", what(error));
+            let error = render_error(error);
+            let what = format!("{error}, although each of its clips is what was built: bytes around the frames differ");
             problems.push(problem(&entry.file, what, RESTORE));
         }
     }
     Ok(clips)
 }
 
-/// What is wrong with a clip, if anything is.
+/// Checks a clip. The error is its problem.
 fn check_clip(reader: &mut ClipReader, opened: &Opened, row: usize, arrow: Option<&Result<ArrowReader, ShardError>>) -> Result<(), String> {
-    reader.payload(&opened.shard, row).map_err(|error| what(&error))?;
+    reader.payload(&opened.shard, row).map_err(|error| render_error(&error))?;
     if let Some(arrow) = arrow {
-        reader.frames(&opened.shard, row, opened.shard.clips()[row].frames).map_err(|error| what(&error))?;
-        let arrow = arrow.as_ref().map_err(what)?;
-        arrow.check(row).map_err(|error| what(&error))?;
+        let frames = opened.shard.clips()[row].frames;
+        reader.frames(&opened.shard, row, frames).map_err(|error| render_error(&error))?;
+        let arrow = arrow.as_ref().map_err(render_error)?;
+        arrow.check(row).map_err(|error| render_error(&error))?;
     }
     Ok(())
 }
 
-/// Whether the manifest's own numbers fit together.
+/// Checks that the manifest's own counts match.
 fn check_counts(manifest: &Manifest) -> Option<Problem> {
     let sum: u64 = manifest.shards.iter().map(|shard| shard.clips).sum();
-    let what = format!("it says that there are {}, its shards have {sum}", count(manifest.clips, "clip"));
+    let what = format!("it counts {}, but its shards have {sum}", count(manifest.clips, "clip"));
     (sum != manifest.clips).then(|| problem(schemas::manifest::MANIFEST_FILE, what, RESTORE))
 }
 
-/// Shards in the folder that the manifest does not name.
+/// Finds shards in the folder that the manifest does not name.
 fn unnamed_shards(dir: &Path, manifest: &Manifest) -> anyhow::Result<Vec<Problem>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
@@ -192,7 +200,7 @@ fn unnamed_shards(dir: &Path, manifest: &Manifest) -> anyhow::Result<Vec<Problem
             let remedy = if manifest.finished {
                 "nothing reads it: remove it"
             } else {
-                "a build that was stopped leaves it, or one that runs now has just written it: go on with the build"
+                "a build that was stopped has left it, or one that is running has just written it: resume the build"
             };
             found.push(problem(&name, "the manifest does not name it".to_owned(), remedy));
         }
@@ -201,7 +209,8 @@ fn unnamed_shards(dir: &Path, manifest: &Manifest) -> anyhow::Result<Vec<Problem
     Ok(found)
 }
 
-/// Whether the list of videos is what the manifest says. Older builds, of which the manifest has no hash, may lack it.
+/// Checks the list of videos against the manifest. Older builds, whose manifest has no hash of it,
+/// may lack it.
 fn check_videos(dir: &Path, manifest: &Manifest) -> Vec<Problem> {
     let text = match fs::read(dir.join(VIDEOS_FILE)) {
         Ok(text) => text,
@@ -211,7 +220,9 @@ fn check_videos(dir: &Path, manifest: &Manifest) -> Vec<Problem> {
         }
     };
     let mut problems = Vec::new();
-    let (mut lines, mut bytes, mut clips) = (0, 0, 0);
+    let mut lines = 0;
+    let mut bytes = 0;
+    let mut clips = 0;
     // Lines beyond those that the manifest counts are from a build that was stopped.
     let wanted = usize::try_from(manifest.videos).unwrap_or(usize::MAX);
     for line in text.split_inclusive(|&byte| byte == b'\n').take(wanted) {
@@ -232,20 +243,20 @@ fn check_videos(dir: &Path, manifest: &Manifest) -> Vec<Problem> {
         problems.push(problem(VIDEOS_FILE, what, VIDEOS_REMEDY));
     }
     let differs = manifest.videos_xxh3.as_ref().is_some_and(|xxh3| *xxh3 != xxh3_hex(&text[..bytes]));
-    // Whatever else is wrong with it says more.
+    // Any other problem is more specific.
     if problems.is_empty() && differs {
         problems.push(problem(VIDEOS_FILE, OTHER_BYTES.to_owned(), VIDEOS_REMEDY));
     }
     problems
 }
 
-/// Whether the list of what was left out is the one that the build wrote when it finished.
+/// Checks that the list of rejected files is the one that the build wrote when it was complete.
 fn check_rejected(dir: &Path, manifest: &Manifest) -> Option<Problem> {
-    // Before, a build may replace the list without the manifest.
+    // Until then, a build may replace the list without the manifest.
     let xxh3 = manifest.rejected_xxh3.as_ref().filter(|_| manifest.finished)?;
     match fs::read(dir.join(REJECTED_FILE)) {
         Ok(text) if xxh3_hex(&text) == *xxh3 => None,
-        // A build that runs now replaces the manifest before the list.
+        // A running build replaces the manifest before the list.
         Ok(_) if read_manifest(dir).is_ok_and(|now| now.rejected_xxh3.as_ref() != Some(xxh3)) => None,
         Ok(_) => Some(problem(REJECTED_FILE, OTHER_BYTES.to_owned(), REJECTED_REMEDY)),
         Err(error) => Some(unreadable(REJECTED_FILE, &error, REJECTED_REMEDY)),
@@ -260,8 +271,8 @@ fn problem(file: &str, what: String, remedy: &str) -> Problem {
     Problem { file: file.to_owned(), row: None, clip: None, what, remedy: remedy.to_owned() }
 }
 
-/// What an error says, without the file and the remedy, which are said apart.
-fn what(error: &ShardError) -> String {
+/// Renders an error without the file and the remedy, which a problem has apart.
+fn render_error(error: &ShardError) -> String {
     match error {
         ShardError::Io { operation, source, .. } => format!("cannot {operation} it: {source}"),
         ShardError::Parquet { operation, source, .. } => format!("cannot {operation} it: {source}"),
@@ -273,7 +284,7 @@ fn what(error: &ShardError) -> String {
     }
 }
 
-fn summary(report: &VerifyReport) -> String {
+fn render_report(report: &VerifyReport) -> String {
     let mut text = String::new();
     for problem in &report.problems {
         let place = problem.row.zip(problem.clip).map_or(String::new(), |(row, clip)| format!(", row {row} (clip {clip})"));
@@ -283,12 +294,12 @@ fn summary(report: &VerifyReport) -> String {
         "{} of {} read{}, {}, {:.1} s",
         count(report.clips, "clip"),
         count(report.shards, "shard"),
-        if report.deep { ", by Parquet's own reader too" } else { "" },
+        if report.deep { ", also by Parquet's own reader" } else { "" },
         output::bytes(report.bytes),
         report.seconds
     );
     match report.problems.len() as u64 {
-        0 => format!("{text}{}: all is as it was built ({read})", report.dir),
+        0 => format!("{text}{}: no problems ({read})", report.dir),
         problems => format!("{text}{}: {} ({read})", report.dir, count(problems, "problem")),
     }
 }

@@ -1,4 +1,4 @@
-//! Which line is of which video.
+//! Matches the lines of a label file with videos.
 
 use super::names::{VideoNames, normal, shortened};
 use super::parse::Line;
@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-/// The lines without those that repeat an earlier one.
+/// Removes the lines that repeat an earlier one.
 ///
 /// # Errors
 /// When two lines give one path two labels.
@@ -24,11 +24,12 @@ pub fn unique(lines: Vec<Line>, file: &Path) -> anyhow::Result<Vec<Line>> {
     Ok(unique)
 }
 
-/// Indexes of the lines that name each video: by a path as it is, or else, among lines that no video
-/// matches so, without its ending. The first of them counts; a line may be of several videos.
+/// Returns, for each video, the indices of the lines that name it: by an exact path, or else, among
+/// the lines that match no video exactly, by a path without extension. The first of them counts; a
+/// line may match several videos.
 ///
 /// # Errors
-/// When two lines give one video two labels, and neither is needed for another one.
+/// When two lines give one video two labels, and neither applies to another video.
 pub fn lines_of(lines: &[Line], names: &VideoNames, file: &Path) -> anyhow::Result<Vec<Vec<usize>>> {
     let paths = lines.iter().map(|line| normal(&line.path));
     let by_path: HashMap<String, usize> = paths.zip(0..).collect();
@@ -50,26 +51,26 @@ pub fn lines_of(lines: &[Line], names: &VideoNames, file: &Path) -> anyhow::Resu
         if !lines_of.is_empty() {
             continue;
         }
-        let short = names.without_ending(video);
+        let short = names.without_extension(video);
         *lines_of = hits(&short, &by_short_path);
         if let Some((path, &second)) = short.iter().find_map(|path| conflicts.get_key_value(path)) {
             return Err(conflict(&lines[by_short_path[path]], &lines[second], file));
         }
     }
 
-    // A line may give way to a more specific one, but not for all of its videos.
+    // A more specific line may override a line, but not for all of its videos.
     let used: HashSet<usize> = lines_of.iter().filter_map(|lines| lines.first().copied()).collect();
     for indexes in &lines_of {
         let Some((&first, others)) = indexes.split_first() else { continue };
-        let overruled = |&&other: &&usize| !used.contains(&other) && lines[other].label != lines[first].label;
-        if let Some(&other) = others.iter().find(overruled) {
+        let is_overridden = |&&other: &&usize| !used.contains(&other) && lines[other].label != lines[first].label;
+        if let Some(&other) = others.iter().find(is_overridden) {
             return Err(conflict(&lines[first], &lines[other], file));
         }
     }
     Ok(lines_of)
 }
 
-/// Lines that have one of the paths, each once, in the order of the paths.
+/// Returns the lines that have one of the paths, each once, in the order of the paths.
 fn hits(paths: &[String], by_path: &HashMap<String, usize>) -> Vec<usize> {
     let mut hits = Vec::new();
     for &line in paths.iter().filter_map(|path| by_path.get(path)) {

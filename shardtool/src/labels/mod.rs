@@ -1,12 +1,16 @@
 //! Labels of videos: from folders, from a file, or none.
+//!
+//! - `parse`: the lines of a label file.
+//! - `names`: the names by which a line may call a video.
+//! - `matching`: which lines belong to which video.
 
 mod matching;
 mod names;
 mod parse;
 
-use crate::output::count;
 use crate::reading::printable;
 use anyhow::{Context, ensure};
+use console::output::count;
 use names::VideoNames;
 use parse::{Line, fault};
 use pipeline::video::discover::{UrlError, VideoFile, local_path, path_name};
@@ -15,7 +19,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What a label file may look like, for help and errors.
+/// The forms of a label file, for help and errors.
 pub const FORMS: &str = r#"Lines of a label file:
   videos/a.mp4,riding a bike   path and label, separated by a comma or a tab
   "a, b.mp4",3                 quoted where a value contains the separator
@@ -25,24 +29,24 @@ pub const FORMS: &str = r#"Lines of a label file:
                                for the path; label, class, category or action for the label
 Labels are class names or integers from 0; -1 or an empty label means no label.
 Paths are as found by the build, relative to the folder searched or to the label file,
-absolute, or bare file names; their ending may be left out. # starts a comment line."#;
+absolute, or bare file names; the extension may be omitted. # starts a comment line."#;
 
-/// Videos and lines that are named one by one, at most.
-const EXAMPLES: usize = 5;
+/// Maximum number of videos and of lines that are named individually.
+const MAX_EXAMPLES: usize = 5;
 
-/// Where labels come from.
+/// Source of labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LabelSource {
-    /// There are none.
+    /// No labels.
     None,
-    /// The name of the folder that a file lies in.
+    /// The name of each file's folder.
     Dirs,
-    /// A file with a line for each video, as [`FORMS`] says.
+    /// A file with a line per video, in one of [`FORMS`].
     File(PathBuf),
 }
 
 impl LabelSource {
-    /// Which of the three it is.
+    /// Returns the kind of the source.
     pub const fn kind(&self) -> Labelling {
         match self {
             Self::None => Labelling::None,
@@ -51,10 +55,10 @@ impl LabelSource {
         }
     }
 
-    /// Reads the flag's value.
+    /// Parses the flag's value.
     ///
     /// # Errors
-    /// When it is a URL.
+    /// When the value is a URL.
     pub fn parse(text: &str) -> Result<Self, UrlError> {
         Ok(match text {
             "none" => Self::None,
@@ -69,48 +73,48 @@ impl LabelSource {
 pub struct Label {
     /// Class number.
     pub number: Option<i32>,
-    /// Class name, where classes have names.
+    /// Class name, if classes have names.
     pub class: Option<String>,
 }
 
-/// Labels of all videos as their source says them.
+/// Labels of all videos as their source gives them.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// One for each video, in their order.
+    /// One label per video, in their order.
     labels: Vec<Option<String>>,
-    /// Whether the labels are numbers by themselves.
+    /// Whether the labels are numbers.
     numeric: bool,
-    /// What of the videos and the source does not fit.
+    /// Mismatches of videos and source.
     pub coverage: Coverage,
 }
 
-/// What of the videos and the label file does not fit.
+/// Mismatches of videos and label file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Coverage {
-    /// Videos without a label, where there are labels.
+    /// Number of videos without a label, if there are labels.
     pub unlabelled: u64,
-    /// The first few of them.
+    /// Names of the first few of these.
     pub unlabelled_examples: Vec<String>,
-    /// Lines whose path matches no video.
+    /// Number of lines whose path matches no video.
     pub unmatched: u64,
-    /// The paths of the first few of them.
+    /// Paths of the first few of these.
     pub unmatched_examples: Vec<String>,
 }
 
 impl Coverage {
-    /// Lines that say it to people; none where all fits.
-    pub fn lines(&self) -> Vec<String> {
-        let named = |what: String, number: u64, examples: &[String]| {
-            let shown: Vec<String> = examples.iter().map(|name| printable(name)).collect();
+    /// Renders one line per kind of mismatch; none if all match.
+    pub fn render(&self) -> Vec<String> {
+        let render = |what: String, number: u64, examples: &[String]| {
+            let names: Vec<String> = examples.iter().map(|name| printable(name)).collect();
             let more = number.saturating_sub(examples.len() as u64);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            (number > 0).then(|| format!("{what}: {}{more}", shown.join(", ")))
+            (number > 0).then(|| format!("{what}: {}{more}", names.join(", ")))
         };
         let videos = format!("{} without a label", count(self.unlabelled, "video"));
         let matches = if self.unmatched == 1 { "matches" } else { "match" };
         let lines = format!("{} of the label file {matches} no video", count(self.unmatched, "line"));
-        let videos = named(videos, self.unlabelled, &self.unlabelled_examples);
-        let lines = named(lines, self.unmatched, &self.unmatched_examples);
+        let videos = render(videos, self.unlabelled, &self.unlabelled_examples);
+        let lines = render(lines, self.unmatched, &self.unmatched_examples);
         [videos, lines].into_iter().flatten().collect()
     }
 }
@@ -118,7 +122,7 @@ impl Coverage {
 /// Labels of all videos, with their numbers.
 #[derive(Debug, Default)]
 pub struct Labels {
-    /// One for each video, in their order.
+    /// One label per video, in their order.
     pub labels: Vec<Label>,
     /// Names of the classes, in the order of their numbers.
     pub classes: Vec<String>,
@@ -127,7 +131,7 @@ pub struct Labels {
 /// Finds the label of each video.
 ///
 /// # Errors
-/// When the file of labels cannot be read, or a line of it is of no accepted form.
+/// When the label file cannot be read, or a line of it has no accepted form.
 pub fn find(videos: &[VideoFile], source: &LabelSource) -> anyhow::Result<Found> {
     let mut found = match source {
         LabelSource::None => {
@@ -141,17 +145,17 @@ pub fn find(videos: &[VideoFile], source: &LabelSource) -> anyhow::Result<Found>
     };
     let unlabelled = videos.iter().zip(&found.labels).filter(|(_, label)| label.is_none());
     let mut unlabelled = unlabelled.map(|(video, _)| path_name(&video.path));
-    found.coverage.unlabelled_examples = unlabelled.by_ref().take(EXAMPLES).collect();
+    found.coverage.unlabelled_examples = unlabelled.by_ref().take(MAX_EXAMPLES).collect();
     let named = found.coverage.unlabelled_examples.len() + unlabelled.count();
     found.coverage.unlabelled = named as u64;
     Ok(found)
 }
 
 impl Found {
-    /// Gives the labels their numbers. Classes that are `known` keep theirs; new ones follow them.
+    /// Assigns numbers to the labels. Classes in `known` keep theirs; new ones follow them.
     pub fn number(self, known: &[String]) -> Labels {
         let names = self.labels;
-        // Labels that are numbers already stay what they are.
+        // Labels that are numbers keep them.
         if self.numeric && known.is_empty() {
             let number = |name: Option<String>| name.and_then(|name| name.parse().ok());
             let label = |name| Label { number: number(name), class: None };
@@ -170,6 +174,7 @@ impl Found {
     }
 }
 
+/// Reads the labels of `videos` from the label file `file`.
 fn from_file(videos: &[VideoFile], file: &Path) -> anyhow::Result<Found> {
     let bytes = fs::read(file).with_context(|| format!("cannot read the labels in {}", file.display()))?;
     let names = VideoNames::new(videos, file);
@@ -185,17 +190,19 @@ fn from_file(videos: &[VideoFile], file: &Path) -> anyhow::Result<Found> {
         file.display(),
         videos.first().map(|video| path_name(&video.path)).unwrap_or_default()
     );
-    let unmatched: Vec<&Line> = lines.iter().enumerate().filter(|(index, _)| !matched.contains(index)).map(|(_, line)| line).collect();
+    let is_unmatched = |(index, _): &(usize, &Line)| !matched.contains(index);
+    let unmatched: Vec<&Line> = lines.iter().enumerate().filter(is_unmatched).map(|(_, line)| line).collect();
     let coverage = Coverage {
         unmatched: unmatched.len() as u64,
-        unmatched_examples: unmatched.iter().take(EXAMPLES).map(|line| line.path.clone()).collect(),
+        unmatched_examples: unmatched.iter().take(MAX_EXAMPLES).map(|line| line.path.clone()).collect(),
         ..Coverage::default()
     };
     let label = |lines_of: &Vec<usize>| lines[*lines_of.first()?].label.clone();
     Ok(Found { labels: lines_of.iter().map(label).collect(), numeric, coverage })
 }
 
-/// Makes -1 no label, and whole numbers the same however they are written, if all labels are numbers; returns whether they are.
+/// Replaces -1 by no label and, if all labels are numbers, normalises their notation. Returns
+/// whether all are numbers.
 fn read_numbers(lines: &mut [Line], file: &Path) -> anyhow::Result<bool> {
     for line in lines.iter_mut() {
         let Some(label) = line.label.as_deref().filter(|label| label.starts_with('-') && is_number(label)) else { continue };
@@ -222,13 +229,14 @@ fn read_numbers(lines: &mut [Line], file: &Path) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Whether this is a whole number, of any size.
+/// Whether `label` is an integer of any size.
 fn is_number(label: &str) -> bool {
     let digits = label.strip_prefix(['-', '+']).unwrap_or(label);
     !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Refuses a first line that would make names of numbers, and seems to be a header that names its columns otherwise.
+/// Refuses a first line that seems to be a header with unknown column names, and would turn numbers
+/// into names.
 fn refuse_unnamed_header(lines: &[Line], matched: &HashSet<usize>, file: &Path) -> anyhow::Result<()> {
     let Some((first, others)) = lines.split_first() else { return Ok(()) };
     let mut others = others.iter().filter_map(|line| line.label.as_deref()).peekable();
@@ -240,9 +248,10 @@ fn refuse_unnamed_header(lines: &[Line], matched: &HashSet<usize>, file: &Path) 
     Ok(())
 }
 
+/// Returns the name of the folder of `path`.
 fn folder_name(path: &Path) -> Option<String> {
     let real = fs::canonicalize(path).ok()?;
-    // The name as the user sees it, unless the path does not show it.
+    // The folder in the path that the user gave, if there is one.
     let folder = path.parent().and_then(Path::file_name).or_else(|| real.parent().and_then(Path::file_name))?;
     Some(path_name(Path::new(folder)))
 }

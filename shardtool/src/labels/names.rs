@@ -1,6 +1,6 @@
-//! By which names a label file may call a video.
+//! The names by which a label file may call a video.
 
-use pipeline::video::discover::{VideoFile, has_video_ending, path_name};
+use pipeline::video::discover::{VideoFile, has_video_extension, path_name};
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,12 +10,12 @@ pub struct VideoNames<'a> {
     videos: &'a [VideoFile],
     /// The path of each video without links.
     real: Vec<Option<PathBuf>>,
-    /// Where the label file lies.
+    /// Folder of the label file.
     labels_dir: Option<PathBuf>,
 }
 
 impl<'a> VideoNames<'a> {
-    /// Names of `videos` in the label file `file`.
+    /// Returns the names of `videos` in the label file `file`.
     pub fn new(videos: &'a [VideoFile], file: &Path) -> Self {
         let real = videos.iter().map(|video| fs::canonicalize(&video.path).ok()).collect();
         let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -23,36 +23,38 @@ impl<'a> VideoNames<'a> {
         Self { videos, real, labels_dir }
     }
 
-    /// Number of videos.
+    /// Returns the number of videos.
     pub const fn len(&self) -> usize {
         self.videos.len()
     }
 
-    /// The names of video `index`, the most specific first.
+    /// Returns the names of video `index`, the most specific first.
     pub fn exact(&self, index: usize) -> Vec<String> {
         self.places(index).iter().flat_map(|place| keys(place)).collect()
     }
 
-    /// The same without the ending of the file, for lists that leave it out or have another one.
-    pub fn without_ending(&self, index: usize) -> Vec<String> {
+    /// Returns the same names without the file's extension, for lists that omit it or have another
+    /// one.
+    pub fn without_extension(&self, index: usize) -> Vec<String> {
         let places = self.places(index);
         let places = places.iter().filter(|place| place.extension().is_some());
         places.flat_map(|place| keys(&place.with_extension(""))).collect()
     }
 
-    /// Which of `paths` name a video.
+    /// Returns which of `paths` name a video.
     pub fn known<'t>(&self, paths: impl Iterator<Item = &'t str>) -> Known {
-        let asked: HashSet<String> = paths.flat_map(spellings).collect();
+        let wanted: HashSet<String> = paths.flat_map(spellings).collect();
         let mut known = HashSet::new();
-        if !asked.is_empty() {
+        if !wanted.is_empty() {
             for index in 0..self.len() {
-                let names = self.exact(index).into_iter().chain(self.without_ending(index));
-                known.extend(names.filter(|name| asked.contains(name)));
+                let names = self.exact(index).into_iter().chain(self.without_extension(index));
+                known.extend(names.filter(|name| wanted.contains(name)));
             }
         }
         Known(known)
     }
 
+    /// Returns the paths by which a line may name video `index`, the most specific first.
     fn places(&self, index: usize) -> Vec<PathBuf> {
         let VideoFile { path, relative } = &self.videos[index];
         let real = self.real[index].as_ref();
@@ -79,24 +81,25 @@ impl Known {
     }
 }
 
-/// A path as it is compared: without `./` and doubled slashes.
+/// Normalises a path for comparison: without `./` and doubled slashes.
 pub fn normal(path: &str) -> String {
     let path: PathBuf = Path::new(path).components().filter(|part| part.as_os_str() != ".").collect();
     path.to_string_lossy().into_owned()
 }
 
-/// A line's path without its ending, where that is one of videos.
+/// Returns a line's path without its extension, if that is one of videos.
 pub fn shortened(path: &str) -> Option<String> {
     let path = Path::new(path);
-    has_video_ending(path).then(|| normal(&path.with_extension("").to_string_lossy()))
+    has_video_extension(path).then(|| normal(&path.with_extension("").to_string_lossy()))
 }
 
-/// A line's path, and the same without its ending.
+/// Returns a line's path, and the same without its extension.
 fn spellings(path: &str) -> Vec<String> {
     [normal(path)].into_iter().chain(shortened(path)).collect()
 }
 
-/// How a line may write `place`: as it is, or, where a text file cannot, as lists of videos do.
+/// Returns the notations of `place` in a line: the path itself, or, if that is not text, its name
+/// in lists of videos.
 fn keys(place: &Path) -> Vec<String> {
     let mut keys: Vec<String> = place.to_str().into_iter().map(normal).collect();
     let name = normal(&path_name(place));

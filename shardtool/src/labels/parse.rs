@@ -1,4 +1,4 @@
-//! The lines of a label file.
+//! Parses the lines of a label file.
 
 use super::FORMS;
 use super::names::{Known, VideoNames};
@@ -6,36 +6,36 @@ use anyhow::{anyhow, ensure};
 use csv::ReaderBuilder;
 use std::path::Path;
 
-/// What a header may call the column of the paths.
+/// Names of the path column in a header.
 const PATH_COLUMNS: &[&str] = &["path", "video", "file", "filename", "video_path", "video_id", "clip"];
 
-/// What a header may call the column of the labels.
+/// Names of the label column in a header.
 const LABEL_COLUMNS: &[&str] = &["label", "class", "category", "action"];
 
-/// What may stand between a path and its label where the file is not of columns.
+/// Separators of path and label in a file without columns.
 const BLANKS: [char; 3] = [' ', '\t', ','];
 
-/// Follows the text, so that a quote that is never closed is seen: it takes this in.
+/// Appended to the text to detect a quote that is never closed, which includes it.
 const END: &str = "\u{1}";
 
-/// What is said of a line whose quote takes in all lines that follow.
+/// The error of a line whose quote includes all following lines.
 const OPEN_QUOTE: &str = "has a quote that is never closed";
 
 /// A line that gives a video a label.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// Its number, from 1.
+    /// Number of the line, from 1.
     pub number: usize,
-    /// The video.
+    /// Path of the video.
     pub path: String,
-    /// Its label; none where there is nothing.
+    /// Label; none if it is empty.
     pub label: Option<String>,
 }
 
 /// Reads the lines of `bytes`, the label file `file`.
 ///
 /// # Errors
-/// When it is not UTF-8, or a line is of no accepted form.
+/// When the file is not UTF-8, or a line has no accepted form.
 pub fn parse(bytes: &[u8], file: &Path, names: &VideoNames) -> anyhow::Result<Vec<Line>> {
     let parser = Parser { file, names };
     let text = parser.text(bytes)?;
@@ -45,7 +45,7 @@ pub fn parse(bytes: &[u8], file: &Path, names: &VideoNames) -> anyhow::Result<Ve
     }
 }
 
-/// An error about line `number` of `file`.
+/// Returns an error about line `number` of `file`.
 pub fn fault(file: &Path, number: usize, what: &str) -> anyhow::Error {
     anyhow!("line {number} of {} {what}\n{FORMS}", file.display())
 }
@@ -67,7 +67,8 @@ impl Parser<'_> {
         fault(self.file, number, what)
     }
 
-    /// The text without a byte order mark, its lines separated by line feeds, comments not indented.
+    /// Returns the text without a byte order mark, with lines separated by line feeds, and comments
+    /// not indented.
     fn text(&self, bytes: &[u8]) -> anyhow::Result<String> {
         let text = std::str::from_utf8(bytes).map_err(|error| {
             let before = &bytes[..error.valid_up_to()];
@@ -78,7 +79,7 @@ impl Parser<'_> {
         })?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let text = text.replace("\r\n", "\n").replace('\r', "\n");
-        // Comments may be indented; the reader of columns knows only those that are not.
+        // Comments may be indented, but not for the CSV reader.
         let unindented = |line| {
             let trimmed = str::trim_start(line);
             if trimmed.starts_with('#') { trimmed } else { line }
@@ -86,12 +87,12 @@ impl Parser<'_> {
         Ok(text.split('\n').map(unindented).collect::<Vec<_>>().join("\n"))
     }
 
-    /// What separates columns, by the first row; nothing where blanks separate path and label.
+    /// Returns the separator of columns, by the first row; none if blanks separate path and label.
     fn delimiter(&self, text: &str) -> anyhow::Result<Option<u8>> {
         let first = |delimiter| rows(text, delimiter).next().map(|row| row.cells);
         let tabs = first(b'\t').unwrap_or_default();
         if let [_, between @ .., _] = tabs.as_slice() {
-            // A path and a label, aligned by several tabs, are no columns.
+            // A path and a label that are aligned by several tabs are no columns.
             let aligned = !between.is_empty() && between.iter().all(String::is_empty);
             return Ok((!aligned).then_some(b'\t'));
         }
@@ -113,7 +114,7 @@ impl Parser<'_> {
     /// Reads a file of columns.
     fn columns(&self, text: &str, delimiter: u8) -> anyhow::Result<Vec<Line>> {
         let mut rows: Vec<Row> = rows(text, delimiter).collect();
-        // Only an open quote goes so far.
+        // Only an open quote includes the end.
         let is_open = |row: &Row| row.cells.last().is_some_and(|cell| cell.ends_with(END));
         if let Some(row) = rows.last().filter(|row| is_open(row)) {
             return Err(self.fault(row.number, OPEN_QUOTE));
@@ -152,14 +153,16 @@ impl Parser<'_> {
         rows.into_iter().map(line).collect()
     }
 
-    /// Columns of the path and of the label, if the first row is a header.
+    /// Returns the columns of path and label, if the first row is a header.
     fn header(&self, rows: &[Row]) -> anyhow::Result<Option<(usize, usize)>> {
         let Some(first) = rows.first() else { return Ok(None) };
-        let (paths, labels) = (named(first, PATH_COLUMNS), named(first, LABEL_COLUMNS));
+        let paths = named(first, PATH_COLUMNS);
+        let labels = named(first, LABEL_COLUMNS);
         if paths.is_empty() || labels.is_empty() {
             return Ok(None);
         }
-        // A video and its class may be called as columns are; with more than two cells, it can only be a header.
+        // A video and its class may have the names of columns; with more than two cells, it can
+        // only be a header.
         let path = first.cells[0].as_str();
         if first.cells.len() == 2 && self.names.known([path].into_iter()).contains(path) {
             return Ok(None);
@@ -173,7 +176,7 @@ impl Parser<'_> {
         if others.is_empty() {
             return Ok(Some((path, *label)));
         }
-        // Of several columns of paths, the one that names most videos; the first of equals.
+        // Of several columns of paths, the one that names the most videos; the first of equals.
         let cells: Vec<String> = paths.iter().flat_map(|&column| rows.iter().map(move |row| cell(row, column))).collect();
         let known = self.names.known(cells.iter().map(String::as_str));
         let videos = |column: usize| rows.iter().filter(|row| known.contains(&cell(row, column))).count();
@@ -181,7 +184,7 @@ impl Parser<'_> {
         Ok(Some((path, *label)))
     }
 
-    /// Reads lines `path label`.
+    /// Reads lines of the form `path label`.
     fn blanks(&self, text: &str) -> anyhow::Result<Vec<Line>> {
         let lines: Vec<(usize, &str)> = data_lines(text).collect();
         let splits: Vec<_> = lines.iter().map(|&(_, line)| splits(line, &BLANKS)).collect();
@@ -192,7 +195,7 @@ impl Parser<'_> {
             if index == 0 && self.is_blank_header(number, splits, &known)? {
                 continue;
             }
-            // From the longest prefix on.
+            // The longest prefix first.
             let video = splits.iter().rev().find(|(prefix, _)| known.contains(prefix));
             let last = splits.last().filter(|_| !known.contains(line));
             let Some(&(path, label)) = video.or(last) else {
@@ -222,18 +225,19 @@ impl Parser<'_> {
     }
 }
 
-/// Lines that are not empty nor comments, with their numbers.
+/// Iterates over the lines that are neither empty nor comments, with their numbers.
 fn data_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
     lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
 }
 
-/// All ways to split `line` in two at some of `separators`, the shortest first part first.
+/// Returns all ways to split `line` in two at `separators`, the shortest first part first.
 fn splits<'t>(line: &'t str, separators: &[char]) -> Vec<(&'t str, &'t str)> {
     let mut splits: Vec<(&str, &str)> = Vec::new();
     for (at, _) in line.match_indices(separators) {
         let (first, second) = line.split_at(at);
-        let (first, second) = (first.trim_end_matches(separators), second.trim_start_matches(separators));
+        let first = first.trim_end_matches(separators);
+        let second = second.trim_start_matches(separators);
         if !first.is_empty() && splits.last() != Some(&(first, second)) {
             splits.push((first, second));
         }
@@ -241,19 +245,20 @@ fn splits<'t>(line: &'t str, separators: &[char]) -> Vec<(&'t str, &'t str)> {
     splits
 }
 
-/// The rows of a file of columns, without those that are empty or comments.
+/// Iterates over the rows of a file of columns, except empty rows and comments.
 fn rows(text: &str, delimiter: u8) -> impl Iterator<Item = Row> {
     let text = format!("{}\n{END}\n", text.trim_end_matches('\n'));
     let mut reader = ReaderBuilder::new();
     reader.delimiter(delimiter).comment(Some(b'#')).has_headers(false).flexible(true);
     let records = reader.from_reader(std::io::Cursor::new(text.clone())).into_records();
-    let (mut at, mut number) = (0, 1);
+    let mut at = 0;
+    let mut number = 1;
     // Reading from memory cannot fail, and the text is UTF-8.
     records.map_while(Result::ok).filter_map(move |record| {
         let start = record.position().map_or(at, |position| position.byte() as usize);
         number += text.get(at..start).map_or(0, |passed| passed.matches('\n').count());
         at = start;
-        // The reader counts what it skips with the record.
+        // The position of a record includes what the reader skips before it.
         while let Some(rest) = text.get(at..).filter(|rest| rest.starts_with(['\n', '#'])) {
             at += rest.find('\n').map_or(rest.len(), |end| end + 1);
             number += 1;
@@ -264,7 +269,7 @@ fn rows(text: &str, delimiter: u8) -> impl Iterator<Item = Row> {
     })
 }
 
-/// Columns of the header `row` that are called by one of `names`.
+/// Returns the columns of the header `row` with one of `names`.
 fn named(row: &Row, names: &[&str]) -> Vec<usize> {
     let is_named = |column: &usize| names.contains(&column_name(&row.cells[*column]).as_str());
     (0..row.cells.len()).filter(is_named).collect()
@@ -274,7 +279,7 @@ fn is_number(word: &str) -> bool {
     word.contains(|c: char| c.is_ascii_digit()) && word.parse::<f64>().is_ok()
 }
 
-/// `video_id` of `Video ID`.
+/// Normalises the name of a column: `Video ID` becomes `video_id`.
 fn column_name(cell: &str) -> String {
     cell.trim().to_ascii_lowercase().replace([' ', '-'], "_")
 }

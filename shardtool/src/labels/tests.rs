@@ -143,7 +143,7 @@ fn numbers_among_names_are_names() {
     assert_eq!(found.number(&[]).classes, ["7", "walk"]);
     let text = error("a.mp4,walk\nb.mp4,-3\n", &AB);
     assert!(text.starts_with("line 2 of  has the label -3"), "{text}");
-    // What the file means does not depend on which of its videos there are.
+    // The meaning of the file does not depend on which of its videos exist.
     assert_eq!(labels("a.mp4,7\nb.mp4,walk", &["a.mp4"]), some(&["7"]));
 }
 
@@ -152,7 +152,7 @@ fn paths_may_lack_their_ending_or_have_another() {
     let paths = ["Archery/v_1.avi", "Archery/v_1.5.avi", "b.mp4"];
     let text = "Archery/v_1 x\nArchery/v_1.5 y\nb.webm z\n";
     assert_eq!(labels(text, &paths), some(&["x", "y", "z"]));
-    // What fits as it is comes first, and is then no name of another one.
+    // An exact match comes first, and the line then matches no other video.
     assert_eq!(labels("a.avi,x\nb,y", &["a.avi", "a.mp4", "b.mp4"]), some(&["x", "", "y"]));
     let text = error("b.webm,x\nb.avi,y\n", &["b.mp4"]);
     assert!(text.starts_with("lines 1 and 2 of  give b.webm two labels: x and y"), "{text}");
@@ -183,7 +183,7 @@ fn what_does_not_fit_is_counted_and_named() {
     let coverage = found.coverage;
     assert_eq!((coverage.unmatched, coverage.unmatched_examples.len()), (7, 5));
     assert_eq!(
-        coverage.lines(),
+        coverage.render(),
         [
             "1 video without a label: in/b.mp4",
             "7 lines of the label file match no video: gone-0.mp4, gone-1.mp4, gone-2.mp4, \
@@ -221,7 +221,7 @@ fn errors_name_the_line_and_the_accepted_forms() {
 }
 
 #[test]
-fn files_that_no_text_can_name_are_named_as_lists_do() {
+fn files_whose_names_are_not_text_are_named_as_in_lists() {
     use std::os::unix::ffi::OsStrExt;
     let name = Path::new(std::ffi::OsStr::from_bytes(b"a\xff.mp4"));
     let video = VideoFile { path: Path::new("in").join(name), relative: name.to_owned() };

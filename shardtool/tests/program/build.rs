@@ -127,7 +127,7 @@ fn ctrl_c_stops_cleanly_and_says_how_to_resume() {
     let mut said = String::new();
     child.stderr.take().expect("piped").read_to_string(&mut said).expect("text");
     assert_eq!(status.code(), Some(130), "{said}");
-    assert!(said.contains("run the same command again to go on"), "{said}");
+    assert!(said.contains("run the same command again to resume"), "{said}");
     assert!(!manifest(&dir.path().join("out")).finished);
     assert!(
         fs::read_dir(dir.path().join("out"))
@@ -256,11 +256,11 @@ fn added_videos_are_appended_and_changed_ones_noticed() {
     let output = build(dir.path(), &[&MANY_SHARDS[..], &["--json"]].concat());
     let removed: BuildReport = serde_json::from_slice(&output.stdout).expect("the report");
     assert_eq!((removed.removed_videos, removed.clips), (vec!["videos/01.mp4".to_owned()], added.clips));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("note: videos/01.mp4 is not there any more"), "{}", shown(&output));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("note: videos/01.mp4 no longer exists"), "{}", shown(&output));
     write_video(&videos.join("02.mp4"), 51, 150, 30, SIZE);
     let output = build(dir.path(), &MANY_SHARDS);
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("videos/02.mp4 has another content"), "{}", shown(&output));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("videos/02.mp4 has different content"), "{}", shown(&output));
 }
 
 #[test]
@@ -334,7 +334,7 @@ fn a_full_disk_leaves_what_is_finished_usable() {
     assert!(Command::new("umount").arg(&small).status().expect("umount runs").success());
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("No space left on device") && said.contains("the same command goes on from there"), "{said}");
+    assert!(said.contains("No space left on device") && said.contains("the same command resumes the build"), "{said}");
     let (clips, finished) = usable.expect("shards that can be read");
     assert!(clips > 0 && !finished && leftovers == 0);
     assert!(more_room && same && done.clips > clips as u64);
@@ -448,7 +448,7 @@ fn every_bad_input_has_its_outcome() {
             );
         } else {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(said.contains("is damaged at") && said.contains("--on-corrupt keep-good goes on"), "{said}");
+            assert!(said.contains("is damaged at") && said.contains("--on-corrupt keep-good skips the damaged clips"), "{said}");
         }
     }
 }

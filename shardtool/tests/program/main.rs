@@ -2,6 +2,7 @@
 
 mod build;
 mod cli;
+mod compat;
 mod corpus;
 mod odd;
 mod tools;

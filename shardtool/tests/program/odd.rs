@@ -6,7 +6,7 @@ use schemas::geometry::FrameSize;
 use schemas::report::{BuildReport, DryRunReport, InspectReport};
 use std::fs;
 use std::path::Path;
-use tests::{ffmpeg, parse_report, shown, write_video};
+use tests::{copy_all, ffmpeg, parse_report, shown, write_video};
 
 const SIZE: FrameSize = FrameSize { width: 96, height: 64 };
 const SHORT_CLIPS: [&str; 4] = ["--frames", "8", "--stride", "3"];
@@ -137,11 +137,7 @@ fn shards_of_version_2_are_read_and_not_appended_to() {
     let dir = tempfile::tempdir().expect("a folder");
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/shards-v2/i420");
     let old = dir.path().join("old");
-    fs::create_dir(&old).expect("made");
-    for entry in fs::read_dir(&fixture).expect("the fixture") {
-        let path = entry.expect("an entry").path();
-        fs::copy(&path, old.join(path.file_name().expect("a name"))).expect("copied");
-    }
+    copy_all(&fixture, &old);
     let verified = shardtool(dir.path(), &["verify", "old", "--deep"]);
     assert!(verified.status.success(), "{}", shown(&verified));
     let clips: InspectReport = json(dir.path(), &["inspect", "old"]);

@@ -1,5 +1,5 @@
 //! The worker process of the live source's tests.
 
-fn main() -> Result<(), pipeline::live::worker::WorkerError> {
+fn main() -> Result<(), pipeline::worker::WorkerError> {
     pipeline::live::worker::run()
 }

@@ -4,7 +4,7 @@ use pipeline::live::{ClipFault, LiveError, LiveOptions, LiveReader, LiveSet, Liv
 use pipeline::sampling::order::{Purpose, stream};
 use pipeline::video::clips::ClipDecoder;
 use pipeline::video::decode::DecodeOptions;
-use pipeline::worker::process::WorkerProgram;
+use pipeline::worker::WorkerProgram;
 use rand::RngExt;
 use schemas::geometry::FrameSize;
 use schemas::manifest::{BuildOptions, Sampling};
@@ -70,9 +70,9 @@ fn compare_windows(path: &Path, live: LiveOptions) -> (u64, u64, u64) {
             assert!(damaged && error.is_of_one_clip() && error.to_string().contains(&name.to_string()), "{name}, {starts:?}: {error}");
             continue;
         }
-        short += u64::from(reader.effort().short_way);
+        short += u64::from(reader.effort().fast_seek);
         sought += u64::from(reader.effort().sought);
-        left_out += reader.effort().left_out;
+        left_out += reader.effort().skipped_packets;
         for (window, &start) in starts.iter().enumerate() {
             let live = reader.frames(window);
             assert_eq!(live.bytes().len(), frames * size.frame_bytes(), "{name}: bytes of a window");

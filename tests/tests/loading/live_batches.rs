@@ -7,7 +7,7 @@ use pipeline::source::{Source, WeightedSource, fingerprint};
 use pipeline::transform::TargetForm;
 use pipeline::video::clips::ClipDecoder;
 use pipeline::video::decode::DecodeOptions;
-use pipeline::worker::process::WorkerProgram;
+use pipeline::worker::WorkerProgram;
 use schemas::geometry::FrameSize;
 use schemas::manifest::BuildOptions;
 use std::collections::HashSet;

@@ -384,9 +384,9 @@ fn invalid_options_are_refused() {
     let message = refused(LoaderOptions { rank: Rank { number: 0, of: 3 }, ..loader_options(1) });
     assert!(message.contains("a batch of 4 clips cannot be shared by 3 ranks"), "{message}");
     let message = refused(LoaderOptions { start: Cursor { samples: 6 }, ..loader_options(1) });
-    assert!(message.contains("sample 6 lies inside of a batch of 4"), "{message}");
+    assert!(message.contains("sample 6 lies inside a batch of 4"), "{message}");
     let message = refused(LoaderOptions { memory_bytes: 100_000, repeat: 2, ..loader_options(1) });
-    assert!(message.contains("2 batches of") && message.contains("100000 bytes are allowed"), "{message}");
+    assert!(message.contains("2 batches of") && message.contains("the limit is 100000 bytes"), "{message}");
     let mut no_mask = loader_options(1);
     no_mask.format.mask_rule = Some(MaskRule::new(MaskKind::Random, 0.99));
     let mut slices = loader_options(1);

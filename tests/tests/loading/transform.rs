@@ -3,7 +3,7 @@
 use pipeline::frames::{Color, Frames};
 use pipeline::sampling::order::{Purpose, stream};
 use pipeline::sampling::sample::{Augmentation, View};
-use pipeline::transform::{MEAN, STD, Transform};
+use pipeline::transform::{ClipView, MEAN, STD, Transform};
 use pipeline::video::clips::ClipDecoder;
 use pipeline::video::decode::DecodeOptions;
 use schemas::geometry::FrameSize;
@@ -68,7 +68,8 @@ fn real_clips_are_close_to_a_crop_of_rgb_frames() {
         for draw in 0..4 {
             let view = Augmentation::default().draw(&mut stream(Purpose::Augment, 0, 0, draw), 16, 1, size);
             let mut out = vec![0f32; 3 * SIDE * SIDE];
-            Transform::default().clip(Frames::I420(&clip.data, color), size, view, 1, SIDE, &mut out);
+            let frames = Frames::I420(&clip.data, color);
+            Transform::default().clip(ClipView { frames, size, view }, 1, SIDE, &mut out);
             let frame = &rgb[view.first_frame * 3 * size.width * size.height..];
             let squares = out.iter().zip(cropped(frame, size.width, view)).map(|(&got, wanted)| {
                 let got = (f64::from(got) * f64::from(STD) + f64::from(MEAN)) * 255.0;

@@ -145,10 +145,10 @@ fn loss_and_gradients_are_those_of_candle() {
 fn inference_is_that_of_candle() {
     for (config, clips) in configs() {
         let (example, model) = (Example::new(config, clips, false), model(config));
-        let expected = model.read(&example.patches()).expect("read");
+        let expected = model.infer(&example.patches()).expect("read");
         let mut cpu = cpu(&model, Precision::F32, 2, true);
         for with_tokens in [true, false] {
-            let read = cpu.read(example.masks(), Values::F32(&example.pixels), with_tokens);
+            let read = cpu.infer(example.masks(), Values::F32(&example.pixels), with_tokens);
             assert!(relative_error(read.features, &values(&expected.features)) < 1e-5);
             assert!(relative_error(read.logits, &values(expected.logits.as_ref().expect("a head"))) < 1e-5);
             if with_tokens {
@@ -161,10 +161,10 @@ fn inference_is_that_of_candle() {
         let alone = ClassifierConfig { classes: 0, ..config };
         let weights = model.parameters().iter().filter(|(name, _)| !name.starts_with("head"));
         let weights = weights.map(|(name, variable)| (name.to_owned(), variable.as_detached_tensor())).collect();
-        let encoder = Classifier::given(alone, weights, &Device::Cpu).expect("an encoder");
+        let encoder = Classifier::from_tensors(alone, weights, &Device::Cpu).expect("an encoder");
         let mut encoder = self::cpu(&encoder, Precision::F32, 1, true);
         let first = Masks::new(&example.rows[..config.grid.tokens()], config.grid.tokens(), config.grid.tokens());
-        let read = encoder.read(first, Values::F32(&example.pixels[..config.grid.clip_values()]), false);
+        let read = encoder.infer(first, Values::F32(&example.pixels[..config.grid.clip_values()]), false);
         assert!(read.logits.is_empty());
         assert!(relative_error(read.features, &values(&expected.features)[..config.encoder.width]) < 1e-5);
     }

@@ -48,12 +48,12 @@ fn assert_near(what: &str, got: &Tensor, expected: &Tensor, most: f32) {
 
 fn mae(imported: &Imported) -> Mae {
     let Model::Mae(config) = &imported.model else { panic!("an autoencoder") };
-    Mae::given(*config, imported.tensors.clone().into_iter().collect(), &Device::Cpu).expect("its own weights")
+    Mae::from_tensors(*config, imported.tensors.clone().into_iter().collect(), &Device::Cpu).expect("its own weights")
 }
 
 fn classifier(imported: &Imported) -> Classifier {
     let Model::Classifier(config) = &imported.model else { panic!("a classifier") };
-    Classifier::given(*config, imported.tensors.clone().into_iter().collect(), &Device::Cpu).expect("its own weights")
+    Classifier::from_tensors(*config, imported.tensors.clone().into_iter().collect(), &Device::Cpu).expect("its own weights")
 }
 
 /// Clips as ours are, of `[clips, frames, 3, size, size]` as transformers takes them.
@@ -225,7 +225,7 @@ fn a_keys_bias_changes_nothing() {
     let before = mae(&imported).forward(&clips, &masks).expect("computed");
     let mut biased = imported.tensors.clone();
     biased.iter_mut().filter(|(name, _)| name.ends_with("attn.k.bias")).for_each(|(_, bias)| *bias = (&*bias + 0.7).expect("a bias"));
-    let biased = Mae::given(*mae(&imported).config(), biased.into_iter().collect(), &Device::Cpu).expect("a model");
+    let biased = Mae::from_tensors(*mae(&imported).config(), biased.into_iter().collect(), &Device::Cpu).expect("a model");
     assert_near("with key biases", &biased.forward(&clips, &masks).expect("computed"), &before, 2e-5);
 }
 
@@ -240,7 +240,7 @@ fn a_bias_of_the_decoders_embedding_is_folded() {
     let with_bias = mae(&imported).forward(&clips, &masks).expect("computed");
     let folder = tempfile::tempdir().expect("a folder");
     let back = exported(&imported, Format::Huggingface);
-    assert!(back.notes.iter().any(|note| note.starts_with("the bias of decoder_embed has no place there")), "{:?}", back.notes);
+    assert!(back.notes.iter().any(|note| note.starts_with("the format has no bias of decoder_embed")), "{:?}", back.notes);
     write(&folder.path().join("model.safetensors"), &back.tensors);
     for (name, content) in &back.files {
         fs::write(folder.path().join(name), content.to_string()).expect("written");
@@ -329,7 +329,7 @@ fn an_autoencoder_of_pyslowfast_computes_what_its_layout_says() {
 fn pyslowfasts_layout_is_written_as_it_is_read() {
     let mut imported = import(&fixture("pyslowfast_separate.pth"), &hints()).expect("imported");
     let error = export(&imported.model, None, imported.tensors.clone(), Format::Pyslowfast).expect_err("two heads of 4 values").to_string();
-    assert_eq!(error, "PySlowFast has no place for this model: decoder.heads = 2 of width 4: its decoder has one for every 64 values");
+    assert_eq!(error, "PySlowFast cannot represent this model: decoder.heads = 2 of width 4: its decoder has one for every 64 values");
     let Model::Mae(config) = &mut imported.model else { panic!("an autoencoder") };
     (config.decoder.width, config.decoder.heads) = (128, 2);
     let model = Mae::seeded(*config, 5, &Device::Cpu).expect("a model");
@@ -421,7 +421,7 @@ fn every_name_is_accounted_for() {
     let file = changed(folder.path(), |tensors| tensors.retain(|name, _| name.starts_with("decoder")));
     assert_eq!(
         refusal(&file, &hints()),
-        "FILE has weights of no format that is known (mae_st, PySlowFast, VideoMAE, Hugging Face VideoMAE); its first names: decoder_blocks.0.attn.k.bias, \
+        "FILE has weights of an unknown format (known: mae_st, PySlowFast, VideoMAE, Hugging Face VideoMAE); its first names: decoder_blocks.0.attn.k.bias, \
          decoder_blocks.0.attn.k.weight, decoder_blocks.0.attn.proj.bias, decoder_blocks.0.attn.proj.weight, decoder_blocks.0.attn.q.bias, \
          decoder_blocks.0.attn.q.weight"
     );
@@ -430,9 +430,9 @@ fn every_name_is_accounted_for() {
 #[test]
 fn missing_settings_are_asked_for() {
     let file = fixture("mae_st.pth");
-    assert_eq!(refusal(&file, &Hints::default()), "FILE does not say how many heads its encoder of width 8 has; say it with --heads");
+    assert_eq!(refusal(&file, &Hints::default()), "FILE does not specify how many heads its encoder of width 8 has; set it with --heads");
     let hints = Hints { heads: Some(2), ..Hints::default() };
-    assert_eq!(refusal(&file, &hints), "FILE does not say how many heads its decoder of width 4 has; say it with --decoder-heads");
+    assert_eq!(refusal(&file, &hints), "FILE does not specify how many heads its decoder of width 4 has; set it with --decoder-heads");
 }
 
 #[test]
@@ -443,11 +443,11 @@ fn files_that_are_no_weights_are_refused() {
         fs::write(&path, bytes).expect("written");
         refusal(&path, &hints())
     };
-    assert_eq!(says(b"PK"), "cannot read FILE: it is neither safetensors nor a checkpoint of PyTorch");
-    assert_eq!(says(&[]), "cannot read FILE: it is neither safetensors nor a checkpoint of PyTorch");
+    assert_eq!(says(b"PK"), "cannot read FILE: it is neither a safetensors file nor a PyTorch checkpoint");
+    assert_eq!(says(&[]), "cannot read FILE: it is neither a safetensors file nor a PyTorch checkpoint");
     for cut in [5000, pth.len() / 2, pth.len() - 10] {
         let error = says(&pth[..cut]);
-        assert!(error.starts_with("cannot read FILE: its zip is not whole: "), "cut to {cut}: {error}");
+        assert!(error.starts_with("cannot read FILE: its zip archive is damaged: "), "cut to {cut}: {error}");
     }
     let mut flipped = pth.clone();
     let at = pth.len() / 2;
@@ -456,28 +456,28 @@ fn files_that_are_no_weights_are_refused() {
     let safetensors = fs::read(fixture("mae_st.safetensors")).expect("safetensors");
     for cut in [100, safetensors.len() - 1] {
         let error = says(&safetensors[..cut]);
-        assert!(error.starts_with("cannot read FILE: its safetensors are not whole: "), "cut to {cut}: {error}");
+        assert!(error.starts_with("cannot read FILE: its safetensors are damaged: "), "cut to {cut}: {error}");
     }
     // An empty zip, which is whole.
     let mut empty = b"PK\x05\x06".to_vec();
     empty.resize(22, 0);
-    assert_eq!(says(&empty), "cannot read FILE: it is neither safetensors nor a checkpoint of PyTorch");
+    assert_eq!(says(&empty), "cannot read FILE: it is neither a safetensors file nor a PyTorch checkpoint");
     assert_eq!(
         says(&one_stored_file("notes.txt", b"hello")),
-        "cannot read FILE: it is a zip, but no checkpoint of PyTorch: there is no data.pkl in it"
+        "cannot read FILE: it is a zip archive, but not a PyTorch checkpoint: it has no data.pkl"
     );
     // A pickle of the number 7.
-    assert_eq!(says(&one_stored_file("archive/data.pkl", b"\x80\x02K\x07.")), "cannot read FILE: it holds no dictionary");
+    assert_eq!(says(&one_stored_file("archive/data.pkl", b"\x80\x02K\x07.")), "cannot read FILE: it does not hold a dictionary");
     // {"head.weight": 7}
     let number = one_stored_file("archive/data.pkl", b"\x80\x02}X\x0b\x00\x00\x00head.weightK\x07s.");
-    assert_eq!(says(&number), "cannot read FILE: head.weight is no tensor");
+    assert_eq!(says(&number), "cannot read FILE: head.weight is not a tensor");
     assert_eq!(
         says(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."),
-        "cannot read FILE: it was written by a PyTorch before 1.6; torch.load it, and torch.save it again"
+        "cannot read FILE: it was written by PyTorch before 1.6; load it with torch.load, and save it again with torch.save"
     );
     assert!(refusal(&folder.path().join("nowhere"), &hints()).starts_with("cannot read FILE: No such file"));
     let empty = tempfile::tempdir().expect("a folder");
-    assert_eq!(refusal(empty.path(), &hints()), "cannot read FILE: it is a folder with neither model.safetensors nor pytorch_model.bin");
+    assert_eq!(refusal(empty.path(), &hints()), "cannot read FILE: the folder has neither model.safetensors nor pytorch_model.bin");
     fs::copy(fixture("pretraining").join("model.safetensors"), empty.path().join("model.safetensors")).expect("copied");
     assert!(
         import(empty.path(), &hints())
@@ -503,7 +503,7 @@ fn one_stored_file(name: &str, content: &[u8]) -> Vec<u8> {
 #[test]
 fn other_types_are_widened_or_refused() {
     let halves = import(&fixture("videomae_classifier.pth"), &hints()).expect("imported");
-    assert_eq!(halves.notes[0], "45 of 45 tensors are f16, and were widened to f32");
+    assert_eq!(halves.notes[0], "45 of 45 tensors are f16, and were converted to f32");
     let folder = tempfile::tempdir().expect("a folder");
     let file = changed(folder.path(), |tensors| {
         let norm = tensors["norm.weight"].to_dtype(candle_core::DType::BF16).expect("bf16");
@@ -515,20 +515,20 @@ fn other_types_are_widened_or_refused() {
     let off = greatest_difference(&widened.tensors["norm.weight"], exact);
     assert!(off > 0.0 && off < 0.01, "{off}");
     let notes = widened.notes;
-    assert!(notes[0].starts_with("1 of ") && notes[0].ends_with("tensors are bf16, and were widened to f32"), "{notes:?}");
+    assert!(notes[0].starts_with("1 of ") && notes[0].ends_with("tensors are bf16, and were converted to f32"), "{notes:?}");
     let bytes = [0u8; 64];
     let view = |dtype| TensorView::new(dtype, vec![64 / if dtype == Dtype::F64 { 8 } else { 4 }], &bytes).expect("a view");
     safetensors::serialize_to_file([("norm.bias", view(Dtype::F64)), ("epoch", view(Dtype::I32))], None, &file).expect("written");
     assert_eq!(
         refusal(&file, &hints()),
-        "cannot read FILE: epoch is of I32: weights are of F32, F16 or BF16; norm.bias is of F64: weights are of F32, F16 or BF16"
+        "cannot read FILE: epoch is of I32: weights must be F32, F16 or BF16; norm.bias is of F64: weights must be F32, F16 or BF16"
     );
 }
 
 #[test]
 fn a_head_has_as_many_classes_as_are_named() {
     let hints = Hints { classes: Some(vec!["one".to_owned(), "two".to_owned()]), ..hints() };
-    assert_eq!(refusal(&fixture("mae_st_classifier.pth"), &hints), "2 classes are named, and the head of FILE has 3");
+    assert_eq!(refusal(&fixture("mae_st_classifier.pth"), &hints), "2 class names are given, but the head of FILE has 3 classes");
     let folder = changed_folder("classification", |tensors| {
         for name in ["classifier.weight", "classifier.bias"] {
             let shorter = tensors[name].narrow(0, 0, 4).and_then(|shorter| shorter.contiguous()).expect("four classes");
@@ -536,7 +536,10 @@ fn a_head_has_as_many_classes_as_are_named() {
         }
     });
     let error = import(folder.path(), &Hints::default()).expect_err("five are named").to_string();
-    assert!(error.starts_with("5 classes are named, and the head of ") && error.ends_with("model.safetensors has 4"), "{error}");
+    assert!(
+        error.starts_with("5 class names are given, but the head of ") && error.ends_with("model.safetensors has 4 classes"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -545,7 +548,7 @@ fn what_a_format_has_no_place_for_is_named() {
     let refused = |format| export(&imported.model, None, imported.tensors.clone(), format).expect_err("no place").to_string();
     assert_eq!(
         refused(Format::Huggingface),
-        "Hugging Face has no place for this model: model.positions are learned: it has only \"sinusoid\"; model.class_token = true: it has no cls token; \
+        "Hugging Face cannot represent this model: model.positions are learned: it has only \"sinusoid\"; model.class_token = true: it has no cls token; \
          target.slices = 1: it predicts all 2 frames of a tubelet"
     );
     assert!(refused(Format::Pyslowfast).contains("model.decoder_class_token = \"own\": its decoder takes the encoder's cls token"));
@@ -618,7 +621,7 @@ fn transformers_loads_what_is_exported_and_computes_the_same() {
             ..small_mae(grid, encoder, decoder)
         };
         let weights = shaken(Mae::seeded(config, 3, &Device::Cpu).expect("a model").parameters());
-        let model = Mae::given(config, weights.clone().into_iter().collect(), &Device::Cpu).expect("a model");
+        let model = Mae::from_tensors(config, weights.clone().into_iter().collect(), &Device::Cpu).expect("a model");
         let (dir, inputs) = (tempfile::tempdir().expect("a folder"), their_inputs(grid));
         let folder = dir.path().join("exported");
         write_exported(&folder, &export(&Model::Mae(config), None, weights, Format::Huggingface).expect("exported"));
@@ -652,7 +655,7 @@ fn transformers_loads_a_classifier_that_is_exported() {
     };
     let names = ["stand up".to_owned(), "\"sit\" down".to_owned(), "jump".to_owned()];
     let weights = shaken(Classifier::seeded(config, 3, &Device::Cpu).expect("a model").parameters());
-    let model = Classifier::given(config, weights.clone().into_iter().collect(), &Device::Cpu).expect("a model");
+    let model = Classifier::from_tensors(config, weights.clone().into_iter().collect(), &Device::Cpu).expect("a model");
     let (dir, mut inputs) = (tempfile::tempdir().expect("a folder"), their_inputs(grid));
     inputs.remove("mask");
     let folder = dir.path().join("exported");
@@ -679,7 +682,7 @@ fn a_folder_of_weights_is_opened_as_it_was_imported() {
         assert_same(name, &opened.tensors.clone().into_iter().collect(), &imported.tensors, 0.0);
         assert_eq!(opened.classes(), imported.classes.as_deref().unwrap_or_default(), "{name}");
         let again = write_folder(&folder, &imported.tensors, &[]).expect_err("it is there").to_string();
-        assert_eq!(again, format!("{} is there already; give another --out, or remove it", folder.display()));
+        assert_eq!(again, format!("{} already exists; choose another --out, or remove it", folder.display()));
         let left: Vec<_> = fs::read_dir(dir.path()).expect("a folder").map(|entry| entry.expect("an entry").file_name()).collect();
         assert!(!left.iter().any(|name| name.to_string_lossy().contains(".tmp")), "{left:?}");
     }

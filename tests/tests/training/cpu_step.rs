@@ -6,7 +6,7 @@ use pipeline::sampling::order::{Purpose, stream};
 use rand::RngExt;
 use schemas::geometry::{PatchGrid, TargetFrames};
 use tests::{relative_error, small_mae, values};
-use trainer::cpu::{CpuMae, Noise, Patches, Precision, Resources, Values};
+use trainer::cpu::{CpuMae, Patches, Precision, RandomBatch, Resources, Values};
 use trainer::model::{Conventions, Mae, MaeConfig, Masking, NormalisePer, PositionKind, TargetKind};
 use trainer::model::{DeviceBatch, DevicePixels};
 use trainer::optim::{AdamW, AdamWConfig};
@@ -14,13 +14,13 @@ use trainer::optim::{AdamW, AdamWConfig};
 const OPTIMIZER: AdamWConfig = AdamWConfig { base_lr: 1e-3, betas: [0.9, 0.95], epsilon: 1e-8, weight_decay: 0.05, clip_norm: 0.02 };
 
 /// A batch of noise for each seed; of every other one the decoder takes half of the masked tokens.
-fn noise(config: &MaeConfig, clips: usize, ratio: f64, seed: u64) -> Noise {
+fn noise(config: &MaeConfig, clips: usize, ratio: f64, seed: u64) -> RandomBatch {
     let decoder_keep = if seed.is_multiple_of(2) { 1.0 } else { 0.5 };
-    Noise::new(config, Some(MaskRule { decoder_keep, ..MaskRule::new(MaskKind::Random, ratio) }), clips, seed)
+    RandomBatch::new(config, Some(MaskRule { decoder_keep, ..MaskRule::new(MaskKind::Random, ratio) }), clips, seed)
 }
 
 /// The same as tensors.
-fn on_device(noise: &Noise) -> DeviceBatch {
+fn on_device(noise: &RandomBatch) -> DeviceBatch {
     let Patches { masks, visible, target } = noise.patches();
     let tensor = |values: Values<'_>, tokens: usize| {
         let Values::F32(values) = values else { panic!("noise is f32") };
@@ -243,7 +243,7 @@ fn gradients_agree_with_finite_differences() {
                 let values: Vec<f32> = values.iter().zip(direction).map(|(value, direction)| value + by * direction).collect();
                 (name.clone(), Tensor::from_vec(values, shape.as_slice(), &Device::Cpu).expect("a tensor"))
             });
-            let model = Mae::given(config, moved.collect(), &Device::Cpu).expect("the same shapes");
+            let model = Mae::from_tensors(config, moved.collect(), &Device::Cpu).expect("the same shapes");
             let mut cpu = cpu(&model, Precision::F32, 2, false);
             let loss = cpu.accumulate(&noise.patches(), 1.0);
             (loss, cpu)

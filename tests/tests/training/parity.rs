@@ -6,8 +6,8 @@
 mod backend;
 mod fixture;
 
-use candle_core::{Device, Tensor, Var};
 use backend::{Backend, run, tokens};
+use candle_core::{Device, Tensor, Var};
 use fixture::{Fixture, Model, Recipe, list};
 use pipeline::sampling::mask::{Masks, from_noise};
 use std::collections::BTreeMap;
@@ -206,7 +206,7 @@ fn compare_trajectory(fixture: &Fixture, config: &MaeConfig, backend: Backend) -
         }
     }
     let weights = fixture.under("param/").into_iter().collect();
-    let model = Mae::given(*config, weights, &Device::Cpu).map_err(|error| error.to_string())?;
+    let model = Mae::from_tensors(*config, weights, &Device::Cpu).map_err(|error| error.to_string())?;
     let mut optimizer = AdamW::new(model.parameters(), recipe.optimizer).map_err(failed)?;
     for (step, &rate) in rates.iter().enumerate() {
         let of_step = |name: &str| trajectory(name)?.get(step).map_err(failed);
@@ -233,7 +233,7 @@ fn compare_trajectory(fixture: &Fixture, config: &MaeConfig, backend: Backend) -
 fn compare_classifier(fixture: &Fixture, config: ClassifierConfig, smoothing: f64) -> Outcome {
     let mut errors = Errors::default();
     let weights = fixture.under("param/").into_iter().collect();
-    let model = Classifier::given(config, weights, &Device::Cpu).map_err(|error| error.to_string())?;
+    let model = Classifier::from_tensors(config, weights, &Device::Cpu).map_err(|error| error.to_string())?;
     let logits = model.forward(fixture.tensor("input")?).map_err(failed)?;
     errors.note_tensor(Kind::Forward, "logits", &logits, fixture.tensor("logits")?);
     let labels = fixture.tensor("label")?.to_dtype(candle_core::DType::U32).and_then(|labels| labels.to_vec1::<u32>()).map_err(failed)?;

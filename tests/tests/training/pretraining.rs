@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use tests::{TestClip, shard_sources, small_mae, small_pretraining, small_run, write_shards};
 use trainer::backend::{Learner, NamedValues};
-use trainer::config::{CheckpointsConfig, ComputeConfig, Config, OnNonfinite, Overrides, SafetyConfig, TargetChoice};
+use trainer::config::{CheckpointsConfig, ComputeConfig, Layer, OnNonfinite, PretrainConfig, SafetyConfig, TargetChoice};
 use trainer::cpu::Precision;
 use trainer::data::Uploader;
 use trainer::log::METRICS_FILE;
@@ -24,6 +24,16 @@ use trainer::model::{Mae, MaeConfig, Masking, PositionKind, TargetKind, Transfor
 use trainer::model::{DeviceBatch, DevicePixels};
 use trainer::train::checkpoint::{Checkpoints, RunState};
 use trainer::train::{self, Event, Loading, Run, RunError};
+
+/// A layer of one setting.
+fn set(assignment: &str) -> Layer {
+    Layer::assignment("the test", assignment).expect("an assignment")
+}
+
+fn set_target(config: &mut PretrainConfig, target: TargetChoice) {
+    config.objective.target.kind = if target == TargetChoice::Hog { TargetKind::Hog } else { TargetKind::Pixels };
+    config.objective.target.normalise = target == TargetChoice::Normalised;
+}
 
 fn data(dir: &Path, clips: u64) -> Arc<[WeightedSource]> {
     let clips: Vec<TestClip> = (0..clips).map(|seed| TestClip::moving(seed, 8, 40, 36)).collect();
@@ -117,7 +127,7 @@ fn every_parameter_gets_a_gradient() {
 #[test]
 fn without_masks_every_token_is_seen_and_predicted() {
     let config = small_pretraining(1);
-    let (model, grid) = (Mae::seeded(config.model(), 1, &Device::Cpu).expect("a model"), config.clip);
+    let (model, grid) = (Mae::seeded(config.model(), 1, &Device::Cpu).expect("a model"), config.common.clip);
     let pixels: Vec<f32> = (0..2 * grid.clip_values()).map(|at| (at * 7919 % 1013) as f32 / 250.0 - 2.0).collect();
     let clips = Tensor::from_vec(pixels, (2, 3, grid.frames, grid.size, grid.size), &Device::Cpu).expect("clips");
     let masking = Masking::all_visible(2, grid.tokens(), &Device::Cpu).expect("no masks");
@@ -148,22 +158,21 @@ fn whole_clips_and_patches_have_the_same_loss_and_gradients() {
     let as_they_are =
         [(1, ValueType::F32), (2, ValueType::F32), (1, ValueType::Bf16), (1, ValueType::U8)].into_iter().map(|(slices, values)| {
             let mut config = small_pretraining(1);
-            config.target.slices = slices;
-            config.data.values = values;
+            config.objective.target.pred_frames = slices;
+            config.common.data.values = values;
             config
         });
     let varied = variants().map(|(positions, class_token, target, decoder_keep)| {
-        let flags = Overrides {
-            positions: Some(positions),
-            class_token: Some(class_token),
-            target: Some(target),
-            slices: Some(2),
-            decoder_keep: Some(decoder_keep),
-            ..Overrides::default()
-        };
-        small_pretraining(1).with(&flags).expect("sound")
+        let mut config = small_pretraining(1);
+        config.common.model.positions = positions;
+        config.common.model.class_token = class_token;
+        set_target(&mut config, target);
+        config.objective.target.pred_frames = 2;
+        config.objective.masking.decoder_keep = decoder_keep;
+        config.check().expect("valid");
+        config
     });
-    let image = small_pretraining(1).with(&Overrides { frames: Some(1), tubelet: Some(1), decoder_keep: Some(0.5), ..Overrides::default() });
+    let image = small_pretraining(1).with(&[set("clip={ frames = 1, tubelet = 1 }"), set("masking.decoder_keep=0.5")]);
     for config in as_they_are.chain(varied).chain([image.expect("sound")]) {
         let model = Mae::seeded(config.model(), 1, &Device::Cpu).expect("a model");
         let of = |form: Form| {
@@ -208,8 +217,8 @@ fn joint_positions_of_separable_sums_predict_the_same() {
             }
             weights.insert(format!("{prefix}pos_embed"), Tensor::cat(&rows, 1).expect("one table"));
         }
-        let joint =
-            Mae::given(variant(grid, PositionKind::Joint, class_token, TargetChoice::Pixels), weights, &Device::Cpu).expect("a model");
+        let joint = Mae::from_tensors(variant(grid, PositionKind::Joint, class_token, TargetChoice::Pixels), weights, &Device::Cpu)
+            .expect("a model");
         let (clips, masking) = (two_clips(grid), random_masking(grid, decoder_keep, 2));
         let of = |model: &Mae| model.forward(&clips, &masking).and_then(|out| out.flatten_all()?.to_vec1::<f32>()).expect("predictions");
         assert!(of(&separable) == of(&joint), "cls token {class_token}, {decoder_keep} kept");
@@ -271,8 +280,8 @@ fn a_few_clips_are_learned_by_heart() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = data(&dir.path().join("shards"), 4);
     let mut config = small_pretraining(150);
-    config.data.area = [1.0, 1.0];
-    config.data.flip = 0.0;
+    config.common.data.area = [1.0, 1.0];
+    config.common.data.flip = 0.0;
     let mut losses = Vec::new();
     let on_event = |event: Event<'_>| losses.extend(step_of(event).map(|metrics| metrics.loss));
     train::train(&small_run(&dir.path().join("run"), &data, config), on_event).expect("trained");
@@ -285,11 +294,13 @@ fn a_few_clips_are_learned_by_heart() {
 fn a_run_that_was_cut_ends_as_one_that_was_not() {
     cut_and_compare(&small_pretraining(8));
     // In bf16, too, with other numbers of threads, and computing again what was not kept.
-    let compute = ComputeConfig { dtype: Precision::Bf16, recompute: true };
-    cut_and_compare(&Config { compute, ..small_pretraining(8) });
+    let compute = ComputeConfig { dtype: Precision::Bf16, gradient_checkpointing: true };
+    let mut config = small_pretraining(8);
+    config.common.compute = compute;
+    cut_and_compare(&config);
 }
 
-fn cut_and_compare(config: &Config) {
+fn cut_and_compare(config: &PretrainConfig) {
     let dir = tempfile::tempdir().expect("a folder");
     let data = data(&dir.path().join("shards"), 7);
     let whole = small_run(&dir.path().join("whole"), &data, config.clone());
@@ -303,7 +314,9 @@ fn cut_and_compare(config: &Config) {
     assert!(panic.is_err());
     // Neither threads nor recomputation decide what is computed.
     cut.compute_threads = 1;
-    cut.task = Config { compute: ComputeConfig { recompute: !config.compute.recompute, ..config.compute }, ..config.clone() }.into();
+    let mut other = config.clone();
+    other.common.compute.gradient_checkpointing = !config.common.compute.gradient_checkpointing;
+    cut.task = other.into();
     let outcome = train::train(&cut, |_| ()).expect("resumed");
     assert_eq!((outcome.resumed_from, outcome.steps), (3, 8));
 
@@ -337,8 +350,8 @@ fn two_batches_of_two_learn_as_one_of_four() {
     let data = data(&dir.path().join("shards"), 7);
     let trained = |name: &str, batch_size: usize, accumulate: usize| {
         let mut config = small_pretraining(6);
-        config.data.batch_size = batch_size;
-        config.data.accumulate = accumulate;
+        config.common.data.batch_size = batch_size;
+        config.common.data.grad_accum = accumulate;
         let run = small_run(&dir.path().join(name), &data, config);
         let mut steps = Vec::new();
         train::train(&run, |event| steps.extend(step_of(event).map(|step| (step.loss, step.grad_norm, step.lr, step.epoch))))
@@ -374,12 +387,12 @@ fn grey(seed: u64, luma: u8) -> TestClip {
 }
 
 /// Data of seven clips that are nearly the mean of all pictures, and one that is white; and a run on it whose patch embedding overflows for white.
-fn with_a_clip_that_overflows(dir: &Path, change: impl FnOnce(&mut Config)) -> Run {
+fn with_a_clip_that_overflows(dir: &Path, change: impl FnOnce(&mut PretrainConfig)) -> Run {
     let clips: Vec<TestClip> = (0..8).map(|seed| grey(seed, if seed == WHITE { 235 } else { 114 + (seed % 2) as u8 })).collect();
     write_shards(&dir.join("shards"), &clips);
     let mut config = small_pretraining(12);
-    config.data.batch_size = 2;
-    config.target.normalise = false;
+    config.common.data.batch_size = 2;
+    config.objective.target.normalise = false;
     change(&mut config);
     let run = small_run(&dir.join("run"), &shard_sources(&dir.join("shards")), config);
     let loaded = |edit: &dyn Fn(&str, &mut [f32])| {
@@ -414,10 +427,10 @@ fn a_step_that_is_not_finite_changes_nothing_and_the_others_learn() {
     for (accumulate, repeat) in [(1, 1), (2, 2)] {
         let dir = tempfile::tempdir().expect("a folder");
         let run = with_a_clip_that_overflows(dir.path(), |config| {
-            config.data.accumulate = accumulate;
-            config.data.repeat = repeat;
-            config.safety.on_nonfinite = OnNonfinite::Skip;
-            config.checkpoints = CheckpointsConfig { every: 1, keep: 99 };
+            config.common.data.grad_accum = accumulate;
+            config.common.data.repeat_aug = repeat;
+            config.common.safety.on_nonfinite = OnNonfinite::Skip;
+            config.common.checkpoints = CheckpointsConfig { every: 1, keep: 99 };
         });
         let (mut finite, mut skipped) = (Vec::new(), Vec::new());
         let outcome = train::train(&run, |event| match event {
@@ -461,7 +474,7 @@ fn a_step_that_is_not_finite_changes_nothing_and_the_others_learn() {
 fn more_steps_that_are_not_finite_than_may_be_end_the_run() {
     let dir = tempfile::tempdir().expect("a folder");
     let run = with_a_clip_that_overflows(dir.path(), |config| {
-        config.safety = SafetyConfig { on_nonfinite: OnNonfinite::Skip, max_nonfinite: 1, max_nonfinite_in_a_row: 9 };
+        config.common.safety = SafetyConfig { on_nonfinite: OnNonfinite::Skip, max_nonfinite: 1, max_nonfinite_in_a_row: 9 };
     });
     let mut skipped = 0;
     let error = train::train(&run, |event| skipped += u32::from(matches!(event, Event::Nonfinite(..)))).expect_err("too many");
@@ -477,7 +490,7 @@ fn weights_and_moments_that_do_not_fit_are_named_one_by_one() {
     let data = data(&dir.path().join("shards"), 5);
     let run = small_run(&dir.path().join("run"), &data, small_pretraining(3));
     let mut other = small_pretraining(3);
-    other.decoder.depth = 2;
+    other.objective.decoder.depth = 2;
     let learner = Learner::new(&other.into(), None, &Device::Cpu, 2).expect("a learner");
     // As if it were this run's.
     Checkpoints::new(&run.dir, &run.task).save(&learner, RunState::new(5)).expect("saved");
@@ -499,7 +512,7 @@ fn weights_and_moments_that_do_not_fit_are_named_one_by_one() {
     loaded.moments.insert("third/norm.bias".to_owned(), moment.clone());
     loaded.moments.insert("second/mask_token".to_owned(), moment);
     let error = Learner::resumed(&run.task, loaded.weights, loaded.moments, 0, &Device::Cpu, 2).expect_err("three do not fit").to_string();
-    let expected = "the optimiser's moments do not fit this model: second/mask_token is [48], not [1, 1, 32]; first/norm.bias is missing; \
+    let expected = "the optimizer's moments do not fit this model: second/mask_token is [48], not [1, 1, 32]; first/norm.bias is missing; \
                     third/norm.bias is not part of it";
     assert_eq!(error, expected);
 }
@@ -530,10 +543,10 @@ fn a_loss_that_is_not_finite_stops_the_run_and_keeps_its_checkpoint() {
     let data = data(&dir.path().join("shards"), 5);
     let mut config = small_pretraining(6);
     // Such a rate makes the weights overflow right after the first steps.
-    config.optimizer.base_lr = 1e38;
-    config.optimizer.clip_norm = f64::MAX;
-    config.schedule.warmup = 0.0;
-    config.checkpoints.every = 1;
+    config.common.optimizer.base_lr = 1e38;
+    config.common.optimizer.clip_norm = f64::MAX;
+    config.common.schedule.warmup = 0.0;
+    config.common.checkpoints.every = 1;
     let error = train::train(&small_run(&dir.path().join("run"), &data, config), |_| ()).expect_err("no finite loss");
     let RunError::Nonfinite { samples, checkpoint: Some(checkpoint), .. } = error else { panic!("{error}") };
     assert_eq!(samples.len(), 4, "the batch is named");
@@ -546,7 +559,7 @@ fn the_picture_shows_frames_masks_and_the_visible_patches() {
     let data = data(&dir.path().join("shards"), 2);
     let config = small_pretraining(1);
     let mut learner = Learner::new(&config.clone().into(), None, &Device::Cpu, 2).expect("a learner");
-    let examples = || pipeline::loader::examples(&data, config.clip, config.masking, 0, 3).expect("examples");
+    let examples = || pipeline::loader::examples(&data, config.common.clip, config.objective.masking, 0, 3).expect("examples");
     let picture = trainer::plot::reconstruction::reconstruction(&mut learner, examples()).expect("a picture");
     // Two clips of four rows, two predicted frames each, with gaps of 2.
     assert_eq!(picture.dimensions(), (2 * 34 - 2, 8 * 34 - 2));
@@ -554,7 +567,7 @@ fn the_picture_shows_frames_masks_and_the_visible_patches() {
     let DevicePixels::Clips(clips) = &batch.pixels else { panic!("whole clips") };
     let visible = examples().masks().iter().next().expect("a mask").visible.to_vec();
     let frames = clips.get(0).and_then(|clip| clip.to_dtype(candle_core::DType::F32)).expect("the first clip");
-    let grid = config.clip;
+    let grid = config.common.clip;
     for token in 0..grid.tokens() {
         let (time, place) = (token / grid.space(), token % grid.space());
         let (y, x) = (place / grid.side() * grid.patch, place % grid.side() * grid.patch);
@@ -581,10 +594,10 @@ fn both_backends_draw_the_same_picture() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = data(&dir.path().join("shards"), 2);
     let config = small_pretraining(1);
-    let model = Mae::seeded(config.model(), config.seed, &Device::Cpu).expect("a model");
+    let model = Mae::seeded(config.model(), config.common.seed, &Device::Cpu).expect("a model");
     let composed = Learner::composed(model, &config, &Device::Cpu).expect("a learner");
     let [one, other] = [composed, Learner::new(&config.clone().into(), None, &Device::Cpu, 2).expect("a learner")].map(|mut learner| {
-        let examples = pipeline::loader::examples(&data, config.clip, config.masking, 0, 3).expect("examples");
+        let examples = pipeline::loader::examples(&data, config.common.clip, config.objective.masking, 0, 3).expect("examples");
         trainer::plot::reconstruction::reconstruction(&mut learner, examples).expect("a picture")
     });
     assert_eq!(one.dimensions(), other.dimensions());
@@ -596,9 +609,11 @@ fn a_picture_of_a_model_of_histograms_shows_frames_and_masks() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = data(&dir.path().join("shards"), 2);
     let draw = |target| {
-        let config = small_pretraining(1).with(&Overrides { target: Some(target), decoder_keep: Some(0.5), ..Overrides::default() }).expect("sound");
+        let mut config = small_pretraining(1);
+        set_target(&mut config, target);
+        config.objective.masking.decoder_keep = 0.5;
         let mut learner = Learner::new(&config.clone().into(), None, &Device::Cpu, 2).expect("a learner");
-        let examples = pipeline::loader::examples(&data, config.clip, config.masking, 0, 3).expect("examples");
+        let examples = pipeline::loader::examples(&data, config.common.clip, config.objective.masking, 0, 3).expect("examples");
         trainer::plot::reconstruction::reconstruction(&mut learner, examples).expect("a picture")
     };
     let (pixels, hog) = (draw(TargetChoice::Pixels), draw(TargetChoice::Hog));

@@ -121,7 +121,7 @@ fn training_is_logged_across_a_cut() {
     let clips: Vec<TestClip> = (0..5).map(|seed| TestClip::moving(seed, 8, 40, 36)).collect();
     write_shards(&dir.path().join("shards"), &clips);
     let mut config = small_pretraining(8);
-    config.data.batch_size = 2;
+    config.common.data.batch_size = 2;
     let run = small_run(&dir.path().join("run"), &shard_sources(&dir.path().join("shards")), config);
     let cut = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         train::train(&run, |event| assert!(!matches!(event, Event::Step(metrics, _) if metrics.step == 5), "cut here"))

@@ -8,7 +8,7 @@ use pipeline::video::discover::discover;
 use pipeline::video::frame::FrameScaler;
 use pipeline::video::probe;
 use pipeline::video::ticks::{Timeline, clip_starts};
-use pipeline::worker::process::WorkerProgram;
+use pipeline::worker::WorkerProgram;
 use schemas::geometry::FrameSize;
 use schemas::manifest::BuildOptions;
 use std::path::Path;

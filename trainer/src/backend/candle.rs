@@ -1,7 +1,7 @@
 //! A learner of candle's operations.
 
 use super::{LearnerError, ModelOutput, SoftTargets};
-use crate::config::{Config, FinetuneConfig};
+use crate::config::{FinetuneConfig, PretrainConfig};
 use crate::data::Uploader;
 use crate::model::{Classifier, Encoded, Mae, Parameters};
 use crate::model::{DeviceBatch, DevicePixels};
@@ -36,13 +36,13 @@ impl Model {
 }
 
 impl CandleLearner {
-    pub(super) fn mae(model: Mae, config: &Config, device: &Device) -> std::result::Result<Self, LearnerError> {
-        let optimizer = AdamW::new(model.parameters(), config.optimizer.clone())?;
+    pub(super) fn mae(model: Mae, config: &PretrainConfig, device: &Device) -> std::result::Result<Self, LearnerError> {
+        let optimizer = AdamW::new(model.parameters(), config.common.optimizer.clone())?;
         Ok(Self { model: Model::Mae(model), optimizer, uploader: Uploader::new(device)?, waiting: None })
     }
 
     pub(super) fn classifier(model: Classifier, config: &FinetuneConfig, device: &Device) -> std::result::Result<Self, LearnerError> {
-        let optimizer = AdamW::with_rules(model.parameters(), config.optimizer.clone(), |name, rank| config.rule(name, rank))?;
+        let optimizer = AdamW::with_rules(model.parameters(), config.common.optimizer.clone(), |name, rank| config.rule(name, rank))?;
         Ok(Self { model: Model::Classifier(model), optimizer, uploader: Uploader::new(device)?, waiting: None })
     }
 
@@ -91,7 +91,7 @@ pub(super) fn classifier_loss(model: &Classifier, batch: &DeviceBatch, soft_targ
 /// # Errors
 /// When the device fails.
 pub(super) fn read(model: &Classifier, batch: &DeviceBatch, tokens: bool) -> Result<ModelOutput> {
-    let Encoded { features, tokens: of_tokens, logits } = model.read(patches(batch)?)?;
+    let Encoded { features, tokens: of_tokens, logits } = model.infer(patches(batch)?)?;
     let values = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
     Ok(ModelOutput {
         features: values(&features)?,

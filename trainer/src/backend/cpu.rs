@@ -2,7 +2,7 @@
 
 use super::reconstruction::{Reconstruction, reconstruction};
 use super::{LearnerError, ModelOutput, SoftTargets};
-use crate::config::{Config, FinetuneConfig};
+use crate::config::{FinetuneConfig, PretrainConfig};
 use crate::cpu::{self as kernels, BranchScales, CpuClassifier, CpuMae, Labelled, Patches, Resources, Store};
 use crate::data::Uploader;
 use crate::model::{Classifier, DecoderClassToken, Mae, MaeConfig, ParameterError};
@@ -26,20 +26,21 @@ pub enum CpuLearner {
 }
 
 impl CpuLearner {
-    pub(super) fn mae(model: &Mae, config: &Config, threads: usize) -> Result<Self, LearnerError> {
+    pub(super) fn mae(model: &Mae, config: &PretrainConfig, threads: usize) -> Result<Self, LearnerError> {
         let MaeConfig { class_token, conventions, .. } = *model.config();
         if class_token && conventions.decoder_class_token == DecoderClassToken::Encoded {
             return Err(LearnerError::EncodedClassToken);
         }
-        let resources = Resources { threads, recomputes: config.compute.recompute };
-        let fused = CpuMae::new(*model.config(), model.parameters(), config.optimizer.clone(), config.compute.dtype, resources)?;
+        let resources = Resources { threads, recomputes: config.common.compute.gradient_checkpointing };
+        let fused =
+            CpuMae::new(*model.config(), model.parameters(), config.common.optimizer.clone(), config.common.compute.dtype, resources)?;
         Ok(Self::Mae { config: *model.config(), model: Box::new(fused) })
     }
 
     pub(super) fn classifier(model: &Classifier, config: &FinetuneConfig, threads: usize) -> Result<Self, LearnerError> {
-        let resources = Resources { threads, recomputes: config.compute.recompute };
+        let resources = Resources { threads, recomputes: config.common.compute.gradient_checkpointing };
         let rule = |name: &str, rank| config.rule(name, rank);
-        let (optimizer, precision) = (config.optimizer.clone(), config.compute.dtype);
+        let (optimizer, precision) = (config.common.optimizer.clone(), config.common.compute.dtype);
         let fused = CpuClassifier::new(*model.config(), model.parameters(), optimizer, rule, precision, resources)?;
         Ok(Self::Classifier(Box::new(fused)))
     }
@@ -114,7 +115,7 @@ pub(super) fn reconstruct(model: &mut CpuMae, config: MaeConfig, batch: Batch) -
 
 /// What a classifier makes of a batch of [`pipeline::loader::batch::Form::Tokens`].
 pub(super) fn read(model: &mut CpuClassifier, batch: &Batch, with_tokens: bool) -> ModelOutput {
-    let kernels::Encoded { features, tokens: of_tokens, logits } = model.read(batch.masks(), tokens(batch), with_tokens);
+    let kernels::Encoded { features, tokens: of_tokens, logits } = model.infer(batch.masks(), tokens(batch), with_tokens);
     ModelOutput { features: features.to_vec(), tokens: of_tokens.to_vec(), logits: logits.to_vec() }
 }
 

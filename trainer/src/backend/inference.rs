@@ -36,7 +36,7 @@ impl InferenceModel {
         precision: Precision,
         threads: usize,
     ) -> Result<Self, LearnerError> {
-        let model = Classifier::given(config, weights, device)?;
+        let model = Classifier::from_tensors(config, weights, device)?;
         if !device.is_cpu() {
             if precision != Precision::F32 {
                 return Err(LearnerError::ProcessorOnly { key: "dtype" });

@@ -15,7 +15,7 @@ pub(crate) use reconstruction::reconstruction;
 pub use reconstruction::{NormalisedPatches, Reconstruction};
 pub use values::{NamedValues, Values};
 
-use crate::config::{Config, Task};
+use crate::config::{PretrainConfig, Task};
 use crate::cpu::Precision;
 use crate::data::targets::SoftTargets;
 use crate::model::DeviceBatch;
@@ -87,11 +87,11 @@ impl Learner {
     /// When the weights do not fit, or the device has no room for it.
     pub fn new(task: &Task, start: Option<HashMap<String, Tensor>>, device: &Device, threads: usize) -> Result<Self, LearnerError> {
         match task {
-            Task::Pretrain(config) => Self::of_mae(Mae::seeded(config.model(), config.seed, device)?, config, device, threads),
+            Task::Pretrain(config) => Self::of_mae(Mae::seeded(config.model(), config.common.seed, device)?, config, device, threads),
             Task::Finetune(config) => {
                 let model = match start {
-                    Some(weights) => Classifier::beginning_with(config.classifier(), weights, config.seed, device)?,
-                    None => Classifier::seeded(config.classifier(), config.seed, device)?,
+                    Some(weights) => Classifier::from_pretrained(config.classifier(), weights, config.common.seed, device)?,
+                    None => Classifier::seeded(config.classifier(), config.common.seed, device)?,
                 };
                 Self::of_classifier(model, task, device, threads)
             }
@@ -111,8 +111,10 @@ impl Learner {
         threads: usize,
     ) -> Result<Self, LearnerError> {
         let mut learner = match task {
-            Task::Pretrain(config) => Self::of_mae(Mae::given(config.model(), weights, device)?, config, device, threads)?,
-            Task::Finetune(config) => Self::of_classifier(Classifier::given(config.classifier(), weights, device)?, task, device, threads)?,
+            Task::Pretrain(config) => Self::of_mae(Mae::from_tensors(config.model(), weights, device)?, config, device, threads)?,
+            Task::Finetune(config) => {
+                Self::of_classifier(Classifier::from_tensors(config.classifier(), weights, device)?, task, device, threads)?
+            }
         };
         match &mut learner {
             Self::CandleLearner(composed) => composed.optimizer.restore(moments, updates)?,
@@ -125,7 +127,7 @@ impl Learner {
     ///
     /// # Errors
     /// When the device has no room for it.
-    pub fn of_mae(model: Mae, config: &Config, device: &Device, threads: usize) -> Result<Self, LearnerError> {
+    pub fn of_mae(model: Mae, config: &PretrainConfig, device: &Device, threads: usize) -> Result<Self, LearnerError> {
         if device.is_cpu() {
             Ok(Self::CpuMae(Box::new(CpuLearner::mae(&model, config, threads)?)))
         } else {
@@ -146,7 +148,7 @@ impl Learner {
     ///
     /// # Errors
     /// When the device has no room for it, or the configuration asks for what only the fused one has.
-    pub fn composed(model: Mae, config: &Config, device: &Device) -> Result<Self, LearnerError> {
+    pub fn composed(model: Mae, config: &PretrainConfig, device: &Device) -> Result<Self, LearnerError> {
         refuse_processors_own(&config.clone().into())?;
         Ok(Self::CandleLearner(Box::new(CandleLearner::mae(model, config, device)?)))
     }
@@ -332,8 +334,8 @@ impl Learner {
 
 /// Settings that only the fused learner has.
 fn refuse_processors_own(task: &Task) -> Result<(), LearnerError> {
-    let compute = task.compute();
-    for (key, is_set) in [("dtype", compute.dtype != Precision::F32), ("recompute", compute.recompute)] {
+    let compute = &task.common().compute;
+    for (key, is_set) in [("dtype", compute.dtype != Precision::F32), ("gradient_checkpointing", compute.gradient_checkpointing)] {
         if is_set {
             return Err(LearnerError::ProcessorOnly { key });
         }

@@ -1,116 +1,101 @@
-//! What `trainer bench` can be told.
+//! Arguments of `trainer bench`.
 
-use super::{DataArg, LoadArgs, ModelArgs, positive};
+use super::{BenchFlags, DataArg, LoadArgs, Settings, positive, settings};
 use clap::{Args, Subcommand};
 use pipeline::loader::batch::ValueType;
 use std::path::PathBuf;
-use trainer::config::{Overrides, Preset};
+use trainer::config::Preset;
 use trainer::cpu::Precision;
 
-/// What can be measured.
+/// Benchmarks.
 #[derive(Debug, Subcommand)]
 pub enum Bench {
-    /// Clips a second from shards or videos, where the time goes, and how long a consumer waits.
+    /// Benchmark the loader: clips per second, time per stage, and waits of a consumer.
     Loader(Box<BenchLoaderArgs>),
-    /// Seconds of a training step, where they go, and how much of what the processor can do that is.
+    /// Benchmark a training step: time per part, and GFLOP/s vs one large matrix product.
     Step(BenchStepArgs),
-    /// What masking saves: a step with every token visible against a step of the preset, in operations, seconds and clips a second.
+    /// Compare masked with dense training steps: multiply-adds, seconds and clips per second.
     Sparsity(BenchSparsityArgs),
 }
 
-/// Clips a second from shards or videos, where the time goes, and how long a consumer waits.
+/// Benchmark the loader: clips per second, time per stage, and waits of a consumer.
 ///
-/// Loads as training does, with the crops, masks and batches of a preset, and hands the batches to a consumer that does nothing, takes a fixed time (a
-/// stand-in for GPUs), or trains on this machine's processor.
+/// Loads as in training, with the crops, masks and batches of a preset. The consumer of the batches
+/// does nothing, takes them at a fixed rate (as GPUs would), or trains on the CPU.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(after_help = settings::render_help::<BenchFlags>("\
 Examples:
-  trainer bench loader ./shards                      as fast as it goes
-  trainer bench loader ./shards --consumer rate:136  does it keep 8 A100s busy? (17 clips/s each)
-  trainer bench loader ./shards --consumer step      what loading costs a training step
-  trainer bench loader ./videos --repeat 4           on the fly, four samples of each clip
-  trainer bench loader ./shards --form clips --values f32 --json")]
+  trainer bench loader ./shards                      load at full speed
+  trainer bench loader ./shards --consumer rate:136  feed 8 A100s (17 clips/s each)
+  trainer bench loader ./shards --consumer step      measure the cost of loading for a training step
+  trainer bench loader ./videos --repeat-aug 4       decode on the fly, four samples per clip
+  trainer bench loader ./shards --form clips --values f32 --json"))]
 pub struct BenchLoaderArgs {
-    /// Folders of shards that `shardtool build` has finished, or of videos; with several, PATH=WEIGHT says how they are mixed.
+    /// Folders of finished shards or of videos; to mix several by weight, use PATH=WEIGHT.
     #[arg(value_name = "DATA", default_value = "./shards", value_parser = DataArg::parse)]
     pub data: Vec<DataArg>,
-    /// Who uses the batches: none, rate:CLIPS_PER_S, or step (trains the preset).
+    /// Consumer of the batches: none, rate:CLIPS_PER_S, or step (trains the preset).
     #[arg(long, default_value = "none", value_parser = Consumer::parse)]
     pub consumer: Consumer,
-    /// How long to measure, after a tenth of this to warm up.
+    /// Duration of the measurement, after a warm-up of a tenth of it.
     #[arg(long, value_name = "S", default_value_t = 30.0, value_parser = positive)]
     pub seconds: f64,
-    /// Whose clips, masks and model.
+    /// Preset of clips, masks and model.
     #[arg(long, value_enum, default_value = "base")]
     pub preset: Preset,
-    /// TOML file whose keys replace the preset's.
+    /// TOML file with keys that override the preset's.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// What of a clip is made: the patches that a masked autoencoder uses, or all of it.
+    /// Form of the batches: the patches that a masked autoencoder uses, or whole clips.
     #[arg(long, value_enum, default_value = "patches")]
     pub form: FormArg,
     /// Type of the values [default: the preset's].
     #[arg(long, value_enum)]
     pub values: Option<ValuesArg>,
-    /// Clips a batch [default: the preset's].
-    #[arg(long, value_name = "N")]
-    pub batch_size: Option<usize>,
-    /// Samples of each reading of a clip [default: the preset's].
-    #[arg(long, value_name = "R")]
-    pub repeat: Option<usize>,
-    /// Seed of order, crops, flips and masks.
-    #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
+    /// Settings that override both.
     #[command(flatten)]
-    /// How clips are loaded.
+    pub settings: Settings<BenchFlags>,
+    #[command(flatten)]
+    /// Loader settings.
     pub load: LoadArgs,
     /// Print the figures as JSON.
     #[arg(long)]
     pub json: bool,
-    #[command(flatten)]
-    /// What the paper varies.
-    pub model: ModelArgs,
 }
 
-impl BenchLoaderArgs {
-    /// What the flags change in a configuration.
-    pub fn overrides(&self) -> Overrides {
-        Overrides { batch_size: self.batch_size, repeat: self.repeat, seed: self.seed, ..self.model.overrides() }
-    }
-}
-
-/// Seconds of a training step, where they go, and how much of what the processor can do that is.
+/// Benchmark a training step: time per part, and GFLOP/s vs one large matrix product.
 ///
-/// Trains a preset's model on one batch of random numbers over and over: forward, backward, clipping and AdamW, without loading.
+/// Trains the model of a preset on one random batch, repeatedly: forward, backward, clipping and
+/// AdamW, without loading.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   trainer bench step                                      ViT-B, two clips, 90 % masked, f32
   trainer bench step --dtype bf16                         the same in bf16
-  trainer bench step --preset large --batch-size 1 --recompute --json")]
+  trainer bench step --preset large --batch-size 1 --gradient-checkpointing --json")]
 pub struct BenchStepArgs {
-    /// Whose model.
+    /// Preset of the model.
     #[arg(long, value_enum, default_value = "base")]
     pub preset: Preset,
-    /// TOML file whose keys replace the preset's.
+    /// TOML file with keys that override the preset's.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Clips a step.
+    /// Clips per step.
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub batch_size: usize,
-    /// Share of the tokens that is masked [default: the preset's].
+    /// Share of masked tokens [default: the preset's].
     #[arg(long, value_name = "R")]
     pub mask_ratio: Option<f64>,
     /// Type of activations.
     #[arg(long, value_enum, default_value = "f32")]
     pub dtype: Precision,
-    /// Keep less for the backward and compute it again.
-    #[arg(long)]
-    pub recompute: bool,
-    /// Threads [default: all cores].
+    /// Recompute activations in the backward to save memory.
+    #[arg(long, alias = "recompute")]
+    pub gradient_checkpointing: bool,
+    /// Compute threads [default: all cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
-    /// Steps that are timed, after one to warm up.
+    /// Timed steps, after one warm-up step.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub steps: u32,
     /// Print the figures as JSON.
@@ -118,48 +103,49 @@ pub struct BenchStepArgs {
     pub json: bool,
 }
 
-/// What masking saves: a step with every token visible against a step of the preset, in operations, seconds and clips a second.
+/// Compare masked with dense training steps: multiply-adds, seconds and clips per second.
 ///
-/// Table 1 of the paper (Feichtenhofer et al. 2022) for any model, on this machine's processor. Dense: the encoder sees every token, the decoder gets all of them,
-/// and all are predicted. Sparse: as training does.
+/// Table 1 of the paper (Feichtenhofer et al. 2022) for any model, on the CPU. Dense: encoder and
+/// decoder take all tokens, and all are predicted. Sparse: as in training.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  trainer bench sparsity                                the paper's ViT-L, one clip a step, computing alone
-  trainer bench sparsity --preset base --data ./shards  ViT-B, and what loading costs both
+  trainer bench sparsity                                the paper's ViT-L, one clip per step, without loading
+  trainer bench sparsity --preset base --data ./shards  ViT-B, also with loading
   trainer bench sparsity --preset tiny --batch-size 8 --steps 20 --json")]
 pub struct BenchSparsityArgs {
-    /// Whose clips, masks and model.
+    /// Preset of clips, masks and model.
     #[arg(long, value_enum, default_value = "large")]
     pub preset: Preset,
-    /// TOML file whose keys replace the preset's.
+    /// TOML file with keys that override the preset's.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Steps that are timed, of each kind, after one to warm up.
+    /// Timed steps of each kind, after one warm-up step.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub steps: u32,
-    /// Clips a step.
+    /// Clips per step.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub batch_size: usize,
-    /// Folder of shards that `shardtool build` has finished, or of videos: also times steps with a new batch each. Given several times, all are mixed.
+    /// Folder of finished shards or of videos, to also time steps with loading. Repeat to mix
+    /// several.
     #[arg(long, value_name = "PATH", value_parser = DataArg::parse)]
     pub data: Vec<DataArg>,
     #[command(flatten)]
-    /// How clips are loaded.
+    /// Loader settings.
     pub load: LoadArgs,
     /// Print the figures as JSON.
     #[arg(long)]
     pub json: bool,
 }
 
-/// Who uses the batches.
+/// Consumer of the batches.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Consumer {
-    /// Nobody.
+    /// None: batches are dropped.
     None,
-    /// Somebody who takes so many clips a second.
+    /// Takes batches at this rate, in clips per second.
     Rate(f64),
-    /// Training.
+    /// Trains on the batches.
     Step,
 }
 
@@ -168,7 +154,7 @@ impl Consumer {
         match text {
             "none" => Ok(Self::None),
             "step" => Ok(Self::Step),
-            _ => text.strip_prefix("rate:").ok_or("none, rate:CLIPS_PER_S or step".to_owned()).and_then(positive).map(Self::Rate),
+            _ => text.strip_prefix("rate:").ok_or("must be none, rate:CLIPS_PER_S or step".to_owned()).and_then(positive).map(Self::Rate),
         }
     }
 }
@@ -183,19 +169,19 @@ impl std::fmt::Display for Consumer {
     }
 }
 
-/// What of a clip is made.
+/// Form of the batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum FormArg {
-    /// All pixels.
+    /// All pixels of a clip.
     Clips,
-    /// Visible patches, and the target's.
+    /// Visible patches, and the patches of the target.
     Patches,
 }
 
 /// Type of the values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum ValuesArg {
-    /// Samples.
+    /// Samples from 0 to 255.
     U8,
     /// Normalised.
     F32,

@@ -1,69 +1,75 @@
-//! What can be typed to use what was learned: fine-tuning, evaluation, features.
+//! Arguments of the commands that use trained weights: finetune, eval, embed.
 
-use super::{ComputeArgs, DataArg, LoadArgs, TrainArgs, local};
+use super::{ComputeArgs, DataArg, FinetuneFlags, LoadArgs, Settings, hide_loading, local, settings};
 use clap::Args;
 use pipeline::sampling::sample::Views;
 use std::path::PathBuf;
-use trainer::config::{FinetuneOverrides, Preset, Recipe};
+use trainer::config::{Preset, Recipe};
+use trainer::cpu::Precision;
 
-/// What `trainer finetune` can be told.
+/// Arguments of `trainer finetune`.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    mut_args(hide_loading),
+    after_help = settings::render_help::<FinetuneFlags>("\
 Examples:
-  trainer finetune --weights runs/tiny-1 --data ./train                 a classifier of the classes that ./train has
-  trainer finetune --weights runs/b --data ./train --val ./val          looked at with other shards
-  trainer finetune --from-scratch --preset tiny --data ./train          the same without weights, to compare
-  trainer finetune --weights runs/b --data ./train --freeze             linear and attentive probe: the encoder stays as it is
-  trainer finetune --out runs/finetune-1 --resume                       go on from the last checkpoint, exactly
+  trainer finetune --weights runs/tiny-1 --data ./train
+                                      a classifier of the classes in ./train
+  trainer finetune --weights runs/b --data ./train --val ./val
+                                      validated on other shards
+  trainer finetune --from-scratch --preset tiny --data ./train
+                                      random initialisation, to compare
+  trainer finetune --weights runs/b --data ./train --freeze
+                                      linear and attentive probe of the frozen encoder
+  trainer finetune --weights runs/b --data ./train --set recipe.mixup=0.8
+                                      any key of the recipe
+  trainer finetune --out runs/finetune-1 --data ./train --resume
 
-Labels come from the shards: shardtool build ./videos --labels dirs. Where classes are directions (left, right), use --flip 0.")]
+Labels come from the shards: shardtool build ./videos --labels dirs. Where classes are directions
+(left, right), use --flip 0.")
+)]
 pub struct FinetuneArgs {
-    /// Weights that the encoder begins with: the folder of a run, a checkpoint of it, or a folder that `trainer import` has made.
+    /// Weights to initialise the encoder from: the folder of a run, a checkpoint of it, or a folder
+    /// made by `trainer import`.
     #[arg(long, value_name = "PATH", required_unless_present_any = ["from_scratch", "resume"])]
     pub weights: Option<PathBuf>,
-    /// Begin with weights by chance, of the encoder of --preset.
+    /// Initialise the encoder of --preset at random.
     #[arg(long, conflicts_with = "weights")]
     pub from_scratch: bool,
-    /// Whose encoder, with --from-scratch [default: tiny].
+    /// Preset of the encoder, with --from-scratch [default: tiny].
     #[arg(long, value_enum, requires = "from_scratch")]
     pub preset: Option<Preset>,
-    /// Folder of labelled shards. Given several times, all are mixed: alike, or by weight with PATH=WEIGHT.
+    /// Folder of labelled shards. Given several times, all are mixed: evenly, or by weight with
+    /// PATH=WEIGHT.
     #[arg(long, value_name = "SHARDS", default_value = "./shards", value_parser = DataArg::parse)]
     pub data: Vec<DataArg>,
-    /// Folder of labelled shards to look at and not to learn from. Without it, a share of each class's videos is kept for that (--holdout).
+    /// Folder of labelled shards for validation. Without it, a share of each class's videos is held
+    /// out (--holdout).
     #[arg(long, value_name = "SHARDS", value_parser = DataArg::parse)]
     pub val: Vec<DataArg>,
-    /// Share of each class's videos that are kept for validation: whole videos, never clips.
-    #[arg(long, value_name = "SHARE", conflicts_with = "val")]
-    pub holdout: Option<f64>,
-    /// Train on so many videos of each class at most.
-    #[arg(long, value_name = "N")]
-    pub videos_per_class: Option<usize>,
-    /// Train only heads on features of the encoder as it is, which are computed once: a linear probe, and an attentive probe on the tokens.
+    /// Freeze the encoder: compute its features once, and train a linear probe on them and an
+    /// attentive probe on the tokens.
     #[arg(long, conflicts_with_all = ["from_scratch", "resume"])]
     pub freeze: bool,
-    /// Where to start from: light, for a tiny encoder and few videos, or paper, the reference's for ViT-L on Kinetics-400 [default: paper for encoders as wide as
-    /// ViT-Small's and wider].
+    /// Recipe to start from [default: paper for encoders as wide as ViT-Small's and wider, light
+    /// otherwise].
     #[arg(long, value_enum)]
     pub recipe: Option<Recipe>,
     /// TOML file whose keys replace the recipe's.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Keys that replace both.
+    #[command(flatten)]
+    pub settings: Settings<FinetuneFlags>,
     /// Folder of the run [default: runs/finetune-N, the next free N; with --resume, the last one].
     #[arg(long, value_name = "DIR", value_parser = local())]
     pub out: Option<PathBuf>,
-    #[command(flatten)]
-    /// Length, rate and batches.
-    pub train: TrainArgs,
-    /// Probability of a flip left to right; 0 where left and right are classes.
-    #[arg(long, value_name = "P")]
-    pub flip: Option<f64>,
-    #[command(flatten)]
-    /// Where and how to compute.
-    pub compute: ComputeArgs,
-    /// Keep less for the backward and compute it again: less memory, a third more time, the same results.
+    /// Resume a run from its last valid checkpoint; the result is that of an uninterrupted run.
     #[arg(long)]
-    pub recompute: bool,
+    pub resume: bool,
+    /// Where to compute.
+    #[command(flatten)]
+    pub compute: ComputeArgs,
     #[command(flatten)]
     /// How clips are loaded.
     pub load: LoadArgs,
@@ -72,52 +78,36 @@ pub struct FinetuneArgs {
     pub json: bool,
 }
 
-impl FinetuneArgs {
-    /// What the flags change in a configuration.
-    pub const fn overrides(&self) -> FinetuneOverrides {
-        FinetuneOverrides {
-            steps: self.train.steps,
-            epochs: self.train.epochs,
-            base_lr: self.train.lr,
-            batch_size: self.train.batch_size,
-            accumulate: self.train.accumulate,
-            repeat: self.train.repeat,
-            flip: self.flip,
-            holdout: self.holdout,
-            videos_per_class: self.videos_per_class,
-            seed: self.train.seed,
-            on_nonfinite: self.train.on_nonfinite,
-            dtype: self.compute.dtype,
-            recompute: self.recompute,
-        }
-    }
-}
-
-/// Clips that are read once, and how.
+/// Clips to run a model on.
 #[derive(Debug, Args)]
 pub struct ReadArgs {
-    /// Folder of shards, or of videos, which are then decoded. Given several times, they are read one after the other.
+    /// Folder of shards, or of videos, which are then decoded. Given several times, they are read one
+    /// after the other.
     #[arg(long, value_name = "PATH", default_value = "./shards", value_parser = DataArg::parse)]
     pub data: Vec<DataArg>,
-    /// Views of each clip, whose results are averaged: so many windows of it, evenly spread, by so many square crops of each, along its longer side.
+    /// Views per clip, whose results are averaged: evenly spread windows by square crops per window,
+    /// along the longer side.
     #[arg(long, value_name = "KxS", default_value = "1x1", value_parser = views)]
     pub views: Views,
-    /// What a clip of a folder of videos is: each video whole, or cut back to back as `shardtool build` does [default: video where there are several windows, clip
-    /// otherwise].
+    /// Clips of a folder of videos: each video whole, or cut back to back as by `shardtool build`
+    /// [default: video with several windows, clip otherwise].
     #[arg(long, value_enum)]
     pub span: Option<SpanArg>,
-    /// Clips that are read at a time.
+    /// Clips per batch.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub batch_size: u32,
+    /// Type of activations on the CPU: f32, or bf16, which is faster where the CPU multiplies it.
+    #[arg(long, value_enum)]
+    pub dtype: Option<Precision>,
     #[command(flatten)]
-    /// Where and how to compute.
+    /// Where to compute.
     pub compute: ComputeArgs,
     #[command(flatten)]
     /// How clips are loaded.
     pub load: LoadArgs,
 }
 
-/// How much of a video a clip is.
+/// The clips of a video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum SpanArg {
     /// Back to back clips as long as the model takes them.
@@ -130,25 +120,26 @@ fn views(text: &str) -> Result<Views, String> {
     let numbers = text.split_once(['x', 'X']).and_then(|(k, s)| Some((k.trim().parse().ok()?, s.trim().parse().ok()?)));
     match numbers {
         Some((temporal @ 1.., spatial @ 1..)) if temporal <= 1000 && spatial <= 1000 => Ok(Views { temporal, spatial }),
-        _ => Err("two numbers from 1, as 5x3: windows of a clip by crops of a window".to_owned()),
+        _ => Err("must be two numbers from 1, such as 5x3: windows per clip by crops per window".to_owned()),
     }
 }
 
-/// What `trainer eval` can be told.
+/// Arguments of `trainer eval`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  trainer eval --weights runs/finetune-1 --data ./val                           one view of each clip
-  trainer eval --weights runs/finetune-1 --data ./videos --views 5x3            the reference's test: five windows, three crops, of whole videos
+  trainer eval --weights runs/finetune-1 --data ./val                           one view per clip
+  trainer eval --weights runs/finetune-1 --data ./videos --views 5x3            the reference's test: 5 windows by 3 crops of whole videos
   trainer eval --weights runs/finetune-1 --data ./val --confusion confusion.png --json")]
 pub struct EvalArgs {
-    /// A classifier: the folder of a fine-tuning, a checkpoint of it, or a folder that `trainer import` has made.
+    /// A classifier: the folder of a fine-tuning, a checkpoint of it, or a folder made by
+    /// `trainer import`.
     #[arg(long, value_name = "PATH")]
     pub weights: PathBuf,
     #[command(flatten)]
-    /// What is read, and how.
+    /// The clips.
     pub read: ReadArgs,
-    /// Write the confusion matrix as a picture, a PNG.
+    /// Also draw the confusion matrix, a PNG.
     #[arg(long, value_name = "FILE")]
     pub confusion: Option<PathBuf>,
     /// Print the result as JSON.
@@ -156,47 +147,50 @@ pub struct EvalArgs {
     pub json: bool,
 }
 
-/// What `trainer embed` can be told.
+/// Arguments of `trainer embed`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  trainer embed --weights runs/tiny-1 --data ./shards --out features.parquet           a row a clip
-  trainer embed --weights runs/tiny-1 --data ./videos --out videos.parquet --per video a row a video
+  trainer embed --weights runs/tiny-1 --data ./shards --out features.parquet           one row per clip
+  trainer embed --weights runs/tiny-1 --data ./videos --out videos.parquet --per video one row per video
   trainer embed --weights runs/tiny-1 --data ./shards --out features.parquet --query bikes.mp4 --query dog
-                                                                                        and the nearest clips of other videos, as a picture
+                                                                                        and draw the nearest clips of other videos
 Read the file with any Parquet reader: pandas.read_parquet(\"features.parquet\").")]
 pub struct EmbedArgs {
-    /// A pre-trained encoder or a classifier: the folder of a run, a checkpoint of it, or a folder that `trainer import` has made.
+    /// A pre-trained encoder or a classifier: the folder of a run, a checkpoint of it, or a folder
+    /// made by `trainer import`.
     #[arg(long, value_name = "PATH")]
     pub weights: PathBuf,
     #[command(flatten)]
-    /// What is read, and how.
+    /// The clips.
     pub read: ReadArgs,
-    /// The file of features.
+    /// The Parquet file.
     #[arg(long, value_name = "FILE", default_value = "./features.parquet", value_parser = local())]
     pub out: PathBuf,
-    /// What a row is.
+    /// Rows of the file.
     #[arg(long, value_enum, default_value = "clip")]
     pub per: Per,
-    /// Also write what the encoder makes of every token, `[tokens, width]`. Takes one view, and a row a clip.
+    /// Also write the features of every token, `[tokens, width]`. Takes one view, and one row per
+    /// clip.
     #[arg(long)]
     pub tokens: bool,
-    /// Show the nearest clips to those of this video, by the angle between features; a part of its path will do. Given several times, each has a row. Without it, a
-    /// few clips spread over the data are asked for where there is --sheet.
+    /// Find the nearest clips to those of this video, by cosine similarity; a part of its path is
+    /// enough. Given several times, each has a row. With --sheet alone, a few clips spread over the
+    /// data are the queries.
     #[arg(long, value_name = "VIDEO")]
     pub query: Vec<String>,
-    /// Nearest clips that are shown.
+    /// Number of nearest clips.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=20))]
     pub neighbours: u32,
-    /// The picture of the nearest clips, a PNG [default with --query: beside --out].
+    /// Picture of the nearest clips, a PNG [default with --query: beside --out].
     #[arg(long, value_name = "FILE")]
     pub sheet: Option<PathBuf>,
-    /// Print what was written as JSON.
+    /// Print the report as JSON.
     #[arg(long)]
     pub json: bool,
 }
 
-/// What a row of features is.
+/// A row of features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Per {
     /// A clip.

@@ -1,101 +1,69 @@
-//! `trainer embed`: features of clips as a file, and the nearest clips as a picture.
+//! `trainer embed`: extracts features of clips to a file, and draws nearest neighbours.
 
-use crate::cli::output;
 use crate::cli::{DataArg, EmbedArgs, Per};
-use crate::commands::inference::{self, Inference};
+use crate::commands::inference::{self, ClipInference};
 use crate::commands::sources;
 use anyhow::{Context, bail, ensure};
+use console::{interrupt, output};
 use pipeline::atomic_file;
-use pipeline::source::WeightedSource;
+use pipeline::source::{ClipOrigin, VideoOrigin, WeightedSource};
 use schemas::report::{EmbedReport, NeighbourReport, QueryReport};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use trainer::eval::features::{FeatureFile, FeatureRow, Neighbours};
-use trainer::plot::neighbours::{self, Shown};
+use trainer::eval::ClipOutput;
+use trainer::eval::features::{FeatureError, FeatureFile, FeatureRow, Neighbours};
+use trainer::plot::neighbours::{self, SheetClip};
 use trainer::plot::png;
 use trainer::train::weights::Weights;
 
-/// Clips that are asked for where nobody says which.
+/// Number of query clips if no query is given.
 const QUERIES: usize = 6;
 
 /// Runs the command.
 ///
 /// # Errors
-/// What the user can mend: weights or data that cannot be used, a video that is not there, a full disk.
+/// Errors that the user can fix: invalid weights or data, a missing video, a full disk.
 pub fn embed(args: &EmbedArgs) -> anyhow::Result<()> {
-    crate::cli::interrupt::listen()?;
-    ensure!(!args.tokens || (args.read.views.count() == 1 && args.per == Per::Clip), "--tokens takes one view and a row a clip");
+    interrupt::listen()?;
+    ensure!(!args.tokens || (args.read.views.count() == 1 && args.per == Per::Clip), "--tokens requires one view and one row per clip");
     let weights = Weights::open(&args.weights)?;
     let mut sets = inference::open(&args.read, &weights)?;
-    let asked = args.read.data.len();
-    let names = names(&sets);
-    sets.extend(strangers(args, &weights, &sets)?);
-    let mut reading = Inference::new(&args.read, &weights, sets)?;
-    let grid = weights.task.encoder().clip;
-    let width = weights.task.encoder().encoder.width;
-    let about = [
-        ("weights", weights.path.display().to_string()),
-        ("views", format!("{}x{}", reading.views.temporal, reading.views.spatial)),
-        ("clip", format!("{} frames of {} x {} pixels", grid.frames, grid.size, grid.size)),
-    ];
-    let about = about.map(|(key, value)| (format!("embed.{key}"), value)).into_iter().collect();
-    let mut file = FeatureFile::create(&args.out, width, if args.tokens { grid.tokens() } else { 0 }, about)?;
+    let data_sets = sets.len();
+    let class_names = class_names(&sets);
+    sets.extend(open_query_files(args, &weights, &sets)?);
+    let mut inference = ClipInference::new(&args.read, &weights, sets)?;
+    let width = weights.task.common().encoder.width;
+    let tokens = if args.tokens { weights.task.common().clip.tokens() } else { 0 };
+    let mut rows = RowWriter {
+        file: FeatureFile::create(&args.out, width, tokens, metadata(&weights, &inference))?,
+        per: args.per,
+        video: None,
+        written: 0,
+    };
     let wants_sheet = args.sheet.is_some() || !args.query.is_empty();
-    let (mut rows, mut written): (Vec<Embedded>, u64) = (Vec::new(), 0);
-    let mut open: Option<Pooled> = None;
-    let catalogues = reading.catalogues.clone();
-    let tally = reading.run(args.tokens, |clips| {
+    let mut embedded: Vec<EmbeddedClip> = Vec::new();
+    let catalogues = inference.catalogues.clone();
+    let stats = inference.run(args.tokens, |clips| {
         for clip in clips {
-            let (set, number) = (clip.set as usize, clip.clip as usize);
-            let (catalogue, origin) = (&catalogues[set], catalogues[set].clips[number]);
+            let set = clip.set as usize;
+            let number = clip.clip as usize;
             if wants_sheet {
-                rows.push(Embedded { set, clip: number, feature: clip.features.clone() });
+                embedded.push(EmbeddedClip { set, clip: number, feature: clip.features.clone() });
             }
-            // What was only asked about is no part of the data.
-            if set >= asked {
-                continue;
-            }
-            let class = clip.label.and_then(|label| names[set].get(label as usize).cloned());
-            let video = catalogue.videos[origin.video as usize].path.clone();
-            let row = FeatureRow {
-                video,
-                clip: Some(origin.number),
-                seconds: origin.seconds,
-                label: clip.label,
-                class,
-                feature: clip.features,
-                tokens: clip.tokens,
-            };
-            match args.per {
-                Per::Clip => {
-                    written += 1;
-                    file.push(row)?;
-                }
-                Per::Video => {
-                    let key = (set, origin.video);
-                    match &mut open {
-                        Some(pooled) if pooled.key == key => pooled.add(&row),
-                        _ => {
-                            if let Some(done) = open.replace(Pooled { key, clips: 1, row }) {
-                                written += 1;
-                                file.push(done.row())?;
-                            }
-                        }
-                    }
-                }
+            // Clips of query files are not part of the data.
+            if set < data_sets {
+                let origin = catalogues[set].clips[number];
+                let video = catalogues[set].videos[origin.video as usize].path.clone();
+                let class = clip.label.and_then(|label| class_names[set].get(label as usize).cloned());
+                rows.push((set, origin.video), feature_row(clip, video, origin, class))?;
             }
         }
         Ok(())
     })?;
-    if let Some(done) = open {
-        written += 1;
-        file.push(done.row())?;
-    }
-    ensure!(written > 0, "no clip could be read");
-    file.finish()?;
+    let written = rows.finish()?;
     let sheet = wants_sheet.then(|| args.sheet.clone().unwrap_or_else(|| args.out.with_extension("png")));
     let queries = match &sheet {
-        Some(path) => draw(args, &reading, &names, &rows, asked, path)?,
+        Some(path) => Sheet { args, inference: &inference, class_names: &class_names, clips: &embedded, data_sets }.write(path)?,
         None => Vec::new(),
     };
     let report = EmbedReport {
@@ -103,32 +71,99 @@ pub fn embed(args: &EmbedArgs) -> anyhow::Result<()> {
         out: args.out.display().to_string(),
         rows: written,
         width: width as u64,
-        tokens: if args.tokens { grid.tokens() as u64 } else { 0 },
-        skipped: tally.skipped,
-        seconds: tally.seconds,
-        clips_per_second: sources::clips(&reading.data) as f64 / tally.seconds,
+        tokens: tokens as u64,
+        skipped: stats.skipped,
+        seconds: stats.seconds,
+        clips_per_second: sources::clips(&inference.data) as f64 / stats.seconds,
         sheet: sheet.map(|path| path.display().to_string()),
         queries,
     };
-    Ok(output::print(&if args.json { serde_json::to_string_pretty(&report)? } else { told(&report, args.per) })?)
+    Ok(output::print(&if args.json { serde_json::to_string_pretty(&report)? } else { render_report(&report, args.per) })?)
 }
 
-/// A clip's feature, to be compared.
-struct Embedded {
+/// Metadata of the feature file.
+fn metadata(weights: &Weights, inference: &ClipInference) -> std::collections::HashMap<String, String> {
+    let grid = weights.task.common().clip;
+    let entries = [
+        ("weights", weights.path.display().to_string()),
+        ("views", format!("{}x{}", inference.views.temporal, inference.views.spatial)),
+        ("clip", format!("{} frames of {} x {} pixels", grid.frames, grid.size, grid.size)),
+    ];
+    entries.map(|(key, value)| (format!("embed.{key}"), value)).into_iter().collect()
+}
+
+fn feature_row(clip: ClipOutput, video: String, origin: ClipOrigin, class: Option<String>) -> FeatureRow {
+    FeatureRow {
+        video,
+        clip: Some(origin.number),
+        seconds: origin.seconds,
+        label: clip.label,
+        class,
+        feature: clip.features,
+        tokens: clip.tokens,
+    }
+}
+
+/// Writes a row per clip, or the mean of the clips of each video.
+struct RowWriter {
+    file: FeatureFile,
+    per: Per,
+    /// The current video, if rows are per video.
+    video: Option<VideoMean>,
+    written: u64,
+}
+
+impl RowWriter {
+    /// Adds the row of a clip of the video `key`, which are the indices of data set and video.
+    fn push(&mut self, key: (usize, u32), row: FeatureRow) -> Result<(), FeatureError> {
+        if self.per == Per::Clip {
+            self.written += 1;
+            return self.file.push(row);
+        }
+        match &mut self.video {
+            Some(mean) if mean.key == key => {
+                mean.add(&row);
+                Ok(())
+            }
+            video => {
+                let previous = video.replace(VideoMean { key, clips: 1, row });
+                self.write_video(previous)
+            }
+        }
+    }
+
+    fn write_video(&mut self, video: Option<VideoMean>) -> Result<(), FeatureError> {
+        let Some(video) = video else { return Ok(()) };
+        self.written += 1;
+        self.file.push(video.row())
+    }
+
+    /// Finishes the file, and returns the number of rows.
+    fn finish(mut self) -> anyhow::Result<u64> {
+        let last = self.video.take();
+        self.write_video(last)?;
+        ensure!(self.written > 0, "no clip could be read");
+        self.file.finish()?;
+        Ok(self.written)
+    }
+}
+
+/// The feature of a clip, for the search.
+struct EmbeddedClip {
     set: usize,
     clip: usize,
     feature: Vec<f32>,
 }
 
-/// The clips of a video so far.
-struct Pooled {
+/// Mean of the clips of a video.
+struct VideoMean {
     key: (usize, u32),
     clips: usize,
     /// The sum of the features.
     row: FeatureRow,
 }
 
-impl Pooled {
+impl VideoMean {
     fn add(&mut self, row: &FeatureRow) {
         self.clips += 1;
         self.row.seconds[1] = row.seconds[1];
@@ -142,13 +177,13 @@ impl Pooled {
     }
 }
 
-/// Class names of each set by number; none where it has none.
-fn names(sets: &[WeightedSource]) -> Vec<Vec<String>> {
+/// Class names of each set, by index; empty for sets without classes.
+fn class_names(sets: &[WeightedSource]) -> Vec<Vec<String>> {
     sets.iter().map(|set| trainer::data::classes::of_shards(&set.source).unwrap_or_default()).collect()
 }
 
-/// Data sets of the videos that are asked about and are not among the data.
-fn strangers(args: &EmbedArgs, weights: &Weights, sets: &[WeightedSource]) -> anyhow::Result<Vec<WeightedSource>> {
+/// Opens the query videos that are not part of the data.
+fn open_query_files(args: &EmbedArgs, weights: &Weights, sets: &[WeightedSource]) -> anyhow::Result<Vec<WeightedSource>> {
     let mut known = BTreeSet::new();
     for set in sets {
         known.extend(set.source.catalogue()?.videos.into_iter().map(|video| video.path));
@@ -159,91 +194,105 @@ fn strangers(args: &EmbedArgs, weights: &Weights, sets: &[WeightedSource]) -> an
         if !Path::new(query).is_file() {
             let some: Vec<&str> = known.iter().take(5).map(String::as_str).collect();
             bail!(
-                "--query {query}: no video of the data has this in its path, and there is no such file; the data has {}, ...",
+                "--query {query}: no path of a video in the data contains this, and there is no such file; the data has {}, ...",
                 some.join(", ")
             );
         }
         files.push(DataArg { path: PathBuf::from(query), weight: 1.0 });
     }
-    sources::open(&files, &inference::live(&args.read, weights), weights.task.encoder().clip.frames)
+    sources::open(&files, &inference::live_config(&args.read, weights), weights.task.common().clip.frames)
 }
 
-/// Draws the queries with their nearest clips, and says which they are.
-fn draw(
-    args: &EmbedArgs,
-    reading: &Inference,
-    names: &[Vec<String>],
-    rows: &[Embedded],
-    asked: usize,
-    path: &Path,
-) -> anyhow::Result<Vec<QueryReport>> {
-    let origin = |row: &Embedded| {
-        let catalogue = &reading.catalogues[row.set];
-        let clip = catalogue.clips[row.clip];
-        (&catalogue.videos[clip.video as usize], clip)
-    };
-    let queries: Vec<usize> = if args.query.is_empty() {
-        let among: Vec<usize> = (0..rows.len()).filter(|&at| rows[at].set < asked).collect();
-        let count = QUERIES.min(among.len());
-        (0..count).map(|at| among[(2 * at + 1) * among.len() / (2 * count)]).collect()
-    } else {
-        // Of each video that is asked about the clip in its middle.
-        let of =
-            |query: &String| -> Vec<usize> { (0..rows.len()).filter(|&at| origin(&rows[at]).0.path.contains(query.as_str())).collect() };
-        let found = args
-            .query
-            .iter()
-            .map(|query| of(query).get(of(query).len() / 2).copied().with_context(|| format!("{query} could not be read")));
-        found.collect::<Result<_, _>>()?
-    };
-    let neighbours = Neighbours::new(&rows.iter().map(|row| row.feature.as_slice()).collect::<Vec<_>>());
-    let identity = |row: &Embedded| {
-        let (video, _) = origin(row);
-        video.blake3.clone().unwrap_or_else(|| video.path.clone())
-    };
-    let shown = |at: usize, similarity: Option<f32>| {
-        let (video, clip) = origin(&rows[at]);
-        let label = reading.data[rows[at].set].clip(rows[at].clip).label;
-        let class = label.and_then(|label| names.get(rows[at].set)?.get(label as usize).cloned());
-        Shown { set: rows[at].set, clip: rows[at].clip, video: video.path.clone(), second: clip.seconds[0], class, similarity }
-    };
-    let mut lines = Vec::new();
-    for &query in &queries {
-        let own = identity(&rows[query]);
-        let nearest = neighbours.nearest(query, args.neighbours as usize, |at| rows[at].set < asked && identity(&rows[at]) != own);
-        lines.push(
-            std::iter::once(shown(query, None))
-                .chain(nearest.iter().map(|near| shown(near.index, Some(near.similarity))))
-                .collect::<Vec<_>>(),
-        );
+/// Nearest neighbours of the queries, to be drawn.
+struct Sheet<'a> {
+    args: &'a EmbedArgs,
+    inference: &'a ClipInference,
+    class_names: &'a [Vec<String>],
+    clips: &'a [EmbeddedClip],
+    /// Number of data sets; later sets are query files.
+    data_sets: usize,
+}
+
+impl Sheet<'_> {
+    /// Draws the queries with their nearest clips, and returns both.
+    fn write(&self, path: &Path) -> anyhow::Result<Vec<QueryReport>> {
+        let features: Vec<&[f32]> = self.clips.iter().map(|clip| clip.feature.as_slice()).collect();
+        let neighbours = Neighbours::new(&features);
+        let mut rows = Vec::new();
+        for query in self.queries()? {
+            let own = self.identity(query);
+            let is_candidate = |at: usize| self.clips[at].set < self.data_sets && self.identity(at) != own;
+            let nearest = neighbours.nearest(query, self.args.neighbours as usize, is_candidate);
+            let mut row = vec![self.sheet_clip(query, None)];
+            row.extend(nearest.iter().map(|near| self.sheet_clip(near.index, Some(near.similarity))));
+            rows.push(row);
+        }
+        let sheet = neighbours::sheet(&self.inference.data, self.inference.window_frames(), &rows)?;
+        png(&sheet).and_then(|png| atomic_file::write(path, &png)).with_context(|| format!("cannot write {}", path.display()))?;
+        let report = |clip: &SheetClip| NeighbourReport {
+            video: clip.video.clone(),
+            second: clip.second,
+            class: clip.class.clone(),
+            similarity: clip.similarity.map(f64::from),
+        };
+        let query_report = |row: &Vec<SheetClip>| QueryReport { query: report(&row[0]), nearest: row[1..].iter().map(report).collect() };
+        Ok(rows.iter().map(query_report).collect())
     }
-    let sheet = neighbours::sheet(&reading.data, reading.reader_frames(), &lines)?;
-    png(&sheet).and_then(|png| atomic_file::write(path, &png)).with_context(|| format!("cannot write {}", path.display()))?;
-    let report = |shown: &Shown| NeighbourReport {
-        video: shown.video.clone(),
-        second: shown.second,
-        class: shown.class.clone(),
-        similarity: shown.similarity.map(f64::from),
-    };
-    Ok(lines.iter().map(|line| QueryReport { query: report(&line[0]), nearest: line[1..].iter().map(report).collect() }).collect())
+
+    /// Indices of the query clips: the middle clip of each query video, or clips spread over the
+    /// data.
+    fn queries(&self) -> anyhow::Result<Vec<usize>> {
+        if self.args.query.is_empty() {
+            let among: Vec<usize> = (0..self.clips.len()).filter(|&at| self.clips[at].set < self.data_sets).collect();
+            let count = QUERIES.min(among.len());
+            return Ok((0..count).map(|at| among[(2 * at + 1) * among.len() / (2 * count)]).collect());
+        }
+        let middle = |query: &String| {
+            let of_video = |&at: &usize| self.origin(at).0.path.contains(query.as_str());
+            let clips: Vec<usize> = (0..self.clips.len()).filter(of_video).collect();
+            clips.get(clips.len() / 2).copied().with_context(|| format!("{query} could not be read"))
+        };
+        self.args.query.iter().map(middle).collect()
+    }
+
+    /// Video and place of a clip.
+    fn origin(&self, at: usize) -> (&VideoOrigin, ClipOrigin) {
+        let catalogue = &self.inference.catalogues[self.clips[at].set];
+        let clip = catalogue.clips[self.clips[at].clip];
+        (&catalogue.videos[clip.video as usize], clip)
+    }
+
+    /// Identifies the video of a clip, by checksum if known.
+    fn identity(&self, at: usize) -> String {
+        let (video, _) = self.origin(at);
+        video.blake3.clone().unwrap_or_else(|| video.path.clone())
+    }
+
+    fn sheet_clip(&self, at: usize, similarity: Option<f32>) -> SheetClip {
+        let EmbeddedClip { set, clip, .. } = self.clips[at];
+        let (video, origin) = self.origin(at);
+        let label = self.inference.data[set].clip(clip).label;
+        let class = label.and_then(|label| self.class_names.get(set)?.get(label as usize).cloned());
+        SheetClip { set, clip, video: video.path.clone(), second: origin.seconds[0], class, similarity }
+    }
 }
 
-/// The report for people.
-fn told(report: &EmbedReport, per: Per) -> String {
+/// Renders the report as text.
+fn render_report(report: &EmbedReport, per: Per) -> String {
     let EmbedReport { out, rows, width, clips_per_second, skipped, .. } = report;
     let rows = format!("{rows} {}{}", if per == Per::Clip { "clip" } else { "video" }, if *rows == 1 { "" } else { "s" });
     let mut text = format!("{rows} in {out}, {width} values each; {clips_per_second:.1} clips/s");
     if *skipped > 0 {
-        text += &format!("; {skipped} clips could not be read and are not in it");
+        text += &format!("; {skipped} clips could not be read and were skipped");
     }
     for query in &report.queries {
-        let named = |shown: &NeighbourReport| {
-            let class = shown.class.as_ref().map_or(String::new(), |class| format!(" ({class})"));
-            let similarity = shown.similarity.map_or(String::new(), |similarity| format!("{similarity:.2}  "));
-            format!("{similarity}{} at {:.1} s{class}", shown.video, shown.second)
+        let render_clip = |clip: &NeighbourReport| {
+            let class = clip.class.as_ref().map_or(String::new(), |class| format!(" ({class})"));
+            let similarity = clip.similarity.map_or(String::new(), |similarity| format!("{similarity:.2}  "));
+            format!("{similarity}{} at {:.1} s{class}", clip.video, clip.second)
         };
-        text += &format!("\nnearest to {}:", named(&query.query));
-        query.nearest.iter().for_each(|near| text += &format!("\n  {}", named(near)));
+        text += &format!("\nnearest to {}:", render_clip(&query.query));
+        query.nearest.iter().for_each(|near| text += &format!("\n  {}", render_clip(near)));
         if query.nearest.is_empty() {
             text += "\n  there is no other video";
         }

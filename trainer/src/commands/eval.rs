@@ -1,9 +1,9 @@
-//! `trainer eval`: how right a classifier is, by clip and by video.
+//! `trainer eval`: evaluates a classifier by clip and by video.
 
 use crate::cli::EvalArgs;
-use crate::cli::output;
-use crate::commands::inference::{self, Inference, Tally};
+use crate::commands::inference::{ClipInference, InferenceStats, open as open_sets};
 use anyhow::{Context, ensure};
+use console::{interrupt, output};
 use pipeline::atomic_file;
 use schemas::report::{ClassReport, EvalReport};
 use std::collections::BTreeMap;
@@ -12,28 +12,29 @@ use trainer::eval::Scores;
 use trainer::plot::{confusion, png};
 use trainer::train::weights::Weights;
 
-/// Classes whose lines are printed, at most; the others are counted. --json has all.
+/// Maximum number of classes that are printed; the others are counted. --json has all.
 const SHOWN_CLASSES: usize = 40;
 
 /// Runs the command.
 ///
 /// # Errors
-/// What the user can mend: weights that are no classifier's, clips without labels, classes that differ.
+/// Errors that the user can fix: weights of no classifier, clips without labels, other classes.
 pub fn eval(args: &EvalArgs) -> anyhow::Result<()> {
-    crate::cli::interrupt::listen()?;
+    interrupt::listen()?;
     let weights = Weights::open(&args.weights)?;
     ensure!(
         !weights.classes().is_empty(),
-        "{} is of a pre-training, which knows no classes: `trainer finetune --weights {0}` makes a classifier of it",
+        "{} is of a pre-training, which has no classes: train a classifier with `trainer finetune --weights {0}`",
         weights.path.display()
     );
-    let sets = classes::number(inference::open(&args.read, &weights)?, weights.classes(), true)?;
-    let mut reading = Inference::new(&args.read, &weights, sets)?;
-    let (mut of_clips, mut of_videos) = (Scores::new(weights.classes().len()), Scores::new(weights.classes().len()));
-    // Of each video the sum of its clips' probabilities, and its class.
+    let sets = classes::number(open_sets(&args.read, &weights)?, weights.classes(), true)?;
+    let mut inference = ClipInference::new(&args.read, &weights, sets)?;
+    let mut of_clips = Scores::new(weights.classes().len());
+    let mut of_videos = Scores::new(weights.classes().len());
+    // For each video the sum of its clips' probabilities, and its label.
     let mut videos: BTreeMap<(u32, u32), (Vec<f32>, Option<i32>)> = BTreeMap::new();
-    let catalogues = reading.catalogues.clone();
-    let tally = reading.run(false, |clips| {
+    let catalogues = inference.catalogues.clone();
+    let stats = inference.run(false, |clips| {
         for clip in clips {
             of_clips.add(&clip.probabilities, clip.label);
             let video = catalogues[clip.set as usize].clips[clip.clip as usize].video;
@@ -52,35 +53,42 @@ pub fn eval(args: &EvalArgs) -> anyhow::Result<()> {
         let written = png(&confusion::draw(&of_clips, weights.classes())).and_then(|png| atomic_file::write(path, &png));
         written.with_context(|| format!("cannot write {}", path.display()))?;
     }
-    let report = report(args, &weights, &reading, [&of_clips, &of_videos], tally);
-    Ok(output::print(&if args.json { serde_json::to_string_pretty(&report)? } else { table(&report) })?)
+    let report = build_report(args, &weights, &inference, [&of_clips, &of_videos], stats);
+    Ok(output::print(&if args.json { serde_json::to_string_pretty(&report)? } else { render_report(&report) })?)
 }
 
-fn report(args: &EvalArgs, weights: &Weights, reading: &Inference, [of_clips, of_videos]: [&Scores; 2], tally: Tally) -> EvalReport {
+fn build_report(
+    args: &EvalArgs,
+    weights: &Weights,
+    inference: &ClipInference,
+    [of_clips, of_videos]: [&Scores; 2],
+    stats: InferenceStats,
+) -> EvalReport {
     let names = weights.classes();
     let of_class = |(class, name): (usize, &String)| {
-        let ([clips, clips_top1, clips_top5], [videos, videos_top1, _]) = (of_clips.of_class(class), of_videos.of_class(class));
+        let [clips, clips_top1, clips_top5] = of_clips.of_class(class);
+        let [videos, videos_top1, _] = of_videos.of_class(class);
         ClassReport { name: name.clone(), clips, clips_top1, clips_top5, videos, videos_top1 }
     };
     EvalReport {
         weights: weights.path.display().to_string(),
-        views: [reading.views.temporal as u64, reading.views.spatial as u64],
+        views: [inference.views.temporal as u64, inference.views.spatial as u64],
         clips: of_clips.metrics(),
         videos: of_videos.metrics(),
         classes: names.iter().enumerate().map(of_class).collect(),
-        confusion: (0..names.len()).map(|class| (0..names.len()).map(|told| of_clips.confused(class, told)).collect()).collect(),
-        skipped: tally.skipped,
-        seconds: tally.seconds,
-        views_per_second: of_clips.count() as f64 * reading.views.count() as f64 / tally.seconds,
+        confusion: (0..names.len()).map(|class| (0..names.len()).map(|predicted| of_clips.confused(class, predicted)).collect()).collect(),
+        skipped: stats.skipped,
+        seconds: stats.seconds,
+        views_per_second: of_clips.count() as f64 * inference.views.count() as f64 / stats.seconds,
         confusion_picture: args.confusion.as_ref().map(|path| path.display().to_string()),
     }
 }
 
-/// The report for people.
-fn table(report: &EvalReport) -> String {
+/// Renders the report as text.
+fn render_report(report: &EvalReport) -> String {
     let EvalReport { clips, videos, views, .. } = report;
     let mut text = format!(
-        "top-1 {:.2} % of {} videos (top-5 {:.2} %), {:.2} % of {} clips (top-5 {:.2} %); {} x {} views of a clip, {:.1} views/s",
+        "top-1 {:.2} % of {} videos (top-5 {:.2} %), {:.2} % of {} clips (top-5 {:.2} %); {} x {} views per clip, {:.1} views/s",
         100.0 * videos.top1,
         videos.clips,
         100.0 * videos.top5,
@@ -92,7 +100,7 @@ fn table(report: &EvalReport) -> String {
         report.views_per_second
     );
     if report.skipped > 0 {
-        text += &format!("; {} clips could not be read and count for nothing", report.skipped);
+        text += &format!("; {} clips could not be read and were skipped", report.skipped);
     }
     let width = report.classes.iter().map(|class| class.name.chars().count()).max().unwrap_or(0).clamp(5, 40);
     text += &format!("\n\n{:width$}  {:>7}  {:>7}  {:>7}  {:>7}  {:>7}\n", "class", "videos", "top-1 %", "clips", "top-1 %", "top-5 %");

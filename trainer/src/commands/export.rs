@@ -1,7 +1,7 @@
-//! `trainer export`: our weights become another code base's.
+//! `trainer export`: exports weights to the format of another code base.
 
 use crate::cli::ExportArgs;
-use crate::commands::import::{described, tell};
+use crate::commands::import::{print_report, render_model};
 use schemas::report::ExchangeReport;
 use trainer::convert::{self, Format, Model};
 use trainer::train::weights::Weights;
@@ -9,7 +9,8 @@ use trainer::train::weights::Weights;
 /// Runs the command.
 ///
 /// # Errors
-/// What the user can mend: weights that cannot be used, a format that has no place for them, a file that is there already.
+/// Errors that the user can fix: invalid weights, a format that cannot represent them, a file that
+/// already exists.
 pub fn export(args: &ExportArgs) -> anyhow::Result<()> {
     let weights = Weights::open(&args.weights)?;
     let model = Model::from(&weights.task);
@@ -21,13 +22,13 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<()> {
     } else {
         convert::write_file(&args.out, &exported.tensors)?;
     }
-    let skipped_checkpoints = weights.skipped_checkpoints.iter().map(|invalid| format!("passed over {invalid}"));
+    let skipped_checkpoints = weights.skipped_checkpoints.iter().map(|invalid| format!("skipped an invalid checkpoint: {invalid}"));
     let report = ExchangeReport {
         format: args.format.to_string(),
-        model: described(&model),
+        model: render_model(&model),
         from: weights.path.display().to_string(),
         weights: args.out.display().to_string(),
         notes: skipped_checkpoints.chain(exported.notes).collect(),
     };
-    tell(&report, args.json)
+    print_report(&report, args.json)
 }

@@ -1,52 +1,47 @@
 //! `trainer finetune`: from weights and labelled shards to a classifier.
 
 use crate::cli::{DataArg, FinetuneArgs, loader_threads_beside_training};
-use crate::{cli::interrupt, cli::output, commands::probe, commands::session, commands::sources};
+use crate::{commands::probe, commands::session, commands::sources};
 use anyhow::{Context, bail};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
+use console::{interrupt, output};
 use pipeline::loader::check_options;
 use pipeline::sampling::order::Cursor;
 use pipeline::source::WeightedSource;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use trainer::config::{Config, EncoderPart, FinetuneConfig, LiveConfig, Overrides, Preset, Recipe, Task};
+use trainer::config::{EncoderPart, FinetuneConfig, Layer, LiveConfig, Preset, PretrainConfig, Recipe, Task};
 use trainer::data::classes::{self, Split};
 use trainer::train::checkpoint::CHECKPOINTS_DIR;
 use trainer::train::weights::Weights;
 use trainer::train::{self, Run};
 
-/// What runs without a name are called.
+/// Name of the runs without --out.
 const NAME: &str = "finetune";
 
 /// Runs the command.
 ///
 /// # Errors
-/// What the user can mend: flags, weights and files that do not fit, labels that are missing, a full disk.
+/// What the user can fix: flags, weights and files that do not fit, missing labels, a full disk.
 pub fn finetune(args: &FinetuneArgs) -> anyhow::Result<ExitCode> {
     interrupt::listen()?;
     let device = session::device(args.compute.device)?;
-    if args.train.resume {
-        let (dir, saved) = session::begun(args.out.as_deref(), NAME)?;
-        let Task::Finetune(config) = &saved else {
-            bail!("{} is a pre-training: `trainer run --out {0} --resume` goes on with it", dir.display())
-        };
-        let asked = Task::from((**config).clone().with(&args.overrides())?);
-        session::refuse_differences(&dir, &asked, &saved)?;
-        // A run that was stopped before its first checkpoint begins anew, with the same weights.
-        let init_from = config.init_from.as_deref().filter(|_| !dir.join(CHECKPOINTS_DIR).is_dir());
-        let start = init_from.map(|path| Weights::open(Path::new(path))).transpose()?.map(|weights| weights.tensors);
-        let Task::Finetune(config) = &asked else { unreachable!("it was a fine-tuning") };
-        let split = split(args, config, open(&args.data, config.clip.frames)?)?;
-        return train(args, asked, split, start, Some(dir), device);
+    let mut layers: Vec<Layer> = Vec::new();
+    if let Some(path) = &args.config {
+        layers.push(Layer::file(path)?);
+    }
+    layers.extend_from_slice(args.settings.layers());
+    if args.resume {
+        return resume(args, &layers, device);
     }
     let weights = args.weights.as_deref().map(Weights::open).transpose()?;
     if let Some(weights) = &weights {
-        weights.skipped_checkpoints.iter().for_each(|invalid| output::say(&format!("warning: a checkpoint cannot be used: {invalid}")));
+        weights.skipped_checkpoints.iter().for_each(|invalid| output::say(&format!("warning: skipping an invalid checkpoint: {invalid}")));
     }
     let encoder = match &weights {
-        Some(weights) => weights.task.encoder(),
-        None => EncoderPart::from(&Config::resolve(args.preset.unwrap_or(Preset::Tiny), None, &Overrides::default())?),
+        Some(weights) => EncoderPart::from(weights.task.common()),
+        None => EncoderPart::from(&PretrainConfig::resolve(args.preset.unwrap_or(Preset::Tiny), &[])?),
     };
     let init_from = match &weights {
         Some(weights) => Some(std::fs::canonicalize(&weights.path)?.display().to_string()),
@@ -55,7 +50,7 @@ pub fn finetune(args: &FinetuneArgs) -> anyhow::Result<ExitCode> {
     let data = open(&args.data, encoder.clip.frames)?;
     let classes = classes::of_all(&data)?;
     let recipe = args.recipe.unwrap_or(Recipe::for_width(encoder.encoder.width));
-    let config = FinetuneConfig::resolve(recipe, &encoder, init_from, classes, args.config.as_deref(), &args.overrides())?;
+    let config = FinetuneConfig::resolve(recipe, &encoder, init_from, classes, &layers)?;
     let split = split(args, &config, data)?;
     if args.freeze {
         let weights = weights.context("--freeze needs --weights")?;
@@ -64,39 +59,56 @@ pub fn finetune(args: &FinetuneArgs) -> anyhow::Result<ExitCode> {
     train(args, config.into(), split, weights.map(|weights| weights.tensors), None, device)
 }
 
+/// Resumes a run. Flags may repeat what it was started with, but not change it.
+fn resume(args: &FinetuneArgs, layers: &[Layer], device: Device) -> anyhow::Result<ExitCode> {
+    let (dir, saved) = session::saved(args.out.as_deref(), NAME)?;
+    let Task::Finetune(saved) = saved else {
+        bail!("{} is a pre-training: resume it with `trainer run --out {0} --resume`", dir.display())
+    };
+    let config = saved.with(layers)?;
+    session::refuse_differences(&dir, &config.differences_that_matter(&saved))?;
+    // A run that was stopped before its first checkpoint starts again, from the same weights.
+    let init_from = config.objective.init_from.as_deref().filter(|_| !dir.join(CHECKPOINTS_DIR).is_dir());
+    let weights = init_from.map(|path| Weights::open(Path::new(path))).transpose()?;
+    let split = split(args, &config, open(&args.data, config.common.clip.frames)?)?;
+    train(args, config.into(), split, weights.map(|weights| weights.tensors), Some(dir), device)
+}
+
 fn open(data: &[DataArg], frames: usize) -> anyhow::Result<Vec<WeightedSource>> {
     sources::open(data, &LiveConfig::default(), frames)
 }
 
-/// The clips of `sets` to train on, and those to look at, each with its class.
+/// The clips of `sets` to train on and those for validation, each with its class.
 fn split(args: &FinetuneArgs, config: &FinetuneConfig, sets: Vec<WeightedSource>) -> anyhow::Result<Split> {
-    let number = |sets| classes::number(sets, &config.classes, true);
-    let validation = if args.val.is_empty() { None } else { Some(number(open(&args.val, config.clip.frames)?)?) };
-    let data = &config.data;
-    let split = classes::split(number(sets)?, validation, &config.classes, data.holdout, data.videos_per_class, config.seed)?;
+    let number = |sets| classes::number(sets, &config.objective.classes, true);
+    let validation = if args.val.is_empty() { None } else { Some(number(open(&args.val, config.common.clip.frames)?)?) };
+    let data = &config.objective.split;
+    let split =
+        classes::split(number(sets)?, validation, &config.objective.classes, data.holdout, data.videos_per_class, config.common.seed)?;
     let [train, kept] = split.videos.iter().fold([0, 0], |[train, kept], videos| [train + videos[0], kept + videos[1]]);
     let clips = split.validation.as_ref().map_or(0, |sets| sources::clips(sets));
     output::say(&match args.val.is_empty() {
         true => format!(
-            "{} classes; {} clips of {train} videos to train on, {clips} of {kept} kept for validation",
-            config.classes.len(),
+            "{} classes; {} clips of {train} videos to train on, {clips} of {kept} held out for validation",
+            config.objective.classes.len(),
             sources::clips(&split.train)
         ),
         false => format!(
             "{} classes; {} clips of {train} videos to train on, {clips} for validation",
-            config.classes.len(),
+            config.objective.classes.len(),
             sources::clips(&split.train)
         ),
     });
-    let without =
-        |at: usize| split.videos.iter().zip(&config.classes).filter(move |(videos, _)| videos[at] == 0).map(|(_, name)| name.as_str());
+    let without = |at: usize| {
+        split.videos.iter().zip(&config.objective.classes).filter(move |(videos, _)| videos[at] == 0).map(|(_, name)| name.as_str())
+    };
     let untrained: Vec<&str> = without(0).collect();
     if !untrained.is_empty() {
         output::say(&format!("warning: no video to train on: {}", untrained.join(", ")));
     }
     let unseen: Vec<&str> = without(1).collect();
     if args.val.is_empty() && data.holdout > 0.0 && !unseen.is_empty() {
-        output::say(&format!("warning: one video only, and none kept for validation: {}", unseen.join(", ")));
+        output::say(&format!("warning: only one video, so none held out for validation: {}", unseen.join(", ")));
     }
     Ok(split)
 }
@@ -107,7 +119,7 @@ fn train(
     Split { train, validation, .. }: Split,
     start: Option<HashMap<String, Tensor>>,
     resumed: Option<PathBuf>,
-    device: candle_core::Device,
+    device: Device,
 ) -> anyhow::Result<ExitCode> {
     let loading = args.load.loading(loader_threads_beside_training());
     for sets in std::iter::once(&train).chain(&validation) {

@@ -1,8 +1,9 @@
-//! `trainer import`: weights of another code base become ours.
+//! `trainer import`: imports weights of another code base.
 
 use crate::cli::ImportArgs;
-use crate::cli::output;
 use anyhow::Context;
+use console::output;
+use schemas::geometry::PatchGrid;
 use schemas::report::ExchangeReport;
 use std::fs;
 use std::path::Path;
@@ -13,7 +14,8 @@ use trainer::model::TransformerConfig;
 /// Runs the command.
 ///
 /// # Errors
-/// What the user can mend: weights that are not known or do not fit, a folder that is there already.
+/// Errors that the user can fix: weights of an unknown format, weights that do not fit, a folder
+/// that already exists.
 pub fn import(args: &ImportArgs) -> anyhow::Result<()> {
     let hints = Hints {
         heads: args.heads.map(usize::from),
@@ -21,23 +23,23 @@ pub fn import(args: &ImportArgs) -> anyhow::Result<()> {
         frames: args.frames.map(usize::from),
         size: args.size.map(usize::from),
         target: args.target,
-        classes: args.classes.as_deref().map(classes).transpose()?,
+        classes: args.classes.as_deref().map(read_classes).transpose()?,
     };
     let imported = convert::import(&args.foreign, &hints)?;
     let task = imported.task(&args.foreign.display().to_string())?;
     convert::write_folder(&args.out, &imported.tensors, &[(CONFIG_FILE, task.to_toml())])?;
     let report = ExchangeReport {
         format: imported.format.to_string(),
-        model: described(&imported.model),
+        model: render_model(&imported.model),
         from: args.foreign.display().to_string(),
         weights: args.out.display().to_string(),
         notes: imported.notes,
     };
-    tell(&report, args.json)
+    print_report(&report, args.json)
 }
 
-/// Says what was done.
-pub fn tell(report: &ExchangeReport, json: bool) -> anyhow::Result<()> {
+/// Prints the report of an import or export.
+pub fn print_report(report: &ExchangeReport, json: bool) -> anyhow::Result<()> {
     if json {
         return Ok(output::print(&serde_json::to_string_pretty(report)?)?);
     }
@@ -46,18 +48,21 @@ pub fn tell(report: &ExchangeReport, json: bool) -> anyhow::Result<()> {
     Ok(output::print(&format!("{format} weights of {model}\n{notes}from: {from}\nweights: {weights}"))?)
 }
 
-/// The lines of a file that are not empty.
-fn classes(path: &Path) -> anyhow::Result<Vec<String>> {
+/// Reads class names from the non-empty lines of a file.
+fn read_classes(path: &Path) -> anyhow::Result<Vec<String>> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
 }
 
-/// A model in a few words.
-pub fn described(model: &Model) -> String {
+/// Describes a model in one line.
+pub fn render_model(model: &Model) -> String {
     let blocks = |TransformerConfig { width, depth, heads }: TransformerConfig| format!("of width {width}, depth {depth}, heads {heads}");
-    let (grid, encoder, rest) = match model {
-        Model::Mae(config) => (config.grid, config.encoder, format!("a masked autoencoder, its decoder {}", blocks(config.decoder))),
-        Model::Classifier(config) => (config.grid, config.encoder, format!("a classifier of {} classes", config.classes)),
+    let (grid, encoder, kind, decoder) = match model {
+        Model::Mae(config) => {
+            (config.grid, config.encoder, "a masked autoencoder".to_owned(), format!("decoder {}; ", blocks(config.decoder)))
+        }
+        Model::Classifier(config) => (config.grid, config.encoder, format!("a classifier of {} classes", config.classes), String::new()),
     };
-    format!("{rest}; its encoder {}; clips of {} frames of {} x {} pixels", blocks(encoder), grid.frames, grid.size, grid.size)
+    let PatchGrid { frames, size, .. } = grid;
+    format!("{kind}: encoder {}; {decoder}clips of {frames} frames of {size} x {size} pixels", blocks(encoder))
 }

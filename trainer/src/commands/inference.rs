@@ -1,9 +1,11 @@
-//! What `eval` and `embed` have in common: clips that are read once.
+//! Inference on every clip of some data, shared by `eval` and `embed`.
 
-use crate::cli::{ReadArgs, SpanArg, all_cores};
-use crate::{cli::output, commands::sources};
+use crate::cli::{ReadArgs, SpanArg};
+use crate::commands::sources;
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressDrawTarget};
+use console::progress::Progress;
+use console::{interrupt, output};
+use pipeline::all_cores;
 use pipeline::live::LiveSpan;
 use pipeline::loader::LoaderOptions;
 use pipeline::sampling::sample::Views;
@@ -15,41 +17,41 @@ use trainer::config::{LiveConfig, Task};
 use trainer::eval::{self, ClipOutput, EvaluateError};
 use trainer::train::weights::Weights;
 
-/// Clips that are to be read, and by what.
-pub struct Inference {
+/// A model, and the clips to run it on.
+pub struct ClipInference {
     /// The model.
-    pub reader: InferenceModel,
+    pub model: InferenceModel,
     /// The clips.
     pub data: Arc<[WeightedSource]>,
-    /// Where those of each data set are from.
+    /// Catalogue of each data set: the videos of its clips.
     pub catalogues: Vec<Catalogue>,
     /// Views of each clip.
     pub views: Views,
     options: LoaderOptions,
 }
 
-/// What reading came to.
+/// Statistics of a finished inference.
 #[derive(Debug, Clone, Copy)]
-pub struct Tally {
+pub struct InferenceStats {
     /// Clips that could not be read.
     pub skipped: u64,
-    /// How long it took, loading and computing.
+    /// Duration of loading and computing.
     pub seconds: f64,
 }
 
-/// Opens what the flags name, for clips as long as `weights` take them.
+/// Opens the data sets of the flags, for clips of the length that `weights` take.
 ///
 /// # Errors
-/// When the data or the weights cannot be used.
+/// When the data cannot be opened.
 pub fn open(args: &ReadArgs, weights: &Weights) -> anyhow::Result<Vec<WeightedSource>> {
-    weights.skipped_checkpoints.iter().for_each(|invalid| output::say(&format!("warning: a checkpoint cannot be used: {invalid}")));
-    sources::open(&args.data, &live(args, weights), weights.task.encoder().clip.frames)
+    weights.skipped_checkpoints.iter().for_each(|invalid| output::say(&format!("warning: skipped an invalid checkpoint: {invalid}")));
+    sources::open(&args.data, &live_config(args, weights), weights.task.common().clip.frames)
 }
 
-/// How videos are cut, which are not shards.
-pub fn live(args: &ReadArgs, weights: &Weights) -> LiveConfig {
+/// How videos that are not in shards are cut into clips.
+pub fn live_config(args: &ReadArgs, weights: &Weights) -> LiveConfig {
     let as_trained = match &weights.task {
-        Task::Pretrain(config) => config.live.clone(),
+        Task::Pretrain(config) => config.objective.live.clone(),
         Task::Finetune(_) => LiveConfig::default(),
     };
     let span = match args.span {
@@ -61,60 +63,60 @@ pub fn live(args: &ReadArgs, weights: &Weights) -> LiveConfig {
     LiveConfig { span, ..as_trained }
 }
 
-impl Inference {
-    /// To read `sets` with `weights`.
+impl ClipInference {
+    /// Prepares inference on `sets` with `weights`.
     ///
     /// # Errors
     /// When a shard cannot be read, or the weights do not fit.
     pub fn new(args: &ReadArgs, weights: &Weights, sets: Vec<WeightedSource>) -> anyhow::Result<Self> {
         let device = crate::commands::session::device(args.compute.device)?;
-        let frames = weights.task.encoder().clip.frames;
+        let frames = weights.task.common().clip.frames;
         let mut views = args.views;
         let longest = sets.iter().flat_map(|set| (0..set.len()).map(|at| set.clip(set.number(at)).frames)).max().unwrap_or(frames);
         let windows = longest + 1 - frames.min(longest);
         if views.temporal > windows {
             output::say(&format!(
-                "note: clips have {longest} frames and a window {frames}: there {} instead of {}. Longer clips: shardtool build --frames, or videos",
+                "note: clips have {longest} frames and a window has {frames}: there {} instead of {}. For longer clips use shardtool build --frames, or videos",
                 if windows == 1 { "is one window".to_owned() } else { format!("are {windows} windows") },
                 views.temporal
             ));
             views.temporal = windows;
         }
-        let precision = args.compute.dtype.unwrap_or_default();
-        let reader = weights.reader(&device, precision, args.compute.threads()).with_context(|| weights.path.display().to_string())?;
-        let grid = weights.task.encoder().clip;
+        let precision = args.dtype.unwrap_or_default();
+        let model = weights.reader(&device, precision, args.compute.threads()).with_context(|| weights.path.display().to_string())?;
+        let grid = weights.task.common().clip;
         let options = args.load.loading(all_cores()).options(args.batch_size as usize, grid).once(views);
-        let options = LoaderOptions { memory: reader.memory(), interrupt: crate::cli::interrupt::flag(), ..options };
+        let options = LoaderOptions { memory: model.memory(), interrupt: interrupt::flag(), ..options };
         let catalogues = sets.iter().map(|set| set.source.catalogue()).collect::<Result<_, _>>()?;
-        Ok(Self { reader, data: sets.into(), catalogues, views, options })
+        Ok(Self { model, data: sets.into(), catalogues, views, options })
     }
 
-    /// Frames of a window.
-    pub const fn reader_frames(&self) -> usize {
+    /// Frames per window.
+    pub const fn window_frames(&self) -> usize {
         self.options.format.grid.frames
     }
 
-    /// Reads all clips; `take` gets them in their order.
+    /// Runs the model on all clips; calls `take` with the outputs in the order of the clips.
     ///
     /// # Errors
     /// When too many clips are bad, or `take` fails.
-    pub fn run(&mut self, tokens: bool, mut take: impl FnMut(Vec<ClipOutput>) -> anyhow::Result<()>) -> anyhow::Result<Tally> {
-        let bar = ProgressBar::with_draw_target(Some(sources::clips(&self.data)), ProgressDrawTarget::stderr());
-        bar.set_style(output::bar_style("clip {pos}/{len}  {per_sec}  {eta} left"));
-        let (began, mut skipped) = (Instant::now(), 0);
-        let Self { reader, data, options, .. } = self;
-        let took = |clips: Vec<ClipOutput>| {
-            bar.inc(clips.len() as u64);
+    pub fn run(&mut self, tokens: bool, mut take: impl FnMut(Vec<ClipOutput>) -> anyhow::Result<()>) -> anyhow::Result<InferenceStats> {
+        let progress = Progress::new(sources::clips(&self.data), "{pos}/{len} clips");
+        let began = Instant::now();
+        let mut skipped = 0;
+        let Self { model, data, options, .. } = self;
+        let on_clips = |clips: Vec<ClipOutput>| {
+            progress.advance(clips.len() as u64, String::new());
             take(clips).map_err(|error| EvaluateError::Write(error.into()))
         };
         let on_skipped = |clip: &pipeline::loader::batch::Skipped| {
             skipped += 1;
-            bar.inc(1);
-            bar.suspend(|| output::say(&format!("warning: left out: {}", clip.reason)));
+            progress.advance(1, String::new());
+            progress.say(&format!("warning: skipped: {}", clip.reason));
         };
-        let result = eval::read_all(data, options.clone(), |batch| reader.read(batch, tokens), took, on_skipped);
-        bar.finish_and_clear();
+        let result = eval::infer_all(data, options.clone(), |batch| model.read(batch, tokens), on_clips, on_skipped);
+        progress.finish();
         result?;
-        Ok(Tally { skipped, seconds: began.elapsed().as_secs_f64() })
+        Ok(InferenceStats { skipped, seconds: began.elapsed().as_secs_f64() })
     }
 }

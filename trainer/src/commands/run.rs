@@ -1,27 +1,28 @@
 //! `trainer run`: from flags to a finished pre-training.
 
 use crate::cli::{DeviceChoice, RunArgs, loader_threads_beside_training};
-use crate::{cli::interrupt, commands::session, commands::sources};
+use crate::{commands::session, commands::sources};
 use anyhow::bail;
+use console::interrupt;
 use pipeline::loader::check_options;
 use pipeline::sampling::order::Cursor;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use trainer::config::{Config, Preset, Task};
+use trainer::config::{Layer, Preset, PretrainConfig, Task};
 use trainer::plot::reconstruction;
 use trainer::train::{self, Run};
 
 /// Runs the command.
 ///
 /// # Errors
-/// What the user can mend: flags and files that do not fit, missing data, a full disk.
+/// What the user can fix: flags and files that do not fit, missing data, a full disk.
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     interrupt::listen()?;
     let device = session::device(args.compute.device)?;
     let (config, resumed) = configuration(args)?;
-    let data = sources::open(&args.data, &config.live, config.clip.frames)?;
-    let (target, task) = (config.target.clone(), Task::from(config));
-    // A run of its own begins when its data is there.
+    let data = sources::open(&args.data, &config.objective.live, config.common.clip.frames)?;
+    let (target, task) = (config.objective.target.clone(), Task::from(config));
+    // The folder of a new run is made once its data is there.
     let name = args.preset.unwrap_or(Preset::Tiny).name();
     let loading = args.load.loading(loader_threads_beside_training());
     check_options(&data, &train::task_options(&task, loading, Cursor::default()))?;
@@ -38,7 +39,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// What to type to go on with the run in `dir`.
+/// The command that resumes the run in `dir`.
 fn resume_command(args: &RunArgs, dir: &Path) -> String {
     let mut command = "trainer run".to_owned();
     for data in &args.data {
@@ -51,22 +52,25 @@ fn resume_command(args: &RunArgs, dir: &Path) -> String {
     command
 }
 
-/// The configuration, and the folder of the run where it goes on. Flags may repeat what a run was started with, but not change it.
-fn configuration(args: &RunArgs) -> anyhow::Result<(Config, Option<PathBuf>)> {
+/// The configuration, and the folder of the run if it is resumed. Flags may repeat what a run was
+/// started with, but not change it.
+fn configuration(args: &RunArgs) -> anyhow::Result<(PretrainConfig, Option<PathBuf>)> {
     let preset = args.preset.unwrap_or(Preset::Tiny);
-    if !args.train.resume {
-        return Ok((Config::resolve(preset, args.config.as_deref(), &args.overrides())?, None));
+    let mut layers: Vec<Layer> = Vec::new();
+    if let Some(path) = &args.config {
+        layers.push(Layer::file(path)?);
     }
-    let (dir, saved) = session::begun(args.out.as_deref(), preset.name())?;
+    layers.extend_from_slice(args.settings.layers());
+    if !args.resume {
+        return Ok((PretrainConfig::resolve(preset, &layers)?, None));
+    }
+    let (dir, saved) = session::saved(args.out.as_deref(), preset.name())?;
     let Task::Pretrain(saved) = saved else {
-        bail!("{} is a fine-tuning: `trainer finetune --out {0} --resume` goes on with it", dir.display())
+        bail!("{} is a fine-tuning: resume it with `trainer finetune --out {0} --resume`", dir.display())
     };
-    let asked = if args.preset.is_some() || args.config.is_some() {
-        Config::resolve(preset, args.config.as_deref(), &args.overrides())?
-    } else {
-        (*saved).clone().with(&args.overrides())?
-    };
-    session::refuse_differences(&dir, &asked.clone().into(), &Task::Pretrain(saved))?;
-    // The rest is as it was asked for now: when to save, and what to do about failures.
+    let asked =
+        if args.preset.is_some() || args.config.is_some() { PretrainConfig::resolve(preset, &layers)? } else { saved.with(&layers)? };
+    session::refuse_differences(&dir, &asked.differences_that_matter(&saved))?;
+    // When to save, and what to do about failures, is as asked for now.
     Ok((asked, Some(dir)))
 }

@@ -1,10 +1,11 @@
-//! What every run has, whatever it is for: its folder, its progress, and what is said of it at the end.
+//! What every training has around its loop: run folder, progress, and the report at the end.
 
 use crate::cli::DeviceChoice;
-use crate::cli::output::{self, Progress};
+use crate::cli::progress::TrainingProgress;
 use crate::cli::usage;
 use anyhow::{Context, bail, ensure};
 use candle_core::Device;
+use console::{interrupt, output};
 use pipeline::atomic_file;
 use schemas::report::RunReport;
 use std::fs;
@@ -16,15 +17,16 @@ use trainer::log::{CONFIG_FILE, CURVES_FILE, History, HistoryError, REPORT_FILE,
 use trainer::train::nonfinite::NONFINITE_FILE;
 use trainer::train::{self, Event, Outcome, Run, RunError};
 
-/// Folder in which runs without a name are numbered.
+/// Folder of the runs without --out.
 pub const RUNS_DIR: &str = "runs";
 
-/// Trains, shows how it goes, and says what came of it; `resume` is what to type to go on, and `more` is what else there is to say of a finished run.
+/// Trains, shows progress, and prints the report. `resume` is the command that resumes the run, and
+/// `more` renders what the objective adds to the report.
 ///
 /// # Errors
 /// When the run fails.
 pub fn train(run: &Run, resume: &str, json: bool, more: impl FnOnce(&RunReport) -> String) -> anyhow::Result<ExitCode> {
-    let mut progress = Progress::new();
+    let mut progress = TrainingProgress::new();
     // The first step pays for start-up.
     let (mut steps, mut seconds, mut waited) = (0, 0.0, 0.0);
     let (mut clips, mut skipped) = (0.0, 0);
@@ -40,36 +42,34 @@ pub fn train(run: &Run, resume: &str, json: bool, more: impl FnOnce(&RunReport) 
             skipped = metrics.loader.skipped;
         }
         Event::Nonfinite(step, file) => progress.say(&format!(
-            "warning: step {}: loss {}, gradient norm {}: it changes nothing, and its clips are in {}",
+            "warning: step {} skipped: loss {}, gradient norm {}; its clips are in {}",
             step.step,
             step.loss,
             step.grad_norm,
             file.display()
         )),
-        Event::InvalidCheckpoint(checkpoint) => {
-            progress.say(&format!("warning: a checkpoint cannot be used and is left as it is: {checkpoint}"))
-        }
-        Event::Skipped(clip) => progress.say(&format!("warning: left out: {}", clip.reason)),
+        Event::InvalidCheckpoint(checkpoint) => progress.say(&format!("warning: skipping an invalid checkpoint: {checkpoint}")),
+        Event::Skipped(clip) => progress.say(&format!("warning: skipped: {}", clip.reason)),
     });
     progress.finish();
     let outcome = outcome.inspect_err(|error| {
         if can_go_on(error) {
-            output::say(&format!("to go on from the last checkpoint, once the cause is mended: {resume}"));
+            output::say(&format!("once the cause is fixed, resume from the last checkpoint: {resume}"));
         }
     })?;
     let is_finished = outcome.steps >= outcome.all_steps;
     let (steps, all_steps) = (outcome.steps, outcome.all_steps);
     let per_second = |amount: f64| if seconds > 0.0 { amount / seconds } else { 0.0 };
     let report = report(run, outcome, per_second(clips), per_second(waited), skipped)?;
-    output::print(&if json { serde_json::to_string_pretty(&report)? } else { summary(&report, run) + &more(&report) })?;
+    output::print(&if json { serde_json::to_string_pretty(&report)? } else { render_report(&report, run) + &more(&report) })?;
     if is_finished {
         return Ok(ExitCode::SUCCESS);
     }
-    output::say(&format!("stopped after step {steps} of {all_steps}; to go on: {resume}"));
-    Ok(ExitCode::from(crate::cli::interrupt::EXIT_CODE))
+    output::say(&format!("stopped after step {steps} of {all_steps}; to resume: {resume}"));
+    Ok(ExitCode::from(interrupt::EXIT_CODE))
 }
 
-/// Whether the same run can be taken up after this error, when its cause is mended.
+/// Whether the run can be resumed after this error, once its cause is fixed.
 const fn can_go_on(error: &RunError) -> bool {
     matches!(
         error,
@@ -105,27 +105,28 @@ fn report(run: &Run, outcome: Outcome, clips_per_second: f64, stall_fraction: f6
     })
 }
 
-/// The report for people.
-fn summary(report: &RunReport, run: &Run) -> String {
+/// The report as text.
+fn render_report(report: &RunReport, run: &Run) -> String {
     let RunReport { out, steps, first_loss, last_loss, clips_per_second, skipped, nonfinite, .. } = report;
     let mut text = format!(
-        "{steps} steps in {out}: loss {first_loss:.4} over the first ten, {last_loss:.4} over the last ten; {clips_per_second:.1} clips/s, {:.1} % of the \
-         time waiting for data; {:.0} MB of memory at most",
+        "{steps} steps in {out}: loss {first_loss:.4} over the first ten, {last_loss:.4} over the last \
+         ten; {clips_per_second:.1} clips/s, {:.1} % of the time waiting for data; peak memory \
+         {:.0} MB",
         100.0 * report.stall_fraction,
         report.peak_memory_bytes as f64 / 1e6,
     );
     if *skipped > 0 {
-        text += &format!("; {skipped} times a clip was left out that cannot be read");
+        text += &format!("; {skipped} reads of unreadable clips skipped");
     }
     if *nonfinite > 0 {
-        text += &format!("; {nonfinite} steps were not finite and changed nothing ({NONFINITE_FILE})");
+        text += &format!("; {nonfinite} non-finite steps skipped ({NONFINITE_FILE})");
     }
     if let Some(validation) = &report.validation {
         text += &format!(
-            "\nvalidation: {:.1} % of {} clips told right, {:.1} % among the first five",
+            "\nvalidation: top-1 accuracy {:.1} %, top-5 {:.1} %, of {} clips",
             100.0 * validation.top1,
-            validation.clips,
-            100.0 * validation.top5
+            100.0 * validation.top5,
+            validation.clips
         );
     }
     if let Some(checkpoint) = &report.checkpoint {
@@ -176,17 +177,17 @@ pub fn create(out: Option<&Path>, name: &str, task: &Task) -> anyhow::Result<Pat
         None => create_numbered(name)?,
     };
     let is_taken = fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))?.next().is_some();
-    ensure!(!is_taken, "{} is not empty: --resume goes on with the run in it, another --out starts a new one", dir.display());
+    ensure!(!is_taken, "{} is not empty: --resume continues the run in it, another --out starts a new one", dir.display());
     let path = dir.join(CONFIG_FILE);
     atomic_file::write(&path, task.to_toml().as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(dir)
 }
 
-/// The folder of a run to go on with, `out` or the last `runs/NAME-N`, and what it was told.
+/// The folder of a run to resume, `out` or the last `runs/NAME-N`, and its configuration.
 ///
 /// # Errors
 /// When there is no such run.
-pub fn begun(out: Option<&Path>, name: &str) -> anyhow::Result<(PathBuf, Task)> {
+pub fn saved(out: Option<&Path>, name: &str) -> anyhow::Result<(PathBuf, Task)> {
     let dir = match out {
         Some(dir) => dir.to_owned(),
         None => numbered(name)?
@@ -200,15 +201,15 @@ pub fn begun(out: Option<&Path>, name: &str) -> anyhow::Result<(PathBuf, Task)> 
     Ok((dir, saved))
 }
 
-/// Refuses to go on with another configuration. When to save and what to do about failures may change.
+/// Refuses to resume a run with another configuration.
 ///
 /// # Errors
-/// When anything else differs.
-pub fn refuse_differences(dir: &Path, asked: &Task, saved: &Task) -> anyhow::Result<()> {
-    let differences = asked.differences_that_matter(saved);
+/// When there are `differences` that matter.
+pub fn refuse_differences(dir: &Path, differences: &[String]) -> anyhow::Result<()> {
     ensure!(
         differences.is_empty(),
-        "{} was started with another configuration, and a resumed run has to keep it:\n  {}\nleave these flags out, or start a new run with another --out",
+        "{} was started with another configuration, and a resumed run has to keep it:\n  {}\n\
+         leave these flags out, or start a new run with another --out",
         dir.display(),
         differences.join("\n  ")
     );

@@ -1,20 +1,20 @@
 //! From what the user names to sources of clips.
 
-use crate::cli::output;
 use crate::cli::{DECODE_WORKER, DataArg};
 use anyhow::{Context, ensure};
-use indicatif::ProgressBar;
+use console::output;
+use console::progress::Progress;
 use pipeline::live::{LiveOptions, LiveSet};
 use pipeline::shard::ShardSet;
 use pipeline::source::{Source, WeightedSource};
 use pipeline::video::{self, Content, sniff};
-use pipeline::worker::process::WorkerProgram;
+use pipeline::worker::WorkerProgram;
 use schemas::manifest::{MANIFEST_FILE, Sampling};
 use std::fs;
 use std::path::Path;
 use trainer::config::LiveConfig;
 
-/// Files that are named one by one, at most; the others are counted.
+/// Maximum number of rejected files that are named; the others are counted.
 const NAMED_REJECTS: usize = 5;
 
 /// Opens all data sets: shards where a folder holds a build, videos otherwise.
@@ -61,15 +61,12 @@ fn open_live(path: &Path, live: &LiveConfig, frames: usize) -> anyhow::Result<Li
         short_side: live.short_side,
         ..LiveOptions::new(WorkerProgram { path: program, argument: DECODE_WORKER.to_owned() })
     };
-    let bar = ProgressBar::no_length().with_style(output::bar_style("counting frames of video {pos}/{len}"));
-    let set = LiveSet::open(&[path.to_owned()], options, |done, all| {
-        bar.set_length(all as u64);
-        bar.set_position(done as u64);
-    });
-    bar.finish_and_clear();
+    let progress = Progress::new(0, "counting frames of video {pos}/{len}");
+    let set = LiveSet::open(&[path.to_owned()], options, |done, all| progress.set(done as u64, all as u64, String::new()));
+    progress.finish();
     let set = set?;
     for rejected in set.rejected().iter().take(NAMED_REJECTS) {
-        output::say(&format!("warning: left out: {}: {}", rejected.path, rejected.reason));
+        output::say(&format!("warning: skipped: {}: {}", rejected.path, rejected.reason));
     }
     if let Some(more @ 1..) = set.rejected().len().checked_sub(NAMED_REJECTS) {
         output::say(&format!(

@@ -1,28 +1,30 @@
-//! `trainer study`: the paper's findings in small.
+//! `trainer study`: reproduces findings of the paper at small scale.
 
-use crate::cli::output::{self, Progress};
-use crate::cli::{StudyArgs, all_cores, loader_threads_beside_training};
-use crate::{cli::interrupt, commands::sources};
+use crate::cli::progress::TrainingProgress;
+use crate::cli::{StudyArgs, loader_threads_beside_training};
+use crate::commands::sources;
 use anyhow::Context;
+use console::{interrupt, output};
+use pipeline::all_cores;
 use pipeline::atomic_file;
 use std::process::ExitCode;
 use trainer::config::LiveConfig;
 use trainer::plot::png;
-use trainer::study::{self, Budget, Material, Settings, StudyError};
+use trainer::study::{self, Budget, Settings, StudyData, StudyError};
 use trainer::train::Event;
 
-/// Frames of the clips of all studies.
+/// Frames per clip in all studies.
 const FRAMES: usize = 16;
 
 /// Runs the command.
 ///
 /// # Errors
-/// What the user can mend: data without labels, a full disk.
+/// Errors that the user can fix: data without labels, a full disk.
 pub fn study(args: &StudyArgs) -> anyhow::Result<ExitCode> {
     interrupt::listen()?;
     let open = |data| sources::open(data, &LiveConfig::default(), FRAMES);
     let other = if args.other.is_empty() { None } else { Some(open(&args.other)?.into()) };
-    let material = Material { unlabelled: open(&args.unlabelled)?.into(), other, train: open(&args.train)?, validation: open(&args.val)? };
+    let data = StudyData { unlabelled: open(&args.unlabelled)?.into(), other, train: open(&args.train)?, validation: open(&args.val)? };
     let settings = Settings {
         out: args.out.clone(),
         seeds: u64::from(args.seeds),
@@ -31,26 +33,26 @@ pub fn study(args: &StudyArgs) -> anyhow::Result<ExitCode> {
         threads: args.threads.map_or_else(all_cores, |threads| threads as usize),
         stop: interrupt::flag(),
     };
-    let progress = std::cell::RefCell::new(Progress::new());
+    let progress = std::cell::RefCell::new(TrainingProgress::new());
     let on_run = |number: usize, of: usize, name: &str| {
-        progress.replace(Progress::new()).finish();
+        progress.replace(TrainingProgress::new()).finish();
         output::say(&format!("run {number} of {of}: {name}"));
     };
     let on_event = |event: Event<'_>| match event {
         Event::Step(metrics, all) => progress.borrow_mut().advance(metrics, all),
         Event::Nonfinite(step, _) => output::say(&format!("warning: step {} was not finite", step.step)),
-        Event::InvalidCheckpoint(checkpoint) => output::say(&format!("warning: a checkpoint cannot be used: {checkpoint}")),
-        Event::Skipped(clip) => output::say(&format!("warning: left out: {}", clip.reason)),
+        Event::InvalidCheckpoint(checkpoint) => output::say(&format!("warning: skipped an invalid checkpoint: {checkpoint}")),
+        Event::Skipped(clip) => output::say(&format!("warning: skipped: {}", clip.reason)),
     };
-    let report = match study::study(args.study, &material, &settings, on_run, on_event) {
+    let report = match study::study(args.study, &data, &settings, on_run, on_event) {
         Err(StudyError::Stopped) => {
-            output::say("stopped; the same command goes on");
+            output::say("stopped; run the same command again to continue");
             return Ok(ExitCode::from(interrupt::EXIT_CODE));
         }
         report => report?,
     };
     progress.into_inner().finish();
-    let table = study::table(&report);
+    let table = study::render_table(&report);
     let json = serde_json::to_string_pretty(&report)?;
     let picture = png(&study::draw(&report))?;
     for (ending, contents) in [("json", json.as_bytes()), ("md", table.as_bytes()), ("png", picture.as_slice())] {

@@ -1,10 +1,11 @@
-//! What formats differ in, and weights can express: computed into them in double precision, and out again.
+//! Folds differences between formats into weights, in double precision: the normalisation of
+//! pixels, the scale of predictions, and a bias that a format does not have.
 
 use super::rules::Tensors;
 use candle_core::{DType, Device, Result, Tensor};
 use pipeline::transform::{MEAN, STD};
 
-/// Mean and standard deviation of each channel by which pixels in [0, 1] are normalised.
+/// Mean and standard deviation per channel, by which pixels in [0, 1] are normalised.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Normalisation {
     pub(crate) mean: [f64; 3],
@@ -12,26 +13,29 @@ pub(crate) struct Normalisation {
 }
 
 impl Normalisation {
-    /// Ours, the reference's and PySlowFast's.
+    /// Our normalisation, which is also that of the reference implementation and of PySlowFast.
     pub(crate) const OURS: Self = Self { mean: [MEAN as f64; 3], std: [STD as f64; 3] };
 
-    /// ImageNet's: VideoMAE's and transformers'.
+    /// ImageNet's normalisation, used by VideoMAE and transformers.
     pub(crate) const IMAGENET: Self = Self { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
 }
 
-/// Makes a patch embedding for pixels normalised by `from` one for pixels normalised by `to`, with the same result: a pixel `x` was `(x - m) / s` and is
-/// `y = (x - m') / s'`, so that `(x - m) / s = y s' / s + (m' - m) / s`. The first factor goes into the weight, the rest into the bias.
+/// Converts a patch embedding for pixels normalised by `from` to one for pixels normalised by `to`,
+/// with the same result: a pixel `x` was `(x - m) / s` and is `y = (x - m') / s'`, so `(x - m) /
+/// s = y s' / s + (m' - m) / s`. The first factor goes into the weight, the rest into the bias.
 pub(crate) fn normalisation(tensors: &mut Tensors, from: Normalisation, to: Normalisation) -> Result<()> {
     const WEIGHT: &str = "patch_embed.proj.weight";
     const BIAS: &str = "patch_embed.proj.bias";
     let (Some(weight), Some(bias)) = (tensors.get(WEIGHT), tensors.get(BIAS)) else { return Ok(()) };
-    let (shape, outputs) = (weight.dims().to_vec(), bias.elem_count());
+    let shape = weight.dims().to_vec();
+    let outputs = bias.elem_count();
     let mut weight = values(weight)?;
     let mut bias = values(bias)?;
     let of_output = weight.len() / outputs;
     for (weight, bias) in weight.chunks_exact_mut(of_output).zip(&mut bias) {
         for (channel, weight) in weight.chunks_exact_mut(of_output / 3).enumerate() {
-            let (scale, shift) = (to.std[channel] / from.std[channel], (to.mean[channel] - from.mean[channel]) / from.std[channel]);
+            let scale = to.std[channel] / from.std[channel];
+            let shift = (to.mean[channel] - from.mean[channel]) / from.std[channel];
             *bias += shift * weight.iter().sum::<f64>();
             weight.iter_mut().for_each(|weight| *weight *= scale);
         }
@@ -41,11 +45,12 @@ pub(crate) fn normalisation(tensors: &mut Tensors, from: Normalisation, to: Norm
     Ok(())
 }
 
-/// Makes predictions `p` into `scale * p + shift`, by the decoder's last layer.
+/// Converts predictions `p` to `scale * p + shift`, in the decoder's last layer.
 pub(crate) fn predictions(tensors: &mut Tensors, scale: f64, shift: f64) -> Result<()> {
     for (name, shift) in [("decoder_pred.weight", 0.0), ("decoder_pred.bias", shift)] {
         if let Some(tensor) = tensors.get(name) {
-            let (shape, values) = (tensor.dims().to_vec(), values(tensor)?);
+            let shape = tensor.dims().to_vec();
+            let values = values(tensor)?;
             let values: Vec<f64> = values.iter().map(|value| scale * value + shift).collect();
             tensors.insert(name.to_owned(), rounded(&values, &shape)?);
         }
@@ -53,16 +58,19 @@ pub(crate) fn predictions(tensors: &mut Tensors, scale: f64, shift: f64) -> Resu
     Ok(())
 }
 
-/// Moves the bias of the embedding of the decoder's tokens into that of the normalisation before it, for formats that have no place for it: of all `d` with
-/// `weight d = bias` the least one is added there. Gives the greatest of what is added; nothing where there is no such `d`, as the decoder is wider than the encoder
-/// or the weight's rows depend on one another.
+/// Moves the bias of `decoder_embed` into that of the normalisation before it, for formats without
+/// this bias: adds the `d` of least norm with `weight d = bias`. Returns the greatest absolute
+/// value added; `None` if there is no such `d`, because the decoder is wider than the encoder or
+/// the weight's rows are linearly dependent.
 pub(crate) fn decoder_bias(tensors: &mut Tensors) -> Result<Option<f64>> {
     const WEIGHT: &str = "decoder_embed.weight";
     const BIAS: &str = "decoder_embed.bias";
     const NORM: &str = "norm.bias";
     let (Some(weight), Some(bias), Some(norm)) = (tensors.get(WEIGHT), tensors.get(BIAS), tensors.get(NORM)) else { return Ok(Some(0.0)) };
     let (rows, columns) = weight.dims2()?;
-    let (weight, bias, mut norm) = (values(weight)?, values(bias)?, values(norm)?);
+    let weight = values(weight)?;
+    let bias = values(bias)?;
+    let mut norm = values(norm)?;
     if bias.iter().all(|&value| value == 0.0) {
         return Ok(Some(0.0));
     }
@@ -101,7 +109,8 @@ pub(crate) fn decoder_bias(tensors: &mut Tensors) -> Result<Option<f64>> {
     Ok(Some(greatest))
 }
 
-/// Below this share of a row that others do not span, it counts as spanned.
+/// A row counts as linearly dependent if the squared norm of its part outside the span of the
+/// others is below this share of its own.
 const RANK_TOLERANCE: f64 = 1e-8;
 
 fn values(tensor: &Tensor) -> Result<Vec<f64>> {
@@ -117,7 +126,7 @@ mod tests {
     use super::*;
 
     fn noise(seed: usize, count: usize) -> Vec<f32> {
-        // Squares, so that rows do not follow from one another.
+        // Squares, so that rows are linearly independent.
         (0..count).map(|at| ((at * at * 31 + at * 7919 + seed * 104_729) % 1013) as f32 / 1013.0 - 0.5).collect()
     }
 
@@ -144,7 +153,7 @@ mod tests {
             weight.matmul(&pixels).and_then(|out| out.squeeze(1)? + &tensors["patch_embed.proj.bias"]).expect("a token")
         };
         assert!(greatest_difference(&token(&before, Normalisation::IMAGENET), &token(&after, Normalisation::OURS)) < 5e-6);
-        assert!(greatest_difference(&before["patch_embed.proj.bias"], &after["patch_embed.proj.bias"]) > 1e-3, "something is done");
+        assert!(greatest_difference(&before["patch_embed.proj.bias"], &after["patch_embed.proj.bias"]) > 1e-3, "the bias has changed");
         normalisation(&mut after, Normalisation::OURS, Normalisation::IMAGENET).expect("folded back");
         for (name, value) in &before {
             assert!(greatest_difference(value, &after[name]) < 1e-6, "{name}");
@@ -165,14 +174,16 @@ mod tests {
             let x = (tensor(4, &[12]) + &tensors["norm.bias"]).and_then(|x| x.reshape((12, 1))).expect("a token");
             tensors["decoder_embed.weight"].matmul(&x).and_then(|out| out.squeeze(1)? + &tensors["decoder_embed.bias"]).expect("embedded")
         };
-        let (before, mut after) = (tensors(7, 12), tensors(7, 12));
-        assert!(decoder_bias(&mut after).expect("computed").expect("there is room") > 0.01);
+        let before = tensors(7, 12);
+        let mut after = tensors(7, 12);
+        assert!(decoder_bias(&mut after).expect("computed").expect("a solution") > 0.01);
         assert!(after["decoder_embed.bias"].to_vec1::<f32>().expect("values").iter().all(|&value| value == 0.0));
         assert!(greatest_difference(&embedded(&before), &embedded(&after)) < 2e-6);
-        // What no bias has needs nothing, whatever the shape; nothing can be moved from more rows than columns.
+        // Without a bias there is nothing to move, whatever the shape; with more rows than columns
+        // it cannot be moved.
         assert_eq!(decoder_bias(&mut after).expect("computed"), Some(0.0));
         let mut wide = tensors(13, 12);
         assert_eq!(decoder_bias(&mut wide).expect("computed"), None);
-        assert_eq!(greatest_difference(&wide["norm.bias"], &tensors(13, 12)["norm.bias"]), 0.0, "nothing is changed");
+        assert_eq!(greatest_difference(&wide["norm.bias"], &tensors(13, 12)["norm.bias"]), 0.0, "nothing has changed");
     }
 }

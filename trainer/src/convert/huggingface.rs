@@ -1,4 +1,4 @@
-//! What transformers keeps beside its weights: `config.json`, and `preprocessor_config.json`.
+//! The configuration files of transformers: `config.json` and `preprocessor_config.json`.
 
 use super::fold::Normalisation;
 use super::source::Source;
@@ -7,33 +7,34 @@ use crate::model::{ClassifierConfig, Conventions, MLP_RATIO, MaeConfig, Normalis
 use schemas::geometry::{PatchGrid, TargetFrames};
 use serde_json::{Map, Value, json};
 
-/// What the layer normalisation after the decoder, and the one before a classifier's head, add to the variance: PyTorch's default, whatever `layer_norm_eps` says.
+/// Epsilon of the layer normalisation after the decoder, and of the one before a classifier's head:
+/// PyTorch's default, independent of `layer_norm_eps`.
 pub(crate) const FIXED_EPSILON: f64 = 1e-5;
 
-/// The epsilon of all others, where it is not said.
+/// Default of `layer_norm_eps`, the epsilon of all other layer normalisations.
 const USUAL_EPSILON: f64 = 1e-12;
 
-/// A configuration while it is read, and what is wrong with it.
-struct Reader<'a> {
+/// Reads the values of a configuration, and collects problems.
+struct ConfigReader<'a> {
     values: &'a Map<String, Value>,
     problems: Vec<String>,
 }
 
-impl Reader<'_> {
-    /// A whole number above 0. transformers writes all of them.
+impl ConfigReader<'_> {
+    /// A positive integer; transformers always writes these keys.
     fn number(&mut self, key: &str) -> usize {
         match self.values.get(key).map(|value| (value, value.as_u64())) {
             Some((_, Some(number))) if (1..=1 << 20).contains(&number) => return number as usize,
-            Some((value, _)) => self.problems.push(format!("{key} is {value}, not a whole number above 0")),
+            Some((value, _)) => self.problems.push(format!("{key} is {value}, not a positive integer")),
             None => self.problems.push(format!("{key} is missing")),
         }
         1
     }
 
-    fn flag(&mut self, key: &str, usual: bool) -> bool {
-        self.values.get(key).map_or(Some(usual), Value::as_bool).unwrap_or_else(|| {
+    fn flag(&mut self, key: &str, default: bool) -> bool {
+        self.values.get(key).map_or(Some(default), Value::as_bool).unwrap_or_else(|| {
             self.problems.push(format!("{key} is {}, neither true nor false", self.values[key]));
-            usual
+            default
         })
     }
 
@@ -44,14 +45,14 @@ impl Reader<'_> {
     }
 }
 
-/// The model that a folder's weights are of, the names of its classes, and the normalisation of its pixels.
+/// Reads the model of a folder, the names of its classes, and the normalisation of its pixels.
 pub(crate) fn read(source: &Source, is_classifier: bool) -> Result<(Model, Option<Vec<String>>, Normalisation), ConvertError> {
     let path = source.path.with_file_name("config.json");
-    let spoiled = |reason: String| ConvertError::Spoiled { path: path.clone(), reason };
-    let Some(config) = &source.config else { return Err(spoiled("it is missing beside the weights".to_owned())) };
-    let values = config.as_object().ok_or_else(|| spoiled("it is no object".to_owned()))?;
-    let mut reader = Reader { values, problems: Vec::new() };
-    reader.only("model_type", &json!("videomae"), "other models are not known");
+    let invalid = |reason: String| ConvertError::Invalid { path: path.clone(), reason };
+    let Some(config) = &source.config else { return Err(invalid("it is missing beside the weights".to_owned())) };
+    let values = config.as_object().ok_or_else(|| invalid("it is not a JSON object".to_owned()))?;
+    let mut reader = ConfigReader { values, problems: Vec::new() };
+    reader.only("model_type", &json!("videomae"), "other models are not supported");
     reader.only("hidden_act", &json!("gelu"), "our blocks have the exact GELU");
     reader.only("num_channels", &json!(3), "our clips are RGB");
     let grid = PatchGrid {
@@ -63,22 +64,10 @@ pub(crate) fn read(source: &Source, is_classifier: bool) -> Result<(Model, Optio
     if let Err(error) = grid.validate() {
         reader.problems.push(error.to_string());
     }
-    let mut blocks = |prefix: &str| {
-        let mut number = |key: &str| reader.number(&format!("{prefix}{key}"));
-        let blocks =
-            TransformerConfig { width: number("hidden_size"), depth: number("num_hidden_layers"), heads: number("num_attention_heads") };
-        let (inner, wanted) = (number("intermediate_size"), MLP_RATIO * blocks.width);
-        if inner != wanted {
-            reader
-                .problems
-                .push(format!("{prefix}intermediate_size is {inner}, not {wanted}: our blocks are {MLP_RATIO} times as wide inside"));
-        }
-        blocks
-    };
-    let encoder = blocks("");
-    let decoder = if is_classifier { encoder } else { blocks("decoder_") };
+    let encoder = blocks(&mut reader, "");
+    let decoder = if is_classifier { encoder } else { blocks(&mut reader, "decoder_") };
     let epsilon = values.get("layer_norm_eps").map_or(Some(USUAL_EPSILON), Value::as_f64).filter(|value| *value > 0.0);
-    let Some(norm_epsilon) = epsilon else { return Err(spoiled(format!("layer_norm_eps is {}", values["layer_norm_eps"]))) };
+    let Some(norm_epsilon) = epsilon else { return Err(invalid(format!("layer_norm_eps is {}", values["layer_norm_eps"]))) };
     let conventions = Conventions {
         norm_epsilon,
         decoder_norm_epsilon: if is_classifier { Conventions::default().decoder_norm_epsilon } else { FIXED_EPSILON },
@@ -87,7 +76,8 @@ pub(crate) fn read(source: &Source, is_classifier: bool) -> Result<(Model, Optio
         target_frames: TargetFrames::Spread,
         ..Conventions::default()
     };
-    let (positions, class_token) = (PositionKind::Sinusoid, false);
+    let positions = PositionKind::Sinusoid;
+    let class_token = false;
     let pools = reader.flag("use_mean_pooling", true);
     let (model, classes) = if is_classifier {
         if !pools {
@@ -101,16 +91,32 @@ pub(crate) fn read(source: &Source, is_classifier: bool) -> Result<(Model, Optio
             reader.problems.push("use_mean_pooling is true, so that no layer normalisation follows the encoder: ours has one".to_owned());
         }
         let normalise_target = reader.flag("norm_pix_loss", true);
-        let (target, slices) = (TargetKind::Pixels, grid.tubelet);
+        let target = TargetKind::Pixels;
+        let slices = grid.tubelet;
         let config = MaeConfig { grid, encoder, decoder, positions, class_token, target, slices, normalise_target, conventions };
         (Model::Mae(config), None)
     };
     let problems = reader.problems;
-    if problems.is_empty() { Ok((model, classes, normalisation(source)?)) } else { Err(spoiled(super::bounded(&problems))) }
+    if problems.is_empty() { Ok((model, classes, normalisation(source)?)) } else { Err(invalid(super::render_problems(&problems))) }
 }
 
-/// The names of the classes, in their order; none where there are none.
-fn class_names(reader: &mut Reader<'_>) -> Option<Vec<String>> {
+/// Reads the sizes of the encoder or, with the prefix `decoder_`, of the decoder.
+fn blocks(reader: &mut ConfigReader<'_>, prefix: &str) -> TransformerConfig {
+    let mut number = |key: &str| reader.number(&format!("{prefix}{key}"));
+    let width = number("hidden_size");
+    let depth = number("num_hidden_layers");
+    let heads = number("num_attention_heads");
+    let inner = number("intermediate_size");
+    let expected = MLP_RATIO * width;
+    if inner != expected {
+        let problem = format!("{prefix}intermediate_size is {inner}, not {expected}: our MLPs are {MLP_RATIO} times as wide as the model");
+        reader.problems.push(problem);
+    }
+    TransformerConfig { width, depth, heads }
+}
+
+/// The names of the classes, in their order; `None` if the configuration has none.
+fn class_names(reader: &mut ConfigReader<'_>) -> Option<Vec<String>> {
     let names = reader.values.get("id2label")?.as_object().cloned().unwrap_or_default();
     let ordered: Option<Vec<String>> = (0..names.len()).map(|at| names.get(&at.to_string())?.as_str().map(str::to_owned)).collect();
     if ordered.is_none() {
@@ -119,22 +125,23 @@ fn class_names(reader: &mut Reader<'_>) -> Option<Vec<String>> {
     ordered
 }
 
-/// How pixels are normalised: as the folder says, or ImageNet's way.
+/// The normalisation of pixels: that of the folder, or ImageNet's by default.
 fn normalisation(source: &Source) -> Result<Normalisation, ConvertError> {
     let Some(preprocessor) = &source.preprocessor else { return Ok(Normalisation::IMAGENET) };
-    let read = |key: &str, usual: [f64; 3]| match preprocessor.get(key) {
-        None => Some(usual),
+    let read = |key: &str, default: [f64; 3]| match preprocessor.get(key) {
+        None => Some(default),
         Some(value) => value.as_array().and_then(|values| {
             let values: Vec<f64> = values.iter().filter_map(Value::as_f64).collect();
             <[f64; 3]>::try_from(values).ok()
         }),
     };
-    let (mean, std) = (read("image_mean", Normalisation::IMAGENET.mean), read("image_std", Normalisation::IMAGENET.std));
+    let mean = read("image_mean", Normalisation::IMAGENET.mean);
+    let std = read("image_std", Normalisation::IMAGENET.std);
     match (mean, std) {
         (Some(mean), Some(std)) if std.iter().all(|&std| std > 0.0) => Ok(Normalisation { mean, std }),
         _ => {
             let path = source.path.with_file_name("preprocessor_config.json");
-            Err(ConvertError::Spoiled {
+            Err(ConvertError::Invalid {
                 path,
                 reason: "image_mean and image_std are not three numbers each, the latter above 0".to_owned(),
             })
@@ -142,7 +149,7 @@ fn normalisation(source: &Source) -> Result<Normalisation, ConvertError> {
     }
 }
 
-/// `config.json` and `preprocessor_config.json` for a model that transformers has a place for.
+/// `config.json` and `preprocessor_config.json` of a model that transformers supports.
 pub(crate) fn write(model: &Model, classes: Option<&[String]>) -> [(&'static str, Value); 2] {
     let (grid, encoder, conventions) = match model {
         Model::Mae(MaeConfig { grid, encoder, conventions, .. }) => (grid, encoder, conventions),
@@ -211,14 +218,16 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         let grid = PatchGrid { frames: 8, size: 32, tubelet: 2, patch: 8 };
-        let (encoder, decoder) = (TransformerConfig { width: 24, depth: 3, heads: 6 }, TransformerConfig { width: 12, depth: 1, heads: 3 });
+        let encoder = TransformerConfig { width: 24, depth: 3, heads: 6 };
+        let decoder = TransformerConfig { width: 12, depth: 1, heads: 3 };
         let conventions = Conventions {
             norm_epsilon: 1e-6,
             decoder_norm_epsilon: FIXED_EPSILON,
             normalise_per: NormalisePer::Channel,
             ..Conventions::default()
         };
-        let (positions, target) = (PositionKind::Sinusoid, TargetKind::Pixels);
+        let positions = PositionKind::Sinusoid;
+        let target = TargetKind::Pixels;
         let mae =
             MaeConfig { grid, encoder, decoder, positions, class_token: false, target, slices: 2, normalise_target: false, conventions };
         let [(_, config), (_, preprocessor)] = write(&Model::Mae(mae), None);
@@ -239,9 +248,9 @@ mod tests {
         };
         for (key, value, is_classifier, expected) in [
             ("hidden_act", json!("gelu_new"), false, "hidden_act is \"gelu_new\", not \"gelu\": our blocks have the exact GELU"),
-            ("model_type", json!("vit"), false, "model_type is \"vit\", not \"videomae\": other models are not known"),
-            ("intermediate_size", json!(97), false, "intermediate_size is 97, not 96: our blocks are 4 times as wide inside"),
-            ("num_hidden_layers", json!(-1), false, "num_hidden_layers is -1, not a whole number above 0"),
+            ("model_type", json!("vit"), false, "model_type is \"vit\", not \"videomae\": other models are not supported"),
+            ("intermediate_size", json!(97), false, "intermediate_size is 97, not 96: our MLPs are 4 times as wide as the model"),
+            ("num_hidden_layers", json!(-1), false, "num_hidden_layers is -1, not a positive integer"),
             ("patch_size", json!(7), false, "size = 32 is not a multiple of patch = 7; choose size = 35, or another patch"),
             (
                 "use_mean_pooling",

@@ -1,40 +1,45 @@
-//! Weights of another code base become ours.
+//! Imports weights of other code bases.
 
 use super::fold::{self, Normalisation};
 use super::rules::{Tensors, rules, to_ours};
 use super::{ConvertError, Format, Hints, Model, detect, huggingface, source};
-use crate::config::{Config, ConfigError, EncoderPart, FinetuneConfig, FinetuneOverrides, ModelConfig, Overrides, Preset, Recipe, Task};
-use crate::model::{Classifier, ClassifierConfig, Conventions, Mae, MaeConfig, PositionKind};
+use crate::config::{
+    ConfigError, EncoderPart, FinetuneConfig, ModelConfig, Preset, PretrainConfig, PretrainObjective, Recipe, TargetConfig, Task,
+};
+use crate::model::{Classifier, ClassifierConfig, Mae, MaeConfig};
 use candle_core::Device;
 use pipeline::sampling::mask::MaskKind;
 use pipeline::transform::{MEAN, STD};
 use std::path::Path;
 
-/// Weights that were read.
+/// Imported weights.
 #[derive(Debug)]
 pub struct Imported {
-    /// Whose they were.
+    /// Their original format.
     pub format: Format,
-    /// The model that they are of.
+    /// Their model.
     pub model: Model,
-    /// The weights, under our names, f32.
+    /// The weights, f32, under our names.
     pub tensors: Tensors,
-    /// The names of a classifier's classes, where they are known.
+    /// The names of a classifier's classes, if known.
     pub classes: Option<Vec<String>>,
-    /// What the user has to know: what was widened, folded or filled in.
+    /// Notes for the user: what was converted, folded or assumed.
     pub notes: Vec<String>,
 }
 
-/// Tokens of a clip beyond which a file says nothing that can be meant: fixed positions, say, are computed for as many as it says.
+/// Maximum number of tokens per clip. A file with more is invalid; fixed positions, for example,
+/// would be computed for all of them.
 const MOST_TOKENS: usize = 1 << 20;
 
-/// Reads the file or folder at `path`: safetensors, a checkpoint of PyTorch, or a folder of transformers.
+/// Reads the file or folder at `path`: safetensors, a checkpoint of PyTorch, or a folder of
+/// transformers.
 ///
 /// # Errors
-/// When it cannot be read, is of no known format, or any name, shape or type is not what the format and the model have; all such are named.
+/// When it cannot be read, has an unknown format, or any name, shape or type does not match format
+/// and model; the error lists all of them.
 pub fn import(path: &Path, hints: &Hints) -> Result<Imported, ConvertError> {
     let mut source = source::read(path)?;
-    let (format, is_classifier) = detect::known_format(&source)?;
+    let (format, is_classifier) = detect::format(&source)?;
     let qkv_layout = detect::qkv_layout(&source.tensors, format);
     let (model, named, normalisation) = match format {
         Format::Huggingface => huggingface::read(&source, is_classifier)?,
@@ -44,7 +49,7 @@ pub fn import(path: &Path, hints: &Hints) -> Result<Imported, ConvertError> {
     let path = source.path;
     let tokens = model.grid().tokens();
     if tokens > MOST_TOKENS {
-        return Err(ConvertError::Spoiled { path, reason: format!("its clips would have {tokens} tokens, more than {MOST_TOKENS}") });
+        return Err(ConvertError::Invalid { path, reason: format!("its clips would have {tokens} tokens, more than {MOST_TOKENS}") });
     }
     let mismatch = |problems| ConvertError::Mismatch { path: path.clone(), format, problems };
     let tensors = std::mem::take(&mut source.tensors);
@@ -60,9 +65,9 @@ pub fn import(path: &Path, hints: &Hints) -> Result<Imported, ConvertError> {
     if normalisation != Normalisation::OURS {
         fold::normalisation(&mut tensors, normalisation, Normalisation::OURS)?;
         let Normalisation { mean, std } = normalisation;
-        notes.push(format!("their mean {mean:?} and deviation {std:?} of pixels are folded into the patch embedding, which takes ours"));
+        notes.push(format!("their pixel mean {mean:?} and deviation {std:?} are folded into the patch embedding, which expects ours"));
         if let Model::Mae(MaeConfig { normalise_target: false, .. }) = &model {
-            // They predict pixels in [0, 1], we normalised ones.
+            // Their predictions are pixels in [0, 1], ours are normalised ones.
             fold::predictions(&mut tensors, 1.0 / f64::from(STD), -f64::from(MEAN) / f64::from(STD))?;
             notes.push(
                 "their predictions of pixels in [0, 1] are folded into those of normalised pixels; losses are 1 / 0.225² times theirs"
@@ -70,67 +75,74 @@ pub fn import(path: &Path, hints: &Hints) -> Result<Imported, ConvertError> {
             );
         }
     }
-    // What the rules give is what the model asks for, or the rules are wrong.
+    // A mismatch here would be a bug in the rules.
     let built = match &model {
-        Model::Mae(config) => Mae::given(*config, tensors.clone().into_iter().collect(), &Device::Cpu).map(drop),
-        Model::Classifier(config) => Classifier::given(*config, tensors.clone().into_iter().collect(), &Device::Cpu).map(drop),
+        Model::Mae(config) => Mae::from_tensors(*config, tensors.clone().into_iter().collect(), &Device::Cpu).map(drop),
+        Model::Classifier(config) => Classifier::from_tensors(*config, tensors.clone().into_iter().collect(), &Device::Cpu).map(drop),
     };
     built.map_err(|error| mismatch(vec![error.to_string()]))?;
     if format != Format::Huggingface {
-        notes.push(unsaid(&model));
+        notes.push(assumptions(&model));
     }
     if matches!(model, Model::Classifier(_)) && classes.is_none() {
-        notes.push("the names of its classes are not known: they are numbers; --classes FILE names them".to_owned());
+        notes.push("class names are unknown, so classes are numbered; give names with --classes FILE".to_owned());
     }
     Ok(Imported { format, model, tensors, classes, notes })
 }
 
-/// What such weights do not say, and was taken from the user or from published models.
-fn unsaid(model: &Model) -> String {
-    let heads = match model {
+/// Notes what the weights do not store, and was taken from the user or from published models.
+fn assumptions(model: &Model) -> String {
+    let assumed = match model {
         Model::Mae(config) => {
             let target = if config.normalise_target { "normalised" } else { "raw" };
-            format!("{} and {} heads, and a target of {target} pixels", config.encoder.heads, config.decoder.heads)
+            format!(
+                "{} heads in the encoder, {} in the decoder, and a target of {target} pixels",
+                config.encoder.heads, config.decoder.heads
+            )
         }
         Model::Classifier(config) => format!("{} heads", config.encoder.heads),
     };
-    format!("the weights do not say it, and it was taken so: {heads}")
+    format!("not stored in the weights, assumed: {assumed}")
 }
 
-/// The base preset, with what the weights say laid over it.
-fn pretraining(format: Format, model: &MaeConfig) -> Result<Config, ConfigError> {
-    let mut config = Config::resolve(Preset::Base, None, &Overrides::default())?;
-    let MaeConfig { grid, encoder, decoder, positions, class_token, target, slices, normalise_target, conventions } = *model;
-    (config.clip, config.encoder, config.decoder) = (grid, encoder, decoder);
-    config.model = shared(positions, class_token, conventions);
-    (config.target.kind, config.target.slices, config.target.normalise) = (target, slices, normalise_target);
-    (config.target.normalise_per, config.target.frames) = (conventions.normalise_per, conventions.target_frames);
+/// The base preset with the sizes and conventions of the weights.
+fn pretraining_config(format: Format, model: &MaeConfig) -> Result<PretrainConfig, ConfigError> {
+    let mut config = PretrainConfig::resolve(Preset::Base, &[])?;
+    let conventions = model.conventions;
+    config.common.clip = model.grid;
+    config.common.encoder = model.encoder;
+    config.common.model = ModelConfig::of(model.positions, model.class_token, conventions);
+    let PretrainObjective { decoder, masking, target, .. } = &mut config.objective;
+    *decoder = model.decoder;
+    *target = TargetConfig {
+        kind: model.target,
+        pred_frames: model.slices,
+        normalise: model.normalise_target,
+        normalise_per: conventions.normalise_per,
+        frames: conventions.target_frames,
+    };
     if matches!(format, Format::Videomae | Format::Huggingface) {
-        config.masking.kind = MaskKind::Tube;
+        masking.kind = MaskKind::Tube;
     }
-    config.with(&Overrides::default())
-}
-
-/// What a configuration says of an encoder beside its sizes.
-fn shared(positions: PositionKind, class_token: bool, conventions: Conventions) -> ModelConfig {
-    let Conventions { norm_epsilon, decoder_norm_epsilon, head_norm_epsilon, decoder_positions, decoder_class_token, .. } = conventions;
-    ModelConfig { positions, class_token, norm_epsilon, decoder_norm_epsilon, head_norm_epsilon, decoder_positions, decoder_class_token }
+    config.check()?;
+    Ok(config)
 }
 
 impl Imported {
-    /// The whole configuration: the base preset, or a recipe of fine-tuning, with what the weights say laid over it. `from` names the weights.
+    /// The whole configuration: the base preset, or a recipe of fine-tuning, with the sizes and
+    /// conventions of the weights. `from` is the name of the weights.
     ///
     /// # Errors
-    /// When it cannot be trained: masks, say, leave nothing visible of very few tokens.
+    /// When it cannot be trained: for example, if masks leave no token visible.
     pub fn task(&self, from: &str) -> Result<Task, ConfigError> {
         match &self.model {
-            Model::Mae(model) => pretraining(self.format, model).map(Task::from),
+            Model::Mae(model) => pretraining_config(self.format, model).map(Task::from),
             Model::Classifier(model) => {
                 let ClassifierConfig { grid, encoder, positions, class_token, classes, conventions } = *model;
-                let part = EncoderPart { clip: grid, model: shared(positions, class_token, conventions), encoder };
+                let part = EncoderPart { clip: grid, model: ModelConfig::of(positions, class_token, conventions), encoder };
                 let names = self.classes.clone().unwrap_or_else(|| (0..classes).map(|class| class.to_string()).collect());
                 let recipe = Recipe::for_width(encoder.width);
-                FinetuneConfig::resolve(recipe, &part, Some(from.to_owned()), names, None, &FinetuneOverrides::default()).map(Task::from)
+                FinetuneConfig::resolve(recipe, &part, Some(from.to_owned()), names, &[]).map(Task::from)
             }
         }
     }

@@ -1,12 +1,16 @@
-//! Weights of other code bases: read to ours, and written from ours. Every name is accounted for, or nothing is written.
+//! Converts weights from and to other code bases. Every name is accounted for, or nothing is
+//! written.
 //!
-//! The rooms, in the order in which an import goes:
-//! - `source`: a file or folder becomes tensors by name; `pickle` reads PyTorch's; `stored` is what both find.
-//! - `recognise`: whose they are, from their names, and the model's sizes, from their shapes.
-//! - `huggingface`: the configuration that transformers keeps beside its weights.
-//! - `rules`: which of their tensors is which of ours. One table for both directions, so that an export is an import backwards.
-//! - `fold`: what formats differ in and weights can express: the normalisation of pixels, a bias that a format has no place for.
-//! - [`import`](import()) and [`export`](export()): all of it; `write`: what is made of it appears whole.
+//! Modules, in the order of an import:
+//! - `source`: reads a file or folder to tensors by name; `pickle` reads PyTorch checkpoints;
+//!   `stored` has the tensors that both return.
+//! - `detect`: the format from names, and the sizes of the model from shapes.
+//! - `huggingface`: the configuration files of transformers.
+//! - `rules`: the mapping between their tensors and ours. One table serves both directions, so an
+//!   export is the inverse of an import.
+//! - `fold`: differences between formats that weights can express: the normalisation of pixels, a
+//!   bias that a format does not have.
+//! - [`import`](import()) and [`export`](export()) combine these; `write` writes files atomically.
 
 mod detect;
 mod export;
@@ -29,10 +33,10 @@ use crate::model::{ClassifierConfig, MaeConfig};
 use schemas::geometry::PatchGrid;
 use std::path::PathBuf;
 
-/// Whose names weights have.
+/// Format of weights: the code base whose names they have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// facebookresearch/mae_st, whose names are ours.
+    /// facebookresearch/mae_st, which has the same names as ours.
     MaeSt,
     /// facebookresearch/SlowFast.
     Pyslowfast,
@@ -53,7 +57,7 @@ impl std::fmt::Display for Format {
     }
 }
 
-/// The model that weights are of.
+/// The model of some weights.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Model {
     /// A masked autoencoder.
@@ -63,7 +67,7 @@ pub enum Model {
 }
 
 impl Model {
-    /// Clips and patches.
+    /// Sizes of clips and patches.
     pub const fn grid(&self) -> PatchGrid {
         match self {
             Self::Mae(config) => config.grid,
@@ -81,96 +85,96 @@ impl From<&Task> for Model {
     }
 }
 
-/// What weights do not say of their model.
+/// Properties of a model that its weights do not store.
 #[derive(Debug, Clone, Default)]
 pub struct Hints {
     /// Heads of the encoder.
     pub heads: Option<usize>,
     /// Heads of the decoder.
     pub decoder_heads: Option<usize>,
-    /// Frames of a clip.
+    /// Frames per clip.
     pub frames: Option<usize>,
     /// Height and width of a clip.
     pub size: Option<usize>,
-    /// What a masked autoencoder predicts.
+    /// Prediction target of a masked autoencoder.
     pub target: Option<TargetChoice>,
     /// Names of a classifier's classes, in their order.
     pub classes: Option<Vec<String>>,
 }
 
-/// Problems that an error names; of the others it has the number.
+/// Maximum number of problems that an error lists; the others are counted.
 const MOST_PROBLEMS: usize = 20;
 
-/// Why weights cannot be exchanged.
+/// An error of an import or export.
 #[derive(Debug, thiserror::Error)]
 pub enum ConvertError {
     /// A file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
-    /// A file is not what it seems to be.
+    /// A file is invalid.
     #[error("cannot read {}: {reason}", path.display())]
-    Spoiled {
-        /// Which file.
+    Invalid {
+        /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         reason: String,
     },
-    /// The names are of no format.
+    /// The names match no known format.
     #[error(
-        "{} has weights of no format that is known (mae_st, PySlowFast, VideoMAE, Hugging Face VideoMAE); its first names: {}",
+        "{} has weights of an unknown format (known: mae_st, PySlowFast, VideoMAE, Hugging Face VideoMAE); its first names: {}",
         path.display(),
         names.join(", ")
     )]
-    Unrecognised {
-        /// Which file.
+    UnknownFormat {
+        /// The file.
         path: PathBuf,
         /// Some of its names.
         names: Vec<String>,
     },
-    /// Names, shapes or types are not those of the format.
-    #[error("{} looks like {format} weights, but does not fit: {}", path.display(), bounded(problems))]
+    /// Names, shapes or types do not match the format.
+    #[error("{} looks like {format} weights, but does not fit: {}", path.display(), render_problems(problems))]
     Mismatch {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Which format its names are of.
+        /// The format of its names.
         format: Format,
-        /// One for each name.
+        /// One problem per name.
         problems: Vec<String>,
     },
-    /// The weights do not say something.
-    #[error("{} does not say {what}; say it with {flag}", path.display())]
-    Unsaid {
-        /// Which file.
+    /// The weights do not store a property of the model.
+    #[error("{} does not specify {what}; set it with {flag}", path.display())]
+    Unspecified {
+        /// The file.
         path: PathBuf,
-        /// What.
+        /// The property.
         what: String,
-        /// How to say it.
+        /// The flag that sets it.
         flag: &'static str,
     },
-    /// Names of classes and rows of a head are not as many.
-    #[error("{named} classes are named, and the head of {} has {found}", path.display())]
+    /// The number of class names differs from the rows of the head.
+    #[error("{named} class names are given, but the head of {} has {found} classes", path.display())]
     Classes {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Names.
+        /// Number of names.
         named: usize,
-        /// Rows.
+        /// Rows of the head.
         found: usize,
     },
-    /// What the weights say makes no configuration.
-    #[error("the weights make no configuration that can be used")]
+    /// The weights do not give a valid configuration.
+    #[error("the weights do not give a valid configuration")]
     Config(#[from] ConfigError),
-    /// A format has no place for a model.
-    #[error("{format} has no place for this model: {}", bounded(reasons))]
-    NoPlace {
-        /// Which format.
+    /// A format cannot represent a model.
+    #[error("{format} cannot represent this model: {}", render_problems(reasons))]
+    Unsupported {
+        /// The format.
         format: Format,
-        /// Why not.
+        /// The unsupported properties.
         reasons: Vec<String>,
     },
     /// candle failed.
@@ -178,8 +182,8 @@ pub enum ConvertError {
     Tensor(#[from] candle_core::Error),
 }
 
-/// The first problems, and how many more there are.
-fn bounded(problems: &[String]) -> String {
+/// Joins the first problems, and counts the others.
+fn render_problems(problems: &[String]) -> String {
     let (first, more) = problems.split_at(problems.len().min(MOST_PROBLEMS));
     let mut text = first.join("; ");
     if !more.is_empty() {

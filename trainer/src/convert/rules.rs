@@ -1,4 +1,4 @@
-//! Which tensor of a format is which of ours. The same table serves both directions.
+//! The mapping between the tensors of a format and ours. One table serves both directions.
 
 use super::{Format, Model};
 use crate::model::{ClassifierConfig, DecoderClassToken, MLP_RATIO, MaeConfig, PositionKind, TransformerConfig};
@@ -8,30 +8,30 @@ use std::collections::BTreeMap;
 /// Tensors by name.
 pub type Tensors = BTreeMap<String, Tensor>;
 
-/// How a file spells queries, keys and values. Versions of one code base differ in it.
+/// How a file stores queries, keys and values. Versions of one code base differ in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct QkvLayout {
-    /// The three weights are one tensor.
+    /// Whether the three weights are one tensor.
     pub(crate) joined: bool,
-    /// Their biases.
+    /// Layout of the biases.
     pub(crate) biases: Biases,
 }
 
-/// How a file spells the biases of queries, keys and values.
+/// How a file stores the biases of queries, keys and values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Biases {
-    /// All three, beside the weights.
+    /// All three, with the names of the weights.
     All,
-    /// Beside the weights, but those of keys.
+    /// Queries and values only, with the names of the weights.
     NoKeys,
     /// `q_bias` and `v_bias`.
     Apart,
-    /// None.
+    /// No biases.
     None,
 }
 
 impl Format {
-    /// How it is spelled when we write it.
+    /// The layout that an export writes.
     pub(crate) const fn qkv_layout(self) -> QkvLayout {
         match self {
             Self::MaeSt => QkvLayout { joined: false, biases: Biases::All },
@@ -42,30 +42,31 @@ impl Format {
     }
 }
 
-/// What becomes of tensors.
+/// The mapping of one or several tensors.
 #[derive(Debug, Clone)]
 pub(crate) enum Rule {
-    /// One has another name there.
+    /// A tensor with another name in the format.
     Renamed { ours: String, theirs: String, shape: Vec<usize> },
-    /// Three of ours, of `shape` each, are one there, one after the other along the first dimension.
+    /// Three of our tensors, of `shape` each, concatenated along the first dimension in the format.
     Joined { ours: [String; 3], theirs: String, shape: Vec<usize> },
-    /// It is not there, and zero here.
+    /// A tensor that the format does not have, which is zero here.
     Absent {
         ours: String,
         shape: Vec<usize>,
-        /// Whether its values are nobody's business. A key's bias adds the same number to all scores of a query, which the softmax takes away again.
-        is_unseen: bool,
+        /// Whether its values do not affect results: a key's bias adds the same number to all
+        /// scores of a query, which the softmax removes.
+        has_no_effect: bool,
     },
 }
 
 /// A format's names for the parts of a model.
 pub(crate) struct Names {
     pub(crate) patches: &'static str,
-    /// Before the number of a block.
+    /// Prefix before the index of a block.
     pub(crate) blocks: &'static str,
     pub(crate) norm: &'static str,
     pub(crate) decoder_embed: &'static str,
-    /// Before the number of a block of the decoder.
+    /// Prefix before the index of a decoder block.
     pub(crate) decoder_blocks: &'static str,
     pub(crate) pred: &'static str,
     pub(crate) head: &'static str,
@@ -145,22 +146,22 @@ impl Names {
     }
 }
 
-/// The rules for a model's weights, in no order that matters.
+/// The rules for the weights of a model, in no particular order.
 pub(crate) fn rules(format: Format, qkv_layout: QkvLayout, model: &Model) -> Vec<Rule> {
     match model {
-        Model::Mae(config) => of_autoencoder(format, qkv_layout, config),
-        Model::Classifier(config) => of_classifier(format, qkv_layout, config),
+        Model::Mae(config) => mae_rules(format, qkv_layout, config),
+        Model::Classifier(config) => classifier_rules(format, qkv_layout, config),
     }
 }
 
-/// Rules while they are made.
+/// Builder of the rules.
 struct Rules {
     rules: Vec<Rule>,
     qkv_layout: QkvLayout,
     names: Names,
 }
 
-fn of_classifier(format: Format, qkv_layout: QkvLayout, config: &ClassifierConfig) -> Vec<Rule> {
+fn classifier_rules(format: Format, qkv_layout: QkvLayout, config: &ClassifierConfig) -> Vec<Rule> {
     let ClassifierConfig { grid, encoder, positions, class_token, classes, .. } = *config;
     let mut rules = Rules { rules: Vec::new(), qkv_layout, names: Names::of(format, true) };
     rules.encoder([encoder.width, 3, grid.tubelet, grid.patch, grid.patch], encoder);
@@ -172,7 +173,7 @@ fn of_classifier(format: Format, qkv_layout: QkvLayout, config: &ClassifierConfi
     rules.rules
 }
 
-fn of_autoencoder(format: Format, qkv_layout: QkvLayout, config: &MaeConfig) -> Vec<Rule> {
+fn mae_rules(format: Format, qkv_layout: QkvLayout, config: &MaeConfig) -> Vec<Rule> {
     let MaeConfig { grid, encoder, decoder, positions, class_token, .. } = *config;
     let mut rules = Rules { rules: Vec::new(), qkv_layout, names: Names::of(format, false) };
     rules.encoder([encoder.width, 3, grid.tubelet, grid.patch, grid.patch], encoder);
@@ -190,12 +191,12 @@ fn of_autoencoder(format: Format, qkv_layout: QkvLayout, config: &MaeConfig) -> 
         Format::Videomae | Format::Huggingface => {
             rules.renamed("decoder_embed.weight".to_owned(), format!("{embed}.weight"), &[decoder.width, encoder.width]);
             let ours = "decoder_embed.bias".to_owned();
-            rules.rules.push(Rule::Absent { ours, shape: vec![decoder.width], is_unseen: false });
+            rules.rules.push(Rule::Absent { ours, shape: vec![decoder.width], has_no_effect: false });
         }
     }
     rules.same("mask_token", &[1, 1, decoder.width]);
     let decoder_positions = config.decoder_positions();
-    // PySlowFast abbreviates where positions are separable.
+    // PySlowFast abbreviates the prefix if positions are separable.
     let prefix = if format == Format::Pyslowfast && decoder_positions == PositionKind::Separable { "dec_" } else { "decoder_" };
     rules.positions("decoder_", prefix, decoder_positions, class_token, sides, decoder.width);
     for at in 0..decoder.depth {
@@ -203,7 +204,7 @@ fn of_autoencoder(format: Format, qkv_layout: QkvLayout, config: &MaeConfig) -> 
     }
     let norm = match format {
         Format::MaeSt => "decoder_norm".to_owned(),
-        // It is the last of the transforms.
+        // The normalisation is the last of the transforms.
         Format::Pyslowfast => format!("{}{}", rules.names.decoder_blocks, decoder.depth),
         Format::Videomae | Format::Huggingface => "decoder.norm".to_owned(),
     };
@@ -221,7 +222,7 @@ impl Rules {
         self.renamed(name.to_owned(), name.to_owned(), shape);
     }
 
-    /// Weight and bias.
+    /// Adds weight and bias of a layer.
     fn layer(&mut self, ours: &str, theirs: &str, weight: &[usize]) {
         self.renamed(format!("{ours}.weight"), format!("{theirs}.weight"), weight);
         self.renamed(format!("{ours}.bias"), format!("{theirs}.bias"), &weight[..1]);
@@ -274,7 +275,7 @@ impl Rules {
                     Biases::All => self.renamed(ours, beside, &[width]),
                     Biases::NoKeys if short != "k" => self.renamed(ours, beside, &[width]),
                     Biases::Apart if short != "k" => self.renamed(ours, format!("{attention}.{short}_bias"), &[width]),
-                    _ => self.rules.push(Rule::Absent { ours, shape: vec![width], is_unseen: short == "k" }),
+                    _ => self.rules.push(Rule::Absent { ours, shape: vec![width], has_no_effect: short == "k" }),
                 }
             }
         }
@@ -285,7 +286,7 @@ impl Rules {
     }
 }
 
-/// Takes tensors out of a file, and notes what does not fit.
+/// Takes tensors from a map, and records those that do not fit.
 struct Taker {
     tensors: Tensors,
     problems: Vec<String>,
@@ -301,16 +302,17 @@ impl Taker {
         None
     }
 
-    /// What is left is unknown.
+    /// Reports unknown tensors, which are those that were not taken.
     fn finish(mut self) -> std::result::Result<(), Vec<String>> {
         self.problems.extend(self.tensors.into_keys().map(|name| format!("{name} is not part of it")));
         if self.problems.is_empty() { Ok(()) } else { Err(self.problems) }
     }
 }
 
-/// Their tensors under our names; or all that does not fit.
+/// Their tensors under our names, or all problems.
 pub(crate) fn to_ours(rules: &[Rule], theirs: Tensors) -> Result<std::result::Result<Tensors, Vec<String>>> {
-    let (mut taker, mut ours_of) = (Taker { tensors: theirs, problems: Vec::new() }, Tensors::new());
+    let mut taker = Taker { tensors: theirs, problems: Vec::new() };
+    let mut ours_of = Tensors::new();
     for rule in rules {
         match rule {
             Rule::Renamed { ours, theirs, shape } => {
@@ -335,9 +337,10 @@ pub(crate) fn to_ours(rules: &[Rule], theirs: Tensors) -> Result<std::result::Re
     Ok(taker.finish().map(|()| ours_of))
 }
 
-/// Our tensors under their names; or all that does not fit.
+/// Our tensors under their names, or all problems.
 pub(crate) fn to_theirs(rules: &[Rule], ours: Tensors) -> Result<std::result::Result<Tensors, Vec<String>>> {
-    let (mut taker, mut theirs_of) = (Taker { tensors: ours, problems: Vec::new() }, Tensors::new());
+    let mut taker = Taker { tensors: ours, problems: Vec::new() };
+    let mut theirs_of = Tensors::new();
     for rule in rules {
         match rule {
             Rule::Renamed { ours, theirs, shape } => {
@@ -351,12 +354,12 @@ pub(crate) fn to_theirs(rules: &[Rule], ours: Tensors) -> Result<std::result::Re
                     theirs_of.insert(theirs.clone(), Tensor::cat(&parts, 0)?);
                 }
             }
-            Rule::Absent { ours, shape, is_unseen } => {
+            Rule::Absent { ours, shape, has_no_effect } => {
                 if let Some(tensor) = taker.take(ours, shape)
-                    && !is_unseen
+                    && !has_no_effect
                     && tensor.flatten_all()?.to_vec1::<f32>()?.iter().any(|&value| value != 0.0)
                 {
-                    taker.problems.push(format!("{ours} is not zero, and has no place there"));
+                    taker.problems.push(format!("{ours} is not zero, but the format does not have it"));
                 }
             }
         }

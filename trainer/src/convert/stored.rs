@@ -1,17 +1,17 @@
-//! Tensors as files have them, before anything is known of their names.
+//! Tensors as stored in files, before their names are interpreted.
 
 use super::ConvertError;
 use candle_core::{Device, Tensor};
 use half::{bf16, f16};
 use std::path::Path;
 
-/// What can be wrong with a file.
+/// A problem with a file.
 #[derive(Debug)]
 pub(crate) enum Problem {
-    /// The system does not give it.
+    /// It cannot be read.
     Io(std::io::Error),
-    /// It is not what it seems to be.
-    Spoiled(String),
+    /// Its contents are invalid.
+    Invalid(String),
 }
 
 impl Problem {
@@ -19,7 +19,7 @@ impl Problem {
         let path = path.to_owned();
         match self {
             Self::Io(source) => ConvertError::Read { path, source },
-            Self::Spoiled(reason) => ConvertError::Spoiled { path, reason },
+            Self::Invalid(reason) => ConvertError::Invalid { path, reason },
         }
     }
 }
@@ -33,7 +33,7 @@ pub(crate) enum StoredType {
 }
 
 impl StoredType {
-    /// Bytes of a value.
+    /// Bytes per value.
     pub(crate) const fn size(self) -> usize {
         match self {
             Self::F32 => 4,
@@ -42,20 +42,20 @@ impl StoredType {
     }
 }
 
-/// A tensor as a file has it.
+/// A tensor as stored in a file.
 #[derive(Debug)]
-pub(crate) struct Stored {
-    pub(crate) stored: StoredType,
+pub(crate) struct StoredTensor {
+    pub(crate) dtype: StoredType,
     pub(crate) shape: Vec<usize>,
-    /// Its values, little-endian.
+    /// The values, little-endian.
     pub(crate) bytes: Vec<u8>,
 }
 
-impl Stored {
-    /// Its values as f32.
-    pub(crate) fn widened(&self) -> candle_core::Result<Tensor> {
+impl StoredTensor {
+    /// Converts the values to f32.
+    pub(crate) fn to_f32(&self) -> candle_core::Result<Tensor> {
         let pairs = || self.bytes.as_chunks::<2>().0.iter().copied();
-        let values: Vec<f32> = match self.stored {
+        let values: Vec<f32> = match self.dtype {
             StoredType::F32 => self.bytes.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
             StoredType::F16 => pairs().map(|bytes| f16::from_le_bytes(bytes).to_f32()).collect(),
             StoredType::Bf16 => pairs().map(|bytes| bf16::from_le_bytes(bytes).to_f32()).collect(),

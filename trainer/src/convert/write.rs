@@ -1,4 +1,4 @@
-//! Weights are written: a folder or a file that appears whole or not at all.
+//! Writes weights atomically, as a folder or a file.
 
 use super::rules::Tensors;
 use crate::backend::NamedValues;
@@ -9,31 +9,31 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why nothing was written.
+/// An error of writing weights.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// Something is there.
-    #[error("{} is there already; give another --out, or remove it", path.display())]
+    /// The path already exists.
+    #[error("{} already exists; choose another --out, or remove it", path.display())]
     Exists {
-        /// What.
+        /// The path.
         path: PathBuf,
     },
-    /// The disk is full, say.
+    /// Writing failed, for example because the disk is full.
     #[error("cannot write {}: {source}", path.display())]
     Write {
-        /// What.
+        /// The path.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
-/// Writes a folder of `model.safetensors` and of `texts` by their names.
+/// Writes a folder with `model.safetensors` and with `texts` under their names.
 ///
 /// # Errors
-/// When it is there already, or cannot be written; nothing is then left of it.
+/// When the path already exists, or cannot be written; then nothing is left behind.
 pub fn write_folder(path: &Path, tensors: &Tensors, texts: &[(&str, String)]) -> Result<(), WriteError> {
-    whole(path, |temporary| {
+    atomically(path, |temporary| {
         fs::create_dir_all(temporary)?;
         for (name, text) in texts {
             let file = temporary.join(name);
@@ -45,12 +45,12 @@ pub fn write_folder(path: &Path, tensors: &Tensors, texts: &[(&str, String)]) ->
     })
 }
 
-/// Writes a file of safetensors.
+/// Writes a safetensors file.
 ///
 /// # Errors
-/// When it is there already, or cannot be written; nothing is then left of it.
+/// When the path already exists, or cannot be written; then nothing is left behind.
 pub fn write_file(path: &Path, tensors: &Tensors) -> Result<(), WriteError> {
-    whole(path, |temporary| {
+    atomically(path, |temporary| {
         if let Some(parent) = temporary.parent() {
             fs::create_dir_all(parent)?;
         }
@@ -60,8 +60,8 @@ pub fn write_file(path: &Path, tensors: &Tensors) -> Result<(), WriteError> {
 
 type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-/// Lets `write` write under another name, and gives the result its own.
-fn whole(path: &Path, write: impl FnOnce(&Path) -> Outcome) -> Result<(), WriteError> {
+/// Calls `write` with a temporary path, and renames the result.
+fn atomically(path: &Path, write: impl FnOnce(&Path) -> Outcome) -> Result<(), WriteError> {
     if path.symlink_metadata().is_ok() {
         return Err(WriteError::Exists { path: path.to_owned() });
     }
@@ -80,7 +80,7 @@ fn whole(path: &Path, write: impl FnOnce(&Path) -> Outcome) -> Result<(), WriteE
     })
 }
 
-/// Removes what an earlier process that was killed has left.
+/// Removes what a killed process has left behind.
 fn remove(path: &Path) -> io::Result<()> {
     match path.symlink_metadata() {
         Ok(found) if found.is_dir() => fs::remove_dir_all(path),
@@ -93,11 +93,11 @@ fn write_tensors(path: &Path, tensors: &Tensors) -> Outcome {
     let values: Vec<NamedValues<'_>> =
         tensors.iter().map(|(name, tensor)| NamedValues::of_tensor(name.clone(), tensor)).collect::<Result<_, _>>()?;
     let views = values.iter().map(|named| (named.name.as_str(), Stored(named)));
-    // transformers wants to be told whose tensors they are.
+    // transformers requires this key.
     let about = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::serialize_to_file(views, Some(about), path)?;
     let file = File::open(path)?;
-    // safetensors makes its files readable for their owner only.
+    // safetensors creates files that only their owner can read.
     let folder = fs::metadata(path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new(".")))?;
     let mut permissions = file.metadata()?.permissions();
     std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, std::os::unix::fs::PermissionsExt::mode(&folder.permissions()) & 0o666);

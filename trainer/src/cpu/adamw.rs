@@ -1,4 +1,5 @@
-//! AdamW with clipping by the global norm, in two passes over memory: one for the norm, one for all the rest.
+//! AdamW with clipping by the global norm, in two passes over memory: one for the norm, one for
+//! everything else.
 
 use super::element::Element;
 use super::simd::vectorised;
@@ -6,19 +7,20 @@ use crate::optim::{AdamWConfig, ParameterRule};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Values of one task. Sums are taken in parts of as many, so they do not depend on the number of threads.
+/// Values per task. The norm is summed in chunks of this size, so it does not depend on the number
+/// of threads.
 const AT_ONCE: usize = 1 << 16;
 
-/// A run of values with the same settings.
+/// A range of values with the same rate and weight decay.
 #[derive(Debug, Clone)]
 pub(crate) struct Group {
-    /// Where it lies.
+    /// Its place among all values.
     pub(crate) range: Range<usize>,
-    /// Its rate and decay.
+    /// Its rate and weight decay.
     pub(crate) rule: ParameterRule,
 }
 
-/// The two moments.
+/// The two moments of all values.
 #[derive(Debug)]
 pub(crate) struct Moments {
     pub(crate) first: Vec<f32>,
@@ -26,18 +28,18 @@ pub(crate) struct Moments {
     pub(crate) steps: u64,
 }
 
-/// What all values of a step have in common.
+/// Constants of a step, the same for all values.
 #[derive(Debug, Clone, Copy)]
 struct Rates {
     clip: f32,
     beta1: f32,
     beta2: f32,
     epsilon: f32,
-    /// Of the second moment's root.
+    /// Bias correction of the square root of the second moment.
     correction: f32,
 }
 
-/// The part of one task.
+/// The values of one task.
 struct Piece<'a, T> {
     weights: &'a mut [f32],
     rounded: &'a mut [T],
@@ -45,15 +47,17 @@ struct Piece<'a, T> {
     first: &'a mut [f32],
     second: &'a mut [f32],
     decay: f32,
-    /// Learning rate over the first moment's correction.
+    /// Learning rate, with the bias correction of the first moment.
     rate: f32,
 }
 
 vectorised! {
     fn update_piece<T: Element>(piece: &mut Piece<'_, T>, rates: Rates) {
         let count = piece.weights.len();
-        let (weights, gradients) = (&mut piece.weights[..count], &piece.gradients[..count]);
-        let (first, second) = (&mut piece.first[..count], &mut piece.second[..count]);
+        let weights = &mut piece.weights[..count];
+        let gradients = &piece.gradients[..count];
+        let first = &mut piece.first[..count];
+        let second = &mut piece.second[..count];
         for at in 0..count {
             let gradient = gradients[at] * rates.clip;
             first[at] = first[at] * rates.beta1 + gradient * (1.0 - rates.beta1);
@@ -79,14 +83,14 @@ vectorised! {
     }
 }
 
-/// Norm of all values.
+/// Euclidean norm of all values.
 fn norm(values: &[f32]) -> f64 {
     let parts: Vec<f64> = values.par_chunks(AT_ONCE).map(squares).collect();
     parts.iter().sum::<f64>().sqrt()
 }
 
-/// One step of AdamW (Loshchilov and Hutter 2019) at rate `lr`. Gives the gradients' norm before clipping; when that is not finite, nothing is
-/// changed.
+/// Performs one step of AdamW (Loshchilov and Hutter 2019) at rate `lr`. Returns the norm of the
+/// gradients before clipping; if it is not finite, nothing changes.
 pub(crate) fn update<T: Element>(
     config: &AdamWConfig,
     groups: &[Group],
@@ -110,16 +114,20 @@ pub(crate) fn update<T: Element>(
         correction: (1.0 - beta2.powf(moments.steps as f64)).powf(-0.5) as f32,
     };
     let correction1 = 1.0 - beta1.powf(moments.steps as f64);
-    let (mut weights, mut rounded, mut gradients) = (weights, rounded, gradients);
-    let (mut first, mut second) = (&mut moments.first[..], &mut moments.second[..]);
+    let mut weights = weights;
+    let mut rounded = rounded;
+    let mut gradients = gradients;
+    let mut first = &mut moments.first[..];
+    let mut second = &mut moments.second[..];
     let mut pieces = Vec::with_capacity(weights.len() / AT_ONCE + groups.len());
     for group in groups {
         let lr = lr * group.rule.rate;
-        let (decay, rate) = ((1.0 - lr * group.rule.weight_decay) as f32, (lr / correction1) as f32);
-        let mut left = group.range.len();
-        while left > 0 {
-            let count = left.min(AT_ONCE);
-            left -= count;
+        let decay = (1.0 - lr * group.rule.weight_decay) as f32;
+        let rate = (lr / correction1) as f32;
+        let mut remaining = group.range.len();
+        while remaining > 0 {
+            let count = remaining.min(AT_ONCE);
+            remaining -= count;
             pieces.push(Piece {
                 weights: weights.split_off_mut(..count).expect("groups cover all"),
                 rounded: if T::IS_ROUNDED { rounded.split_off_mut(..count).expect("groups cover all") } else { &mut [] },
@@ -143,12 +151,13 @@ mod tests {
     fn gradients_that_are_not_finite_change_nothing() {
         let config = AdamWConfig { base_lr: 1.0, betas: [0.9, 0.95], epsilon: 1e-8, weight_decay: 0.1, clip_norm: 1.0 };
         let groups = [Group { range: 0..3, rule: ParameterRule { rate: 1.0, weight_decay: 0.1 } }];
-        for spoiled in [f32::INFINITY, f32::NAN] {
-            let (mut weights, mut moments) = ([1.0, 2.0, 3.0], Moments { first: vec![0.5; 3], second: vec![0.25; 3], steps: 7 });
+        for nonfinite in [f32::INFINITY, f32::NAN] {
+            let mut weights = [1.0, 2.0, 3.0];
+            let mut moments = Moments { first: vec![0.5; 3], second: vec![0.25; 3], steps: 7 };
             let step = |last: f32, weights: &mut [f32], moments: &mut Moments| {
                 update::<f32>(&config, &groups, 0.1, weights, &mut [], &[0.0, 1.0, last], moments)
             };
-            assert!(!step(spoiled, &mut weights, &mut moments).is_finite());
+            assert!(!step(nonfinite, &mut weights, &mut moments).is_finite());
             assert_eq!(
                 (weights, &moments.first[..], &moments.second[..], moments.steps),
                 ([1.0, 2.0, 3.0], &[0.5; 3][..], &[0.25; 3][..], 7)

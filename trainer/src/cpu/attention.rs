@@ -1,8 +1,12 @@
-//! Attention (Vaswani et al. 2017) that holds no matrix of all tokens by all tokens, in the manner of FlashAttention (Dao et al. 2022).
+//! Attention (Vaswani et al. 2017) without a matrix of all tokens by all tokens, in the manner of
+//! FlashAttention (Dao et al. 2022).
 //!
-//! Forward, 32 queries at a time: their scores with all keys fit a core's cache, `[keys][32]`, with the queries as lanes, so a softmax over keys needs no sums across lanes;
-//! made weights in place, they are the right operand of the gemm with the values. SavedActivations are the result and each query's log-sum-exp. Backward makes the
-//! scores again, 8 keys by 32 queries at a time, and goes on with them while they are in the nearest cache. Both give each clip and head to one task.
+//! The forward takes 32 queries at a time. Their scores with all keys, `[keys][32]`, fit a core's
+//! cache. Queries are lanes, so the softmax over keys needs no sums across lanes. It replaces the
+//! scores by weights in place, which are the right operand of the gemm with the values. The result
+//! and each query's log-sum-exp are saved. The backward recomputes the scores, 8 keys by 32 queries
+//! at a time, and uses them while they are in the innermost cache. Both assign each clip and head
+//! to one task.
 
 use super::element::Element;
 use super::kernel::{LANES, Left, ROWS, Tile, tiles};
@@ -14,52 +18,54 @@ use rayon::prelude::*;
 use std::cell::RefCell;
 use std::f32::consts::LOG2_E;
 
-/// Keys whose part of the backward fits a core's cache.
+/// Keys per pass of the backward, whose buffers fit a core's cache.
 const KEYS_AT_ONCE: usize = 512;
 
-/// Panels of 8 keys whose scores, and what comes of them, fit a core's nearest cache.
+/// Panels of 8 keys at a time, whose scores and gradients fit a core's innermost cache.
 const PANELS_AT_ONCE: usize = 4;
 
-/// One value for each query of a panel.
+/// One value per query of a panel.
 type PerQuery = [f32; LANES];
 
-/// Sizes of one attention.
+/// Sizes of an attention layer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Heads {
-    /// Tokens of a clip.
+    /// Tokens per clip.
     pub(crate) tokens: usize,
-    /// Tokens of a clip that only keys and values are made of: the first ones.
-    pub(crate) unasked: usize,
-    /// Heads.
+    /// The first tokens of each clip, which are keys and values only.
+    pub(crate) key_only: usize,
+    /// Number of heads.
     pub(crate) heads: usize,
-    /// Values of a token in one head.
+    /// Values per token and head.
     pub(crate) width: usize,
 }
 
 impl Heads {
-    /// Values of a token in all heads.
+    /// Values per token in all heads.
     const fn all(self) -> usize {
         self.heads * self.width
     }
 
-    /// Queries of a clip.
+    /// Queries per clip.
     const fn queries(self) -> usize {
-        self.tokens - self.unasked
+        self.tokens - self.key_only
     }
 
     fn scale(self) -> f32 {
         (self.width as f32).sqrt().recip()
     }
 
-    /// The tokens of part `part` (0 queries, 1 keys, 2 values) of a clip and head, in rows of `3 * all` values.
+    /// Part `part` (0 queries, 1 keys, 2 values) of the clip and head of `job`, in rows of `3 *
+    /// all` values.
     fn of<T>(self, qkv: &[T], job: usize, part: usize) -> &[T] {
-        let (clip, head) = (job / self.heads, job % self.heads);
-        let first = clip * self.tokens + if part == 0 { self.unasked } else { 0 };
+        let clip = job / self.heads;
+        let head = job % self.heads;
+        let first = clip * self.tokens + if part == 0 { self.key_only } else { 0 };
         &qkv[first * 3 * self.all() + part * self.all() + head * self.width..]
     }
 }
 
-/// Buffers of a task.
+/// Buffers of a thread.
 #[derive(Default)]
 struct Scratch {
     keys: Vec<u32>,
@@ -73,7 +79,7 @@ struct Scratch {
     key_gradient: Vec<f32>,
     value_gradient: Vec<f32>,
     query_gradient: Vec<f32>,
-    /// Of each query, its result's gemm with its gradient.
+    /// For each query, the dot product of its result and the result's gradient.
     along: Vec<f32>,
 }
 
@@ -91,11 +97,13 @@ fn panels<T: Element, const WIDTH: usize>(operand: Operand<'_, T>, outer: std::o
     }
 }
 
-/// `softmax(q k^T / sqrt(width)) v` of every clip and head. `qkv` is `[clips, tokens, 3 * all]`, `out` `[clips, queries, all]`, and `log_sums` `[clips, heads,
-/// queries]`: of each query the base-2 logarithm of the sum of its exponentials.
+/// Computes `softmax(q k^T / sqrt(width)) v` of every clip and head. `qkv` is `[clips, tokens, 3 *
+/// all]`, `out` `[clips, queries, all]`, and `log_sums` `[clips, heads, queries]`: for each query
+/// the base-2 logarithm of the sum of its exponentials.
 pub(crate) fn forward<T: Element>(sizes: Heads, qkv: &[T], out: &mut [T], log_sums: &mut [f32]) {
     let Heads { tokens, heads, width, .. } = sizes;
-    let (all, factor) = (sizes.all(), sizes.scale() * LOG2_E);
+    let all = sizes.all();
+    let factor = sizes.scale() * LOG2_E;
     let out = Shared::new(out, all);
     log_sums.par_chunks_exact_mut(sizes.queries()).enumerate().for_each(|(job, log_sums)| {
         SCRATCH.with_borrow_mut(|scratch| {
@@ -122,7 +130,8 @@ pub(crate) fn forward<T: Element>(sizes: Heads, qkv: &[T], out: &mut [T], log_su
                     let columns = ROWS.min(width - column);
                     for (lane, query) in queries.clone().enumerate() {
                         let row = job / heads * sizes.queries() + query;
-                        // SAFETY: the columns of a head, and the tokens of a clip, are written by one task.
+                        // SAFETY: the columns of a head and the tokens of a clip are written by one
+                        // task only.
                         let out = unsafe { out.part(row, job % heads * width + column, columns) };
                         for (at, out) in out.iter_mut().enumerate() {
                             *out = T::from_f32(result[at * LANES + lane] * shares[lane]);
@@ -135,13 +144,13 @@ pub(crate) fn forward<T: Element>(sizes: Heads, qkv: &[T], out: &mut [T], log_su
 }
 
 vectorised! {
-    /// The greatest score of each query.
+    /// The maximum score of each query.
     fn greatest(scores: &[u32]) -> PerQuery {
         let mut greatest = [f32::NEG_INFINITY; LANES];
         for row in scores.chunks_exact(LANES) {
             for (greatest, &score) in greatest.iter_mut().zip(row) {
                 let score = f32::from_bits(score);
-                // A score that is NaN stays, so that it is seen in the loss.
+                // NaN is kept, so that the loss shows it.
                 *greatest = if score <= *greatest { *greatest } else { score };
             }
         }
@@ -150,12 +159,13 @@ vectorised! {
 }
 
 vectorised! {
-    /// Scores to weights, in place, `[steps][32]`, and the sum of the weights of each query.
+    /// Replaces scores by weights, `[steps][32]`, and returns the sum of the weights of each query.
     fn weights<T: Element>(scores: &mut [u32], keys: usize, factor: f32, greatest: &PerQuery) -> PerQuery {
-        let (in_lane, mut sums) = (T::in_lane(), [0f32; LANES]);
+        let in_lane = T::in_lane();
+        let mut sums = [0f32; LANES];
         let most: PerQuery = std::array::from_fn(|lane| greatest[lane] * factor);
         for (step, first) in (0..keys).step_by(in_lane).enumerate() {
-            // One key a step, or two; behind the last there is one of weight zero.
+            // One or two keys per step; an odd last key is paired with a weight of zero.
             let mut rows = [[0f32; LANES]; 2];
             for (key, row) in (first..keys.min(first + in_lane)).zip(&mut rows) {
                 let scores = &scores[key * LANES..][..LANES];
@@ -174,17 +184,20 @@ vectorised! {
     }
 }
 
-/// Backward of [`forward`]: from `gradient`, that of its result `out`, that of `qkv` into `to`.
+/// Backward of [`forward`]: from `gradient`, the gradient of `out`, computes the gradient of `qkv`
+/// into `to`.
 pub(crate) fn backward<T: Element>(sizes: Heads, qkv: &[T], out: &[T], log_sums: &[f32], gradient: &[T], to: &mut [T]) {
     let Heads { tokens, heads, width, .. } = sizes;
     let all = sizes.all();
     let to = Shared::new(to, 3 * all);
     log_sums.par_chunks_exact(sizes.queries()).enumerate().for_each(|(job, log_sums)| {
         SCRATCH.with_borrow_mut(|scratch| {
-            let (first_row, first_column) = (job / heads * tokens, job % heads * width);
+            let first_row = job / heads * tokens;
+            let first_column = job % heads * width;
             let of_head = |x: &[T], query: usize| (job / heads * sizes.queries() + query) * all + first_column..x.len();
             let along = |query: usize| -> f32 {
-                let (out, gradient) = (&out[of_head(out, query)][..width], &gradient[of_head(gradient, query)][..width]);
+                let out = &out[of_head(out, query)][..width];
+                let gradient = &gradient[of_head(gradient, query)][..width];
                 out.iter().zip(gradient).map(|(out, gradient)| out.to_f32() * gradient.to_f32()).sum()
             };
             let panel_values = width.div_ceil(ROWS) * ROWS * LANES;
@@ -202,21 +215,22 @@ pub(crate) fn backward<T: Element>(sizes: Heads, qkv: &[T], out: &[T], log_sums:
                         let column = block * LANES;
                         for (values, key) in of_keys.chunks_exact(LANES).zip(keys.clone()) {
                             let columns = LANES.min(width - column);
-                            // SAFETY: the columns of a head, and the tokens of a clip, are written by one task.
+                            // SAFETY: the columns of a head and the tokens of a clip are written by
+                            // one task only.
                             let to = unsafe { to.part(first_row + key, part * all + first_column + column, columns) };
                             super::element::round(values, to);
                         }
                     }
                 }
             }
-            for token in 0..sizes.unasked {
+            for token in 0..sizes.key_only {
                 // SAFETY: as above.
                 unsafe { to.part(first_row + token, first_column, width) }.fill(T::default());
             }
             for (panel, values) in scratch.query_gradient.chunks_exact(panel_values).enumerate() {
                 for (lane, query) in (panel * LANES..sizes.queries().min((panel + 1) * LANES)).enumerate() {
                     // SAFETY: as above.
-                    let to = unsafe { to.part(first_row + sizes.unasked + query, first_column, width) };
+                    let to = unsafe { to.part(first_row + sizes.key_only + query, first_column, width) };
                     to.iter_mut().enumerate().for_each(|(at, to)| *to = T::from_f32(values[at * LANES + lane]));
                 }
             }
@@ -224,8 +238,9 @@ pub(crate) fn backward<T: Element>(sizes: Heads, qkv: &[T], out: &[T], log_sums:
     });
 }
 
-/// The part of some keys: their gradients and those of their values go to the scratch, `[blocks of 32 columns][keys][32]`, and what they give to the queries is
-/// added there, `[panels of 32 queries][width][32]`.
+/// The backward of some keys: writes their gradients and those of their values to the scratch,
+/// `[blocks of 32 columns][keys][32]`, and adds their contribution to the gradients of the queries
+/// there, `[panels of 32 queries][width][32]`.
 fn backward_of_keys<T: Element>(
     sizes: Heads,
     qkv: &[T],
@@ -236,7 +251,8 @@ fn backward_of_keys<T: Element>(
     scratch: &mut Scratch,
 ) {
     let width = sizes.width;
-    let (all, scale) = (sizes.all(), sizes.scale());
+    let all = sizes.all();
+    let scale = sizes.scale();
     let (wide, count, padded) = (steps::<T>(width), keys.len(), keys.len().next_multiple_of(ROWS));
     let (long, across, blocks) = (steps::<T>(count), steps::<T>(LANES), width.div_ceil(LANES));
     let [queries_of, keys_of, values_of] = [0, 1, 2].map(|part| sizes.of(qkv, job, part));
@@ -254,7 +270,8 @@ fn backward_of_keys<T: Element>(
     for (first, query_gradient) in (0..sizes.queries()).step_by(LANES).zip(scratch.query_gradient.chunks_exact_mut(panel_values)) {
         let queries = first..(first + LANES).min(sizes.queries());
         let per_query = |values: &[f32]| -> PerQuery { std::array::from_fn(|lane| values.get(first + lane).copied().unwrap_or_default()) };
-        let (log_sums, along) = (per_query(log_sums), per_query(&scratch.along));
+        let log_sums = per_query(log_sums);
+        let along = per_query(&scratch.along);
         pack::<T, LANES>(Operand::rows(queries_of, 3 * all), queries.clone(), width, &mut scratch.query);
         pack::<T, LANES>(Operand::rows(gradient, all), queries.clone(), width, &mut scratch.gradient);
         let query_rows = Operand::columns(&queries_of[first * 3 * all..], 3 * all);
@@ -267,7 +284,8 @@ fn backward_of_keys<T: Element>(
         let panels = padded / ROWS;
         for first_panel in (0..panels).step_by(PANELS_AT_ONCE) {
             let at_once = PANELS_AT_ONCE.min(panels - first_panel);
-            let (keys, values) = (&scratch.keys[first_panel * wide * ROWS..], &scratch.values[first_panel * wide * ROWS..]);
+            let keys = &scratch.keys[first_panel * wide * ROWS..];
+            let values = &scratch.values[first_panel * wide * ROWS..];
             tiles::<T>(at_once, wide, Left::Packed, keys, &scratch.query, false, &mut scores);
             tiles::<T>(at_once, wide, Left::Packed, values, &scratch.gradient, false, &mut slopes);
             let rows = at_once * ROWS;
@@ -295,9 +313,11 @@ fn backward_of_keys<T: Element>(
 }
 
 vectorised! {
-    /// From scores `s` and the weights' gradients `g` of some keys by 32 queries: weights `p = 2^(factor s - log_sum)` and the scores' gradients
-    /// `scale p (g - along)`, each in its place. Lanes of pairs are also written as strips that are read across. The gradients are rows of a right operand, too. Rows
-    /// from `used` on are zero.
+    /// From scores `s` and the gradients `g` of the weights, of some keys by 32 queries, computes
+    /// the weights `p = 2^(factor s - log_sum)` and the gradients of the scores, `scale p (g -
+    /// along)`, in place. Where lanes are pairs, both are also written as strips that are read
+    /// across. The gradients are also written as rows of a right operand. Rows from `used` on are
+    /// zero.
     fn slopes_of_scores<T: Element>(
         scores: &mut [f32],
         slopes: &mut [f32],
@@ -307,7 +327,8 @@ vectorised! {
         strips: [&mut [u32]; 2],
         right: &mut [u32],
     ) {
-        let ([log_sums, along], [weights_across, slopes_across]) = (per_query, strips);
+        let [log_sums, along] = per_query;
+        let [weights_across, slopes_across] = strips;
         let [factor, scale] = factors;
         scores[used * LANES..].fill(0.0);
         slopes[used * LANES..].fill(0.0);

@@ -1,4 +1,4 @@
-//! A transformer block, forward and backward.
+//! The transformer block, forward and backward.
 
 use super::attention::{self, Heads};
 use super::element::Element;
@@ -7,7 +7,7 @@ use super::layout::{Affine, BlockLayout, NormLayout};
 use super::norm_gelu::{Norm, Statistics, add_bias, add_residual, column_sums, gelu, gelu_backward, layer_norm, layer_norm_backward};
 use super::pack::Operand;
 
-/// A model's values: exact, and as the products take them.
+/// A model's weights: exact, and in the type that the gemms take.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Weights<'a, T> {
     pub(crate) exact: &'a [f32],
@@ -15,7 +15,7 @@ pub(crate) struct Weights<'a, T> {
 }
 
 impl<'a, T> Weights<'a, T> {
-    /// Weight, bias and epsilon of a normalisation.
+    /// Weight, bias and epsilon of a layer normalisation.
     pub(crate) fn norm(self, layer: &NormLayout) -> Norm<'a> {
         let NormLayout { affine, epsilon } = layer;
         Norm { weight: &self.exact[affine.weight.clone()], bias: self.bias(affine), epsilon: *epsilon }
@@ -32,78 +32,81 @@ impl<'a, T> Weights<'a, T> {
     }
 }
 
-/// A model's gradients, which a backward adds to or, the first of a step, writes.
+/// A model's gradients. The first backward of a step writes them, later ones add to them.
 #[derive(Debug)]
 pub(crate) struct Gradients<'a> {
     pub(crate) values: &'a mut [f32],
-    /// Whether those of weights of linear layers are there already; where they are not, those of all others are zero.
+    /// Whether the gradients of the weights of linear layers are valid. If not, they are
+    /// overwritten; all other gradients are zero then.
     pub(crate) adds: bool,
 }
 
-/// What the forward keeps for the backward, beside the input.
+/// What the forward saves for the backward, besides the input.
 #[derive(Debug, Default)]
 pub(crate) struct SavedActivations<T> {
     /// `[rows, 3 * width]`
     qkv: Vec<T>,
     /// `[clips, heads, queries]`
     log_sums: Vec<f32>,
-    /// `[left, width]`: the result of attention.
+    /// `[kept rows, width]`: the result of attention.
     attended: Vec<T>,
-    /// `[left, width]`: the residual stream between attention and MLP.
+    /// `[kept rows, width]`: the residual stream between attention and MLP.
     middle: Vec<f32>,
-    /// `[left, inner width]`: the MLP's inner layer before GELU.
+    /// `[kept rows, hidden width]`: the MLP's hidden layer before GELU.
     inner: Vec<T>,
 }
 
-/// Memory that all blocks use in turn.
+/// Buffers that all blocks share.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch<T> {
     statistics: Vec<Statistics>,
     /// `[rows, width]`: a normalised input.
     normed: Vec<T>,
-    /// `[rows, inner width]`: the inner layer after GELU; in the backward, the gradient before it, and that of queries, keys and values.
+    /// `[rows, hidden width]`: the hidden layer after GELU; in the backward, its gradient before
+    /// GELU, and the gradient of queries, keys and values.
     wide: Vec<T>,
     /// `[rows, width]`: a rounded gradient.
     rounded: Vec<T>,
-    /// `[rows, width]`: the gradient of a scaled branch.
+    /// `[rows, width]`: the gradient of a scaled residual branch.
     scaled: Vec<f32>,
     /// `[rows, width]`: the gradient of attention's result.
     attended: Vec<T>,
     /// `[rows, width]`: the gradient of a normalised input.
     normed_gradient: Vec<f32>,
-    /// `[rows, width]`: the gradient of an input some of whose tokens are left out of the result.
+    /// `[rows, width]`: the gradient of an input some of whose tokens are dropped from the result.
     stream_gradient: Vec<f32>,
 }
 
-/// The tokens of a block.
+/// Tokens per clip in a block.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tokens {
-    /// Of each clip.
+    /// Tokens of the input.
     pub(crate) all: usize,
-    /// Of these the first ones, of which nobody reads the block's result: they are keys and values only.
-    pub(crate) left_out: usize,
+    /// The first tokens, whose results are not used: they are keys and values only.
+    pub(crate) dropped: usize,
 }
 
 impl Tokens {
-    /// Of each clip in the result.
-    const fn left(self) -> usize {
-        self.all - self.left_out
+    /// Tokens of the result.
+    const fn kept(self) -> usize {
+        self.all - self.dropped
     }
 
-    /// The input's row of a row of the result.
+    /// The row of the input for a row of the result.
     const fn row(self, of_result: usize) -> usize {
-        of_result / self.left() * self.all + self.left_out + of_result % self.left()
+        of_result / self.kept() * self.all + self.dropped + of_result % self.kept()
     }
 }
 
-/// `length` values, whatever they are.
+/// Resizes `values` to `length`; the contents are unspecified.
 fn sized<T: Copy + Default>(values: &mut Vec<T>, length: usize) -> &mut [T] {
     values.resize(length, T::default());
     values
 }
 
-/// `x`, `[clips, tokens, width]`, to the block's result `to`, `[clips, left, width]`. Without `to`, only what the backward needs is made. The results of attention
-/// and MLP are scaled clip by clip ([`super::stack::BranchScales`]).
+/// Computes the block's result `to`, `[clips, kept, width]`, from `x`, `[clips, tokens, width]`.
+/// Without `to`, computes only what the backward needs. The results of attention and MLP are scaled
+/// clip by clip ([`super::stack::BranchScales`]).
 pub(crate) fn forward<T: Element>(
     layout: &BlockLayout,
     weights: Weights<'_, T>,
@@ -115,36 +118,41 @@ pub(crate) fn forward<T: Element>(
     scratch: &mut Scratch<T>,
 ) {
     let BlockLayout { width, heads, .. } = *layout;
-    let (rows, wider) = (x.len() / width, layout.fc1.bias.len());
-    let left = rows / tokens.all * tokens.left();
-    let sizes = Heads { tokens: tokens.all, unasked: tokens.left_out, heads, width: width / heads };
+    let rows = x.len() / width;
+    let hidden = layout.fc1.bias.len();
+    let kept = rows / tokens.all * tokens.kept();
+    let sizes = Heads { tokens: tokens.all, key_only: tokens.dropped, heads, width: width / heads };
     let normed = sized(&mut scratch.normed, rows * width);
     let statistics = sized(&mut scratch.statistics, rows);
 
     layer_norm(x, weights.norm(&layout.norm1), normed, statistics);
     let qkv = sized(&mut saved.qkv, rows * 3 * width);
     affine(normed, weights, &layout.qkv, [rows, width, 3 * width], qkv);
-    let attended = sized(&mut saved.attended, left * width);
-    attention::forward(sizes, qkv, attended, sized(&mut saved.log_sums, left * heads));
-    let middle = sized(&mut saved.middle, left * width);
-    let scale = |scales: &[f32], row: usize| scales.get(row / tokens.left()).copied().unwrap_or(1.0);
+    let attended = sized(&mut saved.attended, kept * width);
+    attention::forward(sizes, qkv, attended, sized(&mut saved.log_sums, kept * heads));
+    let middle = sized(&mut saved.middle, kept * width);
+    let scale = |scales: &[f32], row: usize| scales.get(row / tokens.kept()).copied().unwrap_or(1.0);
     let (x_row, attention_scale) = (|row: usize| &x[tokens.row(row) * width..], |row| scale(of_attention, row));
-    residual(attended, weights, &layout.proj, [left, width, width], x_row, attention_scale, middle);
+    residual(attended, weights, &layout.proj, [kept, width, width], x_row, attention_scale, middle);
 
-    let (normed, statistics) = (&mut normed[..left * width], &mut statistics[..left]);
+    let normed = &mut normed[..kept * width];
+    let statistics = &mut statistics[..kept];
     layer_norm(middle, weights.norm(&layout.norm2), normed, statistics);
-    let (inner, active) = (sized(&mut saved.inner, left * wider), sized(&mut scratch.wide, left * wider));
-    let (right, bias) = (Operand::rows(weights.weight(&layout.fc1), width), weights.bias(&layout.fc1));
-    gemm2(Operand::rows(normed, width), right, [left, width, wider], inner, active, |part| {
+    let inner = sized(&mut saved.inner, kept * hidden);
+    let active = sized(&mut scratch.wide, kept * hidden);
+    let right = Operand::rows(weights.weight(&layout.fc1), width);
+    let bias = weights.bias(&layout.fc1);
+    gemm2(Operand::rows(normed, width), right, [kept, width, hidden], inner, active, |part| {
         gelu(part.sums, &bias[part.column..], part.out, part.second);
     });
     if let Some(to) = to {
         let mlp_scale = |row| scale(of_mlp, row);
-        residual(active, weights, &layout.fc2, [left, wider, width], |row| &middle[row * width..], mlp_scale, to);
+        residual(active, weights, &layout.fc2, [kept, hidden, width], |row| &middle[row * width..], mlp_scale, to);
     }
 }
 
-/// From `gradient`, that of the block's result, that of `x`, in its place; adds to those of the weights.
+/// Replaces `gradient`, the gradient of the block's result, by that of `x`, and adds to the
+/// gradients of the weights.
 pub(crate) fn backward<T: Element>(
     layout: &BlockLayout,
     weights: Weights<'_, T>,
@@ -157,42 +165,44 @@ pub(crate) fn backward<T: Element>(
     gradients: &mut Gradients<'_>,
 ) {
     let BlockLayout { width, heads, .. } = *layout;
-    let (rows, wider) = (x.len() / width, layout.fc1.bias.len());
-    let left = rows / tokens.all * tokens.left();
-    let sizes = Heads { tokens: tokens.all, unasked: tokens.left_out, heads, width: width / heads };
+    let rows = x.len() / width;
+    let hidden = layout.fc1.bias.len();
+    let kept = rows / tokens.all * tokens.kept();
+    let sizes = Heads { tokens: tokens.all, key_only: tokens.dropped, heads, width: width / heads };
     // The MLP.
-    let normed = sized(&mut scratch.normed, left * width);
-    let statistics = sized(&mut scratch.statistics, left);
-    let wide = sized(&mut scratch.wide, left * wider);
+    let normed = sized(&mut scratch.normed, kept * width);
+    let statistics = sized(&mut scratch.statistics, kept);
+    let wide = sized(&mut scratch.wide, kept * hidden);
     let of_branch = scaled(gradient, of_mlp, &mut scratch.scaled);
     column_sums(of_branch, &mut gradients.values[layout.fc2.bias.clone()]);
     let of_result = T::operand(of_branch, &mut scratch.rounded);
-    // The weight's columns are summed over: W as it lies, not transposed.
-    let right = Operand::columns(weights.weight(&layout.fc2), wider);
-    gemm2(Operand::rows(of_result, width), right, [left, width, wider], wide, &mut saved.inner, |part| {
+    // The columns of the weight are summed over: W as stored, not transposed.
+    let right = Operand::columns(weights.weight(&layout.fc2), hidden);
+    gemm2(Operand::rows(of_result, width), right, [kept, width, hidden], wide, &mut saved.inner, |part| {
         gelu_backward(part.sums, part.second, part.out);
     });
-    weight_gradient(of_result, &saved.inner, &layout.fc2, left, gradients);
+    weight_gradient(of_result, &saved.inner, &layout.fc2, kept, gradients);
     layer_norm(&saved.middle, weights.norm(&layout.norm2), normed, statistics);
-    let normed_gradient = sized(&mut scratch.normed_gradient, left * width);
-    affine_backward(wide, normed, weights, &layout.fc1, left, normed_gradient, gradients);
-    let (norm2, of_norm2) = (&weights.exact[layout.norm2.affine.weight.clone()], &mut gradients.values[layout.norm2.affine.both()]);
+    let normed_gradient = sized(&mut scratch.normed_gradient, kept * width);
+    affine_backward(wide, normed, weights, &layout.fc1, kept, normed_gradient, gradients);
+    let norm2 = &weights.exact[layout.norm2.affine.weight.clone()];
+    let of_norm2 = &mut gradients.values[layout.norm2.affine.both()];
     layer_norm_backward(normed_gradient, &saved.middle, statistics, norm2, gradient, of_norm2);
 
     // Attention.
     let of_middle = T::operand(scaled(gradient, of_attention, &mut scratch.scaled), &mut scratch.rounded);
-    let of_attended = sized(&mut scratch.attended, left * width);
+    let of_attended = sized(&mut scratch.attended, kept * width);
     column_sums(of_middle, &mut gradients.values[layout.proj.bias.clone()]);
-    weight_gradient(of_middle, &saved.attended, &layout.proj, left, gradients);
+    weight_gradient(of_middle, &saved.attended, &layout.proj, kept, gradients);
     let right = Operand::columns(weights.weight(&layout.proj), width);
-    gemm(Operand::rows(of_middle, width), right, [left, width, width], of_attended, |part| super::element::round(part.sums, part.out));
+    gemm(Operand::rows(of_middle, width), right, [kept, width, width], of_attended, |part| super::element::round(part.sums, part.out));
     let of_qkv = sized(&mut scratch.wide, rows * 3 * width);
     attention::backward(sizes, &saved.qkv, &saved.attended, &saved.log_sums, of_attended, of_qkv);
-    if tokens.left_out > 0 {
+    if tokens.dropped > 0 {
         let stream = &mut scratch.stream_gradient;
         stream.clear();
-        for of_clip in gradient.chunks_exact(tokens.left() * width) {
-            stream.extend(std::iter::repeat_n(0.0, tokens.left_out * width));
+        for of_clip in gradient.chunks_exact(tokens.kept() * width) {
+            stream.extend(std::iter::repeat_n(0.0, tokens.dropped * width));
             stream.extend_from_slice(of_clip);
         }
         std::mem::swap(gradient, stream);
@@ -202,11 +212,12 @@ pub(crate) fn backward<T: Element>(
     layer_norm(x, weights.norm(&layout.norm1), normed, statistics);
     let normed_gradient = sized(&mut scratch.normed_gradient, rows * width);
     affine_backward(of_qkv, normed, weights, &layout.qkv, rows, normed_gradient, gradients);
-    let (norm1, of_norm1) = (&weights.exact[layout.norm1.affine.weight.clone()], &mut gradients.values[layout.norm1.affine.both()]);
+    let norm1 = &weights.exact[layout.norm1.affine.weight.clone()];
+    let of_norm1 = &mut gradients.values[layout.norm1.affine.both()];
     layer_norm_backward(normed_gradient, x, statistics, norm1, gradient, of_norm1);
 }
 
-/// `x w^T + b`, rounded.
+/// Computes `x w^T + b`, rounded to the type of `out`.
 pub(crate) fn affine<T: Element, O: Element>(
     x: &[T],
     weights: Weights<'_, T>,
@@ -214,13 +225,14 @@ pub(crate) fn affine<T: Element, O: Element>(
     [rows, inputs, outputs]: [usize; 3],
     out: &mut [O],
 ) {
-    let (right, bias) = (Operand::rows(weights.weight(layer), inputs), weights.bias(layer));
+    let right = Operand::rows(weights.weight(layer), inputs);
+    let bias = weights.bias(layer);
     gemm(Operand::rows(x, inputs), right, [rows, inputs, outputs], out, |Part { column, sums, out, .. }| {
         add_bias(sums, &bias[column..], out);
     });
 }
 
-/// `values`, each clip's times its scale; themselves where there are no scales.
+/// Multiplies the values of each clip by its scale; returns `values` itself if there are no scales.
 fn scaled<'a>(values: &'a [f32], scales: &[f32], to: &'a mut Vec<f32>) -> &'a [f32] {
     if scales.is_empty() {
         return values;
@@ -233,7 +245,7 @@ fn scaled<'a>(values: &'a [f32], scales: &[f32], to: &'a mut Vec<f32>) -> &'a [f
     to
 }
 
-/// `x + scale * (y w^T + b)`, where `x` and `scale` give rows.
+/// Computes `x + scale * (y w^T + b)`, where `x` and `scale` take the index of a row.
 fn residual<'x, T: Element>(
     y: &[T],
     weights: Weights<'_, T>,
@@ -243,13 +255,15 @@ fn residual<'x, T: Element>(
     scale: impl Fn(usize) -> f32 + Sync,
     out: &mut [f32],
 ) {
-    let (right, bias) = (Operand::rows(weights.weight(layer), inputs), weights.bias(layer));
+    let right = Operand::rows(weights.weight(layer), inputs);
+    let bias = weights.bias(layer);
     gemm(Operand::rows(y, inputs), right, [rows, inputs, outputs], out, |Part { row, column, sums, out, .. }| {
         add_residual(&x(row)[column..], scale(row), sums, &bias[column..], out);
     });
 }
 
-/// Backward of [`affine`]: from `gradient`, that of the result, that of `x` into `to`; adds to those of weight and bias.
+/// Backward of [`affine`]: from `gradient`, the gradient of the result, computes that of `x` into
+/// `to`, and adds to those of weight and bias.
 pub(crate) fn affine_backward<T: Element>(
     gradient: &[T],
     x: &[T],
@@ -267,11 +281,12 @@ pub(crate) fn affine_backward<T: Element>(
     gemm(Operand::rows(gradient, outputs), right, [rows, outputs, inputs], to, |part| part.out.copy_from_slice(part.sums));
 }
 
-/// `gradient^T x`, the gradient of a linear layer's weight.
+/// Adds `gradient^T x`, the gradient of a linear layer's weight.
 pub(crate) fn weight_gradient<T: Element>(gradient: &[T], x: &[T], layer: &Affine, rows: usize, gradients: &mut Gradients<'_>) {
     let outputs = layer.bias.len();
     let inputs = layer.weight.len() / outputs;
     let shape = [outputs, rows, inputs];
-    let (left, right) = (Operand::columns(gradient, outputs), Operand::columns(x, inputs));
+    let left = Operand::columns(gradient, outputs);
+    let right = Operand::columns(x, inputs);
     add_gemm(left, right, shape, gradients.adds, &mut gradients.values[layer.weight.clone()]);
 }

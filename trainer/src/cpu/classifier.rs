@@ -1,4 +1,5 @@
-//! The classifier's logits, loss and gradients: the forward and backward of [`crate::model::Classifier`], by hand.
+//! The classifier's logits, loss and gradients: the forward and backward of
+//! [`crate::model::Classifier`], by hand.
 
 use super::block::{Gradients, Scratch, Weights, affine, affine_backward};
 use super::element::Element;
@@ -10,33 +11,35 @@ use crate::model::ClassifierConfig;
 use pipeline::sampling::mask::Masks;
 use rayon::prelude::*;
 
-/// A batch of whole clips, and what is to be said of them.
+/// A batch of whole clips with soft targets.
 #[derive(Debug, Clone, Copy)]
 pub struct Labelled<'a> {
-    /// Which tokens: all of them.
+    /// Masks under which all tokens are visible.
     pub masks: Masks<'a>,
     /// `[clips, tokens, 3 * tubelet * patch * patch]`
     pub pixels: Values<'a>,
-    /// `[clips, classes]`: distributions over the classes.
+    /// `[clips, classes]`: target distributions over the classes.
     pub targets: &'a [f32],
-    /// Branches of blocks that are left out.
+    /// Factors of the residual branches.
     pub branches: BranchScales<'a>,
-    /// Dropout of the head's input: what each value is multiplied by, `[clips, width]`; nothing where none is left out.
+    /// Factors for dropout of the head's input, `[clips, width]`; empty without dropout.
     pub dropout: &'a [f32],
 }
 
-/// What a model makes of clips.
+/// Outputs of a classifier.
 #[derive(Debug, Clone, Copy)]
 pub struct Encoded<'a> {
-    /// `[clips, width]`: the mean of the tokens without the cls token, normalised by the encoder's last layer: the head's input.
+    /// `[clips, width]`: the mean of the tokens without the cls token, after the encoder's last
+    /// layer normalisation: the head's input.
     pub features: &'a [f32],
-    /// `[clips, tokens, width]`: each token, normalised by the same layer; nothing where it was not asked for.
+    /// `[clips, tokens, width]`: each token after the same layer normalisation; empty if not
+    /// requested.
     pub tokens: &'a [f32],
-    /// `[clips, classes]`; nothing of an encoder alone.
+    /// `[clips, classes]`; empty for an encoder alone.
     pub logits: &'a [f32],
 }
 
-/// Memory of forward and backward, used again from step to step.
+/// Buffers of forward and backward, reused from step to step.
 #[derive(Debug)]
 pub(crate) struct Workspace<T> {
     config: ClassifierConfig,
@@ -56,7 +59,7 @@ pub(crate) struct Workspace<T> {
 }
 
 impl<T: Element> Workspace<T> {
-    /// For a model; `recomputes` keeps the inputs of blocks only.
+    /// Creates the buffers of a model; with `recomputes`, only the inputs of blocks are saved.
     pub(crate) fn new(config: ClassifierConfig, recomputes: bool) -> Self {
         Self {
             encoder: Encoder::new(config.grid, config.encoder, config.class_token, recomputes),
@@ -76,7 +79,8 @@ impl<T: Element> Workspace<T> {
         }
     }
 
-    pub(crate) fn read(
+    /// Outputs for `pixels`; those of each token only if `tokens` is set.
+    pub(crate) fn infer(
         &mut self,
         layout: &ClassifierLayout,
         weights: Weights<'_, T>,
@@ -84,7 +88,7 @@ impl<T: Element> Workspace<T> {
         pixels: Values<'_>,
         tokens: bool,
     ) -> Encoded<'_> {
-        self.forward(layout, weights, masks, pixels, BranchScales::default(), &[], Mode::Nothing);
+        self.forward(layout, weights, masks, pixels, BranchScales::default(), &[], Mode::Inference);
         let rows = if tokens { masks.len() * masks.tokens() } else { 0 };
         self.tokens.resize(rows * self.config.encoder.width, 0.0);
         self.token_statistics.resize(rows, Statistics::default());
@@ -94,7 +98,7 @@ impl<T: Element> Workspace<T> {
         Encoded { features: &self.features, tokens: &self.tokens, logits: &self.logits }
     }
 
-    /// The loss of a batch; adds `share` times its gradients to `gradients`.
+    /// Computes the loss of a batch, and adds `share` times its gradients to `gradients`.
     pub(crate) fn step(
         &mut self,
         layout: &ClassifierLayout,
@@ -103,7 +107,7 @@ impl<T: Element> Workspace<T> {
         share: f64,
         gradients: &mut Gradients<'_>,
     ) -> f64 {
-        self.forward(layout, weights, batch.masks, batch.pixels, batch.branches, batch.dropout, Mode::Backward);
+        self.forward(layout, weights, batch.masks, batch.pixels, batch.branches, batch.dropout, Mode::Training);
         let loss = self.compare(batch.targets, share);
         if loss.is_finite() {
             self.backward(layout, weights, batch, gradients);
@@ -121,8 +125,9 @@ impl<T: Element> Workspace<T> {
         dropout: &[f32],
         mode: Mode,
     ) {
-        assert_eq!(masks.visible(), self.config.grid.tokens(), "a classifier sees all tokens");
-        let (clips, width) = (masks.len(), self.config.encoder.width);
+        assert_eq!(masks.visible(), self.config.grid.tokens(), "a classifier takes all tokens");
+        let clips = masks.len();
+        let width = self.config.encoder.width;
         self.encoder.forward(&layout.encoder, weights, masks, pixels, branches, mode, &mut self.scratch);
         self.pooled.resize(clips * width, 0.0);
         let of_clip = masks.visible() * width;
@@ -142,7 +147,8 @@ impl<T: Element> Workspace<T> {
         affine(&self.head_input, weights, head, [clips, width, self.config.classes], &mut self.logits);
     }
 
-    /// Cross entropy, averaged over the clips; `share` times its gradient takes the logits' place.
+    /// Computes the cross entropy, averaged over the clips, and replaces the logits by `share`
+    /// times their gradient.
     fn compare(&mut self, targets: &[f32], share: f64) -> f64 {
         let classes = self.config.classes;
         let clips = self.logits.len() / classes;
@@ -162,15 +168,17 @@ impl<T: Element> Workspace<T> {
     }
 
     fn backward(&mut self, layout: &ClassifierLayout, weights: Weights<'_, T>, batch: &Labelled<'_>, gradients: &mut Gradients<'_>) {
-        let (masks, width) = (batch.masks, self.config.encoder.width);
-        let head = layout.head.as_ref().expect("what has a loss has a head");
+        let masks = batch.masks;
+        let width = self.config.encoder.width;
+        let head = layout.head.as_ref().expect("only a classifier with a head has a loss");
         let of_logits = T::operand(&self.logits, &mut self.rounded);
         self.features_gradient.resize(masks.len() * width, 0.0);
         affine_backward(of_logits, &self.head_input, weights, head, masks.len(), &mut self.features_gradient, gradients);
         self.features_gradient.iter_mut().zip(batch.dropout).for_each(|(gradient, &scale)| *gradient *= scale);
 
         let norm = &layout.encoder.norm.affine;
-        let (weight, of_norm) = (&weights.exact[norm.weight.clone()], &mut gradients.values[norm.both()]);
+        let weight = &weights.exact[norm.weight.clone()];
+        let of_norm = &mut gradients.values[norm.both()];
         self.pooled_gradient.clear();
         self.pooled_gradient.resize(masks.len() * width, 0.0);
         layer_norm_backward(&self.features_gradient, &self.pooled, &self.statistics, weight, &mut self.pooled_gradient, of_norm);
@@ -188,7 +196,7 @@ impl<T: Element> Workspace<T> {
     }
 }
 
-/// The mean of the rows of `x`, each as long as `mean`.
+/// Computes the mean of the rows of `x`, each as long as `mean`.
 fn mean_row(x: &[f32], mean: &mut [f32]) {
     let count = x.len() / mean.len();
     mean.fill(0.0);

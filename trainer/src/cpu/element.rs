@@ -1,30 +1,31 @@
-//! Types of activations and of the weights that are multiplied: f32, or bf16 with sums in f32.
+//! Types of the activations and weights in gemms: f32, or bf16 with sums in f32.
 
 use super::simd::{Isa, isa, vectorised};
 use half::bf16;
 
-/// A value that the kernels multiply.
+/// An operand type of the kernels.
 pub(crate) trait Element: Copy + Send + Sync + Default + 'static {
-    /// Rounded to the nearest, ties to even.
+    /// Rounds to nearest, ties to even.
     fn from_f32(value: f32) -> Self;
-    /// Exactly.
+    /// Converts exactly.
     fn to_f32(self) -> f32;
-    /// How many of them one lane of a kernel's vector holds: 2 where products of pairs are to be had.
+    /// Values per 32-bit lane of a kernel's vector: 2 where the CPU multiplies pairs, else 1.
     fn in_lane() -> usize;
     /// A lane that holds one value, as f32.
     #[inline(always)]
     fn single(self) -> u32 {
         self.to_f32().to_bits()
     }
-    /// A lane that holds two values, which follow each other along the summed dimension. Of f32 a lane holds the first only.
+    /// A lane that holds two consecutive values of the summed dimension. For f32, a lane holds the
+    /// first only.
     fn pair(self, next: Self) -> u32;
-    /// [`Self::pair`] of values that are rounded already.
+    /// [`Self::pair`] of values that are already rounded.
     fn rounded_pair(first: f32, second: f32) -> u32;
-    /// Pairs of neighbours among values that are rounded already, lane by lane.
+    /// Packs consecutive values, already rounded, into pairs, lane by lane.
     fn rounded_pairs(values: &[f32], lanes: &mut [u32]);
-    /// Whether products take values that are rounded.
+    /// Whether gemms take rounded values.
     const IS_ROUNDED: bool;
-    /// `values` as operands of a gemm: as they are, or rounded into `scratch`.
+    /// `values` as an operand of a gemm: unchanged, or rounded into `scratch`.
     fn operand<'a>(values: &'a [f32], scratch: &'a mut Vec<Self>) -> &'a [Self];
 }
 
@@ -64,7 +65,7 @@ impl Element for bf16 {
     fn from_f32(value: f32) -> Self {
         let bits = value.to_bits();
         let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
-        // Rounding must not carry a NaN into the numbers.
+        // Rounding must not turn a NaN into a number.
         Self::from_bits(if value.is_nan() { 0x7fc0 } else { rounded as u16 })
     }
     #[inline(always)]
@@ -85,7 +86,8 @@ impl Element for bf16 {
     }
     #[inline(always)]
     fn rounded_pairs(values: &[f32], lanes: &mut [u32]) {
-        // Halves of lanes in memory are in the order of the values: pairs are for little-endian processors only.
+        // The halves of a lane lie in memory in the order of the values: pairs exist on
+        // little-endian CPUs only.
         let halves: &mut [u16] = bytemuck::cast_slice_mut(lanes);
         halves.iter_mut().zip(values).for_each(|(half, value)| *half = (value.to_bits() >> 16) as u16);
     }
@@ -98,7 +100,7 @@ impl Element for bf16 {
     }
 }
 
-/// Values of one task.
+/// Values per task.
 const ROUNDED_AT_ONCE: usize = 1 << 15;
 
 vectorised! {
@@ -115,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rounding_is_that_of_half() {
+    fn rounding_equals_that_of_half() {
         for bits in (0..u32::MAX).step_by(9973) {
             let value = f32::from_bits(bits);
             let rounded = <bf16 as Element>::from_f32(value);

@@ -1,6 +1,6 @@
-//! The encoder: patches to the residual stream after its last block, and the gradients back.
+//! The encoder, from patches to the residual stream after the last block, and its backward.
 //!
-//! Rows are `[clips][class, visible tokens]`; of the result the cls token is left out.
+//! Rows are `[clips][class, visible tokens]`; the result does not have the cls token.
 
 use super::block::{Gradients, Scratch, Tokens, Weights, affine, weight_gradient};
 use super::element::Element;
@@ -16,10 +16,10 @@ use pipeline::transform::{MEAN, STD};
 use rayon::prelude::*;
 use schemas::geometry::PatchGrid;
 
-/// Values of a batch as the loader gives them.
+/// Values of a batch in the type that the loader produces.
 #[derive(Debug, Clone, Copy)]
 pub enum Values<'a> {
-    /// Samples, which are normalised here.
+    /// Samples from 0 to 255, which are normalised here.
     U8(&'a [u8]),
     /// Normalised.
     F32(&'a [f32]),
@@ -27,7 +27,7 @@ pub enum Values<'a> {
     Bf16(&'a [bf16]),
 }
 
-/// An encoder's memory, used again from step to step.
+/// Buffers of an encoder, reused from step to step.
 #[derive(Debug)]
 pub(crate) struct Encoder<T> {
     grid: PatchGrid,
@@ -36,7 +36,7 @@ pub(crate) struct Encoder<T> {
     stack: Stack<T>,
     patches: Vec<T>,
     embedded: Vec<f32>,
-    /// The gradient of the embedded patches, and rounded.
+    /// The gradient of the embedded patches; `rounded` is the same in the type of the gemms.
     gradient: Vec<f32>,
     rounded: Vec<T>,
 }
@@ -57,10 +57,10 @@ impl<T: Element> Encoder<T> {
 
     const fn tokens(&self, masks: Masks<'_>) -> Tokens {
         let class = self.has_class as usize;
-        Tokens { all: class + masks.visible(), left_out: class }
+        Tokens { all: class + masks.visible(), dropped: class }
     }
 
-    /// `visible`, `[clips, visible, values]`, to [`Self::result`].
+    /// Computes [`Self::result`] from `visible`, `[clips, visible, values]`.
     pub(crate) fn forward(
         &mut self,
         layout: &EncoderLayout,
@@ -71,7 +71,8 @@ impl<T: Element> Encoder<T> {
         mode: Mode,
         scratch: &mut Scratch<T>,
     ) {
-        let (width, values) = (self.width, self.grid.tubelet_values());
+        let width = self.width;
+        let values = self.grid.tubelet_values();
         let rows = masks.len() * masks.visible();
         self.patches.resize(rows * values, T::default());
         convert(visible, &mut self.patches);
@@ -83,7 +84,7 @@ impl<T: Element> Encoder<T> {
         let positions = Positions { layout: &layout.positions, space: self.grid.space(), width };
         let of_clips = self.embedded.par_chunks_exact(masks.visible() * width).zip(stream.par_chunks_exact_mut(tokens.all * width));
         of_clips.enumerate().for_each(|(clip, (embedded, stream))| {
-            let (class, tokens) = stream.split_at_mut(tokens.left_out * width);
+            let (class, tokens) = stream.split_at_mut(tokens.dropped * width);
             set_class(weights.exact, layout.class.as_ref(), class);
             for ((out, embedded), &token) in tokens.chunks_exact_mut(width).zip(embedded.chunks_exact(width)).zip(masks.get(clip).visible) {
                 positions.add(weights.exact, embedded, token, out);
@@ -92,12 +93,12 @@ impl<T: Element> Encoder<T> {
         self.stack.forward(&layout.blocks, weights, tokens, scales, mode, scratch);
     }
 
-    /// The stream after the last block, `[clips, visible, width]`.
+    /// The residual stream after the last block, `[clips, visible, width]`.
     pub(crate) fn result(&self) -> &[f32] {
         self.stack.result()
     }
 
-    /// From `gradient`, that of the result, those of the weights.
+    /// Adds the gradients of the weights, from `gradient`, that of the result.
     pub(crate) fn backward(
         &mut self,
         layout: &EncoderLayout,
@@ -108,12 +109,13 @@ impl<T: Element> Encoder<T> {
         scratch: &mut Scratch<T>,
         gradients: &mut Gradients<'_>,
     ) {
-        let (width, tokens) = (self.width, self.tokens(masks));
+        let width = self.width;
+        let tokens = self.tokens(masks);
         self.stack.backward(&layout.blocks, weights, tokens, scales, gradient, scratch, gradients);
         let positions = Positions { layout: &layout.positions, space: self.grid.space(), width };
         self.gradient.clear();
         for (mask, gradient) in masks.iter().zip(gradient.chunks_exact(tokens.all * width)) {
-            let (class, of_tokens) = gradient.split_at(tokens.left_out * width);
+            let (class, of_tokens) = gradient.split_at(tokens.dropped * width);
             class_backward(class, layout.class.as_ref(), gradients);
             for (gradient, &token) in of_tokens.chunks_exact(width).zip(mask.visible) {
                 positions.backward(gradient, token, gradients);
@@ -126,7 +128,7 @@ impl<T: Element> Encoder<T> {
     }
 }
 
-/// Positions of tokens.
+/// Position embeddings of tokens.
 pub(crate) struct Positions<'a> {
     pub(crate) layout: &'a PositionsLayout,
     pub(crate) space: usize,
@@ -134,9 +136,10 @@ pub(crate) struct Positions<'a> {
 }
 
 impl Positions<'_> {
-    /// `out = value + position of token`
+    /// Computes `out = value + position of token`.
     pub(crate) fn add(&self, weights: &[f32], value: &[f32], token: u32, out: &mut [f32]) {
-        let (token, width) = (token as usize, self.width);
+        let token = token as usize;
+        let width = self.width;
         match self.layout {
             PositionsLayout::Separable { spatial, temporal } => {
                 let spatial = &weights[spatial.start + token % self.space * width..][..width];
@@ -156,8 +159,10 @@ impl Positions<'_> {
         }
     }
 
+    /// Adds `gradient`, that of one token, to the gradients of its position.
     pub(crate) fn backward(&self, gradient: &[f32], token: u32, gradients: &mut Gradients<'_>) {
-        let (token, width) = (token as usize, self.width);
+        let token = token as usize;
+        let width = self.width;
         match self.layout {
             PositionsLayout::Separable { spatial, temporal } => {
                 add(gradient, &mut gradients.values[spatial.start + token % self.space * width..][..width]);
@@ -169,7 +174,7 @@ impl Positions<'_> {
     }
 }
 
-/// `out = cls token + its position`, where there is one.
+/// Computes `out = cls token + its position`, if there is a cls token.
 pub(crate) fn set_class(weights: &[f32], class: Option<&ClassLayout>, out: &mut [f32]) {
     let Some(class) = class else { return };
     out.copy_from_slice(&weights[class.token.clone()]);
@@ -178,6 +183,7 @@ pub(crate) fn set_class(weights: &[f32], class: Option<&ClassLayout>, out: &mut 
     }
 }
 
+/// Backward of [`set_class`].
 pub(crate) fn class_backward(gradient: &[f32], class: Option<&ClassLayout>, gradients: &mut Gradients<'_>) {
     let Some(class) = class else { return };
     add(gradient, &mut gradients.values[class.token.clone()]);
@@ -186,10 +192,10 @@ pub(crate) fn class_backward(gradient: &[f32], class: Option<&ClassLayout>, grad
     }
 }
 
-/// Values of one task of [`convert`].
+/// Values per task of [`convert`].
 const CONVERTED_AT_ONCE: usize = 1 << 15;
 
-/// A batch's values as normalised ones.
+/// Converts the values of a batch to normalised ones of type `T`.
 pub(crate) fn convert<T: Element>(values: Values<'_>, out: &mut [T]) {
     let chunks = out.par_chunks_mut(CONVERTED_AT_ONCE);
     match values {
@@ -203,7 +209,8 @@ pub(crate) fn convert<T: Element>(values: Values<'_>, out: &mut [T]) {
 
 vectorised! {
     fn normalise<T: Element>(values: &[u8], out: &mut [T]) {
-        let (scale, offset) = (1.0 / (255.0 * STD), -MEAN / STD);
+        let scale = 1.0 / (255.0 * STD);
+        let offset = -MEAN / STD;
         out.iter_mut().zip(values).for_each(|(out, &value)| *out = T::from_f32(f32::from(value) * scale + offset));
     }
 }

@@ -1,7 +1,8 @@
-//! Products of matrices on all threads, with what follows done while a tile is at hand.
+//! Multi-threaded gemm, with an epilogue on each tile of the result while it is in cache.
 //!
-//! The right operand is packed once by all threads; each task packs some rows of the left one and goes through all panels. A sum runs over its whole
-//! dimension in one order, so results do not depend on the number of threads.
+//! All threads pack the right operand once; each task packs some rows of the left one and
+//! multiplies them with all panels. A sum runs over its whole dimension in one order, so results do
+//! not depend on the number of threads.
 
 use super::element::Element;
 use super::kernel::{self, LANES, Left, ROWS, Tile};
@@ -11,13 +12,13 @@ use super::simd::vectorised;
 use rayon::prelude::*;
 use std::cell::RefCell;
 
-/// Bytes of the left operand that a task holds packed: they stay in its core's cache.
+/// Bytes of the left operand that a task packs: they stay in its core's cache.
 const LEFT_BYTES: usize = 384 << 10;
 
 /// Bytes of the right operand that are packed at a time.
 const RIGHT_BYTES: usize = 8 << 20;
 
-/// Longest sum that is taken in one go where the result is added to.
+/// Longest sum in one pass of [`add_gemm`].
 const MOST_INNER: usize = 4096;
 
 thread_local! {
@@ -25,7 +26,8 @@ thread_local! {
     static RIGHT: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Part of a row of a gemm: `sums`, from `column` of `row` on, and the same place in the outputs.
+/// Part of a row of a gemm's result: `sums`, from `column` of `row` on, and the same part of the
+/// outputs.
 pub(crate) struct Part<'a, A, B> {
     pub(crate) row: usize,
     pub(crate) column: usize,
@@ -34,11 +36,12 @@ pub(crate) struct Part<'a, A, B> {
     pub(crate) second: &'a mut [B],
 }
 
-/// `left right^T`: `[rows, columns]` of sums over `inner` values, given to `then` part by part, each once. `out` has that shape; so has `second`, unless it is
-/// empty.
+/// Computes `left right^T`, `[rows, columns]` of sums over `inner` values, and calls the epilogue
+/// `then` once for each part of the result. `out` has the shape of the result; so has `second`,
+/// unless it is empty.
 ///
 /// # Panics
-/// When an output has another size.
+/// When an output has the wrong size.
 pub(crate) fn gemm2<T: Element, A: Send, B: Send>(
     left: Operand<'_, T>,
     right: Operand<'_, T>,
@@ -49,7 +52,8 @@ pub(crate) fn gemm2<T: Element, A: Send, B: Send>(
 ) {
     assert!(out.len() == rows * columns && (second.is_empty() || second.len() == out.len()), "outputs of {rows} x {columns}");
     let (steps, threads) = (steps::<T>(inner), rayon::current_num_threads());
-    let (out, second) = (Shared::new(out, columns), Shared::new(second, columns));
+    let out = Shared::new(out, columns);
+    let second = Shared::new(second, columns);
     let columns_at_once = (RIGHT_BYTES / (4 * steps.max(1)) / LANES).max(1) * LANES;
     let most_rows = (LEFT_BYTES / (4 * steps.max(1)) / ROWS).max(1) * ROWS;
     let tasks = rows.div_ceil(most_rows).next_multiple_of(threads);
@@ -78,7 +82,7 @@ pub(crate) fn gemm2<T: Element, A: Send, B: Send>(
                         kernel::tiles::<T>(1, steps, Left::Packed, left, right, false, &mut tile);
                         let first = rows.start + left_panel * ROWS;
                         for (sums, row) in tile.chunks_exact(LANES).zip(first..rows.end) {
-                            // SAFETY: each part of the outputs is touched by one task, once.
+                            // SAFETY: each part of the outputs is accessed by one task, once.
                             let (out, second) = unsafe { (out.part(row, column, width), second.part(row, column, width)) };
                             then(Part { row, column, sums: &sums[..width], out, second });
                         }
@@ -90,7 +94,7 @@ pub(crate) fn gemm2<T: Element, A: Send, B: Send>(
     RIGHT.set(packed_right);
 }
 
-/// The same with one output.
+/// [`gemm2`] with one output.
 pub(crate) fn gemm<T: Element, A: Send>(
     left: Operand<'_, T>,
     right: Operand<'_, T>,
@@ -101,7 +105,7 @@ pub(crate) fn gemm<T: Element, A: Send>(
     gemm2(left, right, shape, out, &mut [], then);
 }
 
-/// `left right^T`, added to `out` if `adds`.
+/// Computes `left right^T` into `out`, or adds it to `out` if `adds`.
 pub(crate) fn add_gemm<T: Element>(
     left: Operand<'_, T>,
     right: Operand<'_, T>,
@@ -111,7 +115,8 @@ pub(crate) fn add_gemm<T: Element>(
 ) {
     for first in (0..inner).step_by(MOST_INNER) {
         let shape = [rows, MOST_INNER.min(inner - first), columns];
-        let (left, right) = (left.after(first), right.after(first));
+        let left = left.after(first);
+        let right = right.after(first);
         if adds || first > 0 {
             gemm(left, right, shape, out, |part| add(part.sums, part.out));
         } else {
@@ -121,7 +126,7 @@ pub(crate) fn add_gemm<T: Element>(
 }
 
 vectorised! {
-    /// `out += values`
+    /// Computes `out += values`.
     pub(crate) fn add(values: &[f32], out: &mut [f32]) {
         out.iter_mut().zip(values).for_each(|(out, &value)| *out += value);
     }

@@ -1,4 +1,4 @@
-//! Where each parameter lies among all values of a model.
+//! The place of each parameter among all values of a model.
 
 use crate::model::{ClassifierConfig, MLP_RATIO, MaeConfig, PositionKind, TransformerConfig, sinusoid_table};
 use schemas::geometry::PatchGrid;
@@ -7,32 +7,32 @@ use std::ops::Range;
 /// A parameter.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
-    /// The reference's name for it.
+    /// Its name in the reference implementation.
     pub(crate) name: String,
     /// Its shape.
     pub(crate) shape: Vec<usize>,
-    /// Its values among all.
+    /// Its place among all values.
     pub(crate) range: Range<usize>,
 }
 
 impl Entry {
-    /// Whether it is the weight of a linear layer.
-    pub(crate) fn is_product(&self) -> bool {
+    /// Whether this is the weight of a linear layer.
+    pub(crate) fn is_linear_weight(&self) -> bool {
         self.shape.len() > 1 && self.name.ends_with(".weight")
     }
 }
 
-/// A layer of weight and bias, which lie side by side.
+/// A layer of weight and bias, which are adjacent.
 #[derive(Debug, Clone)]
 pub(crate) struct Affine {
-    /// `[outputs, inputs]`, or `[width]` of a normalisation.
+    /// `[outputs, inputs]`, or `[width]` for a normalisation.
     pub(crate) weight: Range<usize>,
     /// `[outputs]`
     pub(crate) bias: Range<usize>,
 }
 
 impl Affine {
-    /// Both.
+    /// The range of weight and bias.
     pub(crate) const fn both(&self) -> Range<usize> {
         self.weight.start..self.bias.end
     }
@@ -60,14 +60,14 @@ pub(crate) struct BlockLayout {
     pub(crate) fc2: Affine,
 }
 
-/// Positions of an encoder's or decoder's tokens.
+/// Position embeddings of an encoder or decoder.
 #[derive(Debug)]
 pub(crate) enum PositionsLayout {
-    /// Of each place in a frame, and of each moment.
+    /// One per place in a frame, and one per time step.
     Separable { spatial: Range<usize>, temporal: Range<usize> },
-    /// Of each token.
+    /// One per token.
     Joint(Range<usize>),
-    /// Of each token, `[tokens, width]`, and no parameters.
+    /// One per token, `[tokens, width]`, without parameters.
     Fixed(Vec<f32>),
 }
 
@@ -75,7 +75,7 @@ pub(crate) enum PositionsLayout {
 #[derive(Debug)]
 pub(crate) struct ClassLayout {
     pub(crate) token: Range<usize>,
-    /// None where positions are fixed.
+    /// `None` where positions are fixed.
     pub(crate) position: Option<Range<usize>>,
 }
 
@@ -93,7 +93,7 @@ pub(crate) struct EncoderLayout {
 #[derive(Debug)]
 pub(crate) struct ClassifierLayout {
     pub(crate) encoder: EncoderLayout,
-    /// None of an encoder alone.
+    /// `None` for an encoder alone.
     pub(crate) head: Option<Affine>,
 }
 
@@ -110,7 +110,7 @@ pub(crate) struct MaeLayout {
     pub(crate) decoder_pred: Affine,
 }
 
-/// Hands out places, one after the other.
+/// Assigns places, one after the other.
 #[derive(Default)]
 struct Builder(Vec<Entry>);
 
@@ -195,7 +195,7 @@ impl Builder {
 }
 
 impl ClassifierLayout {
-    /// Of a model, and all its parameters in the order of their places.
+    /// The layout of a model, and its parameters in the order of their places.
     pub(crate) fn new(config: &ClassifierConfig) -> (Self, Vec<Entry>) {
         let mut builder = Builder::default();
         let epsilons = [config.conventions.norm_epsilon, config.conventions.head_norm_epsilon];
@@ -206,7 +206,7 @@ impl ClassifierLayout {
 }
 
 impl MaeLayout {
-    /// Of a model, and all its parameters in the order of their places.
+    /// The layout of a model, and its parameters in the order of their places.
     pub(crate) fn new(config: &MaeConfig) -> (Self, Vec<Entry>) {
         let MaeConfig { grid, decoder, class_token, conventions, .. } = *config;
         let mut builder = Builder::default();

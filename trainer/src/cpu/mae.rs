@@ -1,7 +1,9 @@
-//! The masked autoencoder's loss and gradients: the forward and backward of [`crate::model::Mae`], by hand.
+//! The masked autoencoder's loss and gradients: the forward and backward of [`crate::model::Mae`],
+//! by hand.
 //!
-//! Decoder rows are `[clips][class, visible tokens, predicted tokens]`: attention does not see the order of
-//! tokens, positions are added to each, and so nothing is shuffled back, and what is predicted lies side by side.
+//! Decoder rows are `[clips][class, visible tokens, predicted tokens]`. Attention does not depend
+//! on the order of tokens, and each gets its position, so nothing is shuffled back and predicted
+//! tokens are contiguous.
 
 use super::block::{Gradients, Scratch, Tokens, Weights, affine, affine_backward};
 use super::element::Element;
@@ -16,10 +18,10 @@ use pipeline::sampling::mask::Masks;
 use rayon::prelude::*;
 use std::time::{Duration, Instant};
 
-/// What a model sees of a batch, and what it is to predict: the loader's patches.
+/// A batch of patches: the model's input and its target.
 #[derive(Debug, Clone, Copy)]
 pub struct Patches<'a> {
-    /// Which tokens.
+    /// The visible and the predicted tokens.
     pub masks: Masks<'a>,
     /// `[clips, visible, 3 * tubelet * patch * patch]`
     pub visible: Values<'a>,
@@ -27,7 +29,7 @@ pub struct Patches<'a> {
     pub target: Values<'a>,
 }
 
-/// How long the parts of a step took.
+/// Durations of the parts of a step.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct StepTimes {
     /// Embedding and encoder, forward.
@@ -38,11 +40,11 @@ pub struct StepTimes {
     pub decoder_backward: Duration,
     /// Encoder, backward.
     pub encoder_backward: Duration,
-    /// Clipping, weights and moments.
+    /// Clipping, and the update of weights and moments.
     pub optimizer: Duration,
 }
 
-/// Memory of forward and backward, used again from step to step.
+/// Buffers of forward and backward, reused from step to step.
 #[derive(Debug)]
 pub(crate) struct Workspace<T> {
     config: MaeConfig,
@@ -71,19 +73,21 @@ struct Sizes {
 }
 
 impl Sizes {
-    /// Of the decoder's result those tokens are left out that the loss does not compare. Where nothing is masked it compares the visible ones.
+    /// Tokens of the decoder, whose result drops those without a loss. Where nothing is masked, the
+    /// loss is over the visible ones.
     const fn decoder_tokens(self) -> Tokens {
-        let left_out = self.class + if self.predicted == 0 { 0 } else { self.visible };
-        Tokens { all: self.class + self.visible + self.predicted, left_out }
+        let dropped = self.class + if self.predicted == 0 { 0 } else { self.visible };
+        Tokens { all: self.class + self.visible + self.predicted, dropped }
     }
 
+    /// Tokens per clip with a loss.
     const fn compared(self) -> usize {
         if self.predicted == 0 { self.visible } else { self.predicted }
     }
 }
 
 impl<T: Element> Workspace<T> {
-    /// For a model; `recomputes` keeps the inputs of blocks only.
+    /// Creates the buffers of a model; with `recomputes`, only the inputs of blocks are saved.
     pub(crate) fn new(config: MaeConfig, recomputes: bool) -> Self {
         Self {
             encoder: Encoder::new(config.grid, config.encoder, config.class_token, recomputes),
@@ -110,12 +114,12 @@ impl<T: Element> Workspace<T> {
 
     /// Predictions of the predicted tokens, `[clips, predicted, values]`.
     pub(crate) fn predict(&mut self, layout: &MaeLayout, weights: Weights<'_, T>, masks: Masks<'_>, visible: Values<'_>) -> &[f32] {
-        self.encode(layout, weights, masks, visible, Mode::Nothing);
-        self.decode(layout, weights, masks, Mode::Nothing);
+        self.encode(layout, weights, masks, visible, Mode::Inference);
+        self.decode(layout, weights, masks, Mode::Inference);
         &self.predicted
     }
 
-    /// The loss of a batch; adds `share` times its gradients to `gradients`.
+    /// Computes the loss of a batch, and adds `share` times its gradients to `gradients`.
     pub(crate) fn step(
         &mut self,
         layout: &MaeLayout,
@@ -126,9 +130,9 @@ impl<T: Element> Workspace<T> {
         times: &mut StepTimes,
     ) -> f64 {
         let began = Instant::now();
-        self.encode(layout, weights, batch.masks, batch.visible, Mode::Backward);
+        self.encode(layout, weights, batch.masks, batch.visible, Mode::Training);
         let encoded = Instant::now();
-        self.decode(layout, weights, batch.masks, Mode::Backward);
+        self.decode(layout, weights, batch.masks, Mode::Training);
         let loss = self.compare(batch, share);
         let decoded = Instant::now();
         if !loss.is_finite() {
@@ -153,7 +157,9 @@ impl<T: Element> Workspace<T> {
     }
 
     fn decode(&mut self, layout: &MaeLayout, weights: Weights<'_, T>, masks: Masks<'_>, mode: Mode) {
-        let (sizes, inputs, width) = (self.sizes(masks), self.config.encoder.width, self.config.decoder.width);
+        let sizes = self.sizes(masks);
+        let inputs = self.config.encoder.width;
+        let width = self.config.decoder.width;
         let rows = sizes.clips * sizes.visible;
         self.embedded.resize(rows * width, 0.0);
         affine(&self.encoded, weights, &layout.decoder_embed, [rows, inputs, width], &mut self.embedded);
@@ -181,9 +187,10 @@ impl<T: Element> Workspace<T> {
         affine(&self.decoded, weights, &layout.decoder_pred, [rows, width, outputs], &mut self.predicted);
     }
 
-    /// The loss; `share` times its gradient takes the predictions' place.
+    /// Computes the loss, and replaces the predictions by `share` times their gradient.
     fn compare(&mut self, batch: &Patches<'_>, share: f64) -> f64 {
-        let (values, per) = (self.config.target_values(), self.config.conventions.normalise_per);
+        let values = self.config.target_values();
+        let per = self.config.conventions.normalise_per;
         let per = self.config.normalise_target.then_some(per);
         self.target.resize(self.predicted.len(), 0.0);
         convert(batch.target, &mut self.target);
@@ -200,8 +207,10 @@ impl<T: Element> Workspace<T> {
     }
 
     fn decode_backward(&mut self, layout: &MaeLayout, weights: Weights<'_, T>, masks: Masks<'_>, gradients: &mut Gradients<'_>) {
-        let (sizes, width) = (self.sizes(masks), self.config.decoder.width);
-        let (rows, tokens) = (sizes.clips * sizes.compared(), sizes.decoder_tokens());
+        let sizes = self.sizes(masks);
+        let width = self.config.decoder.width;
+        let rows = sizes.clips * sizes.compared();
+        let tokens = sizes.decoder_tokens();
         let of_predicted = T::operand(&self.predicted, &mut self.rounded);
         self.part_gradient.resize(rows * width, 0.0);
         affine_backward(of_predicted, &self.decoded, weights, &layout.decoder_pred, rows, &mut self.part_gradient, gradients);
@@ -212,7 +221,8 @@ impl<T: Element> Workspace<T> {
             (&weights.exact[layout.decoder_norm.affine.weight.clone()], &mut gradients.values[layout.decoder_norm.affine.both()]);
         let statistics = &self.decoded_statistics;
         layer_norm_backward(&self.part_gradient, self.decoder.result(), statistics, norm, &mut self.stream_gradient, of_norm);
-        let (scales, gradient) = (BranchScales::default(), &mut self.stream_gradient);
+        let scales = BranchScales::default();
+        let gradient = &mut self.stream_gradient;
         self.decoder.backward(&layout.decoder_blocks, weights, tokens, scales, gradient, &mut self.scratch, gradients);
 
         let positions = Positions { layout: &layout.decoder_positions, space: self.config.grid.space(), width };
@@ -229,9 +239,10 @@ impl<T: Element> Workspace<T> {
         }
     }
 
-    /// Goes on from the gradient of [`Self::decode`]'s embedded tokens.
+    /// Continues the backward from the gradient of the embedded tokens of [`Self::decode`].
     fn encode_backward(&mut self, layout: &MaeLayout, weights: Weights<'_, T>, masks: Masks<'_>, gradients: &mut Gradients<'_>) {
-        let (sizes, width) = (self.sizes(masks), self.config.encoder.width);
+        let sizes = self.sizes(masks);
+        let width = self.config.encoder.width;
         let rows = sizes.clips * sizes.visible;
         let of_embedded = T::operand(&self.part_gradient, &mut self.rounded);
         let of_encoded = &mut self.embedded;
@@ -244,12 +255,14 @@ impl<T: Element> Workspace<T> {
         self.stream_gradient.resize(rows * width, 0.0);
         let statistics = &self.encoded_statistics;
         layer_norm_backward(of_encoded, self.encoder.result(), statistics, norm, &mut self.stream_gradient, of_norm);
-        let (scales, gradient) = (BranchScales::default(), &mut self.stream_gradient);
+        let scales = BranchScales::default();
+        let gradient = &mut self.stream_gradient;
         self.encoder.backward(&layout.encoder, weights, masks, scales, gradient, &mut self.scratch, gradients);
     }
 }
 
-/// Normalises each channel of a patch, whose values are ordered channel last, by its own mean and deviation: [`NormalisePer::Channel`].
+/// Normalises each channel of a patch, with values ordered channel last, by its own mean and
+/// deviation: [`NormalisePer::Channel`].
 fn normalise_channels(target: &mut [f32]) {
     let count = target.len() / 3;
     for channel in 0..3 {
@@ -262,7 +275,8 @@ fn normalise_channels(target: &mut [f32]) {
 }
 
 vectorised! {
-    /// Sum of the squared errors of one token, and `factor` times each error in place of the prediction.
+    /// Returns the sum of the squared errors of one token, and replaces each prediction by `factor`
+    /// times its error.
     fn token_error(predicted: &mut [f32], target: &mut [f32], normalises: bool, factor: f32) -> f64 {
         if normalises {
             let count = target.len();

@@ -1,12 +1,17 @@
-//! The training step on the CPU, by hand: what [`crate::model::Mae`] computes with candle's operations and its graph, with forward and backward of fused
-//! operations over plain memory. The composed model is the definition; tests compare both.
+//! A hand-written training step for the CPU. It computes the same as [`crate::model`] does with
+//! candle's operations and graph, with fused operations, forward and backward, on plain memory. The
+//! candle model is the definition; tests compare both.
 //!
-//! The rooms, from the processor up:
-//! - `simd`, `element`, `kernel`, `pack`, `shared`: vectors, types, the innermost loop, and the order of operands;
-//! - `gemm`, `attention`, `rows`: products of matrices, attention, and what is done to rows, each forward and backward;
-//! - `layout`, `store`, `adamw`: where a model's values lie, the values, and their update;
-//! - `block`, `stack`, `encoder`: blocks, one after the other, and with what comes before them; `mae`, `classifier`: whole models;
-//! - `noise`: batches to measure with.
+//! Modules, from the CPU up:
+//! - `simd`, `element`, `kernel`, `pack`, `shared`: vectors, types, the micro-kernel, and the
+//!   packing of operands;
+//! - `gemm`, `attention`, `norm_gelu`: gemms, attention, layer normalisation and GELU, each forward
+//!   and backward;
+//! - `layout`, `store`, `adamw`: the places of a model's parameters, their values, and their
+//!   update;
+//! - `block`, `stack`, `encoder`: a block, a stack of blocks, and the encoder; `mae`, `classifier`:
+//!   whole models;
+//! - `random_batch`: batches for benchmarks and tests.
 //!
 //! Results do not depend on the number of threads.
 
@@ -20,9 +25,9 @@ mod gemm;
 mod kernel;
 mod layout;
 mod mae;
-mod noise;
 mod norm_gelu;
 mod pack;
+mod random_batch;
 mod shared;
 mod simd;
 mod stack;
@@ -31,7 +36,7 @@ mod store;
 pub use classifier::{Encoded, Labelled};
 pub use encoder::Values;
 pub use mae::{Patches, StepTimes};
-pub use noise::Noise;
+pub use random_batch::RandomBatch;
 pub use stack::BranchScales;
 pub use store::{Store, View};
 
@@ -44,23 +49,25 @@ use rayon::ThreadPoolBuilder;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
-/// Type of the activations and of the weights as they are multiplied. Weights, moments, gradients, sums and the residual stream are f32 always.
+/// Type of the activations and of the weights in gemms. Master weights, moments, gradients, sums
+/// and the residual stream are always f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32 bits.
     #[default]
     F32,
-    /// bfloat16: half the memory traffic, and products of pairs where the processor has them.
+    /// bfloat16: half the memory traffic, and faster gemms where the CPU supports bf16.
     Bf16,
 }
 
-/// How a model is computed, as far as the results are the same.
+/// Settings of the computation that do not affect the results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resources {
-    /// Threads.
+    /// Number of threads.
     pub threads: usize,
-    /// Keep only the inputs of blocks, and compute the rest once more in the backward: less memory, a third more time.
+    /// Gradient checkpointing: save only the inputs of blocks, and recompute the rest in the
+    /// backward. Less memory, a third more time.
     pub recomputes: bool,
 }
 
@@ -73,7 +80,7 @@ pub struct CpuMae {
     times: StepTimes,
 }
 
-/// A classifier that trains on the CPU; without classes an encoder alone, which reads clips.
+/// A classifier that trains on the CPU; with 0 classes, an encoder alone, for inference.
 #[derive(Debug)]
 pub struct CpuClassifier {
     layout: ClassifierLayout,
@@ -81,7 +88,7 @@ pub struct CpuClassifier {
     workspace: Typed<classifier::Workspace<f32>, classifier::Workspace<bf16>>,
 }
 
-/// What depends on the precision.
+/// A value whose type depends on the precision.
 #[derive(Debug)]
 enum Typed<A, B> {
     F32(Box<A>),
@@ -89,10 +96,10 @@ enum Typed<A, B> {
 }
 
 impl CpuMae {
-    /// A model with the values of `parameters`, which are on the CPU, and moments at zero.
+    /// Creates a model with the values of `parameters`, which are on the CPU, and moments of zero.
     ///
     /// # Errors
-    /// When a parameter is missing: the composed model and this one have gone apart, a bug.
+    /// When a parameter is missing: the candle model and this one differ, which is a bug.
     pub fn new(
         config: MaeConfig,
         parameters: &Parameters,
@@ -111,11 +118,11 @@ impl CpuMae {
         Ok(Self { layout, store, workspace, times: StepTimes::default() })
     }
 
-    /// Forward and backward of a batch: gives its loss, and adds `share` times its gradients to those that wait for [`Self::update`]. A loss that is not finite
-    /// adds nothing.
+    /// Runs forward and backward on a batch: returns its loss, and adds `share` times its gradients
+    /// to those accumulated for [`Self::update`]. A loss that is not finite adds nothing.
     ///
     /// # Panics
-    /// When the batch has other sizes than the model.
+    /// When the batch does not have the model's sizes.
     pub fn accumulate(&mut self, batch: &Patches<'_>, share: f64) -> f64 {
         let Self { layout, store, workspace, times } = self;
         match workspace {
@@ -126,8 +133,9 @@ impl CpuMae {
         }
     }
 
-    /// One step of the optimiser at rate `lr` along the gradients that wait, which are then forgotten. Gives their global norm before clipping. When that is not
-    /// finite, weights and moments stay; without gradients it is NaN.
+    /// Performs one step of the optimizer at rate `lr` with the accumulated gradients, and clears
+    /// them. Returns their global norm before clipping. If it is not finite, weights and moments do
+    /// not change; without gradients it is NaN.
     pub fn update(&mut self, lr: f64) -> f64 {
         let began = Instant::now();
         let norm = self.store.update(lr);
@@ -135,10 +143,10 @@ impl CpuMae {
         norm
     }
 
-    /// Predictions `[clips, predicted, values]` of the predicted tokens.
+    /// Predictions of the predicted tokens, `[clips, predicted, values]`.
     ///
     /// # Panics
-    /// When the batch has other sizes than the model.
+    /// When the batch does not have the model's sizes.
     pub fn predict(&mut self, masks: Masks<'_>, visible: Values<'_>) -> &[f32] {
         let Self { layout, store, workspace, .. } = self;
         match workspace {
@@ -147,27 +155,28 @@ impl CpuMae {
         }
     }
 
-    /// How long the parts of the steps took since this was last asked.
+    /// Returns the durations of the parts of all steps since the last call.
     pub fn take_times(&mut self) -> StepTimes {
         std::mem::take(&mut self.times)
     }
 
-    /// Its values.
+    /// The weights, gradients and moments.
     pub const fn store(&self) -> &Store {
         &self.store
     }
 
-    /// Its values, to be changed.
+    /// The weights, gradients and moments, mutable.
     pub const fn store_mut(&mut self) -> &mut Store {
         &mut self.store
     }
 }
 
 impl CpuClassifier {
-    /// A model with the values of `parameters`, which are on the CPU, and moments at zero. `rule` gives rate and decay for a name and a number of dimensions.
+    /// Creates a model with the values of `parameters`, which are on the CPU, and moments of zero.
+    /// `rule` maps a name and a number of dimensions to rate and weight decay.
     ///
     /// # Errors
-    /// When a parameter is missing: the composed model and this one have gone apart, a bug.
+    /// When a parameter is missing: the candle model and this one differ, which is a bug.
     pub fn new(
         config: ClassifierConfig,
         parameters: &Parameters,
@@ -185,11 +194,11 @@ impl CpuClassifier {
         Ok(Self { layout, store, workspace })
     }
 
-    /// Forward and backward of a batch: gives its loss, and adds `share` times its gradients to those that wait for [`Store::update`]. A loss that is not finite
-    /// adds nothing.
+    /// Runs forward and backward on a batch: returns its loss, and adds `share` times its gradients
+    /// to those accumulated for [`Store::update`]. A loss that is not finite adds nothing.
     ///
     /// # Panics
-    /// When the batch has other sizes than the model, or the model is an encoder alone.
+    /// When the batch does not have the model's sizes, or the model is an encoder alone.
     pub fn accumulate(&mut self, batch: &Labelled<'_>, share: f64) -> f64 {
         let Self { layout, store, workspace } = self;
         match workspace {
@@ -198,48 +207,52 @@ impl CpuClassifier {
         }
     }
 
-    /// What the model makes of whole clips, as [`Labelled::pixels`] has them. With `tokens`, also what it makes of every token.
+    /// Outputs for whole clips, in the form of [`Labelled::pixels`]. With `tokens`, also those of
+    /// every token.
     ///
     /// # Panics
-    /// When the batch has other sizes than the model.
-    pub fn read(&mut self, masks: Masks<'_>, pixels: Values<'_>, tokens: bool) -> Encoded<'_> {
+    /// When the batch does not have the model's sizes.
+    pub fn infer(&mut self, masks: Masks<'_>, pixels: Values<'_>, tokens: bool) -> Encoded<'_> {
         let Self { layout, store, workspace } = self;
         match workspace {
-            Typed::F32(workspace) => store.read(|weights| workspace.read(layout, weights, masks, pixels, tokens)),
-            Typed::Bf16(workspace) => store.read(|weights| workspace.read(layout, weights, masks, pixels, tokens)),
+            Typed::F32(workspace) => store.read(|weights| workspace.infer(layout, weights, masks, pixels, tokens)),
+            Typed::Bf16(workspace) => store.read(|weights| workspace.infer(layout, weights, masks, pixels, tokens)),
         }
     }
 
-    /// Its values.
+    /// The weights, gradients and moments.
     pub const fn store(&self) -> &Store {
         &self.store
     }
 
-    /// Its values, to be changed.
+    /// The weights, gradients and moments, mutable.
     pub const fn store_mut(&mut self) -> &mut Store {
         &mut self.store
     }
 }
 
-/// What one large matrix gemm reaches on this workspace, in 10^9 operations a second: the median of several.
-pub fn matrix_product_rate(precision: Precision, threads: usize) -> f64 {
+/// Speed of one large gemm on this machine, in GFLOP/s: the median of several.
+pub fn gemm_rate(precision: Precision, threads: usize) -> f64 {
     fn rate<T: element::Element>() -> f64 {
         const SHAPE: [usize; 3] = [3136, 512, 2048];
         let [rows, inner, columns] = SHAPE;
         let matrix = |count: usize| (0..count).map(|at| T::from_f32((at % 17) as f32 * 0.1 - 0.8)).collect::<Vec<_>>();
-        let (left, right, mut out) = (matrix(rows * inner), matrix(columns * inner), vec![0f32; rows * columns]);
-        let mut seconds: Vec<f64> = (0..PRODUCTS)
+        let left = matrix(rows * inner);
+        let right = matrix(columns * inner);
+        let mut out = vec![0f32; rows * columns];
+        let mut seconds: Vec<f64> = (0..REPETITIONS)
             .map(|_| {
                 let began = Instant::now();
-                let (left, right) = (pack::Operand::rows(&left, inner), pack::Operand::rows(&right, inner));
+                let left = pack::Operand::rows(&left, inner);
+                let right = pack::Operand::rows(&right, inner);
                 gemm::gemm(left, right, SHAPE, &mut out, |part| part.out.copy_from_slice(part.sums));
                 began.elapsed().as_secs_f64()
             })
             .collect();
         seconds.sort_by(f64::total_cmp);
-        2e-9 * (rows * inner * columns) as f64 / seconds[PRODUCTS / 2]
+        2e-9 * (rows * inner * columns) as f64 / seconds[REPETITIONS / 2]
     }
-    const PRODUCTS: usize = 15;
+    const REPETITIONS: usize = 15;
     let pool = ThreadPoolBuilder::new().num_threads(threads).build();
     pool.map_or(f64::NAN, |pool| {
         pool.install(|| match precision {

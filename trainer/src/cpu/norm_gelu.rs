@@ -1,16 +1,17 @@
-//! Layer normalisation, biases and GELU: what is done to rows, and to the columns' sums of their gradients.
+//! Layer normalisation, biases and GELU on rows, and the column sums of their gradients.
 
 use super::element::Element;
 use super::simd::{exp2, vectorised};
 use rayon::prelude::*;
 
-/// Rows of a task.
+/// Rows per task.
 const ROWS_AT_ONCE: usize = 64;
 
-/// Partial sums of a vector: they let the compiler use vectors, whose order of sums is then everybody's.
+/// Partial sums of a row: they let the compiler use vectors, and fix the order of summation for all
+/// instruction sets.
 const PARTS: usize = 16;
 
-/// Sum of `value(i)` for all i below `count`, in [`PARTS`] parts.
+/// Sum of `value(i)` for all `i` below `count`, in [`PARTS`] partial sums.
 #[inline(always)]
 pub(crate) fn sum(count: usize, value: impl Fn(usize) -> f32) -> f32 {
     let mut parts = [0f32; PARTS];
@@ -26,7 +27,7 @@ pub(crate) fn sum(count: usize, value: impl Fn(usize) -> f32) -> f32 {
     parts.iter().sum()
 }
 
-/// What a layer normalisation needs to know.
+/// Parameters of a layer normalisation.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Norm<'a> {
     /// `[width]`
@@ -41,9 +42,10 @@ pub(crate) struct Norm<'a> {
 pub(crate) type Statistics = [f32; 2];
 
 vectorised! {
-    /// Statistics of one row, and its normalised values.
+    /// Normalises one row; returns its statistics.
     fn normalise_row<T: Element>(x: &[f32], norm: Norm<'_>, out: &mut [T]) -> Statistics {
-        let (width, x) = (out.len(), &x[..out.len()]);
+        let width = out.len();
+        let x = &x[..out.len()];
         let mean = sum(width, |at| x[at]) / width as f32;
         let variance = sum(width, |at| (x[at] - mean) * (x[at] - mean)) / width as f32;
         let scale = 1.0 / (variance + norm.epsilon).sqrt();
@@ -54,7 +56,7 @@ vectorised! {
     }
 }
 
-/// Layer normalisation (Ba et al. 2016) of the rows of `x`; gives their statistics.
+/// Layer normalisation (Ba et al. 2016) of the rows of `x`; writes their statistics.
 pub(crate) fn layer_norm<T: Element>(x: &[f32], norm: Norm<'_>, out: &mut [T], statistics: &mut [Statistics]) {
     let width = norm.weight.len();
     let rows = out.par_chunks_mut(ROWS_AT_ONCE * width).zip(x.par_chunks(ROWS_AT_ONCE * width));
@@ -66,11 +68,14 @@ pub(crate) fn layer_norm<T: Element>(x: &[f32], norm: Norm<'_>, out: &mut [T], s
 }
 
 vectorised! {
-    /// Backward of one row; adds to `x`'s gradient, and to the weight's and bias's.
+    /// Backward of one row; adds to the gradient `to` of `x`, and to those of weight and bias in
+    /// `sums`.
     fn normalise_row_backward(gradient: &[f32], x: &[f32], statistics: Statistics, weight: &[f32], to: &mut [f32], sums: &mut [f32]) {
         let [mean, scale] = statistics;
         let width = weight.len();
-        let (gradient, x, to) = (&gradient[..width], &x[..width], &mut to[..width]);
+        let gradient = &gradient[..width];
+        let x = &x[..width];
+        let to = &mut to[..width];
         let normal = |at: usize| (x[at] - mean) * scale;
         let mean_gradient = sum(width, |at| gradient[at] * weight[at]) / width as f32;
         let mean_along = sum(width, |at| gradient[at] * weight[at] * normal(at)) / width as f32;
@@ -84,7 +89,8 @@ vectorised! {
     }
 }
 
-/// Backward of [`layer_norm`]: `gradient` is that of its result. Adds to `to`, the gradient of `x`, and to those of weight and bias.
+/// Backward of [`layer_norm`]: from `gradient`, that of its result, adds to `to`, the gradient of
+/// `x`, and to those of weight and bias.
 pub(crate) fn layer_norm_backward(
     gradient: &[f32],
     x: &[f32],
@@ -93,23 +99,26 @@ pub(crate) fn layer_norm_backward(
     to: &mut [f32],
     parameters: &mut [f32],
 ) {
-    let (width, rows) = (weight.len(), statistics.len());
+    let width = weight.len();
+    let rows = statistics.len();
     let at_once = rows.div_ceil(MOST_PARTS).max(1);
     let mut sums = vec![0f32; rows.div_ceil(at_once) * 2 * width];
     to.par_chunks_mut(at_once * width).zip(sums.par_chunks_mut(2 * width)).enumerate().for_each(|(part, (to, sums))| {
         for (at, to) in to.chunks_exact_mut(width).enumerate() {
             let row = part * at_once + at;
-            let (gradient, x) = (&gradient[row * width..][..width], &x[row * width..][..width]);
+            let gradient = &gradient[row * width..][..width];
+            let x = &x[row * width..][..width];
             normalise_row_backward(gradient, x, statistics[row], weight, to, sums);
         }
     });
     sums.chunks_exact(2 * width).for_each(|sums| super::gemm::add(sums, parameters));
 }
 
-/// Parts in which sums over rows are taken, at most: a number of its own, so that they do not depend on the number of threads.
+/// Maximum number of partial sums over rows: a constant, so that results do not depend on the
+/// number of threads.
 const MOST_PARTS: usize = 16;
 
-/// Columns of a task of [`column_sums`].
+/// Columns per task of [`column_sums`].
 const COLUMNS_AT_ONCE: usize = 256;
 
 vectorised! {
@@ -118,7 +127,7 @@ vectorised! {
     }
 }
 
-/// Adds the sum over rows of `x` to `sums`, as long as a row: the gradient of a bias.
+/// Adds the sum over the rows of `x` to `sums`, which is as long as a row: the gradient of a bias.
 pub(crate) fn column_sums<T: Element>(x: &[T], sums: &mut [f32]) {
     let width = sums.len();
     sums.par_chunks_mut(COLUMNS_AT_ONCE).enumerate().for_each(|(chunk, sums)| {
@@ -129,9 +138,11 @@ pub(crate) fn column_sums<T: Element>(x: &[T], sums: &mut [f32]) {
     });
 }
 
-/// The distribution function of the normal distribution at `x`, and its density times `x`.
+/// The cumulative distribution function of the normal distribution at `x`, and its density times
+/// `x`.
 ///
-/// Abramowitz and Stegun 7.1.26, whose error is below 1.5e-7; its exponential is the density's, so one serves both.
+/// Abramowitz and Stegun 7.1.26, whose error is below 1.5e-7; its exponential is that of the
+/// density, so it is computed once.
 #[inline(always)]
 fn normal_distribution(x: f32) -> (f32, f32) {
     let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
@@ -147,7 +158,8 @@ fn normal_distribution(x: f32) -> (f32, f32) {
 }
 
 vectorised! {
-    /// The MLP's inner layer: `inner = sums + bias`, rounded, and `active = GELU(inner)` (Hendrycks and Gimpel 2016, the exact one).
+    /// The MLP's hidden layer: `inner = sums + bias`, rounded, and `active = GELU(inner)`
+    /// (Hendrycks and Gimpel 2016, exact form).
     pub(crate) fn gelu<T: Element>(sums: &[f32], bias: &[f32], inner: &mut [T], active: &mut [T]) {
         for (((inner, active), &sum), &bias) in inner.iter_mut().zip(active).zip(sums).zip(bias) {
             *inner = T::from_f32(sum + bias);
@@ -158,7 +170,8 @@ vectorised! {
 }
 
 vectorised! {
-    /// Its backward: from the gradient `sums` of `active`, that of `inner` into `out`, and `active` once more in place of `inner`.
+    /// Backward of [`gelu`]: from the gradient `sums` of `active`, writes that of `inner` to `out`,
+    /// and replaces `inner` by `active`.
     pub(crate) fn gelu_backward<T: Element>(sums: &[f32], inner: &mut [T], out: &mut [T]) {
         for ((inner, out), &sum) in inner.iter_mut().zip(out).zip(sums) {
             let x = inner.to_f32();
@@ -170,7 +183,7 @@ vectorised! {
 }
 
 vectorised! {
-    /// `out = sums + bias`
+    /// Computes `out = sums + bias`.
     pub(crate) fn add_bias<T: Element>(sums: &[f32], bias: &[f32], out: &mut [T]) {
         for ((out, &sum), &bias) in out.iter_mut().zip(sums).zip(bias) {
             *out = T::from_f32(sum + bias);
@@ -179,7 +192,7 @@ vectorised! {
 }
 
 vectorised! {
-    /// `out = x + scale * (sums + bias)`: what is added to the residual stream.
+    /// Computes `out = x + scale * (sums + bias)`, a residual connection.
     pub(crate) fn add_residual(x: &[f32], scale: f32, sums: &[f32], bias: &[f32], out: &mut [f32]) {
         for (((out, &x), &sum), &bias) in out.iter_mut().zip(x).zip(sums).zip(bias) {
             *out = x + scale * (sum + bias);

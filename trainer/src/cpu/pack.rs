@@ -1,43 +1,46 @@
-//! Operands in the order in which the kernel reads them: panels of `[steps][width]` lanes.
+//! Packing of operands in the order in which the kernel reads them: panels of `[steps][width]`
+//! lanes.
 
 use super::element::Element;
 use super::kernel;
 use super::simd::vectorised;
 use std::ops::Range;
 
-/// A matrix as an operand of a gemm: its outer dimension stays in the result, its inner one is summed. One of the strides is 1.
+/// A matrix as an operand of a gemm: the outer dimension remains in the result, the inner one is
+/// summed over. One of the strides is 1.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Operand<'a, T> {
     values: &'a [T],
-    /// From one row of the outer dimension to the next.
+    /// Stride of the outer dimension.
     outer: usize,
-    /// From one value of the inner dimension to the next.
+    /// Stride of the inner dimension.
     inner: usize,
 }
 
 impl<'a, T> Operand<'a, T> {
-    /// Of a matrix whose rows of `width` values are summed over: `x` and `w` in `x w^T`.
+    /// A matrix with rows of `width` values, which are summed over: `x` and `w` in `x w^T`.
     pub(crate) const fn rows(values: &'a [T], width: usize) -> Self {
         Self { values, outer: width, inner: 1 }
     }
 
-    /// Of a matrix with rows of `width` values, whose columns are summed over.
+    /// A matrix with rows of `width` values, whose columns are summed over.
     pub(crate) const fn columns(values: &'a [T], width: usize) -> Self {
         Self { values, outer: 1, inner: width }
     }
 
-    /// The same without the first `count` values of the inner dimension.
+    /// The operand without the first `count` values of the inner dimension.
     pub(crate) fn after(self, count: usize) -> Self {
         Self { values: &self.values[(count * self.inner).min(self.values.len())..], ..self }
     }
 }
 
-/// Steps of the kernel over `inner` values.
+/// Steps of the kernel for `inner` values.
 pub(crate) fn steps<T: Element>(inner: usize) -> usize {
     inner.div_ceil(T::in_lane())
 }
 
-/// Packs rows `outer` (as many as the panel is wide, or fewer) and `inner` values of `operand` into `panel`, `[steps][WIDTH]`; what is beyond is zero.
+/// Packs the rows `outer` (at most `WIDTH`) and `inner` values of `operand` into `panel`,
+/// `[steps][WIDTH]`, padded with zeros.
 pub(crate) fn pack<T: Element, const WIDTH: usize>(operand: Operand<'_, T>, outer: Range<usize>, inner: usize, panel: &mut [u32]) {
     debug_assert!(outer.len() <= WIDTH && panel.len() == steps::<T>(inner) * WIDTH, "a panel's size");
     if outer.len() < WIDTH {
@@ -45,7 +48,8 @@ pub(crate) fn pack<T: Element, const WIDTH: usize>(operand: Operand<'_, T>, oute
     }
     match (operand.inner == 1, T::in_lane()) {
         (true, _) => {
-            // Some steps of all rows at a time: their part of the panel stays in the nearest cache.
+            // Some steps of all rows at a time: their part of the panel stays in the innermost
+            // cache.
             for (block, panel) in panel.chunks_mut(STEPS_AT_ONCE * WIDTH).enumerate() {
                 let first = block * STEPS_AT_ONCE * T::in_lane();
                 let inner = first..(first + STEPS_AT_ONCE * T::in_lane()).min(inner);
@@ -83,7 +87,7 @@ pub(crate) fn pack<T: Element, const WIDTH: usize>(operand: Operand<'_, T>, oute
 /// Steps that are packed at a time.
 const STEPS_AT_ONCE: usize = 8;
 
-/// One row's values into one column of a panel.
+/// Writes the values of one row to one column of a panel.
 #[inline]
 fn spread<T: Element, const WIDTH: usize>(values: &[T], column: &mut [u32]) {
     if T::in_lane() == 1 {
@@ -108,7 +112,7 @@ vectorised! {
 }
 
 vectorised! {
-    /// Two rows, value beside value.
+    /// Interleaves two rows.
     fn pairs<T: Element>(first: &[T], second: &[T], lanes: &mut [u32]) {
         for ((lane, &first), &second) in lanes.iter_mut().zip(first).zip(second) {
             *lane = first.pair(second);

@@ -1,8 +1,8 @@
-//! A matrix that several tasks write at once.
+//! A matrix that several tasks write concurrently.
 
 use std::marker::PhantomData;
 
-/// A matrix of which tasks write different parts.
+/// A matrix whose parts are written by different tasks.
 pub(crate) struct Shared<'a, A> {
     values: *mut A,
     length: usize,
@@ -10,19 +10,19 @@ pub(crate) struct Shared<'a, A> {
     lifetime: PhantomData<&'a mut [A]>,
 }
 
-// SAFETY: values are handed out as `&mut` to one task each, so they need to be `Send` only.
+// SAFETY: each value is borrowed as `&mut` by one task only, so `Send` suffices.
 unsafe impl<A: Send> Sync for Shared<'_, A> {}
 
 impl<'a, A> Shared<'a, A> {
-    /// With rows of `columns` values.
+    /// Shares a matrix with rows of `columns` values.
     pub(crate) fn new(values: &'a mut [A], columns: usize) -> Self {
         Self { values: values.as_mut_ptr(), length: values.len(), columns, lifetime: PhantomData }
     }
 
-    /// `width` values of `row` from `column` on; none of an empty matrix.
+    /// `width` values of `row` from `column` on; empty for an empty matrix.
     ///
     /// # Safety
-    /// No two parts that are in use at a time may overlap.
+    /// Parts that are in use at the same time must not overlap.
     #[expect(clippy::mut_from_ref, reason = "the caller keeps parts apart")]
     pub(crate) unsafe fn part(&self, row: usize, column: usize, width: usize) -> &mut [A] {
         if self.length == 0 {
@@ -30,7 +30,7 @@ impl<'a, A> Shared<'a, A> {
         }
         let first = row * self.columns + column;
         assert!(column + width <= self.columns && first + width <= self.length, "a part of the matrix");
-        // SAFETY: it lies in the matrix, and the caller keeps parts apart.
+        // SAFETY: the part lies in the matrix, and the caller keeps parts disjoint.
         unsafe { std::slice::from_raw_parts_mut(self.values.add(first), width) }
     }
 }

@@ -1,21 +1,21 @@
-//! What vectors the processor has, and how plain loops are compiled for them.
+//! Detection of the CPU's vector instructions, and compilation of plain loops for each of them.
 
 use std::sync::LazyLock;
 
 /// Instruction sets that the kernels are written for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Isa {
-    /// Any processor.
+    /// Any CPU.
     Plain,
     /// AVX2 and FMA: 8 lanes.
     Avx2,
     /// AVX-512 (F, BW, DQ, VL): 16 lanes.
     Avx512,
-    /// The same with products of bf16 pairs.
+    /// AVX-512 with dot products of bf16 pairs.
     Avx512Bf16,
 }
 
-/// The best that this processor has.
+/// The best instruction set that the CPU supports.
 static ISA: LazyLock<Isa> = LazyLock::new(|| {
     #[cfg(target_arch = "x86_64")]
     {
@@ -37,14 +37,15 @@ static ISA: LazyLock<Isa> = LazyLock::new(|| {
     Isa::Plain
 });
 
-/// The best that this processor has.
+/// The best instruction set that the CPU supports.
 pub(crate) fn isa() -> Isa {
     *ISA
 }
 
-/// Compiles a function of plain loops once for each width of vectors, and calls the widest that the processor has. A macro, because the attribute that
-/// chooses the instructions belongs to a function. A sum and a gemm become one operation only where
-/// `mul_add` says so, so every version gives the same bits; without such an instruction that is slow.
+/// Compiles a function of plain loops once per vector width, and calls the widest version that the
+/// CPU supports. This is a macro because the attribute that selects the instructions belongs to a
+/// function. A multiplication and an addition are fused only where `mul_add` is called, so all
+/// versions return the same bits; without an FMA instruction `mul_add` is slow.
 macro_rules! vectorised {
     ($(#[$meta:meta])* $visibility:vis fn $name:ident $(<$generic:ident : $bound:path>)? ($($argument:ident : $type:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
         $(#[$meta])*
@@ -58,7 +59,7 @@ macro_rules! vectorised {
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
             fn avx512 $(<$generic: $bound>)? ($($argument: $type),*) $(-> $result)? { plain$(::<$generic>)?($($argument),*) }
             match $crate::cpu::simd::isa() {
-                // SAFETY: the processor has these instructions.
+                // SAFETY: the CPU has these instructions.
                 #[cfg(target_arch = "x86_64")]
                 $crate::cpu::simd::Isa::Avx512 | $crate::cpu::simd::Isa::Avx512Bf16 => unsafe { avx512$(::<$generic>)?($($argument),*) },
                 // SAFETY: as above.
@@ -71,14 +72,16 @@ macro_rules! vectorised {
 }
 pub(crate) use vectorised;
 
-/// `2^x`, with a relative error below 3e-7; below the least normal number it is that number, and NaN stays NaN.
+/// `2^x` with a relative error below 3e-7. Results below the smallest normal number become that
+/// number, and NaN stays NaN.
 ///
-/// The whole part goes to the exponent's bits, and the rest, at most a half, through a polynomial (Taylor's, whose next term is below 3e-8).
+/// The integer part of `x` goes to the exponent's bits, and the rest, at most a half, through a
+/// Taylor polynomial, whose next term is below 3e-8.
 #[inline(always)]
 pub(crate) fn exp2(x: f32) -> f32 {
-    /// Adding it leaves the whole part in the lowest bits: 1.5 * 2^23.
+    /// Adding this leaves the integer part in the lowest bits: 1.5 * 2^23.
     const ROUND: f32 = 12_582_912.0;
-    // `if` rather than `clamp`, which would hide NaN from some vector versions.
+    // `if` rather than `clamp`, which would drop NaN in some vector versions.
     let x = if x < -126.0 { -126.0 } else { x };
     let x = if x > 127.0 { 127.0 } else { x };
     let shifted = x + ROUND;

@@ -1,4 +1,4 @@
-//! A model's values on the CPU: weights, the gradients that wait for a step, and the optimiser's moments.
+//! A model's weights, accumulated gradients and optimizer moments on the CPU.
 
 use super::adamw::{self, Group, Moments};
 use super::block::{Gradients, Weights};
@@ -9,7 +9,7 @@ use crate::model::Parameters;
 use crate::optim::{AdamWConfig, ParameterRule};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-/// All values of a model, one parameter after the other.
+/// Weights, gradients and moments of a model, one parameter after the other.
 #[derive(Debug)]
 pub struct Store {
     entries: Vec<Entry>,
@@ -17,18 +17,18 @@ pub struct Store {
     optimizer: AdamWConfig,
     pool: ThreadPool,
     weights: Vec<f32>,
-    /// The weights as products take them, where that is not as they are.
+    /// The weights in bf16, if gemms take them so; else empty.
     rounded: Vec<bf16>,
     gradients: Vec<f32>,
-    /// Whether gradients wait for an update.
-    waiting: bool,
+    /// Whether gradients are accumulated.
+    has_gradients: bool,
     moments: Moments,
 }
 
-/// One parameter's values: name, shape, and what belongs to it.
+/// One parameter: its name, shape and values.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
-    /// The reference's name.
+    /// Its name in the reference implementation.
     pub name: &'a str,
     /// Its shape.
     pub shape: &'a [usize],
@@ -36,7 +36,7 @@ pub struct View<'a> {
     pub values: &'a [f32],
 }
 
-/// Types in which products take weights.
+/// Types of the weights in gemms.
 pub(crate) trait Rounded: Element {
     /// The weights of a store.
     fn weights<'a>(exact: &'a [f32], rounded: &'a [bf16]) -> Weights<'a, Self>;
@@ -55,7 +55,8 @@ impl Rounded for bf16 {
 }
 
 impl Store {
-    /// The values of `parameters`, which are on the CPU, in the places that `entries` say; moments at zero.
+    /// Creates a store with the values of `parameters`, which are on the CPU, at the places of
+    /// `entries`, and moments of zero.
     pub(crate) fn new(
         entries: Vec<Entry>,
         parameters: &Parameters,
@@ -74,18 +75,18 @@ impl Store {
             weights: vec![0.0; count],
             rounded: vec![bf16::ZERO; if precision == Precision::Bf16 { count } else { 0 }],
             gradients: vec![0.0; count],
-            waiting: false,
+            has_gradients: false,
             moments: Moments { first: vec![0.0; count], second: vec![0.0; count], steps: 0 },
             entries,
         };
         for (name, variable) in parameters.iter() {
             let entry = store.entries.iter().find(|entry| entry.name == name && entry.shape == variable.dims());
-            let entry = entry.ok_or_else(|| candle_core::Error::Msg(format!("the fused model has no place for {name}")))?;
+            let entry = entry.ok_or_else(|| candle_core::Error::Msg(format!("the CPU model has no parameter {name}")))?;
             let values = variable.as_tensor().flatten_all()?.to_vec1::<f32>()?;
             store.weights[entry.range.clone()].copy_from_slice(&values);
         }
         if parameters.count() != count {
-            return Err(candle_core::Error::Msg("the fused model has more parameters than it was given".to_owned()));
+            return Err(candle_core::Error::Msg("the CPU model has more parameters than were given".to_owned()));
         }
         if precision == Precision::Bf16 {
             element::round(&store.weights, &mut store.rounded);
@@ -93,29 +94,30 @@ impl Store {
         Ok(store)
     }
 
-    /// Lets `step` add to the gradients that wait, unless the loss that it gives is not finite.
+    /// Runs `step`, which adds to the gradients, unless the loss that it returns is not finite.
     pub(crate) fn accumulate<T: Rounded>(&mut self, step: impl FnOnce(Weights<'_, T>, &mut Gradients<'_>) -> f64 + Send) -> f64 {
-        let Self { entries, pool, weights, rounded, gradients, waiting, .. } = self;
-        if !*waiting {
-            // Those of linear layers' weights, nearly all, are written over.
-            entries.iter().filter(|entry| !entry.is_product()).for_each(|entry| gradients[entry.range.clone()].fill(0.0));
+        let Self { entries, pool, weights, rounded, gradients, has_gradients, .. } = self;
+        if !*has_gradients {
+            // The weights of linear layers, nearly all values, are overwritten.
+            entries.iter().filter(|entry| !entry.is_linear_weight()).for_each(|entry| gradients[entry.range.clone()].fill(0.0));
         }
-        let mut gradients = Gradients { values: gradients, adds: *waiting };
+        let mut gradients = Gradients { values: gradients, adds: *has_gradients };
         let loss = pool.install(|| step(T::weights(weights, rounded), &mut gradients));
-        *waiting |= loss.is_finite();
+        *has_gradients |= loss.is_finite();
         loss
     }
 
-    /// What `compute` makes of the weights.
+    /// Runs `compute` on the weights.
     pub(crate) fn read<T: Rounded, R: Send>(&self, compute: impl FnOnce(Weights<'_, T>) -> R + Send) -> R {
         self.pool.install(|| compute(T::weights(&self.weights, &self.rounded)))
     }
 
-    /// One step of the optimiser at rate `lr` along the gradients that wait, which are then forgotten. Gives their global norm before clipping. When that is not
-    /// finite, weights and moments stay; without gradients it is NaN.
+    /// Performs one step of the optimizer at rate `lr` with the accumulated gradients, and clears
+    /// them. Returns their global norm before clipping. If it is not finite, weights and moments do
+    /// not change; without gradients it is NaN.
     pub fn update(&mut self, lr: f64) -> f64 {
-        let Self { groups, optimizer, pool, weights, rounded, gradients, waiting, moments, .. } = self;
-        if !std::mem::take(waiting) {
+        let Self { groups, optimizer, pool, weights, rounded, gradients, has_gradients, moments, .. } = self;
+        if !std::mem::take(has_gradients) {
             return f64::NAN;
         }
         pool.install(|| {
@@ -127,23 +129,23 @@ impl Store {
         })
     }
 
-    /// Forgets the gradients that wait.
+    /// Discards the accumulated gradients.
     pub const fn discard(&mut self) {
-        self.waiting = false;
+        self.has_gradients = false;
     }
 
-    /// Steps of the optimiser.
+    /// Number of optimizer steps performed.
     pub const fn steps(&self) -> u64 {
         self.moments.steps
     }
 
-    /// Trainable values in all.
+    /// Total number of trainable values.
     pub const fn count(&self) -> usize {
         self.weights.len()
     }
 
-    /// Goes on after `updates` steps of the optimiser: `fill` is asked for the two moments of each weight by name, shape and place, weights in the order of their
-    /// names.
+    /// Restores the moments as they were after `updates` steps of the optimizer: `fill` is called
+    /// with name, shape and values of the two moments of each weight, in the order of the names.
     pub fn restore(&mut self, updates: u64, mut fill: impl FnMut(&str, &[usize], &mut [f32])) {
         let Self { entries, moments, .. } = self;
         let mut entries: Vec<_> = entries.iter().collect();
@@ -160,7 +162,7 @@ impl Store {
         self.views(&self.weights)
     }
 
-    /// The gradients that wait for an update.
+    /// The accumulated gradients.
     pub fn gradients(&self) -> impl Iterator<Item = View<'_>> {
         self.views(&self.gradients)
     }

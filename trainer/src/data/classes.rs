@@ -1,5 +1,5 @@
-//! Which classes there are, which clip is of which, and which videos are trained on and which are kept to look at: always whole videos, told apart by their
-//! content.
+//! Classes: their names, the class of each clip, and the split of videos into training and
+//! validation. A split is by whole videos, identified by their content.
 
 use pipeline::sampling::order::{Purpose, stream};
 use pipeline::source::{Catalogue, Source, SourceError, WeightedSource};
@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Things that are named in a message, at most; the others are counted.
+/// Maximum number of items that a message names; the others are counted.
 const NAMED: usize = 5;
 
-/// Why clips cannot be told apart by class.
+/// Why clips have no class, or videos no split.
 #[derive(Debug, thiserror::Error)]
 pub enum ClassError {
     /// A shard cannot be read.
@@ -19,8 +19,9 @@ pub enum ClassError {
     Source(#[from] SourceError),
     /// There are no labels.
     #[error(
-        "{}: {unlabelled} of {clips} clips have no label: build the shards with `shardtool build VIDEOS --labels dirs` (classes from folder names), or \
-         --labels FILE; videos that are read without shards have to lie in folders named as the classes",
+        "{}: {unlabelled} of {clips} clips have no label: build the shards with `shardtool build VIDEOS \
+         --labels dirs` (classes from folder names), or --labels FILE; videos that are read without \
+         shards must lie in folders named after the classes",
         path.display()
     )]
     Unlabelled {
@@ -49,8 +50,8 @@ pub enum ClassError {
     },
     /// The same video is in both.
     #[error(
-        "{} of the videos for validation are trained on, too (equal bytes): {}; build the two from different videos, or leave out --val to have some kept \
-         (data.holdout)",
+        "{} of the validation videos are also trained on (equal bytes): {}; build the two from different \
+         videos, or omit --val to hold some out (split.holdout)",
         videos.len(),
         listed("", videos)
     )]
@@ -155,7 +156,7 @@ fn folder(video: &Path) -> Option<&str> {
     video.parent()?.file_name()?.to_str()
 }
 
-/// What a video is known by: the hash of its bytes, or its path where nobody has hashed it.
+/// The identity of a video: the hash of its bytes, or its path if it has no hash.
 fn identity(catalogue: &Catalogue, video: u32) -> &str {
     let video = &catalogue.videos[video as usize];
     video.blake3.as_deref().unwrap_or(&video.path)
@@ -165,9 +166,10 @@ fn catalogues(sets: &[WeightedSource]) -> Result<Vec<Catalogue>, ClassError> {
     Ok(sets.iter().map(|set| set.source.catalogue()).collect::<Result<_, _>>()?)
 }
 
-/// Splits numbered sets by video: of the videos of each of `classes`, in an order that `seed` says, the first `holdout` of them, rounded, are kept to look at, at
-/// least one where there are two or more and at least one to train on; of the others at most `per_class` are trained on. With `validation`, it is looked at
-/// instead, and none is kept.
+/// Splits numbered sets by video. Of the videos of each of `classes`, in an order drawn by `seed`,
+/// the first share `holdout`, rounded, is held out for validation: at least one video if there are
+/// two or more, and never all. Of the others at most `per_class` are trained on. With `validation`,
+/// that is used instead, and none is held out.
 ///
 /// Equal videos under several names count as one. A smaller `per_class` takes some of the videos that a larger one takes.
 ///

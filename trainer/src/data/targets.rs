@@ -40,18 +40,18 @@ impl SoftTargets {
     /// # Panics
     /// When a clip has no label among the classes: they are looked at before training begins.
     pub fn of(config: &FinetuneConfig, batch: &mut Batch) -> Self {
-        let (recipe, classes, clips) = (&config.recipe, config.classes.len(), batch.len());
+        let (recipe, classes, clips) = (&config.objective.recipe, config.objective.classes.len(), batch.len());
         let (even, top) = ((recipe.smoothing / classes as f64) as f32, (1.0 - recipe.smoothing) as f32);
         let mut targets = vec![even; clips * classes];
         for (target, label) in targets.chunks_exact_mut(classes).zip(&batch.labels) {
             let label = label.and_then(|label| usize::try_from(label).ok()).expect("every clip is labelled");
             target[label] += top;
         }
-        let mut rng = batch.samples[0].stream(Purpose::Mixing, config.seed);
-        let mixing = Mixing::draw(recipe, config.clip.size, &mut rng);
-        let share = mixing.share(config.clip.size);
+        let mut rng = batch.samples[0].stream(Purpose::Mixing, config.common.seed);
+        let mixing = Mixing::draw(recipe, config.common.clip.size, &mut rng);
+        let share = mixing.share(config.common.clip.size);
         if clips > 1 && mixing != Mixing::None {
-            let grid = config.clip;
+            let grid = config.common.clip;
             match batch.format.values {
                 ValueType::U8 => mix(&mixing, grid, batch.pixels_mut(), |a, b, share| {
                     (a.into_f64() * share + b.into_f64() * (1.0 - share)).round() as u8
@@ -168,12 +168,12 @@ fn blend<T: Copy>(a: &mut [T], b: &mut [T], blended: impl Fn(T, T) -> T) {
 
 /// Scales of branches and of the head's input. Those of a clip are drawn one after the other from its own stream.
 fn drops(config: &FinetuneConfig, batch: &Batch) -> (Vec<f32>, Vec<f32>) {
-    let (depth, width, clips) = (config.encoder.depth, config.encoder.width, batch.len());
-    let RecipeConfig { drop_path, dropout, .. } = config.recipe;
+    let (depth, width, clips) = (config.common.encoder.depth, config.common.encoder.width, batch.len());
+    let RecipeConfig { drop_path, dropout, .. } = config.objective.recipe;
     let mut branches = vec![1.0; if drop_path > 0.0 { depth * 2 * clips } else { 0 }];
     let mut scales = vec![1.0; if dropout > 0.0 { clips * width } else { 0 }];
     for (clip, sample) in batch.samples.iter().enumerate() {
-        let mut rng = sample.stream(Purpose::Dropout, config.seed);
+        let mut rng = sample.stream(Purpose::Dropout, config.common.seed);
         let mut kept = |probability: f64| if rng.random_bool(probability) { 0.0 } else { (1.0 / (1.0 - probability)) as f32 };
         for branch in 0..branches.len() / clips {
             // From 0 for the first block to the whole for the last.

@@ -1,4 +1,4 @@
-//! Features as a Parquet file, a row a clip or a video, and which of them are near each other.
+//! Features: a Parquet file with a row per clip or video, and nearest-neighbour search.
 
 use arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, Float64Array, Int32Array, StringArray, UInt32Array};
 use arrow::datatypes::{DataType, Field, Schema};
@@ -11,51 +11,52 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Rows of a row group, at most, and values of one: it is written when either is reached.
+/// Maximum rows and values of a row group, which is written when either is reached.
 const GROUP_ROWS: usize = 4096;
 const GROUP_VALUES: usize = 1 << 24;
 
-/// One row.
+/// A row of the file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FeatureRow {
     /// The video.
     pub video: String,
-    /// Number of the clip within its video; none of a whole video.
+    /// Index of the clip within its video; `None` for a whole video.
     pub clip: Option<u32>,
     /// Time of the first frame and of the last in the video, in seconds.
     pub seconds: [f64; 2],
-    /// Class number, where it has one.
+    /// Class index, if labelled.
     pub label: Option<i32>,
-    /// Class name, where it has one.
+    /// Class name, if labelled.
     pub class: Option<String>,
     /// `[width]`
     pub feature: Vec<f32>,
-    /// `[tokens, width]`, or nothing.
+    /// `[tokens, width]`, or empty.
     pub tokens: Vec<f32>,
 }
 
-/// Why features cannot be written.
+/// An error of writing features.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write {}: {source}", path.display())]
 pub struct FeatureError {
-    /// Which file.
+    /// The file.
     pub path: PathBuf,
-    /// Why not.
+    /// The cause.
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
-/// A file of features on its way. It has its name when it is whole.
+/// Writer of a file of features, which appears under its name when finished.
 pub struct FeatureFile {
     path: PathBuf,
     writer: ArrowWriter<AtomicFile>,
     schema: Arc<Schema>,
-    waiting: Vec<FeatureRow>,
+    buffered: Vec<FeatureRow>,
     width: usize,
     tokens: usize,
 }
 
 impl FeatureFile {
-    /// Begins a file of features of `width` values; with `tokens`, that many tokens a row. `about` is kept in the file's metadata.
+    /// Creates a file of features of `width` values, and `tokens` tokens per row if not 0. `about`
+    /// goes into the file's metadata.
     ///
     /// # Errors
     /// When it cannot be created.
@@ -80,7 +81,7 @@ impl FeatureFile {
         let properties =
             WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).set_dictionary_enabled(false).build();
         let writer = ArrowWriter::try_new(file, Arc::clone(&schema), Some(properties)).map_err(|error| failed(error.into()))?;
-        Ok(Self { path: path.to_owned(), writer, schema, waiting: Vec::new(), width, tokens })
+        Ok(Self { path: path.to_owned(), writer, schema, buffered: Vec::new(), width, tokens })
     }
 
     /// Adds a row.
@@ -88,13 +89,13 @@ impl FeatureFile {
     /// # Errors
     /// When the disk is full.
     pub fn push(&mut self, row: FeatureRow) -> Result<(), FeatureError> {
-        self.waiting.push(row);
-        let values = self.waiting.len() * (1 + self.tokens) * self.width;
-        if self.waiting.len() >= GROUP_ROWS || values >= GROUP_VALUES { self.write() } else { Ok(()) }
+        self.buffered.push(row);
+        let values = self.buffered.len() * (1 + self.tokens) * self.width;
+        if self.buffered.len() >= GROUP_ROWS || values >= GROUP_VALUES { self.write() } else { Ok(()) }
     }
 
     fn write(&mut self) -> Result<(), FeatureError> {
-        let rows = std::mem::take(&mut self.waiting);
+        let rows = std::mem::take(&mut self.buffered);
         if rows.is_empty() {
             return Ok(());
         }
@@ -127,7 +128,7 @@ impl FeatureFile {
         Ok(columns)
     }
 
-    /// Writes what waits, and gives the file its name.
+    /// Writes the buffered rows, and renames the file to its path.
     ///
     /// # Errors
     /// When the disk is full.
@@ -139,24 +140,24 @@ impl FeatureFile {
     }
 }
 
-/// The nearest of some features to others.
+/// Nearest-neighbour search among features.
 #[derive(Debug)]
 pub struct Neighbours {
-    /// Each less the mean of all, and of length 1.
+    /// The features, centred by the mean of all, and of length 1.
     directions: Vec<Vec<f32>>,
 }
 
-/// One of them.
+/// A neighbour.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Neighbour {
-    /// Its number.
+    /// Its index.
     pub index: usize,
-    /// Cosine of the angle between the two, after the mean of all was taken off.
+    /// Cosine similarity after centring by the mean of all.
     pub similarity: f32,
 }
 
 impl Neighbours {
-    /// Of `features`, all as long as each other.
+    /// Creates an index of `features`, which all have the same length.
     pub fn new(features: &[&[f32]]) -> Self {
         let width = features.first().map_or(0, |feature| feature.len());
         let mut mean = vec![0f64; width];
@@ -171,7 +172,8 @@ impl Neighbours {
         Self { directions: features.iter().map(direction).collect() }
     }
 
-    /// The `count` nearest to number `query` among those that `allowed` allows, the nearest first.
+    /// The `count` nearest neighbours of feature `query` for which `allowed` is true, the nearest
+    /// first.
     pub fn nearest(&self, query: usize, count: usize, allowed: impl Fn(usize) -> bool) -> Vec<Neighbour> {
         let own = &self.directions[query];
         let similarity = |other: &[f32]| own.iter().zip(other).map(|(a, b)| a * b).sum::<f32>();

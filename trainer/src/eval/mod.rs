@@ -1,4 +1,4 @@
-//! Every clip once: what a model makes of it, averaged over its views, and how right that is.
+//! Inference on every clip once, averaged over its views, and classification scores.
 
 pub mod features;
 
@@ -11,64 +11,70 @@ use schemas::report::ValidationMetrics;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Classes of the greatest probabilities among which the label may be, for top-5.
+/// Number of classes for top-5.
 const TOP: usize = 5;
 
-/// Why clips cannot be read to the end.
+/// An error of inference on a data set.
 #[derive(Debug, thiserror::Error)]
 pub enum EvaluateError {
-    /// The data.
+    /// Loading failed.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// The device.
+    /// The device failed.
     #[error(transparent)]
     Learner(#[from] LearnerError),
-    /// What is made of the readings cannot be written.
+    /// The outputs cannot be written.
     #[error(transparent)]
     Write(#[from] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// What a model makes of a clip.
+/// Outputs of a model for a clip.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClipOutput {
-    /// Number of its data set.
+    /// Index of its data set.
     pub set: u32,
-    /// Number of it in its source.
+    /// Index of the clip in its source.
     pub clip: u64,
-    /// Its class, where it has one.
+    /// Class index, if labelled.
     pub label: Option<i32>,
-    /// `[width]`: mean over the views of the features, [`ModelOutput::features`].
+    /// `[width]`: features, [`ModelOutput::features`], averaged over the views.
     pub features: Vec<f32>,
-    /// `[tokens, width]`: mean over the views of the tokens, where they were asked for.
+    /// `[tokens, width]`: tokens averaged over the views; empty if not requested.
     pub tokens: Vec<f32>,
-    /// `[classes]`: mean over the views of the probabilities; nothing of an encoder alone.
+    /// `[classes]`: probabilities averaged over the views; empty for an encoder alone.
     pub probabilities: Vec<f32>,
 }
 
-/// Reads every clip of `data` once, at the views of `options`. `read` is the model; `take` gets clips in their order, several at a time, as soon as all of their
-/// views are read; `on_skipped` hears of each that cannot be read.
+/// Runs `infer`, the model, on every clip of `data` once, at the views of `options`. Calls `take`
+/// with the outputs in the order of the clips, several at a time, as soon as all of their views are
+/// done, and `on_skipped` for each clip that cannot be read.
 ///
 /// # Errors
-/// When too many clips are bad, the device fails, or `take` does; [`LoadError::Interrupted`] when the options' flag is set.
-pub fn read_all(
+/// When too many clips are bad, the device fails, or `take` does; [`LoadError::Interrupted`] when
+/// the options' flag is set.
+pub fn infer_all(
     data: &Arc<[WeightedSource]>,
     options: LoaderOptions,
-    mut read: impl FnMut(Batch) -> Result<ModelOutput, LearnerError>,
+    mut infer: impl FnMut(Batch) -> Result<ModelOutput, LearnerError>,
     mut take: impl FnMut(Vec<ClipOutput>) -> Result<(), EvaluateError>,
     mut on_skipped: impl FnMut(&Skipped),
 ) -> Result<(), EvaluateError> {
-    let (views, interrupt) = (options.repeat, Arc::clone(&options.interrupt));
+    let views = options.repeat;
+    let interrupt = Arc::clone(&options.interrupt);
     let mut open: Vec<ClipOutput> = Vec::new();
     for batch in Loader::new(Arc::clone(data), options)? {
         let batch = batch?;
-        // The loader looks at it only where it waits.
+        // The loader checks the flag only while it waits.
         if interrupt.load(Ordering::SeqCst) {
             return Err(LoadError::Interrupted.into());
         }
         batch.skipped.iter().filter(|skipped| skipped.is_new).for_each(&mut on_skipped);
-        let (samples, labels) = (batch.samples.clone(), batch.labels.clone());
-        let ModelOutput { features, tokens, logits } = read(batch)?;
-        let (width, values, classes) = (features.len() / samples.len(), tokens.len() / samples.len(), logits.len() / samples.len());
+        let samples = batch.samples.clone();
+        let labels = batch.labels.clone();
+        let ModelOutput { features, tokens, logits } = infer(batch)?;
+        let width = features.len() / samples.len();
+        let values = tokens.len() / samples.len();
+        let classes = logits.len() / samples.len();
         let view = samples[0].repeat as usize;
         if view == 0 {
             let clips = samples.iter().zip(labels);
@@ -99,32 +105,32 @@ fn add_share(sum: &mut [f32], values: &[f32], of: usize) {
     sum.iter_mut().zip(values).for_each(|(sum, &value)| *sum += value / of as f32);
 }
 
-/// How right probabilities are.
+/// Classification scores: confusion matrix, top-5 accuracy and loss.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scores {
-    /// `[classes, classes]`: clips by their class and by the class that was told.
+    /// `[classes, classes]`: clips by true class and predicted class.
     confusion: Vec<u64>,
     classes: usize,
     top5: u64,
-    /// Clips of each class whose own is among the five.
+    /// Clips of each class whose class is among the five most probable.
     top5_of: Vec<u64>,
     loss: f64,
 }
 
 impl Scores {
-    /// Of nothing yet, with so many classes.
+    /// Creates empty scores of `classes` classes.
     pub fn new(classes: usize) -> Self {
         Self { confusion: vec![0; classes * classes], classes, top5: 0, top5_of: vec![0; classes], loss: 0.0 }
     }
 
-    /// Takes in what was told of something of class `label`; what has none counts for nothing.
+    /// Adds a prediction for a clip or video of class `label`. Without a label it is ignored.
     pub fn add(&mut self, probabilities: &[f32], label: Option<i32>) {
         let Some(label) = label.and_then(|label| usize::try_from(label).ok()) else { return };
         let own = probabilities[label];
-        // Of equal ones the first counts as the greater, as in a stable sort.
+        // Of equal probabilities the first ranks higher, as in a stable sort.
         let greater = probabilities.iter().enumerate().filter(|&(at, &other)| other > own || (other == own && at < label)).count();
-        let told = probabilities.iter().enumerate().fold(0, |best, (at, &value)| if value > probabilities[best] { at } else { best });
-        self.confusion[label * self.classes + told] += 1;
+        let predicted = probabilities.iter().enumerate().fold(0, |best, (at, &value)| if value > probabilities[best] { at } else { best });
+        self.confusion[label * self.classes + predicted] += 1;
         if greater < TOP {
             self.top5 += 1;
             self.top5_of[label] += 1;
@@ -132,28 +138,29 @@ impl Scores {
         self.loss -= f64::from(own.max(f32::MIN_POSITIVE)).ln();
     }
 
-    /// What was counted in all.
+    /// Number of predictions added.
     pub fn count(&self) -> u64 {
         self.confusion.iter().sum()
     }
 
-    /// Clips of class `class` that were told to be `told`.
-    pub fn confused(&self, class: usize, told: usize) -> u64 {
-        self.confusion[class * self.classes + told]
+    /// Number of clips of class `class` that were classified as `predicted`.
+    pub fn confused(&self, class: usize, predicted: usize) -> u64 {
+        self.confusion[class * self.classes + predicted]
     }
 
-    /// Of class `class`: how many there were, how many of them were told right, and of how many it was among the first five.
+    /// Counts for class `class`: all clips, those classified correctly, and those with the class in
+    /// the top 5.
     pub fn of_class(&self, class: usize) -> [u64; 3] {
-        let all = (0..self.classes).map(|told| self.confused(class, told)).sum();
+        let all = (0..self.classes).map(|predicted| self.confused(class, predicted)).sum();
         [all, self.confused(class, class), self.top5_of[class]]
     }
 
-    /// The shares in all; of nothing they are not numbers.
+    /// Loss and accuracy over all predictions; NaN if there are none.
     pub fn metrics(&self) -> ValidationMetrics {
         let count = self.count();
-        let right: u64 = (0..self.classes).map(|class| self.confused(class, class)).sum();
+        let correct: u64 = (0..self.classes).map(|class| self.confused(class, class)).sum();
         let share = |part: f64| part / count as f64;
-        ValidationMetrics { clips: count, loss: share(self.loss), top1: share(right as f64), top5: share(self.top5 as f64) }
+        ValidationMetrics { clips: count, loss: share(self.loss), top1: share(correct as f64), top5: share(self.top5 as f64) }
     }
 }
 
@@ -164,10 +171,10 @@ mod tests {
     #[test]
     fn scores_are_counted_by_class() {
         let mut scores = Scores::new(6);
-        let of = |told: usize, second: f32| {
+        let of = |predicted: usize, second: f32| {
             (0..6)
                 .map(|at| {
-                    if at == told {
+                    if at == predicted {
                         0.5
                     } else if at == 5 {
                         second
@@ -189,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_probabilities_tell_the_first_class() {
+    fn equal_probabilities_predict_the_first_class() {
         let mut scores = Scores::new(8);
         (0..8).for_each(|class| scores.add(&[0.125; 8], Some(class)));
         let metrics = scores.metrics();

@@ -1,6 +1,6 @@
-//! A running mean of what changes slowly under noise.
+//! An exponential moving average.
 
-/// A mean in which older values count less and less, corrected for its start at nothing.
+/// An exponential moving average, with bias correction.
 #[derive(Debug, Clone, Copy)]
 pub struct Average {
     keep: f64,
@@ -9,12 +9,12 @@ pub struct Average {
 }
 
 impl Average {
-    /// A mean over about the last `values` values, of which there are at least one.
+    /// Creates an average over about the last `values` values, at least one.
     pub fn over(values: f64) -> Self {
         Self { keep: 1.0 - 1.0 / values.max(1.0), sum: 0.0, weight: 0.0 }
     }
 
-    /// Takes a value in, and gives the mean. What is no finite number changes nothing.
+    /// Adds a value, and returns the mean. Values that are not finite are ignored.
     pub fn push(&mut self, value: f64) -> f64 {
         if !value.is_finite() {
             return self.get();
@@ -24,7 +24,7 @@ impl Average {
         self.get()
     }
 
-    /// The mean; not a number of nothing.
+    /// The mean; NaN before the first value.
     pub fn get(&self) -> f64 {
         if self.weight > 0.0 { self.sum / self.weight } else { f64::NAN }
     }
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_begins_with_the_first_value_and_follows() {
+    fn it_starts_at_the_first_value_and_follows() {
         let mut average = Average::over(4.0);
         assert!(average.get().is_nan() && average.push(f64::NAN).is_nan());
         assert_eq!((average.push(8.0), average.push(f64::INFINITY)), (8.0, 8.0));

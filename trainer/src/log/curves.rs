@@ -1,4 +1,4 @@
-//! The curves of one or several runs as a picture.
+//! Plots the curves of one or several runs.
 
 use super::average::Average;
 use super::history::{History, Point};
@@ -7,12 +7,12 @@ use image::{Rgb, RgbImage};
 
 const WIDTH: u32 = 1400;
 const MARGIN: u32 = 24;
-/// From one panel to the next.
+/// Gap between panels.
 const GAP: u32 = 28;
-/// Rows of the first panel's axes, and of the others'.
+/// Height of the first panel's axes, and of the others'.
 const LARGE_HEIGHT: u32 = 380;
 const SMALL_HEIGHT: u32 = 220;
-/// Room for the numbers left of and below the axes, and for the heading above.
+/// Space for the numbers left of and below the axes, and for the heading above.
 const LEFT: u32 = 76;
 const BELOW: u32 = 28;
 const ABOVE: u32 = 32;
@@ -23,7 +23,8 @@ const PALE_INK: Rgb<u8> = Rgb([110, 116, 125]);
 const GRID: Rgb<u8> = Rgb([232, 234, 237]);
 const AXIS: Rgb<u8> = Rgb([160, 165, 172]);
 
-/// Of runs, one after the other; they can be told apart with every kind of colour vision (Okabe and Ito 2008, with a darker yellow).
+/// Colours of runs, which can be distinguished with every kind of colour vision (Okabe and Ito
+/// 2008, with a darker yellow).
 const COLORS: [Rgb<u8>; 7] = [
     Rgb([0, 114, 178]),
     Rgb([213, 94, 0]),
@@ -34,26 +35,28 @@ const COLORS: [Rgb<u8>; 7] = [
     Rgb([90, 90, 90]),
 ];
 
-/// A curve is smoothed over this share of the longest run's steps to either side, so that all runs are smoothed alike; a run that is much shorter over at most that share of
-/// its own, and any over at least so many steps.
+/// A curve is smoothed over `SMOOTHED_SHARE` of the longest run's steps to either side, so that all
+/// runs are smoothed alike, but over at most `MOST_SMOOTHED_SHARE` of its own steps, and at least
+/// `LEAST_SMOOTHED` steps.
 const SMOOTHED_SHARE: f64 = 0.02;
 const MOST_SMOOTHED_SHARE: f64 = 0.1;
 const LEAST_SMOOTHED: f64 = 5.0;
 
-/// Of the single steps, this share at each end may lie beyond the axes, so that one bad step does not flatten the curve.
+/// This share of the steps at each end may lie outside the axes, so that one outlier does not
+/// flatten the curve.
 const OUTLIERS: f64 = 0.005;
 
-/// One quantity.
+/// The panel of one quantity.
 struct Panel {
     heading: &'static str,
     value: fn(&Point) -> f64,
-    /// Whether the axis begins at 0.
+    /// Whether the axis starts at 0.
     from_zero: bool,
-    /// Whether steps vary, so that a smoothed curve shows more.
+    /// Whether values are noisy, so that a smoothed curve is drawn.
     is_noisy: bool,
-    /// Whether only some steps have a value: the curve goes from one to the next.
+    /// Whether only some steps have a value: the curve joins these.
     is_sparse: bool,
-    /// The least upper end of the axis.
+    /// Minimum upper end of the axis.
     least_top: f64,
 }
 
@@ -71,7 +74,7 @@ const SMALL: [Panel; 4] = [
         least_top: 0.0,
     },
     Panel {
-        heading: "clips a second",
+        heading: "clips per second",
         value: |step| step.clips_per_second,
         from_zero: true,
         is_noisy: true,
@@ -88,9 +91,9 @@ const SMALL: [Panel; 4] = [
     },
 ];
 
-/// Where a run is of a classifier.
+/// The panel of classifiers.
 const ACCURACY: Panel = Panel {
-    heading: "validation clips told right, %",
+    heading: "validation accuracy, %",
     value: |step| 100.0 * step.accuracy,
     from_zero: true,
     is_noisy: false,
@@ -98,7 +101,7 @@ const ACCURACY: Panel = Panel {
     least_top: 10.0,
 };
 
-/// The colour of run number `run`: after all colours come darker ones, and then lighter ones.
+/// The colour of run `run`: after all colours come darker ones, then lighter ones.
 pub fn color(run: usize) -> Rgb<u8> {
     let Rgb(color) = COLORS[run % COLORS.len()];
     Rgb(match run / COLORS.len() % 3 {
@@ -108,13 +111,13 @@ pub fn color(run: usize) -> Rgb<u8> {
     })
 }
 
-/// Draws the runs over each other: loss, learning rate, gradient norm, clips a second and share of the time that was spent waiting for data, by step; of classifiers
-/// also the accuracy on validation clips.
+/// Plots runs in the same axes: loss, learning rate, gradient norm, clips per second and share of
+/// the time spent waiting for data, by step, and for classifiers the accuracy on validation clips.
 pub fn draw(runs: &[History]) -> RgbImage {
     let legend = legend_lines(runs);
     let top = MARGIN + (legend.len() as u32 + 1) * (Letters::Large.height() + 6) + 8;
-    let is_looked_at = runs.iter().any(|run| run.steps.iter().any(|step| !step.accuracy.is_nan()));
-    let panels: Vec<&Panel> = SMALL.iter().chain(is_looked_at.then_some(&ACCURACY)).collect();
+    let has_accuracy = runs.iter().any(|run| run.steps.iter().any(|step| !step.accuracy.is_nan()));
+    let panels: Vec<&Panel> = SMALL.iter().chain(has_accuracy.then_some(&ACCURACY)).collect();
     let small_rows = panels.len().div_ceil(2) as u32;
     let panel_rows = |height: u32| ABOVE + height + BELOW;
     let height = top + panel_rows(LARGE_HEIGHT) + small_rows * (GAP + panel_rows(SMALL_HEIGHT)) + MARGIN;
@@ -133,11 +136,11 @@ pub fn draw(runs: &[History]) -> RgbImage {
     picture
 }
 
-/// Width of a legend's stroke with the room behind it, and the room after each entry.
+/// Width of a legend's stroke with the gap after it, and the gap after each entry.
 const STROKE: u32 = 44;
 const ENTRY_GAP: u32 = 30;
 
-/// The entries of the legend, in lines that fit.
+/// Breaks the entries of the legend into lines.
 fn legend_lines(runs: &[History]) -> Vec<Vec<(&str, Rgb<u8>)>> {
     let mut lines: Vec<Vec<(&str, Rgb<u8>)>> = Vec::new();
     let mut room = 0;
@@ -178,7 +181,8 @@ fn draw_panel(picture: &mut RgbImage, axes: Area, panel: &Panel, runs: &[History
     let upward = Axis::values(curves.iter().filter_map(|curve| curve.ends).flatten(), panel);
 
     canvas::text(picture, (axes.left, axes.top - ABOVE + 6), Align::Left, Letters::Large, INK, panel.heading);
-    let (bottom, right) = (axes.top + axes.height, axes.left + axes.width);
+    let bottom = axes.top + axes.height;
+    let right = axes.left + axes.width;
     let label_rise = Letters::Small.height() / 2;
     for tick in upward.ticks(axes.height / 42) {
         let y = (f64::from(bottom) - upward.place(tick) * f64::from(axes.height)).round() as u32;
@@ -197,7 +201,7 @@ fn draw_panel(picture: &mut RgbImage, axes: Area, panel: &Panel, runs: &[History
 
     let place = |&(step, value): &(f64, f64)| {
         let x = f64::from(axes.left) + across.place(step) * f64::from(axes.width);
-        // Far beyond the axes is beyond them.
+        // Clamped far outside the axes.
         let y = f64::from(bottom) - upward.place(value).clamp(-9.0, 9.0) * f64::from(axes.height);
         (x, y)
     };
@@ -205,7 +209,7 @@ fn draw_panel(picture: &mut RgbImage, axes: Area, panel: &Panel, runs: &[History
         let points: Vec<(f64, f64)> = points.iter().map(place).collect();
         canvas::line(picture, axes, &points, width, color(run), opacity);
     };
-    // All faint lines first: none hides a strong one.
+    // Faint lines first, so that none hides a strong one.
     for (run, curve) in curves.iter().enumerate().filter(|_| panel.is_noisy) {
         draw(&curve.single, 1.0, run, 0.28);
     }
@@ -216,16 +220,16 @@ fn draw_panel(picture: &mut RgbImage, axes: Area, panel: &Panel, runs: &[History
 
 /// One run's values of one quantity.
 struct Curve {
-    /// Step and value. Not a number where the step was not finite.
+    /// Step and value; NaN where the step was not finite.
     single: Vec<(f64, f64)>,
-    /// The same, smoothed; the single ones where these do not vary.
+    /// The smoothed values; the single ones if these are not noisy.
     smooth: Vec<(f64, f64)>,
-    /// The least and the greatest value that the axis has to show; none where no step is finite.
+    /// Minimum and maximum that the axis has to show; `None` if no step is finite.
     ends: Option<[f64; 2]>,
 }
 
 impl Curve {
-    /// Of a run that is drawn beside others, the longest of which has `longest` steps.
+    /// The curve of a run; `longest` is the number of steps of the longest run in the plot.
     fn new(run: &History, panel: &Panel, longest: usize) -> Self {
         let values = run.steps.iter().map(|step| (step.step as f64, (panel.value)(step)));
         let single: Vec<(f64, f64)> = values.filter(|(_, value)| !panel.is_sparse || !value.is_nan()).collect();
@@ -238,15 +242,16 @@ impl Curve {
     }
 }
 
-/// For each value the mean of those around it, which count less the farther they are to either side: the curve does not lag behind what it smooths. What is not finite
-/// stays so, and counts for nothing.
+/// Two-sided exponential smoothing, which does not lag. Values that are not finite are kept, and do
+/// not affect others.
 fn smoothed(values: &[(f64, f64)], longest: usize) -> Vec<(f64, f64)> {
     let over = (SMOOTHED_SHARE * longest as f64).min(MOST_SMOOTHED_SHARE * values.len() as f64).max(LEAST_SMOOTHED);
     let pass = |average: &mut Average, value: f64| {
         average.push(value);
         (average.sum, average.weight)
     };
-    let (mut before, mut after) = (Average::over(over), Average::over(over));
+    let mut before = Average::over(over);
+    let mut after = Average::over(over);
     let mut sums: Vec<(f64, f64)> = values.iter().rev().map(|&(_, value)| pass(&mut after, value)).collect();
     sums.reverse();
     let both = values.iter().zip(sums).map(|(&(step, value), (sum_after, weight_after))| {
@@ -278,12 +283,13 @@ impl Axis {
         Self { low: if panel.from_zero { 0.0 } else { low - room }, high: high + room }
     }
 
-    /// Where a value lies: 0 at the low end, 1 at the high one.
+    /// Position of a value: 0 at the low end, 1 at the high end.
     fn place(&self, value: f64) -> f64 {
         (value - self.low) / (self.high - self.low)
     }
 
-    /// From one tick to the next: 1, 2 or 5 times a power of ten, so that there are at most `most`.
+    /// Distance between ticks: 1, 2 or 5 times a power of ten, so that there are at most `most`
+    /// ticks.
     fn spacing(&self, most: u32) -> f64 {
         let least = (self.high - self.low) / f64::from(most.max(1));
         let power = 10f64.powf(least.log10().floor());
@@ -365,14 +371,16 @@ mod tests {
 
     #[test]
     fn curves_go_where_the_values_are() {
-        // A loss that falls in a straight line, and one that stays: the first crosses the panel from corner to corner, the second lies at its middle.
+        // A loss that falls linearly crosses the panel from corner to corner; a constant one lies
+        // at its middle.
         let picture = draw(&[run("falls", 100, |step| 1.0 - step as f64 / 100.0), run("stays", 100, |_| 0.5)]);
         let rows_of = |color: Rgb<u8>, columns: std::ops::Range<u32>| {
             let is_colored = |(x, y, pixel): &(u32, u32, &Rgb<u8>)| columns.contains(x) && (90..500).contains(y) && **pixel == color;
             let rows: Vec<u32> = picture.enumerate_pixels().filter(is_colored).map(|(_, y, _)| y).collect();
             rows.iter().sum::<u32>() / (rows.len() as u32).max(1)
         };
-        let (left, right) = (110..200, WIDTH - 120..WIDTH - 30);
+        let left = 110..200;
+        let right = WIDTH - 120..WIDTH - 30;
         let [early, late] = [left.clone(), right.clone()].map(|columns| rows_of(color(0), columns));
         assert!(early > 90 && early + 250 < late, "{early} and {late}");
         let [early, late] = [left, right].map(|columns| rows_of(color(1), columns));
@@ -382,7 +390,7 @@ mod tests {
     #[test]
     fn smoothing_takes_noise_off_and_does_not_lag() {
         let smooth = |value: fn(i32) -> f64| smoothed(&(0..1000).map(|at| (f64::from(at), value(at))).collect::<Vec<_>>(), 1000);
-        // A straight line stays what it is, away from its ends; noise goes.
+        // Away from its ends, a straight line is unchanged; noise is removed.
         assert!(smooth(f64::from)[300..700].iter().all(|(at, value)| (at - value).abs() < 1e-3));
         assert!(smooth(|at| if at % 2 == 0 { 1.0 } else { -1.0 })[300..700].iter().all(|(_, value)| value.abs() < 0.05));
         assert_eq!(smoothed(&[(1.0, 3.0)], 1), [(1.0, 3.0)]);
@@ -392,11 +400,12 @@ mod tests {
     fn runs_of_different_lengths_are_smoothed_alike() {
         let noisy = |at: i32| (f64::from(at), 1.0 / (1.0 + f64::from(at)) + f64::from(at * 37 % 11));
         let of = |steps: i32, longest: usize| smoothed(&(0..steps).map(noisy).collect::<Vec<_>>(), longest);
-        let (long, short) = (of(1000, 1000), of(300, 1000));
-        // Only where the short one ends has it less to smooth.
+        let long = of(1000, 1000);
+        let short = of(300, 1000);
+        // They differ only near the end of the short one.
         assert!(long[..100].iter().zip(&short).all(|((_, a), (_, b))| (a - b).abs() < 1e-3));
-        assert!((long[0].1 - of(300, 300)[0].1).abs() > 1e-3, "by itself it shows more");
-        // A run of a few steps beside a long one is not a flat line.
+        assert!((long[0].1 - of(300, 300)[0].1).abs() > 1e-3, "alone it is smoothed less");
+        // A run of few steps beside a long one is not a flat line.
         let falls = smoothed(&(0..40).map(|at| (f64::from(at), f64::from(40 - at))).collect::<Vec<_>>(), 100_000);
         assert!(falls[0].1 > 30.0 && falls[39].1 < 10.0, "{falls:?}");
     }
@@ -423,8 +432,8 @@ mod tests {
         let has_color = |x: u32| (90..500).any(|y| *picture.get_pixel(x, y) == color(0));
         assert!(has_color(WIDTH / 4) && has_color(3 * WIDTH / 4), "the steps before and after");
         let middle = (MARGIN + LEFT + WIDTH - MARGIN) / 2;
-        assert!(!(middle - 80..middle + 80).any(has_color), "nothing is made up in between");
-        // The mean goes on as if they had not been.
+        assert!(!(middle - 80..middle + 80).any(has_color), "nothing is drawn in between");
+        // The mean ignores them.
         let curve = Curve::new(&run("a", 99, with_gap), &LOSS, 99);
         assert!(curve.smooth[60..].iter().all(|(_, value)| (value - 1.0).abs() < 1e-12) && curve.ends == Some([1.0, 1.0]));
         draw(&[run("none", 3, |_| f64::NAN)]);

@@ -1,4 +1,4 @@
-//! What `metrics.jsonl` tells of a run when it is read back.
+//! Reads the metrics of a run.
 
 use super::METRICS_FILE;
 use schemas::report::{RunFigures, StepMetrics};
@@ -14,14 +14,14 @@ const LOSS_STEPS: usize = 10;
 pub struct History {
     /// Folder of the run.
     pub dir: PathBuf,
-    /// What it is called in a legend.
+    /// Name of the run in a legend.
     pub name: String,
-    /// Its steps, of which there is at least one. What the loader measured is left out.
+    /// Its steps, at least one, without the figures of the loader.
     pub steps: Vec<Point>,
 }
 
-/// What is drawn of a step; [`StepMetrics`] says what each number is. Loss and norm are not a number where the step was not finite, nor is the accuracy on
-/// validation clips where they were not looked at.
+/// The values of a step that are plotted; see [`StepMetrics`]. Loss and norm are NaN if the step
+/// was not finite; so is the accuracy if the step had no validation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[allow(missing_docs)]
 pub struct Point {
@@ -37,7 +37,7 @@ pub struct Point {
 }
 
 impl Point {
-    /// Share of the step that it waited for data.
+    /// Share of the step spent waiting for data.
     pub fn wait_fraction(&self) -> f64 {
         if self.step_seconds > 0.0 { self.wait_seconds / self.step_seconds } else { 0.0 }
     }
@@ -63,46 +63,47 @@ impl From<StepMetrics> for Point {
     }
 }
 
-/// Why a run cannot be told.
+/// An error of reading metrics.
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
-    /// There is no such file.
-    #[error("there is no {}: give the folder of a run, as `trainer run` makes it", path.display())]
+    /// The file does not exist.
+    #[error("{} does not exist: give the folder of a run of `trainer run` or `trainer finetune`", path.display())]
     Missing {
-        /// Which file.
+        /// The file.
         path: PathBuf,
     },
     /// The file cannot be read.
     #[error("cannot read {}: {reason}", path.display())]
     Read {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         reason: io::Error,
     },
-    /// The run has not done a step.
-    #[error("{} holds no step yet: there is nothing to draw", path.display())]
+    /// The run has no steps.
+    #[error("{} has no steps yet: there is nothing to draw", path.display())]
     Empty {
-        /// Which file.
+        /// The file.
         path: PathBuf,
     },
-    /// A line is no step, or comes out of order.
-    #[error("{}, line {line}: {what}; the line is damaged, and without it the rest can be read", path.display())]
+    /// A line is not a step, or is out of order.
+    #[error("{}, line {line}: {what}; the line is damaged, remove it to read the rest", path.display())]
     Line {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Which line, from 1.
+        /// The line number, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The problem.
         what: String,
     },
 }
 
 impl History {
-    /// Reads the run in `dir`. A last line without its end is left out: the run is about to write it, or was killed while it did.
+    /// Reads the run in `dir`. An incomplete last line is skipped: the run is writing it, or was
+    /// killed while it did.
     ///
     /// # Errors
-    /// When the file is missing, holds no step, or a line of it is damaged.
+    /// When the file is missing, has no steps, or a line of it is damaged.
     pub fn read(dir: &Path) -> Result<Self, HistoryError> {
         let path = dir.join(METRICS_FILE);
         let failed = |reason: io::Error| match reason.kind() {
@@ -132,7 +133,7 @@ impl History {
         Ok(Self { dir: dir.to_owned(), name, steps })
     }
 
-    /// Reads several runs. Where folders have the same name, their paths are their names.
+    /// Reads several runs. Those whose folders have the same name are named by path.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -147,7 +148,7 @@ impl History {
         Ok(runs)
     }
 
-    /// The run in figures.
+    /// Summary figures of the run.
     pub fn figures(&self) -> RunFigures {
         let some = LOSS_STEPS.min(self.steps.len());
         let mean_loss = |steps: &[Point]| {
@@ -172,7 +173,7 @@ impl History {
     }
 }
 
-/// What is wrong with a line. The parser has seen no other, and would call each the first.
+/// Message of a parse error, without the line number, which is always 1.
 fn parse_error(error: &serde_json::Error) -> String {
     error.to_string().replace(" at line 1 column ", " at column ")
 }
@@ -191,11 +192,11 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_run_is_told_by_its_metrics() {
+    fn a_run_is_summarised_by_its_metrics() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("a");
         run(&path, 20);
-        // The run is about to write its next line.
+        // The run is writing its next line.
         let text = fs::read_to_string(path.join(METRICS_FILE)).expect("read");
         fs::write(path.join(METRICS_FILE), text + "{\"step\":21,\"lo").expect("written");
         let figures = History::read(&path).expect("read").figures();
@@ -227,7 +228,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_named_with_its_line() {
+    fn an_unreadable_line_is_named_with_its_number() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join(METRICS_FILE);
         let message = |text: Option<&[u8]>| {
@@ -235,17 +236,17 @@ pub(super) mod tests {
             let error = History::read(dir.path()).expect_err("refused").to_string();
             error.replace(&path.display().to_string(), "FILE")
         };
-        assert_eq!(message(None), "there is no FILE: give the folder of a run, as `trainer run` makes it");
-        assert_eq!(message(Some(b"")), "FILE holds no step yet: there is nothing to draw");
+        assert_eq!(message(None), "FILE does not exist: give the folder of a run of `trainer run` or `trainer finetune`");
+        assert_eq!(message(Some(b"")), "FILE has no steps yet: there is nothing to draw");
         let line = |step: u64| serde_json::to_string(&metrics(step)).expect("JSON") + "\n";
-        let spoiled = message(Some((line(1) + "{\"step\": 2, \"epoch\": null}\n" + &line(3)).as_bytes()));
-        assert!(spoiled.starts_with("FILE, line 2: ") && spoiled.contains("null"), "{spoiled}");
+        let damaged = message(Some((line(1) + "{\"step\": 2, \"epoch\": null}\n" + &line(3)).as_bytes()));
+        assert!(damaged.starts_with("FILE, line 2: ") && damaged.contains("null"), "{damaged}");
         assert!(message(Some(&[line(1).as_bytes(), b"\xff\xfe\n"].concat())).starts_with("FILE, line 2: "));
         assert!(message(Some((line(1) + &line(3) + &line(3)).as_bytes())).starts_with("FILE, line 3: step 3 comes after step 3; "));
     }
 
     #[test]
-    fn runs_of_one_name_are_told_apart() {
+    fn runs_of_one_name_are_named_by_path() {
         let dir = tempfile::tempdir().expect("a folder");
         let dirs = ["x/a", "y/a", "y/b"].map(|name| dir.path().join(name));
         dirs.iter().for_each(|dir| run(dir, 2));

@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: one line a step.
+//! `metrics.jsonl`: one line per step.
 
 use pipeline::atomic_file;
 use schemas::report::StepMetrics;
@@ -9,11 +9,12 @@ use std::path::Path;
 /// Name of the file inside the folder of a run.
 pub const METRICS_FILE: &str = "metrics.jsonl";
 
-/// The open file.
+/// Appends to the metrics file.
 pub struct MetricsFile(File);
 
 impl MetricsFile {
-    /// Goes on after `steps` steps: what an interrupted run has written beyond its last checkpoint, and a line that it did not finish, go.
+    /// Opens the file to continue after `steps` steps. Removes the lines that an interrupted run
+    /// has written after its last checkpoint, and an incomplete line.
     ///
     /// # Errors
     /// When the file cannot be read or written.
@@ -48,8 +49,13 @@ pub(super) mod tests {
 
     /// Figures of a step.
     pub fn metrics(step: u64) -> StepMetrics {
-        let (epoch, lr, clips_per_second) = (0.5, 1e-3, 10.0);
-        let (step_seconds, wait_seconds, nonfinite, loader) = (0.8, 0.2, 0, LoaderFigures::default());
+        let epoch = 0.5;
+        let lr = 1e-3;
+        let clips_per_second = 10.0;
+        let step_seconds = 0.8;
+        let wait_seconds = 0.2;
+        let nonfinite = 0;
+        let loader = LoaderFigures::default();
         StepMetrics {
             step,
             epoch,

@@ -1,7 +1,7 @@
-//! All by which a user sees a run: a line of metrics a step, TensorBoard's event files, pictures, and a report at the end.
+//! Logs of a run: metrics per step, TensorBoard event files, pictures, and a report at the end.
 //!
-//! [`RunLog`] keeps them while the run goes on. [`History`] reads the metrics back; [`curves`] and [`report`] draw from it, at the end of a run and whenever
-//! `trainer curves` is asked to.
+//! [`RunLog`] writes them during a run. [`History`] reads the metrics; [`curves`] and [`report`]
+//! draw from it, at the end of a run and in `trainer curves`.
 
 mod average;
 pub mod curves;
@@ -25,10 +25,10 @@ use std::path::{Path, PathBuf};
 /// Name of the resolved configuration inside the folder of a run.
 pub const CONFIG_FILE: &str = "config.toml";
 
-/// What the pictures of a reconstruction are called in TensorBoard.
+/// Tag of the pictures of reconstructions in TensorBoard.
 pub const PICTURE_TAG: &str = "reconstruction";
 
-/// Name of the latest of them inside the folder of a run.
+/// Name of the latest picture of reconstructions inside the folder of a run.
 pub const PICTURE_FILE: &str = "reconstruction.png";
 
 /// Name of the picture of the curves inside the folder of a run.
@@ -37,26 +37,26 @@ pub const CURVES_FILE: &str = "curves.png";
 /// Name of the report inside the folder of a run.
 pub const REPORT_FILE: &str = "report.html";
 
-/// Why a run cannot be logged.
+/// An error of logging a run.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// A file of the run cannot be written.
     #[error("cannot write {}: {reason}", path.display())]
     Write {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         reason: io::Error,
     },
-    /// The files of a run, of which a report is made, cannot be read.
+    /// The files of a run cannot be read for a report.
     #[error("cannot report on {}: {reason}", dir.display())]
     Report {
         /// Folder of the run.
         dir: PathBuf,
-        /// Why not.
+        /// The cause.
         reason: io::Error,
     },
-    /// The metrics cannot be read back.
+    /// The metrics cannot be read.
     #[error(transparent)]
     History(#[from] HistoryError),
 }
@@ -67,7 +67,7 @@ impl LogError {
     }
 }
 
-/// What a run leaves in its folder for people, while it goes on. Nothing waits in it: all is handed to the system when it is logged.
+/// Writes the logs of a run to its folder, without buffering.
 pub struct RunLog {
     dir: PathBuf,
     steps_done: u64,
@@ -76,7 +76,8 @@ pub struct RunLog {
 }
 
 impl RunLog {
-    /// Goes on after `steps_done` steps: what an interrupted run has logged beyond its last checkpoint goes, from the metrics and in TensorBoard.
+    /// Opens the logs to continue after `steps_done` steps. Removes what an interrupted run has
+    /// logged after its last checkpoint, from the metrics and in TensorBoard.
     ///
     /// # Errors
     /// When files in `dir` cannot be read or written.
@@ -112,9 +113,10 @@ impl RunLog {
         self.events.scalars(point.step, &scalars).map_err(|error| LogError::write(self.events.path(), error))
     }
 
-    /// Logs a picture as it is after `step` steps: as `TAG.png` in the run's folder, where it replaces the last one, and in TensorBoard, which keeps all. Call it
-    /// before the checkpoint of this step is there: TensorBoard has the pictures of all steps up to the checkpoint from which a run goes on, and does not get
-    /// them twice.
+    /// Logs a picture after `step` steps: as `TAG.png` in the run's folder, where it replaces the
+    /// last one, and in TensorBoard, which keeps all. Call it before writing the checkpoint of this
+    /// step: TensorBoard then has the pictures of all steps up to the checkpoint from which a run
+    /// is resumed, and does not get them twice.
     ///
     /// # Errors
     /// When the disk is full.
@@ -129,10 +131,10 @@ impl RunLog {
         Ok(())
     }
 
-    /// Draws the curves of the whole run and writes the report on it. Of a run without a step there is none.
+    /// Plots the curves of the run and writes its report. Does nothing for a run without steps.
     ///
     /// # Errors
-    /// When the metrics have been damaged, or the disk is full.
+    /// When the metrics are damaged, or the disk is full.
     pub fn finish(self) -> Result<(), LogError> {
         let history = match History::read(&self.dir) {
             Err(HistoryError::Empty { .. }) => return Ok(()),
@@ -142,16 +144,16 @@ impl RunLog {
     }
 }
 
-/// Writes the picture of the curves of `runs`, and the report on them where `html` says.
+/// Writes the plot of the curves of `runs` to `picture`, and their report to `html` if given.
 ///
 /// # Errors
-/// When a file cannot be written, or one of a run is there and cannot be read.
+/// When a file cannot be written, or an existing file of a run cannot be read.
 pub fn write_curves(runs: &[History], picture: &Path, html: Option<&Path>) -> Result<(), LogError> {
     let curves = curves::draw(runs);
     let written = png(&curves).and_then(|png| atomic_file::write(picture, &png));
     written.map_err(|error| LogError::write(picture, error))?;
     let Some(path) = html else { return Ok(()) };
     let dir = || runs.first().map_or_else(PathBuf::new, |run| run.dir.clone());
-    let report = report::html(runs, &curves).map_err(|reason| LogError::Report { dir: dir(), reason })?;
+    let report = report::render_html(runs, &curves).map_err(|reason| LogError::Report { dir: dir(), reason })?;
     atomic_file::write(path, report.as_bytes()).map_err(|error| LogError::write(path, error))
 }

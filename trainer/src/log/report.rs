@@ -1,9 +1,9 @@
-//! A report on runs as one HTML file that needs nothing else.
+//! A report on runs as one self-contained HTML file.
 
 use super::curves;
 use super::history::History;
 use super::{CONFIG_FILE, PICTURE_FILE};
-use crate::config::Config;
+use crate::config::Task;
 use crate::plot::{png, reconstruction};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -24,11 +24,12 @@ th { color: #6e747d; font-weight: 500; } th:first-child, td:first-child { text-a
 img { max-width: 100%; } .pixels { image-rendering: pixelated; } pre { background: #f6f7f8; padding: 1rem; overflow-x: auto; font-size: .85rem; }
 ol { color: #6e747d; }";
 
-/// The report on `runs`, whose curves are `curves`: figures, curves, and of each run its configuration and its latest picture, where its folder has them.
+/// Renders the report on `runs`, whose curves are `curves`: figures, curves, and for each run its
+/// configuration and its latest picture, if its folder has them.
 ///
 /// # Errors
-/// When a file of a run is there and cannot be read.
-pub fn html(runs: &[History], curves: &RgbImage) -> io::Result<String> {
+/// When an existing file of a run cannot be read.
+pub fn render_html(runs: &[History], curves: &RgbImage) -> io::Result<String> {
     let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
     let title = escape(&names.join(", "));
     let mut html = format!(
@@ -37,17 +38,17 @@ pub fn html(runs: &[History], curves: &RgbImage) -> io::Result<String> {
          <th>loss, first ten steps</th><th>loss, last ten</th><th>clips/s</th><th>waiting for data</th><th>time</th></tr>\n"
     );
     for (number, run) in runs.iter().enumerate() {
-        figures_row(&mut html, number, &run.figures());
+        render_figures(&mut html, number, &run.figures());
     }
     let _ = writeln!(html, "</table>\n<h2>Curves</h2>\n{}", inline_picture(&png(curves)?, "curves of the runs", ""));
     for run in runs {
-        run_part(&mut html, run)?;
+        render_run(&mut html, run)?;
     }
     html.push_str("</body>\n</html>\n");
     Ok(html)
 }
 
-fn figures_row(html: &mut String, number: usize, figures: &RunFigures) {
+fn render_figures(html: &mut String, number: usize, figures: &RunFigures) {
     let [red, green, blue] = curves::color(number).0;
     let RunFigures { name, steps, epochs, first_loss, last_loss, seconds, clips_per_second, stall_fraction, .. } = figures;
     let _ = writeln!(
@@ -60,17 +61,19 @@ fn figures_row(html: &mut String, number: usize, figures: &RunFigures) {
     );
 }
 
-/// Picture and configuration of a run.
-fn run_part(html: &mut String, run: &History) -> io::Result<()> {
-    let config = if_there(fs::read_to_string(run.dir.join(CONFIG_FILE)))?;
-    let picture = if_there(fs::read(run.dir.join(PICTURE_FILE)))?;
+/// Renders picture and configuration of a run.
+fn render_run(html: &mut String, run: &History) -> io::Result<()> {
+    let config = if_exists(fs::read_to_string(run.dir.join(CONFIG_FILE)))?;
+    let picture = if_exists(fs::read(run.dir.join(PICTURE_FILE)))?;
     let name = escape(&run.name);
     if let Some(picture) = picture {
         let _ = writeln!(html, "<h2>{name}: reconstruction</h2>");
-        // Without a configuration that this version reads it is not known what the rows are.
-        if let Some(config) = config.as_deref().and_then(|text| toml::from_str::<Config>(text).ok()) {
-            let rows: String =
-                reconstruction::rows(config.target.kind, config.target.normalise).iter().map(|row| format!("<li>{row}</li>")).collect();
+        // The meaning of the rows depends on the configuration.
+        if let Some(Task::Pretrain(config)) = config.as_deref().and_then(|text| Task::parse(text).ok()) {
+            let rows: String = reconstruction::rows(config.objective.target.kind, config.objective.target.normalise)
+                .iter()
+                .map(|row| format!("<li>{row}</li>"))
+                .collect();
             let _ = writeln!(html, "<p>Rows of each clip:</p>\n<ol>{rows}</ol>");
         }
         let _ = writeln!(html, "{}", inline_picture(&picture, "frames and their reconstruction", "pixels"));
@@ -85,7 +88,7 @@ fn inline_picture(png: &[u8], meaning: &str, class: &str) -> String {
     format!("<img class=\"{class}\" alt=\"{meaning}\" src=\"data:image/png;base64,{}\">", BASE64_STANDARD.encode(png))
 }
 
-fn if_there<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+fn if_exists<T>(read: io::Result<T>) -> io::Result<Option<T>> {
     match read {
         Ok(content) => Ok(Some(content)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -108,16 +111,17 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let dirs = ["a<b", "plain"].map(|name| dir.path().join(name));
         dirs.iter().for_each(|dir| run(dir, 12));
-        let config = crate::config::Preset::Tiny.text();
-        fs::write(dirs[0].join(CONFIG_FILE), config).expect("written");
+        let config = crate::config::PretrainConfig::resolve(crate::config::Preset::Tiny, &[]);
+        let config = config.expect("a preset").to_toml();
+        fs::write(dirs[0].join(CONFIG_FILE), &config).expect("written");
         let picture = RgbImage::from_pixel(3, 2, image::Rgb([9, 8, 7]));
         picture.save(dirs[0].join(PICTURE_FILE)).expect("written");
         let runs = History::read_all(&dirs).expect("read");
-        let html = html(&runs, &curves::draw(&runs)).expect("a report");
+        let html = render_html(&runs, &curves::draw(&runs)).expect("a report");
         assert!(html.contains("<h1>a&lt;b, plain</h1>") && !html.contains("a<b"));
         assert!(html.contains(&format!("<td>{:.4}</td>", runs[1].figures().last_loss)));
-        assert!(html.contains(&escape(config)), "the configuration of the run that has one");
-        // Both pictures are in it, whole.
+        assert!(html.contains(&escape(&config)), "the configuration of the run that has one");
+        // Both pictures are complete.
         let pictures: Vec<RgbImage> = html
             .split("base64,")
             .skip(1)

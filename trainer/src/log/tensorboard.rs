@@ -1,29 +1,30 @@
-//! Event files of TensorBoard: scalars and pictures by step.
+//! TensorBoard event files: scalars and pictures by step.
 //!
-//! A file is a sequence of records: length (u64), its checksum, the event, its checksum, all little-endian. An event is a protobuf message; of its many kinds four are
-//! written here, by hand (field numbers from TensorFlow's `event.proto` and `summary.proto`).
+//! A file is a sequence of records: length (u64), its checksum, the event, its checksum, all
+//! little-endian. An event is a protobuf message; the four kinds written here are encoded by hand
+//! (field numbers from TensorFlow's `event.proto` and `summary.proto`).
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Folder inside that of a run; `tensorboard --logdir RUN` finds it.
+/// Subfolder of a run's folder; `tensorboard --logdir RUN` finds it.
 pub const TENSORBOARD_DIR: &str = "tensorboard";
 
-/// What every event file is called, before its time and host.
+/// Prefix of the names of event files, before time and host.
 const FILE_PREFIX: &str = "events.out.tfevents.";
 
-/// The first event of a file says which version the others have.
+/// Version of the file format, in the first event of a file.
 const FILE_VERSION: &str = "brain.Event:2";
 
-/// `SessionLog.SessionStatus.START`: the reader forgets what it knows of this event's step and later ones.
+/// `SessionLog.SessionStatus.START`: the reader discards events of this step and later ones.
 const SESSION_START: u64 = 1;
 
 /// `Summary.Image.colorspace` of RGB.
 const RGB: u64 = 3;
 
-/// An open event file. Every event is handed to the system when it is written, so that a killed run keeps it.
+/// Writes an event file, without buffering, so that a killed run keeps its events.
 #[derive(Debug)]
 pub struct EventWriter {
     file: File,
@@ -31,14 +32,15 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// Begins a new file in `dir`, which goes on after `steps` steps: of the files that are there, TensorBoard leaves out what comes after these.
+    /// Creates a file in `dir` that continues after `steps` steps: TensorBoard then ignores later
+    /// steps in existing files.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn create(dir: &Path, steps: u64) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        // Files are read in the order of their names, and this one has to be the last of them.
+        // Files are read in the order of their names, and this one has to be the last.
         let mut seconds = now;
         for entry in fs::read_dir(dir)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
@@ -53,12 +55,13 @@ impl EventWriter {
         Ok(writer)
     }
 
-    /// Where the file is.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Writes values of a step, each under its tag. TensorBoard keeps single precision, and marks what is not a number.
+    /// Writes values of a step, each under its tag. TensorBoard stores single precision, and marks
+    /// NaN.
     ///
     /// # Errors
     /// When the disk is full.
@@ -111,7 +114,7 @@ impl EventWriter {
     }
 }
 
-/// A protobuf message while it is made.
+/// Builder of a protobuf message.
 #[derive(Debug, Default)]
 struct Message(Vec<u8>);
 
@@ -124,7 +127,7 @@ impl Message {
         self.0.push(value as u8);
     }
 
-    /// Number and wire type of the next field.
+    /// Writes number and wire type of a field.
     fn field(&mut self, number: u64, wire_type: u64) {
         self.varint(number << 3 | wire_type);
     }
@@ -157,13 +160,14 @@ impl Message {
     }
 }
 
-/// The checksum of a record's parts: CRC-32C (Castagnoli), turned and shifted so that a checksum of checksums stays a good one.
+/// The checksum of a record's parts: CRC-32C (Castagnoli), masked by rotation and addition so that
+/// a checksum of checksums remains a good one.
 pub fn masked_crc32c(bytes: &[u8]) -> u32 {
     let crc = !bytes.iter().fold(!0, |crc: u32, byte| crc >> 8 ^ CRC32C_TABLE[usize::from(crc as u8 ^ byte)]);
     crc.rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
-/// Remainders of the 256 bytes by the reflected polynomial.
+/// Remainders of the 256 bytes divided by the reflected polynomial.
 static CRC32C_TABLE: [u32; 256] = {
     let mut table = [0; 256];
     let mut byte = 0;
@@ -193,14 +197,14 @@ mod tests {
     }
 
     #[test]
-    fn integers_take_seven_bits_a_byte() {
+    fn integers_take_seven_bits_per_byte() {
         let mut message = Message::default();
         message.integer(2, 300);
         assert_eq!(message.0, [0x10, 0xac, 0x02]);
     }
 
     #[test]
-    fn a_new_file_comes_after_those_that_are_there() {
+    fn a_new_file_comes_after_existing_ones() {
         let dir = tempfile::tempdir().expect("a folder");
         let paths: Vec<PathBuf> = (0..3).map(|steps| EventWriter::create(dir.path(), steps).expect("created").path).collect();
         assert!(paths.is_sorted() && paths[0] != paths[1], "{paths:?}");

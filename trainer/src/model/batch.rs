@@ -1,4 +1,4 @@
-//! What the model takes: a batch on a device.
+//! Model inputs: a batch of clips and masks on a device.
 
 use super::masking::Masking;
 use candle_core::Tensor;
@@ -6,9 +6,9 @@ use candle_core::Tensor;
 /// A batch on the device.
 #[derive(Debug)]
 pub struct DeviceBatch {
-    /// Its pixels.
+    /// The pixels.
     pub pixels: DevicePixels,
-    /// Which tokens are visible, and which are predicted.
+    /// The visible and the predicted tokens of each clip.
     pub masking: Masking,
 }
 
@@ -16,7 +16,7 @@ impl DeviceBatch {
     /// The pixels of whole clips: `[clips, 3, frames, size, size]`.
     ///
     /// # Panics
-    /// When the batch is of patches.
+    /// When the batch holds patches.
     pub fn clips(&self) -> &Tensor {
         match &self.pixels {
             DevicePixels::Clips(clips) => clips,
@@ -30,13 +30,14 @@ impl DeviceBatch {
 pub enum DevicePixels {
     /// `[clips, 3, frames, size, size]`
     Clips(Tensor),
-    /// The same tubelet by tubelet: `[clips, tokens, 3 * tubelet * patch * patch]`.
+    /// The same values, tubelet by tubelet: `[clips, tokens, 3 * tubelet * patch * patch]`.
     Tokens(Tensor),
-    /// What the model sees and what it is to predict.
+    /// The model's input and its target.
     Patches {
         /// `[clips, visible, 3 * tubelet * patch * patch]`
         visible: Tensor,
-        /// `[clips, predicted, values]`: pixels, `slices * patch * patch * 3` of them, or histograms; see [`pipeline::transform::TargetForm`].
+        /// `[clips, predicted, values]`: pixels, `slices * patch * patch * 3` of them, or
+        /// histograms; see [`pipeline::transform::TargetForm`].
         target: Tensor,
     },
 }

@@ -1,4 +1,4 @@
-//! A transformer block, and the layers that it is made of.
+//! The transformer block and its layers: linear, layer normalisation, attention.
 
 use super::parameters::{Init, ParameterBuilder};
 use crate::model::ops;
@@ -9,15 +9,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TransformerConfig {
-    /// Values of a token.
+    /// Values per token.
     pub width: usize,
-    /// Blocks.
+    /// Number of blocks.
     pub depth: usize,
-    /// Heads of attention; they divide the width.
+    /// Attention heads; their number divides the width.
     pub heads: usize,
 }
 
-/// Width of the MLP's inner layer over the block's width.
+/// Width of the MLP's hidden layer over the block's width.
 pub(crate) const MLP_RATIO: usize = 4;
 
 #[derive(Debug)]
@@ -28,11 +28,11 @@ pub(crate) struct Linear {
 
 impl Linear {
     pub(crate) fn new(parameters: &mut ParameterBuilder, name: &str, inputs: usize, outputs: usize) -> Result<Self> {
-        Self::beginning_as(parameters, name, inputs, outputs, Init::Xavier)
+        Self::with_init(parameters, name, inputs, outputs, Init::Xavier)
     }
 
-    /// One whose weight begins as `init` says.
-    pub(crate) fn beginning_as(parameters: &mut ParameterBuilder, name: &str, inputs: usize, outputs: usize, init: Init) -> Result<Self> {
+    /// A layer whose weight is initialised by `init`, and whose bias is zero.
+    pub(crate) fn with_init(parameters: &mut ParameterBuilder, name: &str, inputs: usize, outputs: usize, init: Init) -> Result<Self> {
         Ok(Self {
             weight: parameters.get(&format!("{name}.weight"), &[outputs, inputs], init)?,
             bias: parameters.get(&format!("{name}.bias"), &[outputs], Init::Zeros)?,
@@ -85,7 +85,7 @@ impl Attention {
     }
 }
 
-/// A pre-norm block: attention and MLP (exact GELU), each added to what came in.
+/// A pre-norm block: attention and MLP (exact GELU), each with a residual connection.
 #[derive(Debug)]
 pub(crate) struct Block {
     norm1: LayerNorm,
@@ -106,7 +106,8 @@ impl Block {
         })
     }
 
-    /// `[clips, tokens, width]` to the same. Where there are `scales`, `[2, clips]`, the results of attention and MLP are multiplied by them, clip by clip.
+    /// `[clips, tokens, width]` to `[clips, tokens, width]`. `scales`, `[2, clips]`, multiplies the
+    /// results of attention and of the MLP, clip by clip.
     pub(crate) fn forward(&self, x: &Tensor, scales: Option<&Tensor>) -> Result<Tensor> {
         let scaled = |branch: Tensor, at: usize| match scales {
             Some(scales) => branch.broadcast_mul(&scales.get(at)?.reshape((scales.dim(1)?, 1, 1))?),

@@ -1,4 +1,4 @@
-//! The encoder as a classifier of clips: what a pre-trained model is fine-tuned as. Without classes it is the encoder alone.
+//! The encoder with a classification head, for fine-tuning; with 0 classes, the encoder alone.
 
 use super::block::{Linear, TransformerConfig};
 use super::conventions::Conventions;
@@ -10,26 +10,27 @@ use candle_core::{Device, Result, Tensor};
 use schemas::geometry::PatchGrid;
 use std::collections::HashMap;
 
-/// What decides a classifier's shapes.
+/// Shapes and conventions of a classifier.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ClassifierConfig {
-    /// Clips and patches.
+    /// Sizes of clips and patches.
     pub grid: PatchGrid,
     /// The encoder.
     pub encoder: TransformerConfig,
-    /// How positions are given.
+    /// Kind of position embeddings.
     pub positions: PositionKind,
     /// Whether the encoder has a cls token.
     pub class_token: bool,
-    /// Classes; 0 for the encoder alone, without a head.
+    /// Number of classes; 0 for the encoder alone, without a head.
     pub classes: usize,
-    /// Other code bases' ways, as far as they concern an encoder.
+    /// Conventions of other code bases, of which only those of the encoder apply.
     pub conventions: Conventions,
 }
 
-/// An encoder that sees all tokens, and a head on their mean.
+/// An encoder of all tokens, and a linear head on their mean.
 ///
-/// The encoder's parameters have the names that they have in [`super::Mae`]; the head is `head.weight` and `head.bias`.
+/// The encoder's parameters have the same names as in [`super::Mae`]; the head's are `head.weight`
+/// and `head.bias`.
 #[derive(Debug)]
 pub struct Classifier {
     config: ClassifierConfig,
@@ -38,40 +39,47 @@ pub struct Classifier {
     head: Option<Linear>,
 }
 
-/// What a classifier makes of clips.
+/// Outputs of a classifier.
 #[derive(Debug)]
 pub struct Encoded {
-    /// `[clips, width]`: the mean of the encoded tokens without the cls token, then the encoder's last layer normalisation: the head's input.
+    /// `[clips, width]`: the mean of the encoded tokens without the cls token, after the encoder's
+    /// last layer normalisation: the head's input.
     pub features: Tensor,
-    /// `[clips, tokens, width]`: each token, normalised by the same layer.
+    /// `[clips, tokens, width]`: each token after the same layer normalisation.
     pub tokens: Tensor,
-    /// `[clips, classes]`; none of an encoder alone.
+    /// `[clips, classes]`; `None` for an encoder alone.
     pub logits: Option<Tensor>,
 }
 
 impl Classifier {
-    /// A classifier that begins as `seed` says.
+    /// Creates a classifier with random weights drawn from `seed`.
     ///
     /// # Errors
-    /// When the device has no room for it.
+    /// When the device is out of memory.
     pub fn seeded(config: ClassifierConfig, seed: u64, device: &Device) -> std::result::Result<Self, ParameterError> {
         Self::build(config, ParameterBuilder::seeded(seed, device))
     }
 
-    /// A classifier of given parameters, under the reference's names.
+    /// Creates a classifier from tensors under the reference implementation's names.
     ///
     /// # Errors
     /// [`ParameterError::Mismatch`] when a name is missing or unknown, or a shape differs.
-    pub fn given(config: ClassifierConfig, values: HashMap<String, Tensor>, device: &Device) -> std::result::Result<Self, ParameterError> {
-        Self::build(config, ParameterBuilder::given(values, device))
+    pub fn from_tensors(
+        config: ClassifierConfig,
+        values: HashMap<String, Tensor>,
+        device: &Device,
+    ) -> std::result::Result<Self, ParameterError> {
+        Self::build(config, ParameterBuilder::from_tensors(values, device))
     }
 
-    /// A classifier whose encoder has the given weights, and whose head begins as `seed` says. The decoder of an autoencoder and the head of another classifier
-    /// may be among the weights, and are left out.
+    /// Creates a classifier from the weights of a pre-trained encoder, with a random head drawn
+    /// from `seed`. Weights of an autoencoder's decoder or of another classifier's head are
+    /// ignored.
     ///
     /// # Errors
-    /// [`ParameterError::Mismatch`] when a weight of the encoder is missing or has another shape, or one is of neither encoder, decoder nor head.
-    pub fn beginning_with(
+    /// [`ParameterError::Mismatch`] when a weight of the encoder is missing or has another shape,
+    /// or a weight belongs to neither encoder, decoder nor head.
+    pub fn from_pretrained(
         config: ClassifierConfig,
         mut weights: HashMap<String, Tensor>,
         seed: u64,
@@ -81,14 +89,14 @@ impl Classifier {
         let seeded = Self::build(config, ParameterBuilder::seeded(seed, device))?;
         let head = seeded.parameters.iter().filter(|(name, _)| name.starts_with("head."));
         weights.extend(head.map(|(name, variable)| (name.to_owned(), variable.as_detached_tensor())));
-        Self::given(config, weights, device)
+        Self::from_tensors(config, weights, device)
     }
 
     fn build(config: ClassifierConfig, mut builder: ParameterBuilder) -> std::result::Result<Self, ParameterError> {
         let epsilons = [config.conventions.norm_epsilon, config.conventions.head_norm_epsilon];
         let encoder = Encoder::new(&mut builder, config.grid, config.encoder, config.positions, config.class_token, epsilons)?;
         let head = (config.classes > 0)
-            .then(|| Linear::beginning_as(&mut builder, "head", config.encoder.width, config.classes, Init::Head))
+            .then(|| Linear::with_init(&mut builder, "head", config.encoder.width, config.classes, Init::Head))
             .transpose()?;
         Ok(Self { config, parameters: builder.finish()?, encoder, head })
     }
@@ -98,13 +106,14 @@ impl Classifier {
         &self.parameters
     }
 
-    /// What decides the shapes.
+    /// The configuration.
     pub const fn config(&self) -> &ClassifierConfig {
         &self.config
     }
 
-    /// Logits `[clips, classes]` of `[clips, 3, frames, size, size]`, normalised RGB: the mean of the encoded tokens without the cls token, then the
-    /// encoder's last layer normalisation, then the head. There is no dropout.
+    /// Logits `[clips, classes]` of `[clips, 3, frames, size, size]`, normalised RGB: the mean of
+    /// the encoded tokens without the cls token, then the encoder's last layer normalisation, then
+    /// the head. No dropout.
     ///
     /// # Errors
     /// When the shapes do not fit.
@@ -112,8 +121,10 @@ impl Classifier {
         self.logits(&channel_first_patches(clips, self.config.grid)?, None, None)
     }
 
-    /// The same of clips as [`pipeline::loader::batch::Form::Tokens`] has them, `[clips, tokens, 3 * tubelet * patch * patch]`, while training: `scales`,
-    /// `[blocks, 2, clips]`, are of the branches of the blocks, and `dropout`, `[clips, width]`, of the head's input.
+    /// Logits `[clips, classes]` in training, of clips in the form
+    /// [`pipeline::loader::batch::Form::Tokens`], `[clips, tokens, 3 * tubelet * patch * patch]`:
+    /// `scales`, `[blocks, 2, clips]`, multiplies the residual branches of the blocks, and
+    /// `dropout`, `[clips, width]`, the head's input.
     ///
     /// # Errors
     /// When the shapes do not fit, or there is no head.
@@ -126,11 +137,11 @@ impl Classifier {
         })
     }
 
-    /// All that the model makes of clips as [`pipeline::loader::batch::Form::Tokens`] has them.
+    /// Features, tokens and logits of clips in the form [`pipeline::loader::batch::Form::Tokens`].
     ///
     /// # Errors
     /// When the shapes do not fit.
-    pub fn read(&self, patches: &Tensor) -> Result<Encoded> {
+    pub fn infer(&self, patches: &Tensor) -> Result<Encoded> {
         let tokens = self.tokens(patches, None)?;
         let features = self.encoder.normalise(&tokens.mean(1)?)?;
         let logits = self.head.as_ref().map(|head| head.forward(&features)).transpose()?;
@@ -149,9 +160,11 @@ mod tests {
     use crate::model::{Mae, MaeConfig, TargetKind};
 
     #[test]
-    fn the_encoder_begins_as_in_pre_training_and_the_head_near_zero() {
-        let (grid, encoder) = (PatchGrid { frames: 4, size: 8, tubelet: 2, patch: 4 }, TransformerConfig { width: 32, depth: 1, heads: 2 });
-        let (positions, class_token) = (PositionKind::Separable, true);
+    fn the_encoder_is_initialised_as_in_pre_training_and_the_head_near_zero() {
+        let grid = PatchGrid { frames: 4, size: 8, tubelet: 2, patch: 4 };
+        let encoder = TransformerConfig { width: 32, depth: 1, heads: 2 };
+        let positions = PositionKind::Separable;
+        let class_token = true;
         let config = ClassifierConfig { grid, encoder, positions, class_token, classes: 50, conventions: Conventions::default() };
         let classifier = Classifier::seeded(config, 1, &Device::Cpu).expect("a model");
         let config = MaeConfig {

@@ -1,4 +1,4 @@
-//! What decides an autoencoder's shapes, and what it learns.
+//! The configuration of a masked autoencoder: its shapes and its target.
 
 use super::block::TransformerConfig;
 use super::conventions::Conventions;
@@ -7,30 +7,31 @@ use pipeline::transform::TargetForm;
 use schemas::geometry::{PatchGrid, TargetFrames};
 use serde::{Deserialize, Serialize};
 
-/// What decides the model's shapes and its target.
+/// Shapes, target and conventions of a masked autoencoder.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MaeConfig {
-    /// Clips and patches.
+    /// Sizes of clips and patches.
     pub grid: PatchGrid,
     /// The encoder.
     pub encoder: TransformerConfig,
     /// The decoder.
     pub decoder: TransformerConfig,
-    /// How positions are given: separable in the paper.
+    /// Kind of position embeddings: separable in the paper.
     pub positions: PositionKind,
-    /// Whether encoder and decoder have a cls token: yes in the paper.
+    /// Whether encoder and decoder have a cls token: true in the paper.
     pub class_token: bool,
-    /// What is predicted of a masked token: pixels in the paper.
+    /// Prediction target of a masked token: pixels in the paper.
     pub target: TargetKind,
-    /// Frames of each tubelet that are predicted: 1 in the paper.
+    /// Predicted frames per tubelet: 1 in the paper.
     pub slices: usize,
-    /// Whether the pixels of each patch are predicted normalised by the patch's own mean and variance. Histograms are not.
+    /// Whether target pixels are normalised by the mean and variance of their patch. Histograms are
+    /// not.
     pub normalise_target: bool,
-    /// Other code bases' ways.
+    /// Conventions of other code bases.
     pub conventions: Conventions,
 }
 
-/// What is predicted of a masked token.
+/// Prediction target of a masked token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TargetKind {
@@ -42,12 +43,12 @@ pub enum TargetKind {
 }
 
 impl MaeConfig {
-    /// Frames that are predicted: [`PatchGrid::target_frames`].
+    /// Indices of the predicted frames: [`PatchGrid::target_frames`].
     pub fn target_frames(&self) -> Vec<u32> {
         self.grid.target_frames(self.slices, self.target_form().frames()).map(|frame| frame as u32).collect()
     }
 
-    /// The target as the loader makes it.
+    /// The form of the target that the loader produces.
     pub const fn target_form(&self) -> TargetForm {
         match self.target {
             TargetKind::Pixels => match self.conventions.target_frames {
@@ -58,7 +59,7 @@ impl MaeConfig {
         }
     }
 
-    /// How the decoder's positions are given.
+    /// Kind of the decoder's position embeddings.
     pub const fn decoder_positions(&self) -> PositionKind {
         match self.conventions.decoder_positions {
             Some(positions) => positions,
@@ -66,7 +67,7 @@ impl MaeConfig {
         }
     }
 
-    /// Values that are predicted of a token.
+    /// Predicted values per token.
     pub const fn target_values(&self) -> usize {
         self.target_form().values(self.grid)
     }

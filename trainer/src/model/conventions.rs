@@ -1,28 +1,31 @@
-//! What code bases of masked autoencoders do each in its own way. The default is the reference's.
+//! Conventions in which code bases of masked autoencoders differ. The defaults are those of the
+//! reference implementation.
 
 use super::embed::PositionKind;
 use schemas::geometry::TargetFrames;
 use serde::{Deserialize, Serialize};
 
-/// Added to the variance in layer normalisation, in the reference.
+/// Added to the variance in layer normalisation by the reference implementation.
 pub const LAYER_NORM_EPSILON: f64 = 1e-6;
 
-/// Of a [`super::MaeConfig`] and a [`super::ClassifierConfig`], what is no size: it decides what is computed, and no weight's shape but those of a decoder's positions.
+/// The part of a [`super::MaeConfig`] and a [`super::ClassifierConfig`] that is not a size: it
+/// affects what is computed, but no shape of a weight except those of a decoder's positions.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Conventions {
-    /// Added to the variance in the layer normalisations of the blocks, and in the one after the encoder.
+    /// Added to the variance in the layer normalisations of the blocks, and in the one after the
+    /// encoder.
     pub norm_epsilon: f64,
     /// Added to the variance in the layer normalisation after the decoder.
     pub decoder_norm_epsilon: f64,
     /// Added to the variance in the layer normalisation before a classifier's head.
     pub head_norm_epsilon: f64,
-    /// How the decoder's positions are given; none where as the encoder's.
+    /// Kind of the decoder's position embeddings; `None` for the encoder's kind.
     pub decoder_positions: Option<PositionKind>,
-    /// Where the decoder's cls token comes from, in a model that has cls tokens.
+    /// Source of the decoder's cls token, in a model that has cls tokens.
     pub decoder_class_token: DecoderClassToken,
-    /// What is normalised by its own mean and deviation where targets are normalised.
+    /// The values that share a mean and deviation where targets are normalised.
     pub normalise_per: NormalisePer,
-    /// Which frames are predicted.
+    /// The predicted frames.
     pub target_frames: TargetFrames,
 }
 
@@ -40,24 +43,24 @@ impl Default for Conventions {
     }
 }
 
-/// Where the decoder's cls token comes from.
+/// Source of the decoder's cls token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DecoderClassToken {
-    /// It is learned: the reference's way. The encoder's is dropped.
+    /// A learned token, as in the reference implementation. The encoder's is dropped.
     #[default]
     Own,
-    /// It is the encoder's, encoded and embedded as the other tokens: PySlowFast's way.
+    /// The encoder's token, encoded and embedded like the other tokens, as in PySlowFast.
     Encoded,
 }
 
-/// What is normalised by its own mean and deviation.
+/// The values that share a mean and deviation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NormalisePer {
-    /// All values of a patch together: the reference's way.
+    /// All values of a patch, as in the reference implementation.
     #[default]
     Patch,
-    /// The values of each channel of a patch: VideoMAE's way.
+    /// The values of one channel of a patch, as in VideoMAE.
     Channel,
 }

@@ -1,4 +1,5 @@
-//! The decoder: fills the masked places with the mask token, and predicts what is there. It takes all places, or the visible and some of the masked ones.
+//! The decoder: places the mask token at masked positions, and predicts their content. It decodes
+//! all tokens, or the visible and some of the masked ones.
 
 use super::block::{Block, LayerNorm, Linear, TransformerConfig};
 use super::config::MaeConfig;
@@ -22,7 +23,7 @@ pub(crate) struct Decoder {
 /// The decoder's cls token.
 #[derive(Debug)]
 enum Class {
-    /// There is none.
+    /// No cls token.
     None,
     /// `[1, 1, width]`
     Own(Tensor),
@@ -51,18 +52,18 @@ impl Decoder {
         })
     }
 
-    /// Whether it takes the encoded cls token too, before the visible ones.
+    /// Whether the decoder takes the encoded cls token before the visible tokens.
     pub(crate) const fn takes_class(&self) -> bool {
         matches!(self.class, Class::Encoded)
     }
 
-    /// `[clips, visible, encoder's width]`, with the cls token first where [`Self::takes_class`], to predictions of all tokens that the decoder takes, in their
-    /// order: `[clips, decoded, values]`.
+    /// `[clips, visible, encoder width]`, with the cls token first if [`Self::takes_class`], to
+    /// predictions of all decoded tokens, in their order: `[clips, decoded, values]`.
     pub(crate) fn forward(&self, encoded: &Tensor, masking: &Masking) -> Result<Tensor> {
         self.pred.forward(&self.decode(encoded, masking)?)
     }
 
-    /// The same of the predicted tokens only: `[clips, predicted, values]`.
+    /// Predictions of the predicted tokens only: `[clips, predicted, values]`.
     pub(crate) fn forward_predicted(&self, encoded: &Tensor, masking: &Masking) -> Result<Tensor> {
         let decoded = self.decode(encoded, masking)?;
         let (clips, tokens, width) = decoded.dims3()?;
@@ -70,11 +71,14 @@ impl Decoder {
         self.pred.forward(&predicted.reshape((clips, masking.predicted(), width))?)
     }
 
-    /// `[clips, decoded, width]`: what each token that the decoder takes is to be predicted from.
+    /// `[clips, decoded, width]`: the decoder's last hidden state of each decoded token.
     fn decode(&self, encoded: &Tensor, masking: &Masking) -> Result<Tensor> {
-        let (clips, visible, decoded) = (masking.clips(), masking.visible(), masking.decoded());
+        let clips = masking.clips();
+        let visible = masking.visible();
+        let decoded = masking.decoded();
         let width = self.mask_token.dim(2)?;
-        // One mask token serves all masked places: it is the last row of the table that every place takes its row from.
+        // All masked positions share one mask token: the last row of the table from which every
+        // position gathers its row.
         let embedded = self.embed.forward(encoded)?;
         let (class, embedded) = match &self.class {
             Class::None => (None, embedded),

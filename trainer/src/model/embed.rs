@@ -1,19 +1,20 @@
-//! Clips to tokens: cutting into patches, and positions.
+//! Clips to tokens: patches and position embeddings.
 
 use super::parameters::{Init, ParameterBuilder};
 use candle_core::{Result, Tensor};
 use schemas::geometry::PatchGrid;
 use serde::{Deserialize, Serialize};
 
-/// Cuts `[clips, 3, frames, size, size]` into `[clips, tokens, values]`, the values of a token ordered channel, frame, row, column: that of the
-/// kernel of a 3-D convolution.
+/// Splits `[clips, 3, frames, size, size]` into `[clips, tokens, values]`, with the values of a
+/// token ordered channel, frame, row, column: the order of a 3-D convolution's kernel.
 pub(crate) fn channel_first_patches(clips: &Tensor, grid: PatchGrid) -> Result<Tensor> {
     let count = clips.dim(0)?;
     split(clips, grid, grid.tubelet)?.permute(vec![0, 2, 4, 6, 1, 3, 5, 7])?.reshape((count, grid.tokens(), grid.tubelet_values()))
 }
 
-/// Cuts `[clips, 3, time * slices, size, size]` into `[clips, tokens, slices * patch * patch * 3]`, the values of a token ordered frame, row,
-/// column, channel: that of the reference's target.
+/// Splits `[clips, 3, time * slices, size, size]` into `[clips, tokens, slices * patch * patch *
+/// 3]`, with the values of a token ordered frame, row, column, channel: the order of the reference
+/// implementation's target.
 pub(crate) fn channel_last_patches(clips: &Tensor, grid: PatchGrid, slices: usize) -> Result<Tensor> {
     let count = clips.dim(0)?;
     let values = 3 * slices * grid.patch * grid.patch;
@@ -25,21 +26,22 @@ fn split(clips: &Tensor, grid: PatchGrid, slices: usize) -> Result<Tensor> {
     clips.reshape(vec![clips.dim(0)?, 3, grid.time(), slices, grid.side(), grid.patch, grid.side(), grid.patch])
 }
 
-/// How positions are given.
+/// Kind of position embeddings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum PositionKind {
-    /// One for each place in a frame, and one for each time step, added: the paper's choice.
+    /// Learned, the sum of one per place in a frame and one per time step: the paper's choice.
     #[default]
     Separable,
-    /// One for each token.
+    /// Learned, one per token.
     Joint,
-    /// Fixed sines and cosines of each token's number, VideoMAE's choice; nothing is learned, and a cls token has none.
+    /// Fixed sines and cosines of the token's index: VideoMAE's choice. A cls token has none.
     Sinusoid,
 }
 
-/// Sines and cosines (Vaswani et al. 2017) of the numbers of `tokens` tokens, `[tokens, width]`: `sin(token / 10000^(i / width))` where `i` is even, and the cosine of
-/// the same angle after it. Computed in double precision.
+/// Sines and cosines (Vaswani et al. 2017) of the indices of `tokens` tokens, `[tokens, width]`:
+/// `sin(token / 10000^(i / width))` for even `i`, followed by the cosine of the same angle.
+/// Computed in double precision.
 pub(crate) fn sinusoid_table(tokens: usize, width: usize) -> Vec<f32> {
     let value = |token: usize, at: usize| {
         let angle = token as f64 / 10_000f64.powf((at / 2 * 2) as f64 / width as f64);
@@ -48,19 +50,19 @@ pub(crate) fn sinusoid_table(tokens: usize, width: usize) -> Vec<f32> {
     (0..tokens).flat_map(|token| (0..width).map(move |at| value(token, at) as f32)).collect()
 }
 
-/// Positions, of the tokens and of the cls token if there is one.
+/// Position embeddings of the tokens, and of the cls token if there is one.
 #[derive(Debug)]
 pub(crate) enum Positions {
     /// `[1, space, width]`, `[1, time, width]` and `[1, 1, width]`.
     Separable { spatial: Tensor, temporal: Tensor, class: Option<Tensor> },
-    /// `[1, tokens, width]`; with a cls token `[1, 1 + tokens, width]`, its position first.
+    /// `[1, tokens, width]`; with a cls token `[1, 1 + tokens, width]`, whose position comes first.
     Joint { table: Tensor, has_class: bool },
-    /// `[tokens, width]`, no parameter.
+    /// `[tokens, width]`; not a parameter.
     Sinusoid { table: Tensor },
 }
 
 impl Positions {
-    /// Positions under `{prefix}pos_embed_spatial` and so on, or `{prefix}pos_embed`.
+    /// Creates positions named `{prefix}pos_embed_spatial` and so on, or `{prefix}pos_embed`.
     pub(crate) fn new(
         parameters: &mut ParameterBuilder,
         prefix: &str,
@@ -84,7 +86,7 @@ impl Positions {
         })
     }
 
-    /// `[tokens, width]`, in the order of the tokens.
+    /// Positions of the tokens, `[tokens, width]`.
     pub(crate) fn of_tokens(&self) -> Result<Tensor> {
         match self {
             Self::Separable { spatial, temporal, .. } => {
@@ -102,7 +104,7 @@ impl Positions {
         }
     }
 
-    /// `[1, 1, width]`, of the cls token, if there is one.
+    /// Position of the cls token, `[1, 1, width]`, if there is one.
     pub(crate) fn of_class(&self) -> Result<Option<Tensor>> {
         match self {
             Self::Separable { class, .. } => Ok(class.clone()),
@@ -111,7 +113,8 @@ impl Positions {
         }
     }
 
-    /// Puts the cls token, `[1 or clips, 1, width]`, at its position before `tokens`, `[clips, tokens, width]`, if there is one.
+    /// Adds its position to the cls token, `[1 or clips, 1, width]`, and prepends it to `tokens`,
+    /// `[clips, tokens, width]`, if there is one.
     pub(crate) fn prepend_class(&self, class_token: Option<&Tensor>, tokens: Tensor) -> Result<Tensor> {
         let Some(class_token) = class_token else { return Ok(tokens) };
         let (clips, _, width) = tokens.dims3()?;

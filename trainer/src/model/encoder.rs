@@ -1,4 +1,4 @@
-//! The encoder: sees the visible tokens only.
+//! The encoder, which takes the visible tokens only.
 
 use super::block::{Block, LayerNorm, TransformerConfig};
 use super::embed::{PositionKind, Positions};
@@ -44,33 +44,36 @@ impl Encoder {
         })
     }
 
-    /// The visible patches, `[clips, visible, values]` (values ordered as in [`super::embed::channel_first_patches`]), to `[clips, visible, width]`, without
-    /// the cls token.
+    /// Encodes the visible patches, `[clips, visible, values]` (ordered as in
+    /// [`super::embed::channel_first_patches`]), to `[clips, visible, width]`, without the cls
+    /// token.
     ///
-    /// Masked patches are never embedded: the reference embeds all of them first, with the same result.
+    /// Masked patches are never embedded; the reference implementation embeds all of them first,
+    /// with the same result.
     pub(crate) fn forward(&self, patches: &Tensor, masking: &Masking) -> Result<Tensor> {
         self.normalise(&self.tokens(patches, masking, None)?)
     }
 
-    /// The last layer normalisation.
+    /// Applies the last layer normalisation.
     pub(crate) fn normalise(&self, x: &Tensor) -> Result<Tensor> {
         self.norm.forward(x)
     }
 
-    /// As [`Self::forward`], before the last layer normalisation. `scales`, `[blocks, 2, clips]`, are of the branches of the blocks, where any are left out
-    /// (stochastic depth, Huang et al. 2016).
+    /// [`Self::forward`] without the last layer normalisation. `scales`, `[blocks, 2, clips]`,
+    /// multiplies the residual branches of the blocks (stochastic depth, Huang et al. 2016).
     pub(crate) fn tokens(&self, patches: &Tensor, masking: &Masking, scales: Option<&Tensor>) -> Result<Tensor> {
         let x = self.all_tokens(patches, masking, scales)?;
         x.narrow(1, usize::from(self.cls_token.is_some()), masking.visible())?.contiguous()
     }
 
-    /// As [`Self::forward`], with the cls token first: `[clips, 1 + visible, width]`, where there is one.
+    /// [`Self::forward`] with the cls token first, if there is one: `[clips, 1 + visible, width]`.
     pub(crate) fn forward_all(&self, patches: &Tensor, masking: &Masking) -> Result<Tensor> {
         self.normalise(&self.all_tokens(patches, masking, None)?)
     }
 
     fn all_tokens(&self, patches: &Tensor, masking: &Masking, scales: Option<&Tensor>) -> Result<Tensor> {
-        let (clips, visible) = (masking.clips(), masking.visible());
+        let clips = masking.clips();
+        let visible = masking.visible();
         let values = self.grid.tubelet_values();
         let patches = patches.reshape((clips * visible, values))?;
         let width = self.proj_bias.dim(0)?;

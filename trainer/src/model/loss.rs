@@ -1,11 +1,13 @@
-//! What is minimised.
+//! Loss functions.
 
 use crate::model::ops;
 use candle_core::{D, Device, Result, Tensor};
 
-/// Mean squared error of each token, averaged over the masked tokens of the whole batch: `sum(loss * mask) / sum(mask)`.
+/// Mean squared error of each token, averaged over the masked tokens of the whole batch:
+/// `sum(loss * mask) / sum(mask)`.
 ///
-/// `predicted` and `target` are `[clips, tokens, values]`, `mask` is `[clips, tokens]`, 1 where masked.
+/// `predicted` and `target` are `[clips, tokens, values]`, `mask` is `[clips, tokens]`: 1 for
+/// masked tokens, 0 for others.
 ///
 /// # Errors
 /// When the shapes do not fit.
@@ -22,7 +24,8 @@ pub fn mean_squared_error(predicted: &Tensor, target: &Tensor) -> Result<Tensor>
     (predicted - target)?.sqr()?.mean_all()
 }
 
-/// Cross entropy of `logits` `[clips, classes]` with the distributions `targets` `[clips, classes]`, averaged over the clips.
+/// Cross entropy between `logits` `[clips, classes]` and the target distributions `targets`
+/// `[clips, classes]`, averaged over the clips.
 ///
 /// # Errors
 /// When the shapes do not fit.
@@ -30,7 +33,8 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
     (ops::log_softmax(logits)? * targets)?.sum(D::Minus1)?.mean_all()?.neg()
 }
 
-/// `[labels, classes]`: distributions that have `1 - smoothing` at each label, and `smoothing` spread evenly over all classes (Szegedy et al. 2016).
+/// Target distributions `[labels, classes]` with label smoothing (Szegedy et al. 2016): `1 -
+/// smoothing` at the label, plus `smoothing` spread evenly over all classes.
 ///
 /// # Errors
 /// When a label is not below `classes`.
@@ -38,7 +42,7 @@ pub fn smoothed_targets(labels: &[u32], classes: usize, smoothing: f64, device: 
     let mut targets = vec![(smoothing / classes as f64) as f32; labels.len() * classes];
     for (clip, &label) in labels.iter().enumerate() {
         if label as usize >= classes {
-            candle_core::bail!("clip {clip} has the label {label}, and there are {classes} classes");
+            candle_core::bail!("clip {clip} has label {label}, but there are {classes} classes");
         }
         targets[clip * classes + label as usize] = (1.0 - smoothing + smoothing / classes as f64) as f32;
     }
@@ -51,8 +55,8 @@ mod tests {
 
     #[test]
     fn cross_entropy_is_that_of_the_formula() {
-        // import math; x = [2.0, -1.0, 0.5]; z = math.log(sum(map(math.exp, x))); q = [0.9 / 1 * 0 + 0.1 / 3, 0.9 + 0.1 / 3, 0.1 / 3]
-        // -sum(q_i * (x_i - z)); and for equal logits log(3)
+        // import math; x = [2.0, -1.0, 0.5]; z = math.log(sum(map(math.exp, x))) q = [0.9 / 1 * 0 +
+        // 0.1 / 3, 0.9 + 0.1 / 3, 0.1 / 3] -sum(q_i * (x_i - z)); and for equal logits log(3)
         let logits = Tensor::new(&[[2f32, -1.0, 0.5], [1e4, 1e4, 1e4]], &Device::Cpu).expect("logits");
         let targets = smoothed_targets(&[1, 2], 3, 0.1, &Device::Cpu).expect("targets");
         let loss = |clip: usize| {
@@ -64,6 +68,6 @@ mod tests {
         let both = cross_entropy(&logits, &targets).and_then(|loss| loss.to_scalar::<f32>()).expect("a loss");
         assert!((both - f32::midpoint(loss(0), loss(1))).abs() < 1e-6);
         let error = smoothed_targets(&[0, 3], 3, 0.1, &Device::Cpu).expect_err("no such class").to_string();
-        assert!(error.starts_with("clip 1 has the label 3, and there are 3 classes"), "{error}");
+        assert!(error.starts_with("clip 1 has label 3, but there are 3 classes"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! The masked autoencoder: encoder and decoder joined, and the target that it learns.
+//! The masked autoencoder: encoder, decoder and loss.
 
 use super::batch::{DeviceBatch, DevicePixels};
 use super::config::MaeConfig;
@@ -21,20 +21,20 @@ pub struct Mae {
 }
 
 impl Mae {
-    /// A model that begins as `seed` says.
+    /// Creates a model with random weights drawn from `seed`.
     ///
     /// # Errors
-    /// When the device has no room for it.
+    /// When the device is out of memory.
     pub fn seeded(config: MaeConfig, seed: u64, device: &Device) -> std::result::Result<Self, ParameterError> {
         Self::build(config, ParameterBuilder::seeded(seed, device))
     }
 
-    /// A model of given parameters, under the reference's names.
+    /// Creates a model from tensors under the reference implementation's names.
     ///
     /// # Errors
     /// [`ParameterError::Mismatch`] when a name is missing or unknown, or a shape differs.
-    pub fn given(config: MaeConfig, values: HashMap<String, Tensor>, device: &Device) -> std::result::Result<Self, ParameterError> {
-        Self::build(config, ParameterBuilder::given(values, device))
+    pub fn from_tensors(config: MaeConfig, values: HashMap<String, Tensor>, device: &Device) -> std::result::Result<Self, ParameterError> {
+        Self::build(config, ParameterBuilder::from_tensors(values, device))
     }
 
     fn build(config: MaeConfig, mut builder: ParameterBuilder) -> std::result::Result<Self, ParameterError> {
@@ -49,41 +49,46 @@ impl Mae {
         &self.parameters
     }
 
-    /// What decides the shapes.
+    /// The configuration.
     pub const fn config(&self) -> &MaeConfig {
         &self.config
     }
 
-    /// Predictions for `[clips, 3, frames, size, size]`, normalised RGB, of which only the visible patches are seen. They are of the tokens that the decoder takes,
-    /// `[clips, decoded, values]`: of all where all masked tokens are predicted.
+    /// Predictions for `[clips, 3, frames, size, size]`, normalised RGB, from the visible patches
+    /// alone. Returns the decoded tokens, `[clips, decoded, values]`: all tokens where all masked
+    /// ones are predicted.
     ///
     /// # Errors
     /// When the shapes do not fit.
     pub fn forward(&self, clips: &Tensor, masking: &Masking) -> Result<Tensor> {
-        let (grid, count) = (self.config.grid, clips.dim(0)?);
+        let grid = self.config.grid;
+        let count = clips.dim(0)?;
         let patches = channel_first_patches(clips, grid)?.reshape((count * grid.tokens(), grid.tubelet_values()))?;
         let visible = patches.index_select(masking.visible_rows(), 0)?;
         self.decoder.forward(&self.encode(&visible, masking)?, masking)
     }
 
-    /// What the decoder takes of the visible patches.
+    /// Encodes the visible patches to the decoder's input.
     fn encode(&self, visible: &Tensor, masking: &Masking) -> Result<Tensor> {
         if self.decoder.takes_class() { self.encoder.forward_all(visible, masking) } else { self.encoder.forward(visible, masking) }
     }
 
-    /// The encoded visible patches, `[clips, visible, width]`, of `[clips, 3, frames, size, size]`, normalised RGB, after the encoder's last layer normalisation and
-    /// without a cls token: what a feature extractor uses.
+    /// Encoded visible patches, `[clips, visible, width]`, of `[clips, 3, frames, size, size]`,
+    /// normalised RGB, after the encoder's last layer normalisation and without the cls token:
+    /// features for downstream use.
     ///
     /// # Errors
     /// When the shapes do not fit.
     pub fn features(&self, clips: &Tensor, masking: &Masking) -> Result<Tensor> {
-        let (grid, count) = (self.config.grid, clips.dim(0)?);
+        let grid = self.config.grid;
+        let count = clips.dim(0)?;
         let patches = channel_first_patches(clips, grid)?.reshape((count * grid.tokens(), grid.tubelet_values()))?;
         self.encoder.forward(&patches.index_select(masking.visible_rows(), 0)?, masking)
     }
 
-    /// Predictions of the predicted tokens, `[clips, predicted, values]`, from the visible patches alone: `[clips, visible, 3, tubelet, patch, patch]`, normalised
-    /// RGB, as [`pipeline::loader::batch::Form::Patches`] has them.
+    /// Predictions of the predicted tokens, `[clips, predicted, values]`, from the visible patches,
+    /// `[clips, visible, 3, tubelet, patch, patch]`, normalised RGB, in the form
+    /// [`pipeline::loader::batch::Form::Patches`].
     ///
     /// # Errors
     /// When the shapes do not fit.
@@ -91,8 +96,8 @@ impl Mae {
         self.decoder.forward_predicted(&self.encode(visible, masking)?, masking)
     }
 
-    /// The loss of a batch, whichever form it has: mean squared error over its predicted tokens, or over all of them where nothing is masked
-    /// ([`Masking::all_visible`], which only whole clips can have).
+    /// The loss of a batch in either form: mean squared error over its predicted tokens, or over
+    /// all tokens where nothing is masked ([`Masking::all_visible`], for whole clips only).
     ///
     /// # Errors
     /// When the shapes do not fit, or the batch has no target.
@@ -109,7 +114,7 @@ impl Mae {
             DevicePixels::Patches { visible, target } => {
                 mean_squared_error(&self.forward_patches(visible, masking)?, &self.config.target_of_patches(target)?.values)
             }
-            DevicePixels::Tokens(_) => candle_core::bail!("an autoencoder's batch has a target"),
+            DevicePixels::Tokens(_) => candle_core::bail!("the batch of an autoencoder needs a target"),
         }
     }
 }
@@ -142,7 +147,8 @@ mod tests {
 
     #[test]
     fn target_frames_are_those_of_the_reference() {
-        // torch.linspace(0, 15, 8).long(), torch.linspace(0, 15, 16).long(), torch.linspace(0, 7, 4).long()
+        // torch.linspace(0, 15, 8).long(), torch.linspace(0, 15, 16).long(), torch.linspace(0, 7,
+        // 4).long()
         assert_eq!(SMALL.target_frames(), [0, 2, 4, 6, 8, 10, 12, 15]);
         assert_eq!(MaeConfig { slices: 2, ..SMALL }.target_frames(), (0..16).collect::<Vec<_>>());
         let short = MaeConfig { grid: PatchGrid { frames: 8, ..SMALL.grid }, ..SMALL };
@@ -157,11 +163,11 @@ mod tests {
         let model = Mae::seeded(SMALL, 1, &device).expect("a model");
         let mut values: HashMap<String, Tensor> =
             model.parameters().iter().map(|(name, variable)| (name.to_owned(), variable.as_detached_tensor())).collect();
-        Mae::given(SMALL, values.clone(), &device).expect("its own weights fit");
+        Mae::from_tensors(SMALL, values.clone(), &device).expect("its own weights fit");
         values.remove("norm.bias");
         values.insert("cls_token".to_owned(), Tensor::zeros((1, 1, 3), candle_core::DType::F32, &device).expect("a tensor"));
         values.insert("head.weight".to_owned(), Tensor::zeros(3, candle_core::DType::F32, &device).expect("a tensor"));
-        let error = Mae::given(SMALL, values, &device).expect_err("three do not fit").to_string();
+        let error = Mae::from_tensors(SMALL, values, &device).expect_err("three do not fit").to_string();
         assert_eq!(
             error,
             "the weights do not fit this model: cls_token is [1, 1, 3], not [1, 1, 12]; norm.bias is missing; head.weight is not part of it"
@@ -180,7 +186,8 @@ mod tests {
         assert!(values(&model, "decoder_cls_token").iter().all(|&value| value == 0.0));
         assert!(values(&model, "blocks.0.norm1.weight").iter().all(|&value| value == 1.0));
         assert!(values(&model, "blocks.0.mlp.fc1.bias").iter().all(|&value| value == 0.0));
-        // Xavier bounds: sqrt(6 / (fan in + fan out)), with the patch embedding flattened to [12, 1536].
+        // Xavier bounds: sqrt(6 / (fan in + fan out)), with the patch embedding flattened to [12,
+        // 1536].
         for (name, fans) in [("patch_embed.proj.weight", 12 + 1536), ("blocks.0.mlp.fc1.weight", 12 + 48)] {
             let bound = (6.0 / fans as f32).sqrt();
             assert!(greatest(name) <= bound && greatest(name) > 0.95 * bound, "{name}: {} of {bound}", greatest(name));

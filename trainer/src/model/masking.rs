@@ -3,7 +3,7 @@
 use candle_core::{Device, Result, Tensor};
 use pipeline::sampling::mask::Masks;
 
-/// The masks of a batch, as the row numbers that the model gathers by.
+/// The masks of a batch, as the row indices by which the model gathers.
 #[derive(Debug, Clone)]
 pub struct Masking {
     clips: usize,
@@ -17,37 +17,43 @@ pub struct Masking {
     mask: Tensor,
 }
 
-/// Which tokens the decoder takes, where it does not take all.
+/// The decoded tokens, where the decoder does not take all.
 #[derive(Debug, Clone)]
 struct Decoded {
-    /// `[clips * decoded]`: tokens of each clip, ascending.
+    /// `[clips * decoded]`: token indices of each clip, ascending.
     tokens: Tensor,
-    /// The same as rows of `[clips * tokens, ..]`.
+    /// The same tokens as rows of `[clips * tokens, ..]`.
     rows: Tensor,
 }
 
 impl Masking {
-    /// Masks of a batch, on `device`.
+    /// Uploads the masks of a batch to `device`.
     ///
     /// # Errors
     /// When the device fails.
     pub fn new(masks: Masks<'_>, device: &Device) -> Result<Self> {
-        let (clips, visible, predicted, tokens) = (masks.len(), masks.visible(), masks.predicted(), masks.tokens());
+        let clips = masks.len();
+        let visible = masks.visible();
+        let predicted = masks.predicted();
+        let tokens = masks.tokens();
         let decoded = visible + predicted;
         let mask_token_row = (clips * visible) as u32;
-        let (mut visible_tokens, mut visible_rows) = (Vec::with_capacity(clips * visible), Vec::with_capacity(clips * visible));
+        let mut visible_tokens = Vec::with_capacity(clips * visible);
+        let mut visible_rows = Vec::with_capacity(clips * visible);
         let mut predicted_rows = Vec::with_capacity(clips * predicted);
-        let (mut decoder_rows, mut loss_mask) = (Vec::with_capacity(clips * decoded), Vec::with_capacity(clips * decoded));
-        let (mut decoded_tokens, mut decoded_rows) = (Vec::with_capacity(clips * decoded), Vec::with_capacity(clips * decoded));
-        // Of a clip, the tokens that the decoder takes, with the numbers of those that are visible.
+        let mut decoder_rows = Vec::with_capacity(clips * decoded);
+        let mut loss_mask = Vec::with_capacity(clips * decoded);
+        let mut decoded_tokens = Vec::with_capacity(clips * decoded);
+        let mut decoded_rows = Vec::with_capacity(clips * decoded);
+        // The decoded tokens of a clip, with the index among the visible ones where visible.
         let mut places: Vec<(u32, Option<u32>)> = Vec::with_capacity(decoded);
         for (clip, mask) in masks.iter().enumerate() {
             let row = |token: u32| (clip * tokens) as u32 + token;
             visible_tokens.extend_from_slice(mask.visible);
             visible_rows.extend(mask.visible.iter().map(|&token| row(token)));
-            let seen = mask.visible.iter().zip(0u32..).map(|(&token, number)| (token, Some(number)));
+            let visible_places = mask.visible.iter().zip(0u32..).map(|(&token, number)| (token, Some(number)));
             places.clear();
-            places.extend(seen.chain(mask.predicted.iter().map(|&token| (token, None))));
+            places.extend(visible_places.chain(mask.predicted.iter().map(|&token| (token, None))));
             places.sort_unstable_by_key(|&(token, _)| token);
             for (at, &(token, number)) in places.iter().enumerate() {
                 decoded_tokens.push(token);
@@ -62,7 +68,7 @@ impl Masking {
                 loss_mask.push(if number.is_some() { 0f32 } else { 1.0 });
             }
         }
-        let some = decoded < tokens;
+        let decodes_some = decoded < tokens;
         Ok(Self {
             clips,
             visible,
@@ -71,7 +77,7 @@ impl Masking {
             visible_rows: Tensor::new(visible_rows, device)?,
             predicted_rows: Tensor::new(predicted_rows, device)?,
             decoder_rows: Tensor::new(decoder_rows, device)?,
-            decoded: if some {
+            decoded: if decodes_some {
                 Some(Decoded { tokens: Tensor::new(decoded_tokens, device)?, rows: Tensor::new(decoded_rows, device)? })
             } else {
                 None
@@ -80,7 +86,7 @@ impl Masking {
         })
     }
 
-    /// No masks at all: every token of `clips` clips of `tokens` tokens is visible.
+    /// Masks nothing: every one of the `tokens` tokens of `clips` clips is visible.
     ///
     /// # Errors
     /// When the device fails.
@@ -94,32 +100,34 @@ impl Masking {
         self.predicted == 0
     }
 
-    /// Clips of the batch.
+    /// Clips per batch.
     pub const fn clips(&self) -> usize {
         self.clips
     }
 
-    /// Visible tokens of each clip.
+    /// Visible tokens per clip.
     pub const fn visible(&self) -> usize {
         self.visible
     }
 
-    /// Predicted tokens of each clip: the masked ones, or those of them that the decoder takes.
+    /// Predicted tokens per clip: the masked ones that the decoder takes.
     pub const fn predicted(&self) -> usize {
         self.predicted
     }
 
-    /// Tokens of each clip that the decoder takes: the visible and the predicted ones.
+    /// Decoded tokens per clip: the visible and the predicted ones.
     pub const fn decoded(&self) -> usize {
         self.visible + self.predicted
     }
 
-    /// `[clips, decoded]`, f32: 0 visible, 1 predicted. Where all masked tokens are predicted, these are all tokens.
+    /// `[clips, decoded]`, f32: 0 for visible, 1 for predicted. Where all masked tokens are
+    /// predicted, `decoded` is all tokens.
     pub const fn mask(&self) -> &Tensor {
         &self.mask
     }
 
-    /// Of `[clips, tokens, values]` the tokens that the decoder takes, in their order: `[clips, decoded, values]`.
+    /// Selects the decoded tokens of `[clips, tokens, values]`, in their order: `[clips, decoded,
+    /// values]`.
     ///
     /// # Errors
     /// When the shapes do not fit.
@@ -129,28 +137,29 @@ impl Masking {
         x.reshape((clips * tokens, values))?.index_select(&decoded.rows, 0)?.reshape((clips, self.decoded(), values))
     }
 
-    /// `[clips * visible]`, u32: the visible tokens of each clip.
+    /// `[clips * visible]`, u32: indices of the visible tokens of each clip.
     pub(crate) const fn visible_tokens(&self) -> &Tensor {
         &self.visible_tokens
     }
 
-    /// `[clips * visible]`, u32: the same as rows of `[clips * tokens, ..]`.
+    /// `[clips * visible]`, u32: the visible tokens as rows of `[clips * tokens, ..]`.
     pub(crate) const fn visible_rows(&self) -> &Tensor {
         &self.visible_rows
     }
 
-    /// `[clips * predicted]`, u32: the predicted tokens of each clip, as rows of `[clips * decoded, ..]`.
+    /// `[clips * predicted]`, u32: the predicted tokens as rows of `[clips * decoded, ..]`.
     pub(crate) const fn predicted_rows(&self) -> &Tensor {
         &self.predicted_rows
     }
 
-    /// `[clips * decoded]`, u32: the tokens of each clip that the decoder takes, ascending; `None` where it takes all.
+    /// `[clips * decoded]`, u32: indices of the decoded tokens of each clip, ascending; `None`
+    /// where all are decoded.
     pub(crate) fn decoded_tokens(&self) -> Option<&Tensor> {
         self.decoded.as_ref().map(|decoded| &decoded.tokens)
     }
 
-    /// `[clips * decoded]`, u32: for each token of the decoder its row among the `clips * visible` encoded ones, or the row after these, which is
-    /// the mask token's.
+    /// `[clips * decoded]`, u32: for each decoded token its row among the `clips * visible` encoded
+    /// ones, or the row after these, which holds the mask token.
     pub(crate) const fn decoder_rows(&self) -> &Tensor {
         &self.decoder_rows
     }

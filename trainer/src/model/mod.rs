@@ -1,4 +1,5 @@
-//! The masked autoencoder, and the classifier that its encoder becomes. Parameters have the reference's names and shapes.
+//! The masked autoencoder, and the classifier on its encoder. Parameters have the names and shapes
+//! of the reference implementation.
 
 mod batch;
 mod block;

@@ -1,10 +1,12 @@
-//! Operations composed of candle's own differentiable ones.
+//! Operations composed of candle's differentiable ones.
 //!
-//! `candle_nn`'s `LayerNorm` and `softmax_last_dim` run fused kernels that have no backward: they cut the graph without an error. Hence these.
+//! `candle_nn`'s `LayerNorm` and `softmax_last_dim` run fused kernels without a backward, which cut
+//! the graph silently; these do not.
 
 use candle_core::{D, Result, Tensor};
 
-/// `x W^T + b` over the last dimension: `[.., in]` to `[.., out]`, with `weight` `[out, in]` and `bias` `[out]`.
+/// `x W^T + b` over the last dimension: `[.., in]` to `[.., out]`, with `weight` `[out, in]` and
+/// `bias` `[out]`.
 ///
 /// # Errors
 /// When the shapes do not fit.
@@ -28,7 +30,8 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, epsilon: f64) -> R
     centred.broadcast_div(&(variance + epsilon)?.sqrt()?)?.broadcast_mul(weight)?.broadcast_add(bias)
 }
 
-/// Softmax over the last dimension. The greatest value is taken off first, as a constant: it changes neither result nor gradient.
+/// Softmax over the last dimension. The maximum is subtracted first, as a constant: it changes
+/// neither result nor gradient.
 ///
 /// # Errors
 /// When the device fails.
@@ -37,7 +40,7 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
     exponential.broadcast_div(&exponential.sum_keepdim(D::Minus1)?)
 }
 
-/// [`softmax`] of one row on the host.
+/// [`softmax`] of one row on the host, in double precision.
 pub fn softmax_of(row: &[f32]) -> Vec<f32> {
     let greatest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let exponentials: Vec<f64> = row.iter().map(|&value| f64::from(value - greatest).exp()).collect();
@@ -45,7 +48,7 @@ pub fn softmax_of(row: &[f32]) -> Vec<f32> {
     exponentials.into_iter().map(|exponential| (exponential / sum) as f32).collect()
 }
 
-/// Logarithms of [`softmax`], without their underflow.
+/// Logarithm of [`softmax`], without underflow.
 ///
 /// # Errors
 /// When the device fails.
@@ -54,8 +57,8 @@ pub fn log_softmax(x: &Tensor) -> Result<Tensor> {
     shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)
 }
 
-/// Attention of `heads` heads (Vaswani et al. 2017): `softmax(q k^T / sqrt(width of a head)) v`, with `k` and `v` `[clips, tokens, width]`, and `q` of as many
-/// tokens or others.
+/// Attention of `heads` heads (Vaswani et al. 2017): `softmax(q k^T / sqrt(width of a head)) v`,
+/// with `k` and `v` `[clips, tokens, width]`, and `q` `[clips, queries, width]`.
 ///
 /// # Errors
 /// When the width is not a multiple of `heads`.
@@ -80,7 +83,8 @@ mod tests {
         Tensor::from_vec(values, shape, &Device::Cpu).expect("a tensor")
     }
 
-    /// Compares the gradients of `sum(weights * f(inputs))` with central differences, in f64 (candle's gelu has constants of f32 precision).
+    /// Compares the gradients of `sum(weights * f(inputs))` with central differences, in f64
+    /// (candle's gelu has constants of f32 precision).
     fn check_gradients(shapes: &[&[usize]], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
         let inputs: Vec<Tensor> = shapes.iter().enumerate().map(|(index, shape)| random(index as u64, shape)).collect();
         let weights = random(99, f(&inputs).expect("computed").dims());

@@ -1,4 +1,4 @@
-//! Every trainable tensor under its name, and how it begins.
+//! Trainable tensors by name, and their initialisation.
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use pipeline::sampling::order::{Purpose, stream};
@@ -7,13 +7,15 @@ use rand_distr::{Distribution, StandardNormal};
 use std::collections::{BTreeMap, HashMap};
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Standard deviation of positions, the cls token and the mask token at the start, as in the reference.
+/// Standard deviation of the initial positions, cls token and mask token, as in the reference
+/// implementation.
 const TOKEN_STD: f32 = 0.02;
 
-/// Standard deviation of a classifier's head at the start, as in the reference's fine-tuning.
+/// Standard deviation of a classifier's initial head, as in the reference implementation's
+/// fine-tuning.
 const HEAD_STD: f32 = 2e-5;
 
-/// How a parameter begins.
+/// Initialisation of a parameter.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Init {
     /// All zero.
@@ -24,11 +26,12 @@ pub(crate) enum Init {
     Token,
     /// Normal with standard deviation 2e-5.
     Head,
-    /// Uniform in ±sqrt(6 / (fan in + fan out)) (Glorot and Bengio 2010), of the tensor flattened to `[fan out, fan in]`.
+    /// Uniform in ±sqrt(6 / (fan in + fan out)) (Glorot and Bengio 2010), of the tensor flattened
+    /// to `[fan out, fan in]`.
     Xavier,
     /// Uniform in ±1 / sqrt(fan in): the bias of a convolution in PyTorch.
     ConvolutionBias {
-        /// Inputs of one output.
+        /// Inputs per output.
         fan_in: usize,
     },
 }
@@ -39,13 +42,13 @@ pub enum ParameterError {
     /// Names or shapes differ.
     #[error("the weights do not fit this model: {}", problems.join("; "))]
     Mismatch {
-        /// One for each parameter that is missing, has another shape, or is not the model's.
+        /// One per parameter that is missing, has another shape, or does not belong to the model.
         problems: Vec<String>,
     },
-    /// Names or shapes of the optimiser's moments differ.
-    #[error("the optimiser's moments do not fit this model: {}", problems.join("; "))]
+    /// Names or shapes of the optimizer's moments differ.
+    #[error("the optimizer's moments do not fit this model: {}", problems.join("; "))]
     Moments {
-        /// One for each moment that is missing, has another shape, or is of no parameter.
+        /// One per moment that is missing, has another shape, or belongs to no parameter.
         problems: Vec<String>,
     },
     /// candle failed.
@@ -53,16 +56,16 @@ pub enum ParameterError {
     Tensor(#[from] candle_core::Error),
 }
 
-/// Where parameters get their values from, while a model is built.
+/// Source of the values while a model is built.
 #[derive(Debug)]
 enum Source {
-    /// A seed.
+    /// Random values drawn from a seed.
     Seed(u64),
-    /// Given values; what the model has asked for is taken out.
-    Given(HashMap<String, Tensor>),
+    /// Existing tensors; those that the model has taken are removed.
+    Tensors(HashMap<String, Tensor>),
 }
 
-/// Gives a model its parameters, one by one, and keeps all of them.
+/// Creates the parameters of a model, one by one, and keeps all of them.
 #[derive(Debug)]
 pub(crate) struct ParameterBuilder {
     source: Source,
@@ -76,20 +79,21 @@ impl ParameterBuilder {
         Self { source: Source::Seed(seed), device: device.clone(), variables: BTreeMap::new(), problems: Vec::new() }
     }
 
-    pub(crate) fn given(values: HashMap<String, Tensor>, device: &Device) -> Self {
-        Self { source: Source::Given(values), device: device.clone(), variables: BTreeMap::new(), problems: Vec::new() }
+    pub(crate) fn from_tensors(values: HashMap<String, Tensor>, device: &Device) -> Self {
+        Self { source: Source::Tensors(values), device: device.clone(), variables: BTreeMap::new(), problems: Vec::new() }
     }
 
-    /// Where the parameters are.
+    /// The device of the parameters.
     pub(crate) const fn device(&self) -> &Device {
         &self.device
     }
 
-    /// The parameter `name`, f32. What does not fit is noted, and told by [`Self::finish`].
+    /// The parameter `name`, f32. Tensors that do not fit are recorded, and reported by
+    /// [`Self::finish`].
     pub(crate) fn get(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
         let value = match &mut self.source {
             Source::Seed(seed) => initial(*seed, name, shape, init, &self.device)?,
-            Source::Given(values) => match values.remove(name) {
+            Source::Tensors(values) => match values.remove(name) {
                 Some(value) if value.dims() == shape => value.to_dtype(DType::F32)?.to_device(&self.device)?,
                 Some(value) => {
                     self.problems.push(format!("{name} is {:?}, not {shape:?}", value.dims()));
@@ -104,22 +108,22 @@ impl ParameterBuilder {
         let variable = Var::from_tensor(&value)?;
         let tensor = variable.as_tensor().clone();
         let earlier = self.variables.insert(name.to_owned(), variable);
-        debug_assert!(earlier.is_none(), "{name} is asked for twice");
+        debug_assert!(earlier.is_none(), "{name} is created twice");
         Ok(tensor)
     }
 
-    /// All parameters that were asked for.
+    /// All parameters that were created.
     pub(crate) fn finish(mut self) -> std::result::Result<Parameters, ParameterError> {
-        if let Source::Given(values) = self.source {
-            let mut left: Vec<String> = values.into_keys().map(|name| format!("{name} is not part of it")).collect();
-            left.sort_unstable();
-            self.problems.append(&mut left);
+        if let Source::Tensors(values) = self.source {
+            let mut unknown: Vec<String> = values.into_keys().map(|name| format!("{name} is not part of it")).collect();
+            unknown.sort_unstable();
+            self.problems.append(&mut unknown);
         }
         if self.problems.is_empty() { Ok(Parameters(self.variables)) } else { Err(ParameterError::Mismatch { problems: self.problems }) }
     }
 }
 
-/// The first value of a parameter: a pure function of seed and name.
+/// The initial value of a parameter: a pure function of seed and name.
 fn initial(seed: u64, name: &str, shape: &[usize], init: Init, device: &Device) -> Result<Tensor> {
     let mut rng = stream(Purpose::Init, seed, 0, xxh3_64(name.as_bytes()));
     let count = shape.iter().product::<usize>();
@@ -145,7 +149,7 @@ fn uniform(rng: &mut impl Rng, count: usize, bound: f32) -> Vec<f32> {
     (0..count).map(|_| rng.random_range(-bound..=bound)).collect()
 }
 
-/// The trainable tensors of a model by name, in the order of their names (so in the same order in every process).
+/// The trainable tensors of a model, ordered by name (so in the same order in every process).
 #[derive(Debug, Clone)]
 pub struct Parameters(BTreeMap<String, Var>);
 
@@ -155,7 +159,7 @@ impl Parameters {
         self.0.iter().map(|(name, variable)| (name.as_str(), variable))
     }
 
-    /// Trainable values in all.
+    /// Total number of trainable values.
     pub fn count(&self) -> usize {
         self.0.values().map(|variable| variable.elem_count()).sum()
     }

@@ -1,4 +1,4 @@
-//! Heads on features of an encoder that stays as it is.
+//! Heads on the features of a frozen encoder.
 
 use super::block::{LayerNorm, Linear};
 use super::conventions::LAYER_NORM_EPSILON;
@@ -11,13 +11,13 @@ use candle_core::{Device, Error, Result, Tensor};
 pub struct Head(Linear);
 
 impl Head {
-    /// One that begins as `seed` says: `head.weight` and `head.bias`.
+    /// Creates a head with random weights drawn from `seed`: `head.weight` and `head.bias`.
     ///
     /// # Errors
-    /// When there is no memory for it.
+    /// When the device is out of memory.
     pub fn seeded(width: usize, classes: usize, seed: u64) -> Result<(Self, Parameters)> {
         let mut builder = ParameterBuilder::seeded(seed, &Device::Cpu);
-        let head = Linear::beginning_as(&mut builder, "head", width, classes, Init::Head)?;
+        let head = Linear::with_init(&mut builder, "head", width, classes, Init::Head)?;
         Ok((Self(head), builder.finish().map_err(Error::wrap)?))
     }
 
@@ -30,7 +30,8 @@ impl Head {
     }
 }
 
-/// Attention of one learned query to the tokens of a clip, and a linear head on what it finds (as attentive probing has it: Yu et al. 2022, Bardes et al. 2024).
+/// Attention of one learned query to the tokens of a clip, and a linear head on the result
+/// (attentive probing: Yu et al. 2022, Bardes et al. 2024).
 #[derive(Debug)]
 pub struct AttentivePool {
     query: Tensor,
@@ -44,10 +45,10 @@ pub struct AttentivePool {
 }
 
 impl AttentivePool {
-    /// One that begins as `seed` says.
+    /// Creates a head with random weights drawn from `seed`.
     ///
     /// # Errors
-    /// When there is no memory for it.
+    /// When the device is out of memory.
     pub fn seeded(width: usize, heads: usize, classes: usize, seed: u64) -> Result<(Self, Parameters)> {
         let mut builder = ParameterBuilder::seeded(seed, &Device::Cpu);
         let pool = Self {
@@ -57,7 +58,7 @@ impl AttentivePool {
             v: Linear::new(&mut builder, "v", width, width)?,
             proj: Linear::new(&mut builder, "proj", width, width)?,
             pooled_norm: LayerNorm::new(&mut builder, "pooled_norm", width, LAYER_NORM_EPSILON)?,
-            head: Linear::beginning_as(&mut builder, "head", width, classes, Init::Head)?,
+            head: Linear::with_init(&mut builder, "head", width, classes, Init::Head)?,
             heads,
         };
         Ok((pool, builder.finish().map_err(Error::wrap)?))
@@ -71,7 +72,7 @@ impl AttentivePool {
         let (clips, _, width) = tokens.dims3()?;
         let tokens = self.norm.forward(tokens)?;
         let query = self.query.broadcast_as((clips, 1, width))?.contiguous()?;
-        let found = ops::attention(&query, &self.k.forward(&tokens)?, &self.v.forward(&tokens)?, self.heads)?;
-        self.head.forward(&self.pooled_norm.forward(&self.proj.forward(&found)?)?.squeeze(1)?)
+        let pooled = ops::attention(&query, &self.k.forward(&tokens)?, &self.v.forward(&tokens)?, self.heads)?;
+        self.head.forward(&self.pooled_norm.forward(&self.proj.forward(&pooled)?)?.squeeze(1)?)
     }
 }

@@ -1,4 +1,4 @@
-//! What a model has to predict: pixels, as they are or normalised patch by patch, or histograms of gradients.
+//! Prediction targets: raw pixels, pixels normalised patch by patch, or histograms of gradients.
 
 use super::config::{MaeConfig, TargetKind};
 use super::conventions::NormalisePer;
@@ -7,25 +7,28 @@ use candle_core::{D, Result, Tensor};
 use pipeline::transform::STD;
 use pipeline::transform::hog::Hog;
 
-/// Added to a patch's variance when its pixels are normalised, as in the reference.
+/// Added to a patch's variance when its pixels are normalised, as in the reference implementation.
 pub(crate) const PATCH_EPSILON: f64 = 1e-6;
 
-/// Added to the standard deviation of a patch's channel when its pixels are normalised channel by channel. VideoMAE adds 1e-6 to that of pixels in [0, 1]; pixels here
-/// are `(x - MEAN) / STD` of these, and so is the deviation larger by `1 / STD`.
+/// Added to the standard deviation of a patch's channel when its pixels are normalised channel by
+/// channel. VideoMAE adds 1e-6 to that of pixels in [0, 1]; pixels here are `(x - MEAN) / STD` of
+/// these, so the deviation is larger by `1 / STD`.
 pub(crate) const CHANNEL_EPSILON: f64 = 1e-6 / STD as f64;
 
-/// What the model has to predict: [`MaeConfig::target_of_clips`].
+/// The prediction target of a batch: [`MaeConfig::target_of_clips`].
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// `[clips, tokens, values]`: pixels ordered frame, row, column, channel, or histograms as [`pipeline::transform::TargetForm::Hog`] orders them.
+    /// `[clips, tokens, values]`: pixels ordered frame, row, column, channel, or histograms in the
+    /// order of [`pipeline::transform::TargetForm::Hog`].
     pub values: Tensor,
-    /// `[clips, tokens, 1]`, or `[clips, tokens, 3]` of the channels: mean and standard deviation that were normalised away; none for raw pixels and for histograms.
+    /// Mean and standard deviation that were normalised away, `[clips, tokens, 1]`, or `[clips,
+    /// tokens, 3]` per channel; `None` for raw pixels and histograms.
     pub statistics: Option<(Tensor, Tensor)>,
 }
 
 impl Target {
-    /// Undoes the patches' normalisation: predictions in the scale of the clip's pixels. The model does not predict mean and deviation, so they
-    /// are borrowed from the true patches.
+    /// Undoes the normalisation of patches: predictions in the scale of the clip's pixels. The
+    /// model predicts neither mean nor deviation, so those of the true patches are used.
     ///
     /// # Errors
     /// When the shapes do not fit.
@@ -44,7 +47,8 @@ impl Target {
 }
 
 impl MaeConfig {
-    /// All patches of clips `[clips, 3, frames, size, size]`: as the encoder sees them, `[clips, tokens, 3 * tubelet * patch * patch]`, and [`Self::pixels`].
+    /// All patches of clips `[clips, 3, frames, size, size]`: the encoder's input, `[clips, tokens,
+    /// 3 * tubelet * patch * patch]`, and [`Self::pixels`].
     ///
     /// # Errors
     /// When the shapes do not fit.
@@ -52,7 +56,7 @@ impl MaeConfig {
         Ok([channel_first_patches(clips, self.grid)?, self.pixels(clips)?])
     }
 
-    /// The target for `clips`, as [`super::Mae::forward`] takes them, of all tokens.
+    /// The target of all tokens of `clips`, in the shape that [`super::Mae::forward`] takes.
     ///
     /// # Errors
     /// When the shapes do not fit.
@@ -63,7 +67,8 @@ impl MaeConfig {
         }
     }
 
-    /// The pixels of the frames that are predicted, `[clips, tokens, slices * patch * patch * 3]`, of clips as [`super::Mae::forward`] takes them.
+    /// The pixels of the predicted frames, `[clips, tokens, slices * patch * patch * 3]`, of clips
+    /// in the shape that [`super::Mae::forward`] takes.
     ///
     /// # Errors
     /// When the shapes do not fit.
@@ -76,13 +81,17 @@ impl MaeConfig {
         clips.index_select(&Tensor::new(self.target_frames(), clips.device())?, 2)
     }
 
-    /// Histograms of the frames that are predicted, `[clips, tokens, values]`. They are made on the host, by the loader's code: batches of patches bring their own.
+    /// Histograms of the predicted frames, `[clips, tokens, values]`, computed on the host by the
+    /// loader's code. Batches of patches carry their own.
     fn histograms(&self, clips: &Tensor) -> Result<Tensor> {
         let MaeConfig { grid, slices, .. } = *self;
         let frames = self.predicted_frames(clips)?;
-        let (count, area, targets) = (clips.dim(0)?, grid.size * grid.size, grid.time() * slices);
+        let count = clips.dim(0)?;
+        let area = grid.size * grid.size;
+        let targets = grid.time() * slices;
         let pixels = frames.flatten_all()?.to_vec1::<f32>()?;
-        let (values, mut hog) = (self.target_values(), Hog::default());
+        let values = self.target_values();
+        let mut hog = Hog::default();
         let mut out = vec![0f32; count * grid.tokens() * values];
         for (clip, target) in (0..count).flat_map(|clip| (0..targets).map(move |target| (clip, target))) {
             let plane = |channel: usize| &pixels[((clip * 3 + channel) * targets + target) * area..][..area];
@@ -96,7 +105,8 @@ impl MaeConfig {
         Tensor::from_vec(out, (count, grid.tokens(), values), clips.device())
     }
 
-    /// The target of patches of which the loader gives `values`, `[clips, tokens, values]`: all of a clip, or the predicted ones.
+    /// The target from the loader's `values`, `[clips, tokens, values]`, of all tokens of a clip or
+    /// of the predicted ones.
     ///
     /// # Errors
     /// When the shapes do not fit.
@@ -105,7 +115,7 @@ impl MaeConfig {
             return Ok(Target { values: values.clone(), statistics: None });
         }
         if self.conventions.normalise_per == NormalisePer::Channel {
-            return channel_by_channel(values);
+            return normalise_channels(values);
         }
         let mean = values.mean_keepdim(D::Minus1)?;
         let deviation = (values.var_keepdim(D::Minus1)? + PATCH_EPSILON)?.sqrt()?;
@@ -114,8 +124,9 @@ impl MaeConfig {
     }
 }
 
-/// Pixels `[clips, tokens, pixels * 3]`, each channel normalised by its own mean and unbiased deviation: VideoMAE's target.
-fn channel_by_channel(values: &Tensor) -> Result<Target> {
+/// Normalises each channel of pixels `[clips, tokens, pixels * 3]` by its own mean and unbiased
+/// deviation: VideoMAE's target.
+fn normalise_channels(values: &Tensor) -> Result<Target> {
     let (clips, tokens, count) = values.dims3()?;
     let pixels = values.reshape((clips, tokens, count / 3, 3))?;
     let mean = pixels.mean_keepdim(2)?;

@@ -1,6 +1,7 @@
 //! AdamW with clipping by the global norm.
 //!
-//! candle's own has one weight decay for all parameters and hides its moments, which an exact resume needs.
+//! candle's AdamW has one weight decay for all parameters and hides its moments, which an exact
+//! resume needs.
 
 use crate::model::{ParameterError, Parameters};
 use candle_core::backprop::GradStore;
@@ -8,28 +9,31 @@ use candle_core::{DType, Result, Tensor, Var};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
-/// The optimiser's settings. The defaults of the presets are the reference's for pre-training.
+/// Settings of the optimizer. The presets have the reference implementation's values for
+/// pre-training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdamWConfig {
-    /// Learning rate for 256 clips a step; that of a run is in proportion to its clips a step: those of all batches whose gradients it averages.
+    /// Learning rate for 256 clips per step. A run scales it in proportion to its clips per step:
+    /// those of all batches whose gradients it averages.
     pub base_lr: f64,
-    /// Decay of the two moments.
+    /// Decay rates of the two moments.
     pub betas: [f64; 2],
     /// Added to the root of the second moment.
     pub epsilon: f64,
-    /// Decay of weights, in proportion to the learning rate; not for biases and other one-dimensional tensors.
+    /// Weight decay, multiplied by the learning rate; none for biases and other one-dimensional
+    /// tensors.
     pub weight_decay: f64,
-    /// Greatest global norm of the gradients.
+    /// Maximum global norm of the gradients.
     pub clip_norm: f64,
 }
 
-/// What one parameter makes of the settings.
+/// Learning rate and weight decay of one parameter.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ParameterRule {
-    /// Its learning rate over that of the step.
+    /// Factor on the learning rate of the step.
     pub rate: f64,
-    /// Its decay, in proportion to its learning rate.
+    /// Weight decay, multiplied by the parameter's learning rate.
     pub weight_decay: f64,
 }
 
@@ -42,7 +46,7 @@ struct Parameter {
     second: Tensor,
 }
 
-/// AdamW (Loshchilov and Hutter 2019): decay apart from the gradient, moments corrected for their start at zero.
+/// AdamW (Loshchilov and Hutter 2019): decoupled weight decay, and bias-corrected moments.
 #[derive(Debug)]
 pub struct AdamW {
     config: AdamWConfig,
@@ -51,10 +55,11 @@ pub struct AdamW {
 }
 
 impl AdamW {
-    /// An optimiser of `parameters` that has done no step: one rate for all, and decay but for biases and other one-dimensional tensors.
+    /// Creates an optimizer of `parameters` at step 0: one rate for all, and weight decay except
+    /// for biases and other one-dimensional tensors.
     ///
     /// # Errors
-    /// When the device has no room for the moments.
+    /// When the device is out of memory.
     pub fn new(parameters: &Parameters, config: AdamWConfig) -> Result<Self> {
         let weight_decay = config.weight_decay;
         Self::with_rules(parameters, config, |name, rank| ParameterRule {
@@ -63,10 +68,11 @@ impl AdamW {
         })
     }
 
-    /// The same, with the rule that `rule` gives for a name and a number of dimensions: rates by layer, for example ([`crate::optim::layer_decay::rule`]).
+    /// Creates an optimizer with a rule per parameter, by name and number of dimensions: layer-wise
+    /// rates, for example ([`crate::optim::layer_decay::rule`]).
     ///
     /// # Errors
-    /// When the device has no room for the moments.
+    /// When the device is out of memory.
     pub fn with_rules(parameters: &Parameters, config: AdamWConfig, rule: impl Fn(&str, usize) -> ParameterRule) -> Result<Self> {
         let parameter = |(name, variable): (&str, &Var)| {
             Ok(Parameter {
@@ -80,10 +86,11 @@ impl AdamW {
         Ok(Self { config, parameters: parameters.iter().map(parameter).collect::<Result<_>>()?, steps: 0 })
     }
 
-    /// One step along `gradients` at rate `lr`. Returns the gradients' global norm before clipping; when that is not finite, nothing is changed.
+    /// Performs one step along `gradients` at rate `lr`. Returns the global norm of the gradients
+    /// before clipping; if it is not finite, nothing changes.
     ///
     /// # Errors
-    /// When a parameter has no gradient: the graph is cut somewhere, a bug.
+    /// When a parameter has no gradient: the graph is cut, which is a bug.
     pub fn step(&mut self, gradients: &GradStore, lr: f64) -> Result<f64> {
         self.step_along(self.gradients(gradients)?, lr)
     }
@@ -96,7 +103,7 @@ impl AdamW {
         self.parameters.iter().map(|parameter| gradient(parameter, gradients)).collect()
     }
 
-    /// [`Self::step`], along gradients in the order of the parameters.
+    /// [`Self::step`] with gradients in the order of the parameters.
     ///
     /// # Errors
     /// When the device fails.
@@ -126,20 +133,21 @@ impl AdamW {
         Ok(norm)
     }
 
-    /// Steps done.
+    /// Number of steps performed.
     pub const fn steps(&self) -> u64 {
         self.steps
     }
 
-    /// The moments, `first/NAME` and `second/NAME` of each parameter.
+    /// The moments, named `first/NAME` and `second/NAME` for each parameter.
     pub fn moments(&self) -> impl Iterator<Item = (String, &Tensor)> {
         self.parameters.iter().flat_map(|p| [(format!("first/{}", p.name), &p.first), (format!("second/{}", p.name), &p.second)])
     }
 
-    /// Goes on with [`Self::moments`] after `steps` steps.
+    /// Restores [`Self::moments`] as they were after `steps` steps.
     ///
     /// # Errors
-    /// [`ParameterError::Moments`] when a moment is missing, has another shape, or is of no parameter.
+    /// [`ParameterError::Moments`] when a moment is missing, has another shape, or belongs to no
+    /// parameter.
     pub fn restore(&mut self, mut moments: HashMap<String, Tensor>, steps: u64) -> std::result::Result<(), ParameterError> {
         let mut problems = Vec::new();
         for parameter in &mut self.parameters {
@@ -153,15 +161,16 @@ impl AdamW {
                 }
             }
         }
-        let mut left: Vec<String> = moments.into_keys().map(|name| format!("{name} is not part of it")).collect();
-        left.sort_unstable();
-        problems.append(&mut left);
+        let mut unknown: Vec<String> = moments.into_keys().map(|name| format!("{name} is not part of it")).collect();
+        unknown.sort_unstable();
+        problems.append(&mut unknown);
         self.steps = steps;
         if problems.is_empty() { Ok(()) } else { Err(ParameterError::Moments { problems }) }
     }
 }
 
-/// Whether a parameter of `rank` dimensions decays in pre-training: as the reference has it, not biases and other one-dimensional ones.
+/// Whether a parameter of `rank` dimensions decays in pre-training: as in the reference
+/// implementation, all but biases and other one-dimensional ones.
 pub(crate) fn decays(name: &str, rank: usize) -> bool {
     rank > 1 && !name.ends_with(".bias")
 }
@@ -181,24 +190,25 @@ mod tests {
     #[test]
     fn each_parameter_has_its_own_rate_and_decay() {
         let grid = PatchGrid { frames: 2, size: 4, tubelet: 1, patch: 2 };
-        let (encoder, positions) = (TransformerConfig { width: 4, depth: 1, heads: 2 }, PositionKind::Separable);
+        let encoder = TransformerConfig { width: 4, depth: 1, heads: 2 };
+        let positions = PositionKind::Separable;
         let config = ClassifierConfig { grid, encoder, positions, class_token: true, classes: 3, conventions: Conventions::default() };
         let model = Classifier::seeded(config, 1, &Device::Cpu).expect("a model");
-        // The optimiser writes where the variables are: only a copy stays as it was.
+        // The optimizer updates variables in place, so copy them first.
         let before: Vec<Tensor> = model.parameters().iter().map(|(_, variable)| variable.copy().expect("a copy")).collect();
         let settings = AdamWConfig { base_lr: 0.0, betas: [0.9, 0.95], epsilon: 1e-12, weight_decay: 0.0, clip_norm: f64::INFINITY };
         let rule = |name: &str, rank: usize| ParameterRule {
             rate: if name.starts_with("head") { 1.0 } else { 0.5 },
             weight_decay: if rank > 1 { 0.1 } else { 0.0 },
         };
-        let mut optimizer = AdamW::with_rules(model.parameters(), settings, rule).expect("an optimiser");
+        let mut optimizer = AdamW::with_rules(model.parameters(), settings, rule).expect("an optimizer");
         let mut gradients = Var::zeros(1, DType::F32, &Device::Cpu).and_then(|nothing| nothing.backward()).expect("a store");
         for (_, variable) in model.parameters().iter() {
             gradients.insert(variable, variable.ones_like().expect("ones"));
         }
         optimizer.step(&gradients, 0.25).expect("a step");
         for ((name, variable), before) in model.parameters().iter().zip(before) {
-            // The first step of Adam is the rate, against the gradient's sign.
+            // The first step of Adam is the rate, against the sign of the gradient.
             let lr = if name.starts_with("head") { 0.25 } else { 0.125 };
             let decay = if variable.rank() > 1 { 1.0 - lr * 0.1 } else { 1.0 };
             let off = (before * decay)

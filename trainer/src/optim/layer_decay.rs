@@ -1,8 +1,10 @@
-//! Learning rates by layer, for fine-tuning: the nearer to the pixels, the smaller (Clark et al. 2020; BEiT, Bao et al. 2022).
+//! Layer-wise learning rate decay for fine-tuning: the nearer to the pixels, the smaller the rate
+//! (Clark et al. 2020; BEiT, Bao et al. 2022).
 
 use crate::optim::ParameterRule;
 
-/// The layer of a classifier's parameter: 0 embeds (patches, positions, cls token), `i + 1` is block `i`, and `depth + 1` all that comes after the blocks.
+/// The layer of a classifier's parameter: 0 for the embedding (patches, positions, cls token), `i +
+/// 1` for block `i`, and `depth + 1` for everything after the blocks.
 pub fn layer(name: &str, depth: usize) -> usize {
     if is_embedding(name) || name.starts_with("patch_embed.") {
         return 0;
@@ -11,16 +13,21 @@ pub fn layer(name: &str, depth: usize) -> usize {
     block.map_or(depth + 1, |block| block + 1)
 }
 
-/// Rate and decay of the parameter `name` of `rank` dimensions, in a classifier of `depth` blocks: the rate is `layer_decay^(depth + 1 - layer)`; positions, the
-/// cls token, biases and other one-dimensional tensors do not decay, all others by `weight_decay`.
+/// Rate and weight decay of the parameter `name` of `rank` dimensions in a classifier of `depth`
+/// blocks. The rate is `layer_decay^(depth + 1 - layer)`. Positions, the cls token, biases and
+/// other one-dimensional tensors have no weight decay; all others have `weight_decay`.
 ///
-/// Pre-training lets positions and tokens decay ([`crate::optim::AdamW::new`]): the two recipes of the reference differ here.
+/// In pre-training positions and tokens decay ([`crate::optim::AdamW::new`]): the reference
+/// implementation's two recipes differ here.
 pub fn rule(name: &str, rank: usize, depth: usize, layer_decay: f64, weight_decay: f64) -> ParameterRule {
-    let stays = rank == 1 || name.ends_with(".bias") || is_embedding(name);
-    ParameterRule { rate: layer_decay.powf((depth + 1 - layer(name, depth)) as f64), weight_decay: if stays { 0.0 } else { weight_decay } }
+    let has_no_decay = rank == 1 || name.ends_with(".bias") || is_embedding(name);
+    ParameterRule {
+        rate: layer_decay.powf((depth + 1 - layer(name, depth)) as f64),
+        weight_decay: if has_no_decay { 0.0 } else { weight_decay },
+    }
 }
 
-/// Positions and the cls token.
+/// Whether a parameter is a position embedding or the cls token.
 fn is_embedding(name: &str) -> bool {
     name == "cls_token" || name.starts_with("pos_embed")
 }
@@ -46,7 +53,7 @@ mod tests {
 
     #[test]
     fn matrices_decay_and_all_else_does_not() {
-        // The whole table of a model of the reference is in tests/tests/training/parity.rs.
+        // The whole table of a reference model is in tests/tests/training/parity.rs.
         assert_eq!(rule("head.weight", 2, 3, 0.5, 0.1), ParameterRule { rate: 1.0, weight_decay: 0.1 });
         assert_eq!(rule("blocks.1.attn.q.weight", 2, 3, 0.5, 0.1), ParameterRule { rate: 0.25, weight_decay: 0.1 });
         assert_eq!(rule("blocks.2.attn.q.bias", 1, 3, 0.5, 0.1), ParameterRule { rate: 0.5, weight_decay: 0.0 });

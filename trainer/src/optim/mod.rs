@@ -1,4 +1,4 @@
-//! One training step's update: AdamW, the learning rate's schedule, and rates by layer.
+//! Optimization: AdamW, the learning rate schedule, and layer-wise rates.
 
 mod adamw;
 pub mod layer_decay;

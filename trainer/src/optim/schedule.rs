@@ -1,20 +1,21 @@
-//! The learning rate of every step.
+//! The learning rate schedule.
 
 use std::f64::consts::PI;
 
-/// Linear warm-up from 0, then half a cosine down to 0 (Loshchilov and Hutter 2017), stepwise as in the reference.
+/// Linear warm-up from 0, then half a cosine down to 0 (Loshchilov and Hutter 2017), updated every
+/// step as in the reference implementation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Schedule {
-    /// The highest rate.
+    /// The peak rate.
     pub peak: f64,
-    /// Steps of warm-up.
+    /// Warm-up steps.
     pub warmup_steps: u64,
-    /// Steps in all.
+    /// Total steps.
     pub steps: u64,
 }
 
 impl Schedule {
-    /// The rate of the step after `done` steps.
+    /// The learning rate after `done` steps.
     pub fn rate(&self, done: u64) -> f64 {
         if done < self.warmup_steps {
             return self.peak * done as f64 / self.warmup_steps as f64;

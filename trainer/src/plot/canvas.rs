@@ -1,9 +1,9 @@
-//! Lines, boxes and text on a picture, with soft edges and without any font of the system.
+//! Anti-aliased lines, boxes and text on a picture, with a built-in font.
 
 use image::{Rgb, RgbImage};
 use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_width};
 
-/// A box of pixels: left, top, width, height.
+/// A rectangle of pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Area {
     /// First column.
@@ -16,21 +16,21 @@ pub struct Area {
     pub height: u32,
 }
 
-/// Which point of a text lies at the place that is given for it; its top in any case.
+/// Horizontal alignment of a text at a point, which is always at its top.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Align {
-    /// Its left end.
+    /// The point is the left end.
     Left,
-    /// Its middle.
+    /// The point is the middle.
     Middle,
-    /// Its right end.
+    /// The point is the right end.
     Right,
 }
 
 /// Size of letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Letters {
-    /// For numbers at axes.
+    /// For labels of axes.
     Small,
     /// For headings.
     Large,
@@ -44,18 +44,18 @@ impl Letters {
         }
     }
 
-    /// Pixels from the top of a line to that of the next.
+    /// Line height in pixels.
     pub const fn height(self) -> u32 {
         self.raster().val() as u32
     }
 
-    /// Pixels that `text` takes along a line.
+    /// Width of `text` in pixels.
     pub fn width(self, text: &str) -> u32 {
         text.chars().count() as u32 * get_raster_width(FontWeight::Regular, self.raster()) as u32
     }
 }
 
-/// Mixes `color` into a pixel; of one that lies outside, nothing is seen.
+/// Blends `color` into a pixel; does nothing outside the picture.
 fn blend(picture: &mut RgbImage, (x, y): (u32, u32), color: Rgb<u8>, share: f32) {
     if let Some(pixel) = picture.get_pixel_mut_checked(x, y) {
         for (old, new) in pixel.0.iter_mut().zip(color.0) {
@@ -64,7 +64,7 @@ fn blend(picture: &mut RgbImage, (x, y): (u32, u32), color: Rgb<u8>, share: f32)
     }
 }
 
-/// Fills a box.
+/// Fills a rectangle.
 pub fn fill(picture: &mut RgbImage, area: Area, color: Rgb<u8>) {
     for y in area.top..area.top + area.height {
         for x in area.left..area.left + area.width {
@@ -73,7 +73,7 @@ pub fn fill(picture: &mut RgbImage, area: Area, color: Rgb<u8>) {
     }
 }
 
-/// Writes `text` on one line. Letters that the font does not have become question marks.
+/// Draws `text` on one line. Characters that the font does not have become question marks.
 pub fn text(picture: &mut RgbImage, (x, top): (u32, u32), align: Align, letters: Letters, color: Rgb<u8>, text: &str) {
     let width = letters.width(text);
     let mut left = match align {
@@ -91,21 +91,25 @@ pub fn text(picture: &mut RgbImage, (x, top): (u32, u32), align: Align, letters:
     }
 }
 
-/// Draws a line through `points`, in pixels from the picture's corner, as far as it lies in `area`. Where it crosses itself it is not darker. At points that are not
-/// finite it has a gap.
+/// Draws a line through `points`, in pixels from the picture's top left corner, clipped to `area`.
+/// It is not darker where it crosses itself, and has gaps at points that are not finite.
 pub fn line(picture: &mut RgbImage, area: Area, points: &[(f64, f64)], width: f64, color: Rgb<u8>, opacity: f32) {
-    let (columns, rows) = (area.width as usize, area.height as usize);
+    let columns = area.width as usize;
+    let rows = area.height as usize;
     let mut coverage = vec![0f32; columns * rows];
     let reach = width / 2.0 + 0.5;
-    let (left, top) = (f64::from(area.left), f64::from(area.top));
+    let left = f64::from(area.left);
+    let top = f64::from(area.top);
     let parts = points.split(|(x, y)| !x.is_finite() || !y.is_finite());
     let segments = parts.flat_map(|part| {
         let first = part.first().map(|&point| (point, point));
         first.into_iter().chain(part.windows(2).map(|ends| (ends[0], ends[1])))
     });
     for ((x0, y0), (x1, y1)) in segments {
-        let ((x0, y0), (x1, y1)) = ((x0 - left, y0 - top), (x1 - left, y1 - top));
-        let (along_x, along_y) = (x1 - x0, y1 - y0);
+        let (x0, y0) = (x0 - left, y0 - top);
+        let (x1, y1) = (x1 - left, y1 - top);
+        let along_x = x1 - x0;
+        let along_y = y1 - y0;
         let length = along_x * along_x + along_y * along_y;
         let span = |a: f64, b: f64, end: usize| {
             (a.min(b) - reach).floor().clamp(0.0, end as f64) as usize..(a.max(b) + reach).ceil().clamp(0.0, end as f64) as usize
@@ -113,7 +117,8 @@ pub fn line(picture: &mut RgbImage, area: Area, points: &[(f64, f64)], width: f6
         for row in span(y0, y1, rows) {
             for column in span(x0, x1, columns) {
                 // Distance of the pixel's centre from the segment.
-                let (x, y) = (column as f64 + 0.5 - x0, row as f64 + 0.5 - y0);
+                let x = column as f64 + 0.5 - x0;
+                let y = row as f64 + 0.5 - y0;
                 let share = if length > 0.0 { ((x * along_x + y * along_y) / length).clamp(0.0, 1.0) } else { 0.0 };
                 let distance = (x - share * along_x).hypot(y - share * along_y);
                 let covered = &mut coverage[row * columns + column];
@@ -147,11 +152,12 @@ mod tests {
             let inside = y == 20 && (5..35).contains(&x);
             assert_eq!(pixel.0[0], if inside { 0 } else { 255 }, "{x}, {y}");
         }
-        // Of half a pixel's shift each of two rows has half; a line that crosses itself is no darker.
+        // Shifted by half a pixel, two rows have half the ink each; a line that crosses itself is
+        // not darker.
         let mut picture = blank();
         line(&mut picture, area, &[(10.0, 21.0), (30.0, 21.0), (10.0, 21.0)], 1.0, BLACK, 1.0);
         assert_eq!([19, 20, 21, 22].map(|y| picture.get_pixel(20, y).0[0]), [255, 128, 128, 255]);
-        // What is not finite leaves a gap.
+        // Points that are not finite leave a gap.
         let mut picture = blank();
         line(&mut picture, area, &[(6.0, 20.5), (12.0, 20.5), (20.0, f64::NAN), (28.0, 20.5), (34.0, 20.5)], 1.0, BLACK, 1.0);
         assert_eq!([8, 15, 20, 25, 31].map(|x| picture.get_pixel(x, 20).0[0]), [0, 255, 255, 255, 0]);

@@ -1,17 +1,18 @@
-//! The confusion matrix as a picture: a row for each class, a column for what was told of its clips, the darker the larger their share.
+//! A picture of the confusion matrix: a row per true class, a column per predicted class, darker
+//! for a larger share of the row.
 
 use super::canvas::{self, Align, Area, Letters};
 use crate::eval::Scores;
 use image::{Rgb, RgbImage};
 
-/// Sides of a cell: with numbers in it, and where there are too many classes for numbers.
+/// Size of a cell with a number, and of one without if there are many classes.
 const CELL: u32 = 64;
 const SMALL_CELL: u32 = 8;
 
-/// Classes up to which cells have numbers and names.
+/// Maximum number of classes for which cells have numbers and names.
 const NUMBERED: usize = 24;
 
-/// Letters of a name, at most.
+/// Maximum number of letters of a name.
 const NAME_LETTERS: usize = 16;
 
 const MARGIN: u32 = 16;
@@ -19,7 +20,7 @@ const PAPER: Rgb<u8> = Rgb([255; 3]);
 const INK: Rgb<u8> = Rgb([30, 30, 30]);
 const FULL: Rgb<u8> = Rgb([8, 64, 129]);
 
-/// Draws `scores` of `classes`.
+/// Draws the confusion matrix of `scores` with the names `classes`.
 pub fn draw(scores: &Scores, classes: &[String]) -> RgbImage {
     let count = classes.len() as u32;
     let is_numbered = classes.len() <= NUMBERED;
@@ -31,9 +32,10 @@ pub fn draw(scores: &Scores, classes: &[String]) -> RgbImage {
     };
     let names_width =
         if is_numbered { (0..classes.len()).map(|class| Letters::Small.width(&name(class))).max().unwrap_or(0) + 8 } else { 0 };
-    let heading = "rows: classes; columns: what was told; in % of a row";
-    let (left, top) = (MARGIN + names_width, MARGIN + Letters::Small.height() + 8);
-    // Numbers stand for the columns' names, which would not fit.
+    let heading = "rows: true class; columns: predicted class; in % of the row";
+    let left = MARGIN + names_width;
+    let top = MARGIN + Letters::Small.height() + 8;
+    // Column names are cut to the width of a cell.
     let below = if is_numbered { Letters::Small.height() + 4 } else { 0 };
     let width = (left + count * cell + MARGIN).max(2 * MARGIN + Letters::Small.width(heading));
     let mut picture = RgbImage::from_pixel(width, top + count * cell + below + MARGIN, PAPER);
@@ -47,12 +49,12 @@ pub fn draw(scores: &Scores, classes: &[String]) -> RgbImage {
             let place = (left + class as u32 * cell + cell / 2, top + count * cell + 4);
             canvas::text(&mut picture, place, Align::Middle, Letters::Small, INK, &short(&classes[class], cell));
         }
-        for told in 0..classes.len() {
-            let clips = scores.confused(class, told);
+        for predicted in 0..classes.len() {
+            let clips = scores.confused(class, predicted);
             let share = if all == 0 { 0.0 } else { clips as f64 / all as f64 };
             let shade = |at: usize| (f64::from(PAPER.0[at]) + (f64::from(FULL.0[at]) - f64::from(PAPER.0[at])) * share).round() as u8;
-            let area = Area { left: left + told as u32 * cell, top: row_top, width: cell - 1, height: cell - 1 };
-            let is_own = class == told;
+            let area = Area { left: left + predicted as u32 * cell, top: row_top, width: cell - 1, height: cell - 1 };
+            let is_own = class == predicted;
             canvas::fill(&mut picture, area, if is_own { Rgb([200, 200, 200]) } else { Rgb([236, 236, 236]) });
             let inner = Area { left: area.left + 1, top: area.top + 1, width: cell - 3, height: cell - 3 };
             canvas::fill(&mut picture, inner, Rgb([shade(0), shade(1), shade(2)]));
@@ -66,7 +68,7 @@ pub fn draw(scores: &Scores, classes: &[String]) -> RgbImage {
     picture
 }
 
-/// As much of a name as fits.
+/// The start of a name, as far as it fits.
 fn short(name: &str, width: u32) -> String {
     let mut short: String = name.to_owned();
     while Letters::Small.width(&short) + 4 > width && short.pop().is_some() {}
@@ -80,12 +82,13 @@ mod tests {
     #[test]
     fn a_cell_is_as_dark_as_its_share_of_the_row() {
         let mut scores = Scores::new(2);
-        let told = |class: usize| if class == 0 { [0.9, 0.1] } else { [0.1, 0.9] };
-        scores.add(&told(0), Some(0));
-        (0..4).for_each(|at| scores.add(&told(usize::from(at > 0)), Some(1)));
+        let predicted = |class: usize| if class == 0 { [0.9, 0.1] } else { [0.1, 0.9] };
+        scores.add(&predicted(0), Some(0));
+        (0..4).for_each(|at| scores.add(&predicted(usize::from(at > 0)), Some(1)));
         let picture = draw(&scores, &["a".to_owned(), "b".to_owned()]);
-        let (left, top) = (MARGIN + Letters::Small.width("a") + 8, MARGIN + Letters::Small.height() + 8);
-        let shade = |class: u32, told: u32| picture.get_pixel(left + told * CELL + 5, top + class * CELL + 5).0[0];
+        let left = MARGIN + Letters::Small.width("a") + 8;
+        let top = MARGIN + Letters::Small.height() + 8;
+        let shade = |class: u32, predicted: u32| picture.get_pixel(left + predicted * CELL + 5, top + class * CELL + 5).0[0];
         assert_eq!([shade(0, 0), shade(0, 1), shade(1, 0), shade(1, 1)], [8, 255, 193, 70], "100, 0, 25 and 75 %");
     }
 

@@ -1,8 +1,8 @@
-//! Pictures for people.
+//! Pictures.
 //!
-//! - [`reconstruction`]: what a model makes of clips under masks, as strips and animations.
-//! - [`confusion`]: confusion matrices. [`neighbours`]: the nearest clips.
-//! - `canvas`: lines, areas and letters, for these and the curves of a run.
+//! - [`reconstruction`]: reconstructions of clips under masks, as strips and animations.
+//! - [`confusion`]: confusion matrices. [`neighbours`]: nearest clips.
+//! - `canvas`: lines, rectangles and text, for these and for the curves of a run.
 
 pub(crate) mod canvas;
 pub mod confusion;
@@ -12,10 +12,10 @@ pub mod reconstruction;
 use image::{ImageFormat, RgbImage};
 use std::io::{self, Cursor};
 
-/// The bytes of a PNG file.
+/// Encodes a picture as a PNG file.
 ///
 /// # Errors
-/// When the picture is too large for one.
+/// When the picture is too large for PNG.
 pub fn png(picture: &RgbImage) -> io::Result<Vec<u8>> {
     let mut png = Cursor::new(Vec::new());
     picture.write_to(&mut png, ImageFormat::Png).map_err(io::Error::other)?;

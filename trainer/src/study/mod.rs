@@ -1,4 +1,4 @@
-//! The paper's findings in small: studies of what pre-training is worth, on data that anybody can make.
+//! Small-scale reproductions of the paper's findings about pre-training, on synthetic data.
 
 mod plan;
 mod plot;
@@ -6,7 +6,7 @@ mod plot;
 pub use plan::{Arm, Budget, Footage, Pretraining, Study};
 pub use plot::draw;
 
-use crate::config::{Config, Task};
+use crate::config::Task;
 use crate::data::classes::{self, ClassError};
 use crate::log::{CONFIG_FILE, History, HistoryError};
 use crate::train::weights::{Weights, WeightsError};
@@ -20,108 +20,109 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Steps at the end of a pre-training of whose loss the mean is told.
+/// Steps at the end of a pre-training over which the reported loss is averaged.
 const LAST_STEPS: usize = 50;
 
-/// What a study is made of.
-pub struct Material {
+/// The data of a study.
+pub struct StudyData {
     /// Clips to pre-train on.
     pub unlabelled: Arc<[WeightedSource]>,
-    /// Others to pre-train on, for [`Study::Footage`].
+    /// Other footage to pre-train on, for [`Study::Footage`].
     pub other: Option<Arc<[WeightedSource]>>,
     /// Labelled clips to fine-tune on.
     pub train: Vec<WeightedSource>,
-    /// Labelled clips to look at.
+    /// Labelled clips for validation.
     pub validation: Vec<WeightedSource>,
 }
 
-/// How a study is done.
+/// Settings of a study.
 pub struct Settings {
     /// Folder of all its runs.
     pub out: PathBuf,
-    /// Runs of each arm, whose seeds are 0, 1, ...
+    /// Runs per arm, with seeds 0, 1, ...
     pub seeds: u64,
-    /// How long they take.
+    /// Steps of the runs.
     pub budget: Budget,
-    /// How clips are loaded.
+    /// Settings of the loader.
     pub loading: Loading,
-    /// Threads that compute.
+    /// Compute threads.
     pub threads: usize,
-    /// Set by whoever wants to stop.
+    /// Set to stop the study.
     pub stop: Arc<AtomicBool>,
 }
 
-/// Why a study has no result.
+/// An error of a study.
 #[derive(Debug, thiserror::Error)]
 pub enum StudyError {
-    /// One of its runs.
+    /// A run failed.
     #[error("{}: {source}", path.display())]
     Run {
-        /// Which run.
+        /// Folder of the run.
         path: PathBuf,
-        /// What is wrong.
+        /// The cause.
         source: Box<RunError>,
     },
-    /// Classes and videos.
+    /// Classes or labels are invalid.
     #[error(transparent)]
     Classes(#[from] ClassError),
-    /// A pre-training that is done cannot be read.
+    /// The weights of a finished pre-training cannot be read.
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    /// What a run has measured cannot be read.
+    /// The metrics of a run cannot be read.
     #[error(transparent)]
     History(#[from] HistoryError),
     /// A folder cannot be written.
     #[error("cannot write {}: {source}", path.display())]
     Write {
-        /// Which one.
+        /// The path.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
-    /// The other footage is missing.
+    /// The study needs other footage.
     #[error("the study of footage needs other footage to pre-train on: --other")]
     NoOther,
     /// The folder holds runs of other settings.
     #[error("{} holds a run of other settings: {}; choose another --out", path.display(), differences.join("; "))]
     OtherSettings {
-        /// Which run.
+        /// Folder of the run.
         path: PathBuf,
-        /// What differs.
+        /// The differences.
         differences: Vec<String>,
     },
-    /// It was stopped.
-    #[error("stopped; the same command goes on")]
+    /// The study was stopped.
+    #[error("stopped; run the same command again to continue")]
     Stopped,
 }
 
-/// Does a study: every arm with every seed, one after the other. Runs that are done are not done again, and one that was interrupted goes on. `on_run` hears which
-/// of how many begins, and `on_event` what a run tells.
+/// Runs a study: every arm with every seed, one after the other. Finished runs are not repeated,
+/// and an interrupted one is resumed. Calls `on_run` with number, total and name of each run, and
+/// `on_event` for the events of a run.
 ///
 /// # Errors
-/// When a run fails, or it is stopped.
+/// When a run fails, or the study is stopped.
 pub fn study(
     study: Study,
-    material: &Material,
+    data: &StudyData,
     settings: &Settings,
     mut on_run: impl FnMut(usize, usize, &str),
     mut on_event: impl FnMut(Event<'_>),
 ) -> Result<StudyReport, StudyError> {
-    let names = classes::of_all(&material.train)?;
-    let train = classes::number(material.train.clone(), &names, true)?;
-    let validation = classes::number(material.validation.clone(), &names, true)?;
+    let names = classes::of_all(&data.train)?;
+    let train = classes::number(data.train.clone(), &names, true)?;
+    let validation = classes::number(data.validation.clone(), &names, true)?;
     let arms = study.arms(settings.budget);
     let all = arms.len() * settings.seeds as usize;
-    let few = material.other.as_ref().map(|other| spread_over(&material.unlabelled, other.iter().map(WeightedSource::len).sum()));
+    let few = data.other.as_ref().map(|other| spread_over(&data.unlabelled, other.iter().map(WeightedSource::len).sum()));
     let footage = |footage| {
         let sets = match footage {
-            Footage::OfTheTask => Some(&material.unlabelled),
+            Footage::OfTheTask => Some(&data.unlabelled),
             Footage::AsFew => few.as_ref(),
-            Footage::Other => material.other.as_ref(),
+            Footage::Other => data.other.as_ref(),
         };
         sets.cloned().ok_or(StudyError::NoOther)
     };
-    // What is missing is said before anything is computed.
+    // Fail before anything is computed.
     for pretraining in arms.iter().filter_map(|arm| arm.pretraining.as_ref()) {
         footage(pretraining.footage)?;
     }
@@ -130,10 +131,11 @@ pub fn study(
         let mut runs = Vec::new();
         for seed in 0..settings.seeds {
             on_run(number * settings.seeds as usize + seed as usize + 1, all, &format!("{}, {}, seed {seed}", arm.series, arm.name));
-            let (mut start, mut pretrained) = (None, None);
+            let mut start = None;
+            let mut pretrained = None;
             if let Some(pretraining) = &arm.pretraining {
                 let dir = settings.out.join(format!("pretrain-{}-{seed}", pretraining.key));
-                let task = Task::from(Config { seed, ..pretraining.config.clone() });
+                let task = Task::from(pretraining.config.clone()).with_seed(seed);
                 run(settings, &dir, task, footage(pretraining.footage)?, None, None, &mut on_event)?;
                 start = Some(Weights::open(&dir)?.tensors);
                 pretrained = Some(measured(&dir)?);
@@ -142,7 +144,7 @@ pub fn study(
             let config = plan::finetuning(arm, &names, seed);
             let split = classes::split(train.clone(), Some(validation.clone()), &names, 0.0, Some(arm.videos_per_class), seed)?;
             let outcome = run(settings, &dir, config.into(), split.train, split.validation, start, &mut on_event)?;
-            let scores = outcome.validation.expect("a finished fine-tuning was looked at");
+            let scores = outcome.validation.expect("a finished fine-tuning was validated");
             let (_, finetune_seconds, _) = measured(&dir)?;
             runs.push(StudyRun {
                 seed,
@@ -160,7 +162,7 @@ pub fn study(
     Ok(report)
 }
 
-/// About `wanted` clips of `sets`, and no fewer than one of each, evenly spread.
+/// About `wanted` clips of `sets`, evenly spread, and at least one per set.
 fn spread_over(sets: &[WeightedSource], wanted: usize) -> Arc<[WeightedSource]> {
     let all: usize = sets.iter().map(WeightedSource::len).sum();
     let some_of = |set: &WeightedSource| {
@@ -171,7 +173,7 @@ fn spread_over(sets: &[WeightedSource], wanted: usize) -> Arc<[WeightedSource]> 
     sets.iter().map(some_of).collect()
 }
 
-/// One run, to its end.
+/// Runs one training to its end.
 fn run(
     settings: &Settings,
     dir: &Path,
@@ -209,7 +211,8 @@ fn run(
     Ok(outcome)
 }
 
-/// The loss at the end of a run, how long its steps took, and how long of that they waited for data.
+/// Reads the final loss of a run, the seconds of all its steps, and the seconds of waiting for data
+/// among them.
 fn measured(dir: &Path) -> Result<(f64, f64, f64), StudyError> {
     let steps = History::read(dir)?.steps;
     let last = &steps[steps.len().saturating_sub(LAST_STEPS)..];
@@ -217,18 +220,18 @@ fn measured(dir: &Path) -> Result<(f64, f64, f64), StudyError> {
     Ok((loss, steps.iter().map(|step| step.step_seconds).sum(), steps.iter().map(|step| step.wait_seconds).sum()))
 }
 
-/// Mean, least and greatest accuracy of an arm's runs, in %.
-pub fn spread(arm: &StudyArm) -> [f64; 3] {
+/// Mean, minimum and maximum accuracy of an arm's runs, in %.
+pub fn accuracy_range(arm: &StudyArm) -> [f64; 3] {
     let values = || arm.runs.iter().map(|run| 100.0 * run.top1);
     [values().sum::<f64>() / arm.runs.len() as f64, values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max)]
 }
 
-/// The result as a table of Markdown: mean and spread over the seeds.
-pub fn table(report: &StudyReport) -> String {
-    let mut text = format!("| | {} | accuracy, % (least to most) | pre-training loss | pre-training, s | fine-tuning, s |\n", report.axis);
+/// Renders the result as a Markdown table: mean and range over the seeds.
+pub fn render_table(report: &StudyReport) -> String {
+    let mut text = format!("| | {} | accuracy, % (min to max) | pre-training loss | pre-training, s | fine-tuning, s |\n", report.axis);
     text += "|---|---|---|---|---|---|\n";
     for arm in &report.arms {
-        let [mean, least, most] = spread(arm);
+        let [mean, least, most] = accuracy_range(arm);
         let average = |value: &dyn Fn(&StudyRun) -> f64| arm.runs.iter().map(value).sum::<f64>() / arm.runs.len() as f64;
         let losses: Option<Vec<f64>> = arm.runs.iter().map(|run| run.pretrain_loss).collect();
         let loss = losses.map_or("-".to_owned(), |losses| format!("{:.3}", losses.iter().sum::<f64>() / losses.len() as f64));

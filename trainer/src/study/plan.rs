@@ -1,77 +1,78 @@
-//! What each study varies, and what it keeps: sized so that a study takes less than an hour on two cores.
+//! The runs of each study, sized so that a study takes less than an hour on two cores.
 
-use crate::config::{Config, EncoderPart, FinetuneConfig, FinetuneOverrides, Length, Overrides, Preset, Recipe};
+use crate::config::{CheckpointsConfig, EncoderPart, FinetuneConfig, Length, Preset, PretrainConfig, Recipe};
 use crate::model::TransformerConfig;
 use pipeline::sampling::mask::MaskKind;
 use schemas::geometry::PatchGrid;
 
-/// A finding of the paper, in small.
+/// A finding of the paper, at small scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Study {
-    /// Pre-trained against from scratch, by the number of labelled videos (the paper's Table 2).
+    /// Pre-trained vs from scratch, by the number of labelled videos (the paper's Table 2).
     Labels,
     /// Mask ratios from 50 to 98 % (Figure 6).
     Ratio,
     /// Random, tube, frame and block masks (Table 4a).
     Kind,
-    /// One frame of each tubelet predicted, or both.
+    /// One or two predicted frames per tubelet.
     Slices,
     /// Depth of the decoder (Table 4d).
     Depth,
     /// Width of the decoder (Table 4c).
     Width,
-    /// 1, 2 and 4 samples of each reading of a clip, in the same number of steps, which take as long as reading lets them (Table 4b).
+    /// 1, 2 and 4 samples per read of a clip, in the same number of steps (Table 4b).
     Repeat,
-    /// Pre-trained on any footage, on as little of the task's, or on all of the task's (Table 5).
+    /// Pre-trained on other footage, on as few clips of the task's, or on all of the task's (Table
+    /// 5).
     Footage,
 }
 
-/// Which clips a pre-training is on.
+/// Clips of a pre-training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Footage {
     /// Unlabelled clips of the task.
     OfTheTask,
-    /// As many of them as there are others.
+    /// As many clips of the task as there are other clips.
     AsFew,
-    /// Any others.
+    /// Other clips.
     Other,
 }
 
-/// A pre-training of a study. Arms of the same key share it.
+/// A pre-training of a study, shared by arms with the same key.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pretraining {
-    /// What it is called.
+    /// Its name.
     pub key: String,
-    /// What it is told; the seed is that of the run.
-    pub config: Config,
-    /// What it sees.
+    /// Its configuration, apart from the seed.
+    pub config: PretrainConfig,
+    /// Its clips.
     pub footage: Footage,
 }
 
-/// One point of a study: a pre-training, or none, and a fine-tuning after it.
+/// One point of a study: an optional pre-training, and a fine-tuning.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Arm {
-    /// The curve that it is part of.
+    /// Its curve in the plot.
     pub series: &'static str,
-    /// What it varies.
+    /// The value that is varied.
     pub name: String,
-    /// None where the classifier begins by chance.
+    /// `None` if the classifier has a random initialisation.
     pub pretraining: Option<Pretraining>,
-    /// Labelled videos of each class.
+    /// Labelled videos per class.
     pub videos_per_class: usize,
     /// Steps of the fine-tuning.
     pub steps: u64,
 }
 
 impl Arm {
-    /// What its fine-tuning is called. Arms of the same key share it, whichever studies they are of.
+    /// Name of its fine-tuning, shared by arms with the same key in all studies.
     pub fn key(&self) -> String {
         let init_from = self.pretraining.as_ref().map_or("scratch", |pretraining| &pretraining.key);
         format!("{init_from}-{}-{}", self.videos_per_class, self.steps)
     }
 }
 
-/// How long the parts of a study take.
+/// Steps of the runs of a study.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
     /// Steps of a pre-training.
@@ -80,58 +81,58 @@ pub struct Budget {
     pub finetune_steps: u64,
 }
 
-/// Labelled videos of each class, where their number is not what is varied.
+/// Labelled videos per class, unless this is varied.
 const VIDEOS_PER_CLASS: usize = 256;
 
 const PRETRAINED: &str = "pre-trained";
 const SCRATCH: &str = "from scratch";
 const SCRATCH_LONGER: &str = "from scratch, 6 times as long";
 
-/// What pre-trainings have in common.
+/// The common configuration of pre-trainings.
 ///
 /// # Panics
-/// Never: it is checked by a test.
-fn base(budget: Budget) -> Config {
-    let mut config = Config::resolve(Preset::Tiny, None, &Overrides::default()).expect("a sound preset");
-    // Four frames in a token show how what is in it moves, and 64 tokens a clip are soon computed.
-    config.clip = PatchGrid { frames: 16, size: 64, tubelet: 4, patch: 16 };
-    config.encoder = TransformerConfig { width: 128, depth: 4, heads: 4 };
-    config.decoder = TransformerConfig { width: 96, depth: 2, heads: 3 };
-    // Of so few tokens the paper's 90 % would leave six.
-    config.masking.ratio = 0.75;
-    config.data.batch_size = 64;
-    // Left and right are classes.
-    config.data.flip = 0.0;
-    config.optimizer.base_lr = 0.006;
-    config.schedule.length = Length::Steps(budget.pretrain_steps);
-    (config.checkpoints.every, config.checkpoints.keep) = (1000, 1);
+/// Never: a test checks it.
+fn base(budget: Budget) -> PretrainConfig {
+    let mut config = PretrainConfig::resolve(Preset::Tiny, &[]).expect("a valid preset");
+    // Four frames per token show motion, and 64 tokens per clip are fast.
+    config.common.clip = PatchGrid { frames: 16, size: 64, tubelet: 4, patch: 16 };
+    config.common.encoder = TransformerConfig { width: 128, depth: 4, heads: 4 };
+    config.objective.decoder = TransformerConfig { width: 96, depth: 2, heads: 3 };
+    // Of 64 tokens the paper's 90 % would leave six.
+    config.objective.masking.ratio = 0.75;
+    config.common.data.batch_size = 64;
+    // Left and right are different classes.
+    config.common.data.flip = 0.0;
+    config.common.optimizer.base_lr = 0.006;
+    config.common.schedule.length = Length::Steps(budget.pretrain_steps);
+    config.common.checkpoints = CheckpointsConfig { every: 1000, keep: 1 };
     config
 }
 
 /// The fine-tuning of an arm, with `classes` classes; the seed is that of the run.
 ///
 /// # Panics
-/// Never: it is checked by a test.
+/// Never: a test checks it.
 pub fn finetuning(arm: &Arm, classes: &[String], seed: u64) -> FinetuneConfig {
     let encoder = EncoderPart::from(&base(Budget { pretrain_steps: 1, finetune_steps: 1 }));
-    let overrides = FinetuneOverrides {
-        steps: Some(arm.steps),
-        batch_size: Some(32),
-        base_lr: Some(0.008),
-        flip: Some(0.0),
-        videos_per_class: Some(arm.videos_per_class),
-        seed: Some(seed),
-        ..FinetuneOverrides::default()
-    };
     let init_from = arm.pretraining.as_ref().map(|pretraining| pretraining.key.clone());
-    let resolved = FinetuneConfig::resolve(Recipe::Light, &encoder, init_from, classes.to_vec(), None, &overrides);
-    let mut config = resolved.expect("a sound recipe");
-    // The same for both ways to begin. What is in motion the early layers see, which low rates or whole branches left out would keep as they are.
-    (config.recipe.layer_decay, config.recipe.drop_path, config.recipe.smoothing) = (1.0, 0.0, 0.0);
-    // Small crops cut off what moves.
-    config.data.area = [0.8, 1.0];
-    (config.checkpoints.every, config.checkpoints.keep) = (100_000, 1);
-    config.validation.every = 100_000;
+    let resolved = FinetuneConfig::resolve(Recipe::Light, &encoder, init_from, classes.to_vec(), &[]);
+    let mut config = resolved.expect("a valid recipe");
+    config.common.seed = seed;
+    config.common.schedule.length = Length::Steps(arm.steps);
+    config.common.data.batch_size = 32;
+    config.common.optimizer.base_lr = 0.008;
+    config.common.data.flip = 0.0;
+    config.objective.split.videos_per_class = Some(arm.videos_per_class);
+    // The same for both initialisations. Early layers detect motion; low rates or dropped branches
+    // would keep them from learning it.
+    config.objective.recipe.layer_decay = 1.0;
+    config.objective.recipe.drop_path = 0.0;
+    config.objective.recipe.smoothing = 0.0;
+    // Small crops would cut off moving shapes.
+    config.common.data.area = [0.8, 1.0];
+    config.common.checkpoints = CheckpointsConfig { every: 100_000, keep: 1 };
+    config.objective.validation.every = 100_000;
     config
 }
 
@@ -150,16 +151,16 @@ impl Study {
         }
     }
 
-    /// What is varied.
+    /// Name of the value that is varied.
     pub const fn axis(self) -> &'static str {
         match self {
-            Self::Labels => "labelled videos of each class",
+            Self::Labels => "labelled videos per class",
             Self::Ratio => "mask ratio",
             Self::Kind => "masks",
-            Self::Slices => "predicted frames of each tubelet",
-            Self::Depth => "blocks of the decoder",
-            Self::Width => "width of the decoder",
-            Self::Repeat => "samples of each reading",
+            Self::Slices => "predicted frames per tubelet",
+            Self::Depth => "decoder blocks",
+            Self::Width => "decoder width",
+            Self::Repeat => "samples per read",
             Self::Footage => "pre-trained on",
         }
     }
@@ -167,15 +168,15 @@ impl Study {
     /// Its arms, in the order in which they are drawn.
     pub fn arms(self, budget: Budget) -> Vec<Arm> {
         let steps = budget.finetune_steps;
-        let pretrained = |name: String, key: String, footage: Footage, change: &dyn Fn(&mut Config)| {
+        let pretrained = |name: String, key: String, footage: Footage, change: &dyn Fn(&mut PretrainConfig)| {
             let mut config = base(budget);
             change(&mut config);
             let pretraining = Some(Pretraining { key, config, footage });
             Arm { series: PRETRAINED, name, pretraining, videos_per_class: VIDEOS_PER_CLASS, steps }
         };
         let base_key = "base".to_owned();
-        // The study's own value has the key of all other studies' base.
-        let varied = |name: String, is_base: bool, change: &dyn Fn(&mut Config)| {
+        // The base value has the same key in all studies.
+        let varied = |name: String, is_base: bool, change: &dyn Fn(&mut PretrainConfig)| {
             let key = if is_base { base_key.clone() } else { format!("{}-{}", self.name(), name.replace([' ', '%'], "")) };
             pretrained(name, key, Footage::OfTheTask, change)
         };
@@ -191,15 +192,25 @@ impl Study {
                 arms.into_iter().flat_map(|(series, is, times)| budgets.map(|videos| arm(series, is, times, videos))).collect()
             }
             Self::Ratio => [0.5, 0.75, 0.9, 0.95, 0.98]
-                .map(|ratio: f64| varied(format!("{:.0} %", 100.0 * ratio), ratio == 0.75, &|config| config.masking.ratio = ratio))
+                .map(|ratio: f64| {
+                    varied(format!("{:.0} %", 100.0 * ratio), ratio == 0.75, &|config| config.objective.masking.ratio = ratio)
+                })
                 .into(),
             Self::Kind => [("random", MaskKind::Random), ("tube", MaskKind::Tube), ("frame", MaskKind::Frame), ("block", MaskKind::Block)]
-                .map(|(name, kind)| varied(name.to_owned(), kind == MaskKind::Random, &|config| config.masking.kind = kind))
+                .map(|(name, kind)| varied(name.to_owned(), kind == MaskKind::Random, &|config| config.objective.masking.kind = kind))
                 .into(),
-            Self::Slices => [1, 2].map(|slices| varied(slices.to_string(), slices == 1, &|config| config.target.slices = slices)).into(),
-            Self::Depth => [1, 2, 4].map(|depth| varied(depth.to_string(), depth == 2, &|config| config.decoder.depth = depth)).into(),
-            Self::Width => [48, 96, 192].map(|width| varied(width.to_string(), width == 96, &|config| config.decoder.width = width)).into(),
-            Self::Repeat => [1, 2, 4].map(|repeat| varied(repeat.to_string(), repeat == 1, &|config| config.data.repeat = repeat)).into(),
+            Self::Slices => {
+                [1, 2].map(|slices| varied(slices.to_string(), slices == 1, &|config| config.objective.target.pred_frames = slices)).into()
+            }
+            Self::Depth => {
+                [1, 2, 4].map(|depth| varied(depth.to_string(), depth == 2, &|config| config.objective.decoder.depth = depth)).into()
+            }
+            Self::Width => {
+                [48, 96, 192].map(|width| varied(width.to_string(), width == 96, &|config| config.objective.decoder.width = width)).into()
+            }
+            Self::Repeat => {
+                [1, 2, 4].map(|repeat| varied(repeat.to_string(), repeat == 1, &|config| config.common.data.repeat_aug = repeat)).into()
+            }
             Self::Footage => {
                 let scratch = pretrained("nothing".to_owned(), String::new(), Footage::OfTheTask, &|_| ());
                 let scratch = Arm { pretraining: None, ..scratch };
@@ -219,7 +230,7 @@ mod tests {
     use std::collections::HashMap;
 
     #[test]
-    fn every_arm_is_sound_and_equal_keys_are_equal_runs() {
+    fn every_arm_is_valid_and_equal_keys_are_equal_runs() {
         let budget = Budget { pretrain_steps: 7, finetune_steps: 5 };
         let mut known: HashMap<String, Pretraining> = HashMap::new();
         let mut finetunings: HashMap<String, FinetuneConfig> = HashMap::new();
@@ -228,11 +239,11 @@ mod tests {
             assert!(arms.len() > 1, "{study:?}");
             for arm in arms {
                 let finetuning = finetuning(&arm, &["a".to_owned(), "b".to_owned()], 3);
-                assert_eq!(finetuning.init_from.is_some(), arm.pretraining.is_some());
+                assert_eq!(finetuning.objective.init_from.is_some(), arm.pretraining.is_some());
                 let first = finetunings.entry(arm.key()).or_insert_with(|| finetuning.clone());
                 assert_eq!(*first, finetuning, "{}", arm.key());
                 let Some(pretraining) = arm.pretraining else { continue };
-                pretraining.config.clone().with(&Overrides::default()).unwrap_or_else(|error| panic!("{study:?}, {}: {error}", arm.name));
+                pretraining.config.check().unwrap_or_else(|error| panic!("{study:?}, {}: {error}", arm.name));
                 let first = known.entry(pretraining.key.clone()).or_insert_with(|| pretraining.clone());
                 assert_eq!(*first, pretraining);
             }

@@ -1,6 +1,7 @@
-//! A study as a picture: accuracy by what is varied, for each series a curve, or marks where no numbers are varied, with every seed.
+//! Plot of a study: accuracy over the varied value, with a curve per series, or marks if the values
+//! are not numbers.
 
-use super::spread;
+use super::accuracy_range;
 use crate::log::curves::color;
 use crate::plot::canvas::{self, Align, Area, Letters};
 use image::{Rgb, RgbImage};
@@ -9,17 +10,17 @@ use schemas::report::{StudyArm, StudyReport};
 const WIDTH: u32 = 900;
 const HEIGHT: u32 = 560;
 const MARGIN: u32 = 24;
-/// Room for the numbers at the left axis, and for the names below.
+/// Width of the numbers at the left axis, and height of the names below.
 const LEFT: u32 = 56;
 const BELOW: u32 = 64;
 const PAPER: Rgb<u8> = Rgb([255; 3]);
 const INK: Rgb<u8> = Rgb([30, 30, 30]);
 const GRID: Rgb<u8> = Rgb([228, 228, 228]);
 
-/// Room above the highest point and below the lowest, in points of accuracy, and spacing of lines.
+/// Margin above the highest and below the lowest point, in percentage points of accuracy.
 const ROOM: f64 = 4.0;
 
-/// Draws the mean of each arm, and each of its runs as a dot, with a line from the least to the greatest.
+/// Draws the mean of each arm, each of its runs as a dot, and a line from minimum to maximum.
 pub fn draw(report: &StudyReport) -> RgbImage {
     let mut picture = RgbImage::from_pixel(WIDTH, HEIGHT, PAPER);
     let mut series: Vec<&str> = Vec::new();
@@ -32,68 +33,94 @@ pub fn draw(report: &StudyReport) -> RgbImage {
             names.push(&arm.name);
         }
     }
-    // Only along an axis of numbers is there anything between two places.
-    let is_of_numbers = names.iter().all(|name| name.trim_end_matches(" %").parse::<f64>().is_ok());
-    let line = Letters::Large.height() + 6;
-    canvas::text(
-        &mut picture,
-        (MARGIN, MARGIN),
-        Align::Left,
-        Letters::Large,
-        INK,
-        "accuracy on validation clips, % (dots: seeds; line: mean)",
-    );
-    for (name, number) in series.iter().zip(0..) {
-        let top = MARGIN + line + number * line;
-        canvas::fill(&mut picture, Area { left: MARGIN, top: top + 8, width: 32, height: 4 }, color(number as usize));
-        canvas::text(&mut picture, (MARGIN + 44, top), Align::Left, Letters::Large, INK, name);
-    }
-    let top = MARGIN + line * (series.len() as u32 + 1) + 10;
-    let axes = Area { left: MARGIN + LEFT, top, width: WIDTH - 2 * MARGIN - LEFT, height: HEIGHT - top - BELOW };
-    let spreads: Vec<[f64; 3]> = report.arms.iter().map(spread).collect();
-    let low = (spreads.iter().map(|[_, least, _]| *least).fold(100.0, f64::min) - ROOM).max(0.0);
-    let high = (spreads.iter().map(|[.., most]| *most).fold(0.0, f64::max) + ROOM).min(100.0).max(low + 1.0);
-    let y = |accuracy: f64| f64::from(axes.top) + f64::from(axes.height) * (high - accuracy) / (high - low);
-    let x = |name: &str| {
-        let at = names.iter().position(|known| *known == name).expect("a known name") as f64;
-        f64::from(axes.left) + f64::from(axes.width) * (at + 0.5) / names.len() as f64
-    };
-    let spacing = [1.0, 2.0, 5.0, 10.0, 20.0].into_iter().find(|spacing| (high - low) / spacing <= 8.0).unwrap_or(25.0);
-    let mut tick = (low / spacing).ceil() * spacing;
-    while tick <= high {
-        canvas::fill(&mut picture, Area { left: axes.left, top: y(tick) as u32, width: axes.width, height: 1 }, GRID);
-        let place = (axes.left - 8, (y(tick) as u32).saturating_sub(Letters::Small.height() / 2));
-        canvas::text(&mut picture, place, Align::Right, Letters::Small, INK, &format!("{tick:.0}"));
-        tick += spacing;
-    }
-    for name in &names {
-        canvas::text(&mut picture, (x(name) as u32, axes.top + axes.height + 8), Align::Middle, Letters::Small, INK, name);
-    }
-    let middle = (axes.left + axes.width / 2, axes.top + axes.height + 8 + Letters::Small.height() + 4);
-    canvas::text(&mut picture, middle, Align::Middle, Letters::Large, INK, &report.axis);
-    let whole = Area { left: 0, top: 0, width: WIDTH, height: HEIGHT };
+    let top = draw_legend(&mut picture, &series);
+    let ranges: Vec<[f64; 3]> = report.arms.iter().map(accuracy_range).collect();
+    let low = (ranges.iter().map(|[_, least, _]| *least).fold(100.0, f64::min) - ROOM).max(0.0);
+    let high = (ranges.iter().map(|[.., most]| *most).fold(0.0, f64::max) + ROOM).min(100.0).max(low + 1.0);
+    let area = Area { left: MARGIN + LEFT, top, width: WIDTH - 2 * MARGIN - LEFT, height: HEIGHT - top - BELOW };
+    let axes = Axes { area, low, high, names };
+    axes.draw(&mut picture, &report.axis);
     for (number, name) in series.iter().enumerate() {
-        let of_series: Vec<&StudyArm> = report.arms.iter().filter(|arm| arm.series == *name).collect();
-        // Beside each other, so that none hides another.
+        let arms: Vec<&StudyArm> = report.arms.iter().filter(|arm| arm.series == *name).collect();
+        // Side by side, so that no series hides another.
         let shift = 8.0 * (number as f64 - (series.len() - 1) as f64 / 2.0);
-        let place = |arm: &StudyArm, accuracy: f64| (x(&arm.name) + shift, y(accuracy));
-        let means: Vec<(f64, f64)> = of_series.iter().map(|arm| place(arm, spread(arm)[0])).collect();
-        if is_of_numbers {
-            canvas::line(&mut picture, whole, &means, 3.0, color(number), 1.0);
-        } else {
-            for (x, y) in means {
-                canvas::line(&mut picture, whole, &[(x - 14.0, y), (x + 14.0, y)], 3.0, color(number), 1.0);
-            }
-        }
-        for arm in of_series {
-            let [_, least, most] = spread(arm);
-            canvas::line(&mut picture, whole, &[place(arm, least), place(arm, most)], 1.5, color(number), 1.0);
-            for run in &arm.runs {
-                canvas::line(&mut picture, whole, &[place(arm, 100.0 * run.top1)], 8.0, color(number), 0.7);
-            }
-        }
+        axes.draw_series(&mut picture, &arms, shift, color(number));
     }
     picture
+}
+
+/// Draws the legend, and returns the row below it.
+fn draw_legend(picture: &mut RgbImage, series: &[&str]) -> u32 {
+    let line = Letters::Large.height() + 6;
+    let heading = "accuracy on validation clips, % (dots: seeds; line: mean)";
+    canvas::text(picture, (MARGIN, MARGIN), Align::Left, Letters::Large, INK, heading);
+    for (name, number) in series.iter().zip(0..) {
+        let top = MARGIN + line + number * line;
+        canvas::fill(picture, Area { left: MARGIN, top: top + 8, width: 32, height: 4 }, color(number as usize));
+        canvas::text(picture, (MARGIN + 44, top), Align::Left, Letters::Large, INK, name);
+    }
+    MARGIN + line * (series.len() as u32 + 1) + 10
+}
+
+/// The axes: accuracy in %, from `low` to `high`, over the names of the arms.
+struct Axes<'a> {
+    area: Area,
+    low: f64,
+    high: f64,
+    names: Vec<&'a str>,
+}
+
+impl Axes<'_> {
+    fn y(&self, accuracy: f64) -> f64 {
+        f64::from(self.area.top) + f64::from(self.area.height) * (self.high - accuracy) / (self.high - self.low)
+    }
+
+    fn x(&self, name: &str) -> f64 {
+        let at = self.names.iter().position(|known| *known == name).expect("a known name") as f64;
+        f64::from(self.area.left) + f64::from(self.area.width) * (at + 0.5) / self.names.len() as f64
+    }
+
+    /// Draws grid lines and labels.
+    fn draw(&self, picture: &mut RgbImage, title: &str) {
+        let Area { left, top, width, height } = self.area;
+        let span = self.high - self.low;
+        let spacing = [1.0, 2.0, 5.0, 10.0, 20.0].into_iter().find(|spacing| span / spacing <= 8.0).unwrap_or(25.0);
+        let mut tick = (self.low / spacing).ceil() * spacing;
+        while tick <= self.high {
+            let y = self.y(tick) as u32;
+            canvas::fill(picture, Area { left, top: y, width, height: 1 }, GRID);
+            let place = (left - 8, y.saturating_sub(Letters::Small.height() / 2));
+            canvas::text(picture, place, Align::Right, Letters::Small, INK, &format!("{tick:.0}"));
+            tick += spacing;
+        }
+        for name in &self.names {
+            canvas::text(picture, (self.x(name) as u32, top + height + 8), Align::Middle, Letters::Small, INK, name);
+        }
+        let middle = (left + width / 2, top + height + 8 + Letters::Small.height() + 4);
+        canvas::text(picture, middle, Align::Middle, Letters::Large, INK, title);
+    }
+
+    /// Draws the arms of one series, `shift` pixels to the right.
+    fn draw_series(&self, picture: &mut RgbImage, arms: &[&StudyArm], shift: f64, color: Rgb<u8>) {
+        let whole = Area { left: 0, top: 0, width: WIDTH, height: HEIGHT };
+        let place = |arm: &StudyArm, accuracy: f64| (self.x(&arm.name) + shift, self.y(accuracy));
+        let means: Vec<(f64, f64)> = arms.iter().map(|arm| place(arm, accuracy_range(arm)[0])).collect();
+        // Points are joined only along an axis of numbers.
+        if self.names.iter().all(|name| name.trim_end_matches(" %").parse::<f64>().is_ok()) {
+            canvas::line(picture, whole, &means, 3.0, color, 1.0);
+        } else {
+            for (x, y) in means {
+                canvas::line(picture, whole, &[(x - 14.0, y), (x + 14.0, y)], 3.0, color, 1.0);
+            }
+        }
+        for arm in arms {
+            let [_, least, most] = accuracy_range(arm);
+            canvas::line(picture, whole, &[place(arm, least), place(arm, most)], 1.5, color, 1.0);
+            for run in &arm.runs {
+                canvas::line(picture, whole, &[place(arm, 100.0 * run.top1)], 8.0, color, 0.7);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -101,7 +128,7 @@ mod tests {
     use super::*;
     use schemas::report::StudyRun;
 
-    /// The picture of arms of a series, a name and an accuracy.
+    /// Draws arms of a series, a name and an accuracy.
     fn picture(arms: &[(&str, &str, f64)]) -> RgbImage {
         let run = |top1| StudyRun {
             seed: 0,
@@ -129,7 +156,8 @@ mod tests {
     #[test]
     fn dots_lie_where_the_accuracies_are() {
         let picture = picture(&[("a", "1", 0.2), ("a", "2", 0.8), ("b", "1", 0.5), ("b", "2", 0.5)]);
-        // At the two places of the first series: higher accuracy is further up, in a straight line of 16 to 84 %.
+        // At the two places of the first series: higher accuracy is further up, in a straight line
+        // of 16 to 84 %.
         let row = |column: u32| {
             let rows = rows(&picture, column);
             f64::from(rows.iter().sum::<u32>()) / rows.len() as f64

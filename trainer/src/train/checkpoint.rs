@@ -206,7 +206,7 @@ impl Checkpoints {
     fn tidy(&self) -> Result<(), CheckpointError> {
         let failed = |path: &Path, source| CheckpointError::Folder { path: path.to_owned(), source };
         let sound: Vec<PathBuf> = self.newest_first()?.into_iter().filter(|path| !self.invalid.contains(path)).collect();
-        for old in sound.into_iter().skip(self.task.checkpoints().keep) {
+        for old in sound.into_iter().skip(self.task.common().checkpoints.keep) {
             fs::remove_dir_all(&old).map_err(|source| failed(&old, source))?;
         }
         for entry in fs::read_dir(&self.dir).map_err(|source| failed(&self.dir, source))? {

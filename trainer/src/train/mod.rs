@@ -10,7 +10,7 @@ use self::checkpoint::{CheckpointError, Checkpoints, InvalidCheckpoint, RunState
 use self::nonfinite::NONFINITE_FILE;
 use self::run_folder::{FolderError, RunFolder};
 use crate::backend::{Learner, LearnerError};
-use crate::config::{Config, FinetuneConfig, OnNonfinite, SafetyConfig, Task};
+use crate::config::{FinetuneConfig, OnNonfinite, PretrainConfig, SafetyConfig, Task};
 use crate::data::targets::SoftTargets;
 use crate::eval::{self, EvaluateError, Scores};
 use crate::log::{LogError, PICTURE_FILE, PICTURE_TAG, RunLog};
@@ -244,7 +244,7 @@ fn train_from(
 ) -> Result<Outcome, RunError> {
     let Run { task, data, dir, stop, .. } = run;
     let mut saved = state.step;
-    let schedule = task.schedule(state.clips);
+    let schedule = task.common().schedule(state.clips);
     let resumed_from = state.step;
     let is_stopped = || stop.load(Ordering::SeqCst);
     let mut validation = None;
@@ -284,7 +284,7 @@ fn train_from(
             validation = looked.or(validation);
             log.push(&metrics)?;
             on_event(Event::Step(&metrics, schedule.steps));
-            if state.step % task.checkpoints().every == 0 || state.step == schedule.steps {
+            if state.step % task.common().checkpoints.every == 0 || state.step == schedule.steps {
                 // The picture comes first, so that no checkpoint is without it. But where it fails, the checkpoint is worth more.
                 let drawn = draw_picture(run, &mut learner, state.step, log);
                 last_checkpoint = Some(checkpoints.save(&learner, state)?);
@@ -318,18 +318,18 @@ fn train_from(
 const fn validation_is_due(task: &Task, step: u64, steps: u64) -> bool {
     match task {
         Task::Pretrain(_) => false,
-        Task::Finetune(config) => step == steps || step.is_multiple_of(config.validation.every),
+        Task::Finetune(config) => step == steps || step.is_multiple_of(config.objective.validation.every),
     }
 }
 
 /// How a classifier does on the clips that are kept for that; nothing where there are none, or the run is to stop meanwhile.
 fn look(run: &Run, learner: &mut Learner, on_event: &mut impl FnMut(Event<'_>)) -> Result<Option<ValidationMetrics>, RunError> {
     let (Task::Finetune(config), Some(data)) = (&run.task, &run.validation) else { return Ok(None) };
-    let mut options = task_options(&run.task, run.loading, Cursor::default()).once(config.validation.views());
+    let mut options = task_options(&run.task, run.loading, Cursor::default()).once(config.objective.validation.views());
     options.interrupt = Arc::clone(&run.stop);
     options.memory = learner.memory();
-    let mut scores = Scores::new(config.classes.len());
-    let seen = eval::read_all(
+    let mut scores = Scores::new(config.objective.classes.len());
+    let seen = eval::infer_all(
         data,
         options,
         |batch| learner.read(batch),
@@ -409,7 +409,7 @@ fn take_step(
     lr: f64,
     on_event: &mut impl FnMut(Event<'_>),
 ) -> Result<Option<Taken>, RunError> {
-    let batches = task.accumulate();
+    let batches = task.common().data.grad_accum;
     let mut taken = Taken { batches: Vec::with_capacity(batches), grad_norm: f64::NAN, wait: Duration::ZERO, next: Cursor::default() };
     for _ in 0..batches {
         let mut batch = match loader.next().expect("after an error nothing is asked for") {
@@ -446,7 +446,7 @@ fn skip_nonfinite(
     checkpoint: Option<&Path>,
     on_event: &mut impl FnMut(Event<'_>),
 ) -> Result<RunState, RunError> {
-    let SafetyConfig { on_nonfinite, max_nonfinite, max_nonfinite_in_a_row } = run.task.safety();
+    let SafetyConfig { on_nonfinite, max_nonfinite, max_nonfinite_in_a_row } = run.task.common().safety.clone();
     let (file, checkpoint) = (run.dir.join(NONFINITE_FILE), checkpoint.map(Path::to_owned));
     let state = RunState { nonfinite: state.nonfinite + 1, nonfinite_in_a_row: state.nonfinite_in_a_row + 1, ..state };
     let limits = [
@@ -493,31 +493,31 @@ pub fn task_options(task: &Task, loading: Loading, start: Cursor) -> LoaderOptio
 }
 
 /// What the loader of a pre-training is told.
-pub fn loader_options(config: &Config, loading: Loading, start: Cursor) -> LoaderOptions {
+pub fn loader_options(config: &PretrainConfig, loading: Loading, start: Cursor) -> LoaderOptions {
     LoaderOptions {
-        repeat: config.data.repeat,
+        repeat: config.common.data.repeat_aug,
         format: BatchFormat {
-            grid: config.clip,
-            mask_rule: Some(config.masking),
+            grid: config.common.clip,
+            mask_rule: Some(config.objective.masking),
             form: Form::Patches { target: config.model().target_form() },
-            values: config.data.values,
+            values: config.common.data.values,
         },
-        augmentation: config.augmentation(),
-        seed: config.seed,
+        augmentation: config.common.augmentation(),
+        seed: config.common.seed,
         start,
-        ..loading.options(config.data.batch_size, config.clip)
+        ..loading.options(config.common.data.batch_size, config.common.clip)
     }
 }
 
 /// What the loader of a fine-tuning is told.
 fn classifier_options(config: &FinetuneConfig, loading: Loading, start: Cursor) -> LoaderOptions {
-    let options = loading.options(config.data.batch_size, config.clip);
+    let options = loading.options(config.common.data.batch_size, config.common.clip);
     LoaderOptions {
-        repeat: config.data.repeat,
-        format: BatchFormat { values: config.data.values, ..options.format },
-        augmentation: config.augmentation(),
+        repeat: config.common.data.repeat_aug,
+        format: BatchFormat { values: config.common.data.values, ..options.format },
+        augmentation: config.common.augmentation(),
         policy: config.augment_policy(),
-        seed: config.seed,
+        seed: config.common.seed,
         start,
         ..options
     }
@@ -534,7 +534,7 @@ impl Loading {
 /// Draws what an autoencoder makes of the same few clips each time.
 fn draw_picture(run: &Run, learner: &mut Learner, step: u64, log: &mut RunLog) -> Result<(), RunError> {
     let Task::Pretrain(config) = &run.task else { return Ok(()) };
-    let examples = loader::examples(&run.data, config.clip, config.masking, config.seed, PICTURE_CLIPS)?;
+    let examples = loader::examples(&run.data, config.common.clip, config.objective.masking, config.common.seed, PICTURE_CLIPS)?;
     let picture = reconstruction::reconstruction(learner, examples)?;
     Ok(log.picture(step, &picture, PICTURE_TAG)?)
 }

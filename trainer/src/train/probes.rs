@@ -268,7 +268,7 @@ pub fn save(
     fs::create_dir_all(&folder)?;
     let tensor = |values: &[f32], shape: &[usize]| Tensor::from_slice(values, shape, &Device::Cpu).map_err(io::Error::other);
     let mut tensors: HashMap<String, Tensor> = weights.encoder_only().tensors;
-    tensors.insert("head.weight".to_owned(), tensor(&linear.weight, &[linear.classes, config.encoder.width])?);
+    tensors.insert("head.weight".to_owned(), tensor(&linear.weight, &[linear.classes, config.common.encoder.width])?);
     tensors.insert("head.bias".to_owned(), tensor(&linear.bias, &[linear.classes])?);
     write_tensors(&folder.join(MODEL_FILE), &tensors)?;
     atomic_file::write(&folder.join(CONFIG_FILE), Task::from(config.clone()).to_toml().as_bytes())?;

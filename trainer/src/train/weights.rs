@@ -1,7 +1,7 @@
 //! Weights to begin with or to look at: of a run, of one of its checkpoints, or of a folder that was imported.
 
 use crate::backend::{InferenceModel, LearnerError};
-use crate::config::{ConfigError, EncoderPart, FinetuneConfig, Task};
+use crate::config::{CommonConfig, ConfigError, Task};
 use crate::cpu::Precision;
 use crate::log::CONFIG_FILE;
 use crate::model::{ClassifierConfig, Mae, ParameterError};
@@ -125,7 +125,7 @@ impl Weights {
             let wanted = "which has no decoder to reconstruct with: give the pre-training that it began with";
             return Err(WeightsError::Kind { path: self.path.clone(), kind: "a classifier", wanted });
         };
-        Mae::given(config.model(), self.tensors.clone(), device)
+        Mae::from_tensors(config.model(), self.tensors.clone(), device)
             .map_err(|source| WeightsError::Parameters { path: self.path.clone(), source })
     }
 
@@ -133,13 +133,13 @@ impl Weights {
     pub fn classes(&self) -> &[String] {
         match &self.task {
             Task::Pretrain(_) => &[],
-            Task::Finetune(config) => &config.classes,
+            Task::Finetune(config) => &config.objective.classes,
         }
     }
 
     /// Shapes of what reads clips with them: a classifier's, or an encoder's alone.
     pub fn classifier_config(&self) -> ClassifierConfig {
-        let EncoderPart { clip, model, encoder } = self.task.encoder();
+        let CommonConfig { clip, ref model, encoder, .. } = *self.task.common();
         let classes = self.classes().len();
         ClassifierConfig {
             grid: clip,
@@ -157,10 +157,10 @@ impl Weights {
         let of_encoder = |name: &str| !name.starts_with("decoder_") && !name.starts_with("head.") && name != "mask_token";
         let tensors =
             self.tensors.iter().filter(|(name, _)| of_encoder(name)).map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
-        let task = match &self.task {
-            Task::Finetune(config) => Task::from(FinetuneConfig { classes: Vec::new(), ..(**config).clone() }),
-            task => task.clone(),
-        };
+        let mut task = self.task.clone();
+        if let Task::Finetune(config) = &mut task {
+            config.objective.classes.clear();
+        }
         Self { path: self.path.clone(), task, tensors, skipped_checkpoints: Vec::new() }
     }
 

@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::process::Stdio;
 use tempfile::TempDir;
-use tests::{TestClip, parse_report, shown, signal, small_config, write_labelled_shards, write_shards, write_video};
+use tests::{TestClip, copy_all, parse_report, shown, signal, small_config, write_labelled_shards, write_shards, write_video};
 
 /// What a fine-tuning changes of the light recipe to be over in no time.
 const LIGHT: &str = "\
@@ -96,15 +96,12 @@ fn a_classifier_learns_and_is_evaluated_on_every_clip() {
     assert!(messages(&output).contains("there is one window instead of 4"), "{}", shown(&output));
 
     // A clip that is damaged counts for nothing, and is named.
-    fs::create_dir(dir.path().join("damaged")).expect("a folder");
-    for entry in fs::read_dir(dir.path().join("val")).expect("a folder").flatten() {
-        fs::copy(entry.path(), dir.path().join("damaged").join(entry.file_name())).expect("copied");
-    }
+    copy_all(&dir.path().join("val"), &dir.path().join("damaged"));
     tests::damage_clip(&dir.path().join("damaged/shard-00000.parquet"), 4);
     let output = trainer(dir.path(), &["eval", "--weights", "ft", "--data", "damaged", "--json"]);
     let damaged: EvalReport = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!((damaged.clips.clips, damaged.skipped), (17, 1));
-    assert!(messages(&output).contains("warning: left out: clip 4 of"), "{}", shown(&output));
+    assert!(messages(&output).contains("warning: skipped: clip 4 of"), "{}", shown(&output));
 }
 
 #[test]
@@ -148,9 +145,9 @@ every = 4
     let other = refused(dir.path(), &["finetune", "--out", "cut", "--resume", "--data", "train", "--lr", "0.5"]);
     assert!(other.contains("was started with another configuration") && other.contains("optimizer.base_lr: 0.5, not "), "{other}");
     let wrong = refused(dir.path(), &["run", "--out", "cut", "--resume", "--data", "train"]);
-    assert!(wrong.contains("is a fine-tuning: `trainer finetune --out cut --resume`"), "{wrong}");
+    assert!(wrong.contains("is a fine-tuning: resume it with `trainer finetune --out cut --resume`"), "{wrong}");
     let wrong = refused(dir.path(), &["finetune", "--out", "pre", "--resume", "--data", "train"]);
-    assert!(wrong.contains("is a pre-training: `trainer run --out pre --resume`"), "{wrong}");
+    assert!(wrong.contains("is a pre-training: resume it with `trainer run --out pre --resume`"), "{wrong}");
 }
 
 #[test]
@@ -203,8 +200,8 @@ fn a_class_with_a_single_video_is_trained_on_and_named() {
     let output = trainer(dir.path(), &arguments);
     assert!(output.status.success(), "{}", shown(&output));
     let said = messages(&output);
-    assert!(said.contains("2 classes; 4 clips of 2 videos to train on, 2 of 1 kept for validation"), "{said}");
-    assert!(said.contains("warning: one video only, and none kept for validation: dark"), "{said}");
+    assert!(said.contains("2 classes; 4 clips of 2 videos to train on, 2 of 1 held out for validation"), "{said}");
+    assert!(said.contains("warning: only one video, so none held out for validation: dark"), "{said}");
     // Classes may come from folders of videos, too, where these are evaluated.
     fs::create_dir_all(dir.path().join("videos/dark")).expect("a folder");
     fs::create_dir_all(dir.path().join("videos/purple")).expect("a folder");

@@ -2,6 +2,7 @@
 
 mod classify;
 mod cli;
+mod compat;
 mod safety;
 mod study;
 mod visualise;

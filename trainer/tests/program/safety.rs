@@ -110,7 +110,7 @@ fn ctrl_c_finishes_the_step_and_saves() {
         if done > 0 {
             assert_eq!(report.checkpoint.as_deref(), Some(format!("{out}/checkpoints/step-{done:06}").as_str()));
         }
-        let expected = format!("stopped after step {done} of 1000000; to go on: trainer run --data ./shards --out {out} --resume");
+        let expected = format!("stopped after step {done} of 1000000; to resume: trainer run --data ./shards --out {out} --resume");
         assert!(messages(&output).contains(&expected), "{}", shown(&output));
     }
 }
@@ -155,11 +155,11 @@ fn ctrl_c_ends_a_run_that_waits_for_data() {
     assert_eq!(output.status.code(), Some(130), "{}", shown(&output));
     // Had it waited until the decoders were given up, clips would be missing.
     assert!(
-        messages(&output).contains("stopped after step 0 of 600; to go on: trainer run --data videos --out a --resume"),
+        messages(&output).contains("stopped after step 0 of 600; to resume: trainer run --data videos --out a --resume"),
         "{}",
         shown(&output)
     );
-    assert!(!messages(&output).contains("left out"), "{}", shown(&output));
+    assert!(!messages(&output).contains("skipped"), "{}", shown(&output));
 }
 
 /// One way to spoil a checkpoint of six steps, and the message about it.
@@ -228,7 +228,7 @@ fn a_damaged_checkpoint_is_named_kept_and_skipped() {
         let spoiled = files(&run.join("checkpoints/step-000006"));
         let output = train(dir.path(), &["--out", "a", "--resume", "--json"]);
         assert!(output.status.success(), "{what}: {}", shown(&output));
-        let warning = "warning: a checkpoint cannot be used and is left as it is: a/checkpoints/step-000006: ";
+        let warning = "warning: skipping an invalid checkpoint: a/checkpoints/step-000006: ";
         assert!(messages(&output).contains(expected), "{what}: {}", shown(&output));
         assert!(messages(&output).contains(warning), "{what}: {}", shown(&output));
         let report: RunReport = serde_json::from_slice(&output.stdout).expect("the report's JSON");
@@ -284,7 +284,7 @@ fn two_runs_in_one_folder_are_refused() {
     let output = train(dir.path(), &["--out", "a", "--resume"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(messages(&output).contains("another run is at work in a; wait for it, or give another --out"), "{}", shown(&output));
-    assert!(!messages(&output).contains("to go on"), "{}", shown(&output));
+    assert!(!messages(&output).contains("to resume"), "{}", shown(&output));
     drop(lock);
     report(dir.path(), &["--out", "a", "--resume"]);
 }
@@ -315,7 +315,7 @@ fn steps_that_are_not_finite_are_recorded_and_can_be_skipped() {
     let output = train(dir.path(), &["--out", "a", "--resume", "--on-nonfinite", "skip"]);
     assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
     assert!(messages(&output).contains("not finite in more than 4 steps in a row (safety.max_nonfinite_in_a_row)"), "{}", shown(&output));
-    assert_eq!(messages(&output).matches("it changes nothing, and its clips are in a/nonfinite.jsonl").count(), 4, "{}", shown(&output));
+    assert_eq!(messages(&output).matches("gradient norm NaN; its clips are in a/nonfinite.jsonl").count(), 4, "{}", shown(&output));
     let lines = lines();
     assert_eq!(lines.len(), 6);
     assert_eq!(lines.iter().map(|line| line.skipped).collect::<Vec<_>>(), [false, true, true, true, true, false]);
@@ -354,7 +354,12 @@ fn a_full_disk_leaves_the_checkpoints_before_it() {
     let expected =
         "cannot save small/a/checkpoints/step-000009: No space left on device (os error 28); the checkpoints before it are as they were\n";
     assert!(messages(&output).contains(expected), "{}", shown(&output));
-    assert!(messages(&output).contains("once the cause is mended: trainer run --data ./shards --out small/a --resume"), "{}", shown(&output));
+    assert!(
+        messages(&output)
+            .contains("once the cause is fixed, resume from the last checkpoint: trainer run --data ./shards --out small/a --resume"),
+        "{}",
+        shown(&output)
+    );
     assert_eq!(left, ["step-000003", "step-000006"]);
     let report: RunReport = serde_json::from_slice(&resumed.stdout).expect("the report's JSON");
     assert!(more_room && same && (report.resumed_from, report.steps) == (6, 30));
@@ -379,7 +384,11 @@ fn a_folder_or_data_that_disappears_is_named() {
     let output = child.wait_with_output().expect("ended");
     assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
     assert!(messages(&output).contains("shard-00000.parquet"), "{}", shown(&output));
-    assert!(messages(&output).contains("once the cause is mended: trainer run --data ./shards --out b --resume"), "{}", shown(&output));
+    assert!(
+        messages(&output).contains("once the cause is fixed, resume from the last checkpoint: trainer run --data ./shards --out b --resume"),
+        "{}",
+        shown(&output)
+    );
     assert!(!checkpoints(&dir.path().join("b")).is_empty());
 }
 

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::Output;
 use tempfile::TempDir;
 use tests::{ffmpeg_frames, shown, small_config, write_shards, write_video};
-use trainer::config::{Config, EncoderPart, FinetuneConfig, FinetuneOverrides, Overrides, Preset, Recipe, Task};
+use trainer::config::{EncoderPart, FinetuneConfig, Preset, PretrainConfig, Recipe, Task};
 use trainer::plot::reconstruction::animation;
 
 fn visualise(dir: &Path, arguments: &[&str]) -> Output {
@@ -144,9 +144,9 @@ fn what_cannot_be_drawn_is_refused_by_name() {
 
     let classifier = dir.path().join("classifier");
     fs::create_dir(&classifier).expect("made");
-    let config = Config::resolve(Preset::Tiny, None, &Overrides::default()).expect("a preset");
+    let config = PretrainConfig::resolve(Preset::Tiny, &[]).expect("a preset");
     let classes = vec!["cat".to_owned(), "dog".to_owned()];
-    let config = FinetuneConfig::resolve(Recipe::Light, &EncoderPart::from(&config), None, classes, None, &FinetuneOverrides::default());
+    let config = FinetuneConfig::resolve(Recipe::Light, &EncoderPart::from(&config), None, classes, &[]);
     fs::write(classifier.join("config.toml"), Task::from(config.expect("a recipe")).to_toml()).expect("written");
     let tensors = HashMap::from([("head.bias", Tensor::new(&[0f32, 1.0], &Device::Cpu).expect("values"))]);
     candle_core::safetensors::save(&tensors, classifier.join("model.safetensors")).expect("written");

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
 
-/// Least and greatest share of a frame's area that a box has.
+/// Least and greatest area of a box, as shares of the frame's.
 const AREA: [f64; 2] = [0.02, 1.0 / 3.0];
 
 /// Least aspect of a box, height over width; the greatest is its inverse.
@@ -16,11 +16,23 @@ const LEAST_ASPECT: f64 = 0.3;
 /// Tries at a box that is smaller than the frame, before nothing is erased.
 const TRIES: usize = 10;
 
-/// How often a box of a clip is erased.
+/// Settings of random erasing.
+///
+/// ```
+/// use pipeline::sampling::order::{Purpose, stream};
+/// use pipeline::transform::augment::Erasing;
+///
+/// let mut clip = vec![0f32; 3 * 4 * 32 * 32];
+/// let mut rng = stream(Purpose::Erasing, 0, 0, 0);
+/// let erased = Erasing { probability: 1.0 }.draw(&mut rng, 32).expect("a box");
+/// erased.apply(&mut clip, 4, 32);
+/// let noise = clip.iter().filter(|&&value| value != 0.0).count();
+/// assert_eq!(noise, 3 * 4 * erased.area.width * erased.area.height);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Erasing {
-    /// Probability, of 0 to 1. The default is 0.25.
+    /// Probability that a box is erased, from 0 to 1. The default is 0.25.
     pub probability: f64,
 }
 
@@ -30,7 +42,7 @@ impl Default for Erasing {
     }
 }
 
-/// What is erased of a clip.
+/// The box of a clip that is erased.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Erased {
     /// The box, the same in all frames.
@@ -40,8 +52,9 @@ pub struct Erased {
 }
 
 impl Erasing {
-    /// Draws what is erased of a clip of frames of `side` x `side` pixels, if anything is: area uniform in 0.02 to 1/3 of the frame's, aspect uniform in its logarithm in 0.3
-    /// to 1/0.3, anywhere in the frame.
+    /// Draws the box, if any, of a clip of frames of `side` x `side` pixels: area uniform in 0.02
+    /// to 1/3 of the frame's, aspect uniform in its logarithm in 0.3 to 1/0.3, anywhere in the
+    /// frame.
     pub fn draw(&self, rng: &mut impl Rng, side: usize) -> Option<Erased> {
         if rng.random::<f64>() >= self.probability {
             return None;
@@ -62,11 +75,12 @@ impl Erasing {
 }
 
 impl Erased {
-    /// Fills the box in each frame of `clip`, `[3, frames, side, side]`, with normal noise, a number for every value: of mean 0 and deviation 1 where values are normalised,
-    /// and of the same brought to bytes where they are bytes.
+    /// Fills the box in each frame of `clip`, `[3, frames, side, side]`, with normal noise, drawn
+    /// for every value: of mean 0 and standard deviation 1 for normalised values, and the same
+    /// converted to bytes for bytes.
     ///
     /// # Panics
-    /// When the clip has another length, or the box does not lie within a frame.
+    /// When the clip has a different length, or the box does not lie within a frame.
     pub fn apply<T: Value>(&self, clip: &mut [T], frames: usize, side: usize) {
         assert_eq!(clip.len(), 3 * frames * side * side, "values of a clip");
         let Crop { left, top, width, height } = self.area;

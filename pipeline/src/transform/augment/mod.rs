@@ -1,12 +1,16 @@
 //! Augmentations of fine-tuning: RandAugment and random erasing, the same for all frames of a clip.
 //!
-//! What is done to a clip is drawn first ([`RandAugment::draw`], [`Erasing::draw`]: pure functions of a random stream) and done afterwards. RandAugment works on bytes,
-//! random erasing on values of any type; a clip is `[3, frames, side, side]`, as [`crate::transform::Transform::clip`] makes it.
+//! Operations are drawn first ([`RandAugment::draw`], [`Erasing::draw`]: pure functions of a random
+//! stream) and applied afterwards. RandAugment works on bytes, random erasing on values of any
+//! type; a clip is `[3, frames, side, side]`, as
+//! [`Transform::clip`](crate::transform::Transform::clip) makes it.
 //!
-//! RandAugment (Cubuk et al. 2020) is `rand-m7-mstd0.5-inc1` of timm, which the reference fine-tunes with: the same operations, chances and parameters, and of colours the
-//! same bytes that Pillow computes. Three things differ from the reference. It augments whole frames and crops afterwards, here the crop is augmented: that is less to do, and
-//! what comes in from beyond the edge is the fill. It fills with 128, here the fill is the mean that values are normalised by. And it interpolates by cubic polynomials, here
-//! it is by lines.
+//! RandAugment (Cubuk et al. 2020) is `rand-m7-mstd0.5-inc1` of timm, as in VideoMAE's fine-tuning:
+//! the same operations, probabilities and parameters, and for operations on colours the same bytes
+//! as Pillow. Three things differ from VideoMAE. It augments whole frames and crops afterwards;
+//! here the crop is augmented, which is less work, and the fill enters from beyond its edge. It
+//! fills with 128; here the fill is the mean of the normalisation. And it interpolates bicubically,
+//! here bilinearly.
 
 mod erasing;
 mod operations;
@@ -15,30 +19,43 @@ mod policy;
 pub use erasing::{Erased, Erasing};
 pub use operations::RandAugmenter;
 pub use policy::AugmentPolicy;
-pub(crate) use policy::Augmenter;
+pub(crate) use policy::{Augmenter, SampleAugment};
 
 use rand::{Rng, RngExt};
 use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
 
-/// Magnitude of the strongest operations; parameters are shares of it.
+/// Greatest magnitude; parameters are shares of it.
 const GREATEST_MAGNITUDE: f64 = 10.0;
 
-/// Probability with which each of the drawn operations is done.
+/// Probability with which each of the drawn operations is applied.
 const PROBABILITY: f64 = 0.5;
 
 /// Kinds of operations.
 const KINDS: usize = 15;
 
-/// How strongly, and how often, the look of clips is changed.
+/// Settings of RandAugment.
+///
+/// ```
+/// use pipeline::sampling::order::{Purpose, stream};
+/// use pipeline::transform::augment::{RandAugment, RandAugmenter};
+///
+/// // A clip of 4 frames of 32 x 32, R'G'B'.
+/// let mut clip = vec![100; 3 * 4 * 32 * 32];
+/// let mut rng = stream(Purpose::RandAugment, 0, 0, 0);
+/// let operations = RandAugment::default().draw(&mut rng);
+/// RandAugmenter::default().apply(&operations, &mut clip, 4, 32);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RandAugment {
-    /// Operations that are drawn for a clip; each of them is done with a probability of one half. The default is 2.
+    /// Operations that are drawn per clip; each is applied with a probability of one half. The
+    /// default is 2.
     pub operations: usize,
-    /// Mean of the operations' magnitude, of 0 (little or nothing) to 10. The default is 7.
+    /// Mean of the operations' magnitude, from 0 (little or no change) to 10. The default is 7.
     pub magnitude: f64,
-    /// Standard deviation of the magnitude, which is normal and clipped to 0..=10. The default is 0.5.
+    /// Standard deviation of the magnitude, which is normal and clipped to 0..=10. The default is
+    /// 0.5.
     pub deviation: f64,
 }
 
@@ -48,23 +65,23 @@ impl Default for RandAugment {
     }
 }
 
-/// One change of a clip's policy, the same for all of its frames.
+/// One operation on a clip, the same for all of its frames.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Operation {
-    /// Stretches each channel of each frame, so that it begins at 0 and ends at 255.
+    /// Stretches each channel of each frame to 0..=255.
     AutoContrast,
     /// Makes the values of each channel of each frame equally frequent.
     Equalize,
     /// The negative.
     Invert,
-    /// Turns about the centre.
+    /// Rotates about the centre.
     Rotate {
-        /// Against the clock.
+        /// Counterclockwise.
         degrees: f64,
     },
-    /// Leaves of each value the upper bits.
+    /// Keeps the upper bits of each value.
     Posterize {
-        /// How many: 0 is black, 8 changes nothing.
+        /// Bits that are kept: 0 is black, 8 changes nothing.
         bits: u32,
     },
     /// Inverts values that are not below a threshold.
@@ -74,27 +91,27 @@ pub enum Operation {
     },
     /// Adds to values below 128.
     SolarizeAdd {
-        /// How much.
+        /// The summand.
         add: u8,
     },
-    /// Between grey, at 0, and the colours as they are, at 1, and beyond.
+    /// Blends the grey frame, at 0, and the frame, at 1; extrapolates beyond.
     Color {
-        /// How far.
+        /// Weight of the frame.
         factor: f64,
     },
-    /// Between the mean grey of each frame, at 0, and the frame, at 1, and beyond.
+    /// Blends the mean grey of each frame, at 0, and the frame, at 1; extrapolates beyond.
     Contrast {
-        /// How far.
+        /// Weight of the frame.
         factor: f64,
     },
-    /// Between black, at 0, and the frame, at 1, and beyond.
+    /// Blends black, at 0, and the frame, at 1; extrapolates beyond.
     Brightness {
-        /// How far.
+        /// Weight of the frame.
         factor: f64,
     },
-    /// Between a smooth frame, at 0, and the frame, at 1, and beyond.
+    /// Blends a smoothed frame, at 0, and the frame, at 1; extrapolates beyond.
     Sharpness {
-        /// How far.
+        /// Weight of the frame.
         factor: f64,
     },
     /// Moves rows to the left, the more the lower they are.
@@ -120,16 +137,17 @@ pub enum Operation {
 }
 
 impl RandAugment {
-    /// Draws what is done to a clip, in its order: each operation is any of the 15 kinds, drawn with replacement.
+    /// Draws the operations of a clip in their order: each is one of the 15 kinds, drawn with
+    /// replacement.
     pub fn draw(&self, rng: &mut impl Rng) -> Vec<Operation> {
         let mut operations = Vec::with_capacity(self.operations);
         for _ in 0..self.operations {
             let kind = rng.random_range(0..KINDS);
-            let is_done = rng.random_bool(PROBABILITY);
+            let is_applied = rng.random_bool(PROBABILITY);
             let normal: f64 = StandardNormal.sample(rng);
             let share = (self.magnitude + self.deviation * normal).clamp(0.0, GREATEST_MAGNITUDE) / GREATEST_MAGNITUDE;
             let sign = if rng.random_bool(0.5) { -1.0 } else { 1.0 };
-            if is_done {
+            if is_applied {
                 operations.push(Operation::new(kind, share, sign));
             }
         }
@@ -138,12 +156,14 @@ impl RandAugment {
 }
 
 impl Operation {
-    /// The operation of kind `kind` at `share` of the greatest magnitude; `sign` says in which direction, where there are two.
+    /// The operation of kind `kind` at `share` of the greatest magnitude, in the direction of
+    /// `sign` if there are two.
     ///
-    /// Parameters are timm's: at the greatest magnitude 30 degrees, a shear of 0.3, a shift by 0.45 of the side, a factor of 0.1 or 1.9; and `inc1`, that is, posterizing
-    /// (4 bits to none) and solarizing (from 256 down) grow with the magnitude.
+    /// Parameters are timm's: at the greatest magnitude 30 degrees, a shear of 0.3, a shift by 0.45
+    /// of the side, a factor of 0.1 or 1.9. As with `inc1`, posterizing (4 bits to none) and
+    /// solarizing (from 256 down) grow with the magnitude.
     fn new(kind: usize, share: f64, sign: f64) -> Self {
-        // Counted down in whole numbers, as timm does: 7.4 of 10 are 2 of 4 bits less, not 3.
+        // Rounded down to whole numbers, as in timm: 7.4 of 10 are 2 of 4 bits less, not 3.
         let whole = |greatest: f64| (share * greatest) as u8;
         let factor = 1.0 + sign * 0.9 * share;
         match kind {
@@ -191,7 +211,8 @@ mod tests {
                 *kinds.entry(std::mem::discriminant(&operation)).or_insert(0) += 1;
             }
         }
-        // 750, 1500 and 750; and 3000 of 15 kinds: 200 of each, give or take five standard deviations.
+        // 750, 1500 and 750; and 3000 of 15 kinds: 200 of each, give or take five standard
+        // deviations.
         assert!((630..870).contains(&by_count[0]) && (1360..1640).contains(&by_count[1]), "{by_count:?}");
         assert!(kinds.len() == KINDS && kinds.values().all(|times| (130..270).contains(times)), "{kinds:?}");
         assert!(draws(RandAugment { operations: 0, ..RandAugment::default() }, 10).all(|operations| operations.is_empty()));
@@ -240,7 +261,8 @@ mod tests {
         assert_eq!(all(0.0, 1.0), expected(4, 256, 0, 0.0, 1.0, 0.0, 0.0));
         assert_eq!(all(0.5, -1.0), expected(2, 128, 55, -15.0, 0.55, -0.15, -0.225));
         assert_eq!(all(1.0, 1.0), expected(0, 0, 110, 30.0, 1.9, 0.3, 0.45));
-        // timm at magnitude 7.4: posterize 4 - int(2.96), solarize 256 - int(189.44), add int(81.4).
+        // timm at magnitude 7.4: posterize 4 - int(2.96), solarize 256 - int(189.44), add
+        // int(81.4).
         let [Operation::Posterize { bits: 2 }, Operation::Solarize { threshold: 67 }, Operation::SolarizeAdd { add: 81 }] =
             all(0.74, 1.0)[1..4]
         else {

@@ -1,26 +1,28 @@
-//! RandAugment's operations, on bytes.
+//! RandAugment's operations on bytes.
 
 use super::Operation;
 use crate::transform::MEAN;
 
-/// What comes in from beyond the edge of a frame.
+/// The value of pixels from beyond the edge of a frame.
 const FILL: u8 = (MEAN * 255.0 + 0.5) as u8;
 
 /// Bits of a factor's fraction.
 const FACTOR_BITS: u32 = 16;
 
-/// Bits of a place between two pixels, and a whole pixel of it. The product of two of them and a byte fits into 32 bits.
+/// Bits of a place between two pixels, and a whole pixel of it. The product of two of them and a
+/// byte fits into 32 bits.
 const PLACE_BITS: u32 = 11;
 const WHOLE: u32 = 1 << PLACE_BITS;
 
-/// Does operations to clips. Uses its memory again from clip to clip.
+/// Applies operations to clips. Reuses its memory from clip to clip.
 #[derive(Debug, Default)]
 pub struct RandAugmenter {
-    /// A frame of one channel, as it was.
+    /// A frame of one channel, before the operation.
     before: Vec<u8>,
     /// A frame in grey.
     grey: Vec<u8>,
-    /// Where the pixels of a frame come from: of each row the columns that come from inside of the frame, and of each pixel its place.
+    /// Where the pixels of a frame come from: of each row the columns that come from inside of the
+    /// frame, and of each pixel its place.
     inside: Vec<(usize, usize)>,
     taps: Vec<Tap>,
 }
@@ -36,10 +38,10 @@ struct Tap {
 }
 
 impl RandAugmenter {
-    /// Does `operations`, in their order, to `clip`: `[3, frames, side, side]`, R'G'B'.
+    /// Applies `operations` in their order to `clip`: `[3, frames, side, side]`, R'G'B'.
     ///
     /// # Panics
-    /// When the clip has another length.
+    /// When the clip has a different length.
     pub fn apply(&mut self, operations: &[Operation], clip: &mut [u8], frames: usize, side: usize) {
         assert_eq!(clip.len(), 3 * frames * side * side, "bytes of a clip");
         if clip.is_empty() {
@@ -105,7 +107,7 @@ impl RandAugmenter {
         }
     }
 
-    /// A frame in grey, by the luma of ITU-R 601 as Pillow rounds it.
+    /// Converts a frame to grey, by the luma of ITU-R 601 as Pillow rounds it.
     fn make_grey(&mut self, [red, green, blue]: [&[u8]; 3]) {
         self.grey.resize(red.len(), 0);
         for (((grey, &red), &green), &blue) in self.grey.iter_mut().zip(red).zip(green).zip(blue) {
@@ -113,7 +115,8 @@ impl RandAugmenter {
         }
     }
 
-    /// Moves the pixels of all frames: the pixel at `(x, y)` is the one at `(a x + b y + c, d x + e y + f)`, between the centres of pixels by lines.
+    /// Warps all frames: the pixel at `(x, y)` becomes the one at `(a x + b y + c, d x + e y + f)`,
+    /// interpolated bilinearly.
     fn place(&mut self, clip: &mut [u8], side: usize, matrix: [f64; 6]) {
         self.make_taps(side, matrix);
         let (next, below) = if side > 1 { (1, side) } else { (0, 0) };
@@ -146,7 +149,7 @@ impl RandAugmenter {
             for column in 0..side {
                 let x = column as f64 + 0.5;
                 let (x, y) = (a * x + b * y + c, d * x + e * y + f);
-                // What a row has inside hangs together: a frame is convex.
+                // The inside of a row is one stretch: a frame is convex.
                 if is_inside(x) && is_inside(y) {
                     first = first.min(column);
                     end = column + 1;
@@ -159,8 +162,8 @@ impl RandAugmenter {
     }
 }
 
-/// The pixel of a row of `side` before the place `at`, and how far the place lies from its centre towards the next one's. Before the first centre and behind the last one a
-/// row goes on as it is there.
+/// The pixel of a row of `side` before the position `at`, and how far the position lies from its
+/// centre towards the next one's. Beyond the first and last centres the row is constant.
 fn between(at: f64, side: usize) -> (usize, u16) {
     let place = (at - 0.5).clamp(0.0, (side - 1) as f64);
     let before = (place as usize).min(side.saturating_sub(2));
@@ -179,7 +182,7 @@ fn planes(channel: &mut [u8], plane: usize) -> impl Iterator<Item = &mut [u8]> {
     channel.chunks_exact_mut(plane)
 }
 
-/// What `of` makes of each value.
+/// The table of a function of values.
 fn table(of: impl Fn(u8) -> u8) -> [u8; 256] {
     std::array::from_fn(|value| of(value as u8))
 }
@@ -188,14 +191,15 @@ fn look_up(values: &mut [u8], table: &[u8; 256]) {
     values.iter_mut().for_each(|value| *value = table[usize::from(*value)]);
 }
 
-/// How often each value is there.
+/// How often each value occurs.
 fn histogram(values: &[u8]) -> [u32; 256] {
     let mut counts = [0; 256];
     values.iter().for_each(|&value| counts[usize::from(value)] += 1);
     counts
 }
 
-/// The table that stretches a channel of such a histogram to 0..=255. A channel of one value stays as it is.
+/// The table that stretches a channel with this histogram to 0..=255. A channel of one value does
+/// not change.
 fn stretching(histogram: &[u32; 256]) -> [u8; 256] {
     let least = histogram.iter().position(|&count| count > 0).unwrap_or(0);
     let greatest = histogram.iter().rposition(|&count| count > 0).unwrap_or(0);
@@ -203,11 +207,12 @@ fn stretching(histogram: &[u32; 256]) -> [u8; 256] {
         return table(|value| value);
     }
     let scale = 255.0 / (greatest - least) as f64;
-    // In this order, and cut off, as Pillow does: the bytes are the same.
+    // In this order, and truncated, as in Pillow: the bytes are the same.
     table(|value| (f64::from(value) * scale + -(least as f64) * scale) as u8)
 }
 
-/// The table that makes the values of a channel of such a histogram equally frequent. A channel of one value stays as it is.
+/// The table that makes the values of a channel with this histogram equally frequent. A channel of
+/// one value does not change.
 fn equalizing(histogram: &[u32; 256]) -> [u8; 256] {
     let last = histogram.iter().rev().find(|&&count| count > 0).copied().unwrap_or(0);
     let step = (histogram.iter().sum::<u32>() - last) / 255;
@@ -227,15 +232,16 @@ fn fixed(factor: f64) -> i32 {
     (factor * f64::from(1 << FACTOR_BITS)).round() as i32
 }
 
-/// From `from`, at a factor of 0, towards `to`, at 1, and beyond; cut off to whole numbers, as Pillow does.
+/// Blends `from`, at a factor of 0, and `to`, at 1; extrapolates beyond. Rounds down, as Pillow
+/// does.
 #[inline(always)]
 fn blend(from: u8, to: u8, factor: i32) -> u8 {
     let (from, to) = (i32::from(from), i32::from(to));
     (from + ((factor * (to - from)) >> FACTOR_BITS)).clamp(0, 255) as u8
 }
 
-/// Blends the smooth frame and the frame: a pixel of the smooth one is the mean of the 3 x 3 pixels about it, the one in the middle counted five times. At the edge the smooth
-/// frame is as the frame.
+/// Blends the smoothed frame and the frame: a smoothed pixel is the mean of the 3 x 3 pixels about
+/// it, the central one counted five times. At the edge the frame does not change.
 fn sharpen(before: &[u8], out: &mut [u8], side: usize, factor: i32) {
     if side < 3 {
         return;
@@ -333,9 +339,11 @@ mod tests {
 
     #[test]
     fn places_are_those_of_pillow() {
-        // Pillow 13.0, red of the upper left 8 x 8 pixels of the same frame, rows 1 and 5: image.rotate(21, BILINEAR, fillcolor=(115, 115, 115)), and
-        // image.transform(image.size, AFFINE, matrix, BILINEAR, fillcolor=...) by (1, .21, 0, 0, 1, 0), (1, 0, 0, -.21, 1, 0), (1, 0, .315 * 8, 0, 1, 0) and
-        // (1, 0, 0, 0, 1, -.315 * 8). It cuts off what is rounded here.
+        // Pillow 13.0, red of the upper left 8 x 8 pixels of the same frame, rows 1 and 5:
+        // image.rotate(21, BILINEAR, fillcolor=(115, 115, 115)), and image.transform(image.size,
+        // AFFINE, matrix, BILINEAR, fillcolor=...) by (1, .21, 0, 0, 1, 0), (1, 0, 0, -.21, 1, 0),
+        // (1, 0, .315 * 8, 0, 1, 0) and (1, 0, 0, 0, 1, -.315 * 8). It cuts off what is rounded
+        // here.
         let figures: [(Operation, [[u8; 8]; 2]); 5] = [
             (Rotate { degrees: 21.0 }, [[106, 129, 107, 56, 111, 74, 114, 115], [139, 105, 123, 125, 122, 110, 100, 67]]),
             (ShearX { factor: 0.21 }, [[85, 105, 76, 96, 68, 88, 60, 101], [117, 156, 108, 148, 100, 140, 82, 115]]),
@@ -376,7 +384,8 @@ mod tests {
         assert_eq!(of(ShearX { factor: 0.5 }, [0, 100, 0, 100]), [25, 100, 75, FILL]);
         assert_eq!(of(ShearY { factor: 0.5 }, [0, 0, 100, 100]), [25, 75, 100, FILL]);
 
-        // Grey of (200, 100, 50) is 124.2; the mean of a frame's greys, half of which are that and half 0, is 62.
+        // Grey of (200, 100, 50) is 124.2; the mean of a frame's greys, half of which are that and
+        // half 0, is 62.
         let clip = [[200, 0, 200, 0], [100, 0, 100, 0], [50, 0, 50, 0]].concat();
         assert_eq!(after(Color { factor: 0.0 }, &clip, 1, 2), [124, 0, 124, 0].repeat(3));
         assert_eq!(after(Color { factor: 0.5 }, &clip, 1, 2)[..1], [162]);
@@ -389,7 +398,8 @@ mod tests {
         assert_eq!(after(Sharpness { factor: 0.0 }, &dot, 1, 3)[..9], [0, 0, 0, 0, 50, 0, 0, 0, 0]);
         assert_eq!(after(Sharpness { factor: 1.5 }, &dot, 1, 3)[4], 170);
 
-        // 510 pixels of 1, 510 of 7 and 4 of 9, of 1024: a step is 1020 / 255 = 4 pixels, and a value becomes the steps below it, half a one more.
+        // 510 pixels of 1, 510 of 7 and 4 of 9, of 1024: a step is 1020 / 255 = 4 pixels, and a
+        // value becomes the steps below it, half a one more.
         let channel: Vec<u8> = (0..1024)
             .map(|at| {
                 if at < 510 {
@@ -431,7 +441,8 @@ mod tests {
 
     #[test]
     fn frames_are_changed_alike_and_by_themselves() {
-        // Three frames, the middle one darker: the first and the last come out alike, and each as it does alone.
+        // Three frames, the middle one darker: the first and the last come out alike, and each as
+        // it does alone.
         let one = frame();
         let dark: Vec<u8> = one.iter().map(|&value| value / 3).collect();
         let clip: Vec<u8> =

@@ -1,26 +1,61 @@
-//! How the look of a sample is changed, from drawing it to the tubelets that a batch holds.
+//! How samples are augmented: from drawing what is done to the tubelets that a batch holds.
 
-use super::{Erasing, RandAugment, RandAugmenter};
-use crate::frames::Frames;
+use super::{Erased, Erasing, Operation, RandAugment, RandAugmenter};
 use crate::sampling::order::{Purpose, SampleId};
-use crate::sampling::sample::View;
-use crate::transform::{MEAN, STD, Transform, Value, from_normalised};
-use schemas::geometry::{FrameSize, PatchGrid};
+use crate::transform::{ClipView, MEAN, STD, Transform, Value, from_normalised};
+use schemas::geometry::PatchGrid;
 use serde::{Deserialize, Serialize};
 
-/// How the look of samples is changed; by default not at all.
+/// How samples are augmented beyond crop and flip; by default not at all.
+///
+/// ```
+/// use pipeline::loader::LoaderOptions;
+/// use pipeline::transform::augment::{AugmentPolicy, Erasing, RandAugment};
+/// # use schemas::geometry::PatchGrid;
+///
+/// # let grid = PatchGrid { frames: 16, size: 224, tubelet: 2, patch: 16 };
+/// // For fine-tuning.
+/// let policy = AugmentPolicy {
+///     rand_augment: Some(RandAugment { magnitude: 9.0, ..RandAugment::default() }),
+///     erasing: Some(Erasing::default()),
+/// };
+/// let options = LoaderOptions { policy, ..LoaderOptions::tokens(8, grid) };
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AugmentPolicy {
-    /// Changes of colours and shapes.
+    /// RandAugment: changes of colours and shapes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rand_augment: Option<RandAugment>,
-    /// A box of noise.
+    /// Random erasing: a box of noise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub erasing: Option<Erasing>,
 }
 
-/// Makes clips of a changed policy. Uses its memory again from clip to clip.
+/// What is done to one sample: drawn by [`AugmentPolicy::draw`].
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct SampleAugment {
+    /// RandAugment's operations in order; none where the policy has no RandAugment.
+    operations: Option<Vec<Operation>>,
+    erased: Option<Erased>,
+}
+
+impl AugmentPolicy {
+    /// Whether it changes nothing.
+    pub(crate) fn is_plain(self) -> bool {
+        self == Self::default()
+    }
+
+    /// Draws what is done to `sample` under `seed`, whose frames have `side` x `side` pixels.
+    pub(crate) fn draw(self, sample: SampleId, seed: u64, side: usize) -> SampleAugment {
+        let stream = |purpose| sample.stream(purpose, seed);
+        let operations = self.rand_augment.map(|policy| policy.draw(&mut stream(Purpose::RandAugment)));
+        let erased = self.erasing.and_then(|policy| policy.draw(&mut stream(Purpose::Erasing), side));
+        SampleAugment { operations, erased }
+    }
+}
+
+/// Makes augmented clips. Reuses its memory from clip to clip.
 #[derive(Debug, Default)]
 pub(crate) struct Augmenter {
     augmenter: RandAugmenter,
@@ -29,40 +64,29 @@ pub(crate) struct Augmenter {
     values: Vec<f32>,
 }
 
-impl AugmentPolicy {
-    /// Whether it changes anything.
-    pub(crate) fn is_plain(self) -> bool {
-        self == Self::default()
-    }
-}
-
 impl Augmenter {
-    /// Writes the view of a clip, as [`Transform::tokens`] does, with the look of `sample` under `seed`.
+    /// Writes `clip`, as [`Transform::tokens`] does, with `augment` applied.
     pub(crate) fn tokens<T: Value>(
         &mut self,
-        policy: AugmentPolicy,
-        (sample, seed): (SampleId, u64),
+        augment: &SampleAugment,
         transform: &mut Transform,
-        clip: Frames<'_>,
-        size: FrameSize,
-        view: View,
+        clip: ClipView<'_>,
         grid: PatchGrid,
         out: &mut [T],
     ) {
         let PatchGrid { frames, size: side, .. } = grid;
         self.values.resize(grid.clip_values(), 0.0);
         let values: &mut [T] = &mut bytemuck::cast_slice_mut(&mut self.values)[..grid.clip_values()];
-        if let Some(rand_augment) = policy.rand_augment {
+        if let Some(operations) = &augment.operations {
             self.bytes.resize(grid.clip_values(), 0);
-            transform.clip(clip, size, view, frames, side, &mut self.bytes);
-            let operations = rand_augment.draw(&mut sample.stream(Purpose::RandAugment, seed));
-            self.augmenter.apply(&operations, &mut self.bytes, frames, side);
+            transform.clip(clip, frames, side, &mut self.bytes);
+            self.augmenter.apply(operations, &mut self.bytes, frames, side);
             let table: [T; 256] = std::array::from_fn(|byte| from_normalised((byte as f32 / 255.0 - MEAN) / STD));
             values.iter_mut().zip(&self.bytes).for_each(|(value, &byte)| *value = table[usize::from(byte)]);
         } else {
-            transform.clip(clip, size, view, frames, side, values);
+            transform.clip(clip, frames, side, values);
         }
-        if let Some(erased) = policy.erasing.and_then(|erasing| erasing.draw(&mut sample.stream(Purpose::Erasing, seed), side)) {
+        if let Some(erased) = &augment.erased {
             erased.apply(values, frames, side);
         }
         scatter(values, grid, out);
@@ -86,31 +110,35 @@ fn scatter<T: Copy>(clip: &[T], grid: PatchGrid, out: &mut [T]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frames::Color;
+    use crate::frames::{Color, Frames};
     use crate::sampling::sample::central_view;
+    use schemas::geometry::FrameSize;
     use schemas::shard::{ColorMatrix, ColorRange};
 
     #[test]
-    fn a_plain_look_is_that_of_the_transform_and_another_is_not() {
-        let (grid, size) = (PatchGrid { frames: 4, size: 24, tubelet: 2, patch: 8 }, FrameSize { width: 40, height: 30 });
+    fn a_plain_policy_gives_the_transforms_tokens_and_others_do_not() {
+        let grid = PatchGrid { frames: 4, size: 24, tubelet: 2, patch: 8 };
+        let size = FrameSize { width: 40, height: 30 };
         let bytes: Vec<u8> = (0..4 * size.frame_bytes()).map(|at| (at * 7919 % 251) as u8).collect();
-        let clip = Frames::I420(&bytes, Color { range: ColorRange::Limited, matrix: ColorMatrix::Bt601 });
-        let (mut transform, mut augmenter) = (Transform::default(), Augmenter::default());
-        let of = |policy: AugmentPolicy, sample: u64, augmenter: &mut Augmenter, transform: &mut Transform| {
-            let sample = (SampleId { set: 0, epoch: 0, clip: sample, repeat: 0 }, 3);
+        let frames = Frames::I420(&bytes, Color { range: ColorRange::Limited, matrix: ColorMatrix::Bt601 });
+        let clip = ClipView { frames, size, view: central_view(size) };
+        let mut transform = Transform::default();
+        let mut augmenter = Augmenter::default();
+        let mut augmented = |policy: AugmentPolicy, clip_number: u64| {
+            let sample = SampleId { set: 0, epoch: 0, clip: clip_number, repeat: 0 };
             let mut out = vec![0f32; grid.clip_values()];
-            augmenter.tokens(policy, sample, transform, clip, size, central_view(size), grid, &mut out);
+            augmenter.tokens(&policy.draw(sample, 3, grid.size), &mut transform, clip, grid, &mut out);
             out
         };
         let mut plain = vec![0f32; grid.clip_values()];
-        transform.tokens(clip, size, central_view(size), grid, &mut plain);
-        assert!(of(AugmentPolicy::default(), 0, &mut augmenter, &mut transform) == plain);
-        // Nothing is done, but bytes are made on the way: half a step of 255 off at most.
-        let idle = AugmentPolicy { rand_augment: Some(RandAugment { operations: 0, ..RandAugment::default() }), erasing: None };
-        let rounded = of(idle, 0, &mut augmenter, &mut transform);
+        Transform::default().tokens(clip, grid, &mut plain);
+        assert!(augmented(AugmentPolicy::default(), 0) == plain);
+        // No operation, but values pass through bytes: at most half a step of 255 off.
+        let no_operations = RandAugment { operations: 0, ..RandAugment::default() };
+        let rounded = augmented(AugmentPolicy { rand_augment: Some(no_operations), erasing: None }, 0);
         assert!(rounded.iter().zip(&plain).all(|(a, b)| (a - b).abs() <= 0.501 / 255.0 / STD));
         let erasing = AugmentPolicy { erasing: Some(Erasing { probability: 1.0 }), ..AugmentPolicy::default() };
-        let (erased, again) = (of(erasing, 1, &mut augmenter, &mut transform), of(erasing, 1, &mut augmenter, &mut transform));
-        assert!(erased == again && erased != plain && erased != of(erasing, 2, &mut augmenter, &mut transform));
+        let erased = augmented(erasing, 1);
+        assert!(erased == augmented(erasing, 1) && erased != plain && erased != augmented(erasing, 2));
     }
 }

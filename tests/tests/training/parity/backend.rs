@@ -47,7 +47,7 @@ pub struct Computed {
 
 /// One forward and backward pass of `backend`: weights under the reference's names, `clips` `[clips, 3, frames, size, size]`, normalised RGB.
 pub fn run(backend: Backend, config: &MaeConfig, weights: &HashMap<String, Tensor>, clips: &Tensor, masks: Masks<'_>) -> Result<Computed> {
-    let model = Mae::given(*config, weights.clone(), &Device::Cpu).map_err(candle_core::Error::wrap)?;
+    let model = Mae::from_tensors(*config, weights.clone(), &Device::Cpu).map_err(candle_core::Error::wrap)?;
     let masking = Masking::new(masks, &Device::Cpu)?;
     let (predictions, loss) = match backend {
         Backend::Clips => {
@@ -122,7 +122,7 @@ pub fn cpu_classifier(model: &Classifier, clips: &Tensor, targets: &[f32]) -> Re
     let rule = |_: &str, _| ParameterRule { rate: 1.0, weight_decay: 0.0 };
     let resources = Resources { threads: 2, recomputes: false };
     let mut cpu = CpuClassifier::new(config, model.parameters(), OPTIMIZER, rule, Precision::F32, resources)?;
-    let logits = Tensor::from_slice(cpu.read(masks, pixels, false).logits, (count, config.classes), &Device::Cpu)?;
+    let logits = Tensor::from_slice(cpu.infer(masks, pixels, false).logits, (count, config.classes), &Device::Cpu)?;
     let loss = cpu.accumulate(&Labelled { masks, pixels, targets, branches: BranchScales::default(), dropout: &[] }, 1.0);
     let gradient = |view: View<'_>| Ok((view.name.to_owned(), Tensor::from_slice(view.values, view.shape, &Device::Cpu)?));
     let gradients = cpu.store().gradients().map(gradient).collect::<Result<_>>()?;

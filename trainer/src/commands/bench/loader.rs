@@ -1,34 +1,36 @@
-//! `trainer bench loader`: how fast this machine loads.
+//! `trainer bench loader`: benchmarks the loader.
 
-use super::{median, shown};
+use super::{format_number, median};
 use crate::cli::usage::{cpu_ms, peak_memory_bytes};
-use crate::cli::{BenchLoaderArgs, Consumer, FormArg, all_cores, loader_threads_beside_training};
-use crate::{cli::output, commands::sources};
+use crate::cli::{BenchLoaderArgs, Consumer, FormArg, loader_threads_beside_training};
+use crate::commands::sources;
 use anyhow::Context;
 use candle_core::Device;
+use console::output;
+use pipeline::all_cores;
 use pipeline::loader::Loader;
 use pipeline::loader::batch::{Batch, Form, ValueType};
 use pipeline::sampling::order::Cursor;
 use schemas::report::{LoaderFigures, LoaderLimit, LoaderReport, StepFigures};
 use std::time::{Duration, Instant};
 use trainer::backend::{Learner, LearnerError, Uploaded};
-use trainer::config::Config;
+use trainer::config::PretrainConfig;
 use trainer::train;
 
-/// Clips a second that an A100 trains on: ViT-L at 90 % masking (Feichtenhofer et al. 2022, Table 1: 24.5 hours of 128 A100s for 800 epochs of
-/// 240 000 clips).
+/// Clips per second on which an A100 trains: ViT-L at 90 % masking (Feichtenhofer et al. 2022,
+/// Table 1: 24.5 hours on 128 A100s for 800 epochs of 240 000 clips).
 const CLIPS_PER_SECOND_OF_AN_A100: f64 = 17.0;
 
-/// Share of the time that is for warming up.
+/// Share of the time for warm-up.
 const WARM_UP: f64 = 0.1;
 
-/// Measures a loader.
+/// Runs the command.
 ///
 /// # Errors
-/// When the data cannot be read, or the flags do not fit it.
+/// When the data cannot be read, or the flags do not fit the data.
 pub fn loader(args: &BenchLoaderArgs) -> anyhow::Result<()> {
-    let config = Config::resolve(args.preset, args.config.as_deref(), &args.overrides())?;
-    let data = sources::open(&args.data, &config.live, config.clip.frames)?;
+    let config = super::config(args.preset, args.config.as_deref(), args.settings.layers())?;
+    let data = sources::open(&args.data, &config.objective.live, config.common.clip.frames)?;
     let data_clips = sources::clips(&data);
     let threads = if args.consumer == Consumer::Step { loader_threads_beside_training() } else { all_cores() };
     let mut options = train::loader_options(&config, args.load.loading(threads), Cursor::default());
@@ -43,7 +45,7 @@ pub fn loader(args: &BenchLoaderArgs) -> anyhow::Result<()> {
     let step = match args.consumer {
         Consumer::None => bench.run(seconds, |_| Ok(()))?,
         Consumer::Rate(clips_per_second) => {
-            // Batches are due at fixed times, as a device takes them; one that comes late delays those after it.
+            // Batches are due at fixed times; a late one delays those after it.
             let mut due = Instant::now();
             bench.run(seconds, |batch| {
                 due = due.max(Instant::now()) + Duration::from_secs_f64(batch.len() as f64 / clips_per_second);
@@ -55,7 +57,7 @@ pub fn loader(args: &BenchLoaderArgs) -> anyhow::Result<()> {
     };
     let clips = bench.clips;
     let figures = loader.figures();
-    // Decoders of live video are processes of their own: their time is known once they have ended.
+    // Decoders of live video are separate processes, whose CPU time is known once they have ended.
     drop(loader);
     let cpu_ms_per_clip = (cpu_ms()? - cpu_before) / clips.max(1) as f64;
     let report = LoaderReport {
@@ -76,14 +78,14 @@ pub fn loader(args: &BenchLoaderArgs) -> anyhow::Result<()> {
         loader: figures,
         step,
     };
-    let text = if args.json { serde_json::to_string_pretty(&report)? } else { table(&report) };
+    let text = if args.json { serde_json::to_string_pretty(&report)? } else { render_report(&report) };
     Ok(output::print(&text)?)
 }
 
-/// A loader that is measured.
+/// A loader under measurement.
 struct Bench<'a> {
     loader: &'a mut Loader,
-    /// Clips handed out, those while warming up included.
+    /// Clips consumed, including warm-up.
     clips: u64,
 }
 
@@ -95,11 +97,11 @@ impl Bench<'_> {
             .skipped
             .iter()
             .filter(|skipped| skipped.is_new)
-            .for_each(|skipped| output::say(&format!("warning: left out: {}", skipped.reason)));
+            .for_each(|skipped| output::say(&format!("warning: skipped: {}", skipped.reason)));
         Ok(batch)
     }
 
-    /// Hands batches to `consume` for so long.
+    /// Passes batches to `consume` for `time`, after a warm-up.
     fn run(&mut self, time: Duration, mut consume: impl FnMut(Batch) -> anyhow::Result<()>) -> anyhow::Result<Option<StepFigures>> {
         for part in [time.mul_f64(WARM_UP), time] {
             self.loader.restart_figures();
@@ -112,16 +114,18 @@ impl Bench<'_> {
         Ok(None)
     }
 
-    /// Trains for so long: steps with a new batch and with one batch over and over, in pairs whose order changes, so that both meet the same machine. Beside the
-    /// second kind the loader has nothing to do: all that it may make ahead is there.
-    fn steps(&mut self, time: Duration, config: &Config) -> anyhow::Result<StepFigures> {
+    /// Trains for `time`: pairs of a step with a new batch and a step with a repeated batch, in
+    /// alternating order, so that both run under the same conditions. During the second kind the
+    /// loader is idle, because its buffers are full.
+    fn steps(&mut self, time: Duration, config: &PretrainConfig) -> anyhow::Result<StepFigures> {
         let device = Device::Cpu;
         let mut learner = Learner::new(&config.clone().into(), None, &device, all_cores())?;
-        let rate = config.optimizer.base_lr * 1e-3;
+        let rate = config.common.optimizer.base_lr * 1e-3;
         let cached = learner.upload(self.next()?, None)?;
         step(&mut learner, &cached, rate)?;
         self.loader.restart_figures();
-        let (mut loaded_seconds, mut cached_seconds) = (Vec::new(), Vec::new());
+        let mut loaded_seconds = Vec::new();
+        let mut cached_seconds = Vec::new();
         let began = Instant::now();
         for pair in 0u64.. {
             if began.elapsed() >= time && pair > 0 {
@@ -140,33 +144,34 @@ impl Bench<'_> {
             }
         }
         let pairs = loaded_seconds.len() as u64;
-        let (loaded_seconds, cached_seconds) = (median(loaded_seconds), median(cached_seconds));
+        let loaded_seconds = median(loaded_seconds);
+        let cached_seconds = median(cached_seconds);
         Ok(StepFigures { pairs, loaded_seconds, cached_seconds, ratio: loaded_seconds / cached_seconds })
     }
 }
 
-/// A step of training.
+/// A training step.
 fn step(learner: &mut Learner, batch: &Uploaded, rate: f64) -> Result<(), LearnerError> {
     learner.accumulate_uploaded(batch, 1.0)?;
     learner.update(rate).map(drop)
 }
 
-/// The report for people.
-fn table(report: &LoaderReport) -> String {
+/// Renders the report as text.
+fn render_report(report: &LoaderReport) -> String {
     let LoaderReport { loader, batch_wait_ms: wait, .. } = report;
     let megabytes = |bytes: f64| bytes / 1e6;
     let stage = |name: &str, stage: schemas::report::StageFigures| {
-        format!("  {name:<10} {:>6.2} ms a clip read  {:>5.1} % of the threads' time\n", stage.ms_per_clip, 100.0 * stage.busy_fraction)
+        format!("  {name:<10} {:>6.2} ms per clip read  {:>5.1} % of thread time\n", stage.ms_per_clip, 100.0 * stage.busy_fraction)
     };
     let mut text = format!(
         "{} ({} clips), batches of {} as {} of {}, repeat {}, {} threads, consumer {}\n\n\
          loaded       {} clips/s, {:.0} frames/s, {:.0} MB/s stored, {:.0} MB/s decoded\n\
          batch wait   {:.2} ms median, {:.2} ms p99, {:.2} ms longest\n\
          stall        {:.2} % of the time, with {:.1} batches ready on average\n\
-         processor    {:.2} ms a clip, consumer and decoders included\n\
-         memory       {:.0} MB at most\n\
+         CPU          {:.2} ms per clip, consumer and decoders included\n\
+         memory       {:.0} MB peak\n\
          first batch  after {:.2} s\n\
-         left out     {} clips\n\n\
+         skipped      {} clips\n\n\
          stages\n",
         report.data.join(", "),
         report.data_clips,
@@ -176,7 +181,7 @@ fn table(report: &LoaderReport) -> String {
         report.repeat,
         report.threads,
         report.consumer,
-        shown(loader.clips_per_second),
+        format_number(loader.clips_per_second),
         loader.frames_per_second,
         megabytes(loader.stored_bytes_per_second),
         megabytes(loader.decoded_bytes_per_second),
@@ -193,25 +198,28 @@ fn table(report: &LoaderReport) -> String {
     text += &stage("read", loader.read);
     text += &stage("decode", loader.decode);
     text += &stage("transform", loader.transform);
-    text += &format!("  {:<10} {:>38.1} % of the threads' time\n\n", "no room", 100.0 * loader.idle_fraction);
+    text += &format!("  {:<10} {:>30.1} % of thread time\n\n", "idle", 100.0 * loader.idle_fraction);
     if let Some(step) = &report.step {
         text += &format!(
-            "A step takes {:.3} s with a new batch each and {:.3} s with one batch over and over: loading makes it {:.3} times as long ({} pairs).\n",
+            "A step takes {:.3} s with new batches and {:.3} s with a repeated batch: loading makes it {:.3} times as long ({} pairs).\n",
             step.loaded_seconds, step.cached_seconds, step.ratio, step.pairs
         );
     }
-    text += &sentence(loader, report.a100s);
+    text += &render_limit(loader, report.a100s);
     text
 }
 
-/// What limits, in words.
-fn sentence(loader: &LoaderFigures, a100s: f64) -> String {
-    let (clips, a100s) = (shown(loader.clips_per_second), shown(a100s));
-    let fed = format!("{clips} clips/s, as many as {a100s} A100s train ViT-L on at 90 % masking");
+/// Renders the bottleneck as a sentence.
+fn render_limit(loader: &LoaderFigures, a100s: f64) -> String {
+    let clips = format_number(loader.clips_per_second);
+    let a100s = format_number(a100s);
+    let fed = format!("{clips} clips/s, as many as {a100s} A100s need to train ViT-L at 90 % masking");
     match loader.limit {
-        LoaderLimit::Consumer => format!("The consumer limits: it is fed as fast as it asks ({fed}) and never waits long."),
-        LoaderLimit::Read => format!("Inference and decompressing limits: this machine feeds {fed}."),
-        LoaderLimit::Decode => format!("Decoding limits: this machine feeds {fed}."),
-        LoaderLimit::Transform => format!("Cropping and converting limits: this machine feeds {fed}."),
+        LoaderLimit::Consumer => {
+            format!("The consumer is the bottleneck: it gets batches as fast as it takes them ({fed}) and never waits long.")
+        }
+        LoaderLimit::Read => format!("Reading and decompressing are the bottleneck: this machine feeds {fed}."),
+        LoaderLimit::Decode => format!("Decoding is the bottleneck: this machine feeds {fed}."),
+        LoaderLimit::Transform => format!("Cropping and converting are the bottleneck: this machine feeds {fed}."),
     }
 }

@@ -1,11 +1,13 @@
-//! `trainer bench sparsity`: what masking saves, as in the paper's Table 1.
+//! `trainer bench sparsity`: compares masked and dense training, as in the paper's Table 1.
 
 use super::step;
-use super::{median, shown};
-use crate::cli::{BenchSparsityArgs, all_cores, loader_threads_beside_training};
-use crate::{cli::output, commands::sources};
+use super::{format_number, median};
+use crate::cli::{BenchSparsityArgs, loader_threads_beside_training};
+use crate::commands::sources;
 use anyhow::{Context, ensure};
 use candle_core::Device;
+use console::output;
+use pipeline::all_cores;
 use pipeline::loader::Loader;
 use pipeline::loader::batch::{Batch, Form};
 use pipeline::sampling::mask::Masks;
@@ -15,8 +17,8 @@ use schemas::report::{PaperFigures, PaperSparsity, SparsityFigures, SparsityGain
 use std::sync::Arc;
 use std::time::Instant;
 use trainer::backend::patches;
-use trainer::config::{Config, Overrides, Preset};
-use trainer::cpu::{CpuMae, Noise, Patches, Values};
+use trainer::config::{Layer, Preset, PretrainConfig};
+use trainer::cpu::{CpuMae, Patches, RandomBatch, Values};
 use trainer::data::Uploader;
 use trainer::model::MaeConfig;
 use trainer::model::flops::{ClipTokens, forward};
@@ -29,17 +31,17 @@ const PAPER: PaperSparsity = PaperSparsity {
     gain: SparsityGain { multiply_adds: 7.7, computed: 5.8, loaded: Some(4.1) },
 };
 
-/// Steps that take longer are told as they end.
-const TOLD_SECONDS: f64 = 2.0;
+/// Steps that take longer are reported as they end.
+const REPORTED_SECONDS: f64 = 2.0;
 
 /// Whether tokens are masked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum Variant {
     Dense,
     Sparse,
 }
 
-impl Way {
+impl Variant {
     const ALL: [Self; 2] = [Self::Dense, Self::Sparse];
 
     const fn name(self) -> &'static str {
@@ -50,28 +52,33 @@ impl Way {
     }
 }
 
-/// Measures what masking saves.
+/// Runs the command.
 ///
 /// # Errors
 /// When the data cannot be read, or the flags do not fit.
 pub fn sparsity(args: &BenchSparsityArgs) -> anyhow::Result<()> {
-    let overrides = Overrides { batch_size: Some(args.batch_size), ..Overrides::default() };
-    let config = Config::resolve(args.preset, args.config.as_deref(), &overrides)?;
-    let data = if args.data.is_empty() { None } else { Some(Arc::from(sources::open(&args.data, &config.live, config.clip.frames)?)) };
-    let mut bench = Bench { config: &config, fused: step::model(&config, all_cores())?, steps: args.steps };
-    let parameters = bench.fused.store().count() as u64;
+    let batch_size = Layer::key("--batch-size", "data.batch_size", args.batch_size as i64)?;
+    let config = super::config(args.preset, args.config.as_deref(), &[batch_size])?;
+    let data = if args.data.is_empty() {
+        None
+    } else {
+        Some(Arc::from(sources::open(&args.data, &config.objective.live, config.common.clip.frames)?))
+    };
+    let mut bench = Bench { config: &config, model: step::model(&config, all_cores())?, steps: args.steps };
+    let parameters = bench.model.store().count() as u64;
     let computed = bench.computed()?;
     let loading = args.load.loading(loader_threads_beside_training());
-    // One after the other: a loader that stood by while the other way trains would be ahead.
+    // One after the other: an idle loader would fill its buffers while the other variant trains.
     let loaded = match &data {
         None => None,
-        Some(data) => Some([bench.loaded(Way::Dense, data, loading)?, bench.loaded(Way::Sparse, data, loading)?]),
+        Some(data) => Some([bench.loaded(Variant::Dense, data, loading)?, bench.loaded(Variant::Sparse, data, loading)?]),
     };
-    let figures = |way: Way| bench.figures(way, computed[way as usize], loaded.map(|loaded| loaded[way as usize]));
-    let (dense, sparse) = (figures(Way::Dense), figures(Way::Sparse));
+    let figures = |variant: Variant| bench.figures(variant, computed[variant as usize], loaded.map(|loaded| loaded[variant as usize]));
+    let dense = figures(Variant::Dense);
+    let sparse = figures(Variant::Sparse);
     let report = SparsityReport {
         preset: args.preset.name().to_owned(),
-        batch_size: config.data.batch_size as u64,
+        batch_size: config.common.data.batch_size as u64,
         steps: u64::from(args.steps),
         parameters,
         data: args.data.iter().map(ToString::to_string).collect(),
@@ -84,53 +91,56 @@ pub fn sparsity(args: &BenchSparsityArgs) -> anyhow::Result<()> {
         dense,
         sparse,
     };
-    let text = if args.json { serde_json::to_string_pretty(&report)? } else { table(&report) };
+    let text = if args.json { serde_json::to_string_pretty(&report)? } else { render_report(&report) };
     Ok(output::print(&text)?)
 }
 
-/// A model that trains both ways.
+/// A model that trains with and without masks.
 struct Bench<'a> {
-    config: &'a Config,
-    fused: CpuMae,
+    config: &'a PretrainConfig,
+    model: CpuMae,
     steps: u32,
 }
 
 impl Bench<'_> {
-    /// One step of training: what is timed.
+    /// One training step, which is timed.
     fn step(&mut self, batch: &Patches<'_>) -> anyhow::Result<()> {
-        let loss = self.fused.accumulate(batch, 1.0);
-        let norm = self.fused.update(self.config.optimizer.base_lr * 1e-3);
+        let loss = self.model.accumulate(batch, 1.0);
+        let norm = self.model.update(self.config.common.optimizer.base_lr * 1e-3);
         ensure!(
             loss.is_finite() && norm.is_finite(),
-            "the loss of a step is {loss}, and the norm of its gradients {norm}: nothing can be measured"
+            "the loss of a step is {loss} and the norm of its gradients {norm}: nothing can be measured"
         );
         Ok(())
     }
 
-    /// Seconds of a step with one batch over and over, dense and sparse: medians. The two take turns, so that both meet the same machine.
+    /// Median seconds of a step with a repeated batch, dense and sparse. The two alternate, so that
+    /// both run under the same conditions.
     fn computed(&mut self) -> anyhow::Result<[f64; 2]> {
-        let (model, clips) = (self.config.model(), self.config.data.batch_size);
-        let batches = [None, Some(self.config.masking)].map(|rule| Noise::new(&model, rule, clips, self.config.seed));
+        let model = self.config.model();
+        let clips = self.config.common.data.batch_size;
+        let batches =
+            [None, Some(self.config.objective.masking)].map(|rule| RandomBatch::new(&model, rule, clips, self.config.common.seed));
         let mut seconds = [Vec::new(), Vec::new()];
         for round in 0..=self.steps {
-            for way in Way::ALL {
+            for variant in Variant::ALL {
                 let began = Instant::now();
-                self.step(&batches[way as usize].patches())?;
+                self.step(&batches[variant as usize].patches())?;
                 let taken = began.elapsed().as_secs_f64();
-                self.tell(way, "computed", round, taken);
-                // The first is for warming up.
+                self.report_slow_step(variant, "computed", round, taken);
+                // The first is a warm-up.
                 if round > 0 {
-                    seconds[way as usize].push(taken);
+                    seconds[variant as usize].push(taken);
                 }
             }
         }
         Ok(seconds.map(median))
     }
 
-    /// Seconds of a step with a new batch each, waits included: the median.
-    fn loaded(&mut self, way: Way, data: &Arc<[WeightedSource]>, loading: Loading) -> anyhow::Result<f64> {
+    /// Median seconds of a step with new batches, including waits.
+    fn loaded(&mut self, variant: Variant, data: &Arc<[WeightedSource]>, loading: Loading) -> anyhow::Result<f64> {
         let mut options = train::loader_options(self.config, loading, Cursor::default());
-        if way == Way::Dense {
+        if variant == Variant::Dense {
             options.format.form = Form::Clips;
         }
         let mut loader = Loader::new(Arc::clone(data), options)?;
@@ -139,16 +149,16 @@ impl Bench<'_> {
             let began = Instant::now();
             let batch = loader.next().context("the loader has ended")??;
             let skipped = batch.skipped.iter().filter(|skipped| skipped.is_new);
-            skipped.for_each(|skipped| output::say(&format!("warning: left out: {}", skipped.reason)));
-            match way {
-                Way::Sparse => self.step(&patches(&batch))?,
-                Way::Dense => {
+            skipped.for_each(|skipped| output::say(&format!("warning: skipped: {}", skipped.reason)));
+            match variant {
+                Variant::Sparse => self.step(&patches(&batch))?,
+                Variant::Dense => {
                     let all = AllPatches::of_clips(&self.config.model(), batch)?;
                     self.step(&all.patches())?;
                 }
             }
             let taken = began.elapsed().as_secs_f64();
-            self.tell(way, "with loading", round, taken);
+            self.report_slow_step(variant, "with loading", round, taken);
             if round > 0 {
                 seconds.push(taken);
             }
@@ -156,30 +166,31 @@ impl Bench<'_> {
         Ok(median(seconds))
     }
 
-    fn tell(&self, way: Way, what: &str, round: u32, seconds: f64) {
-        if seconds > TOLD_SECONDS {
-            output::say(&format!("{}, {what}: step {} of {} took {seconds:.2} s", way.name(), round + 1, self.steps + 1));
+    fn report_slow_step(&self, variant: Variant, what: &str, round: u32, seconds: f64) {
+        if seconds > REPORTED_SECONDS {
+            output::say(&format!("{}, {what}: step {} of {} took {seconds:.2} s", variant.name(), round + 1, self.steps + 1));
         }
     }
 
-    /// Predicted tokens of a masked clip.
+    /// Predicted tokens per masked clip.
     fn predicted(&self) -> usize {
-        self.config.masking.predicted(self.config.clip).expect("a checked configuration has masks")
+        self.config.objective.masking.predicted(self.config.common.clip).expect("a checked configuration has masks")
     }
 
-    /// Visible tokens of a masked clip.
+    /// Visible tokens per masked clip.
     fn visible(&self) -> usize {
-        self.config.masking.visible(self.config.clip).expect("a checked configuration has masks")
+        self.config.objective.masking.visible(self.config.common.clip).expect("a checked configuration has masks")
     }
 
-    fn figures(&self, way: Way, computed: f64, loaded: Option<f64>) -> SparsityFigures {
-        let (model, grid) = (self.config.model(), self.config.clip);
-        let tokens = match way {
-            Way::Dense => ClipTokens::dense(grid),
-            Way::Sparse => ClipTokens::sparse(self.visible(), self.predicted()),
+    fn figures(&self, variant: Variant, computed: f64, loaded: Option<f64>) -> SparsityFigures {
+        let model = self.config.model();
+        let grid = self.config.common.clip;
+        let tokens = match variant {
+            Variant::Dense => ClipTokens::dense(grid),
+            Variant::Sparse => ClipTokens::sparse(self.visible(), self.predicted()),
         };
         let operations = forward(&model, tokens);
-        let clips = self.config.data.batch_size as f64;
+        let clips = self.config.common.data.batch_size as f64;
         let speed = |step_seconds: f64| StepSpeed {
             step_seconds,
             clips_per_second: clips / step_seconds,
@@ -197,7 +208,7 @@ impl Bench<'_> {
     }
 }
 
-/// Every patch of whole clips, for a step that masks nothing.
+/// All patches of whole clips, for a dense step.
 #[derive(Debug)]
 struct AllPatches {
     tokens: usize,
@@ -207,7 +218,7 @@ struct AllPatches {
 }
 
 impl AllPatches {
-    /// Of a batch of whole clips.
+    /// Splits a batch of whole clips into patches.
     fn of_clips(config: &MaeConfig, batch: Batch) -> anyhow::Result<Self> {
         let tokens = config.grid.tokens();
         let batch = Uploader::new(&Device::Cpu)?.upload(batch)?;
@@ -216,23 +227,23 @@ impl AllPatches {
         Ok(Self { tokens, rows, visible: visible?, target: target? })
     }
 
-    /// As a step takes them.
+    /// The patches as input of a step.
     fn patches(&self) -> Patches<'_> {
         let masks = Masks::new(&self.rows, self.tokens, self.tokens);
         Patches { masks, visible: Values::F32(&self.visible), target: Values::F32(&self.target) }
     }
 }
 
-/// The report for people.
-fn table(report: &SparsityReport) -> String {
+/// Renders the report as text.
+fn render_report(report: &SparsityReport) -> String {
     let SparsityReport { dense, sparse, gain, .. } = report;
-    let giga = |count: u64| format!("{} G", shown(count as f64 / 1e9));
+    let giga = |count: u64| format!("{} G", format_number(count as f64 / 1e9));
     let row = |what: &str, cells: [String; 3]| {
-        format!("{what:<30} {:>12} {:>12} {:>9}", cells[0], cells[1], cells[2]).trim_end().to_owned() + "\n"
+        format!("{what:<31} {:>12} {:>12} {:>9}", cells[0], cells[1], cells[2]).trim_end().to_owned() + "\n"
     };
-    let times = |gain: f64| format!("{}x", shown(gain));
+    let times = |gain: f64| format!("{}x", format_number(gain));
     let mut text = format!(
-        "{}: {:.1} M parameters, {} clips a step, {} of {} tokens visible; medians of {} steps\n\n",
+        "{}: {:.1} M parameters, {} clips per step, {} of {} tokens visible; medians of {} steps\n\n",
         report.preset,
         report.parameters as f64 / 1e6,
         report.batch_size,
@@ -243,25 +254,25 @@ fn table(report: &SparsityReport) -> String {
     text += &row("", ["dense", "sparse", "gain"].map(str::to_owned));
     let operations = [dense, sparse].map(|figures| giga(figures.forward_multiply_adds));
     let [of_dense, of_sparse] = operations;
-    text += &row("multiply-adds a clip, forward", [of_dense, of_sparse, times(gain.multiply_adds)]);
+    text += &row("multiply-adds per clip, forward", [of_dense, of_sparse, times(gain.multiply_adds)]);
     let [of_dense, of_sparse] = [dense, sparse].map(|figures| giga(figures.operations.decoder()));
-    text += &row("  of these the decoder's", [of_dense, of_sparse, String::new()]);
+    text += &row("  of these in the decoder", [of_dense, of_sparse, String::new()]);
     let mut speeds = vec![("computed", dense.computed, sparse.computed, gain.computed)];
     if let (Some(dense), Some(sparse), Some(gain)) = (dense.loaded, sparse.loaded, gain.loaded) {
         speeds.push(("with loading", dense, sparse, gain));
     }
     for (what, dense, sparse, gain) in speeds {
-        let [of_dense, of_sparse] = [dense, sparse].map(|speed| format!("{} s", shown(speed.step_seconds)));
+        let [of_dense, of_sparse] = [dense, sparse].map(|speed| format!("{} s", format_number(speed.step_seconds)));
         text += &row(&format!("a step, {what}"), [of_dense, of_sparse, times(gain)]);
-        let [of_dense, of_sparse] = [dense, sparse].map(|speed| shown(speed.clips_per_second));
+        let [of_dense, of_sparse] = [dense, sparse].map(|speed| format_number(speed.clips_per_second));
         text += &row("  clips/s", [of_dense, of_sparse, String::new()]);
-        let [of_dense, of_sparse] = [dense, sparse].map(|speed| shown(speed.gflops));
+        let [of_dense, of_sparse] = [dense, sparse].map(|speed| format_number(speed.gflops));
         text += &row("  GFLOP/s", [of_dense, of_sparse, String::new()]);
     }
     if let Some(PaperSparsity { dense, sparse, gain }) = &report.paper {
-        text += "\nThe paper's, 800 epochs on 128 A100s\n";
+        text += "\nThe paper's: 800 epochs on 128 A100s\n";
         let [of_dense, of_sparse] = [dense, sparse].map(|figures| format!("{:.1} G", figures.forward_multiply_adds / 1e9));
-        text += &row("multiply-adds a clip, forward", [of_dense, of_sparse, times(gain.multiply_adds)]);
+        text += &row("multiply-adds per clip, forward", [of_dense, of_sparse, times(gain.multiply_adds)]);
         let [of_dense, of_sparse] = [dense, sparse].map(|figures| format!("{:.1} h", figures.computed_hours));
         text += &row("computed", [of_dense, of_sparse, times(gain.computed)]);
         let [of_dense, of_sparse] = [dense, sparse].map(|figures| format!("{:.1} h", figures.loaded_hours));

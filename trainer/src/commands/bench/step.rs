@@ -1,70 +1,82 @@
-//! `trainer bench step`: how long a training step takes on this processor, and where the time goes.
+//! `trainer bench step`: benchmarks a training step on the CPU.
 
-use super::{median, shown};
-use crate::cli::output;
+use super::{format_number, median};
+use crate::cli::BenchStepArgs;
 use crate::cli::usage::peak_memory_bytes;
-use crate::cli::{BenchStepArgs, all_cores};
 use candle_core::Device;
+use console::output;
+use pipeline::all_cores;
 use schemas::report::{StepParts, StepReport};
 use std::time::{Duration, Instant};
-use trainer::config::{Config, Overrides};
-use trainer::cpu::{CpuMae, Noise, Patches, Precision, Resources, StepTimes, matrix_product_rate};
+use toml::Value;
+use trainer::config::{ConfigError, Layer, PretrainConfig};
+use trainer::cpu::{CpuMae, Patches, Precision, RandomBatch, Resources, StepTimes, gemm_rate};
 use trainer::model::Mae;
 use trainer::model::flops::{self, ClipTokens};
 
-/// A model to measure.
+/// Creates the model of a configuration.
 ///
 /// # Errors
-/// When there is no memory for it.
-pub fn model(config: &Config, threads: usize) -> anyhow::Result<CpuMae> {
-    let composed = Mae::seeded(config.model(), config.seed, &Device::Cpu)?;
-    let resources = Resources { threads, recomputes: config.compute.recompute };
-    Ok(CpuMae::new(config.model(), composed.parameters(), config.optimizer.clone(), config.compute.dtype, resources)?)
+/// When the device is out of memory.
+pub fn model(config: &PretrainConfig, threads: usize) -> anyhow::Result<CpuMae> {
+    let candle_model = Mae::seeded(config.model(), config.common.seed, &Device::Cpu)?;
+    let resources = Resources { threads, recomputes: config.common.compute.gradient_checkpointing };
+    Ok(CpuMae::new(config.model(), candle_model.parameters(), config.common.optimizer.clone(), config.common.compute.dtype, resources)?)
 }
 
-/// Seconds of a step, and of its parts.
-pub fn timed(fused: &mut CpuMae, batch: &Patches<'_>, rate: f64) -> (f64, StepTimes) {
-    fused.take_times();
+/// Runs a step, and returns its seconds and the durations of its parts.
+pub fn timed_step(model: &mut CpuMae, batch: &Patches<'_>, rate: f64) -> (f64, StepTimes) {
+    model.take_times();
     let began = Instant::now();
-    fused.accumulate(batch, 1.0);
-    fused.update(rate);
-    (began.elapsed().as_secs_f64(), fused.take_times())
+    model.accumulate(batch, 1.0);
+    model.update(rate);
+    (began.elapsed().as_secs_f64(), model.take_times())
 }
 
-/// Measures steps.
+/// The settings of the flags.
+fn layers(args: &BenchStepArgs) -> Result<Vec<Layer>, ConfigError> {
+    let dtype = Value::try_from(args.dtype).expect("plain data becomes TOML");
+    let checkpointing = args.gradient_checkpointing;
+    let mut layers =
+        vec![Layer::key("--batch-size", "data.batch_size", args.batch_size as i64)?, Layer::key("--dtype", "compute.dtype", dtype)?];
+    if checkpointing {
+        let key = "compute.gradient_checkpointing";
+        layers.push(Layer::key("--gradient-checkpointing", key, true)?);
+    }
+    if let Some(ratio) = args.mask_ratio {
+        layers.push(Layer::key("--mask-ratio", "masking.ratio", ratio)?);
+    }
+    Ok(layers)
+}
+
+/// Runs the command.
 ///
 /// # Errors
-/// When the flags make no sense.
+/// When the flags are invalid.
 pub fn step(args: &BenchStepArgs) -> anyhow::Result<()> {
-    let overrides =
-        Overrides { batch_size: Some(args.batch_size), dtype: Some(args.dtype), recompute: args.recompute, ..Overrides::default() };
-    let mut config = Config::resolve(args.preset, args.config.as_deref(), &overrides)?;
-    if let Some(ratio) = args.mask_ratio {
-        config.masking.ratio = ratio;
-        config = config.with(&Overrides::default())?;
-    }
+    let config = super::config(args.preset, args.config.as_deref(), &layers(args)?)?;
     let threads = args.threads.map_or_else(all_cores, |threads| threads as usize);
-    let (model_config, clips) = (config.model(), config.data.batch_size);
-    let mut fused = model(&config, threads)?;
-    let noise = Noise::new(&model_config, Some(config.masking), clips, config.seed);
-    // The first step pays for memory; rates are those of a run's first steps.
-    timed(&mut fused, &noise.patches(), 0.0);
-    let steps: Vec<(f64, StepTimes)> = (0..args.steps).map(|_| timed(&mut fused, &noise.patches(), 1e-6)).collect();
+    let model_config = config.model();
+    let clips = config.common.data.batch_size;
+    let mut model = model(&config, threads)?;
+    let batch = RandomBatch::new(&model_config, Some(config.objective.masking), clips, config.common.seed);
+    // The first step allocates memory. Rates are those of the first steps of a run.
+    timed_step(&mut model, &batch.patches(), 0.0);
+    let steps: Vec<(f64, StepTimes)> = (0..args.steps).map(|_| timed_step(&mut model, &batch.patches(), 1e-6)).collect();
     let peak_memory_bytes = peak_memory_bytes()?;
-    let parameters = fused.store().count() as u64;
-    drop(fused);
+    let parameters = model.store().count() as u64;
+    drop(model);
     let seconds: Vec<f64> = steps.iter().map(|(seconds, _)| *seconds).collect();
     let seconds_per_step = median(seconds.clone());
-    let part = |of: fn(&StepTimes) -> Duration| median(steps.iter().map(|(_, times)| of(times).as_secs_f64()).collect());
-    let masks = noise.patches().masks;
+    let masks = batch.patches().masks;
     let tokens = ClipTokens::sparse(masks.visible(), masks.predicted());
     let gflop_per_step = 2e-9 * (flops::forward(&model_config, tokens).step() * clips as u64) as f64;
-    let product_gflop_per_second = matrix_product_rate(args.dtype, threads);
+    let product_gflop_per_second = gemm_rate(args.dtype, threads);
     let gflop_per_second = gflop_per_step / seconds_per_step;
     let report = StepReport {
         preset: args.preset.name().to_owned(),
         batch_size: clips as u64,
-        mask_ratio: config.masking.ratio,
+        mask_ratio: config.objective.masking.ratio,
         dtype: match args.dtype {
             Precision::F32 => "f32",
             Precision::Bf16 => "bf16",
@@ -76,13 +88,7 @@ pub fn step(args: &BenchStepArgs) -> anyhow::Result<()> {
         seconds_per_step,
         least_seconds: seconds.iter().copied().fold(f64::INFINITY, f64::min),
         most_seconds: seconds.iter().copied().fold(0.0, f64::max),
-        parts: StepParts {
-            encoder_seconds: part(|times| times.encoder),
-            decoder_seconds: part(|times| times.decoder),
-            decoder_backward_seconds: part(|times| times.decoder_backward),
-            encoder_backward_seconds: part(|times| times.encoder_backward),
-            optimizer_seconds: part(|times| times.optimizer),
-        },
+        parts: median_parts(&steps),
         clips_per_second: clips as f64 / seconds_per_step,
         gflop_per_step,
         gflop_per_second,
@@ -90,20 +96,33 @@ pub fn step(args: &BenchStepArgs) -> anyhow::Result<()> {
         product_share: gflop_per_second / product_gflop_per_second,
         peak_memory_bytes,
     };
-    let text = if args.json { serde_json::to_string_pretty(&report)? } else { table(&report) };
+    let text = if args.json { serde_json::to_string_pretty(&report)? } else { render_report(&report) };
     Ok(output::print(&text)?)
 }
 
-fn table(report: &StepReport) -> String {
+/// Median durations of the parts of a step.
+fn median_parts(steps: &[(f64, StepTimes)]) -> StepParts {
+    let part = |of: fn(&StepTimes) -> Duration| median(steps.iter().map(|(_, times)| of(times).as_secs_f64()).collect());
+    StepParts {
+        encoder_seconds: part(|times| times.encoder),
+        decoder_seconds: part(|times| times.decoder),
+        decoder_backward_seconds: part(|times| times.decoder_backward),
+        encoder_backward_seconds: part(|times| times.encoder_backward),
+        optimizer_seconds: part(|times| times.optimizer),
+    }
+}
+
+/// Renders the report as text.
+fn render_report(report: &StepReport) -> String {
     let StepReport { parts, seconds_per_step, .. } = report;
     let part = |name: &str, seconds: f64| format!("  {name:<18} {seconds:>8.3} s  {:>5.1} %\n", 100.0 * seconds / seconds_per_step);
     let mut text = format!(
-        "{} ({} parameters), {} clips, {:.0} % masked, {}, {} threads: random numbers, no loading\n\n\
+        "{} ({} parameters), {} clips, {:.0} % masked, {}, {} threads; random data, no loading\n\n\
          step           {:.3} s (median of {}; {:.3} to {:.3})\n\
          trained        {} clips/s\n\
-         operations     {:.1} GFLOP a step, counted from the shapes; {:.0} GFLOP/s\n\
-         products       {:.0} GFLOP/s is what one large matrix product reaches here: the step comes to {:.0} % of it\n\
-         memory         {:.0} MB at most\n\n\
+         flops          {:.1} GFLOP per step, counted from shapes; {:.0} GFLOP/s\n\
+         gemm           {:.0} GFLOP/s with one large matrix product; the step reaches {:.0} % of it\n\
+         memory         {:.0} MB peak\n\n\
          parts\n",
         report.preset,
         report.parameters,
@@ -115,7 +134,7 @@ fn table(report: &StepReport) -> String {
         report.steps,
         report.least_seconds,
         report.most_seconds,
-        shown(report.clips_per_second),
+        format_number(report.clips_per_second),
         report.gflop_per_step,
         report.gflop_per_second,
         report.product_gflop_per_second,
@@ -126,6 +145,6 @@ fn table(report: &StepReport) -> String {
     text += &part("decoder, loss", parts.decoder_seconds);
     text += &part("decoder backward", parts.decoder_backward_seconds);
     text += &part("encoder backward", parts.encoder_backward_seconds);
-    text += &part("optimiser", parts.optimizer_seconds);
+    text += &part("optimizer", parts.optimizer_seconds);
     text
 }

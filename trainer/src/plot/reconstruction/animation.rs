@@ -1,6 +1,7 @@
-//! A clip under several masks, moving: for each mask a row of three panels, the original, what the encoder sees of it, and what the model makes of that.
+//! An animation of a clip under several masks: a row of three panels per mask, the original, the
+//! visible patches, and the reconstruction.
 
-use super::{GAP, GAP_COLOR, Look, enlargement, percent};
+use super::{GAP, GAP_COLOR, MaskedView, enlargement, percent};
 use crate::plot::canvas::{self, Align, Letters};
 use image::codecs::gif::{GifEncoder, Repeat};
 use image::imageops::replace;
@@ -12,36 +13,38 @@ use schemas::geometry::FrameSize;
 use schemas::shard::{ColorMatrix, ColorRange};
 use std::path::Path;
 
-/// Frames are at least so wide.
+/// Minimum width of a frame.
 const LEAST_FRAME: u32 = 144;
 
-/// Room above a row of panels, for its captions.
+/// Height of the captions above a row of panels.
 const CAPTION: u32 = 22;
 
 const INK: Rgb<u8> = Rgb([36, 40, 46]);
 
-/// How well colours of a GIF are chosen: 1 is best and slowest, 30 fastest.
+/// Quality of a GIF's palette: 1 is best and slowest, 30 fastest.
 const GIF_SPEED: i32 = 5;
 
-/// An H.264 file shows a clip at least so long, again and again; a GIF repeats by itself.
+/// Minimum duration of an H.264 file, which repeats a short clip; a GIF repeats by itself.
 const LEAST_SECONDS: f64 = 6.0;
 
-/// Pictures of one size, one after the other: looks of the same clip.
+/// Draws the frames of an animation of views of the same clip; all have the same size.
 ///
 /// # Panics
-/// When the looks are of different clips, or there is none.
-pub fn animation(looks: &[Look]) -> Vec<RgbImage> {
-    let times = enlargement(looks[0].original[0].width(), LEAST_FRAME);
-    let looks: Vec<Look> = looks.iter().map(|look| look.enlarged(times)).collect();
-    let (side, gap) = (looks[0].original[0].width(), GAP as u32);
-    // Both sides even: H.264's chroma has half as many samples.
+/// When the views have different numbers of frames, or there is none.
+pub fn animation(views: &[MaskedView]) -> Vec<RgbImage> {
+    let times = enlargement(views[0].original[0].width(), LEAST_FRAME);
+    let views: Vec<MaskedView> = views.iter().map(|view| view.enlarged(times)).collect();
+    let side = views[0].original[0].width();
+    let gap = GAP as u32;
+    // Width and height are even: H.264's chroma has half the resolution.
     let even = |pixels: u32| pixels.next_multiple_of(2);
-    let (width, height) = (even(3 * (side + gap) + gap), even(looks.len() as u32 * (CAPTION + side + gap)));
+    let width = even(3 * (side + gap) + gap);
+    let height = even(views.len() as u32 * (CAPTION + side + gap));
     let draw = |frame: usize| {
         let mut picture = RgbImage::from_pixel(width, height, GAP_COLOR);
-        for (look, top) in looks.iter().zip((0..).step_by((CAPTION + side + gap) as usize)) {
-            let masked = format!("{} % masked", percent(look.ratio));
-            let panels = [("original", &look.original), (masked.as_str(), &look.masked), ("reconstruction", &look.reconstruction)];
+        for (view, top) in views.iter().zip((0..).step_by((CAPTION + side + gap) as usize)) {
+            let masked = format!("{} % masked", percent(view.ratio));
+            let panels = [("original", &view.original), (masked.as_str(), &view.masked), ("reconstruction", &view.reconstruction)];
             for ((caption, film), left) in panels.into_iter().zip((gap..).step_by((side + gap) as usize)) {
                 let text_top = top + (CAPTION - Letters::Small.height()) / 2;
                 canvas::text(&mut picture, (left + side / 2, text_top), Align::Middle, Letters::Small, INK, caption);
@@ -50,18 +53,18 @@ pub fn animation(looks: &[Look]) -> Vec<RgbImage> {
         }
         picture
     };
-    (0..looks[0].original.len()).map(draw).collect()
+    (0..views[0].original.len()).map(draw).collect()
 }
 
-/// The bytes of a GIF of `frames`, of which `fps` are shown a second, and which begins again for ever.
+/// Encodes `frames` as a GIF of `fps` frames per second, which repeats forever.
 ///
 /// # Errors
-/// When a frame is larger than a GIF can have it.
+/// When a frame is too large for GIF.
 pub fn gif(frames: &[RgbImage], fps: f64) -> Result<Vec<u8>, ImageError> {
     let mut bytes = Vec::new();
     let mut encoder = GifEncoder::new_with_speed(&mut bytes, GIF_SPEED);
     encoder.set_repeat(Repeat::Infinite)?;
-    // GIF counts hundredths of a second, and viewers take less than two of them for ten.
+    // GIF counts hundredths of a second, and viewers treat less than two as ten.
     let hundredths = (100.0 / fps).round().clamp(2.0, 6000.0) as u32;
     for frame in frames {
         let frame = DynamicImage::ImageRgb8(frame.clone()).into_rgba8();
@@ -71,18 +74,18 @@ pub fn gif(frames: &[RgbImage], fps: f64) -> Result<Vec<u8>, ImageError> {
     Ok(bytes)
 }
 
-/// How often an H.264 file shows a clip of so many frames.
+/// Number of times that an H.264 file shows a clip of `frames` frames.
 pub fn mp4_rounds(frames: usize, fps: f64) -> usize {
     ((LEAST_SECONDS * fps / frames.max(1) as f64).ceil() as usize).clamp(1, 100)
 }
 
-/// Writes an H.264 file of `frames`, of which `fps` are shown a second, [`mp4_rounds`] times.
+/// Writes `frames` as an H.264 file of `fps` frames per second, repeated [`mp4_rounds`] times.
 ///
 /// # Errors
 /// When GStreamer or its encoder is missing, or the file cannot be written.
 ///
 /// # Panics
-/// When there is no frame.
+/// When `frames` is empty.
 pub fn mp4(path: &Path, frames: &[RgbImage], fps: f64) -> Result<(), VideoError> {
     let size = FrameSize { width: frames[0].width() as usize, height: frames[0].height() as usize };
     let color = Color { range: ColorRange::Limited, matrix: ColorMatrix::Bt601 };
@@ -94,7 +97,8 @@ pub fn mp4(path: &Path, frames: &[RgbImage], fps: f64) -> Result<(), VideoError>
     writer.finish()
 }
 
-/// A picture of even sides as limited-range I420 of ITU-R BT.601 (the coefficients of ITU-T H.273); chroma is the mean of four pixels.
+/// Converts a picture with even width and height to limited-range I420 of ITU-R BT.601
+/// (coefficients of ITU-T H.273); chroma is the mean of four pixels.
 fn planes(picture: &RgbImage) -> Vec<u8> {
     let (width, height) = picture.dimensions();
     // Kr 0.299 and Kb 0.114; 219 steps of luma from 16, 224 of chroma about 128.

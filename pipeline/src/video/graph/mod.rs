@@ -1,0 +1,128 @@
+//! The graph of GStreamer elements between a file and its packets or frames. Probing, decoding and
+//! seeking share it, so that they see the same stream.
+//!
+//! ```text
+//! file ! typefind ! demultiplexer ! [parser] ! [decoder ! [deinterlace]] ! appsink
+//! ```
+//!
+//! GStreamer's own `decodebin` is not used: it hides the container's description of the stream,
+//! refuses a file because of a stream that is not needed (pictures of subtitles), and chooses
+//! decoders that do not report damage. Here, only the chosen video is linked, and decoders are
+//! libav's where it has a good one: they report broken packets, and their frames are those of the
+//! ffmpeg command line to the bit.
+//!
+//! - `links`: links the elements as streams appear.
+//! - `elements`: the elements that are installed, and which of them a stream needs.
+
+mod elements;
+mod links;
+
+use super::facts::Facts;
+use super::{RunningPipeline, VideoError, lock, spliced};
+use elements::{demultiplexer, make, sink_for};
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+use links::Links;
+use std::path::Path;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex};
+
+/// Name of the element that deinterlaces, if the stream is interlaced.
+const DEINTERLACE: &str = "deinterlacer";
+
+/// Maximum number of packets, and of frames, that wait to be pulled.
+const QUEUED_PACKETS: u32 = 64;
+const QUEUED_FRAMES: u32 = 4;
+
+/// A pad at which the first packet waits until a seek is done, and the probe that holds it.
+pub(super) type HeldPad = (gst::Pad, gst::PadProbeId);
+
+/// Prepares a decoder before its first packet, given the facts of the file.
+pub(super) type Prepare = Box<dyn Fn(&gst::Element, &Facts) + Send + Sync>;
+
+/// The output of a graph.
+pub(super) enum Output {
+    /// Packets, as the decoder would receive them.
+    Packets,
+    /// Frames, of a decoder that the function prepares.
+    Frames(Prepare),
+}
+
+/// The graph of one file. The caller starts it ([`RunningPipeline::start`]).
+pub(super) struct Graph {
+    pub(super) pipeline: RunningPipeline,
+    pub(super) sink: gst_app::AppSink,
+    /// Whether the file is an elementary stream: its packets have no times of their own.
+    pub(super) is_elementary: bool,
+    links: Arc<Links>,
+}
+
+impl Graph {
+    /// Builds the graph of the file at `path` that ends in `output`. If `hold` is given, the first
+    /// packet waits at a pad that is sent to it.
+    ///
+    /// # Errors
+    /// [`VideoError::Setup`] when GStreamer or its plugins are missing, [`VideoError::Stream`] when
+    /// the file cannot be read or is of no known type.
+    pub(super) fn new(path: &Path, output: Output, hold: Option<Sender<HeldPad>>) -> Result<Self, VideoError> {
+        let unreadable = |message: String| VideoError::Stream { element: String::new(), message };
+        let mut facts = Facts::of(path)
+            .map_err(|error| unreadable(crate::video::discover::io_reason(&error)))?
+            .ok_or_else(|| unreadable("its content is of no known type".to_owned()))?;
+        if facts.is_encrypted {
+            return Err(VideoError::Encrypted);
+        }
+        let factory = demultiplexer(&facts.caps).ok_or_else(|| VideoError::NoDecoder { codec: facts.media().to_owned() })?;
+        let is_elementary = factory.has_type(gst::ElementFactoryType::PARSER);
+        let demuxer = factory.create().build().map_err(VideoError::setup)?;
+        let pipeline = RunningPipeline(gst::Pipeline::new());
+        let source = if facts.edits.is_empty() {
+            let source = gst::ElementFactory::make("filesrc").property("location", path);
+            source.build().map_err(VideoError::setup)?
+        } else {
+            spliced::source(path, std::mem::take(&mut facts.edits))?
+        };
+        // It gives the type to elements that parse an elementary stream.
+        let typefind = make("typefind")?;
+        typefind.set_property("force-caps", &facts.caps);
+        let sink = sink_for(&output);
+        let pipeline_elements = [&source, &typefind, &demuxer, sink.upcast_ref()];
+        pipeline.0.add_many(pipeline_elements).map_err(VideoError::setup)?;
+        gst::Element::link_many([&source, &typefind, &demuxer]).map_err(VideoError::setup)?;
+        let links = Arc::new(Links {
+            facts,
+            output,
+            pipeline: pipeline.0.downgrade(),
+            sink: sink.clone(),
+            hold: hold.map(Mutex::new),
+            found: Mutex::default(),
+        });
+        Links::connect_demuxer(&links, &demuxer);
+        Ok(Self { pipeline, sink, is_elementary, links })
+    }
+
+    /// Returns why no more packets or frames come, if the graph has failed: no stream could be
+    /// linked, or an element reported an error.
+    pub(super) fn failure(&self) -> Option<VideoError> {
+        let found = lock(&self.links.found);
+        if let Some(Err(error)) = &found.chosen {
+            return Some(error.clone());
+        }
+        let error = self.pipeline.bus_error()?;
+        // A demultiplexer whose pads are not linked fails with a less specific error.
+        let is_encrypted = found.is_encrypted && found.chosen.is_none();
+        Some(if is_encrypted { VideoError::Encrypted } else { error })
+    }
+
+    /// Returns the number of video streams found so far.
+    pub(super) fn streams(&self) -> usize {
+        lock(&self.links.found).pads.len()
+    }
+
+    /// Whether the stream is interlaced, so that frames are made from fields. Known with the first
+    /// frame.
+    pub(super) fn is_deinterlaced(&self) -> bool {
+        self.pipeline.0.by_name(DEINTERLACE).is_some()
+    }
+}

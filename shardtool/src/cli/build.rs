@@ -1,0 +1,178 @@
+//! Arguments of `shardtool build`.
+
+use super::{local, named, positive};
+use crate::labels::{FORMS, LabelSource};
+use clap::Args;
+use pipeline::shard::payload::DEFAULT_CRF;
+use schemas::manifest::{BuildOptions, DEFAULT_GAP_SECONDS, OnCorrupt, PixelAspect, Sampling, ShortVideo, Tiling};
+use schemas::shard::Payload;
+use std::path::PathBuf;
+
+const BUILD_EXAMPLES: &str = "\
+Examples:
+  shardtool build ./videos                               16 frames at stride 4 of 30 fps
+  shardtool build ./videos --dry-run                     count clips and disk space only
+  shardtool build ./videos --labels dirs --out ./train   class names from folders
+  shardtool build ./videos --labels labels.csv           labels from a file, see below
+  shardtool build a.mkv b.mov --every 10                 a clip every ten seconds
+  shardtool build ./videos --payload h264 --frames 64    long clips, small on disk";
+
+/// Build shards of clips from videos.
+///
+/// Every video is decoded once, sampled by time into clips of --frames frames, scaled down, and
+/// stored in zstd-compressed Parquet, as exact I420 by default. A file that cannot be decoded is
+/// skipped and reported with the reason; it does not stop the build.
+#[derive(Debug, Args)]
+#[command(after_help = format!("{BUILD_EXAMPLES}\n\n{FORMS}"))]
+pub struct BuildArgs {
+    /// Video files, or folders to search for them; videos are recognized by content, not by name.
+    #[arg(required = true, value_name = "VIDEOS", value_parser = local())]
+    pub videos: Vec<PathBuf>,
+    /// Output folder of the shards.
+    #[arg(long, value_name = "DIR", default_value = "./shards", value_parser = local())]
+    pub out: PathBuf,
+    /// Number of frames per clip.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub frames: u32,
+    /// Number of ticks between two frames of a clip.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub stride: u32,
+    /// Sample by time, at --fps ticks per second, or by frames: each frame of the source is a tick,
+    /// whatever its time.
+    #[arg(long, value_name = "time|frames", default_value = "time", value_parser = ["time", "frames"])]
+    pub sample: String,
+    /// Ticks per second; videos of other rates are resampled by time.
+    #[arg(long, value_name = "RATE", default_value_t = 30.0, value_parser = positive)]
+    pub fps: f64,
+    /// Number of clips per video, evenly spaced.
+    #[arg(long, value_name = "N", conflicts_with = "every", value_parser = clap::value_parser!(u32).range(1..))]
+    pub clips_per_video: Option<u32>,
+    /// Seconds between the starts of clips [default: clips back to back].
+    #[arg(long, value_name = "SECONDS", value_parser = positive)]
+    pub every: Option<f64>,
+    /// What to do with a video that is shorter than a clip: repeat its last frame, or skip it.
+    #[arg(long, value_name = "repeat|skip", default_value = "repeat", value_parser = named(ShortVideo::NAMES, ShortVideo::from_name))]
+    pub short: ShortVideo,
+    /// What to do with a video that is damaged in parts: skip it, keep its undamaged clips, keep
+    /// all its clips and mark the damaged ones in the column "damaged", or fail: stop the build.
+    #[arg(long, value_name = "skip|keep-good|keep|fail", default_value = "keep-good", value_parser = named(OnCorrupt::NAMES, OnCorrupt::from_name))]
+    pub on_corrupt: OnCorrupt,
+    /// Scale frames down to this many pixels on the short side; smaller frames keep their size.
+    #[arg(long, value_name = "PIXELS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(16..=8192))]
+    pub short_side: u32,
+    /// What to do with pixels that are not square (PAL, NTSC, HDV): scale frames to square pixels,
+    /// as players do, or keep frames as they are coded. The ratio is stored in either case.
+    #[arg(
+        long,
+        value_name = "square|keep",
+        default_value = "square",
+        value_parser = named(PixelAspect::NAMES, PixelAspect::from_name)
+    )]
+    pub pixel_aspect: PixelAspect,
+    /// Skip clips that would hold a frame for longer than this because no other follows, and report
+    /// the gaps. "inf" skips none.
+    #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_GAP_SECONDS, value_parser = gap_seconds)]
+    pub gap_seconds: f64,
+    /// Storage format of frames: exact planes, RGB (twice the size, for other readers), or a short
+    /// H.264 stream per clip (about 17 times smaller, lossy).
+    #[arg(long, value_name = "i420|rgb|h264", default_value = "i420", value_parser = named(Payload::NAMES, Payload::from_name))]
+    pub payload: Payload,
+    /// Quality of --payload h264: x264's constant rate factor, 0 (lossless) to 50 [default: 18].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=50))]
+    pub crf: Option<u32>,
+    /// zstd level, 1 to 19; 0 is no compression [default: 3, and 0 with --payload h264].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..=19))]
+    pub level: Option<i32>,
+    /// Size of a shard in megabytes, at which it is closed.
+    #[arg(long, value_name = "MB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=16384))]
+    pub shard_mb: u64,
+    /// Source of labels: "none", "dirs" (the name of each file's folder), or a file with one line
+    /// per video: "path,label", "path label", or columns with a header (see below).
+    #[arg(long, value_name = "none|dirs|FILE", default_value = "none", value_parser = LabelSource::parse)]
+    pub labels: LabelSource,
+    /// Number of videos to decode at a time [default: number of cores].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub jobs: Option<u32>,
+    /// Give up on a video after this many seconds without progress.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = positive)]
+    pub timeout: f64,
+    /// Only count clips, bytes and disk space; decode and write nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Exit with 1 if any file was rejected.
+    #[arg(long)]
+    pub strict: bool,
+    /// Replace an existing build in the folder.
+    #[arg(long)]
+    pub force: bool,
+    /// Print the report as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl BuildArgs {
+    /// Returns the options that determine the contents of the shards.
+    ///
+    /// # Errors
+    /// When --every is less than a tick, or --crf is given to a payload that has none.
+    pub fn options(&self) -> anyhow::Result<BuildOptions> {
+        let is_h264 = self.payload == Payload::H264;
+        anyhow::ensure!(
+            is_h264 || self.crf.is_none(),
+            "--crf is the quality of --payload h264; --payload {} has none: omit one of them",
+            self.payload.name()
+        );
+        let mut options = BuildOptions {
+            frames: self.frames,
+            stride: self.stride,
+            sampling: if self.samples_frames() { Sampling::SourceFrames } else { Sampling::TicksPerSecond(self.fps) },
+            tiling: Tiling::BackToBack,
+            short: self.short,
+            on_corrupt: self.on_corrupt,
+            short_side: self.short_side,
+            pixel_aspect: self.pixel_aspect,
+            gap_seconds: Some(self.gap_seconds).filter(|seconds| seconds.is_finite()),
+            payload: self.payload,
+            crf: is_h264.then(|| self.crf.unwrap_or(DEFAULT_CRF)),
+            // H.264 does not compress further.
+            level: self.level.unwrap_or(if is_h264 { 0 } else { 3 }),
+            labels: self.labels.kind(),
+            shard_bytes: self.shard_mb * 1_000_000,
+        };
+        if let Some(seconds) = self.every {
+            options.tiling = Tiling::EverySeconds(seconds);
+            anyhow::ensure!(
+                !self.samples_frames(),
+                "--every counts seconds, --sample frames does not; omit one of them, or use --clips-per-video"
+            );
+            let ticks = seconds * self.fps;
+            anyhow::ensure!(
+                ticks >= 1.0,
+                "--every {seconds} is less than one tick at --fps {}; give at least {}",
+                self.fps,
+                1.0 / self.fps
+            );
+        }
+        if let Some(clips) = self.clips_per_video {
+            options.tiling = Tiling::ClipsPerVideo(clips);
+        }
+        Ok(options)
+    }
+
+    fn samples_frames(&self) -> bool {
+        self.sample == "frames"
+    }
+
+    /// Returns the number of videos to decode at a time.
+    pub fn jobs(&self) -> usize {
+        self.jobs.map_or_else(pipeline::all_cores, |jobs| jobs as usize)
+    }
+}
+
+/// Parses a number of seconds, or `inf` for no limit.
+fn gap_seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds >= 0.0 => Ok(seconds),
+        _ => Err("not a number of seconds, nor \"inf\"".to_owned()),
+    }
+}
