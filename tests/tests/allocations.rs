@@ -1,4 +1,5 @@
-//! Once warm, a loader allocates nothing for a clip: what there is for a batch does not grow with its clips.
+//! Once warm, a loader allocates nothing per clip: its allocations per batch do not grow with the clips.
+//! A binary of its own, for its global allocator.
 
 use pipeline::loader::batch::Form;
 use pipeline::loader::{Loader, LoaderOptions};
@@ -13,22 +14,22 @@ struct Counted;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
-// SAFETY: all is left to the system's allocator.
+// SAFETY: every call is passed on to the system's allocator.
 unsafe impl GlobalAlloc for Counted {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: what the caller promises is what is promised on.
+        // SAFETY: the caller's promises are those that the system's allocator needs.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: what the caller promises is what is promised on.
+        // SAFETY: the caller's promises are those that the system's allocator needs.
         unsafe { System.realloc(pointer, layout, bytes) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: what the caller promises is what is promised on.
+        // SAFETY: the caller's promises are those that the system's allocator needs.
         unsafe { System.dealloc(pointer, layout) }
     }
 }

@@ -1,8 +1,7 @@
-//! What is computed on a GPU, against the processor. Built with the feature `cuda` only, and in need of a GPU:
+//! Computation on a GPU against the CPU. Built with the feature `cuda` only, and needs a GPU:
 //! `cargo test --release -p trainer --features cuda --test cuda`.
 #![cfg(feature = "cuda")]
 
-use assert_cmd::Command;
 use candle_core::{Device, Tensor};
 use pipeline::loader::batch::{Form, ValueType};
 use pipeline::loader::{Loader, LoaderOptions};
@@ -12,20 +11,19 @@ use schemas::report::{EmbedReport, EvalReport, RunReport, StepMetrics};
 use serde::de::DeserializeOwned;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use tempfile::TempDir;
-use tests::{TestClip, shard_sources, shown, small_config, write_labelled_shards, write_shards};
+use tests::{TestClip, json_lines, parse_report, shard_sources, small_config, write_labelled_shards, write_shards};
 use trainer::data::Uploader;
 use trainer::model::DevicePixels;
 
 fn trainer<T: DeserializeOwned>(dir: &Path, arguments: &[&str]) -> T {
-    let output = Command::cargo_bin("trainer").expect("built").current_dir(dir).args(arguments).arg("--json").output().expect("run");
-    assert!(output.status.success(), "{}", shown(&output));
-    serde_json::from_slice(&output.stdout).expect("the report's JSON")
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trainer"));
+    parse_report(&command.current_dir(dir).args(arguments).arg("--json").output().expect("run"))
 }
 
 fn steps(run: &Path) -> Vec<StepMetrics> {
-    let text = fs::read_to_string(run.join("metrics.jsonl")).expect("metrics");
-    text.lines().map(|line| serde_json::from_str(line).expect("a step")).collect()
+    json_lines(&run.join("metrics.jsonl"))
 }
 
 /// Two runs have the same losses and gradients, up to `tolerance` of them, at every step.
@@ -101,7 +99,7 @@ fn every_batch_arrives_as_it_was_loaded() {
 }
 
 #[test]
-fn pre_training_follows_the_processor() {
+fn pre_training_follows_the_cpu() {
     let dir = with_data();
     let run = |name: &str, more: &[&str]| {
         let report: RunReport =
@@ -109,33 +107,33 @@ fn pre_training_follows_the_processor() {
         assert_eq!(report.steps, 30);
         dir.path().join(name)
     };
-    let of_processor = run("cpu", &["--config", "f32.toml"]);
+    let on_cpu = run("cpu", &["--config", "f32.toml"]);
     for values in ["f32", "u8"] {
         let config = format!("{values}.toml");
-        assert_alike(&of_processor, &run(values, &["--config", &config, "--device", "cuda"]), 1e-3);
+        assert_alike(&on_cpu, &run(values, &["--config", &config, "--device", "cuda"]), 1e-3);
     }
     // Interrupted after 20 steps: it goes on as if it had not been.
     fs::remove_dir_all(dir.path().join("u8/checkpoints/step-000030")).expect("removed");
     let resumed: RunReport = trainer(dir.path(), &["run", "--data", "train", "--out", "u8", "--resume", "--device", "cuda"]);
     assert_eq!((resumed.resumed_from, resumed.steps), (20, 30));
-    assert_alike(&of_processor, &dir.path().join("u8"), 1e-3);
+    assert_alike(&on_cpu, &dir.path().join("u8"), 1e-3);
 }
 
 #[test]
-fn classifiers_and_features_follow_the_processor() {
+fn classifiers_and_features_follow_the_cpu() {
     let dir = with_data();
     let _: RunReport = trainer(dir.path(), &["run", "--data", "train", "--config", "f32.toml", "--steps", "10", "--out", "pre"]);
     let finetune = |name: &str, device: &str| -> RunReport {
         let weights = ["finetune", "--weights", "pre", "--data", "train", "--val", "val", "--steps", "20", "--batch-size", "4"];
         trainer(dir.path(), &[&weights[..], &["--lr", "0.02", "--device", device, "--out", name]].concat())
     };
-    let (on_processor, on_gpu) = (finetune("ft-cpu", "cpu"), finetune("ft-gpu", "cuda"));
+    let (on_cpu, on_gpu) = (finetune("ft-cpu", "cpu"), finetune("ft-gpu", "cuda"));
     assert_alike(&dir.path().join("ft-cpu"), &dir.path().join("ft-gpu"), 5e-3);
-    assert_eq!(on_processor.validation.map(|validation| validation.clips), on_gpu.validation.map(|validation| validation.clips));
+    assert_eq!(on_cpu.validation.map(|validation| validation.clips), on_gpu.validation.map(|validation| validation.clips));
     let eval = |device: &str| -> EvalReport { trainer(dir.path(), &["eval", "--weights", "ft-cpu", "--data", "val", "--device", device]) };
-    let (on_processor, on_gpu) = (eval("cpu"), eval("cuda"));
-    assert_eq!(on_processor.confusion, on_gpu.confusion);
-    assert!((on_processor.clips.loss - on_gpu.clips.loss).abs() < 1e-4, "{} for {}", on_gpu.clips.loss, on_processor.clips.loss);
+    let (on_cpu, on_gpu) = (eval("cpu"), eval("cuda"));
+    assert_eq!(on_cpu.confusion, on_gpu.confusion);
+    assert!((on_cpu.clips.loss - on_gpu.clips.loss).abs() < 1e-4, "{} for {}", on_gpu.clips.loss, on_cpu.clips.loss);
     let report: EmbedReport =
         trainer(dir.path(), &["embed", "--weights", "pre", "--data", "val", "--device", "cuda", "--out", "features.parquet"]);
     assert_eq!(report.rows, 16);

@@ -1,5 +1,6 @@
-//! Builds that are killed, go on, are repeated and are given what is no good.
+//! Builds that are killed, resumed and repeated, and builds of bad input.
 
+use crate::{command, shardtool};
 use schemas::geometry::FrameSize;
 use schemas::manifest::{Manifest, Rejected, VideoRecord};
 use schemas::report::{BuildReport, DryRunReport};
@@ -9,27 +10,19 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use tests::{ffmpeg, shown, write_video};
+use tests::{children, ffmpeg, has_ended, json_lines, shown, signal, write_video};
 
 const SIZE: FrameSize = FrameSize { width: 96, height: 64 };
 
-fn command(dir: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin("shardtool"));
-    command.current_dir(dir).args(arguments);
-    command
-}
-
 fn build(dir: &Path, arguments: &[&str]) -> Output {
-    command(dir, &[&["build"], arguments].concat()).output().expect("run")
+    shardtool(dir, &[&["build"], arguments].concat())
 }
 
 fn report(dir: &Path, arguments: &[&str]) -> BuildReport {
-    let output = build(dir, &[arguments, &["--json"]].concat());
-    assert!(output.status.success(), "{}", shown(&output));
-    serde_json::from_slice(&output.stdout).expect("the report")
+    tests::parse_report(&build(dir, &[arguments, &["--json"]].concat()))
 }
 
 /// Small shards, so that there are many.
@@ -66,12 +59,11 @@ fn assert_same_build(one: &Path, other: &Path) {
 }
 
 fn manifest(dir: &Path) -> Manifest {
-    serde_json::from_slice(&fs::read(dir.join("manifest.json")).expect("a manifest")).expect("a sound manifest")
+    serde_json::from_slice(&fs::read(dir.join("manifest.json")).expect("a manifest")).expect("a valid manifest")
 }
 
 fn rejected(dir: &Path) -> Vec<Rejected> {
-    let lines = fs::read_to_string(dir.join("rejected.jsonl")).expect("the list");
-    lines.lines().map(|line| serde_json::from_str(line).expect("a line")).collect()
+    json_lines(&dir.join("rejected.jsonl"))
 }
 
 /// Waits until `done`, or fails.
@@ -108,7 +100,7 @@ fn a_build_that_is_killed_at_any_moment_goes_on_to_the_same_bytes() {
         std::thread::sleep(Duration::from_millis(7 * u64::from(moment) % 30));
         child.kill().expect("killed");
         killed += usize::from(!child.wait().expect("ended").success());
-        // What is written is sound at any moment: a manifest names whole shards only.
+        // The files are valid at any moment: a manifest names whole shards only.
         let before: Vec<_> = if out.join("manifest.json").exists() { manifest(&out).shards } else { Vec::new() };
         gone_on += usize::from(!before.is_empty() && before.len() < shards_in_all);
         let times = |entries: &[schemas::manifest::ShardEntry]| -> Vec<_> {
@@ -124,13 +116,13 @@ fn a_build_that_is_killed_at_any_moment_goes_on_to_the_same_bytes() {
 }
 
 #[test]
-fn ctrl_c_stops_cleanly_and_says_how_to_go_on() {
+fn ctrl_c_stops_cleanly_and_says_how_to_resume() {
     let dir = with_videos(12);
     report(dir.path(), &[&MANY_SHARDS[..], &["--out", "whole"]].concat());
     let arguments = [&["build"], &MANY_SHARDS[..], &["--out", "out", "--jobs", "1"]].concat();
     let mut child = command(dir.path(), &arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("started");
     wait_until("the first shard", || shards(&dir.path().join("out")) > 0);
-    signal(&child, "INT");
+    assert!(signal(child.id(), "INT"));
     let status = child.wait().expect("ended");
     let mut said = String::new();
     child.stderr.take().expect("piped").read_to_string(&mut said).expect("text");
@@ -146,22 +138,6 @@ fn ctrl_c_stops_cleanly_and_says_how_to_go_on() {
     assert!(!pipeline::shard::ShardSet::open(&dir.path().join("out")).expect("opened").is_empty());
     report(dir.path(), &arguments[1..]);
     assert_same_build(&dir.path().join("out"), &dir.path().join("whole"));
-}
-
-fn signal(child: &Child, name: &str) {
-    signal_process(child.id(), name);
-}
-
-fn signal_process(process: u32, name: &str) {
-    let status = Command::new("kill").arg(format!("-{name}")).arg(process.to_string()).status().expect("kill runs");
-    assert!(status.success());
-}
-
-/// The worker processes of a build.
-fn workers(build: &Child) -> Vec<u32> {
-    let tasks = fs::read_dir(format!("/proc/{}/task", build.id())).map(|tasks| tasks.flatten().collect()).unwrap_or_else(|_| Vec::new());
-    let children = tasks.iter().filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    children.flat_map(|children| children.split_whitespace().filter_map(|child| child.parse().ok()).collect::<Vec<u32>>()).collect()
 }
 
 /// A folder with a video that takes some time, between two that do not.
@@ -185,9 +161,9 @@ fn build_and_signal_worker(dir: &Path, name: &str) -> (Output, Vec<Rejected>) {
     let child = command(dir, &arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started");
     // The first shard closes within the long video.
     wait_until("the first shard", || shards(&dir.join("shards")) > 0);
-    let workers = workers(&child);
+    let workers = children(child.id());
     assert_eq!(workers.len(), 1);
-    signal_process(workers[0], name);
+    assert!(signal(workers[0], name));
     let output = child.wait_with_output().expect("ended");
     (output, rejected(&dir.join("shards")))
 }
@@ -199,11 +175,7 @@ fn a_worker_that_is_killed_costs_one_video() {
     assert!(output.status.success(), "{}", shown(&output));
     let [crashed] = rejected.as_slice() else { panic!("{rejected:?}") };
     assert!(crashed.path.ends_with("b.mp4") && crashed.reason.starts_with("its decoder crashed (signal 9) (after "), "{crashed:?}");
-    let records: Vec<VideoRecord> = fs::read_to_string(dir.path().join("shards/videos.jsonl"))
-        .expect("records")
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("a record"))
-        .collect();
+    let records: Vec<VideoRecord> = json_lines(&dir.path().join("shards/videos.jsonl"));
     assert_eq!(records.len(), 3);
     assert!(records.iter().all(|record| record.clips > 0), "{records:?}");
 }
@@ -227,15 +199,11 @@ fn workers_end_with_a_build_that_is_killed() {
         .spawn()
         .expect("started");
     wait_until("the first shard", || shards(&dir.path().join("shards")) > 0);
-    let workers = workers(&child);
-    signal_process(workers[0], "STOP");
+    let workers = children(child.id());
+    assert!(signal(workers[0], "STOP"));
     child.kill().expect("killed");
     child.wait().expect("ended");
-    wait_until("the worker's end", || !Path::new(&format!("/proc/{}/root", workers[0])).exists() || is_zombie(workers[0]));
-}
-
-fn is_zombie(process: u32) -> bool {
-    fs::read_to_string(format!("/proc/{process}/stat")).map_or(true, |stat| stat.contains(") Z "))
+    wait_until("the worker's end", || has_ended(workers[0]));
 }
 
 #[test]
@@ -323,7 +291,7 @@ fn other_options_and_other_builds_are_refused() {
 }
 
 #[test]
-fn a_read_only_folder_and_an_unreadable_file_are_said() {
+fn a_read_only_folder_and_an_unreadable_file_are_named() {
     let dir = with_videos(2);
     let is_root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n");
     if is_root {
@@ -372,10 +340,10 @@ fn a_full_disk_leaves_what_is_finished_usable() {
     assert!(more_room && same && done.clips > clips as u64);
 }
 
-/// One bad input: what it is, how it is made in the folder, and what is said of it; an empty reason is a video that is built.
+/// One bad input: what it is, how it is made in the folder, and the reason that is reported; an empty reason is a video that is built.
 type BadInput = (&'static str, fn(&Path, &Path), &'static str);
 
-/// As `(file, made from a sound film, reason)`.
+/// As `(file, made from an intact film, reason)`.
 const BAD_INPUTS: &[BadInput] = &[
     ("empty.mp4", |_, path| fs::write(path, "").expect("written"), "the file is empty"),
     ("text.mp4", |_, path| fs::write(path, "just words").expect("written"), "not a video: its content is of no known type"),
@@ -457,7 +425,7 @@ fn every_bad_input_has_its_outcome() {
         }
     }
     assert_eq!(rejected(&dir.path().join("shards")), report.rejected);
-    // The one with the name, the long one, and what is sound of the one that was cut short: two clips of two, two of two, two or one.
+    // The one with the name, the long one, and the intact part of the one that was cut short: two clips of two, two of two, two or one.
     let records = fs::read_to_string(dir.path().join("shards/videos.jsonl")).expect("records");
     let clips: Vec<(String, u64)> = records
         .lines()
@@ -489,7 +457,7 @@ fn every_bad_input_has_its_outcome() {
 const ODD_NAMES: [(&[u8], &str); 2] = [(b"a\xfe.mp4", r"videos/a\xfe.mp4"), (b"a\xff.mp4", r"videos/a\xff.mp4")];
 
 #[test]
-fn names_that_are_not_utf8_are_told_apart() {
+fn names_that_are_not_utf8_are_distinguished() {
     let dir = tempfile::tempdir().expect("a folder");
     let videos = dir.path().join("videos");
     fs::create_dir(&videos).expect("made");

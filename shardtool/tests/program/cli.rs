@@ -1,18 +1,14 @@
-//! The program as its users meet it: exit code, standard output and standard error of every command.
+//! Every command as a user runs it: exit code, standard output and standard error of every command.
 
-use assert_cmd::Command;
+use crate::{command, shardtool};
 use schemas::manifest::Rejected;
 use schemas::report::{BuildReport, DryRunReport, SynthReport};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
-use tests::shown;
-
-fn shardtool(dir: &Path, arguments: &[&str]) -> Output {
-    Command::cargo_bin("shardtool").expect("built").current_dir(dir).args(arguments).output().expect("run")
-}
+use tests::{json_lines, parse_report, shown};
 
 /// Compares with the snapshot; what differs from run to run is replaced.
 fn assert_shown(name: &str, output: &Output) {
@@ -24,15 +20,10 @@ fn assert_shown(name: &str, output: &Output) {
     ] }, { insta::assert_snapshot!(name, shown(output)) });
 }
 
-fn json<T: serde::de::DeserializeOwned>(output: &Output) -> T {
-    assert!(output.status.success(), "{}", shown(output));
-    serde_json::from_slice(&output.stdout).expect("the report's JSON")
-}
-
 /// A folder with `count` synthesised videos of four classes in `videos`.
 fn with_videos(count: &str) -> TempDir {
     let dir = tempfile::tempdir().expect("a folder");
-    let report: SynthReport = json(&shardtool(
+    let report: SynthReport = parse_report(&shardtool(
         dir.path(),
         &["synth", "videos", "--videos", count, "--classes", "4", "--size", "64", "--seconds", "2.5", "--json"],
     ));
@@ -41,7 +32,7 @@ fn with_videos(count: &str) -> TempDir {
 }
 
 #[test]
-fn help_teaches() {
+fn every_command_has_help() {
     let dir = tempfile::tempdir().expect("a folder");
     assert_shown("help", &shardtool(dir.path(), &["--help"]));
     for command in ["build", "synth", "verify", "inspect", "stats", "export"] {
@@ -54,7 +45,7 @@ fn synth_then_build_with_labels() {
     let dir = with_videos("8");
     let output = shardtool(dir.path(), &["build", "videos", "--labels", "dirs"]);
     assert_shown("build", &output);
-    let report: BuildReport = json(&shardtool(dir.path(), &["build", "videos", "--labels", "dirs", "--out", "again", "--json"]));
+    let report: BuildReport = parse_report(&shardtool(dir.path(), &["build", "videos", "--labels", "dirs", "--out", "again", "--json"]));
     assert_eq!((report.videos, report.clips, report.rejected.len(), report.padded_clips), (8, 8, 0, 0));
     assert_eq!(report.classes, ["down", "left", "right", "up"]);
     // Label and class of each clip are those of its folder.
@@ -89,7 +80,7 @@ fn synth_is_seeded_and_never_overwrites() {
 }
 
 #[test]
-fn files_that_are_no_video_are_named_and_left_out() {
+fn files_that_are_no_video_are_named_and_skipped() {
     let dir = with_videos("4");
     let bad = dir.path().join("videos/bad");
     fs::create_dir(&bad).expect("made");
@@ -97,13 +88,12 @@ fn files_that_are_no_video_are_named_and_left_out() {
     fs::write(bad.join("text.mp4"), "this is no video").expect("written");
     fs::write(bad.join("notes.txt"), "nor is this, and its name does not say so").expect("written");
     symlink("nowhere", bad.join("dangling.mp4")).expect("linked");
-    let fifo = std::process::Command::new("mkfifo").arg(bad.join("fifo.mp4")).status();
+    let fifo = Command::new("mkfifo").arg(bad.join("fifo.mp4")).status();
     assert!(fifo.expect("mkfifo runs").success());
 
     let output = shardtool(dir.path(), &["build", "videos"]);
     assert_shown("build-with-rejected-files", &output);
-    let lines = fs::read_to_string(dir.path().join("shards/rejected.jsonl")).expect("the list");
-    let listed: Vec<Rejected> = lines.lines().map(|line| serde_json::from_str(line).expect("a line")).collect();
+    let listed: Vec<Rejected> = json_lines(&dir.path().join("shards/rejected.jsonl"));
     assert_eq!(listed.len(), 4);
 
     let output = shardtool(dir.path(), &["build", "videos", "--out", "strict", "--strict", "--json"]);
@@ -117,13 +107,13 @@ fn files_that_are_no_video_are_named_and_left_out() {
 }
 
 #[test]
-fn a_build_is_not_replaced_unless_told() {
+fn a_build_is_replaced_only_with_force() {
     let dir = with_videos("4");
     assert!(shardtool(dir.path(), &["build", "videos"]).status.success());
     let before = fs::read(dir.path().join("shards/shard-00000.parquet")).expect("a shard");
     assert_shown("build-into-a-folder-that-is-taken", &shardtool(dir.path(), &["build", "videos", "--frames", "8"]));
     assert!(fs::read(dir.path().join("shards/shard-00000.parquet")).expect("a shard") == before);
-    let report: BuildReport = json(&shardtool(dir.path(), &["build", "videos", "--frames", "8", "--force", "--json"]));
+    let report: BuildReport = parse_report(&shardtool(dir.path(), &["build", "videos", "--frames", "8", "--force", "--json"]));
     assert_eq!(report.clips, 8, "two clips of 8 frames at stride 4 fit into 2.5 s");
     assert!(fs::read(dir.path().join("shards/shard-00000.parquet")).expect("a shard") != before);
 }
@@ -132,8 +122,10 @@ fn a_build_is_not_replaced_unless_told() {
 fn shards_are_the_same_for_any_number_of_jobs() {
     let dir = with_videos("10");
     let build = |out: &str, jobs: &str| {
-        let report: BuildReport =
-            json(&shardtool(dir.path(), &["build", "videos", "--shard-mb", "1", "--level", "0", "--out", out, "--jobs", jobs, "--json"]));
+        let report: BuildReport = parse_report(&shardtool(
+            dir.path(),
+            &["build", "videos", "--shard-mb", "1", "--level", "0", "--out", out, "--jobs", jobs, "--json"],
+        ));
         (0..report.shards)
             .map(|shard| fs::read(dir.path().join(out).join(format!("shard-{shard:05}.parquet"))).expect("a shard"))
             .collect::<Vec<_>>()
@@ -150,7 +142,7 @@ fn shards_are_the_same_for_any_number_of_jobs() {
 fn labels_come_from_a_file() {
     let dir = with_videos("4");
     fs::write(dir.path().join("labels.txt"), "videos/right/right-00000.mp4 7\nvideos/up/up-00003.mp4 2\n").expect("written");
-    let report: BuildReport = json(&shardtool(dir.path(), &["build", "videos", "--labels", "labels.txt", "--json"]));
+    let report: BuildReport = parse_report(&shardtool(dir.path(), &["build", "videos", "--labels", "labels.txt", "--json"]));
     assert_eq!((report.clips, report.unlabelled), (4, 2));
     let set = pipeline::shard::ShardSet::open(&dir.path().join("shards")).expect("shards");
     for meta in set.shards()[0].metas().expect("read") {
@@ -167,7 +159,8 @@ fn labels_come_from_a_file() {
     fs::rename(dir.path().join("videos/down"), dir.path().join("videos/riding a bike")).expect("renamed");
     let lines = "riding a bike/down-00002.mp4 269\r\nleft/left-00001.mp4 0\r\nright/right-00000.mp4 1\r\nup/up-00003.mp4 2\r\n";
     fs::write(dir.path().join("kinetics.csv"), lines).expect("written");
-    let report: BuildReport = json(&shardtool(dir.path(), &["build", "videos", "--labels", "kinetics.csv", "--out", "kinetics", "--json"]));
+    let report: BuildReport =
+        parse_report(&shardtool(dir.path(), &["build", "videos", "--labels", "kinetics.csv", "--out", "kinetics", "--json"]));
     assert_eq!((report.clips, report.unlabelled, report.classes.len()), (4, 0, 0));
     let set = pipeline::shard::ShardSet::open(&dir.path().join("kinetics")).expect("shards");
     let metas = set.shards()[0].metas().expect("read");
@@ -194,8 +187,8 @@ fn labels_that_fit_no_video_are_counted_and_named() {
     let lines = format!("\u{feff}path,class\r\nright/right-00000,riding a bike\r\nup-00003.mp4,-1\r\n{gone}");
     fs::write(dir.path().join("labels.csv"), lines).expect("written");
     let build = ["build", "videos", "--labels", "labels.csv"];
-    let report: BuildReport = json(&shardtool(dir.path(), &[&build[..], &["--json", "--out", "json"]].concat()));
-    let dry: DryRunReport = json(&shardtool(dir.path(), &[&build[..], &["--json", "--dry-run"]].concat()));
+    let report: BuildReport = parse_report(&shardtool(dir.path(), &[&build[..], &["--json", "--out", "json"]].concat()));
+    let dry: DryRunReport = parse_report(&shardtool(dir.path(), &[&build[..], &["--json", "--dry-run"]].concat()));
     assert_eq!((report.unlabelled, report.unmatched_labels, &report.classes[..]), (3, 6, &["riding a bike".to_owned()][..]));
     let unlabelled = ["videos/down/down-00002.mp4", "videos/left/left-00001.mp4", "videos/up/up-00003.mp4"];
     assert_eq!(report.unlabelled_examples, unlabelled);
@@ -205,7 +198,7 @@ fn labels_that_fit_no_video_are_counted_and_named() {
     assert_eq!(dry.unmatched_label_examples, report.unmatched_label_examples);
     assert_shown("build-with-labels-that-do-not-fit", &shardtool(dir.path(), &build));
     assert_shown("dry-run-with-labels-that-do-not-fit", &shardtool(dir.path(), &[&build[..], &["--dry-run"]].concat()));
-    // What is wrong with the file is said before anything is made.
+    // A bad file is reported before anything is made.
     fs::write(dir.path().join("labels.csv"), "videos/right/right-00000.mp4,0,12\n").expect("written");
     assert_shown("build-with-a-column-too-many", &shardtool(dir.path(), &[&build[..], &["--out", "none"]].concat()));
     assert!(!dir.path().join("none").exists());
@@ -238,9 +231,10 @@ fn urls_are_refused_before_anything_is_made() {
 fn a_dry_run_counts_what_a_build_gives() {
     let dir = with_videos("5");
     for tiling in [vec![], vec!["--every", "0.1"], vec!["--clips-per-video", "3"]] {
-        let dry: DryRunReport = json(&shardtool(dir.path(), &[&["build", "videos", "--dry-run", "--json"], tiling.as_slice()].concat()));
+        let dry: DryRunReport =
+            parse_report(&shardtool(dir.path(), &[&["build", "videos", "--dry-run", "--json"], tiling.as_slice()].concat()));
         assert!(!dir.path().join("shards").exists(), "nothing is written");
-        let built: BuildReport = json(&shardtool(dir.path(), &[&["build", "videos", "--json"], tiling.as_slice()].concat()));
+        let built: BuildReport = parse_report(&shardtool(dir.path(), &[&["build", "videos", "--json"], tiling.as_slice()].concat()));
         assert_eq!((dry.videos, dry.clips, dry.decoded_bytes), (built.videos, built.clips, built.decoded_bytes), "{tiling:?}");
         assert!(dry.free_bytes > 0 && (dry.video_seconds - 12.5).abs() < 0.01, "{}", dry.video_seconds);
         fs::remove_dir_all(dir.path().join("shards")).expect("removed");
@@ -254,8 +248,7 @@ fn closed_pipe() -> Stdio {
 }
 
 fn exit_code(dir: &Path, arguments: &[&str], stdout: Stdio, stderr: Stdio) -> Option<i32> {
-    let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin("shardtool"));
-    command.current_dir(dir).args(arguments).stdout(stdout).stderr(stderr).status().expect("run").code()
+    command(dir, arguments).stdout(stdout).stderr(stderr).status().expect("run").code()
 }
 
 #[test]
@@ -288,12 +281,12 @@ fn a_video_that_is_reached_twice_counts_once() {
     let dir = with_videos("4");
     symlink("..", dir.path().join("videos/loop")).expect("linked");
     symlink("right/right-00000.mp4", dir.path().join("videos/again.mp4")).expect("linked");
-    let report: BuildReport = json(&shardtool(dir.path(), &["build", "videos", "videos/up", "videos/up/up-00003.mp4", "--json"]));
+    let report: BuildReport = parse_report(&shardtool(dir.path(), &["build", "videos", "videos/up", "videos/up/up-00003.mp4", "--json"]));
     assert_eq!((report.videos, report.clips, report.rejected, report.not_video), (4, 4, Vec::new(), 0));
 }
 
 #[test]
-fn what_cannot_be_written_or_understood_is_said() {
+fn invalid_arguments_are_refused_by_name() {
     let dir = with_videos("4");
     fs::write(dir.path().join("file"), "in the way").expect("written");
     assert_shown("build-into-a-file", &shardtool(dir.path(), &["build", "videos", "--out", "file/shards"]));
@@ -304,7 +297,7 @@ fn what_cannot_be_written_or_understood_is_said() {
 }
 
 #[test]
-fn what_is_in_shards_is_told() {
+fn every_command_describes_shards() {
     let dir = with_videos("4");
     assert!(shardtool(dir.path(), &["build", "videos", "--labels", "dirs", "--frames", "8"]).status.success());
     for (name, arguments) in [

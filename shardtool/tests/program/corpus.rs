@@ -1,19 +1,17 @@
 //! The corpus of odd files, built by the program: what a dry run counts is what a build gives, and each file
 //! has the outcome that the table says.
 
+use crate::shardtool;
 use schemas::manifest::Rejected;
 use schemas::report::{BuildReport, DryRunReport};
 use std::collections::HashMap;
 use std::path::Path;
-use std::process::Command;
 use tests::corpus::{CORPUS, Expect, Group, generate};
+use tests::parse_report;
 
-fn shardtool<T: serde::de::DeserializeOwned>(dir: &Path, arguments: &[&str]) -> T {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin("shardtool"));
-    let arguments = [&["build", "videos", "--frames", "8", "--stride", "3", "--json"], arguments].concat();
-    let output = command.current_dir(dir).args(arguments).output().expect("it runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).expect("its report")
+fn build<T: serde::de::DeserializeOwned>(dir: &Path, arguments: &[&str]) -> T {
+    let common = ["build", "videos", "--frames", "8", "--stride", "3", "--json"];
+    parse_report(&shardtool(dir, &[&common, arguments].concat()))
 }
 
 #[test]
@@ -26,8 +24,8 @@ fn every_file_has_its_outcome() {
     for case in CORPUS.iter().filter(|case| !is_named(case)) {
         std::fs::remove_file(videos.join(case.name)).expect("removed");
     }
-    let built: BuildReport = shardtool(dir.path(), &["--out", "shards"]);
-    let counted: DryRunReport = shardtool(dir.path(), &["--dry-run", "--out", "other"]);
+    let built: BuildReport = build(dir.path(), &["--out", "shards"]);
+    let counted: DryRunReport = build(dir.path(), &["--dry-run", "--out", "other"]);
     let by_name = |rejected: &[Rejected]| -> HashMap<String, String> {
         let whole = rejected.iter().filter(|rejected| rejected.seconds.is_none());
         let name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();

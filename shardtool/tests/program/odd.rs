@@ -1,25 +1,18 @@
-//! What a build makes of gaps, pixels that are not square, high dynamic range, damage that is kept, encrypted
+//! Builds of gaps, pixels that are not square, high dynamic range, damage that is kept, encrypted
 //! files, and shards of the version before.
 
+use crate::shardtool;
 use schemas::geometry::FrameSize;
 use schemas::report::{BuildReport, DryRunReport, InspectReport};
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
-use tests::{ffmpeg, shown, write_video};
+use tests::{copy_all, ffmpeg, parse_report, shown, write_video};
 
 const SIZE: FrameSize = FrameSize { width: 96, height: 64 };
 const SHORT_CLIPS: [&str; 4] = ["--frames", "8", "--stride", "3"];
 
-fn shardtool(dir: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin("shardtool"));
-    command.current_dir(dir).args(arguments).output().expect("run")
-}
-
 fn json<T: serde::de::DeserializeOwned>(dir: &Path, arguments: &[&str]) -> T {
-    let output = shardtool(dir, &[arguments, &["--json"]].concat());
-    assert!(output.status.success(), "{}", shown(&output));
-    serde_json::from_slice(&output.stdout).expect("the report")
+    parse_report(&shardtool(dir, &[arguments, &["--json"]].concat()))
 }
 
 fn build(dir: &Path, arguments: &[&str]) -> BuildReport {
@@ -34,7 +27,7 @@ fn film(dir: &Path, frames: u32) -> std::path::PathBuf {
 }
 
 #[test]
-fn clips_in_a_gap_are_left_out_and_counted_before() {
+fn clips_in_a_gap_are_skipped_and_counted_by_a_dry_run() {
     let dir = tempfile::tempdir().expect("a folder");
     let film = film(dir.path(), 150);
     // After 60 frames, nothing for 100 seconds.
@@ -77,7 +70,7 @@ fn pixels_become_square_and_the_ratio_is_recorded() {
 }
 
 #[test]
-fn high_dynamic_range_is_recorded_and_said() {
+fn high_dynamic_range_is_recorded_and_reported() {
     let dir = tempfile::tempdir().expect("a folder");
     let film = film(dir.path(), 60);
     let colors = ["-color_primaries", "bt2020", "-color_trc", "smpte2084", "-colorspace", "bt2020nc"];
@@ -118,7 +111,7 @@ fn a_build_of_damaged_videos_says_how_to_keep_them() {
 }
 
 #[test]
-fn an_encrypted_file_and_animated_pictures_are_said_to_be_that() {
+fn encrypted_files_and_animated_pictures_are_named_as_such() {
     let dir = tempfile::tempdir().expect("a folder");
     let film = film(dir.path(), 30);
     let videos = dir.path().join("videos");
@@ -140,15 +133,11 @@ fn an_encrypted_file_and_animated_pictures_are_said_to_be_that() {
 }
 
 #[test]
-fn shards_of_version_2_are_read_and_not_gone_on_with() {
+fn shards_of_version_2_are_read_and_not_appended_to() {
     let dir = tempfile::tempdir().expect("a folder");
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/shards-v2/i420");
     let old = dir.path().join("old");
-    fs::create_dir(&old).expect("made");
-    for entry in fs::read_dir(&fixture).expect("the fixture") {
-        let path = entry.expect("an entry").path();
-        fs::copy(&path, old.join(path.file_name().expect("a name"))).expect("copied");
-    }
+    copy_all(&fixture, &old);
     let verified = shardtool(dir.path(), &["verify", "old", "--deep"]);
     assert!(verified.status.success(), "{}", shown(&verified));
     let clips: InspectReport = json(dir.path(), &["inspect", "old"]);

@@ -1,5 +1,6 @@
-//! The tools that read shards: what they say of sound ones, and of damaged ones.
+//! The commands that read shards, on valid and on damaged ones.
 
+use crate::{command, shardtool};
 use schemas::geometry::FrameSize;
 use schemas::report::{ExportReport, InspectReport, StatsReport, VerifyReport};
 use serde::de::DeserializeOwned;
@@ -13,10 +14,7 @@ use tests::{damage_clip, ffmpeg_frames, shown, write_video};
 const SIZE: FrameSize = FrameSize { width: 96, height: 64 };
 const SHARD: &str = "shards/shard-00000.parquet";
 
-fn shardtool(dir: &Path, arguments: &[&str]) -> Output {
-    Command::new(assert_cmd::cargo::cargo_bin("shardtool")).current_dir(dir).args(arguments).output().expect("run")
-}
-
+/// The report of a command, which may find damage and fail.
 fn json<T: DeserializeOwned>(dir: &Path, arguments: &[&str]) -> T {
     let output = shardtool(dir, &[arguments, &["--json"]].concat());
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", shown(&output)))
@@ -41,7 +39,7 @@ fn with_shards_of(flags: &[&str]) -> TempDir {
 }
 
 #[test]
-fn sound_shards_are_counted_and_found_sound() {
+fn valid_shards_are_counted_and_verified() {
     let dir = with_shards();
     for deep in [&[][..], &["--deep"]] {
         let verified: VerifyReport = json(dir.path(), &[&["verify", "shards"], deep].concat());
@@ -124,7 +122,7 @@ fn every_payload_is_built_checked_drawn_and_exported() {
 }
 
 #[test]
-fn a_missing_encoder_is_said_before_anything_is_decoded() {
+fn a_missing_encoder_is_reported_before_anything_is_decoded() {
     let dir = tempfile::tempdir().expect("a folder");
     let output = Command::new("pkg-config").args(["--variable=pluginsdir", "gstreamer-1.0"]).output().expect("pkg-config runs");
     let plugins = String::from_utf8_lossy(&output.stdout).trim().to_owned();
@@ -138,8 +136,7 @@ fn a_missing_encoder_is_said_before_anything_is_decoded() {
     }
     write_video(&dir.path().join("a.mp4"), 1, 70, 30, SIZE);
     let build = |payload: &str| {
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin("shardtool"));
-        command.current_dir(dir.path()).args(["build", "a.mp4", "--payload", payload, "--out", payload]);
+        let mut command = command(dir.path(), &["build", "a.mp4", "--payload", payload, "--out", payload]);
         command.env("GST_PLUGIN_SYSTEM_PATH_1_0", dir.path().join("plugins")).env("GST_REGISTRY_1_0", dir.path().join("registry"));
         command.output().expect("run")
     };
@@ -223,13 +220,13 @@ fn edit(dir: &Path, file: &str, change: impl FnOnce(&mut Vec<u8>)) {
 fn verify_finds_a_flip_of_any_byte() {
     let dir = with_shards();
     let path = dir.path().join(SHARD);
-    let sound = fs::read(&path).expect("read");
-    for at in (0..sound.len()).step_by(sound.len() / 40) {
-        let mut bytes = sound.clone();
+    let valid = fs::read(&path).expect("read");
+    for at in (0..valid.len()).step_by(valid.len() / 40) {
+        let mut bytes = valid.clone();
         bytes[at] ^= 0x20;
         fs::write(&path, bytes).expect("written");
         let verified: VerifyReport = json(dir.path(), &["verify", "shards"]);
-        assert!(!verified.problems.is_empty(), "byte {at} of {}", sound.len());
+        assert!(!verified.problems.is_empty(), "byte {at} of {}", valid.len());
     }
 }
 

@@ -204,7 +204,7 @@ fn words(pieces: &'static [&'static str]) -> impl Iterator<Item = &'static str> 
     pieces.iter().flat_map(|piece| piece.split_ascii_whitespace())
 }
 
-/// Makes the whole corpus in `dir`, with so many files at a time.
+/// Makes the whole corpus in `dir`, with `threads` files at a time.
 pub fn generate(dir: &Path, threads: usize) {
     fs::create_dir_all(dir).expect("a folder");
     // What a file is made of is made a round before it.

@@ -14,7 +14,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tests::{ffmpeg, options, ran_alone, real_videos, write_video};
+use tests::{ffmpeg, options, ran_alone, real_videos, signal, write_video};
 
 fn live_options(span: LiveSpan) -> LiveOptions {
     let worker = WorkerProgram { path: env!("CARGO_BIN_EXE_live-worker").into(), argument: "live-worker".to_owned() };
@@ -45,7 +45,7 @@ fn ticks(path: &Path, sampling: Sampling) -> (FrameSize, Vec<(Vec<u8>, bool)>) {
 }
 
 /// Compares windows anywhere in a video, alone and several at a time, with what its ticks show. Returns how many of nine
-/// calls went the short way, how many of them not from the video's start, and how many packets were left out.
+/// calls used the fast seek, how many of them not from the start of the video, and how many packets were skipped.
 fn compare_windows(path: &Path, live: LiveOptions) -> (u64, u64, u64) {
     let name = path.display();
     let (size, ticks) = ticks(path, live.sampling);
@@ -81,7 +81,7 @@ fn compare_windows(path: &Path, live: LiveOptions) -> (u64, u64, u64) {
             }
         }
     }
-    println!("{name}: of {} calls {short} by the short way, {sought} not from the start; {left_out} packets left out", calls.len());
+    println!("{name}: of {} calls {short} by the fast seek, {sought} not from the start; {left_out} packets skipped", calls.len());
     (short, sought, left_out)
 }
 
@@ -149,7 +149,7 @@ fn live_windows_are_what_decoding_from_the_start_gives() {
         let (short, sought, left_out) = compare_windows(&path, live_options(LiveSpan::Video));
         assert!(short >= short_ways, "{name}: {short} calls by the short way");
         assert_eq!(sought > 0, seeks(name) && short > 0, "{name}: {sought} calls from elsewhere than the start");
-        assert_eq!(left_out > 0, leaves_out, "{name}: {left_out} packets left out");
+        assert_eq!(left_out > 0, leaves_out, "{name}: {left_out} packets skipped");
         compare_clips(&path);
     }
 }
@@ -203,7 +203,7 @@ fn real_footage_is_decoded_alike() {
 }
 
 #[test]
-fn what_cannot_be_used_is_named() {
+fn unusable_videos_are_named() {
     let dir = tempfile::tempdir().expect("a folder");
     let film = film(dir.path());
     fs::write(dir.path().join("empty.mp4"), b"").expect("written");
@@ -306,7 +306,7 @@ fn a_worker_that_is_killed_costs_one_clip() {
     reader.windows(&set, 0, &[3]).expect("decoded");
     let frames = reader.frames(0).bytes().to_vec();
     let first = reader.worker_id().expect("a worker");
-    assert!(Command::new("kill").args(["-KILL", &first.to_string()]).status().expect("kill runs").success());
+    assert!(signal(first, "KILL"));
     let lost = fault(reader.windows(&set, 0, &[3]));
     assert_eq!(lost, ClipFault::Lost { reason: "its decoder crashed (signal 9)".to_owned() });
     reader.windows(&set, 0, &[3]).expect("a new worker");
@@ -320,7 +320,7 @@ fn a_worker_that_hangs_is_ended_after_the_deadline() {
     let mut reader = reader();
     reader.windows(&set, 0, &[0]).expect("decoded");
     let worker = reader.worker_id().expect("a worker");
-    assert!(Command::new("kill").args(["-STOP", &worker.to_string()]).status().expect("kill runs").success());
+    assert!(signal(worker, "STOP"));
     let lost = fault(reader.windows(&set, 0, &[0]));
     assert_eq!(lost, ClipFault::Lost { reason: "no progress within 0.5 s: its decoder was killed".to_owned() });
     assert!(!Path::new(&format!("/proc/{worker}")).exists(), "nothing is left of it");
@@ -334,8 +334,8 @@ fn a_reader_that_waits_is_stopped() {
     let stop = Arc::new(AtomicBool::new(false));
     let mut reader = LiveReader::new(Arc::clone(&stop));
     reader.windows(&set, 0, &[0]).expect("decoded");
-    let worker = reader.worker_id().expect("a worker").to_string();
-    assert!(Command::new("kill").args(["-STOP", &worker]).status().expect("kill runs").success());
+    let worker = reader.worker_id().expect("a worker");
+    assert!(signal(worker, "STOP"));
     let stopper = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(300));
         stop.store(true, Ordering::SeqCst);
@@ -348,7 +348,7 @@ fn a_reader_that_waits_is_stopped() {
 }
 
 #[test]
-fn without_a_worker_nothing_can_be_had() {
+fn without_a_worker_nothing_can_be_opened() {
     let dir = tempfile::tempdir().expect("a folder");
     let worker = WorkerProgram { path: dir.path().join("none"), argument: String::new() };
     let error = LiveSet::open(&[film(dir.path())], LiveOptions::new(worker), |_, _| {}).expect_err("there is no such program");

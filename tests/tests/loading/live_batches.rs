@@ -13,10 +13,9 @@ use schemas::manifest::BuildOptions;
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tests::{TestClip, loader_options, options, ran_alone, shard_sources, write_shards_with, write_video};
+use tests::{TestClip, children, loader_options, options, ran_alone, shard_sources, signal, write_shards_with, write_video};
 
 /// Three videos in `dir`/videos, of which one is shorter than a clip.
 fn videos(dir: &Path) -> PathBuf {
@@ -94,7 +93,7 @@ fn whole_videos_give_windows_anywhere_in_them() {
 }
 
 #[test]
-fn a_video_that_goes_is_left_out_and_named() {
+fn a_video_that_disappears_is_skipped_and_named() {
     let dir = tempfile::tempdir().expect("a folder");
     let videos = videos(dir.path());
     let data = live(&videos, LiveSpan::Clip);
@@ -106,7 +105,7 @@ fn a_video_that_goes_is_left_out_and_named() {
 }
 
 #[test]
-fn videos_are_told_apart_by_name_and_size_and_not_by_folder() {
+fn videos_are_identified_by_name_and_size_and_not_by_folder() {
     let dir = tempfile::tempdir().expect("a folder");
     let videos = videos(dir.path());
     let of = |videos: &Path| fingerprint(&live(videos, LiveSpan::Clip));
@@ -125,13 +124,6 @@ fn videos_are_told_apart_by_name_and_size_and_not_by_folder() {
     assert_ne!(weighing([1.0, 0.5]), weighing([0.5, 1.0]));
 }
 
-/// Processes that threads of this one have started.
-fn children() -> Vec<String> {
-    let tasks = fs::read_dir("/proc/self/task").expect("a list").flatten();
-    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    lists.flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect()
-}
-
 #[test]
 fn a_loader_whose_decoders_hang_ends_within_a_second() {
     if ran_alone("live_batches::a_loader_whose_decoders_hang_ends_within_a_second") {
@@ -142,11 +134,11 @@ fn a_loader_whose_decoders_hang_ends_within_a_second() {
     let mut loader = Loader::new(data, LoaderOptions { prefetch: 100, ..loader_options(3) }).expect("a loader");
     loader.next().expect("endless").expect("a batch");
     // In the midst of what is to be made ahead.
-    let workers = children();
+    let workers = children(std::process::id());
     assert!(!workers.is_empty());
-    assert!(Command::new("kill").arg("-STOP").args(&workers).status().expect("run").success());
+    assert!(workers.iter().all(|&worker| signal(worker, "STOP")));
     let began = Instant::now();
     drop(loader);
     assert!(began.elapsed() < Duration::from_secs(1), "it took {:?}", began.elapsed());
-    assert_eq!(children(), Vec::<String>::new(), "no process is left");
+    assert!(children(std::process::id()).is_empty(), "no process is left");
 }

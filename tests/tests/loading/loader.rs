@@ -1,4 +1,4 @@
-//! Batches are the same for any number of threads and ranks, can be taken up anywhere, and every way out is clean.
+//! Batches are the same for any number of threads and ranks, loading can resume anywhere, and ends cleanly.
 
 use pipeline::loader::batch::{Batch, Form, ValueType};
 use pipeline::loader::{LoadError, Loader, LoaderOptions, Rank, examples};
@@ -37,7 +37,7 @@ fn batches(data: &Sources, options: LoaderOptions, count: usize) -> Vec<Batch> {
     loader.take(count).map(|batch| batch.expect("a batch")).collect()
 }
 
-/// Options that make much of what a loader can do: repeats, patches, bytes.
+/// Options that use much of a loader: repeats, patches, bytes.
 fn rich_options(threads: usize) -> LoaderOptions {
     let mut options = LoaderOptions { repeat: 3, ..loader_options(threads) };
     options.format.form = Form::Patches { target: TargetForm::Pixels { slices: 1 } };
@@ -141,7 +141,7 @@ fn repeats_of_a_clip_differ_and_never_meet_in_a_batch() {
     let mut seen = HashSet::new();
     for batch in &batches {
         let clips: HashSet<(u64, u64)> = batch.samples.iter().map(|sample| (sample.epoch, sample.clip)).collect();
-        assert_eq!(clips.len(), batch.len(), "no two samples of one reading");
+        assert_eq!(clips.len(), batch.len(), "no two samples of one clip");
         seen.extend(batch.samples.iter().copied());
     }
     // Four epochs of eleven clips, four times each.
@@ -244,11 +244,11 @@ fn files(data: &Sources) -> Vec<std::path::PathBuf> {
 }
 
 #[test]
-fn a_damaged_clip_is_left_out_named_and_counted() {
+fn a_damaged_clip_is_skipped_named_and_counted() {
     let dir = tempfile::tempdir().expect("a folder");
-    let sound = shards(dir.path());
-    let path = files(&sound)[1].clone();
-    let whole = batches(&sound, LoaderOptions { repeat: 2, ..loader_options(2) }, 22);
+    let intact = shards(dir.path());
+    let path = files(&intact)[1].clone();
+    let whole = batches(&intact, LoaderOptions { repeat: 2, ..loader_options(2) }, 22);
     damage_clip(&path, 1);
     let data = shard_sources(dir.path());
     for threads in [1, 3] {
@@ -305,7 +305,7 @@ fn too_many_damaged_clips_end_the_iterator() {
         });
     }
     let mut loader = Loader::new(shard_sources(dir.path()), loader_options(2)).expect("a loader");
-    let error = loader.next().expect("an end").expect_err("no clip is sound");
+    let error = loader.next().expect("an end").expect_err("every clip is damaged");
     assert!(matches!(error, LoadError::AllBad { clips: 11, .. }), "{error}");
 }
 
@@ -368,7 +368,7 @@ fn a_worker_that_panics_is_an_error_and_all_threads_end() {
 }
 
 #[test]
-fn options_that_make_no_sense_are_refused() {
+fn invalid_options_are_refused() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = shards(dir.path());
     let refused = |options: LoaderOptions| Loader::new(Arc::clone(&data), options).err().expect("refused").to_string();

@@ -100,7 +100,7 @@ fn a_decoder_is_used_again_after_any_clip() {
         .into();
     for (at, (size, count, stream)) in clips.iter().enumerate() {
         let mut out = Vec::new();
-        // First a part of it, then what is no clip at all, then the whole.
+        // First a part of it, then bytes that are no clip, then the whole.
         decoder.decode(stream, *size, count / 2, &mut out).expect("a part");
         assert!(out == frames(*count as u32 / 2, *size), "half of clip {at}");
         decoder.decode(b"not a stream", *size, 1, &mut Vec::new()).expect_err("no frames");
@@ -170,7 +170,7 @@ fn damage_to_a_payload_names_the_clip() {
         damage_clip(&path, 1);
         let shard = Shard::open(&path).expect("the footer is whole");
         let mut reader = ClipReader::default();
-        reader.frames(&shard, 0, 8).expect("the first clip is sound");
+        reader.frames(&shard, 0, 8).expect("the first clip is valid");
         let error = reader.frames(&shard, 1, 8).expect_err("damaged");
         assert!(matches!(&error, ShardError::Damaged { path: named, row: 1, .. } if *named == path), "{error}");
         let options = LoaderOptions { max_bad: 0, ..loader_options(2) };
@@ -183,7 +183,7 @@ fn damage_to_a_payload_names_the_clip() {
 #[test]
 fn a_payload_that_does_not_hold_its_frames_is_refused() {
     let dir = tempfile::tempdir().expect("a folder");
-    // Stored under a sound hash: eight frames of H.264, where the row says nine.
+    // Stored under a valid hash: eight frames of H.264, where the row says nine.
     let clip = TestClip::moving(1, 8, 64, 48);
     let options = BuildOptions { payload: Payload::H264, frames: 8, ..options(0, 1 << 20) };
     let meta = schemas::shard::ClipMeta { frames: 9, ..clip.meta.clone() };

@@ -114,7 +114,7 @@ fn a_flipped_bit_is_damage_of_that_clip_alone() {
 }
 
 #[test]
-fn no_spoiled_shard_panics() {
+fn no_damaged_shard_panics() {
     assert!(spoiled(Vec::clear).is_some(), "an empty file");
     assert!(spoiled(|bytes| bytes.truncate(bytes.len() / 2)).is_some(), "a cut file");
     assert!(spoiled(|bytes| *bytes = b"PAR1 this is no Parquet PAR1".to_vec()).is_some(), "another file");

@@ -1,4 +1,4 @@
-//! The loader's look at every clip once, and the split of videos.
+//! A single pass of the loader over every clip, as evaluation needs it, and the split of videos.
 
 use pipeline::loader::batch::{Form, Pixels};
 use pipeline::loader::{LoadError, Loader, LoaderOptions};
@@ -25,7 +25,7 @@ type Batches = Vec<Vec<(u64, u32)>>;
 /// Pixels by set, clip and view.
 type PixelsOf = BTreeMap<(u32, u64, u32), Vec<u8>>;
 
-/// What comes of a pass.
+/// The samples and pixels of a pass.
 fn pass(data: &Arc<[WeightedSource]>, options: LoaderOptions) -> (Batches, PixelsOf) {
     let (mut order, mut pixels) = (Vec::new(), BTreeMap::new());
     for batch in Loader::new(Arc::clone(data), options).expect("a loader") {
@@ -107,7 +107,7 @@ fn chosen_clips_alone_come_under_their_own_numbers_and_labels() {
 }
 
 #[test]
-fn a_clip_that_cannot_be_read_is_left_out_at_all_views() {
+fn a_clip_that_cannot_be_read_is_skipped_at_all_views() {
     let dir = tempfile::tempdir().expect("a folder");
     shards(dir.path(), 5, 6);
     damage_clip(&dir.path().join("shard-00000.parquet"), 2);
@@ -115,7 +115,7 @@ fn a_clip_that_cannot_be_read_is_left_out_at_all_views() {
     let options = LoaderOptions::tokens(3, GRID).once(Views { temporal: 1, spatial: 3 });
     let batches: Vec<_> = Loader::new(Arc::clone(&data), options.clone()).expect("a loader").map(|batch| batch.expect("a batch")).collect();
     assert_eq!(batches.iter().map(|batch| batch.len()).collect::<Vec<_>>(), [2, 2, 2, 2, 2, 2]);
-    assert_eq!(batches.iter().map(|batch| batch.skipped.len()).sum::<usize>(), 1, "it is told once");
+    assert_eq!(batches.iter().map(|batch| batch.skipped.len()).sum::<usize>(), 1, "it is reported once");
     let strict = Loader::new(data, LoaderOptions { max_bad: 0, ..options }).expect("a loader").find_map(Result::err);
     assert!(matches!(strict, Some(LoadError::TooManyBad { limit: 0, .. })), "{strict:?}");
 }

@@ -1,13 +1,14 @@
-//! The fused classifier against the composed one, and what it is taught.
+//! The classifier of the CPU against candle's.
 
 use candle_core::{Device, Tensor};
 use pipeline::sampling::mask::Masks;
 use pipeline::sampling::order::{Purpose, stream};
 use rand::RngExt;
 use schemas::geometry::PatchGrid;
+use tests::{relative_error, small_classifier, values};
 use trainer::cpu::{BranchScales, CpuClassifier, Labelled, Precision, Resources, Values};
 use trainer::model::loss::cross_entropy;
-use trainer::model::{Classifier, ClassifierConfig, Conventions, PositionKind, TransformerConfig};
+use trainer::model::{Classifier, ClassifierConfig, Conventions, PositionKind};
 use trainer::optim::{AdamW, AdamWConfig, ParameterRule};
 
 const OPTIMIZER: AdamWConfig = AdamWConfig { base_lr: 1e-3, betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.05, clip_norm: 1.0 };
@@ -17,7 +18,7 @@ fn rule(name: &str, rank: usize) -> ParameterRule {
     trainer::optim::layer_decay::rule(name, rank, 2, 0.7, 0.05)
 }
 
-/// A batch for a classifier: two, three or four clips of noise, soft labels, and branches and values that are left out.
+/// A batch for a classifier: two, three or four clips of noise, soft targets, and dropped branches and values.
 struct Example {
     config: ClassifierConfig,
     clips: usize,
@@ -82,32 +83,24 @@ impl Example {
 }
 
 fn configs() -> Vec<(ClassifierConfig, usize)> {
-    let config = |grid, [width, depth, heads]: [usize; 3], classes| ClassifierConfig {
-        grid,
-        encoder: TransformerConfig { width, depth, heads },
-        positions: PositionKind::Separable,
-        class_token: true,
-        classes,
-        conventions: Conventions::default(),
-    };
     let grid = |frames, size, tubelet, patch| PatchGrid { frames, size, tubelet, patch };
     vec![
-        (config(grid(4, 32, 2, 16), [24, 2, 2], 5), 2),
-        (ClassifierConfig { class_token: false, ..config(grid(6, 24, 3, 8), [33, 3, 3], 2) }, 3),
+        (small_classifier(grid(4, 32, 2, 16), [24, 2, 2], 5), 2),
+        (ClassifierConfig { class_token: false, ..small_classifier(grid(6, 24, 3, 8), [33, 3, 3], 2) }, 3),
         (
             ClassifierConfig {
                 positions: PositionKind::Sinusoid,
                 // So large that they are seen.
                 conventions: Conventions { norm_epsilon: 0.02, head_norm_epsilon: 0.03, ..Conventions::default() },
-                ..config(grid(4, 24, 2, 8), [12, 2, 3], 4)
+                ..small_classifier(grid(4, 24, 2, 8), [12, 2, 3], 4)
             },
             2,
         ),
-        (ClassifierConfig { positions: PositionKind::Joint, ..config(grid(1, 40, 1, 8), [64, 1, 4], 17) }, 4),
+        (ClassifierConfig { positions: PositionKind::Joint, ..small_classifier(grid(1, 40, 1, 8), [64, 1, 4], 17) }, 4),
     ]
 }
 
-/// A model whose head tells something, unlike at its start.
+/// A model with a random head: the initial one is zero.
 fn model(config: ClassifierConfig) -> Classifier {
     let model = Classifier::seeded(config, 3, &Device::Cpu).expect("a model");
     for (name, variable) in model.parameters().iter().filter(|(name, _)| name.starts_with("head")) {
@@ -118,32 +111,21 @@ fn model(config: ClassifierConfig) -> Classifier {
     model
 }
 
-fn fused(model: &Classifier, precision: Precision, threads: usize, recomputes: bool) -> CpuClassifier {
+fn cpu(model: &Classifier, precision: Precision, threads: usize, recomputes: bool) -> CpuClassifier {
     let resources = Resources { threads, recomputes };
     CpuClassifier::new(*model.config(), model.parameters(), OPTIMIZER, rule, precision, resources).expect("a model")
 }
 
-/// Norm of the difference over norm of what is expected.
-fn error(found: &[f32], expected: &[f32]) -> f64 {
-    let square = |values: &mut dyn Iterator<Item = f32>| values.map(|value| f64::from(value).powi(2)).sum::<f64>().sqrt();
-    assert_eq!(found.len(), expected.len());
-    square(&mut found.iter().zip(expected).map(|(found, expected)| found - expected)) / square(&mut expected.iter().copied()).max(1e-12)
-}
-
-fn values(tensor: &Tensor) -> Vec<f32> {
-    tensor.flatten_all().and_then(|flat| flat.to_vec1::<f32>()).expect("values")
-}
-
 #[test]
-fn loss_and_gradients_are_those_of_the_composed_model() {
+fn loss_and_gradients_are_those_of_candle() {
     for (at, (config, clips)) in configs().into_iter().enumerate() {
         for (drops, precision, allowed) in [(false, Precision::F32, 2e-5), (true, Precision::F32, 2e-5), (true, Precision::Bf16, 0.05)] {
             let (example, model) = (Example::new(config, clips, drops), model(config));
             let expected = example.loss(&model);
             let gradients = expected.backward().expect("gradients");
-            let mut fused = fused(&model, precision, 2, false);
+            let mut cpu = cpu(&model, precision, 2, false);
             // Half twice: what is added to, and what is written.
-            let losses = [fused.accumulate(&example.labelled(), 0.5), fused.accumulate(&example.labelled(), 0.5)];
+            let losses = [cpu.accumulate(&example.labelled(), 0.5), cpu.accumulate(&example.labelled(), 0.5)];
             let expected = f64::from(expected.to_scalar::<f32>().expect("a loss"));
             assert!(losses.iter().all(|loss| (loss - expected).abs() < allowed * expected), "model {at}: {losses:?} for {expected}");
             for (name, variable) in model.parameters().iter() {
@@ -151,8 +133,8 @@ fn loss_and_gradients_are_those_of_the_composed_model() {
                     continue; // Zero, but for rounding: it moves all scores of a query alike.
                 }
                 let gradient = values(gradients.get(variable).expect("the graph is whole"));
-                let view = fused.store().gradients().find(|view| view.name == name).expect("a gradient");
-                let error = error(view.values, &gradient);
+                let view = cpu.store().gradients().find(|view| view.name == name).expect("a gradient");
+                let error = relative_error(view.values, &gradient);
                 assert!(error < allowed, "model {at}, drops {drops}, {precision:?}, {name}: {error}");
             }
         }
@@ -160,17 +142,17 @@ fn loss_and_gradients_are_those_of_the_composed_model() {
 }
 
 #[test]
-fn readings_are_those_of_the_composed_model() {
+fn inference_is_that_of_candle() {
     for (config, clips) in configs() {
         let (example, model) = (Example::new(config, clips, false), model(config));
         let expected = model.infer(&example.patches()).expect("read");
-        let mut fused = fused(&model, Precision::F32, 2, true);
+        let mut cpu = cpu(&model, Precision::F32, 2, true);
         for with_tokens in [true, false] {
-            let read = fused.infer(example.masks(), Values::F32(&example.pixels), with_tokens);
-            assert!(error(read.features, &values(&expected.features)) < 1e-5);
-            assert!(error(read.logits, &values(expected.logits.as_ref().expect("a head"))) < 1e-5);
+            let read = cpu.infer(example.masks(), Values::F32(&example.pixels), with_tokens);
+            assert!(relative_error(read.features, &values(&expected.features)) < 1e-5);
+            assert!(relative_error(read.logits, &values(expected.logits.as_ref().expect("a head"))) < 1e-5);
             if with_tokens {
-                assert!(error(read.tokens, &values(&expected.tokens)) < 1e-5);
+                assert!(relative_error(read.tokens, &values(&expected.tokens)) < 1e-5);
             } else {
                 assert!(read.tokens.is_empty());
             }
@@ -180,38 +162,38 @@ fn readings_are_those_of_the_composed_model() {
         let weights = model.parameters().iter().filter(|(name, _)| !name.starts_with("head"));
         let weights = weights.map(|(name, variable)| (name.to_owned(), variable.as_detached_tensor())).collect();
         let encoder = Classifier::from_tensors(alone, weights, &Device::Cpu).expect("an encoder");
-        let mut encoder = self::fused(&encoder, Precision::F32, 1, true);
+        let mut encoder = self::cpu(&encoder, Precision::F32, 1, true);
         let first = Masks::new(&example.rows[..config.grid.tokens()], config.grid.tokens(), config.grid.tokens());
         let read = encoder.infer(first, Values::F32(&example.pixels[..config.grid.clip_values()]), false);
         assert!(read.logits.is_empty());
-        assert!(error(read.features, &values(&expected.features)[..config.encoder.width]) < 1e-5);
+        assert!(relative_error(read.features, &values(&expected.features)[..config.encoder.width]) < 1e-5);
     }
 }
 
 #[test]
-fn steps_depend_neither_on_threads_nor_on_recomputation_and_are_the_composed_ones() {
+fn steps_are_those_of_candle_for_any_threads_and_recomputation() {
     for (config, clips) in configs() {
         let example = Example::new(config, clips, true);
         let steps = |precision, threads, recomputes| {
-            let mut fused = fused(&model(config), precision, threads, recomputes);
+            let mut cpu = cpu(&model(config), precision, threads, recomputes);
             let losses: Vec<f64> = (0..3)
                 .map(|_| {
-                    let loss = fused.accumulate(&example.labelled(), 1.0);
-                    fused.store_mut().update(0.01);
+                    let loss = cpu.accumulate(&example.labelled(), 1.0);
+                    cpu.store_mut().update(0.01);
                     loss
                 })
                 .collect();
-            (losses, fused.store().weights().flat_map(|view| view.values.to_vec()).collect::<Vec<f32>>())
+            (losses, cpu.store().weights().flat_map(|view| view.values.to_vec()).collect::<Vec<f32>>())
         };
         for precision in [Precision::F32, Precision::Bf16] {
             let one = steps(precision, 1, false);
             assert!(one == steps(precision, 3, false) && one == steps(precision, 2, true), "{precision:?}");
         }
-        let composed = model(config);
-        let mut optimizer = AdamW::with_rules(composed.parameters(), OPTIMIZER, rule).expect("an optimiser");
+        let candle = model(config);
+        let mut optimizer = AdamW::with_rules(candle.parameters(), OPTIMIZER, rule).expect("an optimizer");
         let losses: Vec<f64> = (0..3)
             .map(|_| {
-                let loss = example.loss(&composed);
+                let loss = example.loss(&candle);
                 optimizer.step(&loss.backward().expect("gradients"), 0.01).expect("a step");
                 f64::from(loss.to_scalar::<f32>().expect("a loss"))
             })

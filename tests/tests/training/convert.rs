@@ -1,4 +1,4 @@
-//! Weights of other code bases: read, compared with what they compute there, and written back. `fixtures/exchange` has the files, and the scripts that made them.
+//! Weights of other code bases: read, compared with what they compute there, and written back. `fixtures/convert` has the files, and the scripts that made them.
 
 use candle_core::{D, Device, Tensor};
 use pipeline::sampling::mask::Masks;
@@ -9,12 +9,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use tests::{small_classifier, small_mae, values};
 use trainer::config::TargetChoice;
 use trainer::convert::{Exported, Format, Hints, Imported, Model, export, import, write_folder};
-use trainer::model::{
-    Classifier, ClassifierConfig, Conventions, DecoderClassToken, Mae, MaeConfig, Masking, NormalisePer, PositionKind, TargetKind,
-    TransformerConfig,
-};
+use trainer::model::{Classifier, ClassifierConfig, Conventions, DecoderClassToken, Mae, MaeConfig, Masking, NormalisePer, PositionKind};
 use trainer::model::{DeviceBatch, DevicePixels};
 use trainer::train::weights::Weights;
 
@@ -24,7 +22,7 @@ type Tensors = BTreeMap<String, Tensor>;
 const IMAGENET: [[f64; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/exchange").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/convert").join(name)
 }
 
 fn tensors(path: &Path) -> Tensors {
@@ -34,10 +32,6 @@ fn tensors(path: &Path) -> Tensors {
 /// What the sizes of the tiny models are that their weights do not say.
 fn hints() -> Hints {
     Hints { heads: Some(2), decoder_heads: Some(2), frames: Some(4), size: Some(16), ..Hints::default() }
-}
-
-fn values(tensor: &Tensor) -> Vec<f32> {
-    tensor.flatten_all().and_then(|flat| flat.to_vec1()).expect("values")
 }
 
 fn greatest_difference(got: &Tensor, expected: &Tensor) -> f32 {
@@ -193,7 +187,7 @@ fn a_classifier_of_transformers_computes_what_it_does_there() {
 
 /// Newer versions have the biases beside the weights, with or without the keys' zeros.
 #[test]
-fn both_spellings_of_biases_are_read() {
+fn both_layouts_of_biases_are_read() {
     let (old, expected) = (import(&fixture("pretraining"), &Hints::default()).expect("imported"), "attention.attention.");
     for keys in [None, Some(0f32), Some(0.5)] {
         let folder = changed_folder("pretraining", |tensors| {
@@ -217,7 +211,7 @@ fn both_spellings_of_biases_are_read() {
             let off = if name.ends_with("attn.k.bias") { keys } else { 0.0 };
             assert_eq!(greatest_difference(value, &new.tensors[name]), off, "{name}");
         }
-        // Nobody sees a key's bias, so it is left out whatever it is.
+        // Nobody sees a key's bias, so it is not exported, whatever it is.
         let back = exported(&new, Format::Huggingface).tensors;
         assert_same("exported", &back, &tensors(&fixture("pretraining").join("model.safetensors")), 1e-6);
     }
@@ -434,7 +428,7 @@ fn every_name_is_accounted_for() {
 }
 
 #[test]
-fn what_weights_do_not_say_is_asked_for() {
+fn missing_settings_are_asked_for() {
     let file = fixture("mae_st.pth");
     assert_eq!(refusal(&file, &Hints::default()), "FILE does not specify how many heads its encoder of width 8 has; set it with --heads");
     let hints = Hints { heads: Some(2), ..Hints::default() };
@@ -615,21 +609,16 @@ fn write_exported(folder: &Path, exported: &Exported) {
 /// A model of ours that transformers has a place for: many heads, an odd number of blocks, a bias of the decoder's embedding.
 #[test]
 fn transformers_loads_what_is_exported_and_computes_the_same() {
-    for (normalise_target, [width, depth, heads], [decoder_width, decoder_depth, decoder_heads]) in
-        [(true, [48, 3, 12], [24, 1, 6]), (false, [40, 1, 1], [36, 3, 9])]
-    {
+    for (normalise_target, encoder, decoder) in [(true, [48, 3, 12], [24, 1, 6]), (false, [40, 1, 1], [36, 3, 9])] {
         let grid = PatchGrid { frames: 6, size: 24, tubelet: 3, patch: 8 };
         let conventions = Conventions { decoder_norm_epsilon: 1e-5, normalise_per: NormalisePer::Channel, ..Conventions::default() };
         let config = MaeConfig {
-            grid,
-            encoder: TransformerConfig { width, depth, heads },
-            decoder: TransformerConfig { width: decoder_width, depth: decoder_depth, heads: decoder_heads },
             positions: PositionKind::Sinusoid,
             class_token: false,
-            target: TargetKind::Pixels,
             slices: 3,
             normalise_target,
             conventions,
+            ..small_mae(grid, encoder, decoder)
         };
         let weights = shaken(Mae::seeded(config, 3, &Device::Cpu).expect("a model").parameters());
         let model = Mae::from_tensors(config, weights.clone().into_iter().collect(), &Device::Cpu).expect("a model");
@@ -659,12 +648,10 @@ fn transformers_loads_what_is_exported_and_computes_the_same() {
 fn transformers_loads_a_classifier_that_is_exported() {
     let grid = PatchGrid { frames: 4, size: 16, tubelet: 2, patch: 4 };
     let config = ClassifierConfig {
-        grid,
-        encoder: TransformerConfig { width: 36, depth: 5, heads: 9 },
         positions: PositionKind::Sinusoid,
         class_token: false,
-        classes: 3,
         conventions: Conventions { norm_epsilon: 1e-12, head_norm_epsilon: 1e-5, ..Conventions::default() },
+        ..small_classifier(grid, [36, 5, 9], 3)
     };
     let names = ["stand up".to_owned(), "\"sit\" down".to_owned(), "jump".to_owned()];
     let weights = shaken(Classifier::seeded(config, 3, &Device::Cpu).expect("a model").parameters());

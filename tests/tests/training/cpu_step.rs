@@ -1,12 +1,13 @@
-//! The fused training step against the composed one.
+//! The pre-training step of the CPU against candle's.
 
 use candle_core::{Device, Tensor};
 use pipeline::sampling::mask::{MaskKind, MaskRule, Masks};
 use pipeline::sampling::order::{Purpose, stream};
 use rand::RngExt;
 use schemas::geometry::{PatchGrid, TargetFrames};
+use tests::{relative_error, small_mae, values};
 use trainer::cpu::{CpuMae, Patches, Precision, RandomBatch, Resources, Values};
-use trainer::model::{Conventions, Mae, MaeConfig, Masking, NormalisePer, PositionKind, TargetKind, TransformerConfig};
+use trainer::model::{Conventions, Mae, MaeConfig, Masking, NormalisePer, PositionKind, TargetKind};
 use trainer::model::{DeviceBatch, DevicePixels};
 use trainer::optim::{AdamW, AdamWConfig};
 
@@ -29,22 +30,13 @@ fn on_device(noise: &RandomBatch) -> DeviceBatch {
     DeviceBatch { pixels, masking: Masking::new(masks, &Device::Cpu).expect("masks") }
 }
 
-fn fused(model: &Mae, precision: Precision, threads: usize, recomputes: bool) -> CpuMae {
+fn cpu(model: &Mae, precision: Precision, threads: usize, recomputes: bool) -> CpuMae {
     CpuMae::new(*model.config(), model.parameters(), OPTIMIZER, precision, Resources { threads, recomputes }).expect("a model")
 }
 
 fn configs() -> Vec<(MaeConfig, usize, f64)> {
-    let config = |grid, encoder: [usize; 3], decoder: [usize; 3], slices, normalise_target| MaeConfig {
-        grid,
-        encoder: TransformerConfig { width: encoder[0], depth: encoder[1], heads: encoder[2] },
-        decoder: TransformerConfig { width: decoder[0], depth: decoder[1], heads: decoder[2] },
-        positions: PositionKind::Separable,
-        class_token: true,
-        target: TargetKind::Pixels,
-        slices,
-        normalise_target,
-        conventions: Conventions::default(),
-    };
+    let config =
+        |grid, encoder, decoder, slices, normalise_target| MaeConfig { slices, normalise_target, ..small_mae(grid, encoder, decoder) };
     let grid = |frames, size, tubelet, patch| PatchGrid { frames, size, tubelet, patch };
     // Epsilons so large that they are seen.
     let others = Conventions {
@@ -91,14 +83,8 @@ fn configs() -> Vec<(MaeConfig, usize, f64)> {
     ]
 }
 
-fn relative_error(got: &[f32], expected: &[f32]) -> f64 {
-    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
-    let difference = norm(&mut got.iter().zip(expected).map(|(&a, &b)| f64::from(a) - f64::from(b)));
-    difference / norm(&mut expected.iter().map(|&value| f64::from(value))).max(1e-30)
-}
-
 #[test]
-fn loss_and_gradients_are_those_of_the_composed_model() {
+fn loss_and_gradients_are_those_of_candle() {
     for (at, (config, clips, ratio)) in configs().into_iter().enumerate() {
         let model = Mae::seeded(config, at as u64, &Device::Cpu).expect("a model");
         let noise = noise(&config, clips, ratio, at as u64);
@@ -106,14 +92,13 @@ fn loss_and_gradients_are_those_of_the_composed_model() {
         let expected = loss.backward().expect("gradients");
         let loss = f64::from(loss.to_scalar::<f32>().expect("a value"));
         for (precision, tolerance, of_all) in [(Precision::F32, 1e-5, 1e-5), (Precision::Bf16, 0.2, 0.04)] {
-            let mut fused = fused(&model, precision, 2, false);
-            let got = fused.accumulate(&noise.patches(), 1.0);
+            let mut cpu = cpu(&model, precision, 2, false);
+            let got = cpu.accumulate(&noise.patches(), 1.0);
             assert!((got / loss - 1.0).abs() < tolerance, "model {at} in {precision:?}: loss {got} for {loss}");
             let mut all = [Vec::new(), Vec::new()];
             for (name, variable) in model.parameters().iter() {
-                let view = fused.store().gradients().find(|view| view.name == name).expect("a gradient");
-                let expected = expected.get(variable).and_then(|tensor| tensor.flatten_all().ok()).expect("a gradient");
-                let expected = expected.to_vec1::<f32>().expect("values");
+                let view = cpu.store().gradients().find(|view| view.name == name).expect("a gradient");
+                let expected = values(expected.get(variable).expect("a gradient"));
                 all[0].extend_from_slice(view.values);
                 all[1].extend_from_slice(&expected);
                 let error = relative_error(view.values, &expected);
@@ -137,10 +122,10 @@ fn threads_and_recomputation_change_nothing() {
         let noise = noise(&config, clips, ratio, at as u64);
         for precision in [Precision::F32, Precision::Bf16] {
             let results = [(1, false), (3, false), (2, true)].map(|(threads, recomputes)| {
-                let mut fused = fused(&model, precision, threads, recomputes);
-                let losses = [fused.accumulate(&noise.patches(), 0.5), fused.accumulate(&noise.patches(), 0.5)];
-                let norm = fused.update(1e-2);
-                (losses, norm, fused.store().weights().flat_map(|view| view.values.to_vec()).collect::<Vec<_>>())
+                let mut cpu = cpu(&model, precision, threads, recomputes);
+                let losses = [cpu.accumulate(&noise.patches(), 0.5), cpu.accumulate(&noise.patches(), 0.5)];
+                let norm = cpu.update(1e-2);
+                (losses, norm, cpu.store().weights().flat_map(|view| view.values.to_vec()).collect::<Vec<_>>())
             });
             assert!(results[0] == results[1], "model {at} in {precision:?} depends on threads");
             assert!(results[0] == results[2], "model {at} in {precision:?} depends on recomputation");
@@ -149,29 +134,28 @@ fn threads_and_recomputation_change_nothing() {
 }
 
 #[test]
-fn updates_are_those_of_the_composed_optimiser() {
+fn updates_are_those_of_candles_optimizer() {
     let (config, clips, ratio) = configs().remove(0);
     let model = Mae::seeded(config, 1, &Device::Cpu).expect("a model");
-    let mut fused = fused(&model, Precision::F32, 2, false);
-    let mut optimizer = AdamW::new(model.parameters(), OPTIMIZER).expect("an optimiser");
+    let mut cpu = cpu(&model, Precision::F32, 2, false);
+    let mut optimizer = AdamW::new(model.parameters(), OPTIMIZER).expect("an optimizer");
     for step in 0..5 {
         let noise = noise(&config, clips, ratio, step);
         let loss = model.loss(&on_device(&noise)).expect("a loss");
         let norm = optimizer.step(&loss.backward().expect("gradients"), 1e-3).expect("a step");
-        let got = fused.accumulate(&noise.patches(), 1.0);
+        let got = cpu.accumulate(&noise.patches(), 1.0);
         assert!((got / f64::from(loss.to_scalar::<f32>().expect("a value")) - 1.0).abs() < 1e-5, "step {step}");
-        let got = fused.update(1e-3);
+        let got = cpu.update(1e-3);
         assert!((got / norm - 1.0).abs() < 1e-5, "step {step}: norm {got} for {norm}");
     }
     for (view, (name, variable)) in model
         .parameters()
         .iter()
         .filter(|(name, _)| !name.ends_with("attn.k.bias"))
-        .map(|(name, variable)| (fused.store().weights().find(|view| view.name == name).expect("a weight"), (name, variable)))
+        .map(|(name, variable)| (cpu.store().weights().find(|view| view.name == name).expect("a weight"), (name, variable)))
     {
-        let expected = variable.as_tensor().flatten_all().and_then(|flat| flat.to_vec1::<f32>()).expect("values");
-        let error = relative_error(view.values, &expected);
-        // Adam amplifies the rounding of gradients that are nearly zero.
+        let error = relative_error(view.values, &values(variable.as_tensor()));
+        // Adam amplifies the rounding of gradients near zero.
         assert!(error < 1e-3, "{name} differs by {error:e}");
     }
 }
@@ -181,50 +165,47 @@ fn gradients_of_several_batches_add_up_and_none_are_left_over() {
     let (config, clips, ratio) = configs().remove(0);
     let model = Mae::seeded(config, 1, &Device::Cpu).expect("a model");
     let noise = [1, 2].map(|seed| noise(&config, clips, ratio, seed));
-    let gradients = |fused: &CpuMae| fused.store().gradients().flat_map(|view| view.values.to_vec()).collect::<Vec<_>>();
+    let gradients = |cpu: &CpuMae| cpu.store().gradients().flat_map(|view| view.values.to_vec()).collect::<Vec<_>>();
     let alone = [&noise[0], &noise[1]].map(|noise| {
-        let mut fused = fused(&model, Precision::F32, 2, false);
-        fused.accumulate(&noise.patches(), 0.5);
-        gradients(&fused)
+        let mut cpu = cpu(&model, Precision::F32, 2, false);
+        cpu.accumulate(&noise.patches(), 0.5);
+        gradients(&cpu)
     });
-    let mut fused = fused(&model, Precision::F32, 2, false);
-    assert!(fused.update(1e-3).is_nan(), "no gradients wait");
+    let mut cpu = cpu(&model, Precision::F32, 2, false);
+    assert!(cpu.update(1e-3).is_nan(), "no gradients wait");
     // What was discarded, or used by an update at rate 0, leaves no trace.
-    fused.accumulate(&noise[1].patches(), 3.0);
-    fused.store_mut().discard();
-    fused.accumulate(&noise[0].patches(), 0.5);
-    fused.accumulate(&noise[1].patches(), 0.5);
+    cpu.accumulate(&noise[1].patches(), 3.0);
+    cpu.store_mut().discard();
+    cpu.accumulate(&noise[0].patches(), 0.5);
+    cpu.accumulate(&noise[1].patches(), 0.5);
     let sums: Vec<f32> = alone[0].iter().zip(&alone[1]).map(|(a, b)| a + b).collect();
-    assert!(relative_error(&gradients(&fused), &sums) < 1e-6);
-    assert!(fused.update(0.0) > 0.0);
-    fused.accumulate(&noise[0].patches(), 0.5);
-    assert!(relative_error(&gradients(&fused), &alone[0]) < 1e-6);
+    assert!(relative_error(&gradients(&cpu), &sums) < 1e-6);
+    assert!(cpu.update(0.0) > 0.0);
+    cpu.accumulate(&noise[0].patches(), 0.5);
+    assert!(relative_error(&gradients(&cpu), &alone[0]) < 1e-6);
 }
 
 #[test]
-fn a_step_that_masks_nothing_is_that_of_the_composed_model() {
+fn a_step_that_masks_nothing_is_that_of_candle() {
     for (at, (config, clips, _)) in configs().into_iter().enumerate().filter(|(_, (config, ..))| config.target == TargetKind::Pixels) {
         let (grid, model) = (config.grid, Mae::seeded(config, at as u64, &Device::Cpu).expect("a model"));
         let mut rng = stream(Purpose::Synth, at as u64, 3, 4);
         let pixels: Vec<f32> = (0..clips * grid.clip_values()).map(|_| rng.random::<f32>() * 4.0 - 2.0).collect();
         let pixels = Tensor::from_vec(pixels, (clips, 3, grid.frames, grid.size, grid.size), &Device::Cpu).expect("clips");
-        let [visible, target] = config.patches(&pixels).expect("patches").map(|patches| {
-            let flat = patches.flatten_all().and_then(|flat| flat.to_vec1::<f32>());
-            flat.expect("values")
-        });
+        let [visible, target] = config.patches(&pixels).expect("patches").map(|patches| values(&patches));
         let masking = Masking::all_visible(clips, grid.tokens(), &Device::Cpu).expect("masks");
         let loss = model.loss(&DeviceBatch { pixels: DevicePixels::Clips(pixels), masking }).expect("a loss");
         let gradients = loss.backward().expect("gradients");
         let rows: Vec<u32> = (0..clips).flat_map(|_| 0..grid.tokens() as u32).collect();
         let masks = Masks::new(&rows, grid.tokens(), grid.tokens());
-        let mut fused = fused(&model, Precision::F32, 2, false);
-        let got = fused.accumulate(&Patches { masks, visible: Values::F32(&visible), target: Values::F32(&target) }, 1.0);
+        let mut cpu = cpu(&model, Precision::F32, 2, false);
+        let got = cpu.accumulate(&Patches { masks, visible: Values::F32(&visible), target: Values::F32(&target) }, 1.0);
         assert!((got / f64::from(loss.to_scalar::<f32>().expect("a value")) - 1.0).abs() < 1e-5, "model {at}");
         // Nobody uses the mask token.
         for (name, variable) in model.parameters().iter().filter(|(name, _)| !name.ends_with("attn.k.bias") && *name != "mask_token") {
-            let expected = gradients.get(variable).and_then(|tensor| tensor.flatten_all().ok()).expect("a gradient");
-            let view = fused.store().gradients().find(|view| view.name == name).expect("a gradient");
-            let error = relative_error(view.values, &expected.to_vec1::<f32>().expect("values"));
+            let expected = values(gradients.get(variable).expect("a gradient"));
+            let view = cpu.store().gradients().find(|view| view.name == name).expect("a gradient");
+            let error = relative_error(view.values, &expected);
             assert!(error < 1e-5, "model {at}: {name} differs by {error:e}");
         }
     }
@@ -249,7 +230,7 @@ fn gradients_agree_with_finite_differences() {
             .parameters()
             .iter()
             .map(|(name, variable)| {
-                let values = variable.as_tensor().flatten_all().and_then(|flat| flat.to_vec1::<f32>()).expect("values");
+                let values = values(variable.as_tensor());
                 let direction = values.iter().map(|_| rng.random::<f32>() * 0.2 - 0.1).collect();
                 Moved { name: name.to_owned(), values, direction, shape: variable.dims().to_vec() }
             })
@@ -260,15 +241,15 @@ fn gradients_agree_with_finite_differences() {
                 (name.clone(), Tensor::from_vec(values, shape.as_slice(), &Device::Cpu).expect("a tensor"))
             });
             let model = Mae::from_tensors(config, moved.collect(), &Device::Cpu).expect("the same shapes");
-            let mut fused = fused(&model, Precision::F32, 2, false);
-            let loss = fused.accumulate(&noise.patches(), 1.0);
-            (loss, fused)
+            let mut cpu = cpu(&model, Precision::F32, 2, false);
+            let loss = cpu.accumulate(&noise.patches(), 1.0);
+            (loss, cpu)
         };
-        let (_, fused) = loss(0.0);
+        let (_, cpu) = loss(0.0);
         let slope: f64 = weights
             .iter()
             .map(|Moved { name, direction, .. }| {
-                let view = fused.store().gradients().find(|view| view.name == name).expect("a gradient");
+                let view = cpu.store().gradients().find(|view| view.name == name).expect("a gradient");
                 view.values.iter().zip(direction).map(|(&gradient, &direction)| f64::from(gradient) * f64::from(direction)).sum::<f64>()
             })
             .sum();

@@ -1,4 +1,5 @@
-//! Every parameter learns, a few clips can be learned by heart, and a run that was cut goes on as if it had not been.
+//! Pre-training: gradients of every parameter, a few clips learned by heart, resumed runs, steps that
+//! are not finite, and pictures of reconstructions.
 
 use candle_core::{Device, Tensor};
 use pipeline::loader::batch::{Batch, Form, ValueType};
@@ -12,19 +13,19 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use tests::{TestClip, shard_sources, write_shards};
+use tests::{TestClip, shard_sources, small_mae, small_pretraining, small_run, write_shards};
 use trainer::backend::{Learner, LearnerError, MaeLearner, NamedValues, SavedLearner};
-use trainer::config::{CheckpointsConfig, ComputeConfig, Layer, Length, OnNonfinite, Preset, PretrainConfig, SafetyConfig, TargetChoice};
+use trainer::config::{CheckpointsConfig, ComputeConfig, Layer, OnNonfinite, PretrainConfig, SafetyConfig, TargetChoice};
 use trainer::cpu::Precision;
 use trainer::data::Uploader;
 use trainer::log::METRICS_FILE;
 use trainer::model::loss::mean_squared_error;
-use trainer::model::{Conventions, Mae, MaeConfig, Masking, PositionKind, TargetKind, TransformerConfig};
 use trainer::model::{DeviceBatch, DevicePixels};
+use trainer::model::{Mae, MaeConfig, Masking, PositionKind, TargetKind, TransformerConfig};
 use trainer::train::checkpoint::{Checkpoints, RunState};
 use trainer::train::{self, Event, Loading, Run, RunError};
 
-/// A small model of small clips, with grid and target other than the paper's.
+/// A layer of one setting.
 fn set(assignment: &str) -> Layer {
     Layer::assignment("the test", assignment).expect("an assignment")
 }
@@ -32,34 +33,6 @@ fn set(assignment: &str) -> Layer {
 fn set_target(config: &mut PretrainConfig, target: TargetChoice) {
     config.objective.target.kind = if target == TargetChoice::Hog { TargetKind::Hog } else { TargetKind::Pixels };
     config.objective.target.normalise = target == TargetChoice::Normalised;
-}
-
-fn config(steps: u64) -> PretrainConfig {
-    let mut config = PretrainConfig::resolve(Preset::Tiny, &[]).expect("valid");
-    config.common.schedule.length = Length::Steps(steps);
-    config.common.clip = PatchGrid { frames: 8, size: 32, tubelet: 4, patch: 8 };
-    config.common.encoder = TransformerConfig { width: 48, depth: 2, heads: 3 };
-    config.objective.decoder = TransformerConfig { width: 32, depth: 1, heads: 2 };
-    config.objective.masking.ratio = 0.75;
-    config.common.data.batch_size = 4;
-    config.common.checkpoints.every = 3;
-    config
-}
-
-fn run(dir: &Path, data: &Arc<[WeightedSource]>, config: PretrainConfig) -> Run {
-    fs::create_dir_all(dir).expect("a folder");
-    let loading = Loading { threads: 2, memory_bytes: DEFAULT_MEMORY_BYTES, max_bad: 0 };
-    Run {
-        task: config.into(),
-        data: Arc::clone(data),
-        validation: None,
-        init_weights: None,
-        dir: dir.to_owned(),
-        device: Device::Cpu,
-        compute_threads: 2,
-        loading,
-        stop: Arc::default(),
-    }
 }
 
 fn data(dir: &Path, clips: u64) -> Arc<[WeightedSource]> {
@@ -109,15 +82,11 @@ fn variants() -> impl Iterator<Item = (PositionKind, bool, TargetChoice, f64)> {
 /// A small model of one of the [`variants`].
 fn variant(grid: PatchGrid, positions: PositionKind, class_token: bool, target: TargetChoice) -> MaeConfig {
     MaeConfig {
-        grid,
-        encoder: TransformerConfig { width: 24, depth: 2, heads: 2 },
-        decoder: TransformerConfig { width: 18, depth: 2, heads: 3 },
         positions,
         class_token,
         target: if target == TargetChoice::Hog { TargetKind::Hog } else { TargetKind::Pixels },
-        slices: 1,
         normalise_target: target == TargetChoice::Normalised,
-        conventions: Conventions::default(),
+        ..small_mae(grid, [24, 2, 2], [18, 2, 3])
     }
 }
 
@@ -157,7 +126,7 @@ fn every_parameter_gets_a_gradient() {
 
 #[test]
 fn without_masks_every_token_is_seen_and_predicted() {
-    let config = config(1);
+    let config = small_pretraining(1);
     let (model, grid) = (Mae::seeded(config.model(), 1, &Device::Cpu).expect("a model"), config.common.clip);
     let pixels: Vec<f32> = (0..2 * grid.clip_values()).map(|at| (at * 7919 % 1013) as f32 / 250.0 - 2.0).collect();
     let clips = Tensor::from_vec(pixels, (2, 3, grid.frames, grid.size, grid.size), &Device::Cpu).expect("clips");
@@ -188,13 +157,13 @@ fn whole_clips_and_patches_have_the_same_loss_and_gradients() {
     let data = data(dir.path(), 5);
     let as_they_are =
         [(1, ValueType::F32), (2, ValueType::F32), (1, ValueType::Bf16), (1, ValueType::U8)].into_iter().map(|(slices, values)| {
-            let mut config = config(1);
+            let mut config = small_pretraining(1);
             config.objective.target.pred_frames = slices;
             config.common.data.values = values;
             config
         });
     let varied = variants().map(|(positions, class_token, target, decoder_keep)| {
-        let mut config = config(1);
+        let mut config = small_pretraining(1);
         config.common.model.positions = positions;
         config.common.model.class_token = class_token;
         set_target(&mut config, target);
@@ -203,7 +172,7 @@ fn whole_clips_and_patches_have_the_same_loss_and_gradients() {
         config.check().expect("valid");
         config
     });
-    let image = config(1).with(&[set("clip={ frames = 1, tubelet = 1 }"), set("masking.decoder_keep=0.5")]);
+    let image = small_pretraining(1).with(&[set("clip={ frames = 1, tubelet = 1 }"), set("masking.decoder_keep=0.5")]);
     for config in as_they_are.chain(varied).chain([image.expect("sound")]) {
         let model = Mae::seeded(config.model(), 1, &Device::Cpu).expect("a model");
         let of = |form: Form| {
@@ -218,7 +187,7 @@ fn whole_clips_and_patches_have_the_same_loss_and_gradients() {
             (loss.to_scalar::<f32>().expect("a value"), gradients.collect::<Vec<_>>().concat())
         };
         let (whole, patches) = (of(Form::Clips), of(Form::Patches { target: config.model().target_form() }));
-        let case = config.differences(&self::config(1)).join("; ");
+        let case = config.differences(&small_pretraining(1)).join("; ");
         assert!((whole.0 / patches.0 - 1.0).abs() < 1e-6, "{case}: {} and {}", whole.0, patches.0);
         let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|value| f64::from(value).powi(2)).sum::<f64>().sqrt();
         let difference = norm(&mut whole.1.iter().zip(&patches.1).map(|(a, b)| a - b)) / norm(&mut whole.1.iter().copied());
@@ -310,12 +279,12 @@ fn what_the_decoder_leaves_out_does_not_matter() {
 fn a_few_clips_are_learned_by_heart() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = data(&dir.path().join("shards"), 4);
-    let mut config = config(150);
+    let mut config = small_pretraining(150);
     config.common.data.area = [1.0, 1.0];
     config.common.data.flip = 0.0;
     let mut losses = Vec::new();
     let on_event = |event: Event<'_>| losses.extend(step_of(event).map(|metrics| metrics.loss));
-    train::train(&run(&dir.path().join("run"), &data, config), on_event).expect("trained");
+    train::train(&small_run(&dir.path().join("run"), &data, config), on_event).expect("trained");
     let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
     let (first, last) = (mean(&losses[..5]), mean(&losses[145..]));
     assert!(last < 0.75 * first, "the loss went from {first} to {last}");
@@ -323,10 +292,10 @@ fn a_few_clips_are_learned_by_heart() {
 
 #[test]
 fn a_run_that_was_cut_ends_as_one_that_was_not() {
-    cut_and_compare(&config(8));
+    cut_and_compare(&small_pretraining(8));
     // In bf16, too, with other numbers of threads, and computing again what was not kept.
     let compute = ComputeConfig { dtype: Precision::Bf16, gradient_checkpointing: true };
-    let mut config = config(8);
+    let mut config = small_pretraining(8);
     config.common.compute = compute;
     cut_and_compare(&config);
 }
@@ -334,11 +303,11 @@ fn a_run_that_was_cut_ends_as_one_that_was_not() {
 fn cut_and_compare(config: &PretrainConfig) {
     let dir = tempfile::tempdir().expect("a folder");
     let data = data(&dir.path().join("shards"), 7);
-    let whole = run(&dir.path().join("whole"), &data, config.clone());
+    let whole = small_run(&dir.path().join("whole"), &data, config.clone());
     train::train(&whole, |_| ()).expect("trained");
 
     // Cut in step 5, beyond the checkpoint of step 3, as a kill would.
-    let mut cut = run(&dir.path().join("cut"), &data, config.clone());
+    let mut cut = small_run(&dir.path().join("cut"), &data, config.clone());
     let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         train::train(&cut, |event| assert!(step_of(event).is_some_and(|metrics| metrics.step < 5), "cut here"))
     }));
@@ -380,10 +349,10 @@ fn two_batches_of_two_learn_as_one_of_four() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = data(&dir.path().join("shards"), 7);
     let trained = |name: &str, batch_size: usize, accumulate: usize| {
-        let mut config = config(6);
+        let mut config = small_pretraining(6);
         config.common.data.batch_size = batch_size;
         config.common.data.grad_accum = accumulate;
-        let run = run(&dir.path().join(name), &data, config);
+        let run = small_run(&dir.path().join(name), &data, config);
         let mut steps = Vec::new();
         train::train(&run, |event| steps.extend(step_of(event).map(|step| (step.loss, step.grad_norm, step.lr, step.epoch))))
             .expect("trained");
@@ -421,7 +390,7 @@ fn grey(seed: u64, luma: u8) -> TestClip {
 fn with_a_clip_that_overflows(dir: &Path, change: impl FnOnce(&mut PretrainConfig)) -> Run {
     let clips: Vec<TestClip> = (0..8).map(|seed| grey(seed, if seed == WHITE { 235 } else { 114 + (seed % 2) as u8 })).collect();
     write_shards(&dir.join("shards"), &clips);
-    let mut config = config(12);
+    let mut config = small_pretraining(12);
     config.common.data.batch_size = 2;
     config.objective.target.normalise = false;
     change(&mut config);
@@ -438,7 +407,7 @@ fn with_a_clip_that_overflows(dir: &Path, change: impl FnOnce(&mut PretrainConfi
         let (weights, moments) = (tensors(learner.weights().expect("weights")), tensors(learner.moments().expect("moments")));
         (weights, moments)
     };
-    // 768 values of a white patch, 2.4 each, come to more than a float holds. Those of the others, below 0.01, do not, nor does their sum over the width of 48.
+    // 768 values of a white patch, 2.4 each, sum to more than a float holds. Those of the others, below 0.01, do not, nor does their sum over the width of 48.
     let (weights, moments) = loaded(&|name, values| {
         if name == "patch_embed.proj.weight" {
             values.fill(3e35)
@@ -446,7 +415,7 @@ fn with_a_clip_that_overflows(dir: &Path, change: impl FnOnce(&mut PretrainConfi
     });
     let saved = SavedLearner { weights, moments, updates: 0 };
     let learner = MaeLearner::resumed(&config, saved, &Device::Cpu, 2).expect("a learner");
-    let run = run(&dir.join("run"), &shard_sources(&dir.join("shards")), config);
+    let run = small_run(&dir.join("run"), &shard_sources(&dir.join("shards")), config);
     Checkpoints::new(&run.dir, &run.task).save(&learner, RunState::new(8)).expect("saved");
     run
 }
@@ -520,8 +489,8 @@ fn more_steps_that_are_not_finite_than_may_be_end_the_run() {
 fn weights_and_moments_that_do_not_fit_are_named_one_by_one() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = data(&dir.path().join("shards"), 5);
-    let run = run(&dir.path().join("run"), &data, config(3));
-    let mut other = config(3);
+    let run = small_run(&dir.path().join("run"), &data, small_pretraining(3));
+    let mut other = small_pretraining(3);
     other.objective.decoder.depth = 2;
     let learner = MaeLearner::new(&other, &Device::Cpu, 2).expect("a learner");
     // As if it were this run's.
@@ -536,7 +505,7 @@ fn weights_and_moments_that_do_not_fit_are_named_one_by_one() {
     // The moments alone.
     let path = run.dir.join("checkpoints/step-000000");
     fs::remove_dir_all(&path).expect("removed");
-    let learner = MaeLearner::new(&config(3), &Device::Cpu, 2).expect("a learner");
+    let learner = MaeLearner::new(&small_pretraining(3), &Device::Cpu, 2).expect("a learner");
     let checkpoints = Checkpoints::new(&run.dir, &run.task);
     checkpoints.save(&learner, RunState::new(5)).expect("saved");
     let mut loaded = checkpoints.load(&path).expect("sound");
@@ -544,7 +513,7 @@ fn weights_and_moments_that_do_not_fit_are_named_one_by_one() {
     loaded.moments.insert("third/norm.bias".to_owned(), moment.clone());
     loaded.moments.insert("second/mask_token".to_owned(), moment);
     let saved = SavedLearner { weights: loaded.weights, moments: loaded.moments, updates: 0 };
-    let error = MaeLearner::resumed(&config(3), saved, &Device::Cpu, 2).expect_err("three do not fit").to_string();
+    let error = MaeLearner::resumed(&small_pretraining(3), saved, &Device::Cpu, 2).expect_err("three do not fit").to_string();
     let expected = "the optimizer's moments do not fit this model: second/mask_token is [48], not [1, 1, 32]; first/norm.bias is missing; \
                     third/norm.bias is not part of it";
     assert_eq!(error, expected);
@@ -554,7 +523,8 @@ fn weights_and_moments_that_do_not_fit_are_named_one_by_one() {
 fn other_data_does_not_continue_a_run() {
     let dir = tempfile::tempdir().expect("a folder");
     let first = data(&dir.path().join("shards"), 5);
-    let go_on = |data: &Arc<[WeightedSource]>, steps| train::train(&run(&dir.path().join("run"), data, config(steps)), |_| ());
+    let go_on =
+        |data: &Arc<[WeightedSource]>, steps| train::train(&small_run(&dir.path().join("run"), data, small_pretraining(steps)), |_| ());
     go_on(&first, 3).expect("trained");
     let more = data(&dir.path().join("more"), 6);
     let error = go_on(&more, 3).expect_err("other data");
@@ -574,13 +544,13 @@ fn other_data_does_not_continue_a_run() {
 fn a_loss_that_is_not_finite_stops_the_run_and_keeps_its_checkpoint() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = data(&dir.path().join("shards"), 5);
-    let mut config = config(6);
+    let mut config = small_pretraining(6);
     // Such a rate makes the weights overflow right after the first steps.
     config.common.optimizer.base_lr = 1e38;
     config.common.optimizer.clip_norm = f64::MAX;
     config.common.schedule.warmup = 0.0;
     config.common.checkpoints.every = 1;
-    let error = train::train(&run(&dir.path().join("run"), &data, config), |_| ()).expect_err("no finite loss");
+    let error = train::train(&small_run(&dir.path().join("run"), &data, config), |_| ()).expect_err("no finite loss");
     let RunError::Nonfinite { samples, checkpoint: Some(checkpoint), .. } = error else { panic!("{error}") };
     assert_eq!(samples.len(), 4, "the batch is named");
     assert!(checkpoint.join("model.safetensors").exists());
@@ -590,7 +560,7 @@ fn a_loss_that_is_not_finite_stops_the_run_and_keeps_its_checkpoint() {
 fn the_picture_shows_frames_masks_and_the_visible_patches() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = data(&dir.path().join("shards"), 2);
-    let config = config(1);
+    let config = small_pretraining(1);
     let mut learner = MaeLearner::new(&config, &Device::Cpu, 2).expect("a learner");
     let examples = || pipeline::loader::examples(&data, config.common.clip, config.objective.masking, 0, 3).expect("examples");
     let picture = trainer::plot::reconstruction::reconstruction(&mut learner, examples()).expect("a picture");
@@ -623,10 +593,10 @@ fn the_picture_shows_frames_masks_and_the_visible_patches() {
 }
 
 #[test]
-fn both_learners_draw_the_same_picture() {
+fn both_backends_draw_the_same_picture() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = data(&dir.path().join("shards"), 2);
-    let config = config(1);
+    let config = small_pretraining(1);
     let model = Mae::seeded(config.model(), config.common.seed, &Device::Cpu).expect("a model");
     let candle = MaeLearner::candle(model, &config, &Device::Cpu).expect("a learner");
     let cpu = MaeLearner::new(&config, &Device::Cpu, 2).expect("a learner");
@@ -643,7 +613,7 @@ fn a_picture_of_a_model_of_histograms_shows_frames_and_masks() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = data(&dir.path().join("shards"), 2);
     let draw = |target| {
-        let mut config = config(1);
+        let mut config = small_pretraining(1);
         set_target(&mut config, target);
         config.objective.masking.decoder_keep = 0.5;
         let mut learner = MaeLearner::new(&config, &Device::Cpu, 2).expect("a learner");
@@ -664,7 +634,7 @@ fn a_picture_of_a_model_of_histograms_shows_frames_and_masks() {
 fn a_batch_of_another_form_is_refused_and_changes_nothing() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = data(&dir.path().join("shards"), 4);
-    let config = config(1);
+    let config = small_pretraining(1);
     let loading = Loading { threads: 1, memory_bytes: DEFAULT_MEMORY_BYTES, max_bad: 0 };
     let batch = |options| {
         let mut loader = Loader::new(Arc::clone(&data), options).expect("a loader");

@@ -1,19 +1,14 @@
 //! TensorBoard's event files: read back record by record, and with TensorBoard itself where there is a Python that has it.
 
-use candle_core::Device;
 use image::{Rgb, RgbImage};
-use pipeline::loader::DEFAULT_MEMORY_BYTES;
-use schemas::geometry::PatchGrid;
 use schemas::report::{LoaderFigures, StepMetrics};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use tests::{TestClip, shard_sources, write_shards};
-use trainer::config::{Length, Preset, PretrainConfig};
+use tests::{TestClip, shard_sources, small_pretraining, small_run, write_shards};
 use trainer::log::{History, PICTURE_FILE, PICTURE_TAG, RunLog, TENSORBOARD_DIR, masked_crc32c};
-use trainer::model::TransformerConfig;
-use trainer::train::{self, Event, Loading, Run};
+use trainer::train::{self, Event};
 
 /// What a reader finds in a folder of event files: scalars and pictures by tag, in the order of the files.
 #[derive(Debug, Default, PartialEq)]
@@ -70,7 +65,7 @@ fn assert_found(dir: &Path, expected: &Found) {
 }
 
 #[test]
-fn what_is_logged_is_found() {
+fn logged_scalars_and_pictures_are_found() {
     let dir = tempfile::tempdir().expect("a folder");
     let mut log = RunLog::open(dir.path(), 0).expect("opened");
     let mut steps: Vec<StepMetrics> = (1..=4).map(metrics).collect();
@@ -125,28 +120,9 @@ fn training_is_logged_across_a_cut() {
     let dir = tempfile::tempdir().expect("a folder");
     let clips: Vec<TestClip> = (0..5).map(|seed| TestClip::moving(seed, 8, 40, 36)).collect();
     write_shards(&dir.path().join("shards"), &clips);
-    let mut config = PretrainConfig::resolve(Preset::Tiny, &[]).expect("valid");
-    config.common.schedule.length = Length::Steps(8);
-    config.common.clip = PatchGrid { frames: 8, size: 32, tubelet: 4, patch: 8 };
-    config.common.encoder = TransformerConfig { width: 24, depth: 1, heads: 3 };
-    config.objective.decoder = TransformerConfig { width: 16, depth: 1, heads: 2 };
+    let mut config = small_pretraining(8);
     config.common.data.batch_size = 2;
-    config.common.checkpoints.every = 3;
-    let loading = Loading { threads: 2, memory_bytes: DEFAULT_MEMORY_BYTES, max_bad: 0 };
-    let run_dir = dir.path().join("run");
-    fs::create_dir(&run_dir).expect("a folder");
-    let data = shard_sources(&dir.path().join("shards"));
-    let run = Run {
-        task: config.into(),
-        data,
-        validation: None,
-        init_weights: None,
-        dir: run_dir.clone(),
-        device: Device::Cpu,
-        compute_threads: 2,
-        loading,
-        stop: std::sync::Arc::default(),
-    };
+    let run = small_run(&dir.path().join("run"), &shard_sources(&dir.path().join("shards")), config);
     let cut = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         train::train(&run, |event| assert!(!matches!(event, Event::Step(metrics, _) if metrics.step == 5), "cut here"))
     }));
@@ -157,19 +133,19 @@ fn training_is_logged_across_a_cut() {
     // Nothing is left to do the next time, and nothing is logged twice.
     train::train(&run, |_| ()).expect("nothing to do");
 
-    let found = decoded(&run_dir.join(TENSORBOARD_DIR));
+    let found = decoded(&run.dir.join(TENSORBOARD_DIR));
     assert_eq!(found.scalars["train/loss"][3..], scalars_of(&seen)["train/loss"], "the steps since the cut");
     let steps = |tag: &str| found.scalars[tag].iter().map(|(step, _)| *step).collect::<Vec<_>>();
     assert!(found.scalars.keys().all(|tag| steps(tag) == (1..=8).collect::<Vec<_>>()), "{:?}", found.scalars);
     let pictures = &found.pictures[PICTURE_TAG];
     assert_eq!(pictures.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [3, 6, 8]);
     assert!(pictures[0].1 != pictures[2].1, "it learns");
-    assert!(image::open(run_dir.join(PICTURE_FILE)).expect("a picture").into_rgb8() == pictures[2].1);
-    assert_found(&run_dir.join(TENSORBOARD_DIR), &found);
+    assert!(image::open(run.dir.join(PICTURE_FILE)).expect("a picture").into_rgb8() == pictures[2].1);
+    assert_found(&run.dir.join(TENSORBOARD_DIR), &found);
 
-    assert_eq!(History::read(&run_dir).expect("metrics").steps.len(), 8);
-    assert!(image::open(run_dir.join("curves.png")).expect("curves").width() > 1000);
-    assert!(fs::read_to_string(run_dir.join("report.html")).expect("a report").contains("</html>"));
+    assert_eq!(History::read(&run.dir).expect("metrics").steps.len(), 8);
+    assert!(image::open(run.dir.join("curves.png")).expect("curves").width() > 1000);
+    assert!(fs::read_to_string(run.dir.join("report.html")).expect("a report").contains("</html>"));
 }
 
 /// The event files of a folder, in the order of their names.

@@ -71,7 +71,7 @@ fn judge(case: &Case, path: &Path) -> Result<usize, String> {
     Ok(frames)
 }
 
-/// Why the file at `path` is left out; none where it is not.
+/// Why the file at `path` is rejected; none if it is not.
 fn refusal(path: &Path) -> Option<String> {
     let found = discover(&[path.to_owned()]);
     if let Some(rejected) = found.rejected.first() {
@@ -175,7 +175,7 @@ fn compare_clips(case: &Case, path: &Path) -> Result<(), String> {
     }
     for fact in case.facts {
         let (found, expected) = match *fact {
-            // Where nothing is said, the size decides.
+            // Without a description, the size decides.
             Fact::Matrix("unknown") => continue,
             Fact::Matrix(name) => (source.color_matrix.name(), matrix_name(name)),
             Fact::Transfer(name) => (source.color_transfer, name),

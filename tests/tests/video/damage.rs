@@ -1,4 +1,4 @@
-//! Damaged video: what the decoder hides is seen, and what is not damaged is kept.
+//! Damaged video: damage that the decoder hides is found, and what is not damaged is kept.
 
 use pipeline::sampling::order::{Purpose, stream};
 use pipeline::video::clips::ClipDecoder;
@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use tests::{ffmpeg, options, ran_alone, real_videos, write_video};
 
-/// Pixels and damage mark of every frame by its time, and the number of stretches said to be damaged.
+/// Pixels and damage mark of every frame by its time, and the number of damaged stretches.
 fn judged(path: &Path, threads: u32) -> (HashMap<i64, (Vec<u8>, bool)>, usize) {
     pipeline::video::init().expect("GStreamer");
     let mut decoder = VideoDecoder::open(path, DecodeOptions { threads, ..DecodeOptions::default() }).expect("opened");
@@ -41,8 +41,8 @@ fn media(bytes: &[u8]) -> std::ops::Range<usize> {
 }
 
 #[test]
-fn sound_files_are_not_called_damaged() {
-    if ran_alone("damage::sound_files_are_not_called_damaged") {
+fn intact_files_are_not_marked_damaged() {
+    if ran_alone("damage::intact_files_are_not_marked_damaged") {
         return;
     }
     let dir = tempfile::tempdir().expect("a folder");
@@ -159,8 +159,8 @@ fn a_file_that_was_cut_short_is_seen_in_every_container() {
 }
 
 #[test]
-fn a_table_of_frames_that_the_file_does_not_hold_is_seen() {
-    if ran_alone("damage::a_table_of_frames_that_the_file_does_not_hold_is_seen") {
+fn an_index_of_frames_that_the_file_does_not_hold_is_seen() {
+    if ran_alone("damage::an_index_of_frames_that_the_file_does_not_hold_is_seen") {
         return;
     }
     let dir = tempfile::tempdir().expect("a folder");

@@ -8,23 +8,34 @@ use schemas::manifest::{BuildOptions, PixelAspect, Sampling, Tiling};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
-use tests::{ffmpeg_frames, moving_frame, options, real_videos, write_video};
+use tests::{ffmpeg, ffmpeg_frames, moving_frame, options, real_videos, write_video};
 
 const DECODE: DecodeOptions = DecodeOptions { threads: 2, timeout: Duration::from_secs(60) };
 
+/// Makes ffmpeg give every frame once, whatever its time.
+const PASS_THROUGH: [&str; 4] = ["-map", "0:v:0", "-fps_mode", "passthrough"];
+
 /// All frames of a video, upright, at their own size.
 fn frames(path: &Path) -> (FrameSize, Vec<u8>) {
+    let (size, bytes, _) = frames_and_times(path);
+    (size, bytes)
+}
+
+/// The same, and the time of each frame in nanoseconds.
+fn frames_and_times(path: &Path) -> (FrameSize, Vec<u8>, Vec<i64>) {
     pipeline::video::init().expect("GStreamer");
     let mut decoder = VideoDecoder::open(path, DECODE).expect("opened");
     let mut scaler = None;
     let mut bytes = Vec::new();
+    let mut times = Vec::new();
     while let Some(frame) = decoder.next_frame().unwrap_or_else(|error| panic!("{}: {error}", path.display())) {
         let orientation = decoder.orientation();
         let size = orientation.upright_size(frame.size());
         let (_, scaler) = scaler.get_or_insert_with(|| (size, FrameScaler::new(size, orientation, frame.color().range)));
         frame.with_planes(|planes| scaler.append(planes, &mut bytes)).expect("converted");
+        times.push(frame.pts_ns);
     }
-    (scaler.expect("at least one frame").0, bytes)
+    (scaler.expect("at least one frame").0, bytes, times)
 }
 
 #[track_caller]
@@ -45,7 +56,7 @@ fn every_frame_is_ffmpegs() {
     paths.push(odd_length);
     for path in paths {
         let (size, ours) = frames(&path);
-        assert_same_frames(&path, size, &ours, &ffmpeg_frames(&path, &["-map", "0:v:0", "-fps_mode", "passthrough"]));
+        assert_same_frames(&path, size, &ours, &ffmpeg_frames(&path, &PASS_THROUGH));
     }
 }
 
@@ -55,7 +66,7 @@ fn phone_footage_is_brought_upright() {
     for path in rotated {
         // ffmpeg turns by the display matrix unless told otherwise.
         let (size, ours) = frames(&path);
-        assert_same_frames(&path, size, &ours, &ffmpeg_frames(&path, &["-map", "0:v:0", "-fps_mode", "passthrough"]));
+        assert_same_frames(&path, size, &ours, &ffmpeg_frames(&path, &PASS_THROUGH));
     }
 }
 
@@ -112,13 +123,67 @@ fn frames_are_the_same_for_any_number_of_threads() {
 fn ten_bits_become_eight() {
     for path in real_videos("odd").into_iter().filter(|path| path.to_string_lossy().contains("10bit")) {
         let (_, ours) = frames(&path);
-        let theirs = ffmpeg_frames(&path, &["-map", "0:v:0", "-fps_mode", "passthrough"]);
+        let theirs = ffmpeg_frames(&path, &PASS_THROUGH);
         assert_eq!(ours.len(), theirs.len());
         // ffmpeg dithers, so samples differ by a step here and there, and not on the whole.
         let furthest = ours.iter().zip(&theirs).map(|(&a, &b)| a.abs_diff(b)).max();
         let mean = ours.iter().zip(&theirs).map(|(&a, &b)| f64::from(a) - f64::from(b)).sum::<f64>() / ours.len() as f64;
         assert!(furthest <= Some(1) && mean.abs() < 0.6, "furthest {furthest:?}, mean {mean}");
     }
+}
+
+#[test]
+fn interlaced_footage_is_deinterlaced() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let size = FrameSize { width: 128, height: 96 };
+    let (film, path) = (dir.path().join("film.mp4"), dir.path().join("interlaced.mp4"));
+    write_video(&film, 5, 60, 60, size);
+    // Each frame is made of two moments: what moves has combs.
+    ffmpeg(&film, &["-vf", "interlace=scan=tff:lowpass=0", "-c:v", "libx264", "-flags", "+ilme+ildct", "-x264-params", "tff=1"], &path);
+    let combed = ffmpeg_frames(&path, &PASS_THROUGH);
+    let (_, ours, times) = frames_and_times(&path);
+    assert_eq!((ours.len(), (times[1] - times[0]) / 1000), (combed.len(), 33_333), "30 frames per second, as before");
+    // Differences from line to line against those from line to the line after the next: combs make the first larger.
+    let combing = |frames: &[u8]| {
+        let line = |frame: &[u8], y: usize| frame[y * size.width..(y + 1) * size.width].to_vec();
+        let distance = |a: &[u8], b: &[u8]| a.iter().zip(b).map(|(&a, &b)| f64::from(a.abs_diff(b))).sum::<f64>();
+        let (mut near, mut far) = (0.0, 0.0);
+        for frame in frames.chunks_exact(size.frame_bytes()) {
+            for y in 0..size.height - 2 {
+                near += distance(&line(frame, y), &line(frame, y + 1));
+                far += distance(&line(frame, y), &line(frame, y + 2));
+            }
+        }
+        near / far
+    };
+    let (before, after) = (combing(&combed), combing(&ours));
+    assert!(before > 1.0 && after < 0.8, "combing {before} before, {after} after");
+    let decoder = ClipDecoder::open(&path, &options(3, 1 << 30), DecodeOptions::default()).expect("opened");
+    assert!(decoder.source().deinterlaced);
+    assert!(!ClipDecoder::open(&film, &options(3, 1 << 30), DecodeOptions::default()).expect("opened").source().deinterlaced);
+}
+
+#[test]
+fn times_are_right_for_late_starts_and_edit_lists() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let size = FrameSize { width: 64, height: 48 };
+    let film = dir.path().join("film.mp4");
+    write_video(&film, 1, 90, 30, size);
+    // A transport stream starts at 1.4 s and more; B-frames are in both.
+    let late = dir.path().join("late.ts");
+    ffmpeg(&film, &["-c:v", "libx264", "-bf", "3", "-output_ts_offset", "5"], &late);
+    let (_, ours, times) = frames_and_times(&late);
+    assert_eq!(times.len(), 90);
+    assert_same_frames(&late, size, &ours, &ffmpeg_frames(&late, &PASS_THROUGH));
+    assert!(times.windows(2).all(|pair| (pair[1] - pair[0] - 33_333_333).abs() < 20_000), "{times:?}");
+    // Cut without a new encoding: the edit list hides the frames before the cut.
+    let (source, cut) = (dir.path().join("source.mp4"), dir.path().join("cut.mp4"));
+    ffmpeg(&film, &["-c:v", "libx264", "-g", "30", "-bf", "2"], &source);
+    let status = Command::new("ffmpeg").args(["-v", "error", "-ss", "0.5", "-i"]).arg(&source).args(["-c", "copy"]).arg(&cut).status();
+    assert!(status.expect("ffmpeg runs").success());
+    let (_, ours, times) = frames_and_times(&cut);
+    assert_same_frames(&cut, size, &ours, &ffmpeg_frames(&cut, &PASS_THROUGH));
+    assert!(times[0] >= 0 && times[0] < 34_000_000, "{times:?}");
 }
 
 /// The clips of a video, unscaled.
@@ -183,15 +248,15 @@ fn presentation_times(path: &Path) -> (Vec<i64>, (i64, i64)) {
 /// Compares the clips of a video with those that its frames' times say, in whole numbers; returns how many frames are shown more than once or never.
 fn compare_with_presentation_times(path: &Path, size: FrameSize, options: &BuildOptions) -> (usize, usize) {
     let (times, (units, seconds)) = presentation_times(path);
-    let theirs = ffmpeg_frames(path, &["-map", "0:v:0", "-fps_mode", "passthrough"]);
+    let theirs = ffmpeg_frames(path, &PASS_THROUGH);
     let theirs: Vec<&[u8]> = theirs.chunks_exact(size.frame_bytes()).collect();
     assert_eq!(theirs.len(), times.len());
     // The nearest tick, halves up: floor(2 x + 1) / 2.
     let tick = |time: i64| (2 * (time - times[0]) * seconds * options.sampling.fps().expect("time") as i64 + units).div_euclid(2 * units);
-    let (mut repeated, mut skipped_checkpoints) = (0, 0);
+    let (mut repeated, mut skipped) = (0, 0);
     for pair in times.windows(2) {
         repeated += usize::from(tick(pair[1]) > tick(pair[0]) + 1);
-        skipped_checkpoints += usize::from(tick(pair[1]) == tick(pair[0]));
+        skipped += usize::from(tick(pair[1]) == tick(pair[0]));
     }
     let (frames, stride) = (i64::from(options.frames), i64::from(options.stride));
     let clips = clips(path, options);
@@ -208,7 +273,7 @@ fn compare_with_presentation_times(path: &Path, size: FrameSize, options: &Build
     // The next clip does not fit.
     let last = tick(times[times.len() - 1]);
     assert!(!clips.is_empty() && clips.len() as i64 * frames * stride + (frames - 1) * stride > last, "{} clips", clips.len());
-    (repeated, skipped_checkpoints)
+    (repeated, skipped)
 }
 
 #[test]

@@ -107,13 +107,7 @@ impl<T: Element> Encoder<T> {
     }
 
     /// Adds the gradients of the weights, from `gradient`, that of the result.
-    pub(crate) fn backward(
-        &mut self,
-        pass: Pass<'_, T>,
-        gradient: &mut Vec<f32>,
-        scratch: &mut Scratch<T>,
-        gradients: &mut Gradients<'_>,
-    ) {
+    pub(crate) fn backward(&mut self, pass: Pass<'_, T>, gradient: &mut Vec<f32>, scratch: &mut Scratch<T>, gradients: &mut Gradients<'_>) {
         let Pass { layout, masks, .. } = pass;
         let width = self.width;
         let tokens = self.tokens(masks);

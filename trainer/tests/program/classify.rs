@@ -1,18 +1,18 @@
-//! Fine-tuning, evaluation and features as their users meet them.
+//! Fine-tuning, evaluation and features as a user runs them.
 
+use crate::{command, messages, small_clips, steps, trainer};
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Float32Type, Float64Type, Int32Type, UInt32Type};
 use arrow::record_batch::RecordBatch;
-use assert_cmd::Command;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use schemas::geometry::FrameSize;
-use schemas::report::{EmbedReport, EvalReport, ProbeReport, RunReport, StepMetrics};
+use schemas::report::{EmbedReport, EvalReport, ProbeReport, RunReport};
 use serde::de::DeserializeOwned;
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::Stdio;
 use tempfile::TempDir;
-use tests::{TestClip, shown, small_config, write_labelled_shards, write_shards, write_video};
+use tests::{TestClip, copy_all, parse_report, shown, signal, small_config, write_labelled_shards, write_shards, write_video};
 
 /// What a fine-tuning changes of the light recipe to be over in no time.
 const LIGHT: &str = "\
@@ -24,21 +24,15 @@ every = 5
 every = 10
 ";
 
-fn trainer(dir: &Path, arguments: &[&str]) -> Output {
-    Command::cargo_bin("trainer").expect("built").current_dir(dir).args(arguments).output().expect("run")
-}
-
 fn json<T: DeserializeOwned>(dir: &Path, arguments: &[&str]) -> T {
-    let output = trainer(dir, &[arguments, &["--json"]].concat());
-    assert!(output.status.success(), "{}", shown(&output));
-    serde_json::from_slice(&output.stdout).expect("the report's JSON")
+    parse_report(&trainer(dir, &[arguments, &["--json"]].concat()))
 }
 
-/// What is said when a command fails.
+/// The error of a command that fails.
 fn refused(dir: &Path, arguments: &[&str]) -> String {
     let output = trainer(dir, arguments);
     assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let said = messages(&output);
     let at = said.rfind("error: ").unwrap_or_else(|| panic!("no error: {said}"));
     said[at..].trim_end().to_owned()
 }
@@ -69,28 +63,19 @@ const FINETUNE: [&str; 12] =
     ["finetune", "--weights", "pre", "--data", "train", "--val", "val", "--config", "light.toml", "--lr", "0.1", "--epochs"];
 
 #[test]
-fn help_teaches() {
-    let dir = tempfile::tempdir().expect("a folder");
-    for command in ["finetune", "eval", "embed"] {
-        insta::assert_snapshot!(format!("help-{command}"), shown(&trainer(dir.path(), &[command, "--help"])));
-    }
-}
-
-#[test]
 fn a_classifier_learns_and_is_evaluated_on_every_clip() {
     let dir = with_data();
     let report: RunReport = json(dir.path(), &[&FINETUNE[..], &["25", "--out", "ft"]].concat());
     let validation = report.validation.expect("validation");
     assert_eq!(validation.clips, 18, "two clips of nine videos");
-    assert!(validation.top1 > 0.75, "dark, medium and bright are told apart: {validation:?}");
+    assert!(validation.top1 > 0.75, "dark, medium and bright are classified: {validation:?}");
     assert!(report.last_loss < report.first_loss);
-    let text = fs::read_to_string(dir.path().join("ft/metrics.jsonl")).expect("metrics");
-    let steps: Vec<StepMetrics> = text.lines().map(|line| serde_json::from_str(line).expect("a step")).collect();
-    let looked: Vec<u64> = steps.iter().filter(|step| step.validation.is_some()).map(|step| step.step).collect();
-    assert!(looked.len() > 2 && looked[..looked.len() - 1].iter().all(|step| step % 10 == 0), "every ten steps: {looked:?}");
-    assert_eq!(looked.last(), Some(&(steps.len() as u64)));
+    let steps = steps(&dir.path().join("ft"));
+    let validated: Vec<u64> = steps.iter().filter(|step| step.validation.is_some()).map(|step| step.step).collect();
+    assert!(validated.len() > 2 && validated[..validated.len() - 1].iter().all(|step| step % 10 == 0), "every ten steps: {validated:?}");
+    assert_eq!(validated.last(), Some(&(steps.len() as u64)));
 
-    // As the run's own last look; whatever the batches, none is left out.
+    // As the run's last validation; no clip is skipped, whatever the batches.
     let eval = ["eval", "--weights", "ft", "--data", "val"];
     let report: EvalReport = json(dir.path(), &[&eval[..], &["--batch-size", "5", "--confusion", "confusion.png"]].concat());
     assert_eq!((report.clips.clips, report.videos.clips, report.skipped), (18, 9, 0));
@@ -108,18 +93,15 @@ fn a_classifier_learns_and_is_evaluated_on_every_clip() {
     let output = trainer(dir.path(), &[&eval[..], &["--views", "4x3", "--json"]].concat());
     let crops: EvalReport = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!((crops.views, crops.clips.clips), ([1, 3], 18));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("there is one window instead of 4"), "{}", shown(&output));
+    assert!(messages(&output).contains("there is one window instead of 4"), "{}", shown(&output));
 
     // A clip that is damaged counts for nothing, and is named.
-    fs::create_dir(dir.path().join("damaged")).expect("a folder");
-    for entry in fs::read_dir(dir.path().join("val")).expect("a folder").flatten() {
-        fs::copy(entry.path(), dir.path().join("damaged").join(entry.file_name())).expect("copied");
-    }
+    copy_all(&dir.path().join("val"), &dir.path().join("damaged"));
     tests::damage_clip(&dir.path().join("damaged/shard-00000.parquet"), 4);
     let output = trainer(dir.path(), &["eval", "--weights", "ft", "--data", "damaged", "--json"]);
     let damaged: EvalReport = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!((damaged.clips.clips, damaged.skipped), (17, 1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("warning: skipped: clip 4 of"), "{}", shown(&output));
+    assert!(messages(&output).contains("warning: skipped: clip 4 of"), "{}", shown(&output));
 }
 
 #[test]
@@ -169,7 +151,7 @@ every = 4
 }
 
 #[test]
-fn bad_input_is_told() {
+fn bad_input_is_refused_by_name() {
     let dir = with_data();
     let finetune = |more: &[&str]| refused(dir.path(), &[&["finetune", "--config", "light.toml", "--steps", "2"], more].concat());
     let with_weights = |data: &str, more: &[&str]| finetune(&[&["--weights", "pre", "--data", data], more].concat());
@@ -179,7 +161,7 @@ fn bad_input_is_told() {
         with_weights("train", &["--val", "train"]),
     ];
     // No labels; some; one class; classes that training does not know; a set that holds nothing of a class.
-    let clips: Vec<TestClip> = (0..6).map(|seed| TestClip::moving(seed, 8, 40, 36)).collect();
+    let clips = small_clips(6);
     let unlabelled: Vec<TestClip> = clips.iter().filter(|clip| clip.meta.label.is_none()).cloned().collect();
     write_shards(&dir.path().join("unlabelled"), &unlabelled);
     told.push(with_weights("unlabelled", &[]));
@@ -200,7 +182,7 @@ fn bad_input_is_told() {
     told.push(refused(dir.path(), &["eval", "--weights", "pre", "--data", "val"]));
     told.push(refused(dir.path(), &["embed", "--weights", "pre", "--data", "val", "--query", "no-such-video"]));
     told.push(refused(dir.path(), &["embed", "--weights", "pre", "--data", "val", "--tokens", "--per", "video"]));
-    // Checkpoints that were spoiled: of two the older is taken; of none that is sound there is no way on.
+    // Checkpoints that were spoiled: of two the older is taken; if none is valid, the run ends.
     let checkpoint = |step: &str| dir.path().join("pre/checkpoints").join(step).join("model.safetensors");
     let bytes = fs::read(checkpoint("step-000004")).expect("weights");
     fs::write(checkpoint("step-000004"), &bytes[..bytes.len() - 1]).expect("written");
@@ -211,16 +193,16 @@ fn bad_input_is_told() {
 }
 
 #[test]
-fn a_class_with_a_single_video_is_trained_on_and_said() {
+fn a_class_with_a_single_video_is_trained_on_and_named() {
     let dir = with_data();
     write_labelled_shards(&dir.path().join("few"), &["dark", "bright"], &[("a", "dark"), ("b", "bright"), ("c", "bright")]);
     let arguments = ["finetune", "--weights", "pre", "--data", "few", "--config", "light.toml", "--steps", "2", "--out", "few-run"];
     let output = trainer(dir.path(), &arguments);
     assert!(output.status.success(), "{}", shown(&output));
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let said = messages(&output);
     assert!(said.contains("2 classes; 4 clips of 2 videos to train on, 2 of 1 held out for validation"), "{said}");
     assert!(said.contains("warning: only one video, so none held out for validation: dark"), "{said}");
-    // Classes may come from folders of videos, too, where they are looked at.
+    // Classes may come from folders of videos, too, where these are evaluated.
     fs::create_dir_all(dir.path().join("videos/dark")).expect("a folder");
     fs::create_dir_all(dir.path().join("videos/purple")).expect("a folder");
     write_video(&dir.path().join("videos/dark/one.mp4"), 1, 40, 30, FrameSize { width: 48, height: 32 });
@@ -271,12 +253,11 @@ fn feature_rows(rows: &RecordBatch) -> Vec<Vec<f32>> {
 }
 
 #[test]
-fn ctrl_c_ends_a_reading_and_leaves_nothing() {
+fn ctrl_c_ends_inference_and_leaves_no_file() {
     let dir = with_data();
-    let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin("trainer"));
     // More views than anybody waits for.
-    command.args(["embed", "--weights", "pre", "--data", "val", "--views", "1x1000", "--out", "f.parquet"]).current_dir(dir.path());
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run");
+    let embed = ["embed", "--weights", "pre", "--data", "val", "--views", "1x1000", "--out", "f.parquet"];
+    let mut child = command(dir.path(), &embed).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run");
     let files = || {
         fs::read_dir(dir.path())
             .expect("a folder")
@@ -287,10 +268,10 @@ fn ctrl_c_ends_a_reading_and_leaves_nothing() {
     while files() == 0 && child.try_wait().expect("a state").is_none() {
         std::thread::yield_now();
     }
-    assert!(std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().is_ok_and(|status| status.success()));
+    assert!(signal(child.id(), "INT"));
     let output = child.wait_with_output().expect("ended");
     assert_eq!(output.status.code(), Some(130), "{}", shown(&output));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("stopped; nothing was written"), "{}", shown(&output));
+    assert!(messages(&output).contains("stopped; nothing was written"), "{}", shown(&output));
     assert_eq!(files(), 0, "no part of a file is left");
 }
 

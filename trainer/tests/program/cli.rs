@@ -1,21 +1,22 @@
-//! The program as its users meet it.
+//! Every command but those of classifiers as a user runs it.
 
-use assert_cmd::Command;
+use crate::{command, messages, steps, trainer, with_shards};
 use pipeline::video::clips::ClipDecoder;
 use pipeline::video::decode::DecodeOptions;
 use schemas::geometry::FrameSize;
 use schemas::manifest::BuildOptions;
-use schemas::report::{CurvesReport, ExchangeReport, LoaderReport, OperationFigures, RunReport, SparsityReport, StepMetrics};
+use schemas::report::{CurvesReport, ExchangeReport, LoaderReport, OperationFigures, RunReport, SparsityReport};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use tests::{TestClip, shown, small_config, write_shards};
+use tests::{TestClip, children, has_ended, parse_report, shown, signal, small_config, write_shards};
 
-fn trainer(dir: &Path, arguments: &[&str]) -> Output {
-    Command::cargo_bin("trainer").expect("built").current_dir(dir).args(arguments).output().expect("run")
+/// The report of a run.
+fn json(output: &Output) -> RunReport {
+    parse_report(output)
 }
 
 /// Compares with the snapshot; what differs from run to run is replaced.
@@ -32,25 +33,6 @@ fn assert_shown(name: &str, output: &Output) {
         (r"grad norm \d+\.\d{3}", "grad norm [NORM]"),
         (r" +\n", "\n"),
     ] }, { insta::assert_snapshot!(name, shown(output)) });
-}
-
-fn json(output: &Output) -> RunReport {
-    assert!(output.status.success(), "{}", shown(output));
-    serde_json::from_slice(&output.stdout).expect("the report's JSON")
-}
-
-/// A folder with shards in `shards` and a small configuration in `small.toml`.
-fn with_data() -> TempDir {
-    let dir = tempfile::tempdir().expect("a folder");
-    let clips: Vec<TestClip> = (0..5).map(|seed| TestClip::moving(seed, 8, 40, 36)).collect();
-    write_shards(&dir.path().join("shards"), &clips);
-    fs::write(dir.path().join("small.toml"), small_config(1, 4)).expect("written");
-    dir
-}
-
-fn steps(run: &Path) -> Vec<StepMetrics> {
-    let text = fs::read_to_string(run.join("metrics.jsonl")).expect("metrics");
-    text.lines().map(|line| serde_json::from_str(line).expect("a step")).collect()
 }
 
 #[test]
@@ -72,18 +54,29 @@ fn urls_are_refused_before_anything_is_made() {
 }
 
 #[test]
-fn help_teaches() {
+fn every_command_has_help() {
     let dir = tempfile::tempdir().expect("a folder");
     assert_shown("help", &trainer(dir.path(), &["--help"]));
-    assert_shown("help-run", &trainer(dir.path(), &["run", "--help"]));
-    assert_shown("help-curves", &trainer(dir.path(), &["curves", "--help"]));
-    assert_shown("help-bench-loader", &trainer(dir.path(), &["bench", "loader", "--help"]));
-    assert_shown("help-bench-sparsity", &trainer(dir.path(), &["bench", "sparsity", "--help"]));
+    let commands: [&[&str]; 10] = [
+        &["run"],
+        &["curves"],
+        &["finetune"],
+        &["eval"],
+        &["embed"],
+        &["visualise"],
+        &["import"],
+        &["export"],
+        &["bench", "loader"],
+        &["bench", "sparsity"],
+    ];
+    for command in commands {
+        assert_shown(&format!("help-{}", command.join("-")), &trainer(dir.path(), &[command, &["--help"]].concat()));
+    }
 }
 
 #[test]
 fn a_run_leaves_all_that_it_promises() {
-    let dir = with_data();
+    let dir = with_shards(5, 4);
     assert_shown("run", &trainer(dir.path(), &["run", "--config", "small.toml", "--steps", "5"]));
     let run = dir.path().join("runs/tiny-1");
     let metrics = steps(&run);
@@ -112,7 +105,7 @@ fn a_run_leaves_all_that_it_promises() {
 
 #[test]
 fn runs_are_compared_by_their_curves() {
-    let dir = with_data();
+    let dir = with_shards(5, 4);
     for (out, seed) in [("runs/a", "1"), ("runs/b", "2")] {
         assert!(trainer(dir.path(), &["run", "--config", "small.toml", "--steps", "12", "--seed", seed, "--out", out]).status.success());
     }
@@ -140,7 +133,7 @@ fn runs_are_compared_by_their_curves() {
 
 #[test]
 fn a_run_is_neither_overwritten_nor_changed() {
-    let dir = with_data();
+    let dir = with_shards(5, 4);
     let run = |more: &[&str]| trainer(dir.path(), &[&["run", "--config", "small.toml", "--out", "a"], more].concat());
     assert!(run(&["--steps", "2"]).status.success());
     assert_shown("run-into-a-folder-that-is-taken", &run(&["--steps", "2"]));
@@ -196,7 +189,7 @@ fn still_pictures_train_from_shards_and_from_video() {
     let dir = with_videos();
     let still = ["run", "--config", "small.toml", "--frames", "1", "--tubelet", "1", "--mask-ratio", "0.75", "--steps", "3", "--json"];
     // Shards of single frames, as `shardtool build --frames 1` makes them, and of longer clips, of which windows of one frame are taken.
-    let clips = |frames| (0..5).map(|seed| TestClip::moving(seed, frames, 40, 36)).collect::<Vec<_>>();
+    let clips = |frames: u32| (0..5).map(|seed| TestClip::moving(seed, frames, 40, 36)).collect::<Vec<_>>();
     tests::write_shards_with(&dir.path().join("single"), &clips(1), BuildOptions { frames: 1, ..tests::options(3, 1 << 28) });
     write_shards(&dir.path().join("longer"), &clips(8));
     for data in ["single", "longer", "videos"] {
@@ -217,7 +210,7 @@ fn still_pictures_train_from_shards_and_from_video() {
 
 #[test]
 fn what_the_paper_varies_can_be_set_by_flags() {
-    let dir = with_data();
+    let dir = with_shards(5, 4);
     let flags = [
         "--mask-ratio",
         "0.8",
@@ -274,7 +267,7 @@ fn what_the_paper_varies_can_be_set_by_flags() {
 
 #[test]
 fn a_run_of_a_version_with_fewer_keys_goes_on() {
-    let dir = with_data();
+    let dir = with_shards(5, 4);
     json(&trainer(dir.path(), &["run", "--config", "small.toml", "--out", "a", "--steps", "4", "--json"]));
     let path = dir.path().join("a/config.toml");
     let text = fs::read_to_string(&path).expect("its configuration");
@@ -300,27 +293,19 @@ fn a_run_of_a_version_with_fewer_keys_goes_on() {
 #[test]
 fn ctrl_c_ends_a_run_and_its_decoders() {
     let dir = with_videos();
-    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("trainer"))
-        .current_dir(dir.path())
-        .args(["run", "--config", "small.toml", "--data", "videos", "--steps", "1000000"])
+    let mut child = command(dir.path(), &["run", "--config", "small.toml", "--data", "videos", "--steps", "1000000"])
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .expect("run");
     let started = BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok).find(|line| line.starts_with("step "));
     assert!(started.is_some(), "it trains");
-    let children = |id: u32| {
-        let tasks = fs::read_dir(format!("/proc/{id}/task")).expect("a list").flatten();
-        let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-        lists.flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect::<Vec<_>>()
-    };
     let decoders = children(child.id());
     assert!(!decoders.is_empty(), "videos are decoded by processes of their own");
     let began = Instant::now();
-    assert!(std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("run").success());
+    assert!(signal(child.id(), "INT"));
     assert!(!child.wait().expect("ended").success());
-    let is_there = |id: &String| fs::read_to_string(format!("/proc/{id}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
-    while decoders.iter().any(is_there) {
+    while !decoders.iter().all(|&decoder| has_ended(decoder)) {
         assert!(began.elapsed() < Duration::from_secs(1), "a decoder outlives its run");
         std::thread::yield_now();
     }
@@ -328,12 +313,11 @@ fn ctrl_c_ends_a_run_and_its_decoders() {
 
 #[test]
 fn a_loader_is_measured() {
-    let dir = with_data();
+    let dir = with_shards(5, 4);
     let bench = |arguments: &[&str]| {
         let common = ["bench", "loader", "--preset", "tiny", "--config", "small.toml", "--seconds", "0.3", "--json"];
         let output = trainer(dir.path(), &[common.as_slice(), arguments].concat());
-        assert!(output.status.success(), "{}", shown(&output));
-        serde_json::from_slice::<LoaderReport>(&output.stdout).expect("the report's JSON")
+        parse_report::<LoaderReport>(&output)
     };
     let free = bench(&["--form", "clips", "--values", "u8", "--loader-threads", "3"]);
     assert_eq!((free.form.as_str(), free.values.as_str(), free.threads, free.data_clips), ("clips", "u8", 3, 5));
@@ -352,7 +336,7 @@ fn a_loader_is_measured() {
 
 #[test]
 fn what_masking_saves_is_measured() {
-    let dir = with_data();
+    let dir = with_shards(5, 4);
     let bench = |arguments: &[&str]| {
         let common = ["bench", "sparsity", "--preset", "tiny", "--config", "small.toml", "--batch-size", "2", "--steps", "2"];
         let output = trainer(dir.path(), &[common.as_slice(), arguments].concat());
@@ -398,8 +382,8 @@ fn what_masking_saves_is_measured() {
 }
 
 #[test]
-fn what_does_not_fit_is_said() {
-    let dir = with_data();
+fn invalid_settings_are_refused_by_name() {
+    let dir = with_shards(5, 4);
     assert_shown("run-without-data", &trainer(dir.path(), &["run", "--data", "nowhere"]));
     assert_shown("run-with-too-few-frames", &trainer(dir.path(), &["run", "--preset", "small", "--out", "b"]));
     fs::write(dir.path().join("odd.toml"), "[clip]\nsize = 100\n").expect("written");
@@ -436,14 +420,15 @@ fn what_does_not_fit_is_said() {
 
 #[test]
 fn damaged_shards_are_named() {
-    let dir = with_data();
+    let dir = with_shards(5, 4);
     let path = dir.path().join("shards/shard-00000.parquet");
-    let sound = fs::read(&path).expect("a shard");
+    let valid = fs::read(&path).expect("a shard");
     let run = || trainer(dir.path(), &["run", "--config", "small.toml", "--out", "a", "--steps", "50", "--max-bad", "0"]);
     tests::damage_clip(&path, 0);
-    // It is left out, named once, and counted.
+    // It is skipped, named once, and counted.
     let left_out = trainer(dir.path(), &["run", "--config", "small.toml", "--steps", "10", "--json"]);
-    let (report, messages) = (json(&left_out), String::from_utf8_lossy(&left_out.stderr).into_owned());
+    let report = json(&left_out);
+    let messages = messages(&left_out);
     // Ten steps of two clips are four epochs of five.
     assert_eq!(report.skipped, 4);
     assert_eq!(messages.matches("warning: skipped: clip 0 of ./shards/shard-00000.parquet is damaged").count(), 1, "{messages}");
@@ -451,7 +436,7 @@ fn damaged_shards_are_named() {
     assert!(flipped.contains("exit code: 1") && flipped.contains("clip 0 of") && flipped.contains("shard-00000.parquet"), "{flipped}");
     assert!(flipped.contains("at most 0 may be skipped"), "{flipped}");
     fs::remove_dir_all(dir.path().join("a")).expect("removed");
-    fs::write(&path, &sound[..sound.len() / 2]).expect("written");
+    fs::write(&path, &valid[..valid.len() / 2]).expect("written");
     let cut = shown(&run());
     assert!(cut.contains("exit code: 1") && cut.contains("shard-00000.parquet is damaged: it has"), "{cut}");
     fs::remove_file(&path).expect("removed");
@@ -462,8 +447,7 @@ fn damaged_shards_are_named() {
 
 /// A folder with the tiny checkpoints of other code bases that are kept for tests.
 fn with_foreign_weights() -> TempDir {
-    let (dir, fixtures) =
-        (tempfile::tempdir().expect("a folder"), Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/exchange"));
+    let (dir, fixtures) = (tempfile::tempdir().expect("a folder"), Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/convert"));
     fs::create_dir(dir.path().join("classification")).expect("made");
     for name in ["mae_st.pth", "mae_st_classifier.pth", "classification/config.json", "classification/model.safetensors"] {
         fs::copy(fixtures.join(name), dir.path().join(name)).expect("copied");
@@ -474,8 +458,6 @@ fn with_foreign_weights() -> TempDir {
 #[test]
 fn weights_are_imported_and_exported() {
     let dir = with_foreign_weights();
-    assert_shown("help-import", &trainer(dir.path(), &["import", "--help"]));
-    assert_shown("help-export", &trainer(dir.path(), &["export", "--help"]));
     let import = |name: &str, out: &str, more: &[&str]| trainer(dir.path(), &[&["import", name, "--out", out], more].concat());
     let heads = ["--heads", "2", "--decoder-heads", "2"];
     assert_shown("import", &import("mae_st.pth", "ours", &heads));

@@ -1,47 +1,26 @@
 //! Runs that are killed, stopped, or meet damage and full disks: what they leave, and how they go on.
 
-use assert_cmd::Command;
-use assert_cmd::cargo::cargo_bin;
+use crate::{command, messages, trainer, with_shards};
 use schemas::geometry::FrameSize;
 use schemas::report::{NonfiniteStep, RunReport, StepMetrics};
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Output, Stdio};
-use tempfile::TempDir;
-use tests::{TestClip, shown, small_config, write_shards};
+use std::process::{Child, Command, Output, Stdio};
+use tests::{children, json_lines, shown, signal, small_config};
 
-/// A folder with shards of seven clips in `shards` and the small configuration in `small.toml`.
-fn with_data() -> TempDir {
-    let dir = tempfile::tempdir().expect("a folder");
-    let clips: Vec<TestClip> = (0..7).map(|seed| TestClip::moving(seed, 8, 40, 36)).collect();
-    write_shards(&dir.path().join("shards"), &clips);
-    fs::write(dir.path().join("small.toml"), small_config(1, 3)).expect("written");
-    dir
-}
-
-fn trainer(dir: &Path, arguments: &[&str]) -> Output {
-    Command::cargo_bin("trainer").expect("built").current_dir(dir).arg("run").args(arguments).output().expect("run")
+/// Runs `trainer run` in the folder `dir`.
+fn train(dir: &Path, arguments: &[&str]) -> Output {
+    trainer(dir, &[&["run"], arguments].concat())
 }
 
 fn report(dir: &Path, arguments: &[&str]) -> RunReport {
-    let output = trainer(dir, &[arguments, &["--json"]].concat());
-    assert!(output.status.success(), "{}", shown(&output));
-    serde_json::from_slice(&output.stdout).expect("the report's JSON")
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
+    tests::parse_report(&train(dir, &[arguments, &["--json"]].concat()))
 }
 
 /// Starts a run whose output is kept.
 fn spawn(dir: &Path, arguments: &[&str]) -> Child {
-    let mut command = std::process::Command::new(cargo_bin("trainer"));
-    command.current_dir(dir).arg("run").args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run")
-}
-
-fn signal(name: &str, id: u32) {
-    assert!(std::process::Command::new("kill").args([name, &id.to_string()]).stderr(Stdio::null()).status().is_ok());
+    command(dir, &[&["run"], arguments].concat()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run")
 }
 
 /// Waits until something is so, or the run has ended.
@@ -58,9 +37,8 @@ fn steps(run: &Path) -> usize {
 
 /// Everything in the metrics that does not depend on the clock, to the bit.
 fn computed(run: &Path) -> Vec<(u64, [u64; 4])> {
-    let text = fs::read_to_string(run.join("metrics.jsonl")).expect("metrics");
-    let lines = text.lines().map(|line| serde_json::from_str::<StepMetrics>(line).expect("a step"));
-    lines.map(|step| (step.step, [step.epoch, step.loss, step.lr, step.grad_norm].map(f64::to_bits))).collect()
+    let steps: Vec<StepMetrics> = json_lines(&run.join("metrics.jsonl"));
+    steps.into_iter().map(|step| (step.step, [step.epoch, step.loss, step.lr, step.grad_norm].map(f64::to_bits))).collect()
 }
 
 /// The names in a run's folder of checkpoints.
@@ -81,12 +59,12 @@ fn assert_same_run(a: &Path, b: &Path, step: &str) {
 
 #[test]
 fn a_run_that_is_killed_at_any_moment_ends_as_one_that_was_not() {
-    let dir = with_data();
+    let dir = with_shards(7, 3);
     let run = ["--config", "small.toml", "--steps", "60", "--repeat", "2", "--accumulate", "2"];
     report(dir.path(), &[run.as_slice(), &["--out", "whole"]].concat());
     let killed = dir.path().join("killed");
     let mut resume = vec!["--out", "killed"];
-    // Right away; after so many steps, in or between which a checkpoint may be on its way; and while one is written.
+    // Right away; after some steps, in or between which a checkpoint may be on its way; and while one is written.
     for moment in [Some(0), Some(1), Some(4), None, Some(14), Some(21), None, Some(33), Some(40), Some(52)] {
         let mut child = spawn(dir.path(), &[run.as_slice(), &resume].concat());
         let is_writing = || checkpoints(&killed).iter().any(|name| name.ends_with(".tmp"));
@@ -99,7 +77,7 @@ fn a_run_that_is_killed_at_any_moment_ends_as_one_that_was_not() {
     let done = steps(&killed);
     let mut child = spawn(dir.path(), &[run.as_slice(), &resume].concat());
     wait_until(&mut child, || steps(&killed) > done);
-    signal("-INT", child.id());
+    signal(child.id(), "INT");
     assert_eq!(child.wait().expect("ended").code(), Some(130));
     let ended = report(dir.path(), &[run.as_slice(), &resume].concat());
     assert!(ended.finished && ended.steps == 60 && ended.resumed_from > 40, "{ended:?}");
@@ -112,13 +90,13 @@ fn a_run_that_is_killed_at_any_moment_ends_as_one_that_was_not() {
 
 #[test]
 fn ctrl_c_finishes_the_step_and_saves() {
-    let dir = with_data();
-    for (number, (name, at)) in [("-INT", 5), ("-TERM", 2), ("-INT", 0)].into_iter().enumerate() {
+    let dir = with_shards(7, 3);
+    for (number, (name, at)) in [("INT", 5), ("TERM", 2), ("INT", 0)].into_iter().enumerate() {
         let out = format!("run{number}");
         let run = dir.path().join(&out);
         let mut child = spawn(dir.path(), &["--config", "small.toml", "--steps", "1000000", "--out", &out, "--json"]);
         wait_until(&mut child, || run.join("config.toml").exists() && steps(&run) >= at);
-        signal(name, child.id());
+        signal(child.id(), name);
         let output = child.wait_with_output().expect("ended");
         assert_eq!(output.status.code(), Some(130), "{}", shown(&output));
         if at == 0 && output.stdout.is_empty() {
@@ -133,7 +111,7 @@ fn ctrl_c_finishes_the_step_and_saves() {
             assert_eq!(report.checkpoint.as_deref(), Some(format!("{out}/checkpoints/step-{done:06}").as_str()));
         }
         let expected = format!("stopped after step {done} of 1000000; to resume: trainer run --data ./shards --out {out} --resume");
-        assert!(said(&output).contains(&expected), "{}", shown(&output));
+        assert!(messages(&output).contains(&expected), "{}", shown(&output));
     }
 }
 
@@ -145,49 +123,46 @@ fn has_report(run: &Path) -> bool {
 
 #[test]
 fn a_second_ctrl_c_ends_at_once() {
-    let dir = with_data();
+    let dir = with_shards(7, 3);
     // A step that does not end.
     let mut child = spawn(dir.path(), &["--config", "small.toml", "--accumulate", "100000000", "--out", "a"]);
     let run = dir.path().join("a");
     wait_until(&mut child, || run.join("metrics.jsonl").exists());
     while child.try_wait().expect("a state").is_none() {
-        signal("-INT", child.id());
+        signal(child.id(), "INT");
     }
     assert_eq!(child.wait().expect("ended").code(), Some(130));
 }
 
 #[test]
 fn ctrl_c_ends_a_run_that_waits_for_data() {
-    let dir = with_data();
+    let dir = with_shards(7, 3);
     fs::create_dir(dir.path().join("videos")).expect("a folder");
     tests::write_video(&dir.path().join("videos/a.mp4"), 1, 120, 30, FrameSize { width: 48, height: 40 });
     // A step that does not end, so that it is waited for data whatever is ready.
     let endless = ["--config", "small.toml", "--data", "videos", "--accumulate", "100000000", "--out", "a"];
     let mut child = spawn(dir.path(), &endless);
     let decoders = |id: u32| {
-        let threads = fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
-        let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-        let ids = lists.flat_map(|list| list.split_whitespace().map(|id| id.parse().expect("a number")).collect::<Vec<u32>>());
         // A process that is stopped before it has become a decoder would hold up the thread that starts it.
         let is_decoder = |id: &u32| fs::read_to_string(format!("/proc/{id}/cmdline")).is_ok_and(|line| line.contains("decode-worker"));
-        ids.filter(is_decoder).collect::<Vec<_>>()
+        children(id).into_iter().filter(is_decoder).collect::<Vec<u32>>()
     };
     let id = child.id();
     wait_until(&mut child, || dir.path().join("a/metrics.jsonl").exists() && !decoders(id).is_empty());
-    decoders(id).into_iter().for_each(|decoder| signal("-STOP", decoder));
-    signal("-INT", id);
+    decoders(id).into_iter().for_each(|decoder| assert!(signal(decoder, "STOP")));
+    signal(id, "INT");
     let output = child.wait_with_output().expect("ended");
     assert_eq!(output.status.code(), Some(130), "{}", shown(&output));
     // Had it waited until the decoders were given up, clips would be missing.
     assert!(
-        said(&output).contains("stopped after step 0 of 600; to resume: trainer run --data videos --out a --resume"),
+        messages(&output).contains("stopped after step 0 of 600; to resume: trainer run --data videos --out a --resume"),
         "{}",
         shown(&output)
     );
-    assert!(!said(&output).contains("skipped"), "{}", shown(&output));
+    assert!(!messages(&output).contains("skipped"), "{}", shown(&output));
 }
 
-/// One way to spoil a checkpoint of six steps, and what is said of it.
+/// One way to spoil a checkpoint of six steps, and the message about it.
 type Damage = (&'static str, fn(&Path), &'static str);
 
 const DAMAGES: &[Damage] = &[
@@ -243,19 +218,19 @@ fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 #[test]
-fn a_damaged_checkpoint_is_named_left_alone_and_gone_without() {
-    let dir = with_data();
+fn a_damaged_checkpoint_is_named_kept_and_skipped() {
+    let dir = with_shards(7, 3);
     report(dir.path(), &["--config", "small.toml", "--steps", "6", "--out", "whole"]);
     for (what, damage, expected) in DAMAGES {
         report(dir.path(), &["--config", "small.toml", "--steps", "6", "--out", "a"]);
         let run = dir.path().join("a");
         damage(&run.join("checkpoints/step-000006"));
         let spoiled = files(&run.join("checkpoints/step-000006"));
-        let output = trainer(dir.path(), &["--out", "a", "--resume", "--json"]);
+        let output = train(dir.path(), &["--out", "a", "--resume", "--json"]);
         assert!(output.status.success(), "{what}: {}", shown(&output));
         let warning = "warning: skipping an invalid checkpoint: a/checkpoints/step-000006: ";
-        assert!(said(&output).contains(expected), "{what}: {}", shown(&output));
-        assert!(said(&output).contains(warning), "{what}: {}", shown(&output));
+        assert!(messages(&output).contains(expected), "{what}: {}", shown(&output));
+        assert!(messages(&output).contains(warning), "{what}: {}", shown(&output));
         let report: RunReport = serde_json::from_slice(&output.stdout).expect("the report's JSON");
         assert_eq!((report.resumed_from, report.steps), (3, 6), "{what}");
         assert_same_run(&dir.path().join("whole"), &run, "step-000006");
@@ -266,16 +241,16 @@ fn a_damaged_checkpoint_is_named_left_alone_and_gone_without() {
 }
 
 #[test]
-fn without_a_sound_checkpoint_all_are_named_and_nothing_is_changed() {
-    let dir = with_data();
+fn without_a_valid_checkpoint_all_are_named_and_nothing_is_changed() {
+    let dir = with_shards(7, 3);
     report(dir.path(), &["--config", "small.toml", "--steps", "6", "--out", "a"]);
     let run = dir.path().join("a");
     edit(&run.join("checkpoints/step-000003/model.safetensors"), |bytes| flip(bytes));
     fs::remove_file(run.join("checkpoints/step-000006/state.json")).expect("removed");
     let metrics = fs::read(run.join("metrics.jsonl")).expect("metrics");
-    let output = trainer(dir.path(), &["--out", "a", "--resume"]);
+    let output = train(dir.path(), &["--out", "a", "--resume"]);
     assert_eq!(output.status.code(), Some(1));
-    let said = said(&output);
+    let said = messages(&output);
     for expected in [
         "no checkpoint in a can be used, and nothing was changed",
         "a/checkpoints/step-000006: state.json is missing",
@@ -287,8 +262,8 @@ fn without_a_sound_checkpoint_all_are_named_and_nothing_is_changed() {
 }
 
 #[test]
-fn when_to_save_and_what_to_do_about_failures_may_change_in_a_run() {
-    let dir = with_data();
+fn checkpoint_and_safety_settings_may_change_in_a_run() {
+    let dir = with_shards(7, 3);
     report(dir.path(), &["--config", "small.toml", "--steps", "6", "--out", "whole"]);
     let mut child = spawn(dir.path(), &["--config", "small.toml", "--steps", "6", "--out", "a"]);
     wait_until(&mut child, || !checkpoints(&dir.path().join("a")).is_empty());
@@ -302,34 +277,38 @@ fn when_to_save_and_what_to_do_about_failures_may_change_in_a_run() {
 
 #[test]
 fn two_runs_in_one_folder_are_refused() {
-    let dir = with_data();
+    let dir = with_shards(7, 3);
     report(dir.path(), &["--config", "small.toml", "--steps", "3", "--out", "a"]);
     let lock = File::open(dir.path().join("a")).expect("the folder");
     lock.lock().expect("locked");
-    let output = trainer(dir.path(), &["--out", "a", "--resume"]);
+    let output = train(dir.path(), &["--out", "a", "--resume"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(said(&output).contains("another run is at work in a; wait for it, or give another --out"), "{}", shown(&output));
-    assert!(!said(&output).contains("to resume"), "{}", shown(&output));
+    assert!(messages(&output).contains("another run is at work in a; wait for it, or give another --out"), "{}", shown(&output));
+    assert!(!messages(&output).contains("to resume"), "{}", shown(&output));
     drop(lock);
     report(dir.path(), &["--out", "a", "--resume"]);
 }
 
 #[test]
-fn steps_that_are_not_finite_are_written_down_and_can_be_skipped() {
-    let dir = with_data();
+fn steps_that_are_not_finite_are_recorded_and_can_be_skipped() {
+    let dir = with_shards(7, 3);
     // Such a rate makes the weights overflow right after the first steps, for good.
     let config = small_config(1, 3)
         + "[optimizer]\nbase_lr = 1e38\nclip_norm = 1e300\n[schedule]\nwarmup = 0.0\n[safety]\nmax_nonfinite_in_a_row = 4\n";
     fs::write(dir.path().join("small.toml"), config).expect("written");
-    let output = trainer(dir.path(), &["--config", "small.toml", "--steps", "50", "--out", "a"]);
+    let output = train(dir.path(), &["--config", "small.toml", "--steps", "50", "--out", "a"]);
     assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
     let lines = || {
         let text = fs::read_to_string(dir.path().join("a/nonfinite.jsonl")).expect("written down");
         text.lines().map(|line| serde_json::from_str::<NonfiniteStep>(line).expect("a whole line")).collect::<Vec<_>>()
     };
     let [line] = lines().try_into().expect("one line");
-    assert!(said(&output).contains(&format!("error: step {}: loss ", line.step)), "{}", shown(&output));
-    assert!(said(&output).contains("a/nonfinite.jsonl") && said(&output).contains("--resume --on-nonfinite skip"), "{}", shown(&output));
+    assert!(messages(&output).contains(&format!("error: step {}: loss ", line.step)), "{}", shown(&output));
+    assert!(
+        messages(&output).contains("a/nonfinite.jsonl") && messages(&output).contains("--resume --on-nonfinite skip"),
+        "{}",
+        shown(&output)
+    );
     assert!(!line.skipped && line.config == fs::read_to_string(dir.path().join("a/config.toml")).expect("the configuration"));
     assert!(has_report(&dir.path().join("a")), "on the steps before it");
     let sample = &line.batches[0].samples[0];
@@ -337,10 +316,10 @@ fn steps_that_are_not_finite_are_written_down_and_can_be_skipped() {
     assert_eq!((sample.shard.as_deref(), sample.row), (Some("./shards/shard-00000.parquet"), Some(sample.clip)));
 
     // Skipped, they count, until there are too many.
-    let output = trainer(dir.path(), &["--out", "a", "--resume", "--on-nonfinite", "skip"]);
+    let output = train(dir.path(), &["--out", "a", "--resume", "--on-nonfinite", "skip"]);
     assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
-    assert!(said(&output).contains("not finite in more than 4 steps in a row (safety.max_nonfinite_in_a_row)"), "{}", shown(&output));
-    assert_eq!(said(&output).matches("gradient norm NaN; its clips are in a/nonfinite.jsonl").count(), 4, "{}", shown(&output));
+    assert!(messages(&output).contains("not finite in more than 4 steps in a row (safety.max_nonfinite_in_a_row)"), "{}", shown(&output));
+    assert_eq!(messages(&output).matches("gradient norm NaN; its clips are in a/nonfinite.jsonl").count(), 4, "{}", shown(&output));
     let lines = lines();
     assert_eq!(lines.len(), 6);
     assert_eq!(lines.iter().map(|line| line.skipped).collect::<Vec<_>>(), [false, true, true, true, true, false]);
@@ -352,13 +331,13 @@ fn steps_that_are_not_finite_are_written_down_and_can_be_skipped() {
 
 #[test]
 fn a_full_disk_leaves_the_checkpoints_before_it() {
-    let dir = with_data();
+    let dir = with_shards(7, 3);
     report(dir.path(), &["--config", "small.toml", "--steps", "30", "--out", "whole"]);
     let checkpoint: usize = files(&dir.path().join("whole/checkpoints/step-000030")).iter().map(|(_, bytes)| bytes.len()).sum();
     let small = dir.path().join("small");
     fs::create_dir(&small).expect("made");
     let mount = |arguments: &[&str]| {
-        let mut command = std::process::Command::new("mount");
+        let mut command = Command::new("mount");
         command.args(arguments).arg(&small).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
     };
     let picture = fs::read(dir.path().join("whole/reconstruction.png")).expect("a picture").len();
@@ -369,18 +348,18 @@ fn a_full_disk_leaves_the_checkpoints_before_it() {
         eprintln!("a small file system cannot be mounted here: not tested");
         return;
     }
-    let output = trainer(dir.path(), &["--config", "small.toml", "--steps", "30", "--out", "small/a"]);
+    let output = train(dir.path(), &["--config", "small.toml", "--steps", "30", "--out", "small/a"]);
     let left = checkpoints(&small.join("a"));
     let more_room = mount(&["-o", "remount,size=20m"]);
-    let resumed = trainer(dir.path(), &["--out", "small/a", "--resume", "--json"]);
+    let resumed = train(dir.path(), &["--out", "small/a", "--resume", "--json"]);
     let same = computed(&small.join("a")) == computed(&dir.path().join("whole"));
-    assert!(std::process::Command::new("umount").arg(&small).status().expect("umount runs").success());
+    assert!(Command::new("umount").arg(&small).status().expect("umount runs").success());
     assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
     let expected =
         "cannot save small/a/checkpoints/step-000009: No space left on device (os error 28); the checkpoints before it are as they were\n";
-    assert!(said(&output).contains(expected), "{}", shown(&output));
+    assert!(messages(&output).contains(expected), "{}", shown(&output));
     assert!(
-        said(&output)
+        messages(&output)
             .contains("once the cause is fixed, resume from the last checkpoint: trainer run --data ./shards --out small/a --resume"),
         "{}",
         shown(&output)
@@ -391,14 +370,14 @@ fn a_full_disk_leaves_the_checkpoints_before_it() {
 }
 
 #[test]
-fn a_folder_that_goes_and_data_that_goes_are_said() {
-    let dir = with_data();
+fn a_folder_or_data_that_disappears_is_named() {
+    let dir = with_shards(7, 3);
     let mut child = spawn(dir.path(), &["--config", "small.toml", "--steps", "1000000", "--out", "a"]);
     wait_until(&mut child, || checkpoints(&dir.path().join("a")).contains(&"step-000003".to_owned()));
     fs::rename(dir.path().join("a"), dir.path().join("b")).expect("moved");
     let output = child.wait_with_output().expect("ended");
     assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
-    assert!(said(&output).contains("the run's folder a is gone, or another is in its place"), "{}", shown(&output));
+    assert!(messages(&output).contains("the run's folder a is gone, or another is in its place"), "{}", shown(&output));
     assert!(!dir.path().join("a").exists(), "it is not made again");
 
     let done = steps(&dir.path().join("b"));
@@ -408,9 +387,10 @@ fn a_folder_that_goes_and_data_that_goes_are_said() {
     File::options().write(true).open(&shard).expect("the shard").set_len(100).expect("cut short");
     let output = child.wait_with_output().expect("ended");
     assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
-    assert!(said(&output).contains("shard-00000.parquet"), "{}", shown(&output));
+    assert!(messages(&output).contains("shard-00000.parquet"), "{}", shown(&output));
     assert!(
-        said(&output).contains("once the cause is fixed, resume from the last checkpoint: trainer run --data ./shards --out b --resume"),
+        messages(&output)
+            .contains("once the cause is fixed, resume from the last checkpoint: trainer run --data ./shards --out b --resume"),
         "{}",
         shown(&output)
     );
@@ -418,9 +398,9 @@ fn a_folder_that_goes_and_data_that_goes_are_said() {
 }
 
 #[test]
-fn a_read_only_folder_is_said() {
-    let dir = with_data();
-    if std::process::Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n") {
+fn a_read_only_folder_is_named() {
+    let dir = with_shards(7, 3);
+    if Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n") {
         eprintln!("permissions mean nothing to root: not tested");
         return;
     }
@@ -428,8 +408,8 @@ fn a_read_only_folder_is_said() {
     let run = dir.path().join("a");
     fs::remove_dir_all(run.join("checkpoints")).expect("removed");
     fs::set_permissions(&run, fs::Permissions::from_mode(0o500)).expect("set");
-    let output = trainer(dir.path(), &["--out", "a", "--resume"]);
+    let output = train(dir.path(), &["--out", "a", "--resume"]);
     fs::set_permissions(&run, fs::Permissions::from_mode(0o700)).expect("set");
     assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
-    assert!(said(&output).contains("cannot write a/metrics.jsonl: Permission denied"), "{}", shown(&output));
+    assert!(messages(&output).contains("cannot write a/metrics.jsonl: Permission denied"), "{}", shown(&output));
 }

@@ -1,6 +1,6 @@
-//! Studies as their users meet them: of one step each, which find nothing.
+//! Studies as a user runs them, of one step each.
 
-use assert_cmd::Command;
+use crate::trainer;
 use schemas::manifest::MANIFEST_FILE;
 use schemas::report::StudyReport;
 use std::fs;
@@ -33,12 +33,11 @@ fn with_data() -> TempDir {
 
 fn study(dir: &Path, arguments: &[&str]) -> Output {
     let briefly = ["--seeds", "2", "--pretrain-steps", "1", "--finetune-steps", "1"];
-    Command::cargo_bin("trainer").expect("built").current_dir(dir).arg("study").args(arguments).args(briefly).output().expect("run")
+    trainer(dir, &[&["study"], arguments, &briefly].concat())
 }
 
 fn report(output: &Output) -> StudyReport {
-    assert!(output.status.success(), "{}", shown(output));
-    serde_json::from_slice(&output.stdout).expect("the report's JSON")
+    tests::parse_report(output)
 }
 
 #[test]
@@ -79,7 +78,7 @@ fn runs_are_shared_kept_and_not_done_again() {
 }
 
 #[test]
-fn what_does_not_fit_is_said() {
+fn invalid_settings_are_refused_by_name() {
     let dir = with_data();
     let said = |arguments: &[&str]| {
         let output = study(dir.path(), arguments);

@@ -1,6 +1,6 @@
-//! `trainer visualise`, as its users meet it, and what it writes, read back.
+//! `trainer visualise` as a user runs it, and its files read back.
 
-use assert_cmd::Command;
+use crate::{small_clips, trainer};
 use candle_core::{Device, Tensor};
 use image::codecs::gif::GifDecoder;
 use image::{AnimationDecoder, Rgb, RgbImage};
@@ -12,27 +12,22 @@ use std::io::BufReader;
 use std::path::Path;
 use std::process::Output;
 use tempfile::TempDir;
-use tests::{TestClip, ffmpeg_frames, shown, small_config, write_shards, write_video};
+use tests::{ffmpeg_frames, shown, small_config, write_shards, write_video};
 use trainer::config::{EncoderPart, FinetuneConfig, Preset, PretrainConfig, Recipe, Task};
 use trainer::plot::reconstruction::animation;
-
-fn trainer(dir: &Path, arguments: &[&str]) -> Output {
-    Command::cargo_bin("trainer").expect("built").current_dir(dir).args(arguments).output().expect("run")
-}
 
 fn visualise(dir: &Path, arguments: &[&str]) -> Output {
     trainer(dir, &[&["visualise"], arguments].concat())
 }
 
 fn report(output: &Output) -> VisualiseReport {
-    assert!(output.status.success(), "{}", shown(output));
-    serde_json::from_slice(&output.stdout).expect("the report's JSON")
+    tests::parse_report(output)
 }
 
 /// A folder with shards in `shards`, of which the last clip repeats three frames, and a run of two steps in `run`.
 fn with_run(flags: &[&str]) -> TempDir {
     let dir = tempfile::tempdir().expect("a folder");
-    let mut clips: Vec<TestClip> = (0..5).map(|seed| TestClip::moving(seed, 8, 40, 36)).collect();
+    let mut clips = small_clips(5);
     clips[4].meta.repeated_frames = 3;
     write_shards(&dir.path().join("shards"), &clips);
     fs::write(dir.path().join("small.toml"), small_config(1, 4)).expect("written");
@@ -44,12 +39,6 @@ fn with_run(flags: &[&str]) -> TempDir {
 fn decoded_gif(path: &Path) -> Vec<image::Frame> {
     let decoder = GifDecoder::new(BufReader::new(File::open(path).expect("a file"))).expect("a GIF");
     decoder.into_frames().collect_frames().expect("frames")
-}
-
-#[test]
-fn help_teaches() {
-    let dir = tempfile::tempdir().expect("a folder");
-    insta::assert_snapshot!("help", shown(&visualise(dir.path(), &["--help"])));
 }
 
 #[test]

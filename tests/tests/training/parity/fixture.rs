@@ -105,7 +105,7 @@ fn model(config: &Value, metadata: &HashMap<String, String>, tensors: &HashMap<S
     let encoder =
         TransformerConfig { width: settings.number("embed_dim"), depth: settings.number("depth"), heads: settings.number("num_heads") };
     settings.only("no_qkv_bias", &Value::from(false));
-    // The paper's choice where it is not said.
+    // The paper's choice where it is not given.
     let flag = |key: &str| config.get(key).and_then(Value::as_bool).unwrap_or(true);
     let class_token = flag("cls_embed");
     let positions = if flag("sep_pos_embed") { PositionKind::Separable } else { PositionKind::Joint };
@@ -182,7 +182,7 @@ impl Settings<'_> {
         }
     }
 
-    /// A setting that may be left out, and has one value that will do.
+    /// A setting that may be missing, and has only one valid value.
     fn only(&mut self, key: &str, only: &Value) {
         let is_same = |value: &Value| value == only || (value.is_number() && value.as_f64() == only.as_f64());
         if let Some(value) = self.config.get(key).filter(|value| !is_same(value)) {
@@ -248,13 +248,13 @@ fn optimizer_of_nothing() -> AdamWConfig {
 
 #[test]
 fn parity_settings_that_the_model_cannot_have_are_named() {
-    let sound = serde_json::json!({
+    let valid = serde_json::json!({
         "img_size": 32, "patch_size": 8, "num_frames": 8, "t_patch_size": 2, "embed_dim": 48, "depth": 2, "num_heads": 4,
         "decoder_embed_dim": 32, "decoder_depth": 2, "decoder_num_heads": 4, "norm_pix_loss": true, "pred_t_dim": 4,
         "mlp_ratio": 4, "cls_embed": true,
     });
     let problem = |key: &str, value: Value| {
-        let mut config = sound.clone();
+        let mut config = valid.clone();
         config[key] = value;
         model(&config, &HashMap::new(), &HashMap::new()).map(|_| ())
     };

@@ -1,7 +1,6 @@
 //! Runs, shards, weights and configurations of version 0.1 (`tests/fixtures/v0.1`) still work, and
 //! so does every flag of that version.
 
-use assert_cmd::Command;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 use std::collections::BTreeSet;
@@ -9,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use tempfile::TempDir;
-use tests::shown;
+use tests::{copy_all, shown};
 use toml::{Table, Value};
 
 /// Keys of configurations that have another name now: that of version 0.1, and the new one.
@@ -40,28 +39,14 @@ fn expected() -> Json {
 fn with(names: &[&str]) -> TempDir {
     let dir = tempfile::tempdir().expect("a folder");
     for name in names {
-        copy(&fixtures().join(name), &dir.path().join(name));
+        copy_all(&fixtures().join(name), &dir.path().join(name));
     }
     dir
 }
 
-/// Copies a file, or a folder and all in it.
-fn copy(from: &Path, to: &Path) {
-    if from.is_file() {
-        fs::copy(from, to).expect("copied");
-        return;
-    }
-    fs::create_dir_all(to).expect("a folder");
-    for entry in fs::read_dir(from).expect("a folder") {
-        let entry = entry.expect("an entry");
-        copy(&entry.path(), &to.join(entry.file_name()));
-    }
-}
-
 /// Runs `trainer` with these arguments, separated by spaces.
 fn trainer(dir: &Path, arguments: &str) -> Output {
-    let mut command = Command::cargo_bin("trainer").expect("built");
-    command.current_dir(dir).args(arguments.split_whitespace()).output().expect("run")
+    crate::trainer(dir, &arguments.split_whitespace().collect::<Vec<_>>())
 }
 
 /// The same with `--json`, which succeeds; its report.
@@ -491,7 +476,7 @@ fn a_study_goes_on_in_its_folder() {
     let trained = metrics();
     for run in runs {
         let config = Path::new(run).join("config.toml");
-        copy(&fixtures().join("study").join(&config), &study.join(&config));
+        copy_all(&fixtures().join("study").join(&config), &study.join(&config));
     }
     let again = report(dir.path(), STUDY);
     assert!(metrics() == trained, "no run was trained again");

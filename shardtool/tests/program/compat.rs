@@ -1,42 +1,25 @@
 //! Shards that version 0.1 built (`tests/fixtures/v0.1`) are read, and taken for done.
 
-use assert_cmd::Command;
+use crate::shardtool;
 use serde_json::Value as Json;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
-use tests::shown;
+use tests::{copy_all, parse_report};
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/v0.1")
 }
 
-/// Copies a file, or a folder and all in it.
-fn copy(from: &Path, to: &Path) {
-    if from.is_file() {
-        fs::copy(from, to).expect("copied");
-        return;
-    }
-    fs::create_dir_all(to).expect("a folder");
-    for entry in fs::read_dir(from).expect("a folder") {
-        let entry = entry.expect("an entry");
-        copy(&entry.path(), &to.join(entry.file_name()));
-    }
-}
-
 /// Runs `shardtool` with these arguments, separated by spaces, and `--json`; its report.
 fn report(dir: &Path, arguments: &str) -> Json {
-    let mut command = Command::cargo_bin("shardtool").expect("built");
-    let command = command.current_dir(dir).args(arguments.split_whitespace()).arg("--json");
-    let output = command.output().expect("run");
-    assert!(output.status.success(), "{arguments}: {}", shown(&output));
-    serde_json::from_slice(&output.stdout).expect("the report's JSON")
+    parse_report(&shardtool(dir, &arguments.split_whitespace().chain(["--json"]).collect::<Vec<_>>()))
 }
 
 #[test]
 fn shards_are_verified_listed_counted_and_exported() {
     let dir = tempfile::tempdir().expect("a folder");
-    copy(&fixtures().join("shards"), &dir.path().join("shards"));
+    copy_all(&fixtures().join("shards"), &dir.path().join("shards"));
     let verified = report(dir.path(), "verify shards --deep");
     assert_eq!((&verified["problems"], &verified["clips"]), (&Json::Array(vec![]), &18.into()));
     let listed = report(dir.path(), "inspect shards --limit 100 --sheet sheet.png");
@@ -65,7 +48,7 @@ fn clips(dir: &Path) -> Vec<Json> {
 #[test]
 fn the_same_videos_make_the_same_clips() {
     let dir = tempfile::tempdir().expect("a folder");
-    copy(&fixtures().join("videos"), &dir.path().join("videos"));
+    copy_all(&fixtures().join("videos"), &dir.path().join("videos"));
     report(dir.path(), &format!("{BUILD} --out shards"));
     assert_eq!(clips(&dir.path().join("shards")), clips(&fixtures().join("shards")));
 }
@@ -74,7 +57,7 @@ fn the_same_videos_make_the_same_clips() {
 fn a_build_that_is_finished_is_not_done_again() {
     let dir = tempfile::tempdir().expect("a folder");
     for name in ["videos", "shards"] {
-        copy(&fixtures().join(name), &dir.path().join(name));
+        copy_all(&fixtures().join(name), &dir.path().join(name));
     }
     // Videos are known by the time of their last change, which a checkout of the repository sets.
     let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600);
