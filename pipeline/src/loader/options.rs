@@ -240,7 +240,7 @@ pub(super) fn check(sources: &[WeightedSource], options: &LoaderOptions) -> Resu
     if !options.start.samples.is_multiple_of(options.batch_size as u64) {
         let (samples, batch_size) = (options.start.samples, options.batch_size);
         return refused(format!(
-            "sample {samples} lies inside a batch of {batch_size}: continue with the batch size that the run began with"
+            "sample {samples} lies inside a batch of {batch_size}: continue with the batch size of the run"
         ));
     }
     if let Pass::Once(views) = options.pass {

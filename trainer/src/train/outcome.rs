@@ -120,8 +120,8 @@ pub enum RunError {
         /// The last checkpoint.
         checkpoint: Option<PathBuf>,
     },
-    /// The run began with other data.
-    #[error("the run began with other data, of {began} clips, and this is of {now}: go on with the same data, or start a new run")]
+    /// The run was started with other data.
+    #[error("the run was started with other data, of {began} clips, and this has {now}: resume with the same data, or start a new run")]
     OtherData {
         /// Clips when the run began.
         began: u64,

@@ -122,7 +122,7 @@ impl Weights {
     /// When they are a classifier's, or do not fit their configuration.
     pub fn mae(&self, device: &Device) -> Result<(&PretrainConfig, Mae), WeightsError> {
         let Task::Pretrain(config) = &self.task else {
-            let wanted = "which has no decoder to reconstruct with: give the pre-training that it began with";
+            let wanted = "which has no decoder to reconstruct with: give the pre-training that it was initialised from";
             return Err(WeightsError::Kind { path: self.path.clone(), kind: "a classifier", wanted });
         };
         let model = Mae::from_tensors(config.model(), self.tensors.clone(), device)

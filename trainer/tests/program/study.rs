@@ -91,7 +91,7 @@ fn invalid_settings_are_refused_by_name() {
     report(&study(dir.path(), &["slices", "--json"]));
     // Nor is one of runs on other data.
     let other = said(&["slices", "--unlabelled", "s/train"]);
-    assert!(other.contains("pretrain-base-0: the run began with other data, of 4 clips, and this is of 4"), "{other}");
+    assert!(other.contains("pretrain-base-0: the run was started with other data, of 4 clips, and this has 4"), "{other}");
     fs::remove_dir_all(dir.path().join("s/train")).expect("removed");
     let missing = said(&["slices"]);
     assert!(missing.contains("s/train"), "{missing}");
