@@ -25,6 +25,8 @@ if [ -z "${TENSORBOARD_PYTHON:-}" ] && [ "${SKIP_TENSORBOARD:-0}" != 1 ]; then
   export TENSORBOARD_PYTHON=$tensorboard/bin/python
 fi
 
+# A single build is shorter without incremental compilation.
+export CARGO_INCREMENTAL=${CARGO_INCREMENTAL:-0}
 if cargo nextest --version >/dev/null 2>&1; then
   cargo nextest run --workspace --locked
 else

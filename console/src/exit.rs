@@ -8,7 +8,9 @@ use std::process::ExitCode;
 
 /// Parses the command line and runs `command` on it; prints errors, of both, to standard error.
 /// Returns the program's exit code.
-pub fn run<Cli: Parser>(command: impl FnOnce(Cli) -> anyhow::Result<ExitCode> + UnwindSafe) -> ExitCode {
+pub fn run<Cli: Parser>(
+    command: impl FnOnce(Cli) -> anyhow::Result<ExitCode> + UnwindSafe,
+) -> ExitCode {
     catch_unwind(|| parse_and_run(command)).unwrap_or(ExitCode::from(2))
 }
 

@@ -25,7 +25,11 @@ pub fn bytes(bytes: u64) -> String {
 
 /// `1 clip`, `2 clips`.
 pub fn count(number: u64, one: &str) -> String {
-    if number == 1 { format!("1 {one}") } else { format!("{number} {one}s") }
+    if number == 1 {
+        format!("1 {one}")
+    } else {
+        format!("{number} {one}s")
+    }
 }
 
 /// Renders an error and its causes, each of them once: the messages of many errors contain those of
@@ -45,7 +49,9 @@ pub fn render_error(error: &anyhow::Error) -> String {
 /// Whether the reader of our output has gone, which is no failure.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let is_broken = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
-    error.chain().any(|cause| cause.downcast_ref().is_some_and(is_broken))
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref().is_some_and(is_broken))
 }
 
 #[cfg(test)]
@@ -55,14 +61,21 @@ mod tests {
 
     #[test]
     fn each_cause_is_shown_once() {
-        let error = anyhow!("disk full").context("cannot write a: disk full").context("saving");
+        let error = anyhow!("disk full")
+            .context("cannot write a: disk full")
+            .context("saving");
         assert_eq!(render_error(&error), "saving: cannot write a: disk full");
     }
 
     #[test]
     fn a_broken_pipe_is_found_among_the_causes() {
-        let failed = |kind: io::ErrorKind| Err::<(), _>(io::Error::from(kind)).context("cannot print");
-        assert!(is_broken_pipe(&failed(io::ErrorKind::BrokenPipe).expect_err("it is an error")));
-        assert!(!is_broken_pipe(&failed(io::ErrorKind::NotFound).expect_err("it is an error")));
+        let failed =
+            |kind: io::ErrorKind| Err::<(), _>(io::Error::from(kind)).context("cannot print");
+        assert!(is_broken_pipe(
+            &failed(io::ErrorKind::BrokenPipe).expect_err("it is an error")
+        ));
+        assert!(!is_broken_pipe(
+            &failed(io::ErrorKind::NotFound).expect_err("it is an error")
+        ));
     }
 }

@@ -36,12 +36,20 @@ impl Progress {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         let template = format!("{{bar:24}} {position}  {{msg}}  {end}");
         bar.set_style(ProgressStyle::with_template(&template).expect("a valid template"));
-        Self { bar, position: position.to_owned(), last_line: Cell::new(None) }
+        Self {
+            bar,
+            position: position.to_owned(),
+            last_line: Cell::new(None),
+        }
     }
 
     /// `items` more items are done; `message` describes the result so far.
     pub fn advance(&self, items: u64, message: String) {
-        self.set(self.bar.position() + items, self.bar.length().unwrap_or(0), message);
+        self.set(
+            self.bar.position() + items,
+            self.bar.length().unwrap_or(0),
+            message,
+        );
     }
 
     /// `done` items of `total` are done; `message` describes the result so far.
@@ -49,7 +57,10 @@ impl Progress {
         if self.bar.length() != Some(total) {
             self.bar.set_length(total);
         }
-        let is_due = self.last_line.get().is_none_or(|last| last.elapsed() >= LINE_EVERY);
+        let is_due = self
+            .last_line
+            .get()
+            .is_none_or(|last| last.elapsed() >= LINE_EVERY);
         if is_due && !io::stderr().is_terminal() {
             self.last_line.set(Some(Instant::now()));
             output::say(&render_line(&self.position, done, total, &message));
@@ -70,7 +81,9 @@ impl Progress {
 }
 
 fn render_line(position: &str, done: u64, total: u64, message: &str) -> String {
-    let position = position.replace("{pos}", &done.to_string()).replace("{len}", &total.to_string());
+    let position = position
+        .replace("{pos}", &done.to_string())
+        .replace("{len}", &total.to_string());
     format!("{position}  {message}").trim_end().to_owned()
 }
 
@@ -80,7 +93,10 @@ mod tests {
 
     #[test]
     fn lines_have_the_position_and_the_message() {
-        assert_eq!(render_line("{pos}/{len} videos", 3, 10, "7 clips"), "3/10 videos  7 clips");
+        assert_eq!(
+            render_line("{pos}/{len} videos", 3, 10, "7 clips"),
+            "3/10 videos  7 clips"
+        );
         assert_eq!(render_line("step {pos}/{len}", 3, 10, ""), "step 3/10");
     }
 
@@ -89,7 +105,10 @@ mod tests {
         let progress = Progress::new(10, "{pos}/{len} videos");
         progress.advance(2, String::new());
         progress.advance(3, String::new());
-        assert_eq!((progress.bar.position(), progress.bar.length()), (5, Some(10)));
+        assert_eq!(
+            (progress.bar.position(), progress.bar.length()),
+            (5, Some(10))
+        );
         progress.finish();
     }
 }

@@ -37,11 +37,18 @@ impl AtomicFile {
     /// # Errors
     /// When the temporary file cannot be created.
     pub fn create(path: &Path) -> io::Result<Self> {
-        let mut name = path.file_name().ok_or_else(|| io::Error::other("the path has no file name"))?.to_owned();
+        let mut name = path
+            .file_name()
+            .ok_or_else(|| io::Error::other("the path has no file name"))?
+            .to_owned();
         name.push(TEMPORARY_ENDING);
         let temporary = path.with_file_name(name);
         let writer = Some(BufWriter::with_capacity(1 << 20, File::create(&temporary)?));
-        Ok(Self { writer, temporary, path: path.to_owned() })
+        Ok(Self {
+            writer,
+            temporary,
+            path: path.to_owned(),
+        })
     }
 
     /// Syncs the file to disk and renames it to its own name.
@@ -49,7 +56,10 @@ impl AtomicFile {
     /// # Errors
     /// When writing, syncing or renaming fails; the temporary file is then removed.
     pub fn commit(mut self) -> io::Result<()> {
-        let writer = self.writer.take().ok_or_else(|| io::Error::other("committed twice"))?;
+        let writer = self
+            .writer
+            .take()
+            .ok_or_else(|| io::Error::other("committed twice"))?;
         let result = writer
             .into_inner()
             .map_err(io::IntoInnerError::into_error)
@@ -66,11 +76,17 @@ impl AtomicFile {
 
 impl Write for AtomicFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.writer.as_mut().ok_or_else(|| io::Error::other("already committed"))?.write(bytes)
+        self.writer
+            .as_mut()
+            .ok_or_else(|| io::Error::other("already committed"))?
+            .write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.writer.as_mut().ok_or_else(|| io::Error::other("already committed"))?.flush()
+        self.writer
+            .as_mut()
+            .ok_or_else(|| io::Error::other("already committed"))?
+            .flush()
     }
 }
 
@@ -118,7 +134,11 @@ mod tests {
         assert!(!path.exists());
         file.commit().expect("committed");
         assert_eq!(fs::read(&path).expect("read"), b"whole");
-        assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 1, "no temporary file is left");
+        assert_eq!(
+            fs::read_dir(dir.path()).expect("listed").count(),
+            1,
+            "no temporary file is left"
+        );
     }
 
     #[test]

@@ -54,12 +54,16 @@ impl<'a> Frames<'a> {
     /// # Panics
     /// When a side of `size` is 0.
     pub fn each(self, size: FrameSize) -> impl Iterator<Item = Self> {
-        self.bytes().chunks_exact(self.frame_bytes(size)).map(move |frame| self.alike(frame))
+        self.bytes()
+            .chunks_exact(self.frame_bytes(size))
+            .map(move |frame| self.alike(frame))
     }
 
     /// The first `count` frames of `size`; `None` if there are fewer.
     pub fn first(self, count: usize, size: FrameSize) -> Option<Self> {
-        self.bytes().get(..count * self.frame_bytes(size)).map(|frames| self.alike(frames))
+        self.bytes()
+            .get(..count * self.frame_bytes(size))
+            .map(|frames| self.alike(frames))
     }
 
     /// Other frames of the same kind.
@@ -76,7 +80,8 @@ impl<'a> Frames<'a> {
 pub fn padded(frame: &[u8], size: FrameSize, coded: FrameSize) -> Vec<u8> {
     let mut out = Vec::with_capacity(coded.frame_bytes());
     for plane in 0..3 {
-        let ((width, height), (coded_width, coded_height)) = (size.plane_size(plane), coded.plane_size(plane));
+        let ((width, height), (coded_width, coded_height)) =
+            (size.plane_size(plane), coded.plane_size(plane));
         let samples = &frame[size.plane_range(plane)];
         for y in 0..coded_height {
             let row = &samples[y.min(height - 1) * width..][..width];
@@ -93,11 +98,38 @@ mod tests {
 
     #[test]
     fn sides_are_padded_with_their_last_row_and_column() {
-        let (size, even) = (FrameSize { width: 3, height: 1 }, FrameSize { width: 4, height: 2 });
-        assert_eq!(padded(&[1, 2, 3, 10, 11, 20, 21], size, even), [1, 2, 3, 3, 1, 2, 3, 3, 10, 11, 20, 21]);
-        let size = FrameSize { width: 2, height: 2 };
+        let (size, even) = (
+            FrameSize {
+                width: 3,
+                height: 1,
+            },
+            FrameSize {
+                width: 4,
+                height: 2,
+            },
+        );
+        assert_eq!(
+            padded(&[1, 2, 3, 10, 11, 20, 21], size, even),
+            [1, 2, 3, 3, 1, 2, 3, 3, 10, 11, 20, 21]
+        );
+        let size = FrameSize {
+            width: 2,
+            height: 2,
+        };
         assert_eq!(padded(&[1, 2, 3, 4, 5, 6], size, size), [1, 2, 3, 4, 5, 6]);
-        let result = padded(&[1, 2, 3, 4, 5, 6], size, FrameSize { width: 4, height: 4 });
-        assert_eq!(result, [1, 2, 2, 2, 3, 4, 4, 4, 3, 4, 4, 4, 3, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6]);
+        let result = padded(
+            &[1, 2, 3, 4, 5, 6],
+            size,
+            FrameSize {
+                width: 4,
+                height: 4,
+            },
+        );
+        assert_eq!(
+            result,
+            [
+                1, 2, 2, 2, 3, 4, 4, 4, 3, 4, 4, 4, 3, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6
+            ]
+        );
     }
 }

@@ -63,14 +63,21 @@ pub struct WeightedSource {
 
 impl From<Source> for WeightedSource {
     fn from(source: Source) -> Self {
-        Self { source: Arc::new(source), weight: 1.0, chosen: None, labels: None }
+        Self {
+            source: Arc::new(source),
+            weight: 1.0,
+            chosen: None,
+            labels: None,
+        }
     }
 }
 
 impl WeightedSource {
     /// Number of clips that are used.
     pub fn len(&self) -> usize {
-        self.chosen.as_ref().map_or(self.source.len(), |chosen| chosen.len())
+        self.chosen
+            .as_ref()
+            .map_or(self.source.len(), |chosen| chosen.len())
     }
 
     /// Whether there are none.
@@ -83,7 +90,9 @@ impl WeightedSource {
     /// # Panics
     /// When `index` is not less than [`Self::len`].
     pub fn number(&self, index: usize) -> usize {
-        self.chosen.as_ref().map_or(index, |chosen| chosen[index] as usize)
+        self.chosen
+            .as_ref()
+            .map_or(index, |chosen| chosen[index] as usize)
     }
 
     /// Frames, size and class of clip `number` of the source.
@@ -93,7 +102,10 @@ impl WeightedSource {
     pub fn clip(&self, number: usize) -> ClipInfo {
         let info = self.source.clip(number);
         match &self.labels {
-            Some(labels) => ClipInfo { label: labels[number], ..info },
+            Some(labels) => ClipInfo {
+                label: labels[number],
+                ..info
+            },
             None => info,
         }
     }
@@ -103,8 +115,17 @@ impl WeightedSource {
 /// they are stored. It reads nothing: shards have hashes of their bytes, and a video is identified
 /// by its name and size.
 pub fn fingerprint(sources: &[WeightedSource]) -> u64 {
-    let described: Vec<_> =
-        sources.iter().map(|set| (set.source.identity(), set.weight, set.chosen.as_deref(), set.labels.as_deref())).collect();
+    let described: Vec<_> = sources
+        .iter()
+        .map(|set| {
+            (
+                set.source.identity(),
+                set.weight,
+                set.chosen.as_deref(),
+                set.labels.as_deref(),
+            )
+        })
+        .collect();
     xxh3_64(&serde_json::to_vec(&described).expect("numbers and strings"))
 }
 
@@ -190,7 +211,10 @@ impl SourceError {
     /// Whether only this clip is bad, so that loading can continue without it.
     pub const fn is_of_one_clip(&self) -> bool {
         match self {
-            Self::Shard(error) => matches!(error, ShardError::Damaged { .. } | ShardError::Undecodable { .. }),
+            Self::Shard(error) => matches!(
+                error,
+                ShardError::Damaged { .. } | ShardError::Undecodable { .. }
+            ),
             Self::Live(error) => error.is_of_one_clip(),
         }
     }
@@ -214,7 +238,10 @@ impl Source {
     pub fn dir(&self) -> &Path {
         match self {
             Self::Shards(shards) => shards.dir(),
-            Self::Live(videos) => videos.inputs().first().map_or(Path::new(""), |input| input.as_path()),
+            Self::Live(videos) => videos
+                .inputs()
+                .first()
+                .map_or(Path::new(""), |input| input.as_path()),
         }
     }
 
@@ -222,7 +249,11 @@ impl Source {
         match self {
             Self::Shards(shards) => {
                 let entries = shards.manifest().shards.iter();
-                Identity::Shards(entries.map(|entry| (entry.index_xxh3.as_str(), entry.pixels_xxh3.as_str())).collect())
+                Identity::Shards(
+                    entries
+                        .map(|entry| (entry.index_xxh3.as_str(), entry.pixels_xxh3.as_str()))
+                        .collect(),
+                )
             }
             Self::Live(videos) => Identity::Videos(videos.identities().collect()),
         }
@@ -237,11 +268,19 @@ impl Source {
             Self::Shards(shards) => {
                 let (shard, row) = shards.locate(clip);
                 let entry = &shard.clips()[row];
-                ClipInfo { frames: entry.frames, size: entry.size, label: entry.label }
+                ClipInfo {
+                    frames: entry.frames,
+                    size: entry.size,
+                    label: entry.label,
+                }
             }
             Self::Live(videos) => {
                 let clip = videos.clip(clip);
-                ClipInfo { frames: clip.frames, size: clip.size, label: None }
+                ClipInfo {
+                    frames: clip.frames,
+                    size: clip.size,
+                    label: None,
+                }
             }
         }
     }
@@ -256,10 +295,20 @@ impl Source {
         match self {
             Self::Shards(shards) => {
                 let (shard, row) = shards.locate(clip);
-                let video = shard.metas().ok().and_then(|mut metas| metas.get_mut(row).map(|meta| std::mem::take(&mut meta.video)));
-                Origin { video, stored: Some((shard.path().to_owned(), row)) }
+                let video = shard.metas().ok().and_then(|mut metas| {
+                    metas
+                        .get_mut(row)
+                        .map(|meta| std::mem::take(&mut meta.video))
+                });
+                Origin {
+                    video,
+                    stored: Some((shard.path().to_owned(), row)),
+                }
             }
-            Self::Live(videos) => Origin { video: Some(path_name(videos.path(clip))), stored: None },
+            Self::Live(videos) => Origin {
+                video: Some(path_name(videos.path(clip))),
+                stored: None,
+            },
         }
     }
 
@@ -273,9 +322,15 @@ impl Source {
             Self::Shards(shards) => {
                 for shard in shards.shards() {
                     for meta in shard.metas()? {
-                        let is_new = catalogue.videos.last().is_none_or(|video| video.path != meta.video);
+                        let is_new = catalogue
+                            .videos
+                            .last()
+                            .is_none_or(|video| video.path != meta.video);
                         if is_new {
-                            catalogue.videos.push(VideoOrigin { path: meta.video, blake3: Some(meta.video_blake3) });
+                            catalogue.videos.push(VideoOrigin {
+                                path: meta.video,
+                                blake3: Some(meta.video_blake3),
+                            });
                         }
                         let time = |pts: Option<&i64>| pts.map_or(0.0, |&ns| ns as f64 * 1e-9);
                         catalogue.clips.push(ClipOrigin {
@@ -290,10 +345,17 @@ impl Source {
                 for clip in 0..videos.len() {
                     let (path, number, seconds) = videos.origin(clip);
                     if number == 0 {
-                        catalogue.videos.push(VideoOrigin { path: path_name(path), blake3: None });
+                        catalogue.videos.push(VideoOrigin {
+                            path: path_name(path),
+                            blake3: None,
+                        });
                     }
                     let video = catalogue.videos.len() as u32 - 1;
-                    catalogue.clips.push(ClipOrigin { video, number: number as u32, seconds });
+                    catalogue.clips.push(ClipOrigin {
+                        video,
+                        number: number as u32,
+                        seconds,
+                    });
                 }
             }
         }
@@ -308,17 +370,33 @@ impl Source {
     ///
     /// # Panics
     /// When there is no such clip.
-    pub fn timing(&self, clip: usize, first_frame: usize, frames: usize) -> Result<Timing, SourceError> {
+    pub fn timing(
+        &self,
+        clip: usize,
+        first_frame: usize,
+        frames: usize,
+    ) -> Result<Timing, SourceError> {
         let (whole, fps, stride) = match self {
             Self::Shards(shards) => {
                 let (shard, row) = shards.locate(clip);
                 let meta = &shard.metas()?[row];
-                ((meta.frames - meta.repeated_frames.min(meta.frames)) as usize, meta.fps, meta.stride)
+                (
+                    (meta.frames - meta.repeated_frames.min(meta.frames)) as usize,
+                    meta.fps,
+                    meta.stride,
+                )
             }
-            Self::Live(videos) => (videos.whole_frames(clip), videos.options().sampling.fps(), videos.options().stride),
+            Self::Live(videos) => (
+                videos.whole_frames(clip),
+                videos.options().sampling.fps(),
+                videos.options().stride,
+            ),
         };
         let repeated = (first_frame + frames).saturating_sub(whole).min(frames);
-        Ok(Timing { repeated, frames_per_second: fps.map(|fps| fps / f64::from(stride)) })
+        Ok(Timing {
+            repeated,
+            frames_per_second: fps.map(|fps| fps / f64::from(stride)),
+        })
     }
 
     /// Announces that clip `clip` will soon be read.
@@ -360,7 +438,10 @@ pub(crate) enum Loaded<'a> {
 impl SourceReader {
     /// A reader that stops waiting for a decoder when `stop` is set.
     pub(crate) fn new(stop: Arc<AtomicBool>) -> Self {
-        Self { shards: ClipReader::default(), live: LiveReader::new(stop) }
+        Self {
+            shards: ClipReader::default(),
+            live: LiveReader::new(stop),
+        }
     }
 
     /// Reads the windows of `frames` frames of clip `clip` that begin at frames `starts`.
@@ -379,13 +460,22 @@ impl SourceReader {
                 // Frames after the last window need not be decoded.
                 let count = starts.iter().max().map_or(0, |start| start + frames);
                 let read = self.shards.frames_timed(shard, row, count, clock)?;
-                Ok((Loaded::Whole(read), ClipBytes { stored: entry.stored_bytes(), decoded: count * entry.size.frame_bytes() }))
+                Ok((
+                    Loaded::Whole(read),
+                    ClipBytes {
+                        stored: entry.stored_bytes(),
+                        decoded: count * entry.size.frame_bytes(),
+                    },
+                ))
             }
             Source::Live(videos) => {
                 self.live.windows(videos, clip, starts)?;
                 clock.lap(Stage::Decode);
                 let decoded = starts.len() * frames * videos.clip(clip).size.frame_bytes();
-                Ok((Loaded::Windows(&self.live), ClipBytes { stored: 0, decoded }))
+                Ok((
+                    Loaded::Windows(&self.live),
+                    ClipBytes { stored: 0, decoded },
+                ))
             }
         }
     }

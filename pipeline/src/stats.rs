@@ -26,7 +26,10 @@ pub struct StageClock {
 
 impl Default for StageClock {
     fn default() -> Self {
-        Self { last: Instant::now(), busy: [Duration::ZERO; STAGES] }
+        Self {
+            last: Instant::now(),
+            busy: [Duration::ZERO; STAGES],
+        }
     }
 }
 
@@ -69,12 +72,23 @@ impl Counters {
     }
 
     /// Counts a clip that a thread has finished.
-    pub(crate) fn clip(&self, clock: &StageClock, cpu: Duration, stored_bytes: usize, decoded_bytes: usize) {
-        self.busy_ns.iter().zip(clock.busy).for_each(|(counter, busy)| add(counter, busy));
+    pub(crate) fn clip(
+        &self,
+        clock: &StageClock,
+        cpu: Duration,
+        stored_bytes: usize,
+        decoded_bytes: usize,
+    ) {
+        self.busy_ns
+            .iter()
+            .zip(clock.busy)
+            .for_each(|(counter, busy)| add(counter, busy));
         add(&self.cpu_ns, cpu);
         self.clips.fetch_add(1, Ordering::Relaxed);
-        self.stored_bytes.fetch_add(stored_bytes as u64, Ordering::Relaxed);
-        self.decoded_bytes.fetch_add(decoded_bytes as u64, Ordering::Relaxed);
+        self.stored_bytes
+            .fetch_add(stored_bytes as u64, Ordering::Relaxed);
+        self.decoded_bytes
+            .fetch_add(decoded_bytes as u64, Ordering::Relaxed);
     }
 
     fn now(&self) -> Counted {
@@ -114,7 +128,12 @@ struct Waits {
 
 impl Default for Waits {
     fn default() -> Self {
-        Self { bins: vec![0; OCTAVES * BINS_PER_OCTAVE], count: 0, sum: Duration::ZERO, max: Duration::ZERO }
+        Self {
+            bins: vec![0; OCTAVES * BINS_PER_OCTAVE],
+            count: 0,
+            sum: Duration::ZERO,
+            max: Duration::ZERO,
+        }
     }
 }
 
@@ -181,12 +200,27 @@ impl Consumption {
     pub(crate) fn new() -> Self {
         let now = Instant::now();
         let (waits, before) = (Waits::default(), Counted::default());
-        Self { started: now, first_batch: None, since: now, before, waits, clips: 0, frames: 0, ready: 0, skipped: 0 }
+        Self {
+            started: now,
+            first_batch: None,
+            since: now,
+            before,
+            waits,
+            clips: 0,
+            frames: 0,
+            ready: 0,
+            skipped: 0,
+        }
     }
 
     /// Resets all counters but the time of the start.
     pub(crate) fn restart(&mut self, counters: &Counters) {
-        *self = Self { started: self.started, first_batch: self.first_batch, before: counters.now(), ..Self::new() };
+        *self = Self {
+            started: self.started,
+            first_batch: self.first_batch,
+            before: counters.now(),
+            ..Self::new()
+        };
     }
 
     /// Counts a batch that is handed out.
@@ -207,18 +241,35 @@ impl Consumption {
 
     /// All figures up to now, of a loader of `threads` threads.
     pub(crate) fn figures(&self, counters: &Counters, threads: usize) -> LoaderFigures {
-        let (now, before, seconds) = (counters.now(), &self.before, self.since.elapsed().as_secs_f64());
+        let (now, before, seconds) = (
+            counters.now(),
+            &self.before,
+            self.since.elapsed().as_secs_f64(),
+        );
         let per_second = |amount: f64| if seconds > 0.0 { amount / seconds } else { 0.0 };
         let of_threads = |ns: u64| per_second(ns as f64 / 1e9) / threads as f64;
         let clips_read = (now.clips - before.clips).max(1) as f64;
         let ms_per_clip = |ns: u64| ns as f64 / 1e6 / clips_read;
         let stage = |stage: Stage| {
             let busy_ns = now.busy_ns[stage as usize] - before.busy_ns[stage as usize];
-            StageFigures { busy_fraction: of_threads(busy_ns), ms_per_clip: ms_per_clip(busy_ns) }
+            StageFigures {
+                busy_fraction: of_threads(busy_ns),
+                ms_per_clip: ms_per_clip(busy_ns),
+            }
         };
-        let (read, decode, transform) = (stage(Stage::Read), stage(Stage::Decode), stage(Stage::Transform));
-        let stages = [(read, LoaderLimit::Read), (decode, LoaderLimit::Decode), (transform, LoaderLimit::Transform)];
-        let busiest = stages.into_iter().max_by(|a, b| a.0.busy_fraction.total_cmp(&b.0.busy_fraction));
+        let (read, decode, transform) = (
+            stage(Stage::Read),
+            stage(Stage::Decode),
+            stage(Stage::Transform),
+        );
+        let stages = [
+            (read, LoaderLimit::Read),
+            (decode, LoaderLimit::Decode),
+            (transform, LoaderLimit::Transform),
+        ];
+        let busiest = stages
+            .into_iter()
+            .max_by(|a, b| a.0.busy_fraction.total_cmp(&b.0.busy_fraction));
         let stall_fraction = per_second(self.waits.sum.as_secs_f64());
         LoaderFigures {
             clips: self.clips,
@@ -238,7 +289,9 @@ impl Consumption {
             decode,
             transform,
             idle_fraction: of_threads(now.idle_ns - before.idle_ns),
-            limit: busiest.filter(|_| stall_fraction >= CONSUMER_LIMITS_BELOW).map_or(LoaderLimit::Consumer, |(_, limit)| limit),
+            limit: busiest
+                .filter(|_| stall_fraction >= CONSUMER_LIMITS_BELOW)
+                .map_or(LoaderLimit::Consumer, |(_, limit)| limit),
             thread_cpu_ms_per_clip: ms_per_clip(now.cpu_ns - before.cpu_ns),
             first_batch_seconds: self.first_batch.map_or(0.0, |time| time.as_secs_f64()),
             skipped: self.skipped,

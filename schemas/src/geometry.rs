@@ -40,7 +40,11 @@ impl FrameSize {
 
     /// Returns width and height of plane `plane` (0 luma, 1 and 2 chroma).
     pub const fn plane_size(self, plane: usize) -> (usize, usize) {
-        if plane == 0 { (self.width, self.height) } else { (self.chroma_width(), self.chroma_height()) }
+        if plane == 0 {
+            (self.width, self.height)
+        } else {
+            (self.chroma_width(), self.chroma_height())
+        }
     }
 
     /// Returns the byte range of plane `plane` (0 luma, 1 and 2 chroma) inside the frame.
@@ -63,11 +67,18 @@ impl FrameSize {
             return self;
         }
         let long = self.width.max(self.height);
-        let scaled_long = ((long as f64 * short_side as f64 / short as f64) / 2.0).round() as usize * 2;
+        let scaled_long =
+            ((long as f64 * short_side as f64 / short as f64) / 2.0).round() as usize * 2;
         if self.width <= self.height {
-            Self { width: short_side, height: scaled_long }
+            Self {
+                width: short_side,
+                height: scaled_long,
+            }
         } else {
-            Self { width: scaled_long, height: short_side }
+            Self {
+                width: scaled_long,
+                height: short_side,
+            }
         }
     }
 }
@@ -112,7 +123,10 @@ pub enum GridError {
         what: &'static str,
     },
     /// A part does not divide its whole.
-    #[error("{whole} = {whole_value} is not a multiple of {part} = {part_value}; choose {whole} = {nearest}, or another {part}")]
+    #[error(
+        "{whole} = {whole_value} is not a multiple of {part} = {part_value}; choose {whole} = \
+         {nearest}, or another {part}"
+    )]
     DoesNotDivide {
         /// Name of the whole.
         whole: &'static str,
@@ -133,7 +147,12 @@ impl PatchGrid {
     /// # Errors
     /// The dimension that is zero or does not divide, with the nearest valid one.
     pub fn validate(self) -> Result<Self, GridError> {
-        let named = [("frames", self.frames), ("size", self.size), ("tubelet", self.tubelet), ("patch", self.patch)];
+        let named = [
+            ("frames", self.frames),
+            ("size", self.size),
+            ("tubelet", self.tubelet),
+            ("patch", self.patch),
+        ];
         if let Some((what, _)) = named.into_iter().find(|&(_, value)| value == 0) {
             return Err(GridError::Zero { what });
         }
@@ -200,14 +219,25 @@ fn divides(whole: (&'static str, usize), part: (&'static str, usize)) -> Result<
         return Ok(());
     }
     let nearest = ((whole.1 as f64 / part.1 as f64).round() as usize).max(1) * part.1;
-    Err(GridError::DoesNotDivide { whole: whole.0, whole_value: whole.1, part: part.0, part_value: part.1, nearest })
+    Err(GridError::DoesNotDivide {
+        whole: whole.0,
+        whole_value: whole.1,
+        part: part.0,
+        part_value: part.1,
+        nearest,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const PAPER: PatchGrid = PatchGrid { frames: 16, size: 224, tubelet: 2, patch: 16 };
+    const PAPER: PatchGrid = PatchGrid {
+        frames: 16,
+        size: 224,
+        tubelet: 2,
+        patch: 16,
+    };
 
     #[test]
     fn the_papers_grid_keeps_156_of_1568_tokens() {
@@ -218,10 +248,21 @@ mod tests {
 
     #[test]
     fn target_frames_are_spread_or_strided() {
-        let frames = |grid: PatchGrid, slices, kind| grid.target_frames(slices, kind).collect::<Vec<_>>();
-        assert_eq!(frames(PAPER, 1, TargetFrames::Spread), [0, 2, 4, 6, 8, 10, 12, 15]);
-        assert_eq!(frames(PAPER, 1, TargetFrames::Strided), [0, 2, 4, 6, 8, 10, 12, 14]);
-        let odd = PatchGrid { frames: 9, tubelet: 3, ..PAPER };
+        let frames =
+            |grid: PatchGrid, slices, kind| grid.target_frames(slices, kind).collect::<Vec<_>>();
+        assert_eq!(
+            frames(PAPER, 1, TargetFrames::Spread),
+            [0, 2, 4, 6, 8, 10, 12, 15]
+        );
+        assert_eq!(
+            frames(PAPER, 1, TargetFrames::Strided),
+            [0, 2, 4, 6, 8, 10, 12, 14]
+        );
+        let odd = PatchGrid {
+            frames: 9,
+            tubelet: 3,
+            ..PAPER
+        };
         assert_eq!(frames(odd, 1, TargetFrames::Strided), [0, 3, 6]);
         assert_eq!(frames(odd, 2, TargetFrames::Strided), [0, 1, 3, 4, 6, 7]);
         for kind in [TargetFrames::Spread, TargetFrames::Strided] {
@@ -231,24 +272,75 @@ mod tests {
 
     #[test]
     fn a_grid_that_does_not_divide_names_the_side_and_the_nearest() {
-        let error = PatchGrid { size: 225, ..PAPER }.validate().expect_err("225 is not a multiple of 16");
-        assert_eq!(error.to_string(), "size = 225 is not a multiple of patch = 16; choose size = 224, or another patch");
-        let error = PatchGrid { frames: 15, ..PAPER }.validate().expect_err("15 is odd");
-        assert!(error.to_string().starts_with("frames = 15 is not a multiple of tubelet = 2"), "{error}");
-        assert_eq!(PatchGrid { patch: 0, ..PAPER }.validate(), Err(GridError::Zero { what: "patch" }));
+        let error = PatchGrid { size: 225, ..PAPER }
+            .validate()
+            .expect_err("225 is not a multiple of 16");
+        assert_eq!(
+            error.to_string(),
+            "size = 225 is not a multiple of patch = 16; choose size = 224, or another patch"
+        );
+        let error = PatchGrid {
+            frames: 15,
+            ..PAPER
+        }
+        .validate()
+        .expect_err("15 is odd");
+        assert!(
+            error
+                .to_string()
+                .starts_with("frames = 15 is not a multiple of tubelet = 2"),
+            "{error}"
+        );
+        assert_eq!(
+            PatchGrid { patch: 0, ..PAPER }.validate(),
+            Err(GridError::Zero { what: "patch" })
+        );
     }
 
     #[test]
     fn odd_frames_round_their_chroma_up() {
-        let frame = FrameSize { width: 5, height: 3 };
+        let frame = FrameSize {
+            width: 5,
+            height: 3,
+        };
         assert_eq!(frame.frame_bytes(), 15 + 2 * 6);
         assert_eq!(frame.plane_range(2), 21..27);
     }
 
     #[test]
     fn scaling_keeps_small_frames_and_the_aspect_of_large_ones() {
-        assert_eq!(FrameSize { width: 176, height: 144 }.scaled_to_short_side(256), FrameSize { width: 176, height: 144 });
-        assert_eq!(FrameSize { width: 1280, height: 720 }.scaled_to_short_side(256), FrameSize { width: 456, height: 256 });
-        assert_eq!(FrameSize { width: 720, height: 1280 }.scaled_to_short_side(256), FrameSize { width: 256, height: 456 });
+        assert_eq!(
+            FrameSize {
+                width: 176,
+                height: 144
+            }
+            .scaled_to_short_side(256),
+            FrameSize {
+                width: 176,
+                height: 144
+            }
+        );
+        assert_eq!(
+            FrameSize {
+                width: 1280,
+                height: 720
+            }
+            .scaled_to_short_side(256),
+            FrameSize {
+                width: 456,
+                height: 256
+            }
+        );
+        assert_eq!(
+            FrameSize {
+                width: 720,
+                height: 1280
+            }
+            .scaled_to_short_side(256),
+            FrameSize {
+                width: 256,
+                height: 456
+            }
+        );
     }
 }

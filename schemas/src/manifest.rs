@@ -280,7 +280,13 @@ pub enum FaultKind {
 impl Rejected {
     /// Creates the entry of a whole file without clips.
     pub fn file(path: impl ToString, reason: impl ToString) -> Self {
-        Self { path: path.to_string(), reason: reason.to_string(), seconds: None, clips: None, kind: None }
+        Self {
+            path: path.to_string(),
+            reason: reason.to_string(),
+            seconds: None,
+            clips: None,
+            kind: None,
+        }
     }
 }
 

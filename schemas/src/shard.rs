@@ -137,7 +137,13 @@ names!(ColorMatrix { Self::Bt601 => "bt601", Self::Bt709 => "bt709", Self::Bt202
 pub const HDR_TRANSFERS: [&str; 2] = ["smpte2084", "arib-std-b67"];
 
 /// Columns that format version 3 added.
-const SINCE_VERSION_3: [&str; 5] = ["damaged", "pixel_aspect_num", "pixel_aspect_den", "color_transfer", "color_primaries"];
+const SINCE_VERSION_3: [&str; 5] = [
+    "damaged",
+    "pixel_aspect_num",
+    "pixel_aspect_den",
+    "color_transfer",
+    "color_primaries",
+];
 
 /// Returns the Arrow schema of shards of `version`, which must be one that is read.
 pub fn arrow_schema_of(version: u32) -> Arc<Schema> {
@@ -146,7 +152,14 @@ pub fn arrow_schema_of(version: u32) -> Arc<Schema> {
         return schema;
     }
     let is_known = |field: &&Arc<Field>| !SINCE_VERSION_3.contains(&field.name().as_str());
-    Arc::new(Schema::new(schema.fields().iter().filter(is_known).cloned().collect::<Vec<_>>()))
+    Arc::new(Schema::new(
+        schema
+            .fields()
+            .iter()
+            .filter(is_known)
+            .cloned()
+            .collect::<Vec<_>>(),
+    ))
 }
 
 /// Returns the Arrow schema of shards: the fields of [`ClipMeta`] in their order, then `data`:

@@ -27,13 +27,19 @@ const MAX_PIXELS: u64 = 1 << 26;
 pub fn blank(width: u32, height: u32) -> anyhow::Result<RgbImage> {
     ensure!(
         u64::from(width) * u64::from(height) <= MAX_PIXELS,
-        "a picture of {width}x{height} would be too large; select fewer clips, or write one file per frame"
+        "a picture of {width}x{height} would be too large; select fewer clips, or write one file \
+         per frame"
     );
     Ok(RgbImage::from_pixel(width, height, WHITE))
 }
 
 /// Fills a rectangle, clipped to the picture.
-pub fn fill(picture: &mut RgbImage, (left, top): (u32, u32), (width, height): (u32, u32), color: Rgb<u8>) {
+pub fn fill(
+    picture: &mut RgbImage,
+    (left, top): (u32, u32),
+    (width, height): (u32, u32),
+    color: Rgb<u8>,
+) {
     for y in top..top.saturating_add(height).min(picture.height()) {
         for x in left..left.saturating_add(width).min(picture.width()) {
             picture.put_pixel(x, y, color);
@@ -58,13 +64,28 @@ pub fn text_width(text: &str, scale: u32) -> u32 {
 
 /// Writes `text` on one line, clipped to the picture. Letters that the font lacks become question
 /// marks.
-pub fn text(picture: &mut RgbImage, (left, top): (u32, u32), scale: u32, color: Rgb<u8>, text: &str) {
+pub fn text(
+    picture: &mut RgbImage,
+    (left, top): (u32, u32),
+    scale: u32,
+    color: Rgb<u8>,
+    text: &str,
+) {
     for (letter, number) in text.chars().zip(0..) {
-        let rows = BASIC_FONTS.get(letter).or_else(|| LATIN_FONTS.get(letter)).or_else(|| BASIC_FONTS.get('?')).unwrap_or_default();
+        let rows = BASIC_FONTS
+            .get(letter)
+            .or_else(|| LATIN_FONTS.get(letter))
+            .or_else(|| BASIC_FONTS.get('?'))
+            .unwrap_or_default();
         for (y, bits) in (0..).zip(rows) {
             // The lowest bit is the leftmost pixel.
             for x in (0..LETTER).filter(|x| bits >> x & 1 == 1) {
-                fill(picture, (left + scale * (number * LETTER + x), top + scale * y), (scale, scale), color);
+                fill(
+                    picture,
+                    (left + scale * (number * LETTER + x), top + scale * y),
+                    (scale, scale),
+                    color,
+                );
             }
         }
     }
@@ -94,13 +115,23 @@ mod tests {
         let mut picture = blank(20, 8).expect("small");
         text(&mut picture, (0, 0), 1, BLACK, "L界 and beyond the edge");
         let row = |y: u32, range: std::ops::Range<u32>| {
-            range.map(|x| if picture.get_pixel(x, y) == &BLACK { '#' } else { '.' }).collect::<String>()
+            range
+                .map(|x| {
+                    if picture.get_pixel(x, y) == &BLACK {
+                        '#'
+                    } else {
+                        '.'
+                    }
+                })
+                .collect::<String>()
         };
         assert_eq!(row(0, 0..8), "####....");
         assert_eq!(row(6, 0..8), "#######.");
         let mut question = blank(8, 8).expect("small");
         text(&mut question, (0, 0), 1, BLACK, "?");
-        assert!((0..8).all(|y| (0..8).all(|x| picture.get_pixel(8 + x, y) == question.get_pixel(x, y))));
+        assert!(
+            (0..8).all(|y| (0..8).all(|x| picture.get_pixel(8 + x, y) == question.get_pixel(x, y)))
+        );
     }
 
     #[test]

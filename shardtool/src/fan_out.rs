@@ -33,7 +33,9 @@ pub fn fan_out<T: Sync, M: Send, S>(
             let (begun, state, work) = (begun.clone(), &state, &work);
             scope.spawn(move || {
                 let mut state = state();
-                begun.into_iter().for_each(|(item, sender)| work(&mut state, item, &sender));
+                begun
+                    .into_iter()
+                    .for_each(|(item, sender)| work(&mut state, item, &sender));
             });
         }
         let mut waiting = VecDeque::new();
@@ -61,8 +63,9 @@ mod tests {
     fn results_come_in_the_order_of_the_items() {
         let items: Vec<u32> = (0..50).collect();
         let mut seen = Vec::new();
-        let send_thrice =
-            |(): &mut (), &item: &u32, sender: &Sender<u32>| (0..3).for_each(|part| assert!(sender.send(3 * item + part).is_ok()));
+        let send_thrice = |(): &mut (), &item: &u32, sender: &Sender<u32>| {
+            (0..3).for_each(|part| assert!(sender.send(3 * item + part).is_ok()))
+        };
         fan_out(
             &items,
             4,
@@ -94,6 +97,9 @@ mod tests {
                 Ok(())
             },
         );
-        assert_eq!(result.expect_err("the sixth item fails").to_string(), "enough");
+        assert_eq!(
+            result.expect_err("the sixth item fails").to_string(),
+            "enough"
+        );
     }
 }

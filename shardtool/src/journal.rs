@@ -15,7 +15,10 @@ use anyhow::{Context, bail, ensure};
 use pipeline::atomic_file::{self, TEMPORARY_ENDING};
 use pipeline::shard::reader::read_manifest;
 use rustix::fs::{FlockOperation, flock};
-use schemas::manifest::{BuildOptions, MANIFEST_FILE, Manifest, OpenVideo, REJECTED_FILE, Rejected, ShardEntry, VIDEOS_FILE, VideoRecord};
+use schemas::manifest::{
+    BuildOptions, MANIFEST_FILE, Manifest, OpenVideo, REJECTED_FILE, Rejected, ShardEntry,
+    VIDEOS_FILE, VideoRecord,
+};
 use schemas::shard::FORMAT_VERSION;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -59,10 +62,17 @@ impl Journal {
             "{} holds shards without a manifest; give another --out, or --force to replace them",
             dir.display()
         );
-        let videos = File::options().read(true).append(true).create(true).open(&path);
+        let videos = File::options()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(&path);
         let videos = videos.with_context(|| format!("cannot write {}", path.display()))?;
         if flock(&videos, FlockOperation::NonBlockingLockExclusive).is_err() {
-            bail!("another build is at work in {}; wait for it, or give another --out", dir.display());
+            bail!(
+                "another build is at work in {}; wait for it, or give another --out",
+                dir.display()
+            );
         }
         let manifest = Manifest {
             format_version: FORMAT_VERSION,
@@ -77,15 +87,23 @@ impl Journal {
             videos_xxh3: None,
             rejected_xxh3: None,
         };
-        let mut journal =
-            Self { dir: dir.to_owned(), manifest, classes: Vec::new(), records: Vec::new(), written: 0, written_xxh3: Xxh3::new(), videos };
+        let mut journal = Self {
+            dir: dir.to_owned(),
+            manifest,
+            classes: Vec::new(),
+            records: Vec::new(),
+            written: 0,
+            written_xxh3: Xxh3::new(),
+            videos,
+        };
         if force {
             // The manifest goes first: without it, the remaining files are not taken for a build.
             for name in [MANIFEST_FILE, REJECTED_FILE] {
                 remove(&dir.join(name))?;
             }
         } else if dir.join(MANIFEST_FILE).exists() {
-            journal.manifest = read_manifest(dir).context("cannot resume the build; --force replaces it")?;
+            journal.manifest =
+                read_manifest(dir).context("cannot resume the build; --force replaces it")?;
             journal.classes = journal.manifest.classes.clone();
             journal.check_options(options)?;
             journal.read_records()?;
@@ -97,7 +115,10 @@ impl Journal {
 
     /// The records of videos that are done, by path; of a video with two of them, the last one.
     pub fn completed(&self) -> BTreeMap<&str, &VideoRecord> {
-        self.records.iter().map(|record| (record.path.as_str(), record)).collect()
+        self.records
+            .iter()
+            .map(|record| (record.path.as_str(), record))
+            .collect()
     }
 
     /// Records that a video is done. The next commit writes the record to disk.
@@ -115,7 +136,11 @@ impl Journal {
     ///
     /// # Errors
     /// When a file cannot be written; the last manifest stays.
-    pub fn commit(&mut self, shards: &[ShardEntry], open_video: Option<OpenVideo>) -> anyhow::Result<()> {
+    pub fn commit(
+        &mut self,
+        shards: &[ShardEntry],
+        open_video: Option<OpenVideo>,
+    ) -> anyhow::Result<()> {
         let manifest = self.write_records(shards, open_video)?;
         self.replace_manifest(manifest)
     }
@@ -126,10 +151,18 @@ impl Journal {
     ///
     /// # Errors
     /// As [`Self::commit`].
-    pub fn finish(&mut self, shards: &[ShardEntry], not_video: &[Rejected]) -> anyhow::Result<Vec<Rejected>> {
+    pub fn finish(
+        &mut self,
+        shards: &[ShardEntry],
+        not_video: &[Rejected],
+    ) -> anyhow::Result<Vec<Rejected>> {
         let (rejected, rejected_xxh3) = self.replace_rejected(not_video)?;
         let manifest = self.write_records(shards, None)?;
-        let manifest = Manifest { finished: true, rejected_xxh3: Some(rejected_xxh3), ..manifest };
+        let manifest = Manifest {
+            finished: true,
+            rejected_xxh3: Some(rejected_xxh3),
+            ..manifest
+        };
         if manifest != self.manifest {
             self.replace_manifest(manifest)?;
         }
@@ -145,13 +178,20 @@ impl Journal {
     }
 
     /// Appends the records that are not on disk yet; returns the manifest that counts them.
-    fn write_records(&mut self, shards: &[ShardEntry], open_video: Option<OpenVideo>) -> anyhow::Result<Manifest> {
+    fn write_records(
+        &mut self,
+        shards: &[ShardEntry],
+        open_video: Option<OpenVideo>,
+    ) -> anyhow::Result<Manifest> {
         let mut lines = Vec::new();
         for record in &self.records[self.written..] {
             serde_json::to_writer(&mut lines, record)?;
             lines.push(b'\n');
         }
-        let videos = self.videos.write_all(&lines).and_then(|()| self.videos.sync_data());
+        let videos = self
+            .videos
+            .write_all(&lines)
+            .and_then(|()| self.videos.sync_data());
         videos.with_context(|| format!("cannot write {}", self.dir.join(VIDEOS_FILE).display()))?;
         self.written = self.records.len();
         self.written_xxh3.update(&lines);
@@ -170,28 +210,49 @@ impl Journal {
 
     fn replace_manifest(&mut self, manifest: Manifest) -> anyhow::Result<()> {
         let path = self.dir.join(MANIFEST_FILE);
-        atomic_file::write(&path, &serde_json::to_vec_pretty(&manifest)?).with_context(|| format!("cannot write {}", path.display()))?;
+        atomic_file::write(&path, &serde_json::to_vec_pretty(&manifest)?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
         self.manifest = manifest;
         Ok(())
     }
 
     /// Replaces the list of rejected files; returns it, and the hash of the file.
-    fn replace_rejected(&mut self, not_video: &[Rejected]) -> anyhow::Result<(Vec<Rejected>, String)> {
+    fn replace_rejected(
+        &mut self,
+        not_video: &[Rejected],
+    ) -> anyhow::Result<(Vec<Rejected>, String)> {
         let completed = self.completed();
-        let is_last = |record: &&VideoRecord| completed.get(record.path.as_str()).is_some_and(|last| std::ptr::eq(*last, *record));
+        let is_last = |record: &&VideoRecord| {
+            completed
+                .get(record.path.as_str())
+                .is_some_and(|last| std::ptr::eq(*last, *record))
+        };
         let recorded = self.records.iter().filter(is_last);
-        let all: Vec<Rejected> = not_video.iter().chain(recorded.flat_map(|record| &record.rejected)).cloned().collect();
+        let all: Vec<Rejected> = not_video
+            .iter()
+            .chain(recorded.flat_map(|record| &record.rejected))
+            .cloned()
+            .collect();
         let mut lines = Vec::new();
         for rejected in &all {
             serde_json::to_writer(&mut lines, rejected)?;
             lines.push(b'\n');
         }
         let xxh3 = xxh3_hex(&lines);
-        if self.manifest.rejected_xxh3.as_ref().is_some_and(|before| *before != xxh3) {
-            self.replace_manifest(Manifest { rejected_xxh3: None, ..self.manifest.clone() })?;
+        if self
+            .manifest
+            .rejected_xxh3
+            .as_ref()
+            .is_some_and(|before| *before != xxh3)
+        {
+            self.replace_manifest(Manifest {
+                rejected_xxh3: None,
+                ..self.manifest.clone()
+            })?;
         }
         let path = self.dir.join(REJECTED_FILE);
-        atomic_file::write(&path, &lines).with_context(|| format!("cannot write {}", path.display()))?;
+        atomic_file::write(&path, &lines)
+            .with_context(|| format!("cannot write {}", path.display()))?;
         Ok((all, xxh3))
     }
 
@@ -199,17 +260,28 @@ impl Journal {
         let mut differences = Vec::new();
         if self.manifest.format_version != FORMAT_VERSION {
             let version = self.manifest.format_version;
-            differences.push(format!("its shards are of format version {version}, now it is {FORMAT_VERSION}"));
+            differences.push(format!(
+                "its shards are of format version {version}, now it is {FORMAT_VERSION}"
+            ));
         }
         if self.manifest.created_by != CREATED_BY {
-            differences.push(format!("built by {}, this is {CREATED_BY}", self.manifest.created_by));
+            differences.push(format!(
+                "built by {}, this is {CREATED_BY}",
+                self.manifest.created_by
+            ));
         }
         let before = serde_json::to_value(&self.manifest.options)?;
         let now = serde_json::to_value(options)?;
         for (name, now) in now.as_object().into_iter().flatten() {
             let before = &before[name];
             if before != now {
-                let render = |value: &serde_json::Value| if value.is_null() { "none".to_owned() } else { value.to_string() };
+                let render = |value: &serde_json::Value| {
+                    if value.is_null() {
+                        "none".to_owned()
+                    } else {
+                        value.to_string()
+                    }
+                };
                 differences.push(format!("{name} was {}, is {}", render(before), render(now)));
             }
         }
@@ -227,23 +299,41 @@ impl Journal {
         let path = self.dir.join(VIDEOS_FILE);
         let mut text = Vec::new();
         self.videos.seek(SeekFrom::Start(0))?;
-        self.videos.read_to_end(&mut text).with_context(|| format!("cannot read {}", path.display()))?;
+        self.videos
+            .read_to_end(&mut text)
+            .with_context(|| format!("cannot read {}", path.display()))?;
         let mut bytes = 0;
-        for line in text.split_inclusive(|&byte| byte == b'\n').take(self.manifest.videos as usize) {
+        for line in text
+            .split_inclusive(|&byte| byte == b'\n')
+            .take(self.manifest.videos as usize)
+        {
             let record = serde_json::from_slice(line);
-            self.records.push(record.with_context(|| format!("{} is damaged; --force rebuilds", path.display()))?);
+            self.records.push(
+                record
+                    .with_context(|| format!("{} is damaged; --force rebuilds", path.display()))?,
+            );
             bytes += line.len();
         }
         let lines = self.records.len() as u64;
         let counted = self.manifest.videos;
-        ensure!(lines == counted, "{} has {lines} lines, the manifest says {counted}; --force rebuilds", path.display());
-        self.written_xxh3.update(&text[..bytes]);
         ensure!(
-            self.manifest.videos_xxh3.as_ref().is_none_or(|xxh3| *xxh3 == hex(self.written_xxh3.digest())),
-            "{} is damaged: it is not what the build wrote; restore it from a copy, or rebuild with --force",
+            lines == counted,
+            "{} has {lines} lines, the manifest says {counted}; --force rebuilds",
             path.display()
         );
-        self.videos.set_len(bytes as u64).with_context(|| format!("cannot write {}", path.display()))?;
+        self.written_xxh3.update(&text[..bytes]);
+        ensure!(
+            self.manifest
+                .videos_xxh3
+                .as_ref()
+                .is_none_or(|xxh3| *xxh3 == hex(self.written_xxh3.digest())),
+            "{} is damaged: it is not what the build wrote; restore it from a copy, or rebuild \
+             with --force",
+            path.display()
+        );
+        self.videos
+            .set_len(bytes as u64)
+            .with_context(|| format!("cannot write {}", path.display()))?;
         self.written = self.records.len();
         Ok(())
     }
@@ -252,8 +342,18 @@ impl Journal {
         for shard in &self.manifest.shards {
             let path = self.dir.join(&shard.file);
             let bytes = fs::metadata(&path).map(|metadata| metadata.len());
-            let bytes = bytes.with_context(|| format!("cannot find {}, which the manifest names; --force rebuilds", path.display()))?;
-            ensure!(bytes == shard.bytes, "{} has {bytes} bytes, the manifest says {}; --force rebuilds", path.display(), shard.bytes);
+            let bytes = bytes.with_context(|| {
+                format!(
+                    "cannot find {}, which the manifest names; --force rebuilds",
+                    path.display()
+                )
+            })?;
+            ensure!(
+                bytes == shard.bytes,
+                "{} has {bytes} bytes, the manifest says {}; --force rebuilds",
+                path.display(),
+                shard.bytes
+            );
         }
         Ok(())
     }
@@ -262,7 +362,9 @@ impl Journal {
     /// and temporary files.
     fn remove_leftovers(&mut self) -> anyhow::Result<()> {
         if self.manifest.videos == 0 {
-            self.videos.set_len(0).with_context(|| format!("cannot write {}", self.dir.join(VIDEOS_FILE).display()))?;
+            self.videos.set_len(0).with_context(|| {
+                format!("cannot write {}", self.dir.join(VIDEOS_FILE).display())
+            })?;
         }
         for path in shards(&self.dir)? {
             let name = path.file_name().unwrap_or_default().to_string_lossy();

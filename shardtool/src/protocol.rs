@@ -56,7 +56,11 @@ impl ClipFlags {
     /// Those of the clip with `meta`.
     pub fn of(meta: &ClipMeta) -> Self {
         let hdr = HDR_TRANSFERS.contains(&meta.color_transfer.as_str());
-        Self { padded: meta.repeated_frames > 0, damaged: meta.damaged, hdr }
+        Self {
+            padded: meta.repeated_frames > 0,
+            damaged: meta.damaged,
+            hdr,
+        }
     }
 }
 
@@ -108,6 +112,10 @@ pub struct Failure {
 
 impl From<String> for Failure {
     fn from(reason: String) -> Self {
-        Self { reason, seconds: None, stops_build: false }
+        Self {
+            reason,
+            seconds: None,
+            stops_build: false,
+        }
     }
 }

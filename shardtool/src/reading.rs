@@ -17,7 +17,10 @@ use std::path::Path;
 pub fn open(dir: &Path) -> anyhow::Result<ShardSet> {
     let set = ShardSet::open(dir).map_err(|error| match error {
         ShardError::NoManifest { .. } | ShardError::BadManifest { .. } => anyhow!(error),
-        error => anyhow!("{error}\n`shardtool verify {}` lists all damage", dir.display()),
+        error => anyhow!(
+            "{error}\n`shardtool verify {}` lists all damage",
+            dir.display()
+        ),
     })?;
     note_unfinished(dir, set.manifest());
     Ok(set)
@@ -28,7 +31,10 @@ pub fn note_unfinished(dir: &Path, manifest: &Manifest) {
     if !manifest.finished {
         let dir = dir.display();
         let clips = count(manifest.clips, "clip");
-        output::say(&format!("note: the build in {dir} is incomplete, with {clips} so far; `shardtool build` resumes it"));
+        output::say(&format!(
+            "note: the build in {dir} is incomplete, with {clips} so far; `shardtool build` \
+             resumes it"
+        ));
     }
 }
 
@@ -45,10 +51,18 @@ pub fn clips(set: &ShardSet, numbers: &[u64]) -> anyhow::Result<Vec<InspectedCli
         if metas.0 != Some(shard.path()) {
             metas = (Some(shard.path()), shard.metas()?);
         }
-        let meta = metas.1.get(row).with_context(|| format!("{} has no row {row}; verify it", shard.path().display()))?;
+        let meta = metas
+            .1
+            .get(row)
+            .with_context(|| format!("{} has no row {row}; verify it", shard.path().display()))?;
         clips.push(InspectedClip {
             clip: number,
-            shard: shard.path().file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            shard: shard
+                .path()
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
             row: row as u64,
             stored_bytes: shard.clips()[row].stored_bytes() as u64,
             decoded_bytes: decoded_bytes(meta),
@@ -65,14 +79,24 @@ pub fn clips(set: &ShardSet, numbers: &[u64]) -> anyhow::Result<Vec<InspectedCli
 pub fn locate(set: &ShardSet, number: u64) -> anyhow::Result<(&Shard, usize)> {
     match usize::try_from(number) {
         Ok(index) if index < set.len() => Ok(set.locate(index)),
-        _ if set.is_empty() => bail!("there is no clip {number}: {} has no clips yet", set.dir().display()),
-        _ => bail!("there is no clip {number}: {} has {}, numbered from 0", set.dir().display(), count(set.len() as u64, "clip")),
+        _ if set.is_empty() => bail!(
+            "there is no clip {number}: {} has no clips yet",
+            set.dir().display()
+        ),
+        _ => bail!(
+            "there is no clip {number}: {} has {}, numbered from 0",
+            set.dir().display(),
+            count(set.len() as u64, "clip")
+        ),
     }
 }
 
 /// Returns the size of a clip's frames.
 pub const fn size(meta: &ClipMeta) -> FrameSize {
-    FrameSize { width: meta.width as usize, height: meta.height as usize }
+    FrameSize {
+        width: meta.width as usize,
+        height: meta.height as usize,
+    }
 }
 
 /// Returns the bytes of a clip's frames as I420.
@@ -98,23 +122,39 @@ pub fn for_each_frame(
     let (shard, row) = locate(set, clip.clip)?;
     let mut reader = ClipReader::default();
     let frames = reader.frames(shard, row, clip.meta.frames as usize)?;
-    frames.each(size(&clip.meta)).enumerate().try_for_each(|(number, frame)| use_frame(number, frame))
+    frames
+        .each(size(&clip.meta))
+        .enumerate()
+        .try_for_each(|(number, frame)| use_frame(number, frame))
 }
 
 /// Returns the file name of a clip's video, printable on one line.
 pub fn video_name(meta: &ClipMeta) -> String {
-    let name = Path::new(&meta.video).file_name().map_or(meta.video.as_str().into(), |name| name.to_string_lossy());
+    let name = Path::new(&meta.video)
+        .file_name()
+        .map_or(meta.video.as_str().into(), |name| name.to_string_lossy());
     printable(&name)
 }
 
 /// Escapes the control characters of `text`, which could control a terminal.
 pub fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+    text.chars()
+        .map(|c| {
+            if c.is_control() {
+                c.escape_default().to_string()
+            } else {
+                c.to_string()
+            }
+        })
+        .collect()
 }
 
 /// Returns the name of a clip's class, else the number of its label, if it has one.
 pub fn class(meta: &ClipMeta) -> Option<String> {
-    meta.class.as_deref().map(printable).or_else(|| meta.label.map(|label| label.to_string()))
+    meta.class
+        .as_deref()
+        .map(printable)
+        .or_else(|| meta.label.map(|label| label.to_string()))
 }
 
 /// Returns the start of a clip in its video, in seconds.

@@ -31,8 +31,16 @@ pub enum Motion {
 
 impl Motion {
     /// All motions, in the order of classes.
-    pub const ALL: [Self; 8] =
-        [Self::Right, Self::Left, Self::Down, Self::Up, Self::Clockwise, Self::Counterclockwise, Self::Grow, Self::Shrink];
+    pub const ALL: [Self; 8] = [
+        Self::Right,
+        Self::Left,
+        Self::Down,
+        Self::Up,
+        Self::Clockwise,
+        Self::Counterclockwise,
+        Self::Grow,
+        Self::Shrink,
+    ];
 
     /// Returns the class name.
     pub const fn name(self) -> &'static str {
@@ -68,7 +76,13 @@ struct Texture {
 
 impl Texture {
     fn draw(rng: &mut impl Rng, waves: [f64; 2], contrast: f64) -> Self {
-        let color = |rng: &mut _| -> Rgb { [uniform(rng, [0.05, 0.95]), uniform(rng, [0.05, 0.95]), uniform(rng, [0.05, 0.95])] };
+        let color = |rng: &mut _| -> Rgb {
+            [
+                uniform(rng, [0.05, 0.95]),
+                uniform(rng, [0.05, 0.95]),
+                uniform(rng, [0.05, 0.95]),
+            ]
+        };
         let frequency = uniform(rng, waves);
         let direction = uniform(rng, [0.0, TAU]);
         Self {
@@ -81,7 +95,11 @@ impl Texture {
 
     fn at(&self, x: f64, y: f64) -> Rgb {
         let wave = (TAU * (self.waves[0] * x + self.waves[1] * y) + self.phase).sin();
-        mix(self.colors[0], self.colors[1], (0.5 + self.contrast * wave).clamp(0.0, 1.0))
+        mix(
+            self.colors[0],
+            self.colors[1],
+            (0.5 + self.contrast * wave).clamp(0.0, 1.0),
+        )
     }
 }
 
@@ -133,7 +151,8 @@ impl Scene {
     pub fn draw(rng: &mut impl Rng, motion: Motion, most_shapes: u32) -> Self {
         let shapes = (0..rng.random_range(1..=most_shapes))
             .map(|_| Shape {
-                outline: [Outline::Disc, Outline::Square, Outline::Triangle][rng.random_range(0..3)],
+                outline: [Outline::Disc, Outline::Square, Outline::Triangle]
+                    [rng.random_range(0..3)],
                 texture: Texture::draw(rng, [0.5, 1.5], 1.5),
                 x: uniform(rng, [0.0, 1.0]),
                 y: uniform(rng, [0.0, 1.0]),
@@ -142,17 +161,32 @@ impl Scene {
             })
             .collect();
         let background = Texture::draw(rng, [0.3, 1.0], 0.5);
-        Self { background, shapes, motion, speed: uniform(rng, [0.2, 0.5]), spin: uniform(rng, [1.0, 2.5]) }
+        Self {
+            background,
+            shapes,
+            motion,
+            speed: uniform(rng, [0.2, 0.5]),
+            spin: uniform(rng, [1.0, 2.5]),
+        }
     }
 
     /// Appends the frame at `time` of a video of length `seconds`, as I420 (BT.601, limited range).
     pub fn render(&self, time: f64, seconds: f64, size: FrameSize, out: &mut Vec<u8>) {
-        let placed: Vec<Placed> = self.shapes.iter().map(|shape| self.place(shape, time, seconds).into()).collect();
+        let placed: Vec<Placed> = self
+            .shapes
+            .iter()
+            .map(|shape| self.place(shape, time, seconds).into())
+            .collect();
         let side = size.width as f64;
         let mut chroma = vec![[0.0; 2]; size.chroma_bytes()];
         for y in 0..size.height {
             for x in 0..size.width {
-                let [red, green, blue] = self.color((x as f64 + 0.5) / side, (y as f64 + 0.5) / side, 1.0 / side, &placed);
+                let [red, green, blue] = self.color(
+                    (x as f64 + 0.5) / side,
+                    (y as f64 + 0.5) / side,
+                    1.0 / side,
+                    &placed,
+                );
                 let luma = 0.299 * red + 0.587 * green + 0.114 * blue;
                 out.push((16.0 + 219.0 * luma).round() as u8);
                 let sums = &mut chroma[y / 2 * size.chroma_width() + x / 2];
@@ -161,7 +195,11 @@ impl Scene {
             }
         }
         for plane in 0..2 {
-            out.extend(chroma.iter().map(|sums| (128.0 + 224.0 * sums[plane]).round() as u8));
+            out.extend(
+                chroma
+                    .iter()
+                    .map(|sums| (128.0 + 224.0 * sums[plane]).round() as u8),
+            );
         }
     }
 
@@ -170,7 +208,8 @@ impl Scene {
         let mut shape = shape.clone();
         // Shapes that leave on one side return on the other, one radius beyond the edge.
         let wrap = |place: f64| (place + RADIUS[1]).rem_euclid(1.0 + 2.0 * RADIUS[1]) - RADIUS[1];
-        let growth = |from_start: f64| RADIUS[0] * (RADIUS[1] / RADIUS[0]).powf(from_start / seconds);
+        let growth =
+            |from_start: f64| RADIUS[0] * (RADIUS[1] / RADIUS[0]).powf(from_start / seconds);
         match self.motion {
             Motion::Right => shape.x += self.speed * time,
             Motion::Left => shape.x -= self.speed * time,
@@ -228,7 +267,10 @@ mod tests {
     use super::*;
     use pipeline::sampling::order::{Purpose, stream};
 
-    const SIZE: FrameSize = FrameSize { width: 64, height: 64 };
+    const SIZE: FrameSize = FrameSize {
+        width: 64,
+        height: 64,
+    };
 
     fn frame(motion: Motion, time: f64) -> Vec<u8> {
         let scene = Scene::draw(&mut stream(Purpose::Synth, 3, 0, 1), motion, 2);
@@ -242,10 +284,18 @@ mod tests {
         let first = frame(Motion::Right, 0.0);
         assert_eq!(first.len(), SIZE.frame_bytes());
         for motion in &Motion::ALL[..6] {
-            assert_eq!(frame(*motion, 0.0), first, "{motion:?} begins like the others");
+            assert_eq!(
+                frame(*motion, 0.0),
+                first,
+                "{motion:?} begins like the others"
+            );
             assert_ne!(frame(*motion, 1.0), first, "{motion:?} moves");
         }
-        assert_eq!(frame(Motion::Grow, 1.0), frame(Motion::Shrink, 3.0), "one is the other's reverse");
+        assert_eq!(
+            frame(Motion::Grow, 1.0),
+            frame(Motion::Shrink, 3.0),
+            "one is the other's reverse"
+        );
         assert_ne!(frame(Motion::Grow, 1.0), frame(Motion::Grow, 3.0));
     }
 
@@ -253,13 +303,29 @@ mod tests {
     fn with_more_shapes_more_of_the_picture_moves() {
         let moving = |most_shapes: u32| -> usize {
             let of_scene = |index: u64| {
-                let scene = Scene::draw(&mut stream(Purpose::Synth, 3, 0, index), Motion::Right, most_shapes);
+                let scene = Scene::draw(
+                    &mut stream(Purpose::Synth, 3, 0, index),
+                    Motion::Right,
+                    most_shapes,
+                );
                 let mut frames = [Vec::new(), Vec::new()];
-                frames.iter_mut().zip([0.0, 1.0]).for_each(|(frame, time)| scene.render(time, 4.0, SIZE, frame));
-                frames[0].iter().zip(&frames[1]).filter(|(before, after)| before != after).count()
+                frames
+                    .iter_mut()
+                    .zip([0.0, 1.0])
+                    .for_each(|(frame, time)| scene.render(time, 4.0, SIZE, frame));
+                frames[0]
+                    .iter()
+                    .zip(&frames[1])
+                    .filter(|(before, after)| before != after)
+                    .count()
             };
             (0..10).map(of_scene).sum()
         };
-        assert!(4 * moving(6) > 5 * moving(2), "{} samples with up to six shapes, {} with two", moving(6), moving(2));
+        assert!(
+            4 * moving(6) > 5 * moving(2),
+            "{} samples with up to six shapes, {} with two",
+            moving(6),
+            moving(2)
+        );
     }
 }

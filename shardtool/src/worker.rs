@@ -32,7 +32,11 @@ type Replies = worker::Replies<Reply>;
 pub fn run() -> Result<(), WorkerError> {
     worker::serve(|task, replies| match task {
         Task::Build(task) => build(replies, &task),
-        Task::Probe { path, options, timeout } => {
+        Task::Probe {
+            path,
+            options,
+            timeout,
+        } => {
             let timeout = Duration::from_secs_f64(timeout);
             let probe = video::probe(&path, &options, timeout).map_err(failed)?;
             Ok(replies.send(&Reply::Probed(probe))?)
@@ -47,8 +51,17 @@ pub fn run() -> Result<(), WorkerError> {
 /// When this program's own file cannot be found.
 pub fn supervisors(timeout: f64, stop: Arc<AtomicBool>) -> anyhow::Result<impl Fn() -> Supervisor> {
     let path = std::env::current_exe().context("cannot find this program's own file")?;
-    let program = WorkerProgram { path, argument: crate::cli::WORKER.to_owned() };
-    Ok(move || Supervisor::new(program.clone(), Duration::from_secs_f64(timeout), Arc::clone(&stop)))
+    let program = WorkerProgram {
+        path,
+        argument: crate::cli::WORKER.to_owned(),
+    };
+    Ok(move || {
+        Supervisor::new(
+            program.clone(),
+            Duration::from_secs_f64(timeout),
+            Arc::clone(&stop),
+        )
+    })
 }
 
 fn failed(reason: impl ToString) -> End {
@@ -57,9 +70,14 @@ fn failed(reason: impl ToString) -> End {
 
 fn build(replies: &mut Replies, task: &BuildTask) -> Result<(), End> {
     let BuildTask { path, options, .. } = task;
-    let decode = DecodeOptions { threads: task.threads, timeout: Duration::from_secs_f64(task.timeout) };
+    let decode = DecodeOptions {
+        threads: task.threads,
+        timeout: Duration::from_secs_f64(task.timeout),
+    };
     let blake3 = hash(replies, path)?;
-    replies.send(&Reply::Identity { blake3: blake3.clone() })?;
+    replies.send(&Reply::Identity {
+        blake3: blake3.clone(),
+    })?;
     if matches!(options.on_corrupt, OnCorrupt::Skip | OnCorrupt::Fail) {
         refuse_damage(replies, path, options, decode)?;
     }
@@ -78,7 +96,10 @@ fn build(replies: &mut Replies, task: &BuildTask) -> Result<(), End> {
                 if valid <= task.skip {
                     let decoded_bytes = clip.data.len() as u64;
                     let meta = clip_meta(path, &blake3, options, decoder.source(), clip);
-                    replies.send(&Reply::Skipped { flags: ClipFlags::of(&meta), decoded_bytes })?;
+                    replies.send(&Reply::Skipped {
+                        flags: ClipFlags::of(&meta),
+                        decoded_bytes,
+                    })?;
                 } else {
                     send_clip(replies, path, &blake3, options, decoder.source(), clip)?;
                 }
@@ -87,24 +108,44 @@ fn build(replies: &mut Replies, task: &BuildTask) -> Result<(), End> {
             Err(error) => {
                 let end = decoder.end_seconds();
                 let seconds = (valid > 0).then_some((end, end));
-                return Err(End::Failed(Failure { seconds, ..error.to_string().into() }));
+                return Err(End::Failed(Failure {
+                    seconds,
+                    ..error.to_string().into()
+                }));
             }
         }
     }
-    Ok(replies.send(&Reply::Built { faults: charge(decoder.faults(), &damaged) })?)
+    Ok(replies.send(&Reply::Built {
+        faults: charge(decoder.faults(), &damaged),
+    })?)
 }
 
 /// Decodes the whole video, without keeping its clips, and fails if any of it is damaged.
-fn refuse_damage(replies: &mut Replies, path: &Path, options: &BuildOptions, decode: DecodeOptions) -> Result<(), End> {
+fn refuse_damage(
+    replies: &mut Replies,
+    path: &Path,
+    options: &BuildOptions,
+    decode: DecodeOptions,
+) -> Result<(), End> {
     let mut decoder = ClipDecoder::open(path, options, decode).map_err(failed)?;
     while decoder.step().map_err(failed)? != Step::End {
         replies.alive()?;
     }
-    match decoder.faults().into_iter().find(|fault| fault.kind != FaultKind::Gap) {
+    match decoder
+        .faults()
+        .into_iter()
+        .find(|fault| fault.kind != FaultKind::Gap)
+    {
         None => Ok(()),
-        Some(Fault { seconds, reason, .. }) => {
+        Some(Fault {
+            seconds, reason, ..
+        }) => {
             let stops_build = options.on_corrupt == OnCorrupt::Fail;
-            Err(End::Failed(Failure { reason, seconds: Some(seconds), stops_build }))
+            Err(End::Failed(Failure {
+                reason,
+                seconds: Some(seconds),
+                stops_build,
+            }))
         }
     }
 }
@@ -125,8 +166,18 @@ fn hash(replies: &mut Replies, path: &Path) -> Result<String, End> {
     }
 }
 
-fn send_clip(replies: &mut Replies, path: &Path, blake3: &str, options: &BuildOptions, video: &ClipSource, clip: Clip) -> Result<(), End> {
-    let color = Color { range: video.color_range, matrix: video.color_matrix };
+fn send_clip(
+    replies: &mut Replies,
+    path: &Path,
+    blake3: &str,
+    options: &BuildOptions,
+    video: &ClipSource,
+    clip: Clip,
+) -> Result<(), End> {
+    let color = Color {
+        range: video.color_range,
+        matrix: video.color_matrix,
+    };
     let payload = payload::encode(&clip.data, video.size, color, options).map_err(failed)?;
     let encoded = page::encode(&payload, options.level).map_err(failed)?;
     let reply = Reply::Clip {
@@ -147,16 +198,29 @@ fn charge(faults: Vec<Fault>, damaged: &[Vec<i64>]) -> Vec<Fault> {
         let last = times.last().map_or(f64::MAX, |&ns| ns as f64 / 1e9);
         let first = times.first().map_or(0.0, |&ns| ns as f64 / 1e9);
         let touches = |fault: &Fault| fault.seconds.1 >= first && fault.seconds.0 <= last;
-        let touching = charged.iter().position(|fault| damages(fault) && touches(fault));
-        let before = charged.iter().rposition(|fault| damages(fault) && fault.seconds.0 <= last);
-        if let Some(index) = touching.or(before).or_else(|| charged.iter().position(damages)) {
+        let touching = charged
+            .iter()
+            .position(|fault| damages(fault) && touches(fault));
+        let before = charged
+            .iter()
+            .rposition(|fault| damages(fault) && fault.seconds.0 <= last);
+        if let Some(index) = touching
+            .or(before)
+            .or_else(|| charged.iter().position(damages))
+        {
             charged[index].clips += 1;
         }
     }
     charged
 }
 
-fn clip_meta(path: &Path, blake3: &str, options: &BuildOptions, video: &ClipSource, clip: Clip) -> ClipMeta {
+fn clip_meta(
+    path: &Path,
+    blake3: &str,
+    options: &BuildOptions,
+    video: &ClipSource,
+    clip: Clip,
+) -> ClipMeta {
     ClipMeta {
         video: path_name(path),
         video_blake3: blake3.to_owned(),

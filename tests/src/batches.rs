@@ -11,7 +11,16 @@ pub fn loader_options(threads: usize) -> LoaderOptions {
         seed: 5,
         threads,
         prefetch: 3,
-        ..LoaderOptions::new(4, PatchGrid { frames: 6, size: 32, tubelet: 2, patch: 8 }, MaskRule::new(MaskKind::Random, 0.9))
+        ..LoaderOptions::new(
+            4,
+            PatchGrid {
+                frames: 6,
+                size: 32,
+                tubelet: 2,
+                patch: 8,
+            },
+            MaskRule::new(MaskKind::Random, 0.9),
+        )
     }
 }
 

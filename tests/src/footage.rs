@@ -23,16 +23,26 @@ impl TestClip {
     /// A smooth texture that moves; each `seed` has its own.
     pub fn moving(seed: u64, frames: u32, width: usize, height: usize) -> Self {
         let size = FrameSize { width, height };
-        let payload = (0..frames).flat_map(|frame| moving_frame(seed, f64::from(frame), size)).collect();
-        Self { meta: meta(seed, frames, size), payload }
+        let payload = (0..frames)
+            .flat_map(|frame| moving_frame(seed, f64::from(frame), size))
+            .collect();
+        Self {
+            meta: meta(seed, frames, size),
+            payload,
+        }
     }
 
     /// Noise, which zstd cannot compress.
     pub fn noise(seed: u64, frames: u32, width: usize, height: usize) -> Self {
         let size = FrameSize { width, height };
         let mut rng = stream(Purpose::Synth, seed, 1, 0);
-        let payload = (0..frames as usize * size.frame_bytes()).map(|_| rng.random()).collect();
-        Self { meta: meta(seed, frames, size), payload }
+        let payload = (0..frames as usize * size.frame_bytes())
+            .map(|_| rng.random())
+            .collect();
+        Self {
+            meta: meta(seed, frames, size),
+            payload,
+        }
     }
 }
 
@@ -44,7 +54,11 @@ pub fn moving_frame(seed: u64, frame: f64, size: FrameSize) -> Vec<u8> {
     let period = draw(9.0..23.0);
     let phase = draw(0.0..6.3);
     // Mild chroma: no colour lies outside of RGB.
-    let colors = [(draw(90.0..150.0), 50.0), (draw(120.0..136.0), 12.0), (draw(120.0..136.0), 12.0)];
+    let colors = [
+        (draw(90.0..150.0), 50.0),
+        (draw(120.0..136.0), 12.0),
+        (draw(120.0..136.0), 12.0),
+    ];
     let mut bytes = Vec::with_capacity(size.frame_bytes());
     for (plane, (color, contrast)) in colors.into_iter().enumerate() {
         let (width, height) = size.plane_size(plane);
@@ -71,7 +85,9 @@ fn meta(seed: u64, frames: u32, size: FrameSize) -> ClipMeta {
         fps: Some(30.0),
         width: size.width as u32,
         height: size.height as u32,
-        pts_ns: (0..i64::from(frames)).map(|frame| frame * 133_333_333).collect(),
+        pts_ns: (0..i64::from(frames))
+            .map(|frame| frame * 133_333_333)
+            .collect(),
         repeated_frames: 0,
         damaged: false,
         source_width: size.width as u32,
@@ -98,7 +114,9 @@ pub fn write_video(path: &Path, seed: u64, frames: u32, fps: u32, size: FrameSiz
     pipeline::video::init().expect("GStreamer");
     let mut writer = H264Writer::create(path, size, fps).expect("x264");
     for frame in 0..frames {
-        writer.push(&moving_frame(seed, f64::from(frame), size)).expect("encoded");
+        writer
+            .push(&moving_frame(seed, f64::from(frame), size))
+            .expect("encoded");
     }
     writer.finish().expect("finished");
 }
@@ -111,8 +129,15 @@ pub fn real_videos(kind: &str) -> Vec<PathBuf> {
         return Vec::new();
     };
     let dir = Path::new(&root).join(kind);
-    let entries = fs::read_dir(&dir).unwrap_or_else(|error| panic!("TEST_VIDEOS names no folder with {}: {error}", dir.display()));
-    let mut videos: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    let entries = fs::read_dir(&dir).unwrap_or_else(|error| {
+        panic!(
+            "TEST_VIDEOS names no folder with {}: {error}",
+            dir.display()
+        )
+    });
+    let mut videos: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
     videos.sort();
     assert!(!videos.is_empty(), "{} is empty", dir.display());
     videos
@@ -129,13 +154,26 @@ pub fn ffmpeg_frames(path: &Path, arguments: &[&str]) -> Vec<u8> {
         .args(["-f", "rawvideo", "-"])
         .output()
         .expect("ffmpeg runs; scripts/system-packages.sh installs it");
-    assert!(output.status.success(), "ffmpeg: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "ffmpeg: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     output.stdout
 }
 
 /// Converts `input` to `output` with the ffmpeg command line, with `arguments` between the two.
 pub fn ffmpeg(input: &Path, arguments: &[&str], output: &Path) {
-    let result = Command::new("ffmpeg").args(["-v", "error", "-y", "-i"]).arg(input).args(arguments).arg(output).output();
+    let result = Command::new("ffmpeg")
+        .args(["-v", "error", "-y", "-i"])
+        .arg(input)
+        .args(arguments)
+        .arg(output)
+        .output();
     let result = result.expect("ffmpeg runs; scripts/system-packages.sh installs it");
-    assert!(result.status.success(), "ffmpeg: {}", String::from_utf8_lossy(&result.stderr));
+    assert!(
+        result.status.success(),
+        "ffmpeg: {}",
+        String::from_utf8_lossy(&result.stderr)
+    );
 }

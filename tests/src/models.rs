@@ -8,12 +8,18 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use trainer::config::{Length, Preset, PretrainConfig};
-use trainer::model::{ClassifierConfig, Conventions, MaeConfig, PositionKind, TargetKind, TransformerConfig};
+use trainer::model::{
+    ClassifierConfig, Conventions, MaeConfig, PositionKind, TargetKind, TransformerConfig,
+};
 use trainer::train::{Loading, Run};
 
 /// A transformer of `[width, depth, heads]`.
 const fn transformer([width, depth, heads]: [usize; 3]) -> TransformerConfig {
-    TransformerConfig { width, depth, heads }
+    TransformerConfig {
+        width,
+        depth,
+        heads,
+    }
 }
 
 /// An autoencoder of normalised pixels with separable positions and a class token. `encoder` and
@@ -44,12 +50,17 @@ pub fn small_classifier(grid: PatchGrid, encoder: [usize; 3], classes: usize) ->
     }
 }
 
-/// A pre-training of `steps` steps of 4 clips, which writes a checkpoint every 3. Neither the grid nor
-/// the target is that of the paper.
+/// A pre-training of `steps` steps of 4 clips, which writes a checkpoint every 3. Neither the grid
+/// nor the target is that of the paper.
 pub fn small_pretraining(steps: u64) -> PretrainConfig {
     let mut config = PretrainConfig::resolve(Preset::Tiny, &[]).expect("a valid preset");
     config.common.schedule.length = Length::Steps(steps);
-    config.common.clip = PatchGrid { frames: 8, size: 32, tubelet: 4, patch: 8 };
+    config.common.clip = PatchGrid {
+        frames: 8,
+        size: 32,
+        tubelet: 4,
+        patch: 8,
+    };
     config.common.encoder = transformer([48, 2, 3]);
     config.objective.decoder = transformer([32, 1, 2]);
     config.objective.masking.ratio = 0.75;
@@ -58,10 +69,15 @@ pub fn small_pretraining(steps: u64) -> PretrainConfig {
     config
 }
 
-/// A run of `config` on `data` in the folder `dir`, which is made. It loads and computes with 2 threads.
+/// A run of `config` on `data` in the folder `dir`, which is made. It loads and computes with 2
+/// threads.
 pub fn small_run(dir: &Path, data: &Arc<[WeightedSource]>, config: PretrainConfig) -> Run {
     fs::create_dir_all(dir).expect("a folder");
-    let loading = Loading { threads: 2, memory_bytes: DEFAULT_MEMORY_BYTES, max_bad: 0 };
+    let loading = Loading {
+        threads: 2,
+        memory_bytes: DEFAULT_MEMORY_BYTES,
+        max_bad: 0,
+    };
     Run {
         task: config.into(),
         data: Arc::clone(data),
@@ -100,13 +116,23 @@ every = {every}
 
 /// All values of an f32 tensor, row by row.
 pub fn values(tensor: &Tensor) -> Vec<f32> {
-    tensor.flatten_all().and_then(|flat| flat.to_vec1()).expect("values of f32")
+    tensor
+        .flatten_all()
+        .and_then(|flat| flat.to_vec1())
+        .expect("values of f32")
 }
 
 /// The norm of the difference over the norm of `expected`.
 pub fn relative_error(got: &[f32], expected: &[f32]) -> f64 {
     assert_eq!(got.len(), expected.len());
-    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
-    let difference = norm(&mut got.iter().zip(expected).map(|(&a, &b)| f64::from(a) - f64::from(b)));
+    let norm = |values: &mut dyn Iterator<Item = f64>| {
+        values.map(|value| value * value).sum::<f64>().sqrt()
+    };
+    let difference = norm(
+        &mut got
+            .iter()
+            .zip(expected)
+            .map(|(&a, &b)| f64::from(a) - f64::from(b)),
+    );
     difference / norm(&mut expected.iter().map(|&value| f64::from(value))).max(1e-30)
 }

@@ -8,20 +8,31 @@ use std::process::{Command, Output};
 /// The exit code and output of a program, as text for a snapshot.
 pub fn shown(output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
-    let code = output.status.code().map_or("killed".to_owned(), |code| code.to_string());
-    format!("exit code: {code}\n--- stdout\n{}\n--- stderr\n{}", text(&output.stdout), text(&output.stderr))
+    let code = output
+        .status
+        .code()
+        .map_or("killed".to_owned(), |code| code.to_string());
+    format!(
+        "exit code: {code}\n--- stdout\n{}\n--- stderr\n{}",
+        text(&output.stdout),
+        text(&output.stderr)
+    )
 }
 
 /// The report that a program printed as JSON. Panics if the program failed.
 pub fn parse_report<T: DeserializeOwned>(output: &Output) -> T {
     assert!(output.status.success(), "{}", shown(output));
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", shown(output)))
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", shown(output)))
 }
 
 /// The values in a file of JSON lines.
 pub fn json_lines<T: DeserializeOwned>(path: &Path) -> Vec<T> {
-    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+    let text =
+        fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect("a line of JSON"))
+        .collect()
 }
 
 /// Copies a file, or a folder with everything in it.
@@ -37,17 +48,31 @@ pub fn copy_all(from: &Path, to: &Path) {
     }
 }
 
-/// Sends the signal `name` (`INT`, `STOP`) to a process, and returns whether it was there to get it.
+/// Sends the signal `name` (`INT`, `STOP`) to a process, and returns whether it was there to get
+/// it.
 pub fn signal(process: u32, name: &str) -> bool {
-    let kill = Command::new("kill").arg(format!("-{name}")).arg(process.to_string()).output();
+    let kill = Command::new("kill")
+        .arg(format!("-{name}"))
+        .arg(process.to_string())
+        .output();
     kill.expect("kill runs").status.success()
 }
 
 /// The processes that threads of a process have started. None if the process has ended.
 pub fn children(process: u32) -> Vec<u32> {
-    let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
-    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-    lists.flat_map(|list| list.split_whitespace().filter_map(|child| child.parse().ok()).collect::<Vec<u32>>()).collect()
+    let threads = fs::read_dir(format!("/proc/{process}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let lists =
+        threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    lists
+        .flat_map(|list| {
+            list.split_whitespace()
+                .filter_map(|child| child.parse().ok())
+                .collect::<Vec<u32>>()
+        })
+        .collect()
 }
 
 /// Whether a process has ended, waited for or not.
@@ -55,21 +80,29 @@ pub fn has_ended(process: u32) -> bool {
     fs::read_to_string(format!("/proc/{process}/stat")).map_or(true, |stat| stat.contains(") Z "))
 }
 
-/// Returns false in a process where no other test runs; elsewhere, starts the binary again for the test
-/// `name` alone and returns true when that has passed. For tests of what belongs to the whole process:
-/// its threads, its children, the log that reports damaged video. nextest gives each test a process,
-/// `cargo test` does not.
+/// Returns false in a process where no other test runs; elsewhere, starts the binary again for the
+/// test `name` alone and returns true when that has passed. For tests of what belongs to the whole
+/// process: its threads, its children, the log that reports damaged video. nextest gives each test
+/// a process, `cargo test` does not.
 #[must_use]
 pub fn ran_alone(name: &str) -> bool {
     const ALONE: &str = "TEST_RUNS_ALONE";
-    let nextest = std::env::var("NEXTEST_EXECUTION_MODE").is_ok_and(|mode| mode == "process-per-test");
+    let nextest =
+        std::env::var("NEXTEST_EXECUTION_MODE").is_ok_and(|mode| mode == "process-per-test");
     if nextest || std::env::var_os(ALONE).is_some() {
         return false;
     }
     let binary = std::env::current_exe().expect("this test's binary");
-    let output = Command::new(binary).args(["--exact", name, "--nocapture"]).env(ALONE, "1").output().expect("run");
+    let output = Command::new(binary)
+        .args(["--exact", name, "--nocapture"])
+        .env(ALONE, "1")
+        .output()
+        .expect("run");
     let shown = shown(&output);
-    assert!(output.status.success() && shown.contains("1 passed"), "{shown}");
+    assert!(
+        output.status.success() && shown.contains("1 passed"),
+        "{shown}"
+    );
     println!("{shown}");
     true
 }

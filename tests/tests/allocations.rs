@@ -1,5 +1,5 @@
-//! Once warm, a loader allocates nothing per clip: its allocations per batch do not grow with the clips.
-//! A binary of its own, for its global allocator.
+//! Once warm, a loader allocates nothing per clip: its allocations per batch do not grow with the
+//! clips. A binary of its own, for its global allocator.
 
 use pipeline::loader::batch::Form;
 use pipeline::loader::{Loader, LoaderOptions};
@@ -40,10 +40,14 @@ static ALLOCATOR: Counted = Counted;
 /// Allocations for each batch of `batch_size` clips, of a loader that is warm.
 fn allocations_of_a_batch(options: LoaderOptions) -> u64 {
     let dir = tempfile::tempdir().expect("a folder");
-    let clips: Vec<TestClip> = (0..32).map(|seed| TestClip::moving(seed, 8, 50, 38)).collect();
+    let clips: Vec<TestClip> = (0..32)
+        .map(|seed| TestClip::moving(seed, 8, 50, 38))
+        .collect();
     write_shards(dir.path(), &clips);
     let mut loader = Loader::new(shard_sources(dir.path()), options).expect("a loader");
-    let mut load = |batches: usize| (0..batches).for_each(|_| drop(loader.next().expect("endless").expect("a batch")));
+    let mut load = |batches: usize| {
+        (0..batches).for_each(|_| drop(loader.next().expect("endless").expect("a batch")))
+    };
     load(64);
     let before = ALLOCATIONS.load(Ordering::Relaxed);
     load(50);
@@ -52,19 +56,33 @@ fn allocations_of_a_batch(options: LoaderOptions) -> u64 {
 
 #[test]
 fn a_warm_loader_allocates_for_batches_and_not_for_clips() {
-    let patches = [TargetForm::Pixels { slices: 1 }, TargetForm::Hog { slices: 1 }].map(|target| Form::Patches { target });
+    let patches = [
+        TargetForm::Pixels { slices: 1 },
+        TargetForm::Hog { slices: 1 },
+    ]
+    .map(|target| Form::Patches { target });
     for form in [Form::Clips].into_iter().chain(patches) {
         let of = |batch_size: usize| {
-            let mut options = LoaderOptions { batch_size, prefetch: 2, ..loader_options(2) };
+            let mut options = LoaderOptions {
+                batch_size,
+                prefetch: 2,
+                ..loader_options(2)
+            };
             options.format.form = form;
             if form != Form::Clips {
-                options.format.mask_rule = options.format.mask_rule.map(|rule| MaskRule { decoder_keep: 0.5, ..rule });
+                options.format.mask_rule = options.format.mask_rule.map(|rule| MaskRule {
+                    decoder_keep: 0.5,
+                    ..rule
+                });
             }
             allocations_of_a_batch(options)
         };
         let (few, many) = (of(4), of(32));
         println!("{form:?}: {few} allocations for a batch of 4 clips, {many} for one of 32");
         // 28 more clips, and hardly anything more: lists of samples grow by doubling.
-        assert!(many < few + 10, "{form:?}: {few} allocations for a batch of 4 clips, {many} for one of 32");
+        assert!(
+            many < few + 10,
+            "{form:?}: {few} allocations for a batch of 4 clips, {many} for one of 32"
+        );
     }
 }

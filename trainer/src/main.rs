@@ -40,5 +40,8 @@ fn run_command(command: &cli::Command) -> anyhow::Result<ExitCode> {
 
 /// Whether Ctrl-C has ended a command that writes its result at the end.
 fn is_interrupted(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(EvaluateError::Load(LoadError::Interrupted)))
+    matches!(
+        error.downcast_ref(),
+        Some(EvaluateError::Load(LoadError::Interrupted))
+    )
 }

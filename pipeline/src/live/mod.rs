@@ -19,7 +19,10 @@ use crossbeam_channel::{bounded, unbounded};
 use protocol::{Failure, Reply, Task};
 use reader::supervisor;
 use schemas::geometry::FrameSize;
-use schemas::manifest::{BuildOptions, DEFAULT_GAP_SECONDS, Labelling, OnCorrupt, PixelAspect, Rejected, Sampling, ShortVideo, Tiling};
+use schemas::manifest::{
+    BuildOptions, DEFAULT_GAP_SECONDS, Labelling, OnCorrupt, PixelAspect, Rejected, Sampling,
+    ShortVideo, Tiling,
+};
 use schemas::shard::Payload;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -106,17 +109,26 @@ impl LiveOptions {
     }
 
     fn check(&self) -> Result<(), LiveError> {
-        let numbers = [("frames", self.frames), ("stride", self.stride as usize), ("short side", self.short_side as usize)];
+        let numbers = [
+            ("frames", self.frames),
+            ("stride", self.stride as usize),
+            ("short side", self.short_side as usize),
+        ];
         if let Some((name, _)) = numbers.into_iter().find(|&(_, value)| value == 0) {
-            return Err(LiveError::Option(format!("{name} is 0; it must be at least 1")));
+            return Err(LiveError::Option(format!(
+                "{name} is 0; it must be at least 1"
+            )));
         }
         if u32::try_from(self.frames).is_err() {
-            return Err(LiveError::Option(format!("{} frames are too many", self.frames)));
+            return Err(LiveError::Option(format!(
+                "{} frames are too many",
+                self.frames
+            )));
         }
         match self.sampling {
-            Sampling::TicksPerSecond(fps) if !(fps.is_finite() && fps > 0.0) => {
-                Err(LiveError::Option(format!("{fps} ticks per second; it must be more than 0")))
-            }
+            Sampling::TicksPerSecond(fps) if !(fps.is_finite() && fps > 0.0) => Err(
+                LiveError::Option(format!("{fps} ticks per second; it must be more than 0")),
+            ),
             _ => Ok(()),
         }
     }
@@ -249,7 +261,9 @@ struct Place {
 type Identity = (u64, i64, i64);
 
 fn identity(path: &Path) -> Result<Identity, String> {
-    fs::metadata(path).map(|file| (file.len(), file.mtime(), file.mtime_nsec())).map_err(|error| io_reason(&error))
+    fs::metadata(path)
+        .map(|file| (file.len(), file.mtime(), file.mtime_nsec()))
+        .map_err(|error| io_reason(&error))
 }
 
 /// The clips of a list of videos.
@@ -267,7 +281,8 @@ fn identity(path: &Path) -> Result<Identity, String> {
 ///     if std::env::args().nth(1).as_deref() == Some("worker") {
 ///         return Ok(pipeline::live::worker::run()?);
 ///     }
-///     let worker = WorkerProgram { path: std::env::current_exe()?, argument: "worker".to_owned() };
+///     let path = std::env::current_exe()?;
+///     let worker = WorkerProgram { path, argument: "worker".to_owned() };
 ///     let videos = LiveSet::open(&["videos".into()], LiveOptions::new(worker), |done, all| {
 ///         eprint!("\r{done} of {all} videos");
 ///     })?;
@@ -297,11 +312,23 @@ impl LiveSet {
     ///
     /// # Errors
     /// When an option is invalid, GStreamer is missing, or no worker can be started.
-    pub fn open(inputs: &[PathBuf], options: LiveOptions, mut progress: impl FnMut(usize, usize)) -> Result<Self, LiveError> {
+    pub fn open(
+        inputs: &[PathBuf],
+        options: LiveOptions,
+        mut progress: impl FnMut(usize, usize),
+    ) -> Result<Self, LiveError> {
         options.check()?;
-        video::init().map_err(|error: VideoError| LiveError::Setup { reason: error.to_string() })?;
+        video::init().map_err(|error: VideoError| LiveError::Setup {
+            reason: error.to_string(),
+        })?;
         let found = discover(inputs);
-        let mut set = Self { inputs: inputs.to_vec(), options, videos: Vec::new(), firsts: vec![0], rejected: found.rejected };
+        let mut set = Self {
+            inputs: inputs.to_vec(),
+            options,
+            videos: Vec::new(),
+            firsts: vec![0],
+            rejected: found.rejected,
+        };
         progress(0, found.videos.len());
         let mut probed: Vec<Option<Result<Video, String>>> = Vec::new();
         probed.resize_with(found.videos.len(), || None);
@@ -315,7 +342,9 @@ impl LiveSet {
                     set.firsts.push(set.len() + video.places.len());
                     set.videos.push(video);
                 }
-                Some(Err(reason)) => set.rejected.push(Rejected::file(path_name(&file.path), reason)),
+                Some(Err(reason)) => set
+                    .rejected
+                    .push(Rejected::file(path_name(&file.path), reason)),
                 None => unreachable!("every video has a result, or there was an error"),
             }
         }
@@ -338,7 +367,10 @@ impl LiveSet {
     /// When there is no such clip.
     pub fn clip(&self, index: usize) -> LiveClip {
         let (video, place) = self.locate(index);
-        LiveClip { frames: place.frames, size: video.size }
+        LiveClip {
+            frames: place.frames,
+            size: video.size,
+        }
     }
 
     /// The file of the video of clip `index`.
@@ -361,7 +393,11 @@ impl LiveSet {
         let second = |tick: u64| tick as f64 / self.options.sampling.fps().unwrap_or(1.0);
         let last = place.start + (place.frames as u64 - 1) * u64::from(self.options.stride);
         let last = last.min(place.stretch_end.saturating_sub(1));
-        (&video.path, index - self.firsts[first], [second(place.start), second(last)])
+        (
+            &video.path,
+            index - self.firsts[first],
+            [second(place.start), second(last)],
+        )
     }
 
     /// Frames from the start of clip `index` to the end of its video or the next gap: more than
@@ -407,7 +443,10 @@ impl LiveSet {
     fn locate(&self, index: usize) -> (&Video, Place) {
         assert!(index < self.len(), "clip {index} of {}", self.len());
         let video = self.firsts.partition_point(|&first| first <= index) - 1;
-        (&self.videos[video], self.videos[video].places[index - self.firsts[video]])
+        (
+            &self.videos[video],
+            self.videos[video].places[index - self.firsts[video]],
+        )
     }
 }
 
@@ -426,11 +465,19 @@ fn places(options: &LiveOptions, build: &BuildOptions, timeline: &Timeline) -> V
     match options.span {
         LiveSpan::Clip => {
             let starts = clip_starts(build, timeline).into_iter();
-            starts.map(|start| Place { start, frames: options.frames, stretch_end: end_of(start) }).collect()
+            starts
+                .map(|start| Place {
+                    start,
+                    frames: options.frames,
+                    stretch_end: end_of(start),
+                })
+                .collect()
         }
         LiveSpan::Video => {
             let span = span_ticks(build);
-            let fitting = stretches.iter().filter(|stretch| stretch.end - stretch.start >= span);
+            let fitting = stretches
+                .iter()
+                .filter(|stretch| stretch.end - stretch.start >= span);
             let mut chosen: Vec<&Range<u64>> = fitting.collect();
             // A video that is too short repeats its last frame.
             if chosen.is_empty() {
@@ -467,7 +514,10 @@ fn probe_all(
                 let mut supervisor = supervisor(options, Arc::new(AtomicBool::new(false)));
                 for index in begun {
                     // Nobody receives any more when another video's error has ended the search.
-                    if done.send((index, probe(&mut supervisor, &files[index].path, options))).is_err() {
+                    if done
+                        .send((index, probe(&mut supervisor, &files[index].path, options)))
+                        .is_err()
+                    {
                         return;
                     }
                 }
@@ -482,14 +532,22 @@ fn probe_all(
 }
 
 /// Has a worker count the packets of the video at `path`; the inner error is why it cannot be used.
-fn probe(supervisor: &mut Supervisor, path: &Path, options: &LiveOptions) -> Result<Result<Video, String>, LiveError> {
+fn probe(
+    supervisor: &mut Supervisor,
+    path: &Path,
+    options: &LiveOptions,
+) -> Result<Result<Video, String>, LiveError> {
     let identity = match identity(path) {
         Ok(identity) => identity,
         Err(reason) => return Ok(Err(reason)),
     };
     let build = options.as_build();
     let timeout = options.timeout.as_secs_f64();
-    let task = Task::Probe { path: path.to_owned(), options: build.clone(), timeout };
+    let task = Task::Probe {
+        path: path.to_owned(),
+        options: build.clone(),
+        timeout,
+    };
     let mut video = Err("its packets were not counted".to_owned());
     let ending = supervisor.run(&task, |reply: Reply, _| match reply {
         Reply::Probed { probe, seek_plan } => {
@@ -513,6 +571,8 @@ fn probe(supervisor: &mut Supervisor, path: &Path, options: &LiveOptions) -> Res
         Ending::Failed(Failure::Setup(reason)) => Err(LiveError::Setup { reason }),
         Ending::Failed(Failure::Undecodable(reason)) | Ending::Lost(reason) => Ok(Err(reason)),
         // Only windows can fail in these ways.
-        Ending::Failed(failure) => Ok(Err(format!("its decoder sent an invalid reply: {failure:?}"))),
+        Ending::Failed(failure) => Ok(Err(format!(
+            "its decoder sent an invalid reply: {failure:?}"
+        ))),
     }
 }

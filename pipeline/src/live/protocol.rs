@@ -55,7 +55,12 @@ pub(super) enum Reply {
         seek_plan: Option<SeekPlan>,
     },
     /// To [`Task::Windows`]; `bytes` bytes follow: the windows' frames.
-    Windows { range: ColorRange, matrix: ColorMatrix, bytes: usize, effort: Effort },
+    Windows {
+        range: ColorRange,
+        matrix: ColorMatrix,
+        bytes: usize,
+        effort: Effort,
+    },
 }
 
 /// Why a task has failed.

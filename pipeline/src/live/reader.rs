@@ -30,9 +30,25 @@ pub struct LiveReader {
 impl LiveReader {
     /// A reader whose calls return early when `stop` is set.
     pub const fn new(stop: Arc<AtomicBool>) -> Self {
-        let color = Color { range: ColorRange::Limited, matrix: ColorMatrix::Bt601 };
-        let effort = Effort { fast_seek: false, sought: false, packets: 0, skipped_packets: 0 };
-        Self { stop, supervisor: None, frames: Vec::new(), window_bytes: 0, places: Vec::new(), color, effort }
+        let color = Color {
+            range: ColorRange::Limited,
+            matrix: ColorMatrix::Bt601,
+        };
+        let effort = Effort {
+            fast_seek: false,
+            sought: false,
+            packets: 0,
+            skipped_packets: 0,
+        };
+        Self {
+            stop,
+            supervisor: None,
+            frames: Vec::new(),
+            window_bytes: 0,
+            places: Vec::new(),
+            color,
+            effort,
+        }
     }
 
     /// Decodes windows of clip `clip` of `set`, in one pass over the video. Window `i` has as many
@@ -45,20 +61,36 @@ impl LiveReader {
     ///
     /// # Panics
     /// When the set has no such clip, or the clip has fewer frames.
-    pub fn windows(&mut self, set: &LiveSet, clip: usize, starts: &[usize]) -> Result<(), LiveError> {
+    pub fn windows(
+        &mut self,
+        set: &LiveSet,
+        clip: usize,
+        starts: &[usize],
+    ) -> Result<(), LiveError> {
         let (video, place) = set.locate(clip);
         let options = set.options();
         let length = set.clip(clip).frames;
-        assert!(starts.iter().all(|&start| start + options.frames <= length), "clip {clip} has {length} frames: {starts:?}");
+        assert!(
+            starts.iter().all(|&start| start + options.frames <= length),
+            "clip {clip} has {length} frames: {starts:?}"
+        );
         let ticks_at = |start: usize| place.start + start as u64 * u64::from(options.stride);
         let mut ticks: Vec<u64> = starts.iter().map(|&start| ticks_at(start)).collect();
         ticks.sort_unstable();
         ticks.dedup();
         self.places.clear();
-        let place = |&start: &usize| ticks.binary_search(&ticks_at(start)).expect("each start is there");
+        let place = |&start: &usize| {
+            ticks
+                .binary_search(&ticks_at(start))
+                .expect("each start is there")
+        };
         self.places.extend(starts.iter().map(place));
         self.window_bytes = options.frames * video.size.frame_bytes();
-        let failed = |fault| LiveError::Clip { path: video.path.clone(), seconds: first_tick_seconds(options, &ticks), fault };
+        let failed = |fault| LiveError::Clip {
+            path: video.path.clone(),
+            seconds: first_tick_seconds(options, &ticks),
+            fault,
+        };
         match identity(&video.path) {
             Err(reason) => return Err(failed(ClipFault::Gone { reason })),
             Ok(now) if now != video.identity => return Err(failed(ClipFault::Changed)),
@@ -77,10 +109,11 @@ impl LiveReader {
             size: video.size,
             timeout: options.timeout.as_secs_f64(),
         });
-        self.decode(&task, options, ticks.len()).map_err(|end| match end {
-            End::Clip(fault) => failed(fault),
-            End::All(error) => error,
-        })
+        self.decode(&task, options, ticks.len())
+            .map_err(|end| match end {
+                End::Clip(fault) => failed(fault),
+                End::All(error) => error,
+            })
     }
 
     /// The frames of window `window` of the last call of [`Self::windows`], which has succeeded.
@@ -110,14 +143,21 @@ impl LiveReader {
             other => other.insert(supervisor(options, Arc::clone(&self.stop))),
         };
         let ending = supervisor.run(task, |reply: Reply, bytes| match reply {
-            Reply::Windows { range, matrix, bytes: size, effort } if size == expected => {
+            Reply::Windows {
+                range,
+                matrix,
+                bytes: size,
+                effort,
+            } if size == expected => {
                 self.frames.resize(size, 0);
                 bytes.read_exact(&mut self.frames)?;
                 self.color = Color { range, matrix };
                 self.effort = effort;
                 Ok(Reported::Done)
             }
-            Reply::Windows { .. } | Reply::Probed { .. } => Err(std::io::Error::other("another task's reply")),
+            Reply::Windows { .. } | Reply::Probed { .. } => {
+                Err(std::io::Error::other("another task's reply"))
+            }
         });
         match ending {
             Err(error) => Err(End::All(error.into())),
@@ -145,8 +185,15 @@ impl From<Failure> for End {
         Self::Clip(match failure {
             Failure::Setup(reason) => return Self::All(LiveError::Setup { reason }),
             Failure::Shorter { seconds } => ClipFault::Shorter { seconds },
-            Failure::OtherSize { found } => ClipFault::OtherSize { width: found.width, height: found.height },
-            Failure::Damaged { seconds, reason } => ClipFault::Damaged { from: seconds.0, to: seconds.1, reason },
+            Failure::OtherSize { found } => ClipFault::OtherSize {
+                width: found.width,
+                height: found.height,
+            },
+            Failure::Damaged { seconds, reason } => ClipFault::Damaged {
+                from: seconds.0,
+                to: seconds.1,
+                reason,
+            },
             Failure::Undecodable(reason) => ClipFault::Undecodable { reason },
         })
     }
@@ -154,14 +201,20 @@ impl From<Failure> for End {
 
 /// Seconds from the video's first frame to the first of `ticks`.
 fn first_tick_seconds(options: &LiveOptions, ticks: &[u64]) -> f64 {
-    ticks.first().map_or(0.0, |&tick| tick as f64 / options.sampling.fps().unwrap_or(30.0))
+    ticks.first().map_or(0.0, |&tick| {
+        tick as f64 / options.sampling.fps().unwrap_or(30.0)
+    })
 }
 
 /// How to seek to `tick`, if the file can be decoded from elsewhere than its start, and the time of
 /// the entry to seek to: the last one whose frame is shown no later, or else the start.
 fn fast_seek(video: &Video, options: &LiveOptions, tick: u64) -> Option<(SeekPlan, i64)> {
     let (plan, fps) = video.seek_plan.as_ref().zip(options.sampling.fps())?;
-    let after = video.entries.partition_point(|&entry| tick_of(entry - video.start_ns, fps) <= tick);
-    let entry = after.checked_sub(1).map_or(video.start_ns, |last| video.entries[last].max(video.start_ns));
+    let after = video
+        .entries
+        .partition_point(|&entry| tick_of(entry - video.start_ns, fps) <= tick);
+    let entry = after.checked_sub(1).map_or(video.start_ns, |last| {
+        video.entries[last].max(video.start_ns)
+    });
     Some((plan.clone(), entry))
 }

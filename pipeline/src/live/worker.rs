@@ -40,12 +40,21 @@ type SeekModes = HashMap<(PathBuf, i64), SeekMode>;
 pub fn run() -> Result<(), WorkerError> {
     let mut seek_modes = SeekModes::new();
     worker::serve(|task, replies| match task {
-        Task::Probe { path, options, timeout } => probe(replies, &path, &options, Duration::from_secs_f64(timeout)),
+        Task::Probe {
+            path,
+            options,
+            timeout,
+        } => probe(replies, &path, &options, Duration::from_secs_f64(timeout)),
         Task::Windows(task) => windows(replies, &task, &mut seek_modes),
     })
 }
 
-fn probe(replies: &mut Replies, path: &Path, options: &BuildOptions, timeout: Duration) -> Result<(), End> {
+fn probe(
+    replies: &mut Replies,
+    path: &Path,
+    options: &BuildOptions,
+    timeout: Duration,
+) -> Result<(), End> {
     let probe = video::probe(path, options, timeout)?;
     let seek_plan = match video::sniff(path) {
         // Not every packet of an interlaced stream is marked as such; its first frame is.
@@ -55,12 +64,20 @@ fn probe(replies: &mut Replies, path: &Path, options: &BuildOptions, timeout: Du
     Ok(replies.send(&Reply::Probed { seek_plan, probe })?)
 }
 
-fn windows(replies: &mut Replies, task: &WindowsTask, seek_modes: &mut SeekModes) -> Result<(), End> {
+fn windows(
+    replies: &mut Replies,
+    task: &WindowsTask,
+    seek_modes: &mut SeekModes,
+) -> Result<(), End> {
     if let Some(mut fast_seek) = task.fast_seek() {
         let entry = (task.path.clone(), fast_seek.entry_ns);
         let mut mode = seek_modes.get(&entry).copied().unwrap_or(SeekMode::Fast);
         while mode != SeekMode::FromStart {
-            fast_seek.wanted.slack = if mode == SeekMode::Fast { 0 } else { fast_seek.wanted.fps.ceil() as u64 };
+            fast_seek.wanted.slack = if mode == SeekMode::Fast {
+                0
+            } else {
+                fast_seek.wanted.fps.ceil() as u64
+            };
             let doubt = match decode(replies, task, Some(&fast_seek)) {
                 Ok((decoder, clips)) => match decoder.doubt() {
                     None if task.fault(&decoder, &clips).is_none() => {
@@ -89,10 +106,18 @@ fn windows(replies: &mut Replies, task: &WindowsTask, seek_modes: &mut SeekModes
     }
 }
 
-fn decode(replies: &mut Replies, task: &WindowsTask, fast_seek: Option<&FastSeek>) -> Result<(ClipDecoder, Vec<Clip>), End> {
+fn decode(
+    replies: &mut Replies,
+    task: &WindowsTask,
+    fast_seek: Option<&FastSeek>,
+) -> Result<(ClipDecoder, Vec<Clip>), End> {
     // Readers run side by side, each with a decoder.
-    let decode = DecodeOptions { threads: 1, timeout: Duration::from_secs_f64(task.timeout) };
-    let mut decoder = ClipDecoder::open_at(&task.path, &task.options, decode, &task.starts, fast_seek)?;
+    let decode = DecodeOptions {
+        threads: 1,
+        timeout: Duration::from_secs_f64(task.timeout),
+    };
+    let mut decoder =
+        ClipDecoder::open_at(&task.path, &task.options, decode, &task.starts, fast_seek)?;
     let mut clips = Vec::with_capacity(task.starts.len());
     loop {
         replies.alive()?;
@@ -107,13 +132,28 @@ fn decode(replies: &mut Replies, task: &WindowsTask, fast_seek: Option<&FastSeek
     Ok((decoder, clips))
 }
 
-fn send(replies: &mut Replies, decoder: &ClipDecoder, clips: &[Clip], fast_seek: Option<&FastSeek>) -> Result<(), End> {
+fn send(
+    replies: &mut Replies,
+    decoder: &ClipDecoder,
+    clips: &[Clip],
+    fast_seek: Option<&FastSeek>,
+) -> Result<(), End> {
     let source = decoder.source();
     let (packets, skipped_packets) = decoder.packet_counts();
     let bytes = clips.iter().map(|clip| clip.data.len()).sum();
     let sought = fast_seek.is_some_and(|fast_seek| !fast_seek.from_start);
-    let effort = Effort { fast_seek: fast_seek.is_some(), sought, packets, skipped_packets };
-    let reply = Reply::Windows { range: source.color_range, matrix: source.color_matrix, bytes, effort };
+    let effort = Effort {
+        fast_seek: fast_seek.is_some(),
+        sought,
+        packets,
+        skipped_packets,
+    };
+    let reply = Reply::Windows {
+        range: source.color_range,
+        matrix: source.color_matrix,
+        bytes,
+        effort,
+    };
     Ok(replies.send_with(&reply, clips.iter().map(|clip| clip.data.as_slice()))?)
 }
 
@@ -129,7 +169,12 @@ impl WindowsTask {
             fps: self.options.sampling.fps()?,
             start_ns: self.start_ns,
         };
-        Some(FastSeek { plan, entry_ns, from_start: entry_ns == self.start_ns, wanted })
+        Some(FastSeek {
+            plan,
+            entry_ns,
+            from_start: entry_ns == self.start_ns,
+            wanted,
+        })
     }
 
     /// The fault of the decoded windows; none if they are valid.
@@ -141,17 +186,29 @@ impl WindowsTask {
         if let Some(clip) = clips.iter().find(|clip| clip.damaged) {
             let seconds = |ns: Option<&i64>| ns.map_or(0.0, |&ns| ns as f64 / 1e9);
             let (from, to) = (seconds(clip.pts_ns.first()), seconds(clip.pts_ns.last()));
-            let fault = decoder.faults().into_iter().find(|fault| fault.seconds.0 <= to && fault.seconds.1 >= from);
-            let reason = fault.map_or_else(|| "frames are missing".to_owned(), |fault| fault.reason);
-            return Some(Failure::Damaged { seconds: (from, to), reason });
+            let fault = decoder
+                .faults()
+                .into_iter()
+                .find(|fault| fault.seconds.0 <= to && fault.seconds.1 >= from);
+            let reason =
+                fault.map_or_else(|| "frames are missing".to_owned(), |fault| fault.reason);
+            return Some(Failure::Damaged {
+                seconds: (from, to),
+                reason,
+            });
         }
         let is_short = |(clip, &start): (&Clip, &u64)| {
             let frames = u64::from(self.options.frames);
-            let before_end = self.ticks.saturating_sub(start).div_ceil(self.options.stride.into());
+            let before_end = self
+                .ticks
+                .saturating_sub(start)
+                .div_ceil(self.options.stride.into());
             u64::from(clip.repeated_frames) > frames - before_end.min(frames)
         };
         if clips.len() < self.starts.len() || clips.iter().zip(&self.starts).any(is_short) {
-            return Some(Failure::Shorter { seconds: decoder.end_seconds() });
+            return Some(Failure::Shorter {
+                seconds: decoder.end_seconds(),
+            });
         }
         None
     }

@@ -91,7 +91,10 @@ impl BatchFormat {
     /// # Panics
     /// When the mask rule leaves none visible, or none masked.
     pub fn visible(&self) -> usize {
-        self.mask_rule.map_or(self.grid.tokens(), |rule| rule.visible(self.grid).expect("some tokens are visible and some masked"))
+        self.mask_rule.map_or(self.grid.tokens(), |rule| {
+            rule.visible(self.grid)
+                .expect("some tokens are visible and some masked")
+        })
     }
 
     /// Predicted tokens of a clip.
@@ -99,7 +102,10 @@ impl BatchFormat {
     /// # Panics
     /// When the mask rule leaves none.
     pub fn predicted(&self) -> usize {
-        self.mask_rule.map_or(0, |rule| rule.predicted(self.grid).expect("some tokens are predicted"))
+        self.mask_rule.map_or(0, |rule| {
+            rule.predicted(self.grid)
+                .expect("some tokens are predicted")
+        })
     }
 
     /// The layout of a batch of `clips` clips.
@@ -110,17 +116,34 @@ impl BatchFormat {
         let grid = self.grid;
         let pixels = match self.form {
             Form::Clips | Form::Tokens => [grid.clip_values(), 0],
-            Form::Patches { target } => [self.visible() * grid.tubelet_values(), self.predicted() * target.values(grid)],
+            Form::Patches { target } => [
+                self.visible() * grid.tubelet_values(),
+                self.predicted() * target.values(grid),
+            ],
         };
         let [pixels, target] = pixels.map(|values| values * self.values.bytes());
         Layout::new(clips, &[grid.tokens() * size_of::<u32>(), pixels, target])
     }
 
     /// Draws the mask of `sample` into `tokens`.
-    pub(crate) fn draw_mask(&self, sample: SampleId, seed: u64, scratch: &mut MaskScratch, tokens: &mut [u32]) {
+    pub(crate) fn draw_mask(
+        &self,
+        sample: SampleId,
+        seed: u64,
+        scratch: &mut MaskScratch,
+        tokens: &mut [u32],
+    ) {
         match self.mask_rule {
-            Some(rule) => rule.draw(&mut sample.stream(Purpose::Mask, seed), self.grid, scratch, tokens),
-            None => tokens.iter_mut().zip(0..).for_each(|(token, number)| *token = number),
+            Some(rule) => rule.draw(
+                &mut sample.stream(Purpose::Mask, seed),
+                self.grid,
+                scratch,
+                tokens,
+            ),
+            None => tokens
+                .iter_mut()
+                .zip(0..)
+                .for_each(|(token, number)| *token = number),
         }
     }
 
@@ -141,7 +164,16 @@ impl BatchFormat {
             Form::Patches { target: form } => {
                 let mask = Mask::new(slot.tokens, self.visible(), self.predicted());
                 let target = bytemuck::cast_slice_mut(slot.target);
-                transform.patches(clip, grid, mask, form, PatchesMut { visible: pixels, target });
+                transform.patches(
+                    clip,
+                    grid,
+                    mask,
+                    form,
+                    PatchesMut {
+                        visible: pixels,
+                        target,
+                    },
+                );
             }
             Form::Tokens => transform.tokens(clip, grid, pixels),
         }
@@ -159,8 +191,20 @@ impl BatchFormat {
         let (grid, pixels) = (self.grid, slot.pixels);
         match self.values {
             ValueType::U8 => augmenter.tokens::<u8>(augment, transform, clip, grid, pixels),
-            ValueType::F32 => augmenter.tokens::<f32>(augment, transform, clip, grid, bytemuck::cast_slice_mut(pixels)),
-            ValueType::Bf16 => augmenter.tokens::<bf16>(augment, transform, clip, grid, bytemuck::cast_slice_mut(pixels)),
+            ValueType::F32 => augmenter.tokens::<f32>(
+                augment,
+                transform,
+                clip,
+                grid,
+                bytemuck::cast_slice_mut(pixels),
+            ),
+            ValueType::Bf16 => augmenter.tokens::<bf16>(
+                augment,
+                transform,
+                clip,
+                grid,
+                bytemuck::cast_slice_mut(pixels),
+            ),
         }
     }
 }
@@ -178,7 +222,11 @@ pub(crate) struct SlotMut<'a> {
 impl<'a> SlotMut<'a> {
     /// The slots of a batch's parts, in the order of [`BatchFormat::layout`].
     pub(crate) fn new([tokens, pixels, target]: [&'a mut [u8]; 3]) -> Self {
-        Self { tokens: bytemuck::cast_slice_mut(tokens), pixels, target }
+        Self {
+            tokens: bytemuck::cast_slice_mut(tokens),
+            pixels,
+            target,
+        }
     }
 }
 
@@ -275,7 +323,12 @@ impl Batch {
 
     /// The clips' masks.
     pub fn masks(&self) -> Masks<'_> {
-        Masks::new(values(self.buffer.part(TOKENS)), self.format.grid.tokens(), self.format.visible()).predicting(self.format.predicted())
+        Masks::new(
+            values(self.buffer.part(TOKENS)),
+            self.format.grid.tokens(),
+            self.format.visible(),
+        )
+        .predicting(self.format.predicted())
     }
 
     /// The bytes of the pixels of whole clips, to change in place.
@@ -288,7 +341,10 @@ impl Batch {
         match self.format.form {
             Form::Clips => Pixels::Clips(self.buffer.part(PIXELS)),
             Form::Tokens => Pixels::Tokens(self.buffer.part(PIXELS)),
-            Form::Patches { .. } => Pixels::Patches { visible: self.buffer.part(PIXELS), target: self.buffer.part(TARGET) },
+            Form::Patches { .. } => Pixels::Patches {
+                visible: self.buffer.part(PIXELS),
+                target: self.buffer.part(TARGET),
+            },
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Reused memory for batches. The loader's `unsafe` code is here.
 //!
 //! ```text
-//! Ring::take ──> BatchMut (threads write, each its own slots) ──> Buffer (read) ──> dropped, or lent to a copy ──> back in the ring
+//! Ring::take ──> BatchMut (threads write, each its own slots) ──> Buffer (read)
+//!   ^                                                                │
+//!   └─────────────── dropped, or lent to a copy until that ends ─────┘
 //! ```
 //!
 //! Fresh memory costs a page fault for every 4 KiB that is written to it, which is more than all
@@ -47,7 +49,11 @@ impl Layout {
             parts.push((bytes, slot_bytes));
             bytes = (bytes + slots * slot_bytes).next_multiple_of(ALIGNMENT);
         }
-        Self { slots, parts, bytes }
+        Self {
+            slots,
+            parts,
+            bytes,
+        }
     }
 
     /// Slots of each part.
@@ -120,7 +126,8 @@ impl Memory {
             MemoryKind::Pinned(context) => {
                 // No flags: write-combined memory is slow to read, and bad clips are taken out by
                 // reading. SAFETY: it is filled with zeros below, before anything reads it.
-                let mut memory = unsafe { context.alloc_pinned_with_flags(bytes, 0) }.map_err(std::io::Error::other)?;
+                let mut memory = unsafe { context.alloc_pinned_with_flags(bytes, 0) }
+                    .map_err(std::io::Error::other)?;
                 let start = memory.as_mut_ptr().map_err(std::io::Error::other)?;
                 Self::Pinned(memory, start)
             }
@@ -135,7 +142,9 @@ impl Memory {
             // SAFETY: the slice has this many bytes and lives as long as `self`. A device only ever
             // reads them. (The slice's own accessors would wait for that.)
             #[cfg(feature = "cuda")]
-            Self::Pinned(memory, start) => unsafe { std::slice::from_raw_parts(*start, memory.len()) },
+            Self::Pinned(memory, start) => unsafe {
+                std::slice::from_raw_parts(*start, memory.len())
+            },
         }
     }
 
@@ -145,7 +154,9 @@ impl Memory {
             // SAFETY: the slice has this many bytes and lives as long as `self`, and no device
             // reads them: a buffer that is lent to a copy is not in the ring.
             #[cfg(feature = "cuda")]
-            Self::Pinned(memory, start) => unsafe { std::slice::from_raw_parts_mut(*start, memory.len()) },
+            Self::Pinned(memory, start) => unsafe {
+                std::slice::from_raw_parts_mut(*start, memory.len())
+            },
         }
     }
 }
@@ -184,7 +195,11 @@ struct Copied {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Shared").field("layout", &self.layout).field("limit", &self.limit).finish_non_exhaustive()
+        formatter
+            .debug_struct("Shared")
+            .field("layout", &self.layout)
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
     }
 }
 
@@ -200,7 +215,16 @@ impl Ring {
     /// if the user keeps them.
     pub fn new(layout: Layout, limit: usize, kind: MemoryKind) -> Self {
         let (back, free) = unbounded();
-        Self { shared: Arc::new(Shared { layout, kind, limit, back, copied: Mutex::default() }), free }
+        Self {
+            shared: Arc::new(Shared {
+                layout,
+                kind,
+                limit,
+                back,
+                copied: Mutex::default(),
+            }),
+            free,
+        }
     }
 
     /// How its buffers are divided.
@@ -260,7 +284,12 @@ impl BatchMut {
     fn new(mut memory: Memory, ring: Arc<Shared>) -> Self {
         let start = memory.bytes_mut().as_mut_ptr();
         let slots = ring.layout.slots;
-        Self { memory, start, taken: (0..slots).map(|_| AtomicBool::new(false)).collect(), ring }
+        Self {
+            memory,
+            start,
+            taken: (0..slots).map(|_| AtomicBool::new(false)).collect(),
+            ring,
+        }
     }
 
     /// The bytes of slot `slot` in each of the first `N` parts; `None` after the first call for
@@ -268,13 +297,20 @@ impl BatchMut {
     ///
     /// # Panics
     /// When there is no such slot, or there are fewer parts.
-    #[expect(clippy::mut_from_ref, reason = "the bytes of a slot are given out once")]
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "the bytes of a slot are given out once"
+    )]
     pub fn slot<const N: usize>(&self, slot: usize) -> Option<[&mut [u8]; N]> {
         if self.taken[slot].swap(true, Ordering::Relaxed) {
             return None;
         }
         let layout = &self.ring.layout;
-        assert!(N <= layout.parts.len(), "{N} parts of {}", layout.parts.len());
+        assert!(
+            N <= layout.parts.len(),
+            "{N} parts of {}",
+            layout.parts.len()
+        );
         Some(std::array::from_fn(|part| {
             let range = layout.slot(part, slot);
             assert!(range.end <= layout.bytes, "a slot lies in its buffer");
@@ -288,7 +324,11 @@ impl BatchMut {
     /// Ends writing.
     pub fn finish(self) -> Buffer {
         let slots = self.ring.layout.slots;
-        Buffer { memory: Some(self.memory), slots, ring: self.ring }
+        Buffer {
+            memory: Some(self.memory),
+            slots,
+            ring: self.ring,
+        }
     }
 }
 
@@ -396,7 +436,10 @@ mod tests {
     #[test]
     fn parts_are_aligned_and_slots_lie_side_by_side() {
         let layout = Layout::new(3, &[100, 7]);
-        assert_eq!((layout.range(0, 3), layout.range(1, 2), layout.bytes()), (0..300, 320..334, 384));
+        assert_eq!(
+            (layout.range(0, 3), layout.range(1, 2), layout.bytes()),
+            (0..300, 320..334, 384)
+        );
         let batch = ring(1).take().expect("memory");
         assert_eq!(batch.start as usize % 4096, 0, "page-aligned");
         for slot in 0..3 {
@@ -409,7 +452,13 @@ mod tests {
         assert_eq!(buffer.part(0), [[1; 100], [2; 100], [3; 100]].concat());
         assert_eq!(buffer.part(1), [[11; 7], [12; 7], [13; 7]].concat());
         buffer.remove(1);
-        assert_eq!((buffer.part(0), buffer.part(1)), ([[1; 100], [3; 100]].concat().as_slice(), [[11; 7], [13; 7]].concat().as_slice()));
+        assert_eq!(
+            (buffer.part(0), buffer.part(1)),
+            (
+                [[1; 100], [3; 100]].concat().as_slice(),
+                [[11; 7], [13; 7]].concat().as_slice()
+            )
+        );
         buffer.remove(1);
         assert_eq!((buffer.slots(), buffer.part(1)), (1, [11; 7].as_slice()));
     }
@@ -424,7 +473,11 @@ mod tests {
         drop((first, second));
         for _ in 0..3 {
             let again = [ring.take(), ring.take()].map(|batch| batch.expect("memory").finish());
-            assert_eq!(again.each_ref().map(|buffer| buffer.bytes().as_ptr()), places, "the same memory");
+            assert_eq!(
+                again.each_ref().map(|buffer| buffer.bytes().as_ptr()),
+                places,
+                "the same memory"
+            );
             assert_eq!(again[0].slots(), 3, "all slots count again");
         }
     }
@@ -446,7 +499,12 @@ mod tests {
         }
 
         fn wait(&self) {
-            drop(self.0.1.wait_while(self.0.0.lock().expect("whole"), |done| !*done).expect("whole"));
+            drop(
+                self.0
+                    .1
+                    .wait_while(self.0.0.lock().expect("whole"), |done| !*done)
+                    .expect("whole"),
+            );
         }
     }
 
@@ -460,10 +518,16 @@ mod tests {
             // With all four lent, the next one is that of a copy that has ended: end some, not in
             // the order of their beginning.
             while copies.len() == 4 || (!copies.is_empty() && rng.random_bool(0.4)) {
-                let (copy, place, value) = copies.remove(rng.random_range(0..copies.len())).expect("one of them");
+                let (copy, place, value) = copies
+                    .remove(rng.random_range(0..copies.len()))
+                    .expect("one of them");
                 // What the device reads at its very end.
                 let state = ring.shared.copied();
-                let (memory, _) = state.memories.iter().find(|(memory, _)| memory.bytes().as_ptr() as usize == place).expect("still lent");
+                let (memory, _) = state
+                    .memories
+                    .iter()
+                    .find(|(memory, _)| memory.bytes().as_ptr() as usize == place)
+                    .expect("still lent");
                 assert!(
                     memory.bytes()[..300].iter().all(|&byte| byte == value),
                     "round {round}: the buffer was written to while it was read"
@@ -490,7 +554,10 @@ mod tests {
         let ring = ring(1);
         for _ in 0..2 {
             let copy = Late::default();
-            ring.take().expect("memory").finish().lend(Box::new(copy.clone()));
+            ring.take()
+                .expect("memory")
+                .finish()
+                .lend(Box::new(copy.clone()));
             let waiting = std::thread::spawn({
                 let ring = ring.clone();
                 move || drop(ring.take().expect("memory").finish())
@@ -500,7 +567,10 @@ mod tests {
             waiting.join().expect("the buffer came");
         }
         let copy = Late::default();
-        ring.take().expect("memory").finish().lend(Box::new(copy.clone()));
+        ring.take()
+            .expect("memory")
+            .finish()
+            .lend(Box::new(copy.clone()));
         let ending = std::thread::spawn(move || drop(ring));
         copy.end();
         ending.join().expect("the copy has ended");

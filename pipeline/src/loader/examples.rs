@@ -20,11 +20,23 @@ use std::time::Duration;
 ///
 /// # Errors
 /// When no clip can be read, or loading fails for another reason than a bad clip.
-pub fn examples(sources: &[WeightedSource], grid: PatchGrid, mask_rule: MaskRule, seed: u64, count: usize) -> Result<Batch, LoadError> {
+pub fn examples(
+    sources: &[WeightedSource],
+    grid: PatchGrid,
+    mask_rule: MaskRule,
+    seed: u64,
+    count: usize,
+) -> Result<Batch, LoadError> {
     let all: usize = sources.iter().map(WeightedSource::len).sum();
     let count = count.min(all);
-    let mask_rule = MaskRule { decoder_keep: 1.0, ..mask_rule };
-    let options = LoaderOptions { seed, ..LoaderOptions::new(count, grid, mask_rule) };
+    let mask_rule = MaskRule {
+        decoder_keep: 1.0,
+        ..mask_rule
+    };
+    let options = LoaderOptions {
+        seed,
+        ..LoaderOptions::new(count, grid, mask_rule)
+    };
     check(sources, &options)?;
     let mut worker = Worker::new(&Arc::default());
     let batch = single_batch(&options)?;
@@ -33,10 +45,18 @@ pub fn examples(sources: &[WeightedSource], grid: PatchGrid, mask_rule: MaskRule
     for slot in 0..count {
         let mut bad = 0;
         let (sample, label) = loop {
-            let (source, first) = nth_clip(sources, ((2 * slot + 1) * all / (2 * count) + bad) % all);
+            let (source, first) =
+                nth_clip(sources, ((2 * slot + 1) * all / (2 * count) + bad) % all);
             worker.views.clear();
-            worker.views.push(central_view(source.clip(first.clip as usize).size));
-            let clip = ClipSlots { source, first, slot, batches: std::slice::from_ref(&batch) };
+            worker
+                .views
+                .push(central_view(source.clip(first.clip as usize).size));
+            let clip = ClipSlots {
+                source,
+                first,
+                slot,
+                batches: std::slice::from_ref(&batch),
+            };
             match worker.load(&options, &clip, &mut StageClock::default()) {
                 Ok((info, _)) => break (first, info.label),
                 Err(error) if error.is_of_one_clip() && bad + 1 < all => bad += 1,
@@ -67,13 +87,36 @@ pub fn example(
     seed: u64,
 ) -> Result<Vec<Batch>, LoadError> {
     let mut worker = Worker::new(&Arc::default());
-    let first = SampleId { set: 0, epoch: u64::MAX, clip: clip as u64, repeat: 0 };
-    worker.views.push(View { first_frame, ..central_view(source.clip(clip).size) });
+    let first = SampleId {
+        set: 0,
+        epoch: u64::MAX,
+        clip: clip as u64,
+        repeat: 0,
+    };
+    worker.views.push(View {
+        first_frame,
+        ..central_view(source.clip(clip).size)
+    });
     let under = |&rule: &MaskRule| {
-        let options = LoaderOptions { seed, ..LoaderOptions::new(1, grid, MaskRule { decoder_keep: 1.0, ..rule }) };
+        let options = LoaderOptions {
+            seed,
+            ..LoaderOptions::new(
+                1,
+                grid,
+                MaskRule {
+                    decoder_keep: 1.0,
+                    ..rule
+                },
+            )
+        };
         check(std::slice::from_ref(source), &options)?;
         let batch = single_batch(&options)?;
-        let clip = ClipSlots { source, first, slot: 0, batches: std::slice::from_ref(&batch) };
+        let clip = ClipSlots {
+            source,
+            first,
+            slot: 0,
+            batches: std::slice::from_ref(&batch),
+        };
         let (info, _) = worker.load(&options, &clip, &mut StageClock::default())?;
         Ok(finish(batch, &options, vec![first], vec![info.label]))
     };
@@ -83,10 +126,17 @@ pub fn example(
 /// Memory for one batch.
 fn single_batch(options: &LoaderOptions) -> Result<BatchMut, LoadError> {
     let layout = options.format.layout(options.batch_size);
-    Ring::new(layout, 1, MemoryKind::Host).take().map_err(LoadError::NoMemory)
+    Ring::new(layout, 1, MemoryKind::Host)
+        .take()
+        .map_err(LoadError::NoMemory)
 }
 
-fn finish(batch: BatchMut, options: &LoaderOptions, samples: Vec<SampleId>, labels: Vec<Option<i32>>) -> Batch {
+fn finish(
+    batch: BatchMut,
+    options: &LoaderOptions,
+    samples: Vec<SampleId>,
+    labels: Vec<Option<i32>>,
+) -> Batch {
     Batch {
         format: options.format,
         samples,

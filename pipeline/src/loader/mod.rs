@@ -139,15 +139,27 @@ impl Loader {
     pub fn new(sources: Arc<[WeightedSource]>, options: LoaderOptions) -> Result<Self, LoadError> {
         let groups = check(&sources, &options)?;
         let slots = options.batch_size / options.rank.of;
-        let sets: Vec<(u64, f64)> = sources.iter().map(|set| (set.len() as u64, set.weight)).collect();
+        let sets: Vec<(u64, f64)> = sources
+            .iter()
+            .map(|set| (set.len() as u64, set.weight))
+            .collect();
         let order = Order::new(&sets, options.seed);
         let layout = options.format.layout(slots);
-        let ring = Ring::new(layout, groups * options.repeat + SPARE_BUFFERS, options.memory.clone());
+        let ring = Ring::new(
+            layout,
+            groups * options.repeat + SPARE_BUFFERS,
+            options.memory.clone(),
+        );
         let (tasks, waiting) = bounded(groups * slots);
         let (done, finished) = bounded(groups);
         let first_group = options.start.samples / (options.batch_size * options.repeat) as u64;
         let threads = options.threads;
-        let shared = Arc::new(Shared { sources, options, counters: Counters::default(), stop: Arc::default() });
+        let shared = Arc::new(Shared {
+            sources,
+            options,
+            counters: Counters::default(),
+            stop: Arc::default(),
+        });
         let mut loader = Self {
             shared: Arc::clone(&shared),
             order,
@@ -183,7 +195,8 @@ impl Loader {
 
     /// What was measured up to now.
     pub fn figures(&self) -> LoaderFigures {
-        self.consumption.figures(&self.shared.counters, self.shared.options.threads)
+        self.consumption
+            .figures(&self.shared.counters, self.shared.options.threads)
     }
 
     /// Resets what is measured, as after a warm-up.
@@ -213,10 +226,15 @@ impl Loader {
     /// Sends the tasks of one more group, if there is one. The channel always has room for them.
     fn issue(&mut self) -> Result<(), LoadError> {
         let options = &self.shared.options;
-        let Rank { number: rank, of: ranks } = options.rank;
+        let Rank {
+            number: rank,
+            of: ranks,
+        } = options.rank;
         let group_samples = (options.batch_size * options.repeat) as u64;
         let number = self.issued_groups;
-        let left = self.clips().map_or(u64::MAX, |clips| clips.saturating_sub(number * options.batch_size as u64));
+        let left = self.clips().map_or(u64::MAX, |clips| {
+            clips.saturating_sub(number * options.batch_size as u64)
+        });
         let slots = (options.batch_size / ranks).min(usize::try_from(left).unwrap_or(usize::MAX));
         if slots == 0 {
             return Ok(());
@@ -224,17 +242,30 @@ impl Loader {
         let before = options.start.samples.saturating_sub(number * group_samples) as usize;
         let first_repeat = before / options.batch_size;
         let batches = (first_repeat..options.repeat).map(|_| self.ring.take());
-        let batches = batches.collect::<Result<_, _>>().map_err(LoadError::NoMemory)?;
+        let batches = batches
+            .collect::<Result<_, _>>()
+            .map_err(LoadError::NoMemory)?;
         let outcomes = (0..slots).map(|_| Mutex::new(Outcome::Open)).collect();
-        let group = Arc::new(ReadGroup { number, first_repeat, batches, outcomes });
+        let group = Arc::new(ReadGroup {
+            number,
+            first_repeat,
+            batches,
+            outcomes,
+        });
         let first_draw = number * options.batch_size as u64 + (rank * slots) as u64;
         // The last task takes the group itself: a reference kept here could be the last to go.
         for (slot, group) in std::iter::repeat_n(group, slots).enumerate() {
             let sample = self.draw(first_draw + slot as u64);
-            self.shared.sources[sample.set as usize].source.fetch(sample.clip as usize);
+            self.shared.sources[sample.set as usize]
+                .source
+                .fetch(sample.clip as usize);
             if let Some(tasks) = &self.tasks {
                 // The workers live as long as this channel.
-                let _ = tasks.send(Task { group, slot, sample });
+                let _ = tasks.send(Task {
+                    group,
+                    slot,
+                    sample,
+                });
             }
         }
         self.issued_groups += 1;
@@ -262,8 +293,13 @@ impl Loader {
         if self.ready.is_empty() {
             self.issue()?;
         }
-        let delivered =
-            Delivered { wait, clips: batch.len(), frames: self.shared.options.format.grid.frames, skipped: batch.skipped.len(), ready };
+        let delivered = Delivered {
+            wait,
+            clips: batch.len(),
+            frames: self.shared.options.format.grid.frames,
+            skipped: batch.skipped.len(),
+            ready,
+        };
         self.consumption.batch(&self.shared.counters, delivered);
         Ok(Some(Batch { wait, ..batch }))
     }
@@ -276,12 +312,16 @@ impl Loader {
             }
             match self.finished.recv_timeout(POLL_INTERVAL) {
                 Ok(group) => drop(self.early.insert(group.number, group)),
-                Err(RecvTimeoutError::Timeout) if self.shared.options.interrupt.load(Ordering::SeqCst) => {
+                Err(RecvTimeoutError::Timeout)
+                    if self.shared.options.interrupt.load(Ordering::SeqCst) =>
+                {
                     return Err(LoadError::Interrupted);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
-                    return Err(LoadError::Panic { message: "all loader threads have ended".to_owned() });
+                    return Err(LoadError::Panic {
+                        message: "all loader threads have ended".to_owned(),
+                    });
                 }
             }
         }
@@ -305,7 +345,11 @@ impl Loader {
                     gaps.push(slot);
                     skipped.push(self.skip(sample, error)?);
                 }
-                Outcome::Open => return Err(LoadError::Panic { message: "a loader thread has not finished a clip".to_owned() }),
+                Outcome::Open => {
+                    return Err(LoadError::Panic {
+                        message: "a loader thread has not finished a clip".to_owned(),
+                    });
+                }
             }
         }
         let options = &self.shared.options;
@@ -317,7 +361,10 @@ impl Loader {
             if samples.is_empty() {
                 continue;
             }
-            let repeated = |sample: &SampleId| SampleId { repeat: repeat as u32, ..*sample };
+            let repeated = |sample: &SampleId| SampleId {
+                repeat: repeat as u32,
+                ..*sample
+            };
             self.ready.push_back(Batch {
                 format: options.format,
                 samples: samples.iter().map(repeated).collect(),
@@ -325,7 +372,9 @@ impl Loader {
                 // The first batch of the group reports them.
                 skipped: std::mem::take(&mut skipped),
                 buffer,
-                next: Cursor { samples: group_start + ((repeat + 1) * options.batch_size) as u64 },
+                next: Cursor {
+                    samples: group_start + ((repeat + 1) * options.batch_size) as u64,
+                },
                 wait: Duration::ZERO,
             });
         }
@@ -342,13 +391,23 @@ impl Loader {
         let clips = self.shared.sources.iter().map(WeightedSource::len).sum();
         let is_new = self.bad.insert((sample.set, sample.clip));
         if self.bad_in_a_row >= clips {
-            return Err(LoadError::AllBad { clips, last: Box::new(error) });
+            return Err(LoadError::AllBad {
+                clips,
+                last: Box::new(error),
+            });
         }
         let limit = self.shared.options.max_bad;
         if self.bad.len() > limit {
-            return Err(LoadError::TooManyBad { limit, last: Box::new(error) });
+            return Err(LoadError::TooManyBad {
+                limit,
+                last: Box::new(error),
+            });
         }
-        Ok(Skipped { sample, reason: error.to_string(), is_new })
+        Ok(Skipped {
+            sample,
+            reason: error.to_string(),
+            is_new,
+        })
     }
 }
 
@@ -393,7 +452,15 @@ fn nth_clip(sources: &[WeightedSource], mut index: usize) -> (&WeightedSource, S
     for (source, set) in sources.iter().zip(0..) {
         if index < source.len() {
             let clip = source.number(index) as u64;
-            return (source, SampleId { set, epoch: u64::MAX, clip, repeat: 0 });
+            return (
+                source,
+                SampleId {
+                    set,
+                    epoch: u64::MAX,
+                    clip,
+                    repeat: 0,
+                },
+            );
         }
         index -= source.len();
     }

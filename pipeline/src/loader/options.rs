@@ -75,13 +75,26 @@ impl LoaderOptions {
     /// The defaults for batches of `batch_size` clips of `grid`: whole clips in `f32`, all of them
     /// for one rank, one sample each time a clip is read.
     pub fn new(batch_size: usize, grid: PatchGrid, mask_rule: MaskRule) -> Self {
-        let format = BatchFormat { grid, mask_rule: Some(mask_rule), form: Form::Clips, values: ValueType::F32 };
+        let format = BatchFormat {
+            grid,
+            mask_rule: Some(mask_rule),
+            form: Form::Clips,
+            values: ValueType::F32,
+        };
         Self::of_format(batch_size, format)
     }
 
     /// The same without masks: all tokens of each clip.
     pub fn tokens(batch_size: usize, grid: PatchGrid) -> Self {
-        Self::of_format(batch_size, BatchFormat { grid, mask_rule: None, form: Form::Tokens, values: ValueType::F32 })
+        Self::of_format(
+            batch_size,
+            BatchFormat {
+                grid,
+                mask_rule: None,
+                form: Form::Tokens,
+                values: ValueType::F32,
+            },
+        )
     }
 
     fn of_format(batch_size: usize, format: BatchFormat) -> Self {
@@ -108,7 +121,11 @@ impl LoaderOptions {
     /// many batches; the last batch may be smaller.
     #[must_use]
     pub fn once(self, views: Views) -> Self {
-        Self { pass: Pass::Once(views), repeat: views.count(), ..self }
+        Self {
+            pass: Pass::Once(views),
+            repeat: views.count(),
+            ..self
+        }
     }
 
     /// Groups in flight.
@@ -149,7 +166,8 @@ pub enum LoadError {
     #[error(transparent)]
     Source(#[from] SourceError),
     /// Too many clips cannot be read.
-    #[error("{} clips cannot be read, and at most {limit} may be skipped (--max-bad); the last one: {last}", limit + 1)]
+    #[error("{} clips cannot be read, and at most {limit} may be skipped (--max-bad); the last \
+             one: {last}", limit + 1)]
     TooManyBad {
         /// How many may be skipped.
         limit: usize,
@@ -174,7 +192,8 @@ pub enum LoadError {
         path: PathBuf,
     },
     /// A stored clip is shorter than a training clip.
-    #[error("the clips in {} have {stored} frames, training wants {wanted}: build shards with --frames {wanted}, or train on {stored}", path.display())]
+    #[error("the clips in {} have {stored} frames, training wants {wanted}: build shards with \
+             --frames {wanted}, or train on {stored}", path.display())]
     TooFewFrames {
         /// Which data set.
         path: PathBuf,
@@ -188,7 +207,8 @@ pub enum LoadError {
     Option(String),
     /// The batches do not fit into [`LoaderOptions::memory_bytes`].
     #[error(
-        "{batches} batches of {batch_bytes} bytes each must be in memory at a time, and the limit is {memory_bytes} bytes: \
+        "{batches} batches of {batch_bytes} bytes each must be in memory at a time, and the limit \
+         is {memory_bytes} bytes: \
          raise it with --loader-memory, or make batches smaller"
     )]
     Memory {
@@ -217,7 +237,10 @@ pub enum LoadError {
 }
 
 /// Checks the options; returns the number of groups that may be in flight.
-pub(super) fn check(sources: &[WeightedSource], options: &LoaderOptions) -> Result<usize, LoadError> {
+pub(super) fn check(
+    sources: &[WeightedSource],
+    options: &LoaderOptions,
+) -> Result<usize, LoadError> {
     let refused = |message: String| Err(LoadError::Option(message));
     let grid = options.format.grid.validate()?;
     let at_least_one = [
@@ -230,64 +253,109 @@ pub(super) fn check(sources: &[WeightedSource], options: &LoaderOptions) -> Resu
     if let Some((name, _)) = at_least_one.into_iter().find(|&(_, value)| value == 0) {
         return refused(format!("{name} is 0; it must be at least 1"));
     }
-    let Rank { number: rank, of: ranks } = options.rank;
+    let Rank {
+        number: rank,
+        of: ranks,
+    } = options.rank;
     if rank >= ranks {
-        return refused(format!("there is no rank {rank} of {ranks}: ranks are counted from 0"));
+        return refused(format!(
+            "there is no rank {rank} of {ranks}: ranks are counted from 0"
+        ));
     }
     if !options.batch_size.is_multiple_of(ranks) {
-        return refused(format!("a batch of {} clips cannot be shared by {ranks} ranks; choose a multiple", options.batch_size));
+        return refused(format!(
+            "a batch of {} clips cannot be shared by {ranks} ranks; choose a multiple",
+            options.batch_size
+        ));
     }
-    if !options.start.samples.is_multiple_of(options.batch_size as u64) {
+    if !options
+        .start
+        .samples
+        .is_multiple_of(options.batch_size as u64)
+    {
         let (samples, batch_size) = (options.start.samples, options.batch_size);
         return refused(format!(
-            "sample {samples} lies inside a batch of {batch_size}: continue with the batch size of the run"
+            "sample {samples} lies inside a batch of {batch_size}: continue with the batch size of \
+             the run"
         ));
     }
     if let Pass::Once(views) = options.pass {
         if views.count() == 0 || views.count() != options.repeat {
-            return refused(format!("{} x {} views of a clip; there must be at least one", views.temporal, views.spatial));
+            return refused(format!(
+                "{} x {} views of a clip; there must be at least one",
+                views.temporal, views.spatial
+            ));
         }
         if ranks > 1 {
             return refused("ranks cannot share a single pass over the clips".to_owned());
         }
     }
     if !options.policy.is_plain() && options.format.form != Form::Tokens {
-        return refused("samples are augmented only where all of their tokens are visible".to_owned());
+        return refused(
+            "samples are augmented only where all of their tokens are visible".to_owned(),
+        );
     }
     match (options.format.mask_rule, options.format.form) {
         (Some(rule), _) => check_mask(rule, grid)?,
-        (None, Form::Patches { .. }) => return refused("without a mask there is nothing to predict".to_owned()),
+        (None, Form::Patches { .. }) => {
+            return refused("without a mask there is nothing to predict".to_owned());
+        }
         (None, Form::Clips | Form::Tokens) => {}
     }
     if let Form::Patches { target } = options.format.form {
         let slices = target.slices();
         if !(1..=grid.tubelet).contains(&slices) {
-            return refused(format!("{slices} target slices of a tubelet of {} frames; choose 1 to {}", grid.tubelet, grid.tubelet));
+            return refused(format!(
+                "{slices} target slices of a tubelet of {} frames; choose 1 to {}",
+                grid.tubelet, grid.tubelet
+            ));
         }
         if matches!(target, TargetForm::Hog { .. }) && options.format.values == ValueType::U8 {
-            return refused("histograms of gradients do not fit into u8 values; choose --values f32 or bf16".to_owned());
+            return refused(
+                "histograms of gradients do not fit into u8 values; choose --values f32 or bf16"
+                    .to_owned(),
+            );
         }
     }
     if sources.is_empty() || sources.len() > MAX_SETS {
-        return refused(format!("{} data sets; give at least one, and at most {MAX_SETS}", sources.len()));
+        return refused(format!(
+            "{} data sets; give at least one, and at most {MAX_SETS}",
+            sources.len()
+        ));
     }
     for set in sources {
         let (weight, dir) = (set.weight, set.source.dir());
         if !weight.is_finite() || weight <= 0.0 {
-            return refused(format!("the weight of {} is {weight}; it must be a number above 0", dir.display()));
+            return refused(format!(
+                "the weight of {} is {weight}; it must be a number above 0",
+                dir.display()
+            ));
         }
         if set.is_empty() {
-            return Err(LoadError::Empty { path: dir.to_owned() });
+            return Err(LoadError::Empty {
+                path: dir.to_owned(),
+            });
         }
         let wanted = grid.frames;
-        if let Some(short) = (0..set.len()).map(|index| set.clip(set.number(index))).find(|clip| clip.frames < wanted) {
-            return Err(LoadError::TooFewFrames { path: dir.to_owned(), stored: short.frames, wanted });
+        if let Some(short) = (0..set.len())
+            .map(|index| set.clip(set.number(index)))
+            .find(|clip| clip.frames < wanted)
+        {
+            return Err(LoadError::TooFewFrames {
+                path: dir.to_owned(),
+                stored: short.frames,
+                wanted,
+            });
         }
     }
     let batch_bytes = options.format.layout(options.batch_size / ranks).bytes();
     let fitting = options.memory_bytes / (batch_bytes * options.repeat);
     if fitting == 0 {
-        return Err(LoadError::Memory { batch_bytes, batches: options.repeat, memory_bytes: options.memory_bytes });
+        return Err(LoadError::Memory {
+            batch_bytes,
+            batches: options.repeat,
+            memory_bytes: options.memory_bytes,
+        });
     }
     Ok(options.groups().min(fitting))
 }
@@ -295,12 +363,15 @@ pub(super) fn check(sources: &[WeightedSource], options: &LoaderOptions) -> Resu
 fn check_mask(rule: MaskRule, grid: PatchGrid) -> Result<(), LoadError> {
     if rule.visible(grid).is_none() {
         let (ratio, tokens) = (rule.ratio, grid.tokens());
-        return Err(LoadError::Option(format!("mask ratio {ratio} does not leave some of {tokens} tokens visible and some masked")));
+        return Err(LoadError::Option(format!(
+            "mask ratio {ratio} does not leave some of {tokens} tokens visible and some masked"
+        )));
     }
     if rule.predicted(grid).is_none() {
         let keep = rule.decoder_keep;
         return Err(LoadError::Option(format!(
-            "the decoder keeps a share of {keep} of the masked tokens; choose one above 0 and at most 1 that predicts some"
+            "the decoder keeps a share of {keep} of the masked tokens; choose one above 0 and at \
+             most 1 that predicts some"
         )));
     }
     Ok(())

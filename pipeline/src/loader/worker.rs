@@ -64,20 +64,43 @@ impl Worker {
         let format = &options.format;
         let number = clip.first.clip as usize;
         self.starts.clear();
-        self.starts.extend(self.views.iter().map(|view| view.first_frame));
+        self.starts
+            .extend(self.views.iter().map(|view| view.first_frame));
         let info = clip.source.clip(number);
-        let (loaded, bytes) = self.reader.load(&clip.source.source, number, format.grid.frames, &self.starts, clock)?;
+        let (loaded, bytes) = self.reader.load(
+            &clip.source.source,
+            number,
+            format.grid.frames,
+            &self.starts,
+            clock,
+        )?;
         for (window, (batch, &view)) in clip.batches.iter().zip(&self.views).enumerate() {
             let (frames, first_frame) = loaded.window(window, view.first_frame);
-            let view = ClipView { frames, size: info.size, view: View { first_frame, ..view } };
+            let view = ClipView {
+                frames,
+                size: info.size,
+                view: View {
+                    first_frame,
+                    ..view
+                },
+            };
             let slot = SlotMut::new(batch.slot(clip.slot).expect("each slot is filled once"));
-            let sample = SampleId { repeat: clip.first.repeat + window as u32, ..clip.first };
+            let sample = SampleId {
+                repeat: clip.first.repeat + window as u32,
+                ..clip.first
+            };
             format.draw_mask(sample, options.seed, &mut self.scratch, slot.tokens);
             if options.policy.is_plain() || options.pass != Pass::Training {
                 format.write(&mut self.transform, view, slot);
             } else {
                 let augment = options.policy.draw(sample, options.seed, format.grid.size);
-                format.write_augmented(&mut self.augmenter, &augment, &mut self.transform, view, slot);
+                format.write_augmented(
+                    &mut self.augmenter,
+                    &augment,
+                    &mut self.transform,
+                    view,
+                    slot,
+                );
             }
         }
         clock.lap(Stage::Transform);
@@ -91,7 +114,10 @@ impl Worker {
         let source = &shared.sources[task.sample.set as usize];
         let mut clock = StageClock::default();
         let cpu_before = thread_cpu();
-        let first = SampleId { repeat: task.group.first_repeat as u32, ..task.sample };
+        let first = SampleId {
+            repeat: task.group.first_repeat as u32,
+            ..task.sample
+        };
         let info = source.clip(task.sample.clip as usize);
         let frames = options.format.grid.frames;
         let repeats = (first.repeat..).take(task.group.batches.len());
@@ -99,13 +125,25 @@ impl Worker {
         self.views.extend(repeats.map(|repeat| match options.pass {
             Pass::Training => {
                 let mut rng = SampleId { repeat, ..first }.stream(Purpose::Augment, options.seed);
-                options.augmentation.draw(&mut rng, info.frames, frames, info.size)
+                options
+                    .augmentation
+                    .draw(&mut rng, info.frames, frames, info.size)
             }
             Pass::Once(views) => views.view(repeat as usize, info.frames, frames, info.size),
         }));
-        let clip = ClipSlots { source, first, slot: task.slot, batches: &task.group.batches };
+        let clip = ClipSlots {
+            source,
+            first,
+            slot: task.slot,
+            batches: &task.group.batches,
+        };
         let (info, bytes) = self.load(options, &clip, &mut clock)?;
-        shared.counters.clip(&clock, thread_cpu() - cpu_before, bytes.stored, bytes.decoded);
+        shared.counters.clip(
+            &clock,
+            thread_cpu() - cpu_before,
+            bytes.stored,
+            bytes.decoded,
+        );
         Ok(info.label)
     }
 }
@@ -118,17 +156,26 @@ pub(super) fn run(shared: &Shared, tasks: &Receiver<Task>, finished: &Sender<Rea
     let mut free_since = Instant::now();
     for task in tasks {
         shared.counters.idle(free_since.elapsed());
-        let result = catch_unwind(AssertUnwindSafe(|| worker.work(shared, &task))).unwrap_or_else(|panic| {
-            // Its state may be half-changed: start again with a new one.
-            worker = Worker::new(&shared.stop);
-            Err(LoadError::Panic { message: panic_message(&*panic) })
-        });
-        let Task { group, slot, sample } = task;
+        let result =
+            catch_unwind(AssertUnwindSafe(|| worker.work(shared, &task))).unwrap_or_else(|panic| {
+                // Its state may be half-changed: start again with a new one.
+                worker = Worker::new(&shared.stop);
+                Err(LoadError::Panic {
+                    message: panic_message(&*panic),
+                })
+            });
+        let Task {
+            group,
+            slot,
+            sample,
+        } = task;
         let outcome = match result {
             Ok(label) => Outcome::Done(sample, label),
             Err(error) => Outcome::Failed(sample, error),
         };
-        *group.outcomes[slot].lock().unwrap_or_else(PoisonError::into_inner) = outcome;
+        *group.outcomes[slot]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = outcome;
         // The last worker to release the group owns it.
         if let Some(group) = Arc::into_inner(group)
             && finished.send(group).is_err()

@@ -2,9 +2,9 @@
 //! sequence of epochs.
 //!
 //! ```text
-//! draws    0 1 2 3 | 4 5 6 7 | ...       each one clip of one data set: epoch after epoch, data sets mixed by weight
+//! draws    0 1 2 3 | 4 5 6 7 | ...    each one clip of one data set, data sets mixed by weight
 //! groups      0    |    1    | ...       as many draws as a batch has clips
-//! batches  0, 1, 2 | 3, 4, 5 | ...       with three repeats: batch k of a group holds repeat k of each draw
+//! batches  0, 1, 2 | 3, 4, 5 | ...    with three repeats: batch k holds repeat k of each draw
 //! ```
 //!
 //! A clip is decoded once for all of its repeats, and no batch holds two of them. Ranks take equal,
@@ -56,7 +56,10 @@ pub enum Purpose {
 /// ```
 pub fn stream(purpose: Purpose, seed: u64, epoch: u64, index: u64) -> ChaCha8Rng {
     let mut key = [0; 32];
-    for (bytes, number) in key.chunks_exact_mut(8).zip([purpose as u64, seed, epoch, index]) {
+    for (bytes, number) in key
+        .chunks_exact_mut(8)
+        .zip([purpose as u64, seed, epoch, index])
+    {
         bytes.copy_from_slice(&number.to_le_bytes());
     }
     ChaCha8Rng::from_seed(key)
@@ -159,11 +162,28 @@ impl Order {
     /// # Panics
     /// When there is no set, one has no clips, or a weight is not a positive number.
     pub fn new(sets: &[(u64, f64)], seed: u64) -> Self {
-        assert!(!sets.is_empty() && sets.iter().all(|&(clips, _)| clips > 0), "an order needs clips");
-        assert!(sets.iter().all(|&(_, weight)| weight.is_finite() && weight > 0.0), "weights are positive numbers");
+        assert!(
+            !sets.is_empty() && sets.iter().all(|&(clips, _)| clips > 0),
+            "an order needs clips"
+        );
+        assert!(
+            sets.iter()
+                .all(|&(_, weight)| weight.is_finite() && weight > 0.0),
+            "weights are positive numbers"
+        );
         let shares = shares(&sets.iter().map(|&(_, weight)| weight).collect::<Vec<_>>());
-        let set = |(&(clips, _), share)| Set { clips, share, permutation: Vec::new(), epoch: None };
-        Self { seed, sets: sets.iter().zip(shares).map(set).collect(), mix: Vec::new(), period: None }
+        let set = |(&(clips, _), share)| Set {
+            clips,
+            share,
+            permutation: Vec::new(),
+            epoch: None,
+        };
+        Self {
+            seed,
+            sets: sets.iter().zip(shares).map(set).collect(),
+            mix: Vec::new(),
+            period: None,
+        }
     }
 
     /// Draw number `draw`, as its first repeat.
@@ -175,9 +195,19 @@ impl Order {
             known.epoch = Some(epoch);
             known.permutation.clear();
             known.permutation.extend(0..known.clips);
-            known.permutation.shuffle(&mut stream(Purpose::Order, self.seed, epoch, u64::from(set)));
+            known.permutation.shuffle(&mut stream(
+                Purpose::Order,
+                self.seed,
+                epoch,
+                u64::from(set),
+            ));
         }
-        SampleId { set, epoch, clip: known.permutation[place], repeat: 0 }
+        SampleId {
+            set,
+            epoch,
+            clip: known.permutation[place],
+            repeat: 0,
+        }
     }
 
     /// The data set of a draw, and how many draws of this set came before it.
@@ -185,13 +215,19 @@ impl Order {
         if self.sets.len() == 1 {
             return (0, draw);
         }
-        let (period, at) = (draw / MIX_PERIOD as u64, (draw % MIX_PERIOD as u64) as usize);
+        let (period, at) = (
+            draw / MIX_PERIOD as u64,
+            (draw % MIX_PERIOD as u64) as usize,
+        );
         if self.period != Some(period) {
             self.period = Some(period);
             self.mix.clear();
             let sets = self.sets.iter().zip(0u32..);
-            self.mix.extend(sets.flat_map(|(set, number)| std::iter::repeat_n((number, 0), set.share as usize)));
-            self.mix.shuffle(&mut stream(Purpose::Mix, self.seed, period, 0));
+            self.mix.extend(
+                sets.flat_map(|(set, number)| std::iter::repeat_n((number, 0), set.share as usize)),
+            );
+            self.mix
+                .shuffle(&mut stream(Purpose::Mix, self.seed, period, 0));
             let mut before = vec![0; self.sets.len()];
             for (set, place) in &mut self.mix {
                 *place = before[*set as usize];
@@ -207,7 +243,10 @@ impl Order {
 /// one; the rest goes to the largest remainders.
 fn shares(weights: &[f64]) -> Vec<u64> {
     let all: f64 = weights.iter().sum();
-    let exact: Vec<f64> = weights.iter().map(|weight| weight / all * MIX_PERIOD as f64).collect();
+    let exact: Vec<f64> = weights
+        .iter()
+        .map(|weight| weight / all * MIX_PERIOD as f64)
+        .collect();
     let mut shares: Vec<u64> = exact.iter().map(|&part| (part as u64).max(1)).collect();
     let total = |shares: &[u64]| shares.iter().sum::<u64>();
     let remainder = |shares: &[u64], set: &usize| exact[*set] - shares[*set] as f64;
@@ -236,21 +275,34 @@ mod tests {
         fn every_epoch_is_a_permutation(clips in 1u64..200, seed: u64, epoch in 0u64..5) {
             let mut order = Order::new(&[(clips, 1.0)], seed);
             let samples = (0..clips).map(|place| order.draw(epoch * clips + place));
-            let mut seen: Vec<u64> = samples.inspect(|sample| assert_eq!(sample.epoch, epoch)).map(|sample| sample.clip).collect();
+            let mut seen: Vec<u64> = samples
+                .inspect(|sample| assert_eq!(sample.epoch, epoch))
+                .map(|sample| sample.clip)
+                .collect();
             seen.sort_unstable();
             prop_assert_eq!(seen, (0..clips).collect::<Vec<_>>());
         }
 
         #[test]
-        fn sets_have_their_shares_and_each_goes_through_its_epochs(weights in proptest::collection::vec(0.001f64..100.0, 2..6), seed: u64) {
-            let sets: Vec<(u64, f64)> = weights.iter().zip(5..).map(|(&weight, clips)| (clips, weight)).collect();
+        fn sets_have_their_shares_and_each_goes_through_its_epochs(
+            weights in proptest::collection::vec(0.001f64..100.0, 2..6),
+            seed: u64,
+        ) {
+            let sets: Vec<(u64, f64)> =
+                weights.iter().zip(5..).map(|(&weight, clips)| (clips, weight)).collect();
             let mut order = Order::new(&sets, seed);
-            let draws: Vec<SampleId> = (0..2 * MIX_PERIOD as u64).map(|draw| order.draw(draw)).collect();
+            let draws: Vec<SampleId> =
+                (0..2 * MIX_PERIOD as u64).map(|draw| order.draw(draw)).collect();
             let all: f64 = weights.iter().sum();
             for (number, &(clips, weight)) in sets.iter().enumerate() {
-                let of_set: Vec<&SampleId> = draws.iter().filter(|sample| sample.set == number as u32).collect();
+                let of_set: Vec<&SampleId> =
+                    draws.iter().filter(|sample| sample.set == number as u32).collect();
                 let exact = 2.0 * MIX_PERIOD as f64 * weight / all;
-                prop_assert!((of_set.len() as f64 - exact.max(2.0)).abs() <= 2.0 * sets.len() as f64, "{} draws for {exact}", of_set.len());
+                prop_assert!(
+                    (of_set.len() as f64 - exact.max(2.0)).abs() <= 2.0 * sets.len() as f64,
+                    "{} draws for {exact}",
+                    of_set.len()
+                );
                 for (place, epoch) in of_set.chunks_exact(clips as usize).enumerate() {
                     let mut seen: Vec<u64> = epoch.iter().map(|sample| sample.clip).collect();
                     seen.sort_unstable();
@@ -270,7 +322,9 @@ mod tests {
     fn epochs_and_seeds_differ() {
         let draw = |seed, epoch: u64| {
             let mut order = Order::new(&[(100, 1.0)], seed);
-            (0..100).map(|place| order.draw(epoch * 100 + place).clip).collect::<Vec<_>>()
+            (0..100)
+                .map(|place| order.draw(epoch * 100 + place).clip)
+                .collect::<Vec<_>>()
         };
         assert_eq!(draw(7, 0), draw(7, 0));
         assert_ne!(draw(7, 0), draw(7, 1));
@@ -280,16 +334,33 @@ mod tests {
     #[test]
     fn every_sample_has_a_stream_of_its_own() {
         use rand::RngExt;
-        let sample = SampleId { set: 0, epoch: 3, clip: 4, repeat: 0 };
+        let sample = SampleId {
+            set: 0,
+            epoch: 3,
+            clip: 4,
+            repeat: 0,
+        };
         let others = [
             sample,
             SampleId { set: 1, ..sample },
             SampleId { epoch: 4, ..sample },
             SampleId { clip: 5, ..sample },
-            SampleId { repeat: 1, ..sample },
+            SampleId {
+                repeat: 1,
+                ..sample
+            },
         ];
         let numbers = others.map(|sample| sample.stream(Purpose::Augment, 9).random::<u64>());
-        assert_eq!(numbers.iter().collect::<std::collections::HashSet<_>>().len(), others.len());
-        assert_eq!(numbers[0], stream(Purpose::Augment, 9, 3, 4).random::<u64>());
+        assert_eq!(
+            numbers
+                .iter()
+                .collect::<std::collections::HashSet<_>>()
+                .len(),
+            others.len()
+        );
+        assert_eq!(
+            numbers[0],
+            stream(Purpose::Augment, 9, 3, 4).random::<u64>()
+        );
     }
 }

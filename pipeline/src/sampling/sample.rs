@@ -35,7 +35,11 @@ pub struct Augmentation {
 
 impl Default for Augmentation {
     fn default() -> Self {
-        Self { area: [0.5, 1.0], aspect: [3.0 / 4.0, 4.0 / 3.0], flip: 0.5 }
+        Self {
+            area: [0.5, 1.0],
+            aspect: [3.0 / 4.0, 4.0 / 3.0],
+            flip: 0.5,
+        }
     }
 }
 
@@ -68,10 +72,20 @@ impl Augmentation {
     ///
     /// # Panics
     /// When the stored clip has fewer than `frames` frames.
-    pub fn draw(&self, rng: &mut impl Rng, stored_frames: usize, frames: usize, size: FrameSize) -> View {
+    pub fn draw(
+        &self,
+        rng: &mut impl Rng,
+        stored_frames: usize,
+        frames: usize,
+        size: FrameSize,
+    ) -> View {
         let first_frame = rng.random_range(0..=stored_frames - frames);
         let crop = self.draw_crop(rng, size);
-        View { first_frame, crop, flip: rng.random_bool(self.flip) }
+        View {
+            first_frame,
+            crop,
+            flip: rng.random_bool(self.flip),
+        }
     }
 
     /// A random resized crop: area uniform, aspect uniform in its logarithm, and when ten draws do
@@ -82,17 +96,30 @@ impl Augmentation {
         for _ in 0..CROP_TRIES {
             let area = width * height * uniform(rng, self.area);
             let aspect = uniform(rng, self.aspect.map(f64::ln)).exp();
-            let (crop_width, crop_height) = ((area * aspect).sqrt().round() as usize, (area / aspect).sqrt().round() as usize);
+            let (crop_width, crop_height) = (
+                (area * aspect).sqrt().round() as usize,
+                (area / aspect).sqrt().round() as usize,
+            );
             if (1..=size.width).contains(&crop_width) && (1..=size.height).contains(&crop_height) {
                 let top = rng.random_range(0..=size.height - crop_height);
                 let left = rng.random_range(0..=size.width - crop_width);
-                return Crop { left, top, width: crop_width, height: crop_height };
+                return Crop {
+                    left,
+                    top,
+                    width: crop_width,
+                    height: crop_height,
+                };
             }
         }
         let aspect = (width / height).clamp(self.aspect[0], self.aspect[1]);
         let crop_width = ((height * aspect).round() as usize).clamp(1, size.width);
         let crop_height = ((width / aspect).round() as usize).clamp(1, size.height);
-        Crop { left: (size.width - crop_width) / 2, top: (size.height - crop_height) / 2, width: crop_width, height: crop_height }
+        Crop {
+            left: (size.width - crop_width) / 2,
+            top: (size.height - crop_height) / 2,
+            width: crop_width,
+            height: crop_height,
+        }
     }
 }
 
@@ -121,7 +148,10 @@ pub struct Views {
 
 impl Views {
     /// The middle of a clip.
-    pub const ONE: Self = Self { temporal: 1, spatial: 1 };
+    pub const ONE: Self = Self {
+        temporal: 1,
+        spatial: 1,
+    };
 
     /// Views of a clip.
     pub const fn count(self) -> usize {
@@ -134,25 +164,58 @@ impl Views {
     /// # Panics
     /// When the stored clip has fewer than `frames` frames.
     pub fn view(self, index: usize, stored_frames: usize, frames: usize, size: FrameSize) -> View {
-        assert!(frames <= stored_frames, "{frames} frames of {stored_frames}");
+        assert!(
+            frames <= stored_frames,
+            "{frames} frames of {stored_frames}"
+        );
         let side = size.width.min(size.height);
-        let at = spread(index % self.spatial, self.spatial, size.width.max(size.height) - side);
-        let (left, top) = if size.width > size.height { (at, 0) } else { (0, at) };
+        let at = spread(
+            index % self.spatial,
+            self.spatial,
+            size.width.max(size.height) - side,
+        );
+        let (left, top) = if size.width > size.height {
+            (at, 0)
+        } else {
+            (0, at)
+        };
         let first_frame = spread(index / self.spatial, self.temporal, stored_frames - frames);
-        View { first_frame, crop: Crop { left, top, width: side, height: side }, flip: false }
+        View {
+            first_frame,
+            crop: Crop {
+                left,
+                top,
+                width: side,
+                height: side,
+            },
+            flip: false,
+        }
     }
 }
 
 /// Place `index` of `count` spread evenly over 0 to `room`; a single one is in the middle.
 fn spread(index: usize, count: usize, room: usize) -> usize {
-    if count == 1 { room / 2 } else { (index * room + (count - 1) / 2) / (count - 1) }
+    if count == 1 {
+        room / 2
+    } else {
+        (index * room + (count - 1) / 2) / (count - 1)
+    }
 }
 
 /// The view for pictures: the first frames, the largest central square, no flip.
 pub fn central_view(size: FrameSize) -> View {
     let side = size.width.min(size.height);
-    let crop = Crop { left: (size.width - side) / 2, top: (size.height - side) / 2, width: side, height: side };
-    View { first_frame: 0, crop, flip: false }
+    let crop = Crop {
+        left: (size.width - side) / 2,
+        top: (size.height - side) / 2,
+        width: side,
+        height: side,
+    };
+    View {
+        first_frame: 0,
+        crop,
+        flip: false,
+    }
 }
 
 fn uniform(rng: &mut impl Rng, [least, greatest]: [f64; 2]) -> f64 {
@@ -167,10 +230,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_view_lies_inside_its_clip(width in 1usize..700, height in 1usize..700, stored in 1usize..40, seed: u64) {
+        fn a_view_lies_inside_its_clip(
+            width in 1usize..700,
+            height in 1usize..700,
+            stored in 1usize..40,
+            seed: u64,
+        ) {
             let frames = stored.div_ceil(2);
             let mut rng = stream(Purpose::Augment, seed, 0, 0);
-            let view = Augmentation::default().draw(&mut rng, stored, frames, FrameSize { width, height });
+            let size = FrameSize { width, height };
+            let view = Augmentation::default().draw(&mut rng, stored, frames, size);
             prop_assert!(view.first_frame + frames <= stored);
             prop_assert!(view.crop.width >= 1 && view.crop.left + view.crop.width <= width);
             prop_assert!(view.crop.height >= 1 && view.crop.top + view.crop.height <= height);
@@ -179,10 +248,18 @@ mod tests {
 
     #[test]
     fn crops_have_the_area_and_aspect_that_were_asked_for() {
-        let size = FrameSize { width: 340, height: 256 };
+        let size = FrameSize {
+            width: 340,
+            height: 256,
+        };
         let (mut areas, mut flips) = (Vec::new(), 0);
         for seed in 0..2000 {
-            let view = Augmentation::default().draw(&mut stream(Purpose::Augment, seed, 0, 0), 16, 16, size);
+            let view = Augmentation::default().draw(
+                &mut stream(Purpose::Augment, seed, 0, 0),
+                16,
+                16,
+                size,
+            );
             let (width, height) = (view.crop.width as f64, view.crop.height as f64);
             let aspect = width / height;
             assert!((0.74..1.35).contains(&aspect), "aspect {aspect}");
@@ -190,15 +267,31 @@ mod tests {
             flips += usize::from(view.flip);
         }
         areas.sort_by(f64::total_cmp);
-        assert!(areas[0] > 0.495 && areas[0] < 0.51, "least area {}", areas[0]);
+        assert!(
+            areas[0] > 0.495 && areas[0] < 0.51,
+            "least area {}",
+            areas[0]
+        );
         assert!(areas[1999] > 0.95, "greatest area {}", areas[1999]);
         assert!((900..1100).contains(&flips), "{flips} flips of 2000");
     }
 
     #[test]
     fn a_frame_too_long_for_any_crop_gives_the_central_one() {
-        let size = FrameSize { width: 1000, height: 10 };
-        let view = Augmentation::default().draw(&mut stream(Purpose::Augment, 1, 0, 0), 16, 16, size);
-        assert_eq!(view.crop, Crop { left: 493, top: 0, width: 13, height: 10 });
+        let size = FrameSize {
+            width: 1000,
+            height: 10,
+        };
+        let view =
+            Augmentation::default().draw(&mut stream(Purpose::Augment, 1, 0, 0), 16, 16, size);
+        assert_eq!(
+            view.crop,
+            Crop {
+                left: 493,
+                top: 0,
+                width: 13,
+                height: 10
+            }
+        );
     }
 }

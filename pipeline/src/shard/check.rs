@@ -6,7 +6,9 @@ use super::{Shard, ShardError, pixels_xxh3};
 use arrow::array::{Array, AsArray};
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
+};
 use parquet::errors::ParquetError;
 use schemas::manifest::ShardEntry;
 use schemas::shard::DATA_COLUMN;
@@ -46,7 +48,11 @@ impl<'a> ArrowReader<'a> {
     /// As [`Shard::open`].
     pub fn open(shard: &'a Shard) -> Result<Self, ShardError> {
         let (file, metadata) = open_parquet(shard.path())?;
-        Ok(Self { shard, file, metadata })
+        Ok(Self {
+            shard,
+            file,
+            metadata,
+        })
     }
 
     /// Reads the payload of clip `row` and compares its hash with the stored one.
@@ -58,7 +64,11 @@ impl<'a> ArrowReader<'a> {
     /// When `row` is not a row of the shard.
     pub fn check(&self, row: usize) -> Result<(), ShardError> {
         let clip = &self.shard.clips()[row];
-        let damaged = |reason: String| ShardError::Damaged { path: self.shard.path().to_owned(), row, reason };
+        let damaged = |reason: String| ShardError::Damaged {
+            path: self.shard.path().to_owned(),
+            row,
+            reason,
+        };
         // The Parquet crate panics on some damaged files.
         let hash = catch_unwind(AssertUnwindSafe(|| self.hash(row)));
         let hash = hash.unwrap_or_else(|_| Err(ParquetError::General("it panicked".to_owned())));
@@ -66,20 +76,30 @@ impl<'a> ArrowReader<'a> {
             Ok(Some(hash)) if hash == clip.xxh3() => Ok(()),
             Ok(Some(_)) => Err(damaged("Parquet's own reader gets other pixels".to_owned())),
             Ok(None) => Err(damaged("Parquet's own reader does not find it".to_owned())),
-            Err(error) => Err(damaged(format!("Parquet's own reader cannot read it: {error}"))),
+            Err(error) => Err(damaged(format!(
+                "Parquet's own reader cannot read it: {error}"
+            ))),
         }
     }
 
     fn hash(&self, row: usize) -> Result<Option<u64>, ParquetError> {
         let schema = self.metadata.parquet_schema();
         let data = ProjectionMask::leaves(schema, [schema.num_columns() - 1]);
-        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(Bytes::from_owner(self.file.clone()), self.metadata.clone())
-            .with_projection(data)
-            .with_row_selection(RowSelection::from(vec![RowSelector::skip(row), RowSelector::select(1)]))
-            .build()?;
+        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(
+            Bytes::from_owner(self.file.clone()),
+            self.metadata.clone(),
+        )
+        .with_projection(data)
+        .with_row_selection(RowSelection::from(vec![
+            RowSelector::skip(row),
+            RowSelector::select(1),
+        ]))
+        .build()?;
         for batch in reader {
             let batch = batch?;
-            let values = batch.column_by_name(DATA_COLUMN).and_then(|column| column.as_binary_opt::<i64>());
+            let values = batch
+                .column_by_name(DATA_COLUMN)
+                .and_then(|column| column.as_binary_opt::<i64>());
             if let Some(values) = values.filter(|values| values.len() == 1) {
                 return Ok(Some(xxh3_64(values.value(0))));
             }

@@ -38,20 +38,32 @@ impl Mapping {
         // truncated all the same, its lost pages read as zeros (see the head of this module).
         let map = unsafe { Mmap::map(&file) }.map_err(ShardError::io("map", path))?;
         let place = Place::take(map.as_ptr() as usize..map.as_ptr() as usize + map.len());
-        Ok(Self(Arc::new(Mapped { map, path: path.to_owned(), identity: (metadata.dev(), metadata.ino()), place })))
+        Ok(Self(Arc::new(Mapped {
+            map,
+            path: path.to_owned(),
+            identity: (metadata.dev(), metadata.ino()),
+            place,
+        })))
     }
 
     /// What happened to the file since it was mapped; `None` if it is still there and complete.
     pub(super) fn loss(&self) -> Option<String> {
-        let Mapped { map, path, identity, .. } = &*self.0;
+        let Mapped {
+            map,
+            path,
+            identity,
+            ..
+        } = &*self.0;
         match fs::metadata(path) {
             Err(error) => Some(format!("it is gone since it was opened: {error}")),
             Ok(metadata) if (metadata.dev(), metadata.ino()) != *identity => {
                 Some("another file has taken its place since it was opened".to_owned())
             }
-            Ok(metadata) if metadata.len() < map.len() as u64 => {
-                Some(format!("it was cut short since it was opened: it had {} bytes, and now has {}", map.len(), metadata.len()))
-            }
+            Ok(metadata) if metadata.len() < map.len() as u64 => Some(format!(
+                "it was cut short since it was opened: it had {} bytes, and now has {}",
+                map.len(),
+                metadata.len()
+            )),
             Ok(_) => None,
         }
     }
@@ -64,7 +76,10 @@ impl Mapping {
 
     /// Asks the system to read `range` from disk, without waiting for it.
     pub(super) fn fetch(&self, range: Range<usize>) {
-        let _ = self.0.map.advise_range(Advice::WillNeed, range.start, range.len());
+        let _ = self
+            .0
+            .map
+            .advise_range(Advice::WillNeed, range.start, range.len());
     }
 }
 
@@ -102,7 +117,10 @@ struct Place(usize);
 impl Place {
     fn take(range: Range<usize>) -> Option<Self> {
         catch_lost_pages();
-        let place = free().lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+        let place = free()
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop()?;
         PLACED[place][0].store(range.start, Ordering::Relaxed);
         PLACED[place][1].store(range.end, Ordering::Release);
         Some(Self(place))
@@ -113,7 +131,10 @@ impl Drop for Mapped {
     fn drop(&mut self) {
         if let Some(Place(place)) = self.place.take() {
             PLACED[place][1].store(0, Ordering::Release);
-            free().lock().unwrap_or_else(PoisonError::into_inner).push(place);
+            free()
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(place);
         }
     }
 }
@@ -134,7 +155,8 @@ static PREVIOUS: OnceLock<libc::sigaction> = OnceLock::new();
 fn catch_lost_pages() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = replace_lost_page;
+        let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =
+            replace_lost_page;
         // SAFETY: an all-zero sigaction is valid; the handler has the signature that SA_SIGINFO
         // asks for, and calls only async-signal-safe functions. If the system refuses, nothing
         // changes.
@@ -163,7 +185,14 @@ extern "C" fn replace_lost_page(_: libc::c_int, info: *mut libc::siginfo_t, _: *
         let start = (address / page * page) as *mut std::ffi::c_void;
         // SAFETY: the page belongs to a map of ours, which is read-only and stays: its lost bytes
         // become zeros, and are unmapped with it.
-        let replaced = unsafe { mmap_anonymous(start, page, ProtFlags::READ, MapFlags::PRIVATE | MapFlags::FIXED) };
+        let replaced = unsafe {
+            mmap_anonymous(
+                start,
+                page,
+                ProtFlags::READ,
+                MapFlags::PRIVATE | MapFlags::FIXED,
+            )
+        };
         if replaced.is_ok() {
             return;
         }
@@ -177,7 +206,11 @@ extern "C" fn replace_lost_page(_: libc::c_int, info: *mut libc::siginfo_t, _: *
 
 /// The error of a shard whose file has changed.
 pub(super) fn lost(path: &Path, reason: String) -> ShardError {
-    ShardError::Io { operation: "read", path: path.to_owned(), source: io::Error::other(reason) }
+    ShardError::Io {
+        operation: "read",
+        path: path.to_owned(),
+        source: io::Error::other(reason),
+    }
 }
 
 #[cfg(test)]
@@ -192,18 +225,32 @@ mod tests {
         let mapping = Mapping::open(&path).expect("mapped");
         assert_eq!(mapping.loss(), None);
         assert!(mapping.iter().all(|&byte| byte == 7));
-        File::options().write(true).open(&path).expect("opened").set_len(5000).expect("cut");
+        File::options()
+            .write(true)
+            .open(&path)
+            .expect("opened")
+            .set_len(5000)
+            .expect("cut");
         // Several threads at a time, each of which meets the same lost pages.
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    assert!(mapping[..5000].iter().all(|&byte| byte == 7), "what is left is what it was");
-                    assert!(mapping[8192..].iter().all(|&byte| byte == 0), "what is lost is zeros");
+                    assert!(
+                        mapping[..5000].iter().all(|&byte| byte == 7),
+                        "what is left is what it was"
+                    );
+                    assert!(
+                        mapping[8192..].iter().all(|&byte| byte == 0),
+                        "what is lost is zeros"
+                    );
                 });
             }
         });
         let loss = mapping.loss().expect("cut short");
-        assert!(loss.contains("had 100000 bytes, and now has 5000"), "{loss}");
+        assert!(
+            loss.contains("had 100000 bytes, and now has 5000"),
+            "{loss}"
+        );
     }
 
     #[test]
@@ -213,10 +260,19 @@ mod tests {
         fs::write(&path, [7; 10]).expect("written");
         let mapping = Mapping::open(&path).expect("mapped");
         fs::remove_file(&path).expect("removed");
-        assert!(mapping.loss().expect("gone").contains("it is gone since it was opened"));
+        assert!(
+            mapping
+                .loss()
+                .expect("gone")
+                .contains("it is gone since it was opened")
+        );
         fs::write(&path, [8; 10]).expect("written");
         assert!(mapping.loss().expect("replaced").contains("another file"));
-        assert_eq!(mapping[..], [7; 10], "its bytes are there as long as it is mapped");
+        assert_eq!(
+            mapping[..],
+            [7; 10],
+            "its bytes are there as long as it is mapped"
+        );
     }
 
     #[test]

@@ -81,7 +81,8 @@ pub enum ShardError {
         source: crate::video::VideoError,
     },
     /// The folder holds no build.
-    #[error("{} holds no {}: give a folder of shards that `shardtool build` has made", path.display(), schemas::manifest::MANIFEST_FILE)]
+    #[error("{} holds no {}: give a folder of shards that `shardtool build` has \
+             made", path.display(), schemas::manifest::MANIFEST_FILE)]
     NoManifest {
         /// Which folder.
         path: PathBuf,
@@ -95,7 +96,10 @@ pub enum ShardError {
         reason: String,
     },
     /// A clip is too large for one Parquet page.
-    #[error("a clip of {bytes} bytes does not fit into one Parquet page (2 GiB); use fewer frames or a smaller short side")]
+    #[error(
+        "a clip of {bytes} bytes does not fit into one Parquet page (2 GiB); use fewer frames or a \
+         smaller short side"
+    )]
     TooLarge {
         /// Bytes of the clip.
         bytes: usize,
@@ -105,12 +109,23 @@ pub enum ShardError {
 impl ShardError {
     fn io(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Io { operation, path, source }
+        move |source| Self::Io {
+            operation,
+            path,
+            source,
+        }
     }
 
-    fn parquet(operation: &'static str, path: &Path) -> impl FnOnce(parquet::errors::ParquetError) -> Self {
+    fn parquet(
+        operation: &'static str,
+        path: &Path,
+    ) -> impl FnOnce(parquet::errors::ParquetError) -> Self {
         let path = path.to_owned();
-        move |source| Self::Parquet { operation, path, source }
+        move |source| Self::Parquet {
+            operation,
+            path,
+            source,
+        }
     }
 }
 

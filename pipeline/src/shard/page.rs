@@ -24,15 +24,25 @@ pub struct EncodedClip {
 /// # Errors
 /// [`ShardError::TooLarge`] when the payload does not fit a page, whose sizes are signed 32-bit.
 pub fn encode(payload: &[u8], level: i32) -> Result<EncodedClip, ShardError> {
-    let too_large = || ShardError::TooLarge { bytes: payload.len() };
+    let too_large = || ShardError::TooLarge {
+        bytes: payload.len(),
+    };
     // Half of the format's limit leaves room for a payload that zstd cannot shrink.
     if payload.len() > (i32::MAX / 2) as usize {
         return Err(too_large());
     }
     let uncompressed_bytes = payload.len() + LENGTH_BYTES;
     let length = (payload.len() as u32).to_le_bytes();
-    let body = if level == 0 { [&length, payload].concat() } else { compress(&length, payload, level).map_err(|_| too_large())? };
-    Ok(EncodedClip { body, uncompressed_bytes, xxh3: xxh3_64(payload) })
+    let body = if level == 0 {
+        [&length, payload].concat()
+    } else {
+        compress(&length, payload, level).map_err(|_| too_large())?
+    };
+    Ok(EncodedClip {
+        body,
+        uncompressed_bytes,
+        xxh3: xxh3_64(payload),
+    })
 }
 
 fn compress(length: &[u8], payload: &[u8], level: i32) -> std::io::Result<Vec<u8>> {
@@ -79,7 +89,10 @@ pub fn page_sizes(page: &[u8]) -> Option<PageSizes> {
     };
     let (page_type, uncompressed, compressed) = (next_i32()?, next_i32()?, next_i32()?);
     (page_type == DATA_PAGE).then_some(())?;
-    Some(PageSizes { uncompressed: usize::try_from(uncompressed).ok()?, compressed: usize::try_from(compressed).ok()? })
+    Some(PageSizes {
+        uncompressed: usize::try_from(uncompressed).ok()?,
+        compressed: usize::try_from(compressed).ok()?,
+    })
 }
 
 #[cfg(test)]
@@ -91,9 +104,23 @@ mod tests {
         // Page type 0, uncompressed size 150 (zigzag 300 = 0xac 0x02), compressed size 1 (zigzag
         // 2), then more fields.
         let header = [0x15, 0x00, 0x15, 0xac, 0x02, 0x15, 0x02, 0x2c, 0x15, 0x02];
-        assert_eq!(page_sizes(&header), Some(PageSizes { uncompressed: 150, compressed: 1 }));
+        assert_eq!(
+            page_sizes(&header),
+            Some(PageSizes {
+                uncompressed: 150,
+                compressed: 1
+            })
+        );
         assert_eq!(page_sizes(&header[..4]), None, "cut short");
-        assert_eq!(page_sizes(&[0x15, 0x04, 0x15, 0x02, 0x15, 0x02]), None, "a dictionary page");
-        assert_eq!(page_sizes(&[0x15, 0x00, 0x15, 0x01, 0x15, 0x02]), None, "a negative size");
+        assert_eq!(
+            page_sizes(&[0x15, 0x04, 0x15, 0x02, 0x15, 0x02]),
+            None,
+            "a dictionary page"
+        );
+        assert_eq!(
+            page_sizes(&[0x15, 0x00, 0x15, 0x01, 0x15, 0x02]),
+            None,
+            "a negative size"
+        );
     }
 }

@@ -16,14 +16,27 @@ pub const DEFAULT_CRF: u32 = 18;
 ///
 /// # Errors
 /// When x264 is missing or fails.
-pub fn encode<'a>(frames: &'a [u8], size: FrameSize, color: Color, options: &BuildOptions) -> Result<Cow<'a, [u8]>, VideoError> {
+pub fn encode<'a>(
+    frames: &'a [u8],
+    size: FrameSize,
+    color: Color,
+    options: &BuildOptions,
+) -> Result<Cow<'a, [u8]>, VideoError> {
     Ok(match options.payload {
         Payload::I420 => Cow::Borrowed(frames),
         Payload::Rgb => {
             let each = Frames::I420(frames, color).each(size);
-            Cow::Owned(each.flat_map(|frame| to_rgb(frame, size, size.width, size.height)).collect())
+            Cow::Owned(
+                each.flat_map(|frame| to_rgb(frame, size, size.width, size.height))
+                    .collect(),
+            )
         }
-        Payload::H264 => Cow::Owned(encode_gop(frames, size, color, options.crf.unwrap_or(DEFAULT_CRF))?),
+        Payload::H264 => Cow::Owned(encode_gop(
+            frames,
+            size,
+            color,
+            options.crf.unwrap_or(DEFAULT_CRF),
+        )?),
     })
 }
 
@@ -32,8 +45,14 @@ pub fn encode<'a>(frames: &'a [u8], size: FrameSize, color: Color, options: &Bui
 /// # Errors
 /// [`VideoError::Setup`] when x264 is missing.
 pub fn check(options: &BuildOptions) -> Result<(), VideoError> {
-    let size = FrameSize { width: 16, height: 16 };
-    let color = Color { range: ColorRange::Limited, matrix: ColorMatrix::Bt601 };
+    let size = FrameSize {
+        width: 16,
+        height: 16,
+    };
+    let color = Color {
+        range: ColorRange::Limited,
+        matrix: ColorMatrix::Bt601,
+    };
     encode(&vec![128; size.frame_bytes()], size, color, options).map(drop)
 }
 
@@ -61,7 +80,12 @@ impl PayloadDecoder {
     /// # Errors
     /// When the payload does not hold `count` frames of that size; [`VideoError::Setup`] when a
     /// plugin is missing.
-    pub fn decode<'a>(&'a mut self, format: PayloadFormat, payload: &'a [u8], count: usize) -> Result<Frames<'a>, VideoError> {
+    pub fn decode<'a>(
+        &'a mut self,
+        format: PayloadFormat,
+        payload: &'a [u8],
+        count: usize,
+    ) -> Result<Frames<'a>, VideoError> {
         let PayloadFormat { kind, size, color } = format;
         let frames = match kind {
             Payload::I420 => Frames::I420(payload, color),
@@ -78,7 +102,12 @@ impl PayloadDecoder {
         };
         frames.first(count, size).ok_or_else(|| {
             let got = frames.bytes().len() / frames.frame_bytes(size).max(1);
-            VideoError::Frame { reason: format!("it holds {got} frames of {}x{}, expected {count}", size.width, size.height) }
+            VideoError::Frame {
+                reason: format!(
+                    "it holds {got} frames of {}x{}, expected {count}",
+                    size.width, size.height
+                ),
+            }
         })
     }
 }

@@ -1,10 +1,12 @@
 //! [`ClipMeta`] to Arrow arrays and back; the order is [`arrow_schema`]'s.
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int32Array, Int64Builder, ListBuilder, RecordBatch, StringArray, UInt32Array,
-    UInt64Array,
+    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int32Array, Int64Builder, ListBuilder,
+    RecordBatch, StringArray, UInt32Array, UInt64Array,
 };
-use arrow::datatypes::{DataType, Field, Float64Type, Int32Type, Int64Type, UInt32Type, UInt64Type};
+use arrow::datatypes::{
+    DataType, Field, Float64Type, Int32Type, Int64Type, UInt32Type, UInt64Type,
+};
 use schemas::shard::{ClipMeta, ColorMatrix, ColorRange, Payload};
 use std::sync::Arc;
 
@@ -13,20 +15,40 @@ const UNKNOWN: &str = "unknown";
 
 /// The columns of `rows` in the schema's order, all but `data`.
 pub fn to_arrays(rows: &[ClipMeta]) -> Vec<ArrayRef> {
-    let text = |get: fn(&ClipMeta) -> &str| -> ArrayRef { Arc::new(rows.iter().map(|row| Some(get(row))).collect::<StringArray>()) };
-    let number = |get: fn(&ClipMeta) -> u32| -> ArrayRef { Arc::new(rows.iter().map(get).collect::<UInt32Array>()) };
-    let mut pts = ListBuilder::new(Int64Builder::new()).with_field(Field::new("item", DataType::Int64, false));
+    let text = |get: fn(&ClipMeta) -> &str| -> ArrayRef {
+        Arc::new(
+            rows.iter()
+                .map(|row| Some(get(row)))
+                .collect::<StringArray>(),
+        )
+    };
+    let number = |get: fn(&ClipMeta) -> u32| -> ArrayRef {
+        Arc::new(rows.iter().map(get).collect::<UInt32Array>())
+    };
+    let mut pts = ListBuilder::new(Int64Builder::new()).with_field(Field::new(
+        "item",
+        DataType::Int64,
+        false,
+    ));
     for row in rows {
         pts.values().append_slice(&row.pts_ns);
         pts.append(true);
     }
-    let flag = |get: fn(&ClipMeta) -> bool| -> ArrayRef { Arc::new(BooleanArray::from_iter(rows.iter().map(|row| Some(get(row))))) };
+    let flag = |get: fn(&ClipMeta) -> bool| -> ArrayRef {
+        Arc::new(BooleanArray::from_iter(
+            rows.iter().map(|row| Some(get(row))),
+        ))
+    };
     vec![
         text(|row| &row.video),
         text(|row| &row.video_blake3),
         number(|row| row.clip),
         Arc::new(rows.iter().map(|row| row.label).collect::<Int32Array>()),
-        Arc::new(rows.iter().map(|row| row.class.as_deref()).collect::<StringArray>()),
+        Arc::new(
+            rows.iter()
+                .map(|row| row.class.as_deref())
+                .collect::<StringArray>(),
+        ),
         number(|row| row.frames),
         number(|row| row.stride),
         Arc::new(rows.iter().map(|row| row.fps).collect::<Float64Array>()),
@@ -50,7 +72,11 @@ pub fn to_arrays(rows: &[ClipMeta]) -> Vec<ArrayRef> {
         text(|row| &row.codec),
         text(|row| &row.decoder),
         text(|row| row.payload.name()),
-        Arc::new(rows.iter().map(|row| row.data_xxh3).collect::<UInt64Array>()),
+        Arc::new(
+            rows.iter()
+                .map(|row| row.data_xxh3)
+                .collect::<UInt64Array>(),
+        ),
     ]
 }
 
@@ -61,7 +87,10 @@ pub fn from_batch(batch: &RecordBatch) -> Option<Vec<ClipMeta>> {
     let text = |name: &str| column(name)?.as_string_opt::<i32>();
     let number = |name: &str| column(name)?.as_primitive_opt::<UInt32Type>();
     let (video, video_blake3, clip) = (text("video")?, text("video_blake3")?, number("clip")?);
-    let (label, class) = (column("label")?.as_primitive_opt::<Int32Type>()?, text("class")?);
+    let (label, class) = (
+        column("label")?.as_primitive_opt::<Int32Type>()?,
+        text("class")?,
+    );
     let (frames, stride) = (number("frames")?, number("stride")?);
     let fps = column("fps")?.as_primitive_opt::<Float64Type>()?;
     let (width, height) = (number("width")?, number("height")?);
@@ -74,7 +103,11 @@ pub fn from_batch(batch: &RecordBatch) -> Option<Vec<ClipMeta>> {
     let (source_width, source_height) = (number("source_width")?, number("source_height")?);
     let (rotation, mirrored) = (number("rotation")?, column("mirrored")?.as_boolean_opt()?);
     let deinterlaced = column("deinterlaced")?.as_boolean_opt()?;
-    let (pixel_format, color_range, color_matrix) = (text("pixel_format")?, text("color_range")?, text("color_matrix")?);
+    let (pixel_format, color_range, color_matrix) = (
+        text("pixel_format")?,
+        text("color_range")?,
+        text("color_matrix")?,
+    );
     let (codec, decoder) = (text("codec")?, text("decoder")?);
     let payload = text("payload")?;
     let data_xxh3 = column("data_xxh3")?.as_primitive_opt::<UInt64Type>()?;
@@ -91,7 +124,11 @@ pub fn from_batch(batch: &RecordBatch) -> Option<Vec<ClipMeta>> {
                 fps: fps.is_valid(row).then(|| fps.value(row)),
                 width: width.value(row),
                 height: height.value(row),
-                pts_ns: pts.value(row).as_primitive_opt::<Int64Type>()?.values().to_vec(),
+                pts_ns: pts
+                    .value(row)
+                    .as_primitive_opt::<Int64Type>()?
+                    .values()
+                    .to_vec(),
                 repeated_frames: repeated_frames.value(row),
                 damaged: damaged.is_some_and(|damaged| damaged.value(row)),
                 source_width: source_width.value(row),
@@ -104,8 +141,12 @@ pub fn from_batch(batch: &RecordBatch) -> Option<Vec<ClipMeta>> {
                 pixel_format: pixel_format.value(row).to_owned(),
                 color_range: ColorRange::from_name(color_range.value(row))?,
                 color_matrix: ColorMatrix::from_name(color_matrix.value(row))?,
-                color_transfer: transfer.map_or(UNKNOWN, |names| names.value(row)).to_owned(),
-                color_primaries: primaries.map_or(UNKNOWN, |names| names.value(row)).to_owned(),
+                color_transfer: transfer
+                    .map_or(UNKNOWN, |names| names.value(row))
+                    .to_owned(),
+                color_primaries: primaries
+                    .map_or(UNKNOWN, |names| names.value(row))
+                    .to_owned(),
                 codec: codec.value(row).to_owned(),
                 decoder: decoder.value(row).to_owned(),
                 payload: Payload::from_name(payload.value(row))?,

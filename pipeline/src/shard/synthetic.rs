@@ -5,7 +5,8 @@ use super::{EncodedClip, ShardError, ShardSet, ShardSetWriter, page};
 use crate::atomic_file;
 use schemas::geometry::FrameSize;
 use schemas::manifest::{
-    BuildOptions, DEFAULT_GAP_SECONDS, Labelling, MANIFEST_FILE, Manifest, OnCorrupt, PixelAspect, Sampling, ShortVideo, Tiling,
+    BuildOptions, DEFAULT_GAP_SECONDS, Labelling, MANIFEST_FILE, Manifest, OnCorrupt, PixelAspect,
+    Sampling, ShortVideo, Tiling,
 };
 use schemas::shard::{ClipMeta, ColorMatrix, ColorRange, FORMAT_VERSION, Payload};
 use std::path::Path;
@@ -14,7 +15,10 @@ use std::path::Path;
 pub const FRAMES: u32 = 8;
 
 /// Size of a frame.
-pub const SIZE: FrameSize = FrameSize { width: 64, height: 48 };
+pub const SIZE: FrameSize = FrameSize {
+    width: 64,
+    height: 48,
+};
 
 /// The options of `shardtool build`, for clips of [`FRAMES`] frames.
 pub const fn options() -> BuildOptions {
@@ -42,7 +46,9 @@ pub fn clip(number: u32) -> (ClipMeta, Vec<u8>) {
     let mut frames = Vec::with_capacity(FRAMES as usize * SIZE.frame_bytes());
     for frame in 0..FRAMES as usize {
         let shift = frame * (number as usize + 1);
-        frames.extend((0..SIZE.luma_bytes()).map(|at| 16 + ((3 * (at % SIZE.width + shift)) % 220) as u8));
+        frames.extend(
+            (0..SIZE.luma_bytes()).map(|at| 16 + ((3 * (at % SIZE.width + shift)) % 220) as u8),
+        );
         frames.resize((frame + 1) * SIZE.frame_bytes(), 128);
     }
     let meta = ClipMeta {
@@ -56,7 +62,9 @@ pub fn clip(number: u32) -> (ClipMeta, Vec<u8>) {
         fps: Some(30.0),
         width: SIZE.width as u32,
         height: SIZE.height as u32,
-        pts_ns: (0..i64::from(FRAMES)).map(|frame| frame * 4_000_000_000 / 30).collect(),
+        pts_ns: (0..i64::from(FRAMES))
+            .map(|frame| frame * 4_000_000_000 / 30)
+            .collect(),
         repeated_frames: 0,
         damaged: false,
         source_width: SIZE.width as u32,

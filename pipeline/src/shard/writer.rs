@@ -69,7 +69,14 @@ impl ShardSetWriter {
     /// A writer into `dir`, which must exist and hold the shards `finished` (none for a new build);
     /// further ones are numbered after them.
     pub fn new(dir: &Path, options: BuildOptions, finished: Vec<ShardEntry>) -> Self {
-        Self { dir: dir.to_owned(), options, open: None, group: Vec::new(), group_bytes: 0, finished }
+        Self {
+            dir: dir.to_owned(),
+            options,
+            open: None,
+            group: Vec::new(),
+            group_bytes: 0,
+            finished,
+        }
     }
 
     /// The complete shards, in order.
@@ -88,7 +95,10 @@ impl ShardSetWriter {
         self.group.push((meta, clip));
         let shard_bytes = self.open.as_ref().map_or(0, OpenShard::bytes_written) + self.group_bytes;
         let shard_is_full = shard_bytes as u64 >= self.options.shard_bytes;
-        if shard_is_full || self.group.len() >= ROW_GROUP_CLIPS || self.group_bytes >= ROW_GROUP_BYTES {
+        if shard_is_full
+            || self.group.len() >= ROW_GROUP_CLIPS
+            || self.group_bytes >= ROW_GROUP_BYTES
+        {
             self.flush_group()?;
         }
         if shard_is_full {
@@ -115,12 +125,15 @@ impl ShardSetWriter {
             Some(shard) => shard,
             None => {
                 let file = shard_file(self.finished.len());
-                self.open.insert(OpenShard::create(&self.dir, file, &self.options)?)
+                self.open
+                    .insert(OpenShard::create(&self.dir, file, &self.options)?)
             }
         };
         let (metas, clips): (Vec<_>, Vec<_>) = self.group.drain(..).unzip();
         self.group_bytes = 0;
-        shard.append_row_group(&metas, clips).map_err(ShardError::parquet("write", &shard.path))
+        shard
+            .append_row_group(&metas, clips)
+            .map_err(ShardError::parquet("write", &shard.path))
     }
 
     fn close_shard(&mut self) -> Result<(), ShardError> {
@@ -164,27 +177,52 @@ impl OpenShard {
         let schema = arrow_schema();
         add_encoded_arrow_schema_to_metadata(&schema, &mut properties);
         let parquet_error = || ShardError::parquet("write", &path);
-        let parquet_schema = ArrowSchemaConverter::new().convert(&schema).map_err(parquet_error())?;
+        let parquet_schema = ArrowSchemaConverter::new()
+            .convert(&schema)
+            .map_err(parquet_error())?;
         let sink = AtomicFile::create(&path).map_err(ShardError::io("create", &path))?;
-        let writer = SerializedFileWriter::new(sink, parquet_schema.root_schema_ptr(), Arc::new(properties)).map_err(parquet_error())?;
+        let writer =
+            SerializedFileWriter::new(sink, parquet_schema.root_schema_ptr(), Arc::new(properties))
+                .map_err(parquet_error())?;
         let columns = ArrowRowGroupWriterFactory::new(&writer, schema);
-        let data_compression = if options.level == 0 { Compression::UNCOMPRESSED } else { zstd(META_LEVEL) };
-        Ok(Self { path, file, writer, columns, data_compression, clips: 0, pixels_hash: Xxh3::new() })
+        let data_compression = if options.level == 0 {
+            Compression::UNCOMPRESSED
+        } else {
+            zstd(META_LEVEL)
+        };
+        Ok(Self {
+            path,
+            file,
+            writer,
+            columns,
+            data_compression,
+            clips: 0,
+            pixels_hash: Xxh3::new(),
+        })
     }
 
     fn bytes_written(&self) -> usize {
         self.writer.bytes_written()
     }
 
-    fn append_row_group(&mut self, metas: &[ClipMeta], clips: Vec<EncodedClip>) -> ParquetResult<()> {
+    fn append_row_group(
+        &mut self,
+        metas: &[ClipMeta],
+        clips: Vec<EncodedClip>,
+    ) -> ParquetResult<()> {
         let index = self.writer.flushed_row_groups().len();
         let mut writers = self.columns.create_column_writers(index)?.into_iter();
         let schema = arrow_schema();
-        let data_column = self.writer.schema_descr().column(self.writer.schema_descr().num_columns() - 1);
+        let data_column = self
+            .writer
+            .schema_descr()
+            .column(self.writer.schema_descr().num_columns() - 1);
         let mut group = self.writer.next_row_group()?;
         for (array, field) in rows::to_arrays(metas).iter().zip(schema.fields()) {
             for leaf in compute_leaves(field, array)? {
-                let mut column = writers.next().expect("a writer for each leaf of the schema");
+                let mut column = writers
+                    .next()
+                    .expect("a writer for each leaf of the schema");
                 column.write(&leaf)?;
                 column.close()?.append_to_row_group(&mut group)?;
             }
@@ -203,12 +241,24 @@ impl OpenShard {
             pixels.push(group.column(group.num_columns() - 1).byte_range());
         }
         // This also writes the footer.
-        let sink = self.writer.into_inner().map_err(ShardError::parquet("write", &self.path))?;
-        sink.commit().map_err(ShardError::io("finish", &self.path))?;
+        let sink = self
+            .writer
+            .into_inner()
+            .map_err(ShardError::parquet("write", &self.path))?;
+        sink.commit()
+            .map_err(ShardError::io("finish", &self.path))?;
         let file = Mapping::open(&self.path)?;
-        let index_xxh3 = index_xxh3(&file, &pixels).expect("row groups follow each other within their file");
+        let index_xxh3 =
+            index_xxh3(&file, &pixels).expect("row groups follow each other within their file");
         let pixels_xxh3 = hex(&self.pixels_hash);
-        Ok(ShardEntry { file: self.file, clips: self.clips, bytes: file.len() as u64, pixels, index_xxh3, pixels_xxh3 })
+        Ok(ShardEntry {
+            file: self.file,
+            clips: self.clips,
+            bytes: file.len() as u64,
+            pixels,
+            index_xxh3,
+            pixels_xxh3,
+        })
     }
 }
 

@@ -40,7 +40,11 @@ const BORDERS: [(f32, f32); BINS - 1] = [
 
 /// Height and width of the cells of patches of `patch` pixels.
 const fn cell(patch: usize) -> usize {
-    if patch.is_multiple_of(CELL) { CELL } else { patch }
+    if patch.is_multiple_of(CELL) {
+        CELL
+    } else {
+        patch
+    }
 }
 
 /// Values of a patch of `patch` x `patch` pixels.
@@ -83,7 +87,9 @@ impl Hog {
     /// When a plane has a different size, or patches do not tile it.
     pub fn compute(&mut self, planes: [&[f32]; 3], side: usize, patch: usize) {
         assert!(
-            patch > 0 && side.is_multiple_of(patch) && planes.iter().all(|plane| plane.len() == side * side),
+            patch > 0
+                && side.is_multiple_of(patch)
+                && planes.iter().all(|plane| plane.len() == side * side),
             "patches tile the planes"
         );
         let cell = cell(patch);
@@ -92,19 +98,31 @@ impl Hog {
         self.magnitudes.resize(side, 0.0);
         self.bins.resize(side, 0);
         self.histograms.clear();
-        self.histograms.resize(self.frame_cells * self.frame_cells * CELL_VALUES, 0.0);
+        self.histograms
+            .resize(self.frame_cells * self.frame_cells * CELL_VALUES, 0.0);
         for (channel, plane) in planes.into_iter().enumerate() {
             for y in 0..side {
                 self.row(plane, y, side);
-                let cells = self.histograms[y / cell * self.frame_cells * CELL_VALUES..].chunks_exact_mut(CELL_VALUES);
-                for ((histogram, magnitudes), bins) in cells.zip(self.magnitudes.chunks_exact(cell)).zip(self.bins.chunks_exact(cell)) {
+                let cells = self.histograms[y / cell * self.frame_cells * CELL_VALUES..]
+                    .chunks_exact_mut(CELL_VALUES);
+                for ((histogram, magnitudes), bins) in cells
+                    .zip(self.magnitudes.chunks_exact(cell))
+                    .zip(self.bins.chunks_exact(cell))
+                {
                     let histogram = &mut histogram[channel * BINS..][..BINS];
-                    magnitudes.iter().zip(bins).for_each(|(magnitude, &bin)| histogram[usize::from(bin)] += magnitude);
+                    magnitudes
+                        .iter()
+                        .zip(bins)
+                        .for_each(|(magnitude, &bin)| histogram[usize::from(bin)] += magnitude);
                 }
             }
         }
         for histogram in self.histograms.chunks_exact_mut(BINS) {
-            let norm = histogram.iter().map(|votes| votes * votes).sum::<f32>().sqrt();
+            let norm = histogram
+                .iter()
+                .map(|votes| votes * votes)
+                .sum::<f32>()
+                .sqrt();
             if norm > 0.0 {
                 histogram.iter_mut().for_each(|votes| *votes /= norm);
             }
@@ -121,9 +139,15 @@ impl Hog {
             *out = around[2] - around[0];
         }
         // At the first and the last row the one on the other side is reflected.
-        let (above, below) = if y == 0 || y + 1 == side { (this, this) } else { (row(y - 1), row(y + 1)) };
+        let (above, below) = if y == 0 || y + 1 == side {
+            (this, this)
+        } else {
+            (row(y - 1), row(y + 1))
+        };
         let outputs = self.magnitudes.iter_mut().zip(&mut self.bins);
-        for (((magnitude, bin), &along), (above, below)) in outputs.zip(&self.along).zip(above.iter().zip(below)) {
+        for (((magnitude, bin), &along), (above, below)) in
+            outputs.zip(&self.along).zip(above.iter().zip(below))
+        {
             let across = below - above;
             *magnitude = (along * along + across * across).sqrt();
             *bin = bin_of(along, across);
@@ -133,7 +157,8 @@ impl Hog {
     /// The values of the patch in row `row` and column `column` of patches, in their order.
     pub fn patch(&self, row: usize, column: usize) -> impl Iterator<Item = f32> {
         let line = move |cell: usize| {
-            let first = (row * self.patch_cells + cell) * self.frame_cells + column * self.patch_cells;
+            let first =
+                (row * self.patch_cells + cell) * self.frame_cells + column * self.patch_cells;
             &self.histograms[first * CELL_VALUES..][..self.patch_cells * CELL_VALUES]
         };
         (0..self.patch_cells).flat_map(line).copied()
@@ -144,8 +169,15 @@ impl Hog {
 /// the gradient with each border, so no angle is computed.
 fn bin_of(x: f32, y: f32) -> u8 {
     // The opposite gradient has the same orientation; 180 degrees are 0.
-    let (x, y) = if y < 0.0 || (y == 0.0 && x < 0.0) { (-x, -y) } else { (x, y) };
-    BORDERS.iter().map(|&(sine, cosine)| u8::from(cosine * y - sine * x >= 0.0)).sum()
+    let (x, y) = if y < 0.0 || (y == 0.0 && x < 0.0) {
+        (-x, -y)
+    } else {
+        (x, y)
+    };
+    BORDERS
+        .iter()
+        .map(|&(sine, cosine)| u8::from(cosine * y - sine * x >= 0.0))
+        .sum()
 }
 
 #[cfg(test)]
@@ -160,11 +192,18 @@ mod tests {
     fn plainly(planes: [&[f32]; 3], side: usize, patch: usize) -> Vec<f64> {
         let cell = if patch.is_multiple_of(8) { 8 } else { patch };
         let last = side as isize - 1;
-        let reflect = |at: isize| (if at > last { 2 * last - at } else { at.abs() }).clamp(0, last) as usize;
-        let pixel = |channel: usize, y: isize, x: isize| f64::from(planes[channel][reflect(y) * side + reflect(x)]);
+        let reflect =
+            |at: isize| (if at > last { 2 * last - at } else { at.abs() }).clamp(0, last) as usize;
+        let pixel = |channel: usize, y: isize, x: isize| {
+            f64::from(planes[channel][reflect(y) * side + reflect(x)])
+        };
         let mut values = Vec::new();
-        for (patch_row, patch_column) in (0..side / patch).flat_map(|row| (0..side / patch).map(move |column| (row, column))) {
-            for (cell_row, cell_column) in (0..patch / cell).flat_map(|row| (0..patch / cell).map(move |column| (row, column))) {
+        for (patch_row, patch_column) in
+            (0..side / patch).flat_map(|row| (0..side / patch).map(move |column| (row, column)))
+        {
+            for (cell_row, cell_column) in
+                (0..patch / cell).flat_map(|row| (0..patch / cell).map(move |column| (row, column)))
+            {
                 for channel in 0..3 {
                     let mut votes = [0f64; 9];
                     for (y, x) in (0..cell).flat_map(|y| (0..cell).map(move |x| (y, x))) {
@@ -187,38 +226,77 @@ mod tests {
         let mut hog = Hog::default();
         hog.compute(planes, side, patch);
         let count = side / patch;
-        (0..count * count).flat_map(|at| hog.patch(at / count, at % count).collect::<Vec<_>>()).collect()
+        (0..count * count)
+            .flat_map(|at| hog.patch(at / count, at % count).collect::<Vec<_>>())
+            .collect()
     }
 
     #[test]
     fn histograms_are_those_of_plain_double_precision() {
         let mut rng = stream(Purpose::Augment, 1, 1, 1);
-        for (side, patch) in [(48, 16), (32, 8), (21, 7), (24, 12), (9, 3), (5, 5), (6, 1), (1, 1), (2, 2)] {
-            let noise: Vec<f32> = (0..3 * side * side).map(|_| rng.random_range(-2.0..2.4)).collect();
+        for (side, patch) in [
+            (48, 16),
+            (32, 8),
+            (21, 7),
+            (24, 12),
+            (9, 3),
+            (5, 5),
+            (6, 1),
+            (1, 1),
+            (2, 2),
+        ] {
+            let noise: Vec<f32> = (0..3 * side * side)
+                .map(|_| rng.random_range(-2.0..2.4))
+                .collect();
             // As of 8-bit samples, with many equal neighbours.
             let flat: Vec<f32> = noise.iter().map(|value| value.round()).collect();
             for planes in [noise, flat] {
                 let (red, rest) = planes.split_at(side * side);
                 let (green, blue) = rest.split_at(side * side);
-                let (got, wanted) = (of([red, green, blue], side, patch), plainly([red, green, blue], side, patch));
-                assert_eq!((got.len(), got.len()), (wanted.len(), (side / patch).pow(2) * patch_values(patch)), "{side} {patch}");
-                let worst = got.iter().zip(wanted).map(|(&got, wanted)| (f64::from(got) - wanted).abs()).fold(0.0, f64::max);
+                let (got, wanted) = (
+                    of([red, green, blue], side, patch),
+                    plainly([red, green, blue], side, patch),
+                );
+                assert_eq!(
+                    (got.len(), got.len()),
+                    (wanted.len(), (side / patch).pow(2) * patch_values(patch)),
+                    "{side} {patch}"
+                );
+                let worst = got
+                    .iter()
+                    .zip(wanted)
+                    .map(|(&got, wanted)| (f64::from(got) - wanted).abs())
+                    .fold(0.0, f64::max);
                 assert!(worst < 1e-5, "side {side}, patch {patch}: {worst}");
             }
         }
-        assert_eq!([patch_values(16), patch_values(8), patch_values(14)], [108, 27, 27]);
+        assert_eq!(
+            [patch_values(16), patch_values(8), patch_values(14)],
+            [108, 27, 27]
+        );
     }
 
     /// A ramp whose gradient has the angle `degrees`, and what becomes of it away from the edges.
     fn bin_of_ramp(degrees: f64) -> usize {
         let (sine, cosine) = degrees.to_radians().sin_cos();
-        let plane: Vec<f32> = (0..24 * 24).map(|at| (cosine * f64::from(at % 24) + sine * f64::from(at / 24)) as f32).collect();
+        let plane: Vec<f32> = (0..24 * 24)
+            .map(|at| (cosine * f64::from(at % 24) + sine * f64::from(at / 24)) as f32)
+            .collect();
         let mut hog = Hog::default();
         hog.compute([&plane, &plane, &plane], 24, 8);
         let central: Vec<f32> = hog.patch(1, 1).collect();
         assert!(central[..9] == central[9..18] && central[..9] == central[18..]);
-        let bin = central[..9].iter().position(|&votes| votes > 0.99).expect("all votes are for one bin");
-        assert!(central[..9].iter().enumerate().all(|(other, &votes)| other == bin || votes < 0.01), "{central:?}");
+        let bin = central[..9]
+            .iter()
+            .position(|&votes| votes > 0.99)
+            .expect("all votes are for one bin");
+        assert!(
+            central[..9]
+                .iter()
+                .enumerate()
+                .all(|(other, &votes)| other == bin || votes < 0.01),
+            "{central:?}"
+        );
         bin
     }
 
@@ -226,9 +304,17 @@ mod tests {
     fn a_gradient_that_turns_moves_on_through_the_bins() {
         for step in 0..18 {
             // The middle of a bin, twice around: the sign of a gradient does not count.
-            assert_eq!(bin_of_ramp(f64::from(step) * 20.0 + 10.0), step as usize % 9, "at {} degrees", step * 20 + 10);
+            assert_eq!(
+                bin_of_ramp(f64::from(step) * 20.0 + 10.0),
+                step as usize % 9,
+                "at {} degrees",
+                step * 20 + 10
+            );
         }
-        assert_eq!([bin_of_ramp(0.0), bin_of_ramp(90.0), bin_of_ramp(180.0)], [0, 4, 0]);
+        assert_eq!(
+            [bin_of_ramp(0.0), bin_of_ramp(90.0), bin_of_ramp(180.0)],
+            [0, 4, 0]
+        );
     }
 
     #[test]
@@ -236,8 +322,15 @@ mod tests {
         let mut rng = stream(Purpose::Augment, 2, 2, 2);
         let plane: Vec<f32> = (0..16 * 16).map(|_| rng.random_range(0.0..1.0)).collect();
         let brighter: Vec<f32> = plane.iter().map(|value| 3.0 * value + 5.0).collect();
-        let (first, second) = (of([&plane, &plane, &plane], 16, 16), of([&brighter, &brighter, &brighter], 16, 16));
+        let (first, second) = (
+            of([&plane, &plane, &plane], 16, 16),
+            of([&brighter, &brighter, &brighter], 16, 16),
+        );
         assert!(first.iter().zip(&second).all(|(a, b)| (a - b).abs() < 1e-4));
-        assert!(of([&[0.7; 256], &[0.1; 256], &[0.0; 256]], 16, 16).iter().all(|&votes| votes == 0.0));
+        assert!(
+            of([&[0.7; 256], &[0.1; 256], &[0.0; 256]], 16, 16)
+                .iter()
+                .all(|&votes| votes == 0.0)
+        );
     }
 }

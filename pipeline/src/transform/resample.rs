@@ -30,16 +30,28 @@ struct Tap {
 
 /// Taps of `size` outputs over the crop `start..start + length`. A sample `c` of the plane lies at
 /// luma position `spacing c + offset`.
-fn taps(start: usize, length: usize, size: usize, flip: bool, spacing: usize, offset: f64) -> impl Iterator<Item = Tap> {
+fn taps(
+    start: usize,
+    length: usize,
+    size: usize,
+    flip: bool,
+    spacing: usize,
+    offset: f64,
+) -> impl Iterator<Item = Tap> {
     let scale = length as f64 / size as f64;
     let end = start + length - 1;
     let (low, high) = (start / spacing, end / spacing);
     (0..size).map(move |output| {
         let output = if flip { size - 1 - output } else { output };
-        let luma = (start as f64 + (output as f64 + 0.5) * scale - 0.5).clamp(start as f64, end as f64);
+        let luma =
+            (start as f64 + (output as f64 + 0.5) * scale - 0.5).clamp(start as f64, end as f64);
         let position = ((luma - offset) / spacing as f64).clamp(low as f64, high as f64);
         let first = position.floor() as usize;
-        Tap { first, second: (first + 1).min(high), weight: position - first as f64 }
+        Tap {
+            first,
+            second: (first + 1).min(high),
+            weight: position - first as f64,
+        }
     })
 }
 
@@ -70,12 +82,25 @@ impl Columns {
     /// Sets the taps, for rows of `width` samples.
     fn set(&mut self, taps: impl Iterator<Item = Tap>, width: usize) {
         self.taps.clear();
-        self.taps.extend(taps.map(|tap| (tap.first, tap.second, (tap.weight * f64::from(SCALE)).round() as u8)));
+        self.taps.extend(taps.map(|tap| {
+            (
+                tap.first,
+                tap.second,
+                (tap.weight * f64::from(SCALE)).round() as u8,
+            )
+        }));
         self.groups.clear();
         // The last group may overlap the one before it.
         let last = self.taps.len().saturating_sub(GROUP);
-        for column in (0..self.taps.len()).step_by(GROUP).map(|start| start.min(last)) {
-            match self.taps.get(column..column + GROUP).and_then(|taps| Group::new(column, taps, width)) {
+        for column in (0..self.taps.len())
+            .step_by(GROUP)
+            .map(|start| start.min(last))
+        {
+            match self
+                .taps
+                .get(column..column + GROUP)
+                .and_then(|taps| Group::new(column, taps, width))
+            {
                 Some(group) => self.groups.push(group),
                 None => return self.groups.clear(),
             }
@@ -87,11 +112,22 @@ impl Columns {
         #[cfg(target_arch = "x86_64")]
         if vectors && !self.groups.is_empty() {
             // SAFETY: `vectors` is set only if the CPU has AVX2.
-            return unsafe { x86::columns(&self.groups[span.start / GROUP..span.end.div_ceil(GROUP)], row, out) };
+            return unsafe {
+                x86::columns(
+                    &self.groups[span.start / GROUP..span.end.div_ceil(GROUP)],
+                    row,
+                    out,
+                )
+            };
         }
         let _ = vectors;
-        for (&(first, second, weight), out) in self.taps[span.clone()].iter().zip(&mut out[span.clone()]) {
-            let (first, second) = (i16::from(row[first]) - CENTRE, i16::from(row[second]) - CENTRE);
+        for (&(first, second, weight), out) in
+            self.taps[span.clone()].iter().zip(&mut out[span.clone()])
+        {
+            let (first, second) = (
+                i16::from(row[first]) - CENTRE,
+                i16::from(row[second]) - CENTRE,
+            );
             *out = first * (SCALE - i16::from(weight)) + second * i16::from(weight);
         }
     }
@@ -100,13 +136,22 @@ impl Columns {
 impl Group {
     /// `None` if no window of a row of `width` samples holds all inputs of `taps`.
     fn new(column: usize, taps: &[(usize, usize, u8)], width: usize) -> Option<Self> {
-        let window = taps.iter().map(|tap| tap.0).min()?.min(width.checked_sub(WINDOW)?);
+        let window = taps
+            .iter()
+            .map(|tap| tap.0)
+            .min()?
+            .min(width.checked_sub(WINDOW)?);
         let (mut picks, mut weights) = ([0; WINDOW], [0; WINDOW]);
         for (at, &(first, second, weight)) in taps.iter().enumerate() {
             (picks[2 * at], picks[2 * at + 1]) = ((first - window) as u8, (second - window) as u8);
             (weights[2 * at], weights[2 * at + 1]) = (SCALE as u8 - weight, weight);
         }
-        (taps.iter().all(|tap| tap.1 - window < WINDOW)).then_some(Self { column, window, picks, weights })
+        (taps.iter().all(|tap| tap.1 - window < WINDOW)).then_some(Self {
+            column,
+            window,
+            picks,
+            weights,
+        })
     }
 }
 
@@ -138,7 +183,10 @@ pub struct Resampler {
 impl Default for Resampler {
     fn default() -> Self {
         Self {
-            size: FrameSize { width: 0, height: 0 },
+            size: FrameSize {
+                width: 0,
+                height: 0,
+            },
             is_rgb: false,
             columns: Default::default(),
             rows: Default::default(),
@@ -154,7 +202,11 @@ impl Resampler {
     /// Sets the crop and flip of `clip`, and the output size `width` x `height`, for frames like
     /// those of `clip`.
     pub fn begin_clip(&mut self, clip: ClipView<'_>, width: usize, height: usize) {
-        let ClipView { frames, size, view: View { crop, flip, .. } } = clip;
+        let ClipView {
+            frames,
+            size,
+            view: View { crop, flip, .. },
+        } = clip;
         self.size = size;
         self.is_rgb = matches!(frames, Frames::Rgb(_));
         // Chroma is where H.264 places it by default: level with the even columns of luma, and
@@ -164,16 +216,28 @@ impl Resampler {
             self.columns[plane].set(columns, size.plane_size(plane).0);
             let rows = taps(crop.top, crop.height, height, false, spacing, offset);
             self.rows[plane].clear();
-            self.rows[plane].extend(rows.map(|tap| (tap.first, tap.second, (tap.weight * 32768.0).round().min(32767.0) as i16)));
+            self.rows[plane].extend(rows.map(|tap| {
+                (
+                    tap.first,
+                    tap.second,
+                    (tap.weight * 32768.0).round().min(32767.0) as i16,
+                )
+            }));
         }
-        self.lines.iter_mut().flatten().for_each(|line| line.samples.resize(width, 0));
+        self.lines
+            .iter_mut()
+            .flatten()
+            .for_each(|line| line.samples.resize(width, 0));
         self.out.iter_mut().for_each(|out| out.resize(width, 0));
         self.begin_rows();
     }
 
     /// Forgets the rows kept. Call it before the rows of another frame, or of other columns.
     pub fn begin_rows(&mut self) {
-        self.lines.iter_mut().flatten().for_each(|line| line.row = None);
+        self.lines
+            .iter_mut()
+            .flatten()
+            .for_each(|line| line.row = None);
     }
 
     /// Computes row `y` of the output of one frame, whose bytes are `frame`: luma and the two
@@ -187,11 +251,23 @@ impl Resampler {
                 self.resample_columns(frame, part, kind, row, spans);
             }
             let [even, odd] = &self.lines[part];
-            let of = |row: usize| if row.is_multiple_of(2) { &even.samples } else { &odd.samples };
+            let of = |row: usize| {
+                if row.is_multiple_of(2) {
+                    &even.samples
+                } else {
+                    &odd.samples
+                }
+            };
             let (first, second) = (of(first), of(second));
             for span in spans {
                 let span = span.clone();
-                blend(&first[span.clone()], &second[span.clone()], weight, &mut self.out[part][span], self.vectors);
+                blend(
+                    &first[span.clone()],
+                    &second[span.clone()],
+                    weight,
+                    &mut self.out[part][span],
+                    self.vectors,
+                );
             }
         }
         let [first, second, third] = &self.out;
@@ -199,7 +275,14 @@ impl Resampler {
     }
 
     /// Resamples row `row` of a plane or channel, if it is not kept already.
-    fn resample_columns(&mut self, frame: &[u8], part: usize, kind: usize, row: usize, spans: &[Range<usize>]) {
+    fn resample_columns(
+        &mut self,
+        frame: &[u8],
+        part: usize,
+        kind: usize,
+        row: usize,
+        spans: &[Range<usize>],
+    ) {
         let line = &mut self.lines[part][row % 2];
         if line.row == Some(row) {
             return;
@@ -208,7 +291,8 @@ impl Resampler {
         let samples = if self.is_rgb {
             let pixels = &frame[3 * self.size.width * row..][..3 * self.size.width];
             self.channel.clear();
-            self.channel.extend(pixels.chunks_exact(3).map(|pixel| pixel[part]));
+            self.channel
+                .extend(pixels.chunks_exact(3).map(|pixel| pixel[part]));
             &self.channel
         } else {
             let width = self.size.plane_size(part).0;
@@ -250,8 +334,9 @@ fn blend_lines(first: &[i16], second: &[i16], weight: i16, out: &mut [i16]) {
 mod x86 {
     use super::{GROUP, Group, WINDOW, blend_lines};
     use std::arch::x86_64::{
-        _mm_loadu_si128, _mm_maddubs_epi16, _mm_set1_epi8, _mm_shuffle_epi8, _mm_storeu_si128, _mm_xor_si128, _mm256_add_epi16,
-        _mm256_loadu_si256, _mm256_mulhrs_epi16, _mm256_set1_epi16, _mm256_storeu_si256, _mm256_sub_epi16,
+        _mm_loadu_si128, _mm_maddubs_epi16, _mm_set1_epi8, _mm_shuffle_epi8, _mm_storeu_si128,
+        _mm_xor_si128, _mm256_add_epi16, _mm256_loadu_si256, _mm256_mulhrs_epi16,
+        _mm256_set1_epi16, _mm256_storeu_si256, _mm256_sub_epi16,
     };
 
     /// Samples of 16 bits in a vector.
@@ -289,7 +374,8 @@ mod x86 {
             // SAFETY: each pointer is to 16 numbers of 16 bits.
             unsafe {
                 let first = _mm256_loadu_si256(first.as_ptr().cast());
-                let difference = _mm256_sub_epi16(_mm256_loadu_si256(second.as_ptr().cast()), first);
+                let difference =
+                    _mm256_sub_epi16(_mm256_loadu_si256(second.as_ptr().cast()), first);
                 let sums = _mm256_add_epi16(first, _mm256_mulhrs_epi16(difference, weights));
                 _mm256_storeu_si256(out.as_mut_ptr().cast(), sums);
             }
@@ -309,46 +395,98 @@ mod tests {
 
     /// All rows of output of all three parts.
     fn resampled(resampler: &mut Resampler, frame: &[u8], width: usize, height: usize) -> Vec<i16> {
-        (0..height).flat_map(|y| resampler.row(frame, y, std::slice::from_ref(&(0..width))).concat()).collect()
+        (0..height)
+            .flat_map(|y| {
+                resampler
+                    .row(frame, y, std::slice::from_ref(&(0..width)))
+                    .concat()
+            })
+            .collect()
     }
 
     #[test]
     fn vectors_equal_plain_loops_and_both_are_close_to_double_precision() {
         let mut rng = stream(Purpose::Augment, 1, 2, 3);
-        let color = Color { range: ColorRange::Limited, matrix: ColorMatrix::Bt601 };
+        let color = Color {
+            range: ColorRange::Limited,
+            matrix: ColorMatrix::Bt601,
+        };
         // The same two resamplers for all cases: the state of an earlier clip must not matter.
-        let (mut with_vectors, mut plainly) = (Resampler::default(), Resampler { vectors: false, ..Resampler::default() });
+        let (mut with_vectors, mut plainly) = (
+            Resampler::default(),
+            Resampler {
+                vectors: false,
+                ..Resampler::default()
+            },
+        );
         for case in 0..200 {
             let mut draw = |least: usize, most: usize| rng.random_range(least..=most);
             // Rows shorter than a window, crops of one sample, outputs that are no multiple of a
             // group, and scales to 20.
-            let size = FrameSize { width: draw(1, 90), height: draw(1, 40) };
+            let size = FrameSize {
+                width: draw(1, 90),
+                height: draw(1, 40),
+            };
             let (left, top) = (draw(0, size.width - 1), draw(0, size.height - 1));
-            let crop = Crop { left, top, width: draw(1, size.width - left), height: draw(1, size.height - top) };
+            let crop = Crop {
+                left,
+                top,
+                width: draw(1, size.width - left),
+                height: draw(1, size.height - top),
+            };
             let (width, height, flip) = (draw(1, 70), draw(1, 20), draw(0, 1) == 1);
-            let bytes: Vec<u8> = (0..3 * size.width * size.height).map(|_| draw(0, 255) as u8).collect();
-            for frames in [Frames::I420(&bytes[..size.frame_bytes()], color), Frames::Rgb(&bytes)] {
-                let clip = ClipView { frames, size, view: View { first_frame: 0, crop, flip } };
+            let bytes: Vec<u8> = (0..3 * size.width * size.height)
+                .map(|_| draw(0, 255) as u8)
+                .collect();
+            for frames in [
+                Frames::I420(&bytes[..size.frame_bytes()], color),
+                Frames::Rgb(&bytes),
+            ] {
+                let clip = ClipView {
+                    frames,
+                    size,
+                    view: View {
+                        first_frame: 0,
+                        crop,
+                        flip,
+                    },
+                };
                 for resampler in [&mut with_vectors, &mut plainly] {
                     resampler.begin_clip(clip, width, height);
                 }
                 let plain = resampled(&mut plainly, frames.bytes(), width, height);
                 let fast = resampled(&mut with_vectors, frames.bytes(), width, height);
-                assert!(fast == plain, "case {case}: {size:?} {crop:?} to {width}x{height}");
+                assert!(
+                    fast == plain,
+                    "case {case}: {size:?} {crop:?} to {width}x{height}"
+                );
                 // Some columns of it, in two spans.
                 let (from, to) = (draw(0, width - 1), draw(0, width - 1));
                 let spans = [0..from.min(to), from.max(to)..width];
                 for resampler in [&mut with_vectors, &mut plainly] {
                     resampler.begin_rows();
                     for y in 0..height {
-                        for (part, row) in resampler.row(frames.bytes(), y, &spans).into_iter().enumerate() {
+                        for (part, row) in resampler
+                            .row(frames.bytes(), y, &spans)
+                            .into_iter()
+                            .enumerate()
+                        {
                             let whole = &plain[(3 * y + part) * width..][..width];
-                            assert!(spans.iter().all(|span| row[span.clone()] == whole[span.clone()]), "case {case}: {spans:?} of row {y}");
+                            assert!(
+                                spans
+                                    .iter()
+                                    .all(|span| row[span.clone()] == whole[span.clone()]),
+                                "case {case}: {spans:?} of row {y}"
+                            );
                         }
                     }
                 }
                 let meant = exact(clip, width, height);
-                let error = plain.iter().zip(meant).map(|(&got, meant)| (f64::from(got) / 128.0 + 128.0 - meant).abs()).fold(0.0, f64::max);
+                let error = plain
+                    .iter()
+                    .zip(meant)
+                    .map(|(&got, meant)| (f64::from(got) / 128.0 + 128.0 - meant).abs())
+                    .fold(0.0, f64::max);
                 // Half a 128th of the difference of two samples, for each of two rows, and
                 // rounding.
                 assert!(error < 1.1, "case {case}: off by {error}");
@@ -358,7 +496,11 @@ mod tests {
 
     /// The same in double precision, pixel by pixel.
     fn exact(clip: ClipView<'_>, width: usize, height: usize) -> Vec<f64> {
-        let ClipView { frames, size, view: View { crop, flip, .. } } = clip;
+        let ClipView {
+            frames,
+            size,
+            view: View { crop, flip, .. },
+        } = clip;
         let mut out = Vec::new();
         let lie = |start: usize, length: usize, size: usize, at: usize| {
             let position = start as f64 + (at as f64 + 0.5) * length as f64 / size as f64 - 0.5;
@@ -367,20 +509,37 @@ mod tests {
         for y in 0..height {
             for part in 0..3 {
                 for x in 0..width {
-                    let x = lie(crop.left, crop.width, width, if flip { width - 1 - x } else { x });
+                    let x = lie(
+                        crop.left,
+                        crop.width,
+                        width,
+                        if flip { width - 1 - x } else { x },
+                    );
                     let y = lie(crop.top, crop.height, height, y);
                     let (is_chroma, (columns, _)) = match frames {
                         Frames::I420(..) => (part > 0, size.plane_size(part)),
                         Frames::Rgb(_) => (false, (size.width, size.height)),
                     };
                     let halved = |at: f64, offset: f64, start: usize, length: usize| {
-                        ((at - offset) / 2.0).clamp((start / 2) as f64, ((start + length - 1) / 2) as f64)
+                        ((at - offset) / 2.0)
+                            .clamp((start / 2) as f64, ((start + length - 1) / 2) as f64)
                     };
                     let (x, y, last) = if is_chroma {
-                        let last = ((crop.left + crop.width - 1) / 2, (crop.top + crop.height - 1) / 2);
-                        (halved(x, 0.0, crop.left, crop.width), halved(y, 0.5, crop.top, crop.height), last)
+                        let last = (
+                            (crop.left + crop.width - 1) / 2,
+                            (crop.top + crop.height - 1) / 2,
+                        );
+                        (
+                            halved(x, 0.0, crop.left, crop.width),
+                            halved(y, 0.5, crop.top, crop.height),
+                            last,
+                        )
                     } else {
-                        (x, y, (crop.left + crop.width - 1, crop.top + crop.height - 1))
+                        (
+                            x,
+                            y,
+                            (crop.left + crop.width - 1, crop.top + crop.height - 1),
+                        )
                     };
                     let sample = |x: usize, y: usize| {
                         let at = y.min(last.1) * columns + x.min(last.0);

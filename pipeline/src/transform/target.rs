@@ -32,7 +32,9 @@ impl TargetForm {
     /// Frames of each tubelet that are predicted.
     pub const fn slices(self) -> usize {
         match self {
-            Self::Pixels { slices } | Self::StridedPixels { slices } | Self::Hog { slices } => slices,
+            Self::Pixels { slices } | Self::StridedPixels { slices } | Self::Hog { slices } => {
+                slices
+            }
         }
     }
 
@@ -90,10 +92,23 @@ impl<'a> Band<'a> {
     /// Row `row` of patches of frame `frame`; of a target frame, its number among all of them and
     /// how many of them each tubelet has.
     #[inline]
-    pub(super) fn new(places: &'a [Place], grid: PatchGrid, frame: usize, row: usize, target: Option<(usize, usize)>) -> Self {
-        let of_time = |time: usize| &places[time * grid.space() + row * grid.side()..][..grid.side()];
-        let target = target.map(|(target, slices)| (of_time(target / slices), target % slices, slices));
-        Self { grid, frame, tokens: of_time(frame / grid.tubelet), target }
+    pub(super) fn new(
+        places: &'a [Place],
+        grid: PatchGrid,
+        frame: usize,
+        row: usize,
+        target: Option<(usize, usize)>,
+    ) -> Self {
+        let of_time =
+            |time: usize| &places[time * grid.space() + row * grid.side()..][..grid.side()];
+        let target =
+            target.map(|(target, slices)| (of_time(target / slices), target % slices, slices));
+        Self {
+            grid,
+            frame,
+            tokens: of_time(frame / grid.tubelet),
+            target,
+        }
     }
 
     /// The columns of pixels that are used, adjacent patches in one span.
@@ -103,7 +118,9 @@ impl<'a> Band<'a> {
         spans.clear();
         for column in 0..self.grid.side() {
             let is_visible = matches!(self.tokens[column], Place::Visible(_));
-            let is_target = self.target.is_some_and(|(places, ..)| matches!(places[column], Place::Predicted(_)));
+            let is_target = self
+                .target
+                .is_some_and(|(places, ..)| matches!(places[column], Place::Predicted(_)));
             if !is_visible && !is_target {
                 continue;
             }
@@ -116,13 +133,19 @@ impl<'a> Band<'a> {
 
     /// Writes row `y` of the patches: `row` holds its red, green and blue values.
     #[inline]
-    pub(super) fn write_row<T: Copy>(&self, y: usize, [red, green, blue]: [&[T]; 3], out: &mut PatchesMut<'_, T>) {
+    pub(super) fn write_row<T: Copy>(
+        &self,
+        y: usize,
+        [red, green, blue]: [&[T]; 3],
+        out: &mut PatchesMut<'_, T>,
+    ) {
         let Self { grid, frame, .. } = *self;
         let patch = grid.patch;
         for column in 0..grid.side() {
             let pixels = column * patch..(column + 1) * patch;
             if let Place::Visible(at) = self.tokens[column] {
-                let tubelet = &mut out.visible[at * grid.tubelet_values()..][..grid.tubelet_values()];
+                let tubelet =
+                    &mut out.visible[at * grid.tubelet_values()..][..grid.tubelet_values()];
                 for (channel, row) in [red, green, blue].into_iter().enumerate() {
                     let line = (channel * grid.tubelet + frame % grid.tubelet) * patch + y;
                     tubelet[line * patch..][..patch].copy_from_slice(&row[pixels.clone()]);

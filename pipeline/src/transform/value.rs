@@ -21,8 +21,9 @@ mod private {
     use half::bf16;
     #[cfg(target_arch = "x86_64")]
     use std::arch::x86_64::{
-        __m256, _mm_packus_epi16, _mm_packus_epi32, _mm_storel_epi64, _mm_storeu_si128, _mm256_add_epi32, _mm256_and_si256,
-        _mm256_castps_si256, _mm256_castsi256_si128, _mm256_cvtps_epi32, _mm256_extracti128_si256, _mm256_set1_epi32, _mm256_srli_epi32,
+        __m256, _mm_packus_epi16, _mm_packus_epi32, _mm_storel_epi64, _mm_storeu_si128,
+        _mm256_add_epi32, _mm256_and_si256, _mm256_castps_si256, _mm256_castsi256_si128,
+        _mm256_cvtps_epi32, _mm256_extracti128_si256, _mm256_set1_epi32, _mm256_srli_epi32,
         _mm256_storeu_ps,
     };
 
@@ -77,7 +78,10 @@ mod private {
             let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
             let rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
             let upper = _mm256_srli_epi32::<16>(rounded);
-            let halves = _mm_packus_epi32(_mm256_castsi256_si128(upper), _mm256_extracti128_si256::<1>(upper));
+            let halves = _mm_packus_epi32(
+                _mm256_castsi256_si128(upper),
+                _mm256_extracti128_si256::<1>(upper),
+            );
             // SAFETY: the caller has room for 8 values of 16 bits.
             unsafe { _mm_storeu_si128(out.cast(), halves) };
         }
@@ -99,7 +103,10 @@ mod private {
         #[target_feature(enable = "avx2")]
         unsafe fn store(values: __m256, out: *mut Self) {
             let numbers = _mm256_cvtps_epi32(values);
-            let halves = _mm_packus_epi32(_mm256_castsi256_si128(numbers), _mm256_extracti128_si256::<1>(numbers));
+            let halves = _mm_packus_epi32(
+                _mm256_castsi256_si128(numbers),
+                _mm256_extracti128_si256::<1>(numbers),
+            );
             // SAFETY: the caller has room for 8 bytes.
             unsafe { _mm_storel_epi64(out.cast(), _mm_packus_epi16(halves, halves)) };
         }
@@ -135,20 +142,33 @@ mod tests {
     #[test]
     fn bytes_and_bf16_are_the_floats_rounded() {
         let mut rng = stream(Purpose::Augment, 3, 2, 1);
-        let size = FrameSize { width: 37, height: 29 };
+        let size = FrameSize {
+            width: 37,
+            height: 29,
+        };
         let bytes = random_clip(&mut rng, 3 * 3 * size.width * size.height);
-        for frames in [Frames::I420(&bytes[..3 * size.frame_bytes()], FULL), Frames::Rgb(&bytes)] {
+        for frames in [
+            Frames::I420(&bytes[..3 * size.frame_bytes()], FULL),
+            Frames::Rgb(&bytes),
+        ] {
             let view = Augmentation::default().draw(&mut rng, 3, 2, size);
             let clip = ClipView { frames, size, view };
             let (mut transform, values) = (Transform::default(), 3 * 2 * 24 * 24);
-            let (mut floats, mut halves, mut samples) = (vec![0f32; values], vec![bf16::ZERO; values], vec![0u8; values]);
+            let (mut floats, mut halves, mut samples) = (
+                vec![0f32; values],
+                vec![bf16::ZERO; values],
+                vec![0u8; values],
+            );
             transform.clip(clip, 2, 24, &mut floats);
             transform.clip(clip, 2, 24, &mut halves);
             transform.clip(clip, 2, 24, &mut samples);
             for ((&float, half), sample) in floats.iter().zip(halves).zip(samples) {
                 assert_eq!(half, bf16::from_f32(float));
                 let exact = (f64::from(float) * f64::from(STD) + f64::from(MEAN)) * 255.0;
-                assert!((f64::from(sample) - exact).abs() < 0.501, "{sample} for {exact}");
+                assert!(
+                    (f64::from(sample) - exact).abs() < 0.501,
+                    "{sample} for {exact}"
+                );
             }
         }
     }

@@ -17,7 +17,11 @@ fn sequence_header(mut bytes: &[u8]) -> Option<&[u8]> {
         let has_extension = header & 4 != 0;
         let has_size = header & 2 != 0;
         let rest = bytes.get(1 + usize::from(has_extension)..)?;
-        let (size, rest) = if has_size { leb128(rest)? } else { (rest.len(), rest) };
+        let (size, rest) = if has_size {
+            leb128(rest)?
+        } else {
+            (rest.len(), rest)
+        };
         let (content, after) = rest.split_at_checked(size)?;
         if kind == 1 {
             return Some(content);
@@ -29,7 +33,10 @@ fn sequence_header(mut bytes: &[u8]) -> Option<&[u8]> {
 /// Reads a number in groups of seven bits, the lowest first. Returns it and the bytes after it.
 fn leb128(bytes: &[u8]) -> Option<(usize, &[u8])> {
     let length = bytes.iter().take(8).position(|byte| byte & 0x80 == 0)? + 1;
-    let value = bytes[..length].iter().rev().fold(0, |value, byte| value << 7 | usize::from(byte & 0x7f));
+    let value = bytes[..length]
+        .iter()
+        .rev()
+        .fold(0, |value, byte| value << 7 | usize::from(byte & 0x7f));
     Some((value, &bytes[length..]))
 }
 
@@ -60,7 +67,11 @@ fn color_range(bits: &mut Bits) -> Option<bool> {
         bits.bit()?;
     }
     let is_mono = profile != 1 && bits.bit()?;
-    let description = if bits.bit()? { Some(bits.number(24)?) } else { None };
+    let description = if bits.bit()? {
+        Some(bits.number(24)?)
+    } else {
+        None
+    };
     // sRGB always has full range: primaries 1, transfer 13, matrix 0.
     if !is_mono && description == Some(0x01_0d_00) {
         return Some(true);
@@ -128,8 +139,12 @@ mod tests {
 
     /// The sequence headers of two files that ffmpeg 5.1 has encoded with libsvtav1 from
     /// `testsrc2=s=160x120`, in `yuv420p` and in `yuvj420p`.
-    const LIMITED: &[u8] = &[0x0a, 0x0a, 0x00, 0x00, 0x00, 0x03, 0xb4, 0xff, 0x70, 0x0b, 0xe0, 0x01];
-    const FULL: &[u8] = &[0x0a, 0x0a, 0x00, 0x00, 0x00, 0x03, 0xb4, 0xff, 0x73, 0x6b, 0xe4, 0x21];
+    const LIMITED: &[u8] = &[
+        0x0a, 0x0a, 0x00, 0x00, 0x00, 0x03, 0xb4, 0xff, 0x70, 0x0b, 0xe0, 0x01,
+    ];
+    const FULL: &[u8] = &[
+        0x0a, 0x0a, 0x00, 0x00, 0x00, 0x03, 0xb4, 0xff, 0x73, 0x6b, 0xe4, 0x21,
+    ];
 
     #[test]
     fn the_range_is_found_behind_other_units() {

@@ -36,7 +36,11 @@ impl<'a> Bits<'a> {
     /// Reads a signed Exp-Golomb code (9.1.1).
     pub(super) fn signed_code(&mut self) -> Option<i64> {
         let code = i64::try_from(self.unsigned_code()?).ok()?;
-        Some(if code % 2 == 1 { code / 2 + 1 } else { -code / 2 })
+        Some(if code % 2 == 1 {
+            code / 2 + 1
+        } else {
+            -code / 2
+        })
     }
 }
 
@@ -49,9 +53,15 @@ mod tests {
         // 1, 010, 011, 00100, 00101: 0, 1, 2, 3, 4.
         let bytes = [0b1010_0110, 0b0100_0010, 0b1000_0000];
         let mut bits = Bits::new(&bytes);
-        assert_eq!(std::array::from_fn(|_| bits.unsigned_code()), [0, 1, 2, 3, 4].map(Some));
+        assert_eq!(
+            std::array::from_fn(|_| bits.unsigned_code()),
+            [0, 1, 2, 3, 4].map(Some)
+        );
         let mut bits = Bits::new(&bytes);
-        assert_eq!(std::array::from_fn(|_| bits.signed_code()), [0, 1, -1, 2, -2].map(Some));
+        assert_eq!(
+            std::array::from_fn(|_| bits.signed_code()),
+            [0, 1, -1, 2, -2].map(Some)
+        );
         assert_eq!(Bits::new(&[0, 0]).unsigned_code(), None, "no end");
         assert_eq!(Bits::new(&[0xff]).number(9), None);
     }

@@ -26,9 +26,9 @@ pub fn missing_bytes(path: &Path) -> io::Result<u64> {
         [b'R', b'I', b'F', b'F', ..] => riff_end(&mut file, length)?,
         [_, _, _, _, b'f', b't', b'y', b'p', ..] => boxes_end(&mut file, length)?,
         // Old QuickTime files begin with any of these boxes.
-        [_, _, _, _, b'm', b'o', b'o', b'v', ..] | [_, _, _, _, b'm', b'd', b'a', b't', ..] | [_, _, _, _, b'w', b'i', b'd', b'e', ..] => {
-            boxes_end(&mut file, length)?
-        }
+        [_, _, _, _, b'm', b'o', b'o', b'v', ..]
+        | [_, _, _, _, b'm', b'd', b'a', b't', ..]
+        | [_, _, _, _, b'w', b'i', b'd', b'e', ..] => boxes_end(&mut file, length)?,
         _ => None,
     };
     Ok(end.unwrap_or(0).saturating_sub(length))
@@ -50,7 +50,11 @@ fn boxes_end(file: &mut File, length: u64) -> io::Result<Option<u64>> {
             size => size,
         };
         // Garbage after the last box is no box.
-        if size < 8 || !header[4..8].iter().all(|byte| byte.is_ascii_graphic() || matches!(byte, b' ' | 0xa9)) {
+        if size < 8
+            || !header[4..8]
+                .iter()
+                .all(|byte| byte.is_ascii_graphic() || matches!(byte, b' ' | 0xa9))
+        {
             return Ok(Some(at));
         }
         at = at.saturating_add(size);
@@ -65,7 +69,9 @@ fn riff_end(file: &mut File, length: u64) -> io::Result<Option<u64>> {
         let mut header = [0; 8];
         file.seek(SeekFrom::Start(at))?;
         file.read_exact(&mut header)?;
-        let [b'R', b'I', b'F', b'F', a, b, c, d] = header else { return Ok(Some(at)) };
+        let [b'R', b'I', b'F', b'F', a, b, c, d] = header else {
+            return Ok(Some(at));
+        };
         let size = u64::from(u32::from_le_bytes([a, b, c, d]));
         // A recorder that was interrupted has left the size open.
         if size == 0 || size == u64::from(u32::MAX) {
@@ -80,7 +86,9 @@ fn riff_end(file: &mut File, length: u64) -> io::Result<Option<u64>> {
 /// in a live recording.
 fn matroska_end(file: &mut File) -> io::Result<Option<u64>> {
     file.seek(SeekFrom::Start(4))?;
-    let Some(header) = ebml_size(file)? else { return Ok(None) };
+    let Some(header) = ebml_size(file)? else {
+        return Ok(None);
+    };
     file.seek_relative(i64::try_from(header).unwrap_or(i64::MAX))?;
     let mut id = [0; 4];
     file.read_exact(&mut id)?;

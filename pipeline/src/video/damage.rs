@@ -35,8 +35,12 @@ struct LogCounts {
     short_reads: u64,
 }
 
-static LOG_COUNTS: Mutex<LogCounts> =
-    Mutex::new(LogCounts { decoder_errors: 0, lost_references: 0, last_decoder_error: String::new(), short_reads: 0 });
+static LOG_COUNTS: Mutex<LogCounts> = Mutex::new(LogCounts {
+    decoder_errors: 0,
+    lost_references: 0,
+    last_decoder_error: String::new(),
+    short_reads: 0,
+});
 
 fn log_counts() -> MutexGuard<'static, LogCounts> {
     LOG_COUNTS.lock().unwrap_or_else(PoisonError::into_inner)
@@ -60,7 +64,10 @@ pub(super) fn watch_log() {
             if category.name() == "libav" && !file.is_empty() {
                 return;
             }
-            let text = message.get().map(|text| text.trim().to_owned()).unwrap_or_default();
+            let text = message
+                .get()
+                .map(|text| text.trim().to_owned())
+                .unwrap_or_default();
             let mut counts = log_counts();
             match category.name() {
                 "libav" => match meaning(level, &text) {
@@ -80,7 +87,10 @@ pub(super) fn watch_log() {
                 "videodecoder" => {
                     // Only `_gst_video_decoder_error` means a broken packet; other warnings are
                     // about negotiation and time.
-                    if let Some((_, text)) = text.split_once("error: ").or(text.starts_with("error: ").then_some(("", &text[7..]))) {
+                    if let Some((_, text)) = text
+                        .split_once("error: ")
+                        .or(text.starts_with("error: ").then_some(("", &text[7..])))
+                    {
                         let text = text.to_owned();
                         counts.decoder_errors += 1;
                         counts.last_decoder_error = text;
@@ -301,7 +311,11 @@ impl DamageTracker {
                 last.from_ns = last.from_ns.min(from_ns);
                 last.to_ns = None;
             }
-            _ => self.damages.push(Damage { from_ns, to_ns: None, reason }),
+            _ => self.damages.push(Damage {
+                from_ns,
+                to_ns: None,
+                reason,
+            }),
         }
         self.open = true;
     }
@@ -333,15 +347,33 @@ mod tests {
         assert_eq!(tracker.frame(1), (false, false));
         assert_eq!(tracker.frame(2), (true, false));
         // The packet before the broken one is not charged, though it is shown later.
-        assert_eq!(tracker.frame(3), (true, false), "a time inside the stretch is damaged, whatever its packet");
+        assert_eq!(
+            tracker.frame(3),
+            (true, false),
+            "a time inside the stretch is damaged, whatever its packet"
+        );
         tracker.before_packet(Some(7), None, true);
         // 6 never comes out.
         assert_eq!(tracker.frame(7), (false, true));
-        assert_eq!(tracker.damages(), [Damage { from_ns: 2, to_ns: Some(7), reason: "broken".to_owned() }]);
+        assert_eq!(
+            tracker.damages(),
+            [Damage {
+                from_ns: 2,
+                to_ns: Some(7),
+                reason: "broken".to_owned()
+            }]
+        );
         tracker.before_packet(Some(8), None, false);
         log_error("again");
         assert!(tracker.end());
-        assert_eq!(tracker.damages().last(), Some(&Damage { from_ns: 8, to_ns: None, reason: "again".to_owned() }));
+        assert_eq!(
+            tracker.damages().last(),
+            Some(&Damage {
+                from_ns: 8,
+                to_ns: None,
+                reason: "again".to_owned()
+            })
+        );
 
         // With several threads the message may be about an earlier packet.
         let mut tracker = DamageTracker::new(2);

@@ -28,7 +28,10 @@ pub struct DecodeOptions {
 
 impl Default for DecodeOptions {
     fn default() -> Self {
-        Self { threads: 1, timeout: super::DEFAULT_TIMEOUT }
+        Self {
+            threads: 1,
+            timeout: super::DEFAULT_TIMEOUT,
+        }
     }
 }
 
@@ -47,8 +50,13 @@ struct FrameInfo {
 impl FrameInfo {
     fn of(caps: &gst::CapsRef) -> Result<Self, VideoError> {
         let video = gst_video::VideoInfo::from_caps(caps).map_err(VideoError::frame)?;
-        let text = caps.structure(0).and_then(|structure| structure.get::<&str>("colorimetry").ok());
-        Ok(Self { video, color: text.and_then(|text| text.parse().ok()) })
+        let text = caps
+            .structure(0)
+            .and_then(|structure| structure.get::<&str>("colorimetry").ok());
+        Ok(Self {
+            video,
+            color: text.and_then(|text| text.parse().ok()),
+        })
     }
 }
 
@@ -73,7 +81,10 @@ pub struct DecodedFrame {
 impl DecodedFrame {
     /// Returns the size as decoded.
     pub fn size(&self) -> FrameSize {
-        FrameSize { width: self.info.video.width() as usize, height: self.info.video.height() as usize }
+        FrameSize {
+            width: self.info.video.width() as usize,
+            height: self.info.video.height() as usize,
+        }
     }
 
     /// Returns GStreamer's name of the pixel format.
@@ -89,8 +100,16 @@ impl DecodedFrame {
     /// Returns ffmpeg's names of the transfer function and the primaries.
     pub fn transfer_and_primaries(&self) -> (&'static str, &'static str) {
         let known = |name: &&str| *name != UNKNOWN;
-        let transfer = self.colors.iter().map(|color| transfer_name(color.transfer())).find(known);
-        let primaries = self.colors.iter().map(|color| primaries_name(color.primaries())).find(known);
+        let transfer = self
+            .colors
+            .iter()
+            .map(|color| transfer_name(color.transfer()))
+            .find(known);
+        let primaries = self
+            .colors
+            .iter()
+            .map(|color| primaries_name(color.primaries()))
+            .find(known);
         (transfer.unwrap_or(UNKNOWN), primaries.unwrap_or(UNKNOWN))
     }
 
@@ -108,8 +127,12 @@ impl DecodedFrame {
         &self,
         use_frame: impl FnOnce(&gst_video::VideoFrameRef<&gst::BufferRef>) -> Result<T, VideoError>,
     ) -> Result<T, VideoError> {
-        let buffer = self.sample.buffer().ok_or_else(|| VideoError::frame("it has no buffer"))?;
-        let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &self.info.video).map_err(VideoError::frame)?;
+        let buffer = self
+            .sample
+            .buffer()
+            .ok_or_else(|| VideoError::frame("it has no buffer"))?;
+        let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &self.info.video)
+            .map_err(VideoError::frame)?;
         use_frame(&frame)
     }
 }
@@ -156,7 +179,11 @@ impl VideoDecoder {
     ///
     /// # Errors
     /// Those of [`Self::next_frame`], and when the demultiplexer does not find the entry.
-    pub fn open_at(path: &Path, options: DecodeOptions, fast_seek: &FastSeek) -> Result<Self, VideoError> {
+    pub fn open_at(
+        path: &Path,
+        options: DecodeOptions,
+        fast_seek: &FastSeek,
+    ) -> Result<Self, VideoError> {
         let filter = Arc::new(Mutex::new(PacketFilter::new(fast_seek)));
         let (hold, held) = mpsc::channel();
         let hold = (!fast_seek.from_start).then_some(hold);
@@ -166,7 +193,12 @@ impl VideoDecoder {
         decoder.expects_all_frames = fast_seek.plan.has_one_frame_per_packet();
         decoder.graph.pipeline.start()?;
         if !fast_seek.from_start {
-            fast_seek::seek(&decoder.graph.pipeline, &held, fast_seek.entry_ns, options.timeout)?;
+            fast_seek::seek(
+                &decoder.graph.pipeline,
+                &held,
+                fast_seek.entry_ns,
+                options.timeout,
+            )?;
         }
         Ok(decoder)
     }
@@ -183,7 +215,12 @@ impl VideoDecoder {
             let found = Arc::clone(&found);
             let filter = filter.cloned();
             move |element: &gst::Element, facts: &Facts| {
-                *lock(&found) = Some(FoundDecoder::new(element, facts, options.threads, filter.as_ref()));
+                *lock(&found) = Some(FoundDecoder::new(
+                    element,
+                    facts,
+                    options.threads,
+                    filter.as_ref(),
+                ));
             }
         };
         Ok(Self {
@@ -228,7 +265,9 @@ impl VideoDecoder {
                 return Ok(None);
             }
             if Instant::now() > deadline {
-                return Err(VideoError::Stalled { timeout: self.timeout });
+                return Err(VideoError::Stalled {
+                    timeout: self.timeout,
+                });
             }
         }
     }
@@ -241,11 +280,14 @@ impl VideoDecoder {
 
     /// Returns the properties that determine the size of stored frames, of which `frame` is one.
     pub fn shape(&self, frame: &DecodedFrame) -> SourceShape {
-        let container = lock(&self.found).as_ref().and_then(FoundDecoder::container_aspect);
+        let container = lock(&self.found)
+            .as_ref()
+            .and_then(FoundDecoder::container_aspect);
         let of_frame = frame.info.video.par();
         SourceShape {
             size: frame.size(),
-            pixel_aspect: container.unwrap_or_else(|| PixelRatio::new(of_frame.numer(), of_frame.denom())),
+            pixel_aspect: container
+                .unwrap_or_else(|| PixelRatio::new(of_frame.numer(), of_frame.denom())),
             orientation: self.orientation(),
         }
     }
@@ -259,19 +301,38 @@ impl VideoDecoder {
     /// Returns the codec of the stream (`x-h264`) and the element that decodes it. Known after the
     /// first frame.
     pub fn codec_and_decoder(&self) -> (String, String) {
-        let Some(decoder) = lock(&self.found).clone() else { return ("raw".to_owned(), "none".to_owned()) };
-        let caps = decoder.element.static_pad("sink").and_then(|pad| pad.current_caps());
-        let codec = caps.as_deref().map_or("unknown", |caps| media_type(caps).trim_start_matches("video/")).to_owned();
-        let name = decoder.element.factory().map_or_else(|| "unknown".into(), |factory| factory.name());
+        let Some(decoder) = lock(&self.found).clone() else {
+            return ("raw".to_owned(), "none".to_owned());
+        };
+        let caps = decoder
+            .element
+            .static_pad("sink")
+            .and_then(|pad| pad.current_caps());
+        let codec = caps
+            .as_deref()
+            .map_or("unknown", |caps| {
+                media_type(caps).trim_start_matches("video/")
+            })
+            .to_owned();
+        let name = decoder
+            .element
+            .factory()
+            .map_or_else(|| "unknown".into(), |factory| factory.name());
         (codec, format!("{name}, {}", super::version()))
     }
 
     /// Returns the damaged stretches so far, in order, in stream time.
     pub fn damages(&self) -> Vec<Damage> {
-        let Some(tracker) = &self.tracker else { return Vec::new() };
+        let Some(tracker) = &self.tracker else {
+            return Vec::new();
+        };
         let damages = lock(tracker).damages().to_vec();
         let shifted = |ns: i64| ns.saturating_add(self.shift_ns);
-        let shift = |damage: Damage| Damage { from_ns: shifted(damage.from_ns), to_ns: damage.to_ns.map(shifted), ..damage };
+        let shift = |damage: Damage| Damage {
+            from_ns: shifted(damage.from_ns),
+            to_ns: damage.to_ns.map(shifted),
+            ..damage
+        };
         damages.into_iter().map(shift).collect()
     }
 
@@ -284,13 +345,17 @@ impl VideoDecoder {
 
     /// Whether the file was read to its end and its last packet was incomplete.
     pub fn ended_early(&self) -> bool {
-        self.tracker.as_ref().is_some_and(|tracker| lock(tracker).ended_early())
+        self.tracker
+            .as_ref()
+            .is_some_and(|tracker| lock(tracker).ended_early())
     }
 
     /// Whether damaged frames are missing after the last one. To be called at the end of the
     /// stream.
     pub fn ends_in_hole(&self) -> bool {
-        self.tracker.as_ref().is_some_and(|tracker| lock(tracker).end())
+        self.tracker
+            .as_ref()
+            .is_some_and(|tracker| lock(tracker).end())
     }
 
     /// Whether a fast seek met something unusual, so that its frames may differ from those of
@@ -298,34 +363,46 @@ impl VideoDecoder {
     pub(super) fn is_doubtful(&self) -> bool {
         let tracker = self.tracker.as_ref().map(|tracker| lock(tracker));
         self.has_made_up_time
-            || tracker.is_some_and(|tracker| !tracker.damages().is_empty() || (self.expects_all_frames && tracker.lost() > 0))
+            || tracker.is_some_and(|tracker| {
+                !tracker.damages().is_empty() || (self.expects_all_frames && tracker.lost() > 0)
+            })
     }
 
     /// Returns the tick from which on a skipped frame would be shown, after the frame of time `ns`.
     pub(super) fn first_skipped_after(&self, ns: i64) -> Option<u64> {
-        self.filter.as_ref().and_then(|filter| lock(filter).first_skipped_after(ns))
+        self.filter
+            .as_ref()
+            .and_then(|filter| lock(filter).first_skipped_after(ns))
     }
 
     /// Whether a fast seek began at a packet at which decoding may begin.
     pub(super) fn began_at_entry(&self) -> bool {
-        self.filter.as_ref().is_some_and(|filter| lock(filter).began_at_entry())
+        self.filter
+            .as_ref()
+            .is_some_and(|filter| lock(filter).began_at_entry())
     }
 
     /// Returns the tick up to which all frames are known, if a fast seek has ended before the
     /// video.
     pub(super) fn known_until(&self) -> Option<u64> {
-        self.filter.as_ref().and_then(|filter| lock(filter).known_until())
+        self.filter
+            .as_ref()
+            .and_then(|filter| lock(filter).known_until())
     }
 
     /// Returns the number of packets that came during a fast seek, and how many of them were
     /// skipped.
     pub(super) fn packet_counts(&self) -> (u64, u64) {
-        self.filter.as_ref().map_or((0, 0), |filter| lock(filter).counts())
+        self.filter
+            .as_ref()
+            .map_or((0, 0), |filter| lock(filter).counts())
     }
 
     /// Returns the frame in `sample`; none if it is not to be shown.
     fn frame(&mut self, sample: gst::Sample) -> Result<Option<DecodedFrame>, VideoError> {
-        let caps = sample.caps_owned().ok_or_else(|| VideoError::frame("it has no caps"))?;
+        let caps = sample
+            .caps_owned()
+            .ok_or_else(|| VideoError::frame("it has no caps"))?;
         let info = match &self.caps {
             Some((known, info)) if *known == caps => info.clone(),
             _ => {
@@ -341,19 +418,32 @@ impl VideoDecoder {
             self.header_color = *lock(&decoder.header_color);
             self.tracker = Some(decoder.tracker);
         }
-        let buffer = sample.buffer().ok_or_else(|| VideoError::frame("it has no buffer"))?;
+        let buffer = sample
+            .buffer()
+            .ok_or_else(|| VideoError::frame("it has no buffer"))?;
         let duration_ns = buffer.duration().map(|duration| duration.nseconds() as i64);
-        let decoding_time = self.tracker.as_ref().and_then(|tracker| lock(tracker).next_decoding_time());
-        let shown = decoding_time.map(|ns| gst::ClockTime::from_nseconds(ns.max(0).unsigned_abs())).or(buffer.pts());
-        let segment = sample.segment().and_then(|segment| segment.downcast_ref::<gst::format::Time>());
+        let decoding_time = self
+            .tracker
+            .as_ref()
+            .and_then(|tracker| lock(tracker).next_decoding_time());
+        let shown = decoding_time
+            .map(|ns| gst::ClockTime::from_nseconds(ns.max(0).unsigned_abs()))
+            .or(buffer.pts());
+        let segment = sample
+            .segment()
+            .and_then(|segment| segment.downcast_ref::<gst::format::Time>());
         let stream_time = match shown {
             None => None,
             Some(pts) => {
                 let in_segment = segment.map_or(Some(pts), |segment| stream_time(segment, pts));
-                let Some(time) = in_segment else { return Ok(None) };
+                let Some(time) = in_segment else {
+                    return Ok(None);
+                };
                 Some(match self.fixed_shift_ns {
                     Some(shift_ns) => pts.nseconds() as i64 + shift_ns,
-                    None if self.graph.is_elementary => exact_ns(time.nseconds() as i64, Some(info.video.fps())),
+                    None if self.graph.is_elementary => {
+                        exact_ns(time.nseconds() as i64, Some(info.video.fps()))
+                    }
                     None => time.nseconds() as i64,
                 })
             }
@@ -367,15 +457,31 @@ impl VideoDecoder {
                 self.has_made_up_time = true;
                 let rate = info.video.fps();
                 let frame_ns = 1e9 * f64::from(rate.denom()) / f64::from(rate.numer().max(1));
-                last + duration_ns.filter(|&duration| duration > 0).unwrap_or(frame_ns as i64)
+                last + duration_ns
+                    .filter(|&duration| duration > 0)
+                    .unwrap_or(frame_ns as i64)
             }
         };
         let buffer_ns = shown.map_or(pts_ns, |pts| pts.nseconds() as i64);
-        let (damaged, after_hole) = self.tracker.as_ref().map_or((false, false), |tracker| lock(tracker).frame(buffer_ns));
+        let (damaged, after_hole) = self
+            .tracker
+            .as_ref()
+            .map_or((false, false), |tracker| lock(tracker).frame(buffer_ns));
         self.shift_ns = pts_ns - buffer_ns;
         self.last_pts_ns = Some(pts_ns);
-        let colors = [self.header_color, info.color, self.container_color].into_iter().flatten().collect();
-        Ok(Some(DecodedFrame { sample, info, colors, pts_ns, duration_ns, damaged, after_hole }))
+        let colors = [self.header_color, info.color, self.container_color]
+            .into_iter()
+            .flatten()
+            .collect();
+        Ok(Some(DecodedFrame {
+            sample,
+            info,
+            colors,
+            pts_ns,
+            duration_ns,
+            damaged,
+            after_hole,
+        }))
     }
 }
 

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 /// Extensions of video files. A file with one of them that is no video by content is rejected by
 /// name; other files are only counted.
 const VIDEO_EXTENSIONS: &[&str] = &[
-    "3gp", "avi", "flv", "h264", "hevc", "m2ts", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts", "mxf", "ogv", "ts", "vob", "webm", "wmv",
+    "3gp", "avi", "flv", "h264", "hevc", "m2ts", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts",
+    "mxf", "ogv", "ts", "vob", "webm", "wmv",
 ];
 
 /// A file that is video by its content.
@@ -62,7 +63,9 @@ pub fn discover(inputs: &[PathBuf]) -> Discovered {
         if input.is_dir() {
             search.folder(input, input);
         } else {
-            let name = input.file_name().map_or_else(|| input.clone(), PathBuf::from);
+            let name = input
+                .file_name()
+                .map_or_else(|| input.clone(), PathBuf::from);
             search.file(input, name, true);
         }
     }
@@ -106,7 +109,9 @@ impl Search {
     fn file(&mut self, path: &Path, relative: PathBuf, named: bool) {
         let real = match fs::canonicalize(path) {
             Ok(real) => real,
-            Err(_) if path.is_symlink() => return self.reject(path, "the link leads nowhere".to_owned()),
+            Err(_) if path.is_symlink() => {
+                return self.reject(path, "the link leads nowhere".to_owned());
+            }
             Err(error) => return self.reject(path, io_reason(&error)),
         };
         if !self.visited.insert(real) {
@@ -129,12 +134,17 @@ impl Search {
         };
         match reason {
             Some(reason) => self.reject(path, reason),
-            None => self.found.videos.push(VideoFile { path: path.to_owned(), relative }),
+            None => self.found.videos.push(VideoFile {
+                path: path.to_owned(),
+                relative,
+            }),
         }
     }
 
     fn reject(&mut self, path: &Path, reason: String) {
-        self.found.rejected.push(Rejected::file(path_name(path), reason));
+        self.found
+            .rejected
+            .push(Rejected::file(path_name(path), reason));
     }
 }
 
@@ -157,7 +167,8 @@ pub fn path_name(path: &Path) -> String {
 pub enum UrlError {
     /// The URL is of another machine.
     #[error(
-        "{0} is a URL: reading from object stores is not supported yet; copy or mount it and give a \
+        "{0} is a URL: reading from object stores is not supported yet; copy or mount it and give \
+         a \
          local path"
     )]
     Remote(String),
@@ -178,22 +189,32 @@ pub enum UrlError {
 /// When `path` begins with a scheme and `://`.
 pub fn local_path(path: PathBuf) -> Result<PathBuf, UrlError> {
     let url = path.to_string_lossy();
-    let Some((scheme, rest)) = url.split_once("://") else { return Ok(path) };
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return Ok(path);
+    };
     let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
-        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+        && scheme
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
     if !is_scheme {
         return Ok(path);
     }
     Err(match rest.find('/') {
         // The part before the path is a host: empty, or this one.
-        Some(host) if scheme.eq_ignore_ascii_case("file") => UrlError::File { path: rest[host..].to_owned(), url: url.into_owned() },
+        Some(host) if scheme.eq_ignore_ascii_case("file") => UrlError::File {
+            path: rest[host..].to_owned(),
+            url: url.into_owned(),
+        },
         _ => UrlError::Remote(url.into_owned()),
     })
 }
 
 /// Whether the path has the extension of a video file.
 pub fn has_video_extension(path: &Path) -> bool {
-    let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
+    let extension = path
+        .extension()
+        .and_then(|extension| extension.to_str())
+        .map(str::to_ascii_lowercase);
     extension.is_some_and(|extension| VIDEO_EXTENSIONS.contains(&extension.as_str()))
 }
 
@@ -224,7 +245,11 @@ mod tests {
             bytes.extend(before.bytes());
             let length = if escape.starts_with('x') { 3 } else { 1 };
             let hex = &escape[1..length];
-            bytes.push(if hex.is_empty() { b'\\' } else { u8::from_str_radix(hex, 16).expect("hex") });
+            bytes.push(if hex.is_empty() {
+                b'\\'
+            } else {
+                u8::from_str_radix(hex, 16).expect("hex")
+            });
             rest = &escape[length..];
         }
         bytes.extend(rest.bytes());
@@ -251,12 +276,26 @@ mod tests {
     #[test]
     fn urls_are_rejected() {
         let parsed = |path: &str| local_path(path.into()).map_err(|error| error.to_string());
-        for url in ["s3://bucket/x", "gs://b", "az://c/d", "http://h/v.mp4", "HTTPS://h", "file://x"] {
+        for url in [
+            "s3://bucket/x",
+            "gs://b",
+            "az://c/d",
+            "http://h/v.mp4",
+            "HTTPS://h",
+            "file://x",
+        ] {
             let error = parsed(url).expect_err("a URL");
-            assert!(error.starts_with(&format!("{url} is a URL: ")) && error.contains("local path"));
+            assert!(
+                error.starts_with(&format!("{url} is a URL: ")) && error.contains("local path")
+            );
         }
-        assert_eq!(parsed("file:///data/a.mp4").expect_err("a URL"), "file:///data/a.mp4 is a URL: give the local path /data/a.mp4");
-        for path in ["videos", "./s3://x", "/a://b", "1a://b", "://b", "a:b", "s3:/x"] {
+        assert_eq!(
+            parsed("file:///data/a.mp4").expect_err("a URL"),
+            "file:///data/a.mp4 is a URL: give the local path /data/a.mp4"
+        );
+        for path in [
+            "videos", "./s3://x", "/a://b", "1a://b", "://b", "a:b", "s3:/x",
+        ] {
             assert_eq!(parsed(path), Ok(path.into()));
         }
     }

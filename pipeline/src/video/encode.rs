@@ -43,15 +43,34 @@ impl H264Writer {
     /// # Errors
     /// Those of [`Self::create`], and [`VideoError::Frame`] when no fraction of 32-bit numbers
     /// approximates the rate.
-    pub fn create_with(path: &Path, size: FrameSize, fps: f64, color: Color) -> Result<Self, VideoError> {
+    pub fn create_with(
+        path: &Path,
+        size: FrameSize,
+        fps: f64,
+        color: Color,
+    ) -> Result<Self, VideoError> {
         let rate = gst::Fraction::approximate_f64(fps).filter(|rate| rate.numer() > 0);
-        let rate = rate.ok_or_else(|| VideoError::frame(format!("a rate of {fps} frames per second cannot be written")))?;
+        let rate = rate.ok_or_else(|| {
+            VideoError::frame(format!(
+                "a rate of {fps} frames per second cannot be written"
+            ))
+        })?;
         Self::begin(path, size, rate, Some(color))
     }
 
-    fn begin(path: &Path, size: FrameSize, rate: gst::Fraction, color: Option<Color>) -> Result<Self, VideoError> {
+    fn begin(
+        path: &Path,
+        size: FrameSize,
+        rate: gst::Fraction,
+        color: Option<Color>,
+    ) -> Result<Self, VideoError> {
         super::init()?;
-        let mut info = gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, size.width as u32, size.height as u32).fps(rate);
+        let mut info = gst_video::VideoInfo::builder(
+            gst_video::VideoFormat::I420,
+            size.width as u32,
+            size.height as u32,
+        )
+        .fps(rate);
         let colorimetry = color.map(Color::colorimetry);
         if let Some(colorimetry) = &colorimetry {
             info = info.colorimetry(colorimetry);
@@ -72,14 +91,30 @@ impl H264Writer {
             .property("threads", 1u32)
             .build()
             .map_err(VideoError::setup)?;
-        let muxer = make("mp4mux").property("faststart", true).build().map_err(VideoError::setup)?;
-        let sink = make("filesink").property("location", path).build().map_err(VideoError::setup)?;
+        let muxer = make("mp4mux")
+            .property("faststart", true)
+            .build()
+            .map_err(VideoError::setup)?;
+        let sink = make("filesink")
+            .property("location", path)
+            .build()
+            .map_err(VideoError::setup)?;
         let pipeline = gst::Pipeline::new();
         let elements = [source.upcast_ref(), &encoder, &muxer, &sink];
         pipeline.add_many(elements).map_err(VideoError::setup)?;
         gst::Element::link_many(elements).map_err(VideoError::setup)?;
-        let writer = Self { pipeline: RunningPipeline(pipeline), source, path: path.to_owned(), size, rate, frames: 0 };
-        writer.pipeline.start().map_err(|error| writer.error(error))?;
+        let writer = Self {
+            pipeline: RunningPipeline(pipeline),
+            source,
+            path: path.to_owned(),
+            size,
+            rate,
+            frames: 0,
+        };
+        writer
+            .pipeline
+            .start()
+            .map_err(|error| writer.error(error))?;
         Ok(writer)
     }
 
@@ -90,12 +125,19 @@ impl H264Writer {
     pub fn push(&mut self, frame: &[u8]) -> Result<(), VideoError> {
         assert_eq!(frame.len(), self.size.frame_bytes(), "bytes of a frame");
         let seconds_of = |frames: u64| u128::from(frames) * self.rate.denom() as u128;
-        let time = |frame: u64| gst::ClockTime::from_nseconds((seconds_of(frame) * 1_000_000_000 / self.rate.numer() as u128) as u64);
+        let time = |frame: u64| {
+            gst::ClockTime::from_nseconds(
+                (seconds_of(frame) * 1_000_000_000 / self.rate.numer() as u128) as u64,
+            )
+        };
         let begin = time(self.frames);
         let end = time(self.frames + 1);
         let buffer = raw_buffer(frame.to_vec(), self.size, begin, end - begin)?;
         self.frames += 1;
-        self.source.push_buffer(buffer).map(drop).map_err(|error| self.error(VideoError::frame(error)))
+        self.source
+            .push_buffer(buffer)
+            .map(drop)
+            .map_err(|error| self.error(VideoError::frame(error)))
     }
 
     /// Completes the file.
@@ -103,14 +145,23 @@ impl H264Writer {
     /// # Errors
     /// [`VideoError::Write`] when the pipeline fails before the end.
     pub fn finish(self) -> Result<(), VideoError> {
-        self.source.end_of_stream().map_err(|error| self.error(VideoError::frame(error)))?;
-        let bus = self.pipeline.0.bus().ok_or_else(|| VideoError::setup("a pipeline without a bus"))?;
+        self.source
+            .end_of_stream()
+            .map_err(|error| self.error(VideoError::frame(error)))?;
+        let bus = self
+            .pipeline
+            .0
+            .bus()
+            .ok_or_else(|| VideoError::setup("a pipeline without a bus"))?;
         let timeout = super::DEFAULT_TIMEOUT;
         let deadline = gst::ClockTime::try_from(timeout).map_err(VideoError::setup)?;
-        let message = bus.timed_pop_filtered(deadline, &[gst::MessageType::Eos, gst::MessageType::Error]);
+        let message =
+            bus.timed_pop_filtered(deadline, &[gst::MessageType::Eos, gst::MessageType::Error]);
         match message.as_ref().map(|message| message.view()) {
             Some(gst::MessageView::Eos(_)) => Ok(()),
-            Some(gst::MessageView::Error(error)) => Err(self.error(VideoError::frame(error.error()))),
+            Some(gst::MessageView::Error(error)) => {
+                Err(self.error(VideoError::frame(error.error())))
+            }
             _ => Err(self.error(VideoError::Stalled { timeout })),
         }
     }
@@ -118,7 +169,10 @@ impl H264Writer {
     /// Returns the pipeline's own error if it has one, else `error`, with the path of the file.
     fn error(&self, error: VideoError) -> VideoError {
         let reason = self.pipeline.bus_error().unwrap_or(error).to_string();
-        VideoError::Write { path: self.path.clone(), reason }
+        VideoError::Write {
+            path: self.path.clone(),
+            reason,
+        }
     }
 }
 
@@ -138,8 +192,16 @@ pub(super) fn raw_buffer(
         let strides = [0, 1, 2].map(|plane| size.plane_size(plane).0 as i32);
         let flags = gst_video::VideoFrameFlags::empty();
         let format = gst_video::VideoFormat::I420;
-        gst_video::VideoMeta::add_full(buffer, flags, format, size.width as u32, size.height as u32, &offsets, &strides)
-            .map_err(VideoError::frame)?;
+        gst_video::VideoMeta::add_full(
+            buffer,
+            flags,
+            format,
+            size.width as u32,
+            size.height as u32,
+            &offsets,
+            &strides,
+        )
+        .map_err(VideoError::frame)?;
     }
     Ok(buffer)
 }

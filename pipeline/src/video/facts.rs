@@ -52,8 +52,16 @@ impl Facts {
     /// When the file cannot be read.
     pub(super) fn of(path: &Path) -> io::Result<Option<Self>> {
         let start = read_start(path)?;
-        let Some(caps) = super::sniff::type_of(&start) else { return Ok(None) };
-        let mut facts = Self { caps, edits: Vec::new(), codec_tag: None, program_video: None, is_encrypted: false };
+        let Some(caps) = super::sniff::type_of(&start) else {
+            return Ok(None);
+        };
+        let mut facts = Self {
+            caps,
+            edits: Vec::new(),
+            codec_tag: None,
+            program_video: None,
+            is_encrypted: false,
+        };
         match facts.media() {
             "video/quicktime" | "application/x-3gp" | "audio/x-m4a" | "video/mj2" => {
                 let movie = iso::movie_facts(path)?;
@@ -62,7 +70,9 @@ impl Facts {
             "video/x-msvideo" => facts.codec_tag = avi_tag(&start),
             "video/x-matroska" | "video/webm" => facts.codec_tag = matroska_tag(&start),
             "video/mpegts" => facts.edits = transport::edits(path)?,
-            "video/mpeg" if is_program_stream(&facts.caps) => facts.program_video = program_video(path)?,
+            "video/mpeg" if is_program_stream(&facts.caps) => {
+                facts.program_video = program_video(path)?
+            }
             _ => {}
         }
         Ok(Some(facts))
@@ -80,7 +90,9 @@ impl Facts {
 }
 
 fn is_program_stream(caps: &gst::CapsRef) -> bool {
-    caps.structure(0).and_then(|structure| structure.get::<bool>("systemstream").ok()).unwrap_or(false)
+    caps.structure(0)
+        .and_then(|structure| structure.get::<bool>("systemstream").ok())
+        .unwrap_or(false)
 }
 
 /// Returns `biCompression` of the first video stream of an AVI file that begins with `bytes`: `LIST
@@ -111,37 +123,52 @@ fn avi_tag(bytes: &[u8]) -> Option<[u8; 4]> {
 /// 5.1.4.1).
 fn matroska_tag(bytes: &[u8]) -> Option<[u8; 4]> {
     const CODEC: &[u8] = b"V_MS/VFW/FOURCC";
-    let at = bytes.windows(CODEC.len()).position(|window| window == CODEC)?;
+    let at = bytes
+        .windows(CODEC.len())
+        .position(|window| window == CODEC)?;
     // Writers put it shortly before or after the codec's name.
     let from = at.saturating_sub(256);
     let nearby = bytes.get(from..)?.get(..1024.min(bytes.len() - from))?;
-    let private = nearby.windows(2).enumerate().filter(|(_, id)| *id == [0x63, 0xa2]);
-    private.map(|(index, _)| &nearby[index + 2..]).find_map(|rest| {
-        let length_bytes = rest.first()?.leading_zeros() as usize + 1;
-        let header = rest.get(length_bytes..length_bytes + 40)?;
-        // A BITMAPINFOHEADER begins with its own size.
-        let size = u32::from_le_bytes(header[..4].try_into().ok()?);
-        (40..1024).contains(&size).then(|| header[16..20].try_into().ok()).flatten()
-    })
+    let private = nearby
+        .windows(2)
+        .enumerate()
+        .filter(|(_, id)| *id == [0x63, 0xa2]);
+    private
+        .map(|(index, _)| &nearby[index + 2..])
+        .find_map(|rest| {
+            let length_bytes = rest.first()?.leading_zeros() as usize + 1;
+            let header = rest.get(length_bytes..length_bytes + 40)?;
+            // A BITMAPINFOHEADER begins with its own size.
+            let size = u32::from_le_bytes(header[..4].try_into().ok()?);
+            (40..1024)
+                .contains(&size)
+                .then(|| header[16..20].try_into().ok())
+                .flatten()
+        })
 }
 
 /// Returns the type of the first video of the program stream at `path`, by its own bytes; none if
 /// it is unknown, or is the type that GStreamer assumes.
 fn program_video(path: &Path) -> io::Result<Option<gst::Caps>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(PROGRAM_BYTES).read_to_end(&mut bytes)?;
+    File::open(path)?
+        .take(PROGRAM_BYTES)
+        .read_to_end(&mut bytes)?;
     let mut elementary = Vec::new();
     let mut stream = None;
     let mut at = 0;
-    while let Some(found) = bytes[at..]
-        .windows(4)
-        .position(|code| code[..3] == [0, 0, 1] && (0xe0..=0xef).contains(&code[3]) && stream.is_none_or(|id| id == code[3]))
-    {
+    while let Some(found) = bytes[at..].windows(4).position(|code| {
+        code[..3] == [0, 0, 1]
+            && (0xe0..=0xef).contains(&code[3])
+            && stream.is_none_or(|id| id == code[3])
+    }) {
         let start = at + found;
         stream = Some(bytes[start + 3]);
         // ISO/IEC 13818-1, 2.4.3.6: length, two bytes of flags, and the length of the rest of the
         // header.
-        let Some(header) = bytes.get(start + 4..start + 9) else { break };
+        let Some(header) = bytes.get(start + 4..start + 9) else {
+            break;
+        };
         let length = usize::from(u16::from_be_bytes([header[0], header[1]]));
         let end = (start + 6 + length).min(bytes.len());
         let payload = if header[2] & 0xc0 == 0x80 {
@@ -188,8 +215,12 @@ mod tests {
     #[test]
     fn the_tag_of_an_avi_file_is_that_of_its_video() {
         let mut bytes = b"RIFF\0\0\0\0AVI LIST\0\0\0\0hdrlavih\x02\0\0\0..".to_vec();
-        bytes.extend_from_slice(b"LIST\0\0\0\0strlstrh\x04\0\0\0audsstrf\x14\0\0\0................????");
-        bytes.extend_from_slice(b"LIST\0\0\0\0strlstrh\x04\0\0\0vidsstrf\x14\0\0\0................XVID");
+        bytes.extend_from_slice(
+            b"LIST\0\0\0\0strlstrh\x04\0\0\0audsstrf\x14\0\0\0................????",
+        );
+        bytes.extend_from_slice(
+            b"LIST\0\0\0\0strlstrh\x04\0\0\0vidsstrf\x14\0\0\0................XVID",
+        );
         assert_eq!(avi_tag(&bytes), Some(*b"XVID"));
         assert_eq!(avi_tag(&bytes[..bytes.len() - 1]), None, "cut short");
     }

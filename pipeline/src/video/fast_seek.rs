@@ -62,11 +62,21 @@ impl SeekPlan {
             return None;
         }
         // These report broken packets, and give each frame the time of its packet.
-        let decoders = ["avdec_h264", "avdec_h265", "avdec_vp8", "avdec_vp9", "avdec_av1"];
+        let decoders = [
+            "avdec_h264",
+            "avdec_h265",
+            "avdec_vp8",
+            "avdec_vp9",
+            "avdec_av1",
+        ];
         let known = decoders.contains(&probe.decoder.as_str());
         // Matroska stores no decoding times: those of its packets are made up.
         let decoding_times = probe.decoding_times && container == Container::Mp4;
-        known.then(|| Self { codec: probe.codec.clone(), decoding_times, shift_ns: probe.shift_ns })
+        known.then(|| Self {
+            codec: probe.codec.clone(),
+            decoding_times,
+            shift_ns: probe.shift_ns,
+        })
     }
 
     /// Whether each packet has one frame.
@@ -101,7 +111,9 @@ impl WantedTicks {
 
     /// Returns the last wanted tick.
     pub(super) fn last(&self) -> u64 {
-        self.starts.last().map_or(0, |start| start + (self.frames - 1) * self.stride)
+        self.starts
+            .last()
+            .map_or(0, |start| start + (self.frames - 1) * self.stride)
     }
 
     /// Whether any tick of `from..to` is wanted.
@@ -182,26 +194,39 @@ impl PacketFilter {
         if self.packets == 1 {
             self.format = pad.current_caps().and_then(|caps| NalFormat::of(&caps));
             self.began_at_entry = match self.format {
-                Some(format) => packet.map_readable().is_ok_and(|bytes| format.kind(&bytes, |_| ()) == PacketKind::Entry),
+                Some(format) => packet
+                    .map_readable()
+                    .is_ok_and(|bytes| format.kind(&bytes, |_| ()) == PacketKind::Entry),
                 None => !packet.flags().contains(gst::BufferFlags::DELTA_UNIT),
             };
         }
-        let Some((format, pts)) = self.format.zip(packet.pts()) else { return PacketAction::Decode };
+        let Some((format, pts)) = self.format.zip(packet.pts()) else {
+            return PacketAction::Decode;
+        };
         let stream_time = |time: gst::ClockTime| time.nseconds() as i64 + self.shift_ns;
         let ns = stream_time(pts);
         // No packet from here on is shown before this one is decoded.
-        let decoded_ns = packet.dts().filter(|_| self.decoding_times).map(stream_time);
-        self.has_ended |= decoded_ns.is_some_and(|decoded_ns| self.wanted.tick_of(decoded_ns) > self.wanted.last());
+        let decoded_ns = packet
+            .dts()
+            .filter(|_| self.decoding_times)
+            .map(stream_time);
+        self.has_ended |= decoded_ns
+            .is_some_and(|decoded_ns| self.wanted.tick_of(decoded_ns) > self.wanted.last());
         if self.has_ended {
             return PacketAction::End;
         }
-        let end_ns = ns + packet.duration().map_or(0, |duration| duration.nseconds() as i64);
+        let end_ns = ns
+            + packet
+                .duration()
+                .map_or(0, |duration| duration.nseconds() as i64);
         let from = self.wanted.tick_of(ns);
         let to = self.wanted.tick_of(end_ns);
         if self.wanted.any(from, to.max(from + 1) + self.wanted.slack) {
             return PacketAction::Decode;
         }
-        let disposable = packet.map_readable().is_ok_and(|bytes| format.kind(&bytes, |_| ()) == PacketKind::Disposable);
+        let disposable = packet
+            .map_readable()
+            .is_ok_and(|bytes| format.kind(&bytes, |_| ()) == PacketKind::Disposable);
         if !disposable {
             return PacketAction::Decode;
         }
@@ -222,7 +247,10 @@ impl PacketFilter {
     /// Returns the tick from which on a skipped picture would be shown, after the frame of time
     /// `ns`.
     pub(super) fn first_skipped_after(&self, ns: i64) -> Option<u64> {
-        self.skipped.range(ns + 1..).next().map(|&skipped| self.wanted.tick_of(skipped))
+        self.skipped
+            .range(ns + 1..)
+            .next()
+            .map(|&skipped| self.wanted.tick_of(skipped))
     }
 
     /// Returns the number of packets that came, and how many of them were skipped.
@@ -232,7 +260,12 @@ impl PacketFilter {
 }
 
 /// Seeks to the entry at `entry_ns`, and lets packets pass from there.
-pub(super) fn seek(pipeline: &RunningPipeline, held: &mpsc::Receiver<HeldPad>, entry_ns: i64, timeout: Duration) -> Result<(), VideoError> {
+pub(super) fn seek(
+    pipeline: &RunningPipeline,
+    held: &mpsc::Receiver<HeldPad>,
+    entry_ns: i64,
+    timeout: Duration,
+) -> Result<(), VideoError> {
     let deadline = Instant::now() + timeout;
     let (pad, probe) = loop {
         match held.recv_timeout(POLL.into()) {
@@ -246,10 +279,24 @@ pub(super) fn seek(pipeline: &RunningPipeline, held: &mpsc::Receiver<HeldPad>, e
     };
     let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::KEY_UNIT;
     let entry = gst::ClockTime::from_nseconds(entry_ns.max(0) as u64) + INTO_FRAME;
-    let seek = gst::event::Seek::new(1.0, flags, gst::SeekType::Set, entry, gst::SeekType::None, gst::ClockTime::NONE);
+    let seek = gst::event::Seek::new(
+        1.0,
+        flags,
+        gst::SeekType::Set,
+        entry,
+        gst::SeekType::None,
+        gst::ClockTime::NONE,
+    );
     let done = pad.send_event(seek);
     pad.remove_probe(probe);
-    if done { Ok(()) } else { Err(VideoError::Stream { element: String::new(), message: "the demultiplexer does not seek".to_owned() }) }
+    if done {
+        Ok(())
+    } else {
+        Err(VideoError::Stream {
+            element: String::new(),
+            message: "the demultiplexer does not seek".to_owned(),
+        })
+    }
 }
 
 #[cfg(test)]
@@ -258,7 +305,14 @@ mod tests {
 
     #[test]
     fn wanted_ticks_are_those_of_any_window() {
-        let wanted = WantedTicks { starts: vec![3, 10], frames: 3, stride: 4, slack: 0, fps: 30.0, start_ns: 0 };
+        let wanted = WantedTicks {
+            starts: vec![3, 10],
+            frames: 3,
+            stride: 4,
+            slack: 0,
+            fps: 30.0,
+            start_ns: 0,
+        };
         let ticks: Vec<u64> = (0..40).filter(|&tick| wanted.any(tick, tick + 1)).collect();
         assert_eq!(ticks, [3, 7, 10, 11, 14, 18]);
         assert!(wanted.any(4, 8) && !wanted.any(4, 7) && !wanted.any(19, 200));

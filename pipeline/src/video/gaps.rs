@@ -32,7 +32,11 @@ pub struct GapFinder {
 impl GapFinder {
     /// Creates a finder of gaps that are longer than `limit_ns`.
     pub const fn new(limit_ns: i64) -> Self {
-        Self { limit_ns, recent: VecDeque::new(), last: None }
+        Self {
+            limit_ns,
+            recent: VecDeque::new(),
+            last: None,
+        }
     }
 
     /// Takes the next frame in presentation order: its time, and the duration of its packet.
@@ -73,25 +77,55 @@ mod tests {
 
     #[test]
     fn a_gap_is_longer_than_the_expected_interval() {
-        assert_eq!(gaps(1000, &[0, 40, 80, 1080, 1120, 3000]), [(1120, 3000)], "960 ms more than expected, then 1840");
-        assert_eq!(gaps(1000, &[0, 900, 1800, 4000, 6000, 8000]), [(1800, 4000), (4000, 6000)], "then it is expected");
-        assert_eq!(gaps(1000, &[0, 5000, 5040]), [(0, 5000)], "before any interval is known");
+        assert_eq!(
+            gaps(1000, &[0, 40, 80, 1080, 1120, 3000]),
+            [(1120, 3000)],
+            "960 ms more than expected, then 1840"
+        );
+        assert_eq!(
+            gaps(1000, &[0, 900, 1800, 4000, 6000, 8000]),
+            [(1800, 4000), (4000, 6000)],
+            "then it is expected"
+        );
+        assert_eq!(
+            gaps(1000, &[0, 5000, 5040]),
+            [(0, 5000)],
+            "before any interval is known"
+        );
     }
 
     #[test]
     fn a_slow_video_has_no_gaps() {
         let times: Vec<i64> = (0..20).map(|frame| frame * 2000).collect();
         let mut finder = GapFinder::new(1000 * MS);
-        assert_eq!(times.iter().filter_map(|ms| finder.next(ms * MS, Some(2000 * MS))).count(), 0);
+        assert_eq!(
+            times
+                .iter()
+                .filter_map(|ms| finder.next(ms * MS, Some(2000 * MS)))
+                .count(),
+            0
+        );
         let mut finder = GapFinder::new(1000 * MS);
-        let found = times.iter().filter_map(|ms| finder.next(ms * MS, None)).count();
-        assert_eq!(found, 1, "without durations, the first interval is not expected yet");
+        let found = times
+            .iter()
+            .filter_map(|ms| finder.next(ms * MS, None))
+            .count();
+        assert_eq!(
+            found, 1,
+            "without durations, the first interval is not expected yet"
+        );
     }
 
     #[test]
     fn invalid_times_do_not_overflow() {
         let mut finder = GapFinder::new(1);
         assert_eq!(finder.next(i64::MIN, None), None);
-        assert_eq!(finder.next(i64::MAX, None), Some(Gap { from_ns: i64::MIN, to_ns: i64::MAX }));
+        assert_eq!(
+            finder.next(i64::MAX, None),
+            Some(Gap {
+                from_ns: i64::MIN,
+                to_ns: i64::MAX
+            })
+        );
     }
 }

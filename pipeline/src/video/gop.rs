@@ -35,10 +35,18 @@ impl Chain {
     fn new(elements: Vec<gst::Element>, output_caps: &gst::Caps) -> Result<Self, VideoError> {
         let output = Arc::new(Mutex::new(Vec::new()));
         let collected = Arc::clone(&output);
-        let template = gst::PadTemplate::new("sink", gst::PadDirection::Sink, gst::PadPresence::Always, output_caps);
+        let template = gst::PadTemplate::new(
+            "sink",
+            gst::PadDirection::Sink,
+            gst::PadPresence::Always,
+            output_caps,
+        );
         let sink = gst::Pad::builder_from_template(&template.map_err(VideoError::setup)?)
             .chain_function(move |_, _, buffer| {
-                collected.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+                collected
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(buffer);
                 Ok(gst::FlowSuccess::Ok)
             })
             .query_function(|pad, parent, query| {
@@ -50,17 +58,30 @@ impl Chain {
                 gst::Pad::query_default(pad, parent, query)
             })
             .build();
-        let source = gst::Pad::builder(gst::PadDirection::Src).name("src").build();
+        let source = gst::Pad::builder(gst::PadDirection::Src)
+            .name("src")
+            .build();
         let bus = gst::Bus::new();
-        let pad = |element: &gst::Element, name| element.static_pad(name).ok_or_else(|| VideoError::setup(format!("no pad {name}")));
+        let pad = |element: &gst::Element, name| {
+            element
+                .static_pad(name)
+                .ok_or_else(|| VideoError::setup(format!("no pad {name}")))
+        };
         let mut from = source.clone();
         for element in &elements {
             element.set_bus(Some(&bus));
-            from.link(&pad(element, "sink")?).map_err(VideoError::setup)?;
+            from.link(&pad(element, "sink")?)
+                .map_err(VideoError::setup)?;
             from = pad(element, "src")?;
         }
         from.link(&sink).map_err(VideoError::setup)?;
-        Ok(Self { elements, bus, source, sink, output })
+        Ok(Self {
+            elements,
+            bus,
+            source,
+            sink,
+            output,
+        })
     }
 
     /// Sends `buffers` of `caps` through all elements, until at least `enough` buffers have come
@@ -71,14 +92,23 @@ impl Chain {
         buffers: impl IntoIterator<Item = gst::Buffer>,
         enough: usize,
     ) -> Result<(Vec<gst::Buffer>, gst::Caps), VideoError> {
-        let result = self.start().and_then(|()| self.push_all(caps, buffers, enough));
+        let result = self
+            .start()
+            .and_then(|()| self.push_all(caps, buffers, enough));
         let output_caps = self.sink.current_caps();
         // After an error, too: the next run starts afresh.
         self.stop();
         let output = std::mem::take(&mut *self.output());
-        match self.bus.pop_filtered(&[gst::MessageType::Error]).as_ref().map(|message| message.view()) {
+        match self
+            .bus
+            .pop_filtered(&[gst::MessageType::Error])
+            .as_ref()
+            .map(|message| message.view())
+        {
             Some(gst::MessageView::Error(error)) => Err(VideoError::frame(error.error().message())),
-            _ => result.and(output_caps.ok_or(VideoError::NoFrames)).map(|caps| (output, caps)),
+            _ => result
+                .and(output_caps.ok_or(VideoError::NoFrames))
+                .map(|caps| (output, caps)),
         }
     }
 
@@ -89,13 +119,26 @@ impl Chain {
     fn start(&self) -> Result<(), VideoError> {
         self.sink.set_active(true).map_err(VideoError::setup)?;
         self.source.set_active(true).map_err(VideoError::setup)?;
-        self.elements.iter().try_for_each(|element| element.set_state(gst::State::Playing).map(drop).map_err(VideoError::setup))
+        self.elements.iter().try_for_each(|element| {
+            element
+                .set_state(gst::State::Playing)
+                .map(drop)
+                .map_err(VideoError::setup)
+        })
     }
 
-    fn push_all(&self, caps: &gst::Caps, buffers: impl IntoIterator<Item = gst::Buffer>, enough: usize) -> Result<(), VideoError> {
+    fn push_all(
+        &self,
+        caps: &gst::Caps,
+        buffers: impl IntoIterator<Item = gst::Buffer>,
+        enough: usize,
+    ) -> Result<(), VideoError> {
         let segment = gst::FormattedSegment::<gst::ClockTime>::new();
         let push = |event: gst::Event| {
-            self.source.push_event(event).then_some(()).ok_or_else(|| VideoError::frame("an element refuses its input"))
+            self.source
+                .push_event(event)
+                .then_some(())
+                .ok_or_else(|| VideoError::frame("an element refuses its input"))
         };
         push(gst::event::StreamStart::new("clip"))?;
         push(gst::event::Caps::new(caps))?;
@@ -133,7 +176,12 @@ impl Drop for Chain {
 ///
 /// # Errors
 /// [`VideoError::Setup`] when x264's plugin is missing, [`VideoError::Frame`] when it fails.
-pub fn encode_gop(frames: &[u8], size: FrameSize, color: Color, crf: u32) -> Result<Vec<u8>, VideoError> {
+pub fn encode_gop(
+    frames: &[u8],
+    size: FrameSize,
+    color: Color,
+    crf: u32,
+) -> Result<Vec<u8>, VideoError> {
     super::init()?;
     let coded = coded_size(size);
     let count = frames.len() / size.frame_bytes();
@@ -155,17 +203,29 @@ pub fn encode_gop(frames: &[u8], size: FrameSize, color: Color, crf: u32) -> Res
         .property("byte-stream", true)
         .build()
         .map_err(VideoError::setup)?;
-    let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, coded.width as u32, coded.height as u32)
-        .fps(gst::Fraction::new(25, 1))
-        .colorimetry(&color.colorimetry())
-        .build()
-        .map_err(VideoError::frame)?;
+    let info = gst_video::VideoInfo::builder(
+        gst_video::VideoFormat::I420,
+        coded.width as u32,
+        coded.height as u32,
+    )
+    .fps(gst::Fraction::new(25, 1))
+    .colorimetry(&color.colorimetry())
+    .build()
+    .map_err(VideoError::frame)?;
     let caps = info.to_caps().map_err(VideoError::frame)?;
-    let output_caps = gst::Caps::builder("video/x-h264").field("stream-format", "byte-stream").field("alignment", "au").build();
+    let output_caps = gst::Caps::builder("video/x-h264")
+        .field("stream-format", "byte-stream")
+        .field("alignment", "au")
+        .build();
     let chain = Chain::new(vec![encoder], &output_caps)?;
     let mut buffers = Vec::with_capacity(count);
     for (number, frame) in frames.chunks_exact(size.frame_bytes()).enumerate() {
-        buffers.push(raw_buffer(padded(frame, size, coded), coded, FRAME_TIME * number as u64, FRAME_TIME)?);
+        buffers.push(raw_buffer(
+            padded(frame, size, coded),
+            coded,
+            FRAME_TIME * number as u64,
+            FRAME_TIME,
+        )?);
     }
     let mut stream = Vec::new();
     for buffer in chain.run(&caps, buffers, usize::MAX)?.0 {
@@ -190,9 +250,16 @@ impl GopDecoder {
         let make = |name| gst::ElementFactory::make(name);
         let parser = make("h264parse").build().map_err(VideoError::setup)?;
         // Loaders already have a thread per core.
-        let decoder = make("avdec_h264").property("max-threads", 1i32).build().map_err(VideoError::setup)?;
-        let output_caps = gst::Caps::builder("video/x-raw").field("format", "I420").build();
-        Ok(Self { chain: Chain::new(vec![parser, decoder], &output_caps)? })
+        let decoder = make("avdec_h264")
+            .property("max-threads", 1i32)
+            .build()
+            .map_err(VideoError::setup)?;
+        let output_caps = gst::Caps::builder("video/x-raw")
+            .field("format", "I420")
+            .build();
+        Ok(Self {
+            chain: Chain::new(vec![parser, decoder], &output_caps)?,
+        })
     }
 
     /// Decodes the first `count` frames of `stream` and appends them to `out`, tightly packed I420
@@ -201,21 +268,40 @@ impl GopDecoder {
     /// # Errors
     /// [`VideoError::Frame`] when there are fewer frames, they have another size, or they cannot be
     /// decoded.
-    pub fn decode(&mut self, stream: &[u8], size: FrameSize, count: usize, out: &mut Vec<u8>) -> Result<(), VideoError> {
-        let caps = gst::Caps::builder("video/x-h264").field("stream-format", "byte-stream").field("alignment", "au").build();
+    pub fn decode(
+        &mut self,
+        stream: &[u8],
+        size: FrameSize,
+        count: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), VideoError> {
+        let caps = gst::Caps::builder("video/x-h264")
+            .field("stream-format", "byte-stream")
+            .field("alignment", "au")
+            .build();
         let units = access_units(stream).map(|unit| gst::Buffer::from_slice(unit.to_vec()));
         let (decoded, caps) = self.chain.run(&caps, units, count)?;
         let info = gst_video::VideoInfo::from_caps(&caps).map_err(VideoError::frame)?;
         let coded = coded_size(size);
         if (info.width() as usize, info.height() as usize) != (coded.width, coded.height) {
-            return Err(VideoError::frame(format!("its size is {}x{}, not {}x{}", info.width(), info.height(), coded.width, coded.height)));
+            return Err(VideoError::frame(format!(
+                "its size is {}x{}, not {}x{}",
+                info.width(),
+                info.height(),
+                coded.width,
+                coded.height
+            )));
         }
         if decoded.len() < count {
-            return Err(VideoError::frame(format!("{} of {count} frames can be decoded", decoded.len())));
+            return Err(VideoError::frame(format!(
+                "{} of {count} frames can be decoded",
+                decoded.len()
+            )));
         }
         out.reserve(count * size.frame_bytes());
         for buffer in &decoded[..count] {
-            let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &info).map_err(VideoError::frame)?;
+            let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &info)
+                .map_err(VideoError::frame)?;
             // The padding is at the right and at the bottom.
             pack(&frame, size, out)?;
         }
@@ -228,7 +314,10 @@ fn access_units(stream: &[u8]) -> impl Iterator<Item = &[u8]> {
     const DELIMITER: &[u8] = &[0, 0, 0, 1, 9];
     let mut rest = stream;
     std::iter::from_fn(move || {
-        let next = rest.windows(DELIMITER.len()).skip(1).position(|window| window == DELIMITER);
+        let next = rest
+            .windows(DELIMITER.len())
+            .skip(1)
+            .position(|window| window == DELIMITER);
         let unit;
         (unit, rest) = rest.split_at(next.map_or(rest.len(), |at| at + 1));
         (!unit.is_empty()).then_some(unit)
@@ -238,5 +327,8 @@ fn access_units(stream: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// Returns the size of the coded frames of a clip of `size`: even, and at least a macroblock.
 fn coded_size(size: FrameSize) -> FrameSize {
     let coded = |side: usize| side.next_multiple_of(2).max(MIN_SIDE);
-    FrameSize { width: coded(size.width), height: coded(size.height) }
+    FrameSize {
+        width: coded(size.width),
+        height: coded(size.height),
+    }
 }

@@ -32,7 +32,9 @@ fn boxes(bytes: &[u8]) -> impl Iterator<Item = BoxRange> {
             }
             size => (at + 8, size as usize),
         };
-        let end = at.checked_add(size).filter(|&end| end >= start && end <= bytes.len())?;
+        let end = at
+            .checked_add(size)
+            .filter(|&end| end >= start && end <= bytes.len())?;
         at = end;
         Some(BoxRange { kind, start, end })
     })
@@ -40,7 +42,9 @@ fn boxes(bytes: &[u8]) -> impl Iterator<Item = BoxRange> {
 
 /// Returns the content of the first box of `kind` in `bytes`.
 fn find<'a>(bytes: &'a [u8], kind: &[u8; 4]) -> Option<&'a [u8]> {
-    boxes(bytes).find(|found| found.kind == *kind).map(|found| &bytes[found.start..found.end])
+    boxes(bytes)
+        .find(|found| found.kind == *kind)
+        .map(|found| &bytes[found.start..found.end])
 }
 
 /// Reads the content of the movie box of the file at `path`, and its offset.
@@ -50,17 +54,25 @@ fn movie(path: &Path) -> io::Result<Option<(u64, Vec<u8>)>> {
     let mut at = 0;
     while at + 8 <= length {
         let header = read_at(&mut file, at, 16)?;
-        let Some((size, kind)) = header.split_first_chunk::<4>() else { break };
+        let Some((size, kind)) = header.split_first_chunk::<4>() else {
+            break;
+        };
         let (start, size) = match (u32::from_be_bytes(*size), header.get(8..16)) {
             (0, _) => (8, length - at),
-            (1, Some(size)) => (16, u64::from_be_bytes(size.try_into().expect("eight bytes"))),
+            (1, Some(size)) => (
+                16,
+                u64::from_be_bytes(size.try_into().expect("eight bytes")),
+            ),
             (size, _) => (8, u64::from(size)),
         };
         if size < start {
             break;
         }
         if kind.starts_with(b"moov") && size <= MAX_MOVIE_BYTES {
-            return Ok(Some((at + start, read_at(&mut file, at + start, size - start)?)));
+            return Ok(Some((
+                at + start,
+                read_at(&mut file, at + start, size - start)?,
+            )));
         }
         at = at.saturating_add(size);
     }
@@ -110,13 +122,18 @@ pub(super) struct MovieFacts {
 /// # Errors
 /// When the file cannot be read.
 pub(super) fn movie_facts(path: &Path) -> io::Result<MovieFacts> {
-    let Some((offset, movie)) = movie(path)? else { return Ok(MovieFacts::default()) };
+    let Some((offset, movie)) = movie(path)? else {
+        return Ok(MovieFacts::default());
+    };
     let entry = video_tracks(&movie).next().and_then(|track| {
         let media = find(&movie[track.start..track.end], b"mdia")?;
         find(find(find(media, b"minf")?, b"stbl")?, b"stsd")?.get(12..16)
     });
     let is_encrypted = entry == Some(b"encv");
-    Ok(MovieFacts { edits: duration_edits(offset, &movie), is_encrypted })
+    Ok(MovieFacts {
+        edits: duration_edits(offset, &movie),
+        is_encrypted,
+    })
 }
 
 /// Returns the replacements of the durations of a movie that begins at `offset` of its file.
@@ -130,7 +147,11 @@ fn duration_edits(offset: u64, movie: &[u8]) -> Vec<Edit> {
     let replace = |range: Range<usize>, value: u64| {
         let length = range.len();
         let inserted = value.to_be_bytes()[8 - length..].to_vec();
-        Edit { offset: offset + range.start as u64, removed: length as u64, inserted }
+        Edit {
+            offset: offset + range.start as u64,
+            removed: length as u64,
+            inserted,
+        }
     };
     let header = boxes(movie).find(|found| found.kind == *b"mvhd");
     let of_movie = header.and_then(|header| {
@@ -150,7 +171,8 @@ fn duration_edits(offset: u64, movie: &[u8]) -> Vec<Edit> {
         let latest = latest_offset(find(table, b"ctts")?);
         let start = track.start + media.start + header.start;
         let until_shown = duration.saturating_add(latest);
-        (latest > 0 && duration > 0).then(|| replace(start + range.start..start + range.end, until_shown))
+        (latest > 0 && duration > 0)
+            .then(|| replace(start + range.start..start + range.end, until_shown))
     });
     let mut edits: Vec<Edit> = of_movie.into_iter().chain(of_media).collect();
     edits.sort_by_key(|edit| edit.offset);
@@ -180,23 +202,49 @@ mod tests {
     fn movie_of(handler: &[u8; 4], tables: &[u8], edits: &[u8]) -> Vec<u8> {
         let handler = a_box(b"hdlr", &[&[0; 8][..], handler].concat());
         let table = a_box(b"minf", &a_box(b"stbl", tables));
-        let media = a_box(b"mdia", &[a_box(b"mdhd", &header(90, 270)), handler, table].concat());
-        [a_box(b"mvhd", &header(10, 600)), a_box(b"trak", &[edits, &media].concat())].concat()
+        let media = a_box(
+            b"mdia",
+            &[a_box(b"mdhd", &header(90, 270)), handler, table].concat(),
+        );
+        [
+            a_box(b"mvhd", &header(10, 600)),
+            a_box(b"trak", &[edits, &media].concat()),
+        ]
+        .concat()
     }
 
     #[test]
     fn a_movie_does_not_end_its_tracks() {
-        let unknown = Edit { offset: 100 + 8 + 16, removed: 4, inserted: vec![0; 4] };
-        assert_eq!(duration_edits(100, &movie_of(b"vide", &[], &[])), std::slice::from_ref(&unknown));
-        assert_eq!(duration_edits(100, &movie_of(b"vide", &[], &[])[..30]), std::slice::from_ref(&unknown), "cut short");
+        let unknown = Edit {
+            offset: 100 + 8 + 16,
+            removed: 4,
+            inserted: vec![0; 4],
+        };
+        assert_eq!(
+            duration_edits(100, &movie_of(b"vide", &[], &[])),
+            std::slice::from_ref(&unknown)
+        );
+        assert_eq!(
+            duration_edits(100, &movie_of(b"vide", &[], &[])[..30]),
+            std::slice::from_ref(&unknown),
+            "cut short"
+        );
         // Frames that are shown 7 units after they are decoded, at most.
-        let later = a_box(b"ctts", &[0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 7, 0, 0, 0, 1, 0, 0, 0, 3]);
+        let later = a_box(
+            b"ctts",
+            &[
+                0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 7, 0, 0, 0, 1, 0, 0, 0, 3,
+            ],
+        );
         let movie = movie_of(b"vide", &later, &[]);
         let edits = duration_edits(0, &movie);
         assert_eq!(edits.len(), 2);
         assert_eq!(edits[1].inserted, 277u32.to_be_bytes());
         assert_eq!(movie[edits[1].offset as usize..][..4], 270u32.to_be_bytes());
-        assert_eq!(duration_edits(0, &movie_of(b"vide", &later, &a_box(b"edts", &[]))).len(), 1);
+        assert_eq!(
+            duration_edits(0, &movie_of(b"vide", &later, &a_box(b"edts", &[]))).len(),
+            1
+        );
         assert_eq!(duration_edits(0, &movie_of(b"soun", &later, &[])).len(), 1);
     }
 }

@@ -24,7 +24,11 @@ pub(super) enum Meaning {
 /// Returns the meaning of the message `text` that libav logs at `level`.
 pub(super) fn meaning(level: gst::DebugLevel, text: &str) -> Meaning {
     let known = MESSAGES.iter().find(|(part, _)| text.contains(part));
-    let by_level = if level <= gst::DebugLevel::Error { Meaning::Damage } else { Meaning::Remark };
+    let by_level = if level <= gst::DebugLevel::Error {
+        Meaning::Damage
+    } else {
+        Meaning::Remark
+    };
     known.map_or(by_level, |&(_, meaning)| meaning)
 }
 
@@ -188,9 +192,21 @@ mod tests {
     fn the_level_decides_except_for_known_messages() {
         use gst::DebugLevel as L;
         let cases = [
-            (L::Error, "error while decoding MB 3 4, bytestream -7", Meaning::Damage),
-            (L::Info, "concealing 469 DC, 469 AC, 469 MV errors in P frame", Meaning::Damage),
-            (L::Info, "concealing 0 DC, 0 AC, 0 MV errors in P frame", Meaning::Remark),
+            (
+                L::Error,
+                "error while decoding MB 3 4, bytestream -7",
+                Meaning::Damage,
+            ),
+            (
+                L::Info,
+                "concealing 469 DC, 469 AC, 469 MV errors in P frame",
+                Meaning::Damage,
+            ),
+            (
+                L::Info,
+                "concealing 0 DC, 0 AC, 0 MV errors in P frame",
+                Meaning::Remark,
+            ),
             (L::Error, "mmco: unref short failure", Meaning::Remark),
             (L::Error, "Overread VUI by 8 bits", Meaning::Remark),
             (L::Debug, "Frame num gap 5 3", Meaning::LostReference),

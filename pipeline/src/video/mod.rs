@@ -72,7 +72,10 @@ const POLL: gst::ClockTime = gst::ClockTime::from_mseconds(50);
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum VideoError {
     /// GStreamer or a required plugin is not installed.
-    #[error("GStreamer cannot be used: {reason}; install GStreamer 1.22 or newer with its base, good, bad, ugly and libav plugins")]
+    #[error(
+        "GStreamer cannot be used: {reason}; install GStreamer 1.22 or newer with its base, good, \
+         bad, ugly and libav plugins"
+    )]
     Setup {
         /// GStreamer's message.
         reason: String,
@@ -135,11 +138,15 @@ pub enum VideoError {
 
 impl VideoError {
     fn setup(error: impl ToString) -> Self {
-        Self::Setup { reason: error.to_string() }
+        Self::Setup {
+            reason: error.to_string(),
+        }
     }
 
     fn frame(error: impl ToString) -> Self {
-        Self::Frame { reason: error.to_string() }
+        Self::Frame {
+            reason: error.to_string(),
+        }
     }
 }
 
@@ -166,7 +173,9 @@ impl RunningPipeline {
     fn start(&self) -> Result<(), VideoError> {
         match self.0.set_state(gst::State::Playing) {
             Ok(_) => Ok(()),
-            Err(error) => Err(self.bus_error().unwrap_or_else(|| VideoError::Setup { reason: error.to_string() })),
+            Err(error) => Err(self.bus_error().unwrap_or_else(|| VideoError::Setup {
+                reason: error.to_string(),
+            })),
         }
     }
 
@@ -174,15 +183,26 @@ impl RunningPipeline {
     fn bus_error(&self) -> Option<VideoError> {
         let bus = self.0.bus()?;
         let message = bus.pop_filtered(&[gst::MessageType::Error])?;
-        let gst::MessageView::Error(error) = message.view() else { return None };
-        if error.error().matches(gst::StreamError::Decrypt) || error.error().matches(gst::StreamError::DecryptNokey) {
+        let gst::MessageView::Error(error) = message.view() else {
+            return None;
+        };
+        if error.error().matches(gst::StreamError::Decrypt)
+            || error.error().matches(gst::StreamError::DecryptNokey)
+        {
             return Some(VideoError::Encrypted);
         }
-        let element = error.src().map_or_else(String::new, |source| source.name().to_string());
+        let element = error
+            .src()
+            .map_or_else(String::new, |source| source.name().to_string());
         // GStreamer numbers elements per process: the number would make equal errors look
         // different.
-        let element = element.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned();
-        Some(VideoError::Stream { element, message: error.error().message().trim_end_matches('.').to_owned() })
+        let element = element
+            .trim_end_matches(|c: char| c.is_ascii_digit())
+            .to_owned();
+        Some(VideoError::Stream {
+            element,
+            message: error.error().message().trim_end_matches('.').to_owned(),
+        })
     }
 }
 
@@ -200,5 +220,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Returns the media type of `caps`: the name of their first structure.
 fn media_type(caps: &gst::CapsRef) -> &str {
-    caps.structure(0).map_or("", |structure| structure.name().as_str())
+    caps.structure(0)
+        .map_or("", |structure| structure.name().as_str())
 }

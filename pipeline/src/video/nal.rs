@@ -45,7 +45,9 @@ impl NalFormat {
     pub(super) fn of(caps: &gst::CapsRef) -> Option<Self> {
         let structure = caps.structure(0)?;
         let config = structure.get::<gst::Buffer>("codec_data").ok();
-        let config = config.as_ref().and_then(|config| config.map_readable().ok());
+        let config = config
+            .as_ref()
+            .and_then(|config| config.map_readable().ok());
         let is_h264 = match structure.name().as_str() {
             "video/x-h264" => true,
             "video/x-h265" => false,
@@ -55,18 +57,31 @@ impl NalFormat {
             // ISO/IEC 14496-15, 5.3.3.1: the low bits of byte 4 are the size of sizes, less one.
             "avc" | "avc3" if is_h264 => {
                 let framing = Framing::Sizes(usize::from(config?.get(4)? & 3) + 1);
-                Some(Self { codec: Codec::H264, framing })
+                Some(Self {
+                    codec: Codec::H264,
+                    framing,
+                })
             }
             // ISO/IEC 14496-15, 8.3.3.1: byte 21 holds the number of temporal layers, 0 for
             // unknown, and the size of sizes.
             "hvc1" | "hev1" if !is_h264 => {
                 let byte = *config?.get(21)?;
                 let layers = Some((byte >> 3) & 7).filter(|&layers| layers > 0);
-                Some(Self { codec: Codec::H265 { layers }, framing: Framing::Sizes(usize::from(byte & 3) + 1) })
+                Some(Self {
+                    codec: Codec::H265 { layers },
+                    framing: Framing::Sizes(usize::from(byte & 3) + 1),
+                })
             }
             "byte-stream" => {
-                let codec = if is_h264 { Codec::H264 } else { Codec::H265 { layers: None } };
-                Some(Self { codec, framing: Framing::StartCodes })
+                let codec = if is_h264 {
+                    Codec::H264
+                } else {
+                    Codec::H265 { layers: None }
+                };
+                Some(Self {
+                    codec,
+                    framing: Framing::StartCodes,
+                })
             }
             _ => None,
         }
@@ -105,9 +120,15 @@ impl NalFormat {
         match self.framing {
             Framing::Sizes(bytes) => {
                 while !rest.is_empty() {
-                    let Some((size, after)) = rest.split_at_checked(bytes) else { return false };
-                    let size = size.iter().fold(0, |size, &byte| size << 8 | usize::from(byte));
-                    let Some((unit, after)) = after.split_at_checked(size) else { return false };
+                    let Some((size, after)) = rest.split_at_checked(bytes) else {
+                        return false;
+                    };
+                    let size = size
+                        .iter()
+                        .fold(0, |size, &byte| size << 8 | usize::from(byte));
+                    let Some((unit, after)) = after.split_at_checked(size) else {
+                        return false;
+                    };
                     on_unit(unit);
                     rest = after;
                 }
@@ -118,7 +139,12 @@ impl NalFormat {
                     rest = &rest[at + 3..];
                     // Zeros may follow a unit, and no unit ends with one.
                     let unit = &rest[..next(rest).unwrap_or(rest.len())];
-                    on_unit(&unit[..unit.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1)]);
+                    on_unit(
+                        &unit[..unit
+                            .iter()
+                            .rposition(|&byte| byte != 0)
+                            .map_or(0, |last| last + 1)],
+                    );
                 }
             }
         }
@@ -146,7 +172,10 @@ pub(super) fn allows_gaps(unit: &[u8]) -> Option<bool> {
     let profile = bits.number(8)?;
     bits.number(16)?;
     bits.unsigned_code()?;
-    if matches!(profile, 100 | 110 | 122 | 244 | 44 | 83 | 86 | 118 | 128 | 138 | 139 | 134 | 135) {
+    if matches!(
+        profile,
+        100 | 110 | 122 | 244 | 44 | 83 | 86 | 118 | 128 | 138 | 139 | 134 | 135
+    ) {
         let chroma = bits.unsigned_code()?;
         if chroma == 3 {
             bits.bit()?;
@@ -216,7 +245,9 @@ enum Unit {
 
 /// Classifies a NAL unit by ITU-T H.264, 7.3.1 and table 7-1.
 fn h264_unit(unit: &[u8]) -> Unit {
-    let Some(header) = unit.first() else { return Unit::Other };
+    let Some(header) = unit.first() else {
+        return Unit::Other;
+    };
     match (header & 31, header >> 5 & 3) {
         (1, 0) => Unit::DisposableSlice,
         // An I picture that is no IDR may do, too, but need not: pictures after it can refer to
@@ -230,7 +261,9 @@ fn h264_unit(unit: &[u8]) -> Unit {
 
 /// Classifies a NAL unit by ITU-T H.265, 7.3.1.2 and table 7-1.
 fn h265_unit(unit: &[u8], layers: Option<u8>) -> Unit {
-    let &[first, second, ..] = unit else { return Unit::Other };
+    let &[first, second, ..] = unit else {
+        return Unit::Other;
+    };
     match first >> 1 & 63 {
         // Sub-layer non-reference pictures: only higher layers may refer to them.
         0 | 2 | 4 | 6 | 8 | 10 | 12 | 14 if layers == Some(second & 7) => Unit::DisposableSlice,
@@ -245,15 +278,27 @@ fn h265_unit(unit: &[u8], layers: Option<u8>) -> Unit {
 mod tests {
     use super::*;
 
-    const SIZES: NalFormat = NalFormat { codec: Codec::H264, framing: Framing::Sizes(4) };
-    const CODES: NalFormat = NalFormat { codec: Codec::H264, framing: Framing::StartCodes };
+    const SIZES: NalFormat = NalFormat {
+        codec: Codec::H264,
+        framing: Framing::Sizes(4),
+    };
+    const CODES: NalFormat = NalFormat {
+        codec: Codec::H264,
+        framing: Framing::StartCodes,
+    };
 
     fn with_sizes(units: &[&[u8]]) -> Vec<u8> {
-        units.iter().flat_map(|unit| [&(unit.len() as u32).to_be_bytes(), *unit].concat()).collect()
+        units
+            .iter()
+            .flat_map(|unit| [&(unit.len() as u32).to_be_bytes(), *unit].concat())
+            .collect()
     }
 
     fn with_codes(units: &[&[u8]]) -> Vec<u8> {
-        units.iter().flat_map(|unit| [&[0, 0, 0, 1], *unit].concat()).collect()
+        units
+            .iter()
+            .flat_map(|unit| [&[0, 0, 0, 1], *unit].concat())
+            .collect()
     }
 
     #[test]
@@ -261,34 +306,60 @@ mod tests {
         // An access unit delimiter, SEI, IDR slices; slices that are referred to, and slices that
         // are not.
         for (units, kind) in [
-            (&[&[9, 240][..], &[6, 1, 2], &[0x65, 1, 2, 3], &[0x65, 9]][..], PacketKind::Entry),
-            (&[&[0x67, 1], &[0x68, 2], &[0x65, 1, 2, 3]], PacketKind::Entry),
+            (
+                &[&[9, 240][..], &[6, 1, 2], &[0x65, 1, 2, 3], &[0x65, 9]][..],
+                PacketKind::Entry,
+            ),
+            (
+                &[&[0x67, 1], &[0x68, 2], &[0x65, 1, 2, 3]],
+                PacketKind::Entry,
+            ),
             (&[&[0x68, 2], &[0x01, 7, 7]], PacketKind::Other),
-            (&[&[9, 240], &[0x01, 7, 7], &[0x01, 8]], PacketKind::Disposable),
+            (
+                &[&[9, 240], &[0x01, 7, 7], &[0x01, 8]],
+                PacketKind::Disposable,
+            ),
             (&[&[0x41, 7, 7]], PacketKind::Other),
             (&[&[0x01, 7, 7], &[0x21, 8]], PacketKind::Other),
             (&[&[6, 1]], PacketKind::Other),
             (&[], PacketKind::Other),
         ] {
-            let parameters: Vec<&[u8]> = units.iter().copied().filter(|unit| matches!(unit[0] & 31, 7 | 8)).collect();
+            let parameters: Vec<&[u8]> = units
+                .iter()
+                .copied()
+                .filter(|unit| matches!(unit[0] & 31, 7 | 8))
+                .collect();
             for (format, packet) in [(SIZES, with_sizes(units)), (CODES, with_codes(units))] {
                 let mut found = Vec::new();
-                assert_eq!(format.kind(&packet, |unit| found.push(unit.to_vec())), kind, "{units:?}");
+                assert_eq!(
+                    format.kind(&packet, |unit| found.push(unit.to_vec())),
+                    kind,
+                    "{units:?}"
+                );
                 assert_eq!(found, parameters, "{units:?}");
             }
         }
         let mut cut = with_sizes(&[&[0x01, 7, 7]]);
         cut.pop();
-        assert_eq!(SIZES.kind(&cut, |_| ()), PacketKind::Other, "an incomplete packet");
+        assert_eq!(
+            SIZES.kind(&cut, |_| ()),
+            PacketKind::Other,
+            "an incomplete packet"
+        );
     }
 
     #[test]
     fn gaps_are_allowed_by_the_sequence_parameters() {
         // Of files that ffmpeg 5.1 has encoded with libx264 from `testsrc2=s=160x120:r=30`:
         // baseline, and 10 bits of the high profile.
-        let baseline =
-            [0x67, 0x42, 0xc0, 0x0b, 0xda, 0x0a, 0x11, 0xf9, 0x70, 0x11, 0, 0, 3, 0, 1, 0, 0, 3, 0, 0x3c, 0x0f, 0x14, 0x2a, 0xa0];
-        let high = [0x67, 0x6e, 0, 0x0b, 0xa6, 0xcb, 0x41, 0x42, 0x3f, 0x2e, 2, 0x20, 0, 0, 3, 0, 0x20, 0, 0, 7, 0x81, 0xe2, 0x85, 0x54];
+        let baseline = [
+            0x67, 0x42, 0xc0, 0x0b, 0xda, 0x0a, 0x11, 0xf9, 0x70, 0x11, 0, 0, 3, 0, 1, 0, 0, 3, 0,
+            0x3c, 0x0f, 0x14, 0x2a, 0xa0,
+        ];
+        let high = [
+            0x67, 0x6e, 0, 0x0b, 0xa6, 0xcb, 0x41, 0x42, 0x3f, 0x2e, 2, 0x20, 0, 0, 3, 0, 0x20, 0,
+            0, 7, 0x81, 0xe2, 0x85, 0x54,
+        ];
         for unit in [&baseline[..], &high] {
             assert_eq!(allows_gaps(unit), Some(false));
             for length in 0..5 {
@@ -307,7 +378,10 @@ mod tests {
     #[test]
     fn of_h265_only_the_highest_layer_is_disposable() {
         let kind = |unit_type: u8, layer: u8, layers| {
-            let format = NalFormat { codec: Codec::H265 { layers }, framing: Framing::Sizes(2) };
+            let format = NalFormat {
+                codec: Codec::H265 { layers },
+                framing: Framing::Sizes(2),
+            };
             format.kind(&[0, 3, unit_type << 1, layer + 1, 99], |_| ())
         };
         assert_eq!(kind(0, 0, Some(1)), PacketKind::Disposable);

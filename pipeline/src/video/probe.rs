@@ -74,9 +74,19 @@ impl VideoProbe {
 ///
 /// # Errors
 /// Those of [`VideoDecoder::next_frame`], and [`VideoError::NoFrames`] when there are no frames.
-pub fn probe(path: &Path, options: &BuildOptions, timeout: Duration) -> Result<VideoProbe, VideoError> {
+pub fn probe(
+    path: &Path,
+    options: &BuildOptions,
+    timeout: Duration,
+) -> Result<VideoProbe, VideoError> {
     super::init()?;
-    let mut decoder = VideoDecoder::open(path, DecodeOptions { threads: 1, timeout })?;
+    let mut decoder = VideoDecoder::open(
+        path,
+        DecodeOptions {
+            threads: 1,
+            timeout,
+        },
+    )?;
     let first = decoder.next_frame()?.ok_or(VideoError::NoFrames)?;
     let (codec, element) = decoder.codec_and_decoder();
     let mut probe = VideoProbe {
@@ -122,8 +132,16 @@ fn read_packets(
             let after = shown
                 .last()
                 .zip(frame_ns)
-                .map(|(&(ns, duration_ns), frame_ns)| ns.saturating_add(duration_ns.filter(|&ns| ns > 0).unwrap_or(frame_ns)));
-            shown.extend(shown_packet(&sample, graph.is_elementary, after, frame_ns, &mut entries));
+                .map(|(&(ns, duration_ns), frame_ns)| {
+                    ns.saturating_add(duration_ns.filter(|&ns| ns > 0).unwrap_or(frame_ns))
+                });
+            shown.extend(shown_packet(
+                &sample,
+                graph.is_elementary,
+                after,
+                frame_ns,
+                &mut entries,
+            ));
             continue;
         }
         if let Some(error) = graph.failure() {
@@ -149,9 +167,15 @@ fn read_packets(
     probe.packets = shown.len() as u64;
     let mut finder = gap_limit_ns(options).map(GapFinder::new);
     for &(ns, duration_ns) in &shown {
-        probe.gaps.extend(finder.as_mut().and_then(|finder| finder.next(ns, duration_ns)));
+        probe.gaps.extend(
+            finder
+                .as_mut()
+                .and_then(|finder| finder.next(ns, duration_ns)),
+        );
         probe.last_ns = probe.last_ns.max(ns);
-        probe.end_ns = probe.end_ns.max(ns.saturating_add(duration_ns.unwrap_or(0)));
+        probe.end_ns = probe
+            .end_ns
+            .max(ns.saturating_add(duration_ns.unwrap_or(0)));
     }
     if entries.are_known && graph.streams() == 1 {
         probe.entries = entries.times;
@@ -171,7 +195,9 @@ fn shown_packet(
     entries: &mut Entries,
 ) -> Option<ShownPacket> {
     let (buffer, caps) = sample.buffer().zip(sample.caps())?;
-    let segment = sample.segment().and_then(|segment| segment.downcast_ref::<gst::format::Time>());
+    let segment = sample
+        .segment()
+        .and_then(|segment| segment.downcast_ref::<gst::format::Time>());
     let Some(pts) = buffer.pts().or(buffer.dts()) else {
         entries.are_known = false;
         let has_frame = !buffer.flags().contains(gst::BufferFlags::HEADER);
@@ -180,21 +206,40 @@ fn shown_packet(
     let start = segment.map_or(Some(pts), |segment| segment.to_stream_time(pts));
     entries.add_packet(buffer, caps, start);
     let start_ns = start?.nseconds() as i64;
-    let rate = caps.structure(0).and_then(|structure| structure.get::<gst::Fraction>("framerate").ok());
+    let rate = caps
+        .structure(0)
+        .and_then(|structure| structure.get::<gst::Fraction>("framerate").ok());
     let rate = rate.filter(|rate| rate.numer() > 0 && rate.denom() > 0);
-    let frame_ns = rate.map(|rate| (1e9 * f64::from(rate.denom()) / f64::from(rate.numer())) as i64);
-    let start_ns = if is_elementary { exact_ns(start_ns, rate) } else { start_ns };
-    Some((start_ns, buffer.duration().map(|duration| duration.nseconds() as i64).or(frame_ns)))
+    let frame_ns =
+        rate.map(|rate| (1e9 * f64::from(rate.denom()) / f64::from(rate.numer())) as i64);
+    let start_ns = if is_elementary {
+        exact_ns(start_ns, rate)
+    } else {
+        start_ns
+    };
+    Some((
+        start_ns,
+        buffer
+            .duration()
+            .map(|duration| duration.nseconds() as i64)
+            .or(frame_ns),
+    ))
 }
 
 /// Returns the exact time of a frame of an elementary stream, whose times are sums of rounded
 /// durations: the nearest multiple of the frame duration.
 pub(super) fn exact_ns(ns: i64, rate: Option<gst::Fraction>) -> i64 {
-    let Some(rate) = rate.filter(|rate| rate.numer() > 0 && rate.denom() > 0) else { return ns };
+    let Some(rate) = rate.filter(|rate| rate.numer() > 0 && rate.denom() > 0) else {
+        return ns;
+    };
     let frame_ns = 1e9 * f64::from(rate.denom()) / f64::from(rate.numer());
     let frames = (ns as f64 / frame_ns).round();
     let exact = frames * frame_ns;
-    if (exact - ns as f64).abs() < frame_ns / 8.0 { exact as i64 } else { ns }
+    if (exact - ns as f64).abs() < frame_ns / 8.0 {
+        exact as i64
+    } else {
+        ns
+    }
 }
 
 /// The entries among the packets so far: where decoding may begin.
@@ -230,12 +275,19 @@ impl Default for Entries {
 
 impl Entries {
     /// Adds a packet, which is shown at `start` in stream time, or not at all.
-    fn add_packet(&mut self, packet: &gst::BufferRef, caps: &gst::CapsRef, start: Option<gst::ClockTime>) {
+    fn add_packet(
+        &mut self,
+        packet: &gst::BufferRef,
+        caps: &gst::CapsRef,
+        start: Option<gst::ClockTime>,
+    ) {
         let Some(pts) = packet.pts() else {
             self.are_known = false;
             return;
         };
-        self.decoding_times &= packet.dts().is_some_and(|dts| dts <= pts && self.last_dts.is_none_or(|last| last <= dts));
+        self.decoding_times &= packet
+            .dts()
+            .is_some_and(|dts| dts <= pts && self.last_dts.is_none_or(|last| last <= dts));
         self.last_dts = packet.dts();
         match &self.caps {
             None => self.begin(caps),
@@ -261,7 +313,12 @@ impl Entries {
         };
         if let Some(start) = start {
             let start_ns = start.nseconds() as i64;
-            if kind == PacketKind::Entry && self.times.last().is_none_or(|&last| start_ns >= last + MIN_ENTRY_DISTANCE_NS) {
+            if kind == PacketKind::Entry
+                && self
+                    .times
+                    .last()
+                    .is_none_or(|&last| start_ns >= last + MIN_ENTRY_DISTANCE_NS)
+            {
                 self.times.push(start_ns);
             }
             let shift_ns = start_ns - pts.nseconds() as i64;
@@ -273,8 +330,14 @@ impl Entries {
     fn begin(&mut self, caps: &gst::CapsRef) {
         self.caps = Some(caps.to_owned());
         self.format = NalFormat::of(caps);
-        let mode = caps.structure(0).and_then(|structure| structure.get::<String>("interlace-mode").ok());
-        let resets_at_keys = matches!(media_type(caps), "video/x-vp8" | "video/x-vp9" | "video/x-av1");
-        self.are_known &= mode.is_none_or(|mode| mode == "progressive") && (self.format.is_some() || resets_at_keys);
+        let mode = caps
+            .structure(0)
+            .and_then(|structure| structure.get::<String>("interlace-mode").ok());
+        let resets_at_keys = matches!(
+            media_type(caps),
+            "video/x-vp8" | "video/x-vp9" | "video/x-av1"
+        );
+        self.are_known &= mode.is_none_or(|mode| mode == "progressive")
+            && (self.format.is_some() || resets_at_keys);
     }
 }

@@ -10,7 +10,9 @@ use std::path::Path;
 const SNIFF_BYTES: u64 = 64 << 10;
 
 /// The GUID that WTV files begin with. GStreamer takes them for MPEG.
-const WTV: [u8; 16] = [0xb7, 0xd8, 0x00, 0x20, 0x37, 0x49, 0xda, 0x11, 0xa6, 0x4e, 0x00, 0x07, 0xe9, 0x5e, 0xad, 0x8d];
+const WTV: [u8; 16] = [
+    0xb7, 0xd8, 0x00, 0x20, 0x37, 0x49, 0xda, 0x11, 0xa6, 0x4e, 0x00, 0x07, 0xe9, 0x5e, 0xad, 0x8d,
+];
 
 /// The content of a file, by its first bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,9 +40,14 @@ pub fn sniff(path: &Path) -> io::Result<Content> {
         return Ok(Content::Empty);
     }
     if start.starts_with(&WTV) {
-        return Ok(Content::Unsupported("a recording of Windows TV (WTV), which is not read; copy it: ffmpeg -i FILE.wtv -c copy FILE.ts"));
+        return Ok(Content::Unsupported(
+            "a recording of Windows TV (WTV), which is not read; copy it: ffmpeg -i FILE.wtv -c \
+             copy FILE.ts",
+        ));
     }
-    let Some(caps) = type_of(&start) else { return Ok(Content::Other(None)) };
+    let Some(caps) = type_of(&start) else {
+        return Ok(Content::Other(None));
+    };
     let media = media_type(&caps).to_owned();
     let holds_video = match media.as_str() {
         "application/ogg"
@@ -52,26 +59,39 @@ pub fn sniff(path: &Path) -> io::Result<Content> {
         // The brand of audio files, which some writers of video use, too.
         "audio/x-m4a" => iso::has_video(path)?,
         "image/gif" if is_animated_gif(path)? => {
-            return Ok(Content::Unsupported("an animated GIF, which is not read; make a video of it: ffmpeg -i FILE.gif FILE.mkv"));
+            return Ok(Content::Unsupported(
+                "an animated GIF, which is not read; make a video of it: ffmpeg -i FILE.gif \
+                 FILE.mkv",
+            ));
         }
         "image/webp" if is_animated_webp(&start) => {
-            return Ok(Content::Unsupported("an animated WebP (image/webp), which is not read; make a video of it"));
+            return Ok(Content::Unsupported(
+                "an animated WebP (image/webp), which is not read; make a video of it",
+            ));
         }
         other => other.starts_with("video/"),
     };
-    Ok(if holds_video { Content::Video(media) } else { Content::Other(Some(media)) })
+    Ok(if holds_video {
+        Content::Video(media)
+    } else {
+        Content::Other(Some(media))
+    })
 }
 
 /// Reads the first bytes of the file at `path`.
 pub(super) fn read_start(path: &Path) -> io::Result<Vec<u8>> {
     let mut start = Vec::new();
-    File::open(path)?.take(SNIFF_BYTES).read_to_end(&mut start)?;
+    File::open(path)?
+        .take(SNIFF_BYTES)
+        .read_to_end(&mut start)?;
     Ok(start)
 }
 
 /// Returns the type of data that begin with `start`, by GStreamer's type finders.
 pub(super) fn type_of(start: &[u8]) -> Option<gst::Caps> {
-    gstreamer_base::functions::type_find_helper_for_data(gst::Object::NONE, start).ok().map(|(caps, _)| caps)
+    gstreamer_base::functions::type_find_helper_for_data(gst::Object::NONE, start)
+        .ok()
+        .map(|(caps, _)| caps)
 }
 
 /// Whether the GIF at `path` has several pictures, or is damaged. Blocks follow the header and the
@@ -85,7 +105,13 @@ fn is_animated_gif(path: &Path) -> io::Result<bool> {
 
 /// Counts the pictures of a GIF, up to the second; none if it is damaged before that.
 fn gif_pictures(bytes: &[u8]) -> Option<u32> {
-    let table = |flags: u8| if flags & 0x80 != 0 { 3 << ((flags & 7) + 1) } else { 0 };
+    let table = |flags: u8| {
+        if flags & 0x80 != 0 {
+            3 << ((flags & 7) + 1)
+        } else {
+            0
+        }
+    };
     let mut at = 13 + table(*bytes.get(10)?);
     let mut pictures = 0;
     loop {
@@ -136,9 +162,18 @@ mod tests {
     fn pictures_of_a_gif_are_counted() {
         let picture = [0x2c, 0, 0, 0, 0, 1, 0, 1, 0, 0, 2, 1, 7, 0];
         let control = [0x21, 0xf9, 4, 0, 0, 0, 0, 0];
-        let gif = |parts: &[&[u8]]| [b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\0\0\0".as_slice(), &parts.concat()].concat();
+        let gif = |parts: &[&[u8]]| {
+            [
+                b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\0\0\0".as_slice(),
+                &parts.concat(),
+            ]
+            .concat()
+        };
         assert_eq!(gif_pictures(&gif(&[&control, &picture, &[0x3b]])), Some(1));
-        assert_eq!(gif_pictures(&gif(&[&control, &picture, &control, &picture, &[0x3b]])), Some(2));
+        assert_eq!(
+            gif_pictures(&gif(&[&control, &picture, &control, &picture, &[0x3b]])),
+            Some(2)
+        );
         assert_eq!(gif_pictures(&gif(&[&control, &picture])), None, "cut short");
     }
 }

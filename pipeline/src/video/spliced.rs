@@ -45,10 +45,18 @@ impl Spliced {
     fn open(path: &Path, edits: Vec<Edit>) -> io::Result<Self> {
         let file = File::open(path)?;
         let end = file.metadata()?.len();
-        let mut spliced = Self { file, parts: Vec::new(), length: 0, at: 0 };
+        let mut spliced = Self {
+            file,
+            parts: Vec::new(),
+            length: 0,
+            at: 0,
+        };
         let mut offset = 0;
         for edit in edits {
-            spliced.push(edit.offset.min(end).saturating_sub(offset), Origin::File { offset });
+            spliced.push(
+                edit.offset.min(end).saturating_sub(offset),
+                Origin::File { offset },
+            );
             offset = (edit.offset + edit.removed).min(end);
             spliced.push(edit.inserted.len() as u64, Origin::Inserted(edit.inserted));
         }
@@ -58,7 +66,11 @@ impl Spliced {
 
     fn push(&mut self, length: u64, origin: Origin) {
         if length > 0 {
-            self.parts.push(Part { at: self.length, length, origin });
+            self.parts.push(Part {
+                at: self.length,
+                length,
+                origin,
+            });
             self.length += length;
         }
     }
@@ -67,7 +79,9 @@ impl Spliced {
     fn read(&mut self, length: u64) -> io::Result<Vec<u8>> {
         let end = self.at.saturating_add(length).min(self.length);
         let mut bytes = Vec::with_capacity(end.saturating_sub(self.at) as usize);
-        let first = self.parts.partition_point(|part| part.at + part.length <= self.at);
+        let first = self
+            .parts
+            .partition_point(|part| part.at + part.length <= self.at);
         for part in &self.parts[first..] {
             if self.at >= end {
                 break;
@@ -75,9 +89,12 @@ impl Spliced {
             let skipped = self.at - part.at;
             let taken = (part.at + part.length).min(end) - self.at;
             match &part.origin {
-                Origin::File { offset } => bytes.extend(read_at(&mut self.file, offset + skipped, taken)?),
+                Origin::File { offset } => {
+                    bytes.extend(read_at(&mut self.file, offset + skipped, taken)?)
+                }
                 Origin::Inserted(inserted) => {
-                    bytes.extend_from_slice(&inserted[skipped as usize..(skipped + taken) as usize]);
+                    bytes
+                        .extend_from_slice(&inserted[skipped as usize..(skipped + taken) as usize]);
                 }
             }
             self.at += taken;
@@ -91,9 +108,15 @@ impl Spliced {
 /// # Errors
 /// When the file cannot be read, or GStreamer's `appsrc` is missing.
 pub(super) fn source(path: &Path, edits: Vec<Edit>) -> Result<gst::Element, VideoError> {
-    let unreadable = |error: io::Error| VideoError::Stream { element: String::new(), message: io_reason(&error) };
+    let unreadable = |error: io::Error| VideoError::Stream {
+        element: String::new(),
+        message: io_reason(&error),
+    };
     let spliced = Spliced::open(path, edits).map_err(unreadable)?;
-    let source = gst_app::AppSrc::builder().format(gst::Format::Bytes).stream_type(gst_app::AppStreamType::RandomAccess).build();
+    let source = gst_app::AppSrc::builder()
+        .format(gst::Format::Bytes)
+        .stream_type(gst_app::AppStreamType::RandomAccess)
+        .build();
     source.set_size(spliced.length as i64);
     let spliced = Arc::new(Mutex::new(spliced));
     let callbacks = gst_app::AppSrcCallbacks::builder()
@@ -105,7 +128,11 @@ pub(super) fn source(path: &Path, edits: Vec<Edit>) -> Result<gst::Element, Vide
             }
         })
         .need_data(move |source, length| {
-            let length = if length == u32::MAX { BLOCK_BYTES } else { u64::from(length) };
+            let length = if length == u32::MAX {
+                BLOCK_BYTES
+            } else {
+                u64::from(length)
+            };
             let mut spliced = lock(&spliced);
             let at = spliced.at;
             let read = spliced.read(length);
@@ -138,7 +165,11 @@ mod tests {
     fn bytes_are_replaced_and_inserted_wherever_reading_begins() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), b"0123456789").expect("written");
-        let edit = |offset, removed, inserted: &[u8]| Edit { offset, removed, inserted: inserted.to_vec() };
+        let edit = |offset, removed, inserted: &[u8]| Edit {
+            offset,
+            removed,
+            inserted: inserted.to_vec(),
+        };
         let edits = vec![edit(0, 0, b"ab"), edit(3, 2, b"cde"), edit(9, 1, b"")];
         let mut spliced = Spliced::open(file.path(), edits).expect("opened");
         let whole = b"ab012cde5678";
@@ -147,7 +178,11 @@ mod tests {
             for length in 0..=whole.len() {
                 spliced.at = from as u64;
                 let expected = &whole[from..(from + length).min(whole.len())];
-                assert_eq!(spliced.read(length as u64).expect("read"), expected, "{length} from {from}");
+                assert_eq!(
+                    spliced.read(length as u64).expect("read"),
+                    expected,
+                    "{length} from {from}"
+                );
             }
         }
     }

@@ -14,7 +14,9 @@ use std::ops::Range;
 /// Returns the tick of a time `ns` nanoseconds after the first frame. One nanosecond of tolerance:
 /// GStreamer rounds times down.
 pub fn tick_of(ns: i64, fps: f64) -> u64 {
-    (ns.saturating_add(1) as f64 * fps / 1e9 + 0.5).floor().max(0.0) as u64
+    (ns.saturating_add(1) as f64 * fps / 1e9 + 0.5)
+        .floor()
+        .max(0.0) as u64
 }
 
 /// The ticks of a video, and those of them that no clip may contain.
@@ -31,20 +33,35 @@ impl Timeline {
     /// `options`.
     pub fn of(options: &BuildOptions, probe: &VideoProbe) -> Self {
         let Sampling::TicksPerSecond(fps) = options.sampling else {
-            return Self { ticks: probe.packets, holes: Vec::new() };
+            return Self {
+                ticks: probe.packets,
+                holes: Vec::new(),
+            };
         };
         let tick = |ns: i64| tick_of(ns.saturating_sub(probe.start_ns), fps);
         // The last frame is shown, however short it is.
         let ticks = tick(probe.end_ns).max(tick(probe.last_ns) + 1);
-        let holes = probe.gaps.iter().filter_map(|&gap| hole_of(options, gap, probe.start_ns)).collect();
+        let holes = probe
+            .gaps
+            .iter()
+            .filter_map(|&gap| hole_of(options, gap, probe.start_ns))
+            .collect();
         Self { ticks, holes }
     }
 
     /// Returns the stretches between the holes, in order.
     pub fn stretches(&self) -> Vec<Range<u64>> {
         let starts = std::iter::once(0).chain(self.holes.iter().map(|hole| hole.end));
-        let ends = self.holes.iter().map(|hole| hole.start).chain(std::iter::once(self.ticks));
-        starts.zip(ends).map(|(start, end)| start..end).filter(|stretch| !stretch.is_empty()).collect()
+        let ends = self
+            .holes
+            .iter()
+            .map(|hole| hole.start)
+            .chain(std::iter::once(self.ticks));
+        starts
+            .zip(ends)
+            .map(|(start, end)| start..end)
+            .filter(|stretch| !stretch.is_empty())
+            .collect()
     }
 }
 
@@ -61,7 +78,11 @@ pub fn hole_of(options: &BuildOptions, gap: Gap, start_ns: i64) -> Option<Range<
 /// Returns the longest time that a frame may be held beyond its own, in nanoseconds; none without a
 /// limit, and if ticks are not times.
 pub fn gap_limit_ns(options: &BuildOptions) -> Option<i64> {
-    options.sampling.fps().and(options.gap_seconds).map(|seconds| (seconds * 1e9) as i64)
+    options
+        .sampling
+        .fps()
+        .and(options.gap_seconds)
+        .map(|seconds| (seconds * 1e9) as i64)
 }
 
 /// Returns the number of ticks from a clip's first frame to its last, both included.
@@ -75,7 +96,9 @@ pub fn span_ticks(options: &BuildOptions) -> u64 {
 pub fn clip_starts(options: &BuildOptions, timeline: &Timeline) -> Vec<u64> {
     let span = span_ticks(options);
     let stretches = timeline.stretches();
-    let fitting = stretches.iter().filter(|stretch| stretch.end - stretch.start >= span);
+    let fitting = stretches
+        .iter()
+        .filter(|stretch| stretch.end - stretch.start >= span);
     let mut starts: Vec<u64> = match options.tiling {
         Tiling::BackToBack | Tiling::EverySeconds(_) => fitting
             .flat_map(|stretch| {
@@ -85,7 +108,9 @@ pub fn clip_starts(options: &BuildOptions, timeline: &Timeline) -> Vec<u64> {
             .collect(),
         Tiling::ClipsPerVideo(clips) => {
             // Possible first ticks, one stretch after another.
-            let places: Vec<Range<u64>> = fitting.map(|stretch| stretch.start..stretch.end - span + 1).collect();
+            let places: Vec<Range<u64>> = fitting
+                .map(|stretch| stretch.start..stretch.end - span + 1)
+                .collect();
             spread(u64::from(clips), &places)
         }
     };
@@ -99,7 +124,9 @@ pub fn clip_starts(options: &BuildOptions, timeline: &Timeline) -> Vec<u64> {
 /// one from the middle.
 fn spread(clips: u64, places: &[Range<u64>]) -> Vec<u64> {
     let all: u64 = places.iter().map(|place| place.end - place.start).sum();
-    let Some(last) = all.checked_sub(1) else { return Vec::new() };
+    let Some(last) = all.checked_sub(1) else {
+        return Vec::new();
+    };
     let nth = |index: u64| {
         let mut rest = index;
         for place in places {
@@ -113,7 +140,9 @@ fn spread(clips: u64, places: &[Range<u64>]) -> Vec<u64> {
     };
     let mut starts: Vec<u64> = match clips {
         1 => vec![nth(last / 2)],
-        clips => (0..clips).map(|clip| nth(clip * last / (clips - 1))).collect(),
+        clips => (0..clips)
+            .map(|clip| nth(clip * last / (clips - 1)))
+            .collect(),
     };
     // A short video has fewer places than the requested number of clips.
     starts.dedup();
@@ -158,7 +187,10 @@ pub(super) fn nth_start(options: &BuildOptions, clip: u64) -> u64 {
     match options.tiling {
         Tiling::BackToBack => clip * u64::from(options.frames) * u64::from(options.stride),
         Tiling::EverySeconds(seconds) => {
-            let fps = options.sampling.fps().expect("source frames are not counted in seconds");
+            let fps = options
+                .sampling
+                .fps()
+                .expect("source frames are not counted in seconds");
             (clip as f64 * seconds * fps).round() as u64
         }
         Tiling::ClipsPerVideo(_) => unreachable!("the number of clips is known beforehand"),
@@ -191,27 +223,45 @@ mod tests {
     }
 
     fn whole(ticks: u64) -> Timeline {
-        Timeline { ticks, holes: Vec::new() }
+        Timeline {
+            ticks,
+            holes: Vec::new(),
+        }
     }
 
     #[test]
     fn clips_lie_between_holes() {
         // Two seconds of video, a gap of ten thousand, and three more; a frame is held for at most
         // one second.
-        let timeline = Timeline { ticks: 300_090, holes: std::iter::once(90..300_000).collect() };
+        let timeline = Timeline {
+            ticks: 300_090,
+            holes: std::iter::once(90..300_000).collect(),
+        };
         let every = options(Tiling::BackToBack);
         assert_eq!(clip_starts(&every, &timeline), [0, 300_000]);
-        assert_eq!(clips_in_holes(&every, &timeline), 300_000_u64.div_ceil(64) - 1);
-        let longer = Timeline { ticks: u64::MAX / 4, holes: std::iter::once(90..u64::MAX / 4 - 200).collect() };
+        assert_eq!(
+            clips_in_holes(&every, &timeline),
+            300_000_u64.div_ceil(64) - 1
+        );
+        let longer = Timeline {
+            ticks: u64::MAX / 4,
+            holes: std::iter::once(90..u64::MAX / 4 - 200).collect(),
+        };
         let starts = clip_starts(&every, &longer);
         assert_eq!(starts.len(), 1 + 3, "{starts:?}");
         // On both sides, and no clip in between.
         let spread = clip_starts(&options(Tiling::ClipsPerVideo(4)), &timeline);
         assert_eq!(spread, [0, 19, 300_009, 300_029]);
         // No stretch is long enough: the last one is padded.
-        let short = Timeline { ticks: 1000, holes: std::iter::once(40..960).collect() };
+        let short = Timeline {
+            ticks: 1000,
+            holes: std::iter::once(40..960).collect(),
+        };
         assert_eq!(clip_starts(&every, &short), [960]);
-        assert_eq!(clip_starts(&options(Tiling::ClipsPerVideo(4)), &short), [960]);
+        assert_eq!(
+            clip_starts(&options(Tiling::ClipsPerVideo(4)), &short),
+            [960]
+        );
     }
 
     #[test]
@@ -220,7 +270,11 @@ mod tests {
             let ns = (frame * 1_000_000_000 / 30) as i64;
             assert_eq!(tick_of(ns, 30.0), frame);
         }
-        assert_eq!(tick_of(16_666_666, 30.0), 1, "half a tick rounds up, as in ffmpeg");
+        assert_eq!(
+            tick_of(16_666_666, 30.0),
+            1,
+            "half a tick rounds up, as in ffmpeg"
+        );
         assert_eq!(tick_of(16_600_000, 30.0), 0);
     }
 
@@ -231,14 +285,30 @@ mod tests {
         assert_eq!(clip_starts(&every, &whole(300)), [0, 64, 128, 192]);
         assert_eq!(clip_starts(&every, &whole(125)), [0, 64]);
         assert_eq!(clip_starts(&every, &whole(124)), [0]);
-        assert_eq!(clip_starts(&every, &whole(5)), [0], "a short video gives one clip");
+        assert_eq!(
+            clip_starts(&every, &whole(5)),
+            [0],
+            "a short video gives one clip"
+        );
     }
 
     #[test]
     fn a_number_of_clips_is_spread_from_start_to_end() {
-        assert_eq!(clip_starts(&options(Tiling::ClipsPerVideo(3)), &whole(300)), [0, 119, 239]);
-        assert_eq!(clip_starts(&options(Tiling::ClipsPerVideo(1)), &whole(300)), [119]);
-        assert_eq!(clip_starts(&options(Tiling::ClipsPerVideo(4)), &whole(62)), [0, 1]);
-        assert_eq!(clip_starts(&options(Tiling::ClipsPerVideo(4)), &whole(10)), [0]);
+        assert_eq!(
+            clip_starts(&options(Tiling::ClipsPerVideo(3)), &whole(300)),
+            [0, 119, 239]
+        );
+        assert_eq!(
+            clip_starts(&options(Tiling::ClipsPerVideo(1)), &whole(300)),
+            [119]
+        );
+        assert_eq!(
+            clip_starts(&options(Tiling::ClipsPerVideo(4)), &whole(62)),
+            [0, 1]
+        );
+        assert_eq!(
+            clip_starts(&options(Tiling::ClipsPerVideo(4)), &whole(10)),
+            [0]
+        );
     }
 }

@@ -31,7 +31,10 @@ impl Grid {
     fn of(bytes: &[u8]) -> Option<Self> {
         let is_sync = |at: usize| bytes.get(at).is_none_or(|&byte| byte == SYNC);
         let grids = (0..204).flat_map(|first| [188, 192, 204].map(|step| Self { first, step }));
-        grids.into_iter().find(|grid| bytes.get(grid.first) == Some(&SYNC) && (1..8).all(|packet| is_sync(grid.first + packet * grid.step)))
+        grids.into_iter().find(|grid| {
+            bytes.get(grid.first) == Some(&SYNC)
+                && (1..8).all(|packet| is_sync(grid.first + packet * grid.step))
+        })
     }
 
     /// Returns the 188 bytes of `packet` in a packet of the file's size.
@@ -45,7 +48,11 @@ impl Grid {
 
     /// Returns the start of the packet whose 188 bytes begin at `at`.
     fn start(self, at: u64) -> u64 {
-        if self.step == 192 { at.saturating_sub(4) } else { at }
+        if self.step == 192 {
+            at.saturating_sub(4)
+        } else {
+            at
+        }
     }
 }
 
@@ -79,7 +86,8 @@ impl<'a> Packet<'a> {
         let payload = self.payload().filter(|_| self.begins_unit())?;
         let skipped = 1 + usize::from(*payload.first()?);
         let section = payload.get(skipped..)?;
-        let length = usize::from(u16::from_be_bytes([*section.get(1)?, *section.get(2)?]) & 0xfff) + 3;
+        let length =
+            usize::from(u16::from_be_bytes([*section.get(1)?, *section.get(2)?]) & 0xfff) + 3;
         Some((188 - section.len(), section.get(..length)?))
     }
 }
@@ -98,15 +106,32 @@ struct Program {
 pub(super) fn edits(path: &Path) -> io::Result<Vec<Edit>> {
     let mut start = Vec::new();
     File::open(path)?.take(SCAN_BYTES).read_to_end(&mut start)?;
-    let Some(grid) = Grid::of(&start) else { return Ok(Vec::new()) };
-    let packets = || start[grid.first..].chunks(grid.step).filter_map(|bytes| Some(Packet(bytes.get(..188)?)));
-    let Some((tables, program)) = tables(packets()) else { return Ok(Vec::new()) };
+    let Some(grid) = Grid::of(&start) else {
+        return Ok(Vec::new());
+    };
+    let packets = || {
+        start[grid.first..]
+            .chunks(grid.step)
+            .filter_map(|bytes| Some(Packet(bytes.get(..188)?)))
+    };
+    let Some((tables, program)) = tables(packets()) else {
+        return Ok(Vec::new());
+    };
     let mut edits = Vec::new();
     let before_tables = packets().position(|packet| packet.pid() == 0).unwrap_or(0);
-    let lost = packets().take(before_tables).any(|packet| packet.pid() == program.video_pid);
+    let lost = packets()
+        .take(before_tables)
+        .any(|packet| packet.pid() == program.video_pid);
     if lost {
-        let inserted = tables.iter().flat_map(|packet| grid.framed(packet)).collect();
-        edits.push(Edit { offset: grid.start(grid.first as u64), removed: 0, inserted });
+        let inserted = tables
+            .iter()
+            .flat_map(|packet| grid.framed(packet))
+            .collect();
+        edits.push(Edit {
+            offset: grid.start(grid.first as u64),
+            removed: 0,
+            inserted,
+        });
     }
     if !packets().any(Packet::has_clock) {
         drop(start);
@@ -116,16 +141,27 @@ pub(super) fn edits(path: &Path) -> io::Result<Vec<Edit>> {
 }
 
 /// Finds the packets of the first two tables, and reads them.
-fn tables<'a>(packets: impl Iterator<Item = Packet<'a>> + Clone) -> Option<([Vec<u8>; 2], Program)> {
-    let programs = packets.clone().find(|packet| packet.pid() == 0 && packet.section().is_some())?;
+fn tables<'a>(
+    packets: impl Iterator<Item = Packet<'a>> + Clone,
+) -> Option<([Vec<u8>; 2], Program)> {
+    let programs = packets
+        .clone()
+        .find(|packet| packet.pid() == 0 && packet.section().is_some())?;
     let (_, section) = programs.section()?;
     // After eight bytes of header: number and stream of each program, and four bytes of checksum.
     let entries = section.get(8..section.len().checked_sub(4)?)?;
     let entry = entries.chunks_exact(4).find(|entry| entry[..2] != [0, 0])?;
     let table_pid = u16::from_be_bytes([entry[2], entry[3]]) & 0x1fff;
     let mut candidates = packets.filter(|packet| packet.pid() == table_pid);
-    let (table, video_pid) = candidates.find_map(|packet| Some((packet, video_pid(packet.section()?.1)?)))?;
-    Some(([programs.0.to_vec(), table.0.to_vec()], Program { table_pid, video_pid }))
+    let (table, video_pid) =
+        candidates.find_map(|packet| Some((packet, video_pid(packet.section()?.1)?)))?;
+    Some((
+        [programs.0.to_vec(), table.0.to_vec()],
+        Program {
+            table_pid,
+            video_pid,
+        },
+    ))
 }
 
 /// Returns the first video stream in a program's table: MPEG-1, 2 and 4, H.264, H.265, AVS, VC-1.
@@ -162,13 +198,26 @@ fn clock_edits(path: &Path, grid: Grid, program: Program) -> io::Result<Vec<Edit
         }
         let packet = Packet(&bytes[..188]);
         if packet.pid() == program.table_pid {
-            edits.extend(table_with_clock(packet, program.video_pid).map(|inserted| Edit { offset: at, removed: 188, inserted }));
+            edits.extend(
+                table_with_clock(packet, program.video_pid).map(|inserted| Edit {
+                    offset: at,
+                    removed: 188,
+                    inserted,
+                }),
+            );
         } else if packet.pid() == program.video_pid
             && packet.begins_unit()
             && let Some(time) = packet.payload().and_then(decoding_time)
         {
-            let inserted = grid.framed(&clock_packet(program.video_pid, time.saturating_sub(CLOCK_LEAD)));
-            edits.push(Edit { offset: grid.start(at), removed: 0, inserted });
+            let inserted = grid.framed(&clock_packet(
+                program.video_pid,
+                time.saturating_sub(CLOCK_LEAD),
+            ));
+            edits.push(Edit {
+                offset: grid.start(at),
+                removed: 0,
+                inserted,
+            });
         }
         at += grid.step as u64;
     }
@@ -178,7 +227,9 @@ fn clock_edits(path: &Path, grid: Grid, program: Program) -> io::Result<Vec<Edit
 /// short.
 fn table_with_clock(packet: Packet, pid: u16) -> Option<Vec<u8>> {
     // Twelve bytes of header, and four of checksum.
-    let (at, section) = packet.section().filter(|(_, section)| section.len() >= 16)?;
+    let (at, section) = packet
+        .section()
+        .filter(|(_, section)| section.len() >= 16)?;
     let mut table = packet.0.to_vec();
     table[at + 8..at + 10].copy_from_slice(&(0xe000 | pid).to_be_bytes());
     let checksum = at + section.len() - 4;
@@ -216,7 +267,9 @@ fn clock_packet(pid: u16, time: u64) -> [u8; 188] {
 /// Returns the checksum of tables (annex A).
 fn crc32(bytes: &[u8]) -> u32 {
     bytes.iter().fold(u32::MAX, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte) << 24, |crc, _| crc << 1 ^ if crc >> 31 == 1 { 0x04c1_1db7 } else { 0 })
+        (0..8).fold(crc ^ u32::from(byte) << 24, |crc, _| {
+            crc << 1 ^ if crc >> 31 == 1 { 0x04c1_1db7 } else { 0 }
+        })
     })
 }
 
@@ -227,8 +280,13 @@ mod tests {
     #[test]
     fn a_clock_packet_holds_its_time() {
         let packet = clock_packet(0x100, 0x1_2345_6789);
-        assert_eq!((Packet(&packet).pid(), Packet(&packet).has_clock()), (0x100, true));
-        let clock = packet[6..12].iter().fold(0u64, |value, &byte| value << 8 | u64::from(byte));
+        assert_eq!(
+            (Packet(&packet).pid(), Packet(&packet).has_clock()),
+            (0x100, true)
+        );
+        let clock = packet[6..12]
+            .iter()
+            .fold(0u64, |value, &byte| value << 8 | u64::from(byte));
         assert_eq!((clock >> 15, clock & 0x1ff), (0x1_2345_6789, 0));
         assert!(Packet(&packet).payload().is_none());
     }
@@ -253,7 +311,9 @@ mod tests {
     #[test]
     fn times_are_read_where_they_lie() {
         // PTS 900000 alone, and with DTS 896996.
-        let alone = [0, 0, 1, 0xe0, 0, 0, 0x80, 0x80, 5, 0x21, 0x00, 0x37, 0x77, 0x41];
+        let alone = [
+            0, 0, 1, 0xe0, 0, 0, 0x80, 0x80, 5, 0x21, 0x00, 0x37, 0x77, 0x41,
+        ];
         assert_eq!(decoding_time(&alone), Some(900_000));
         assert_eq!(decoding_time(&alone[..13]), None);
     }

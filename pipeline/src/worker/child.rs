@@ -68,7 +68,11 @@ impl<Reply: Serialize> Replies<Reply> {
     ///
     /// # Errors
     /// When the parent has gone.
-    pub fn send_with<'a>(&mut self, reply: &Reply, parts: impl IntoIterator<Item = &'a [u8]>) -> io::Result<()> {
+    pub fn send_with<'a>(
+        &mut self,
+        reply: &Reply,
+        parts: impl IntoIterator<Item = &'a [u8]>,
+    ) -> io::Result<()> {
         self.message(&Message::<_, ()>::Reply(reply), parts)
     }
 
@@ -84,7 +88,11 @@ impl<Reply: Serialize> Replies<Reply> {
         self.message(&Message::<(), ()>::Alive, [])
     }
 
-    fn message<'a>(&mut self, message: &impl Serialize, parts: impl IntoIterator<Item = &'a [u8]>) -> io::Result<()> {
+    fn message<'a>(
+        &mut self,
+        message: &impl Serialize,
+        parts: impl IntoIterator<Item = &'a [u8]>,
+    ) -> io::Result<()> {
         write(&mut self.to, message)?;
         for part in parts {
             self.to.write_all(part)?;
@@ -101,14 +109,20 @@ impl<Reply: Serialize> Replies<Reply> {
 /// # Errors
 /// When GStreamer is missing, the parent does not speak the protocol of this program, or `work` has
 /// panicked.
-pub fn serve<Task, Reply, Failure>(mut work: impl FnMut(Task, &mut Replies<Reply>) -> Result<(), End<Failure>>) -> Result<(), WorkerError>
+pub fn serve<Task, Reply, Failure>(
+    mut work: impl FnMut(Task, &mut Replies<Reply>) -> Result<(), End<Failure>>,
+) -> Result<(), WorkerError>
 where
     Task: DeserializeOwned,
     Reply: Serialize,
     Failure: Serialize + From<String>,
 {
     let to = BufWriter::with_capacity(REPLY_BYTES, become_worker()?);
-    let mut replies = Replies { to, last_sent: Instant::now(), replies: PhantomData };
+    let mut replies = Replies {
+        to,
+        last_sent: Instant::now(),
+        replies: PhantomData,
+    };
     video::init()?;
     let mut tasks = io::stdin().lock();
     while let Some(task) = read::<Task>(&mut tasks)? {

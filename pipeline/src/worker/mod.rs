@@ -17,8 +17,12 @@ pub use supervisor::{Ending, Reported, StartError, Supervisor, WorkerProgram};
 
 /// The message of a panic that was caught; empty if it has none.
 pub fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let literal = panic.downcast_ref::<&str>().map(|message| (*message).to_owned());
-    literal.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
+    let literal = panic
+        .downcast_ref::<&str>()
+        .map(|message| (*message).to_owned());
+    literal
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

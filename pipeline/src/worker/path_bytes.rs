@@ -34,9 +34,14 @@ mod tests {
     #[test]
     fn every_path_is_read_as_it_was_written() {
         for name in [b"film.mp4".as_slice(), b"not \xff UTF-8\n", b""] {
-            let task = Task { path: OsString::from_vec(name.to_vec()).into() };
+            let task = Task {
+                path: OsString::from_vec(name.to_vec()).into(),
+            };
             let line = serde_json::to_string(&task).expect("bytes become JSON");
-            assert_eq!(serde_json::from_str::<Task>(&line).expect("the same JSON"), task);
+            assert_eq!(
+                serde_json::from_str::<Task>(&line).expect("the same JSON"),
+                task
+            );
         }
     }
 }

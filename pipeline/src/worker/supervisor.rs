@@ -97,7 +97,10 @@ struct ReplyPipe {
 impl Read for ReplyPipe {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         let deadline = Instant::now() + self.timeout;
-        let every = Timespec { tv_sec: 0, tv_nsec: POLL_EVERY.as_nanos() as _ };
+        let every = Timespec {
+            tv_sec: 0,
+            tv_nsec: POLL_EVERY.as_nanos() as _,
+        };
         loop {
             if self.stop.load(Ordering::SeqCst) {
                 return Err(io::ErrorKind::ConnectionAborted.into());
@@ -116,7 +119,12 @@ impl Supervisor {
     /// A supervisor of workers of `program` that may make no progress for `timeout`. Once `stop` is
     /// set, it waits no longer.
     pub fn new(program: WorkerProgram, timeout: Duration, stop: Arc<AtomicBool>) -> Self {
-        Self { program, timeout, stop, process: None }
+        Self {
+            program,
+            timeout,
+            stop,
+            process: None,
+        }
     }
 
     /// Sends a worker `task`, and hands each reply to `take`, with the reader of the bytes that
@@ -131,7 +139,9 @@ impl Supervisor {
     ) -> Result<Ending<Failure>, StartError> {
         let process = match &mut self.process {
             Some(process) => process,
-            None => self.process.insert(Process::start(&self.program, self.timeout, &self.stop)?),
+            None => self
+                .process
+                .insert(Process::start(&self.program, self.timeout, &self.stop)?),
         };
         let lost = match process.converse(task, &mut take) {
             Ok(Some(Ok(()))) => return Ok(Ending::Done),
@@ -142,14 +152,28 @@ impl Supervisor {
                 return Ok(Ending::Failed(failure));
             }
             Ok(None) => death(self.end(DYING)),
-            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof) => death(self.end(DYING)),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof
+                ) =>
+            {
+                death(self.end(DYING))
+            }
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                format!("no progress within {} s: its decoder was killed", self.timeout.as_secs_f64())
+                format!(
+                    "no progress within {} s: its decoder was killed",
+                    self.timeout.as_secs_f64()
+                )
             }
             Err(error) => format!("its decoder sent an invalid reply: {error}"),
         };
         self.end(Duration::ZERO);
-        Ok(if self.stop.load(Ordering::SeqCst) { Ending::Stopped } else { Ending::Lost(lost) })
+        Ok(if self.stop.load(Ordering::SeqCst) {
+            Ending::Stopped
+        } else {
+            Ending::Lost(lost)
+        })
     }
 
     /// Whether its workers are of `program` and have this `timeout`.
@@ -186,8 +210,15 @@ impl Drop for Supervisor {
 }
 
 impl Process {
-    fn start(program: &WorkerProgram, timeout: Duration, stop: &Arc<AtomicBool>) -> Result<Self, StartError> {
-        let failed = |source| StartError { program: program.path.clone(), source };
+    fn start(
+        program: &WorkerProgram,
+        timeout: Duration,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<Self, StartError> {
+        let failed = |source| StartError {
+            program: program.path.clone(),
+            source,
+        };
         let mut child = Command::new(&program.path)
             .arg(&program.argument)
             // Ctrl-C is for the program, which then ends its workers.
@@ -202,8 +233,16 @@ impl Process {
         // A worker that may be further ahead waits less. Where the system refuses, the usual size
         // will do.
         let _ = rustix::pipe::fcntl_setpipe_size(&pipe, PIPE_BYTES);
-        let replies = ReplyPipe { pipe, timeout: timeout + GRACE, stop: Arc::clone(stop) };
-        Ok(Self { child, tasks, replies: BufReader::with_capacity(REPLY_BYTES, replies) })
+        let replies = ReplyPipe {
+            pipe,
+            timeout: timeout + GRACE,
+            stop: Arc::clone(stop),
+        };
+        Ok(Self {
+            child,
+            tasks,
+            replies: BufReader::with_capacity(REPLY_BYTES, replies),
+        })
     }
 
     /// The result of the task; none when the worker has closed its output before.

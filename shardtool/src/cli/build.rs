@@ -4,7 +4,9 @@ use super::{local, named, positive};
 use crate::labels::{FORMS, LabelSource};
 use clap::Args;
 use pipeline::shard::payload::DEFAULT_CRF;
-use schemas::manifest::{BuildOptions, DEFAULT_GAP_SECONDS, OnCorrupt, PixelAspect, Sampling, ShortVideo, Tiling};
+use schemas::manifest::{
+    BuildOptions, DEFAULT_GAP_SECONDS, OnCorrupt, PixelAspect, Sampling, ShortVideo, Tiling,
+};
 use schemas::shard::Payload;
 use std::path::PathBuf;
 
@@ -32,33 +34,68 @@ pub struct BuildArgs {
     #[arg(long, value_name = "DIR", default_value = "./shards", value_parser = local())]
     pub out: PathBuf,
     /// Number of frames per clip.
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 16,
+        value_parser = clap::value_parser!(u32).range(1..=4096),
+    )]
     pub frames: u32,
     /// Number of ticks between two frames of a clip.
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 4,
+        value_parser = clap::value_parser!(u32).range(1..=4096),
+    )]
     pub stride: u32,
     /// Sample by time, at --fps ticks per second, or by frames: each frame of the source is a tick,
     /// whatever its time.
-    #[arg(long, value_name = "time|frames", default_value = "time", value_parser = ["time", "frames"])]
+    #[arg(
+        long,
+        value_name = "time|frames",
+        default_value = "time",
+        value_parser = ["time", "frames"],
+    )]
     pub sample: String,
     /// Ticks per second; videos of other rates are resampled by time.
     #[arg(long, value_name = "RATE", default_value_t = 30.0, value_parser = positive)]
     pub fps: f64,
     /// Number of clips per video, evenly spaced.
-    #[arg(long, value_name = "N", conflicts_with = "every", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        conflicts_with = "every",
+        value_parser = clap::value_parser!(u32).range(1..),
+    )]
     pub clips_per_video: Option<u32>,
     /// Seconds between the starts of clips [default: clips back to back].
     #[arg(long, value_name = "SECONDS", value_parser = positive)]
     pub every: Option<f64>,
     /// What to do with a video that is shorter than a clip: repeat its last frame, or skip it.
-    #[arg(long, value_name = "repeat|skip", default_value = "repeat", value_parser = named(ShortVideo::NAMES, ShortVideo::from_name))]
+    #[arg(
+        long,
+        value_name = "repeat|skip",
+        default_value = "repeat",
+        value_parser = named(ShortVideo::NAMES, ShortVideo::from_name),
+    )]
     pub short: ShortVideo,
     /// What to do with a video that is damaged in parts: skip it, keep its undamaged clips, keep
     /// all its clips and mark the damaged ones in the column "damaged", or fail: stop the build.
-    #[arg(long, value_name = "skip|keep-good|keep|fail", default_value = "keep-good", value_parser = named(OnCorrupt::NAMES, OnCorrupt::from_name))]
+    #[arg(
+        long,
+        value_name = "skip|keep-good|keep|fail",
+        default_value = "keep-good",
+        value_parser = named(OnCorrupt::NAMES, OnCorrupt::from_name),
+    )]
     pub on_corrupt: OnCorrupt,
     /// Scale frames down to this many pixels on the short side; smaller frames keep their size.
-    #[arg(long, value_name = "PIXELS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(16..=8192))]
+    #[arg(
+        long,
+        value_name = "PIXELS",
+        default_value_t = 256,
+        value_parser = clap::value_parser!(u32).range(16..=8192),
+    )]
     pub short_side: u32,
     /// What to do with pixels that are not square (PAL, NTSC, HDV): scale frames to square pixels,
     /// as players do, or keep frames as they are coded. The ratio is stored in either case.
@@ -71,11 +108,21 @@ pub struct BuildArgs {
     pub pixel_aspect: PixelAspect,
     /// Skip clips that would hold a frame for longer than this because no other follows, and report
     /// the gaps. "inf" skips none.
-    #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_GAP_SECONDS, value_parser = gap_seconds)]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = DEFAULT_GAP_SECONDS,
+        value_parser = gap_seconds,
+    )]
     pub gap_seconds: f64,
     /// Storage format of frames: exact planes, RGB (twice the size, for other readers), or a short
     /// H.264 stream per clip (about 17 times smaller, lossy).
-    #[arg(long, value_name = "i420|rgb|h264", default_value = "i420", value_parser = named(Payload::NAMES, Payload::from_name))]
+    #[arg(
+        long,
+        value_name = "i420|rgb|h264",
+        default_value = "i420",
+        value_parser = named(Payload::NAMES, Payload::from_name),
+    )]
     pub payload: Payload,
     /// Quality of --payload h264: x264's constant rate factor, 0 (lossless) to 50 [default: 18].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=50))]
@@ -84,11 +131,21 @@ pub struct BuildArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..=19))]
     pub level: Option<i32>,
     /// Size of a shard in megabytes, at which it is closed.
-    #[arg(long, value_name = "MB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=16384))]
+    #[arg(
+        long,
+        value_name = "MB",
+        default_value_t = 256,
+        value_parser = clap::value_parser!(u64).range(1..=16384),
+    )]
     pub shard_mb: u64,
     /// Source of labels: "none", "dirs" (the name of each file's folder), or a file with one line
     /// per video: "path,label", "path label", or columns with a header (see below).
-    #[arg(long, value_name = "none|dirs|FILE", default_value = "none", value_parser = LabelSource::parse)]
+    #[arg(
+        long,
+        value_name = "none|dirs|FILE",
+        default_value = "none",
+        value_parser = LabelSource::parse,
+    )]
     pub labels: LabelSource,
     /// Number of videos to decode at a time [default: number of cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
@@ -125,7 +182,11 @@ impl BuildArgs {
         let mut options = BuildOptions {
             frames: self.frames,
             stride: self.stride,
-            sampling: if self.samples_frames() { Sampling::SourceFrames } else { Sampling::TicksPerSecond(self.fps) },
+            sampling: if self.samples_frames() {
+                Sampling::SourceFrames
+            } else {
+                Sampling::TicksPerSecond(self.fps)
+            },
             tiling: Tiling::BackToBack,
             short: self.short,
             on_corrupt: self.on_corrupt,
@@ -143,7 +204,8 @@ impl BuildArgs {
             options.tiling = Tiling::EverySeconds(seconds);
             anyhow::ensure!(
                 !self.samples_frames(),
-                "--every counts seconds, --sample frames does not; omit one of them, or use --clips-per-video"
+                "--every counts seconds, --sample frames does not; omit one of them, or use \
+                 --clips-per-video"
             );
             let ticks = seconds * self.fps;
             anyhow::ensure!(
@@ -165,7 +227,8 @@ impl BuildArgs {
 
     /// Returns the number of videos to decode at a time.
     pub fn jobs(&self) -> usize {
-        self.jobs.map_or_else(pipeline::all_cores, |jobs| jobs as usize)
+        self.jobs
+            .map_or_else(pipeline::all_cores, |jobs| jobs as usize)
     }
 }
 

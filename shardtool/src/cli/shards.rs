@@ -42,13 +42,23 @@ pub struct InspectArgs {
     #[arg(long = "clip", value_name = "N", conflicts_with_all = ["sample", "limit"])]
     pub clips: Vec<u64>,
     /// Number of random clips to select.
-    #[arg(long, value_name = "N", conflicts_with = "limit", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        conflicts_with = "limit",
+        value_parser = clap::value_parser!(u64).range(1..),
+    )]
     pub sample: Option<u64>,
     /// Random seed of --sample; the same seed selects the same clips.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
     /// Number of clips to select, from the first.
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 20,
+        value_parser = clap::value_parser!(u64).range(1..),
+    )]
     pub limit: u64,
     /// Draw the selected clips to this PNG file: a row of up to 8 frames per clip. An existing file
     /// is replaced.

@@ -21,17 +21,37 @@ pub struct SynthArgs {
     #[arg(value_name = "DIR", value_parser = local())]
     pub dir: PathBuf,
     /// Number of videos.
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 64,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000),
+    )]
     pub videos: u32,
     /// Number of classes: the first N of right, left, down, up, clockwise, counterclockwise, grow
     /// and shrink.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=8))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 8,
+        value_parser = clap::value_parser!(u32).range(1..=8),
+    )]
     pub classes: u32,
     /// Width and height in pixels; must be even.
-    #[arg(long, value_name = "PIXELS", default_value_t = 160, value_parser = clap::value_parser!(u32).range(32..=2048))]
+    #[arg(
+        long,
+        value_name = "PIXELS",
+        default_value_t = 160,
+        value_parser = clap::value_parser!(u32).range(32..=2048),
+    )]
     pub size: u32,
     /// Maximum number of shapes per video: with more shapes, more of the picture moves.
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 2,
+        value_parser = clap::value_parser!(u32).range(1..=100),
+    )]
     pub shapes: u32,
     /// Length of each video in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 4.0, value_parser = positive)]

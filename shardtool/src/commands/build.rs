@@ -31,7 +31,10 @@ use pipeline::video;
 use pipeline::video::discover::discover;
 use pipeline::worker::Supervisor;
 use plan::{Plan, Source, size_and_time};
-use report::{is_damaged, make_report, render_damage_advice, render_failure, render_rejected, render_report, render_stop};
+use report::{
+    is_damaged, make_report, render_damage_advice, render_failure, render_rejected, render_report,
+    render_stop,
+};
 use schemas::manifest::{BuildOptions, OpenVideo, Rejected, VideoRecord};
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -55,7 +58,13 @@ pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
         output::say(&format!("rejected {}: {}", rejected.path, rejected.reason));
     }
     if discovered.videos.is_empty() {
-        bail!("no video among {}", count(discovered.rejected.len() as u64 + discovered.not_video, "file"));
+        bail!(
+            "no video among {}",
+            count(
+                discovered.rejected.len() as u64 + discovered.not_video,
+                "file"
+            )
+        );
     }
     let videos = std::mem::take(&mut discovered.videos);
     let found = labels::find(&videos, &args.labels)?;
@@ -68,17 +77,42 @@ pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
     let mut journal = Journal::open(&args.out, &options, args.force)?;
     let labels = found.number(&journal.manifest.classes);
     journal.classes = labels.classes;
-    let sources = videos.into_iter().zip(labels.labels).map(|(file, label)| Source { file, label, skip: 0 }).collect();
+    let sources = videos
+        .into_iter()
+        .zip(labels.labels)
+        .map(|(file, label)| Source {
+            file,
+            label,
+            skip: 0,
+        })
+        .collect();
     let plan = Plan::new(&journal, sources)?;
     for path in &plan.removed {
-        output::say(&format!("note: {path} no longer exists; its clips stay in the shards"));
+        output::say(&format!(
+            "note: {path} no longer exists; its clips stay in the shards"
+        ));
     }
     let writer = ShardSetWriter::new(&args.out, options.clone(), journal.manifest.shards.clone());
     let progress = Progress::new(plan.sources.len() as u64, "{pos}/{len} videos");
-    let content_hashes = journal.completed().values().map(|record| record.blake3.clone()).collect();
-    let mut build = Build { args, options: &options, journal, writer, progress, content_hashes };
+    let content_hashes = journal
+        .completed()
+        .values()
+        .map(|record| record.blake3.clone())
+        .collect();
+    let mut build = Build {
+        args,
+        options: &options,
+        journal,
+        writer,
+        progress,
+        content_hashes,
+    };
     let result = build.run(&plan.sources, &discovered.rejected);
-    let Build { mut journal, progress, .. } = build;
+    let Build {
+        mut journal,
+        progress,
+        ..
+    } = build;
     progress.finish();
     let rejected = match result {
         Ok(rejected) => rejected,
@@ -100,7 +134,9 @@ pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
     } else {
         output::print(&render_report(&report, &coverage_lines))?;
     }
-    Ok(ExitCode::from(u8::from(args.strict && !report.rejected.is_empty())))
+    Ok(ExitCode::from(u8::from(
+        args.strict && !report.rejected.is_empty(),
+    )))
 }
 
 /// The state of the thread that appends clips.
@@ -128,17 +164,33 @@ impl Build<'_> {
         let options = self.options;
         let supervisor = worker::supervisors(timeout, interrupt::flag())?;
         let work = |supervisor: &mut Supervisor, source: &Source, messages: &Sender<Message>| {
-            let task =
-                Task::Build(BuildTask { path: source.file.path.clone(), options: options.clone(), threads, timeout, skip: source.skip });
+            let task = Task::Build(BuildTask {
+                path: source.file.path.clone(),
+                options: options.clone(),
+                threads,
+                timeout,
+                skip: source.skip,
+            });
             supervise(supervisor, &task, source, messages);
         };
-        fan_out(sources, jobs, queued_clips(options), supervisor, work, |source, messages| self.append_clips(source, &messages))?;
+        fan_out(
+            sources,
+            jobs,
+            queued_clips(options),
+            supervisor,
+            work,
+            |source, messages| self.append_clips(source, &messages),
+        )?;
         if self.journal.clips() == 0 {
             let records = self.journal.completed();
             let damaged = records.values().filter(|record| is_damaged(record)).count() as u64;
             let advice = render_damage_advice(damaged, records.len() as u64);
             let videos = count(sources.len() as u64, "video");
-            bail!("no clips in {videos}{}{}", if advice.is_empty() { "" } else { ": " }, advice.trim_end());
+            bail!(
+                "no clips in {videos}{}{}",
+                if advice.is_empty() { "" } else { ": " },
+                advice.trim_end()
+            );
         }
         self.writer.finish()?;
         let shards = self.writer.finished().to_vec();
@@ -146,7 +198,11 @@ impl Build<'_> {
     }
 
     /// Appends the clips of one video as they arrive.
-    fn append_clips(&mut self, source: &Source, messages: &Receiver<Message>) -> anyhow::Result<()> {
+    fn append_clips(
+        &mut self,
+        source: &Source,
+        messages: &Receiver<Message>,
+    ) -> anyhow::Result<()> {
         let (bytes, modified_ns) = size_and_time(source);
         let mut record = VideoRecord {
             path: source.name(),
@@ -170,14 +226,26 @@ impl Build<'_> {
             };
             match message {
                 Message::Identity(blake3) => record.blake3 = self.check_content(source, blake3)?,
-                Message::Skipped { flags, decoded_bytes } => count_clip(&mut record, flags, decoded_bytes),
+                Message::Skipped {
+                    flags,
+                    decoded_bytes,
+                } => count_clip(&mut record, flags, decoded_bytes),
                 Message::Clip(mut meta, clip) => {
                     meta.label = record.label;
                     meta.class = record.class.clone();
-                    count_clip(&mut record, ClipFlags::of(&meta), reading::decoded_bytes(&meta));
+                    count_clip(
+                        &mut record,
+                        ClipFlags::of(&meta),
+                        reading::decoded_bytes(&meta),
+                    );
                     if self.writer.push(*meta, clip)? {
-                        let open_video = OpenVideo { path: record.path.clone(), blake3: record.blake3.clone(), clips: record.clips };
-                        self.journal.commit(self.writer.finished(), Some(open_video))?;
+                        let open_video = OpenVideo {
+                            path: record.path.clone(),
+                            blake3: record.blake3.clone(),
+                            clips: record.clips,
+                        };
+                        self.journal
+                            .commit(self.writer.finished(), Some(open_video))?;
                     }
                 }
                 Message::Rejected(rejected) => {
@@ -189,21 +257,37 @@ impl Build<'_> {
             }
         }
         self.journal.record(record);
-        self.progress.advance(1, format!("{} into {}", count(self.journal.clips(), "clip"), self.args.out.display()));
+        self.progress.advance(
+            1,
+            format!(
+                "{} into {}",
+                count(self.journal.clips(), "clip"),
+                self.args.out.display()
+            ),
+        );
         Ok(())
     }
 
     /// Checks that the content of a partly built video has not changed, and notes contents that
     /// occur twice.
     fn check_content(&mut self, source: &Source, blake3: String) -> anyhow::Result<String> {
-        let open = self.journal.manifest.open_video.as_ref().filter(|open| source.skip > 0 && open.path == source.name());
+        let open = self
+            .journal
+            .manifest
+            .open_video
+            .as_ref()
+            .filter(|open| source.skip > 0 && open.path == source.name());
         ensure!(
             open.is_none_or(|open| open.blake3 == blake3),
-            "{}, at which the build was stopped, has different content now; restore it, or rebuild with --force",
+            "{}, at which the build was stopped, has different content now; restore it, or rebuild \
+             with --force",
             source.name()
         );
         if open.is_none() && !self.content_hashes.insert(blake3.clone()) {
-            self.progress.say(&format!("note: {} has the same content as another video; both are kept", source.name()));
+            self.progress.say(&format!(
+                "note: {} has the same content as another video; both are kept",
+                source.name()
+            ));
         }
         Ok(blake3)
     }

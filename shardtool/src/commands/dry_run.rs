@@ -30,7 +30,9 @@ fn typical_ratio(options: &BuildOptions) -> f64 {
         (Payload::Rgb, 0) => 2.0,
         (Payload::Rgb, _) => 1.3,
         // Six steps of the rate factor halve the bytes, approximately.
-        (Payload::H264, _) => 0.03 * ((18.0 - f64::from(options.crf.unwrap_or(DEFAULT_CRF))) / 6.0).exp2(),
+        (Payload::H264, _) => {
+            0.03 * ((18.0 - f64::from(options.crf.unwrap_or(DEFAULT_CRF))) / 6.0).exp2()
+        }
     }
 }
 
@@ -69,18 +71,25 @@ pub fn run(
         // The receiver is gone only when the command itself has failed.
         let _ = results.send(probe(supervisor, video, options, args.timeout));
     };
-    fan_out(videos, args.jobs(), 1, supervisor, work, |video, results| {
-        match results.recv()?? {
-            Ok(probe) => add_probe(&mut report, options, &probe),
-            Err(reason) => {
-                let rejected = Rejected::file(path_name(&video.path), reason);
-                progress.say(&format!("rejected {}: {}", rejected.path, rejected.reason));
-                report.rejected.push(rejected);
+    fan_out(
+        videos,
+        args.jobs(),
+        1,
+        supervisor,
+        work,
+        |video, results| {
+            match results.recv()?? {
+                Ok(probe) => add_probe(&mut report, options, &probe),
+                Err(reason) => {
+                    let rejected = Rejected::file(path_name(&video.path), reason);
+                    progress.say(&format!("rejected {}: {}", rejected.path, rejected.reason));
+                    report.rejected.push(rejected);
+                }
             }
-        }
-        progress.advance(1, count(report.clips, "clip"));
-        Ok(())
-    })?;
+            progress.advance(1, count(report.clips, "clip"));
+            Ok(())
+        },
+    )?;
     progress.finish();
     report.estimated_bytes = (report.decoded_bytes as f64 * typical_ratio(options)) as u64;
     if args.json {
@@ -88,13 +97,16 @@ pub fn run(
     } else {
         output::print(&render_report(&report, &coverage_lines))?;
     }
-    Ok(ExitCode::from(u8::from(args.strict && !report.rejected.is_empty())))
+    Ok(ExitCode::from(u8::from(
+        args.strict && !report.rejected.is_empty(),
+    )))
 }
 
 /// Renders the report as text, with the lines of the labels' coverage.
 fn render_report(report: &DryRunReport, coverage_lines: &[String]) -> String {
     let mut text = format!(
-        "{} of {:.1} s would give {}: {} decoded, about {} stored; {} free in {}\n{} rejected, {} skipped: not video",
+        "{} of {:.1} s would give {}: {} decoded, about {} stored; {} free in {}\n{} rejected, {} \
+         skipped: not video",
         count(report.videos, "video"),
         report.video_seconds,
         count(report.clips, "clip"),
@@ -105,7 +117,9 @@ fn render_report(report: &DryRunReport, coverage_lines: &[String]) -> String {
         count(report.rejected.len() as u64, "file"),
         count(report.not_video, "file"),
     );
-    coverage_lines.iter().for_each(|line| text += &format!("\n{line}"));
+    coverage_lines
+        .iter()
+        .for_each(|line| text += &format!("\n{line}"));
     text
 }
 
@@ -116,7 +130,11 @@ fn probe(
     options: &BuildOptions,
     timeout: f64,
 ) -> anyhow::Result<Result<VideoProbe, String>> {
-    let task = Task::Probe { path: video.path.clone(), options: options.clone(), timeout };
+    let task = Task::Probe {
+        path: video.path.clone(),
+        options: options.clone(),
+        timeout,
+    };
     let mut probe = Err("its packets were not counted".to_owned());
     let ending = supervisor.run(&task, |reply: Reply, _| {
         Ok(match reply {
@@ -137,9 +155,16 @@ fn probe(
 fn add_probe(report: &mut DryRunReport, options: &BuildOptions, probe: &VideoProbe) {
     let timeline = Timeline::of(options, probe);
     let span = span_ticks(options);
-    let fits = timeline.stretches().iter().any(|stretch| stretch.end - stretch.start >= span);
+    let fits = timeline
+        .stretches()
+        .iter()
+        .any(|stretch| stretch.end - stretch.start >= span);
     let too_short = options.short == ShortVideo::Skip && !fits;
-    let clips = if too_short { 0 } else { clip_starts(options, &timeline).len() as u64 };
+    let clips = if too_short {
+        0
+    } else {
+        clip_starts(options, &timeline).len() as u64
+    };
     let size = probe.shape.stored_size(options);
     report.videos += 1;
     report.video_seconds += probe.seconds();
@@ -150,8 +175,16 @@ fn add_probe(report: &mut DryRunReport, options: &BuildOptions, probe: &VideoPro
 
 /// Returns the free bytes on the disk where `folder` is or would be created.
 fn free_bytes(folder: &Path) -> anyhow::Result<u64> {
-    let existing = folder.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
-    let existing = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
-    let status = rustix::fs::statvfs(existing).with_context(|| format!("cannot read the free space of {}", existing.display()))?;
+    let existing = folder
+        .ancestors()
+        .find(|folder| folder.exists())
+        .unwrap_or(Path::new("."));
+    let existing = if existing.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        existing
+    };
+    let status = rustix::fs::statvfs(existing)
+        .with_context(|| format!("cannot read the free space of {}", existing.display()))?;
     Ok(status.f_bavail * status.f_frsize)
 }

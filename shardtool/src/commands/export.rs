@@ -31,12 +31,20 @@ enum Form {
 
 impl Form {
     fn of(path: &Path) -> anyhow::Result<Self> {
-        match path.extension().map(|extension| extension.to_string_lossy().to_lowercase()).as_deref() {
+        match path
+            .extension()
+            .map(|extension| extension.to_string_lossy().to_lowercase())
+            .as_deref()
+        {
             Some("mp4") => Ok(Self::Video),
             Some("png") => Ok(Self::Grid),
             None => Ok(Self::Frames),
             Some(_) => {
-                bail!("{}: give a name that ends in .mp4 or .png, or one without an extension for a folder of frames", path.display())
+                bail!(
+                    "{}: give a name that ends in .mp4 or .png, or one without an extension for a \
+                     folder of frames",
+                    path.display()
+                )
             }
         }
     }
@@ -49,9 +57,15 @@ impl Form {
 pub fn run(args: &ExportArgs) -> anyhow::Result<ExitCode> {
     let form = Form::of(&args.out)?;
     let set = open(&args.dir)?;
-    let clip = clips(&set, &[args.clip])?.pop().context("a clip for its number")?;
+    let clip = clips(&set, &[args.clip])?
+        .pop()
+        .context("a clip for its number")?;
     let taken = args.out.symlink_metadata().is_ok();
-    ensure!(args.force || !taken, "{} exists already; give another name, or --force to replace it", args.out.display());
+    ensure!(
+        args.force || !taken,
+        "{} exists already; give another name, or --force to replace it",
+        args.out.display()
+    );
     let stored = size(&clip.meta);
     let (written, fps) = match form {
         Form::Video => {
@@ -79,9 +93,14 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<ExitCode> {
     if args.json {
         output::print(&serde_json::to_string_pretty(&report)?)?;
     } else {
-        let rate = fps.map_or(String::new(), |fps| format!(", {} per second", (fps * 1000.0).round() / 1000.0));
+        let rate = fps.map_or(String::new(), |fps| {
+            format!(", {} per second", (fps * 1000.0).round() / 1000.0)
+        });
         let frames = count(report.frames, "frame");
-        output::print(&format!("clip {} in {}: {frames} of {}x{}{rate}", args.clip, report.out, report.width, report.height))?;
+        output::print(&format!(
+            "clip {} in {}: {frames} of {}x{}{rate}",
+            args.clip, report.out, report.width, report.height
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -93,7 +112,10 @@ fn write_video(set: &ShardSet, clip: &InspectedClip, fps: f64, path: &Path) -> a
     name.push(pipeline::atomic_file::TEMPORARY_ENDING);
     let temporary = path.with_file_name(name);
     let stored = size(&clip.meta);
-    let color = Color { range: clip.meta.color_range, matrix: clip.meta.color_matrix };
+    let color = Color {
+        range: clip.meta.color_range,
+        matrix: clip.meta.color_matrix,
+    };
     let write = || {
         let mut writer = H264Writer::create_with(&temporary, even(stored), fps, color)?;
         for_each_frame(set, clip, |_, frame| {
@@ -116,7 +138,10 @@ fn write_video(set: &ShardSet, clip: &InspectedClip, fps: f64, path: &Path) -> a
 
 /// Returns the smallest even size that holds `size`.
 const fn even(size: FrameSize) -> FrameSize {
-    FrameSize { width: size.width.next_multiple_of(2), height: size.height.next_multiple_of(2) }
+    FrameSize {
+        width: size.width.next_multiple_of(2),
+        height: size.height.next_multiple_of(2),
+    }
 }
 
 /// Writes all frames in one picture.
@@ -126,10 +151,21 @@ fn write_grid(set: &ShardSet, clip: &InspectedClip, path: &Path) -> anyhow::Resu
     let columns = f64::from(frames).sqrt().ceil().max(1.0) as u32;
     let width = clip.meta.width;
     let height = clip.meta.height;
-    let mut grid = blank(columns.saturating_mul(width), frames.div_ceil(columns).saturating_mul(height))?;
+    let mut grid = blank(
+        columns.saturating_mul(width),
+        frames.div_ceil(columns).saturating_mul(height),
+    )?;
     for_each_frame(set, clip, |number, frame| {
-        let place = (number as u32 % columns * width, number as u32 / columns * height);
-        paste(&mut grid, place, &to_rgb(frame, size, size.width, size.height), width);
+        let place = (
+            number as u32 % columns * width,
+            number as u32 / columns * height,
+        );
+        paste(
+            &mut grid,
+            place,
+            &to_rgb(frame, size, size.width, size.height),
+            width,
+        );
         Ok(())
     })?;
     save(&grid, path)
@@ -141,7 +177,9 @@ fn write_frames(set: &ShardSet, clip: &InspectedClip, folder: &Path) -> anyhow::
     // A damaged clip changes nothing in the folder.
     for_each_frame(set, clip, |_, _| Ok(()))?;
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+    for entry in
+        fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?
+    {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name.starts_with("frame-") && name.ends_with(".png") {
@@ -150,7 +188,8 @@ fn write_frames(set: &ShardSet, clip: &InspectedClip, folder: &Path) -> anyhow::
     }
     for_each_frame(set, clip, |number, frame| {
         let pixels = to_rgb(frame, size, size.width, size.height);
-        let picture = RgbImage::from_raw(clip.meta.width, clip.meta.height, pixels).context("a picture of its size")?;
+        let picture = RgbImage::from_raw(clip.meta.width, clip.meta.height, pixels)
+            .context("a picture of its size")?;
         save(&picture, &folder.join(format!("frame-{number:04}.png")))
     })
 }

@@ -41,7 +41,10 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let shown = report.clips.len() as u64;
     let all = report.all_clips;
     if args.clips.is_empty() && args.sample.is_none() && shown < all {
-        output::say(&format!("the first {shown} of {}; --limit {all} shows all", count(all, "clip")));
+        output::say(&format!(
+            "the first {shown} of {}; --limit {all} shows all",
+            count(all, "clip")
+        ));
     }
     if let Some(path) = report.sheet {
         output::say(&format!("drawn to {path}"));
@@ -56,7 +59,9 @@ fn select(args: &InspectArgs, set: &ShardSet) -> Vec<u64> {
         _ if !args.clips.is_empty() => args.clips.clone(),
         Some(sample) if all > 0 => {
             let mut order = Order::new(&[(all, 1.0)], args.seed);
-            (0..sample.min(all)).map(|draw| order.draw(draw).clip).collect()
+            (0..sample.min(all))
+                .map(|draw| order.draw(draw).clip)
+                .collect()
         }
         _ => (0..args.limit.min(all)).collect(),
     };
@@ -67,7 +72,12 @@ fn select(args: &InspectArgs, set: &ShardSet) -> Vec<u64> {
 
 /// Renders a table with one line per clip.
 fn render_table(clips: &[InspectedClip]) -> String {
-    let mut rows = vec![["clip", "video", "no.", "class", "frames", "size", "start", "codec", "stored"].map(str::to_owned)];
+    let mut rows = vec![
+        [
+            "clip", "video", "no.", "class", "frames", "size", "start", "codec", "stored",
+        ]
+        .map(str::to_owned),
+    ];
     for clip in clips {
         let meta = &clip.meta;
         rows.push([
@@ -84,11 +94,22 @@ fn render_table(clips: &[InspectedClip]) -> String {
     }
     // Text is aligned to the left, numbers to the right.
     let is_text = [false, true, false, true, false, false, false, true, false];
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..is_text.len()).map(width).collect();
     let line = |row: &[String; 9]| {
         let cells = row.iter().zip(&widths).zip(is_text);
-        let cells = cells.map(|((cell, &width), is_text)| if is_text { format!("{cell:<width$}") } else { format!("{cell:>width$}") });
+        let cells = cells.map(|((cell, &width), is_text)| {
+            if is_text {
+                format!("{cell:<width$}")
+            } else {
+                format!("{cell:>width$}")
+            }
+        });
         cells.collect::<Vec<_>>().join("  ")
     };
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
@@ -102,27 +123,62 @@ fn render_details(clip: &InspectedClip) -> String {
         orientation = format!("mirrored, then {orientation}");
     }
     let sampling = match meta.fps {
-        Some(fps) => format!("every {} at {fps} ticks per second", ordinal(meta.stride, "tick")),
+        Some(fps) => format!(
+            "every {} at {fps} ticks per second",
+            ordinal(meta.stride, "tick")
+        ),
         None => format!("every {} of the source", ordinal(meta.stride, "frame")),
     };
-    let times: Vec<String> = meta.pts_ns.iter().map(|&pts| format!("{:.3}", pts as f64 / 1e9)).collect();
+    let times: Vec<String> = meta
+        .pts_ns
+        .iter()
+        .map(|&pts| format!("{:.3}", pts as f64 / 1e9))
+        .collect();
     let lines = [
         ("clip", clip.clip.to_string()),
         ("stored in", format!("{}, row {}", clip.shard, clip.row)),
         ("video", printable(&meta.video)),
         ("video BLAKE3", meta.video_blake3.clone()),
         ("no. in video", meta.clip.to_string()),
-        ("class", meta.class.as_deref().map_or("none".to_owned(), printable)),
-        ("label", meta.label.map_or("none".to_owned(), |label| label.to_string())),
-        ("frames", format!("{} of {}x{}, {sampling}", meta.frames, meta.width, meta.height)),
+        (
+            "class",
+            meta.class.as_deref().map_or("none".to_owned(), printable),
+        ),
+        (
+            "label",
+            meta.label
+                .map_or("none".to_owned(), |label| label.to_string()),
+        ),
+        (
+            "frames",
+            format!(
+                "{} of {}x{}, {sampling}",
+                meta.frames, meta.width, meta.height
+            ),
+        ),
         ("repeated", format!("{} at the end", meta.repeated_frames)),
-        ("damaged", if meta.damaged { "yes" } else { "no" }.to_owned()),
+        (
+            "damaged",
+            if meta.damaged { "yes" } else { "no" }.to_owned(),
+        ),
         ("times", format!("{} s", times.join(" "))),
-        ("source", format!("{}x{} {} {}", meta.source_width, meta.source_height, printable(&meta.codec), printable(&meta.pixel_format))),
+        (
+            "source",
+            format!(
+                "{}x{} {} {}",
+                meta.source_width,
+                meta.source_height,
+                printable(&meta.codec),
+                printable(&meta.pixel_format)
+            ),
+        ),
         ("decoder", printable(&meta.decoder)),
         ("pixel aspect", pixel_aspect(meta)),
         ("orientation", orientation),
-        ("deinterlaced", if meta.deinterlaced { "yes" } else { "no" }.to_owned()),
+        (
+            "deinterlaced",
+            if meta.deinterlaced { "yes" } else { "no" }.to_owned(),
+        ),
         (
             "colour",
             format!(
@@ -133,10 +189,22 @@ fn render_details(clip: &InspectedClip) -> String {
                 meta.color_primaries
             ),
         ),
-        ("payload", format!("{}, XXH3-64 {:016x}", meta.payload.name(), meta.data_xxh3)),
-        ("bytes", format!("{} stored, {} decoded", output::bytes(clip.stored_bytes), output::bytes(clip.decoded_bytes))),
+        (
+            "payload",
+            format!("{}, XXH3-64 {:016x}", meta.payload.name(), meta.data_xxh3),
+        ),
+        (
+            "bytes",
+            format!(
+                "{} stored, {} decoded",
+                output::bytes(clip.stored_bytes),
+                output::bytes(clip.decoded_bytes)
+            ),
+        ),
     ];
-    lines.map(|(name, value)| format!("{name:<13} {value}")).join("\n")
+    lines
+        .map(|(name, value)| format!("{name:<13} {value}"))
+        .join("\n")
 }
 
 /// Renders `tick`, `2nd tick`, `3rd tick`, ...

@@ -33,7 +33,11 @@ const CAPTION: u32 = LETTER + 2 * GAP;
 /// When there are too many clips or none, one of them is damaged, or the file cannot be written.
 pub fn draw(set: &ShardSet, clips: &[InspectedClip], path: &Path) -> anyhow::Result<()> {
     ensure!(!clips.is_empty(), "there is no clip to draw");
-    ensure!(clips.len() <= MAX_CLIPS, "a sheet holds up to {MAX_CLIPS} clips, not {}; select fewer", clips.len());
+    ensure!(
+        clips.len() <= MAX_CLIPS,
+        "a sheet holds up to {MAX_CLIPS} clips, not {}; select fewer",
+        clips.len()
+    );
     let rows: Vec<Row> = clips.iter().map(Row::of).collect();
     let width = rows.iter().map(Row::width).max().unwrap_or(1);
     let height = rows.iter().map(Row::height).sum();
@@ -46,7 +50,12 @@ pub fn draw(set: &ShardSet, clips: &[InspectedClip], path: &Path) -> anyhow::Res
             if let Some(column) = row.frames.iter().position(|&chosen| chosen == number) {
                 let pixels = to_rgb(frame, size(&clip.meta), row.size.0, row.size.1);
                 let left = GAP + column as u32 * (row.size.0 as u32 + GAP);
-                paste(&mut sheet, (left, top + CAPTION), &pixels, row.size.0 as u32);
+                paste(
+                    &mut sheet,
+                    (left, top + CAPTION),
+                    &pixels,
+                    row.size.0 as u32,
+                );
             }
             Ok(())
         })?;
@@ -69,7 +78,12 @@ impl Row {
         let meta = &clip.meta;
         let class = class(meta).map_or(String::new(), |class| format!("  {class}"));
         Self {
-            caption: format!("{}  {}{class}  {:.3} s", clip.clip, video_name(meta), start_seconds(meta)),
+            caption: format!(
+                "{}  {}{class}  {:.3} s",
+                clip.clip,
+                video_name(meta),
+                start_seconds(meta)
+            ),
             frames: evenly_spaced(meta.frames as usize, MAX_FRAMES),
             size: size_within(size(meta), FRAME_WIDTH, FRAME_HEIGHT),
         }
@@ -91,7 +105,9 @@ fn evenly_spaced(count: usize, most: usize) -> Vec<usize> {
     if count <= most {
         return (0..count).collect();
     }
-    (0..most).map(|at| (at * (count - 1) + (most - 1) / 2) / (most - 1)).collect()
+    (0..most)
+        .map(|at| (at * (count - 1) + (most - 1) / 2) / (most - 1))
+        .collect()
 }
 
 #[cfg(test)]

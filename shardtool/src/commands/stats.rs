@@ -18,7 +18,10 @@ const MAX_VALUES: usize = 12;
 /// When the folder holds no valid build, or the picture cannot be written.
 pub fn run(args: &StatsArgs) -> anyhow::Result<ExitCode> {
     let set = reading::open(&args.dir)?;
-    let mut report = empty_report(args.dir.display().to_string(), set.manifest().options.payload);
+    let mut report = empty_report(
+        args.dir.display().to_string(),
+        set.manifest().options.payload,
+    );
     report.finished = set.manifest().finished;
     report.shards = set.shards().len() as u64;
     report.stored_bytes = set.manifest().shards.iter().map(|shard| shard.bytes).sum();
@@ -34,7 +37,11 @@ pub fn run(args: &StatsArgs) -> anyhow::Result<ExitCode> {
     clip_bytes.sort_unstable();
     report.videos = videos.len() as u64;
     report.clip_bytes = spread(&clip_bytes);
-    report.ratio = if report.decoded_bytes == 0 { 0.0 } else { report.stored_bytes as f64 / report.decoded_bytes as f64 };
+    report.ratio = if report.decoded_bytes == 0 {
+        0.0
+    } else {
+        report.stored_bytes as f64 / report.decoded_bytes as f64
+    };
     if let Some(path) = &args.picture {
         stats_picture::draw(&report, &clip_bytes, path)?;
     }
@@ -91,13 +98,22 @@ fn add_clip(report: &mut StatsReport, meta: &ClipMeta) {
     let mut count = |values: fn(&mut StatsReport) -> &mut BTreeMap<String, u64>, value: &str| {
         *values(report).entry(reading::printable(value)).or_default() += 1;
     };
-    count(|report| &mut report.resolutions, &format!("{}x{}", meta.width, meta.height));
+    count(
+        |report| &mut report.resolutions,
+        &format!("{}x{}", meta.width, meta.height),
+    );
     count(|report| &mut report.codecs, &meta.codec);
     count(|report| &mut report.pixel_formats, &meta.pixel_format);
     count(|report| &mut report.color_ranges, meta.color_range.name());
-    count(|report| &mut report.color_matrices, meta.color_matrix.name());
+    count(
+        |report| &mut report.color_matrices,
+        meta.color_matrix.name(),
+    );
     count(|report| &mut report.color_transfers, &meta.color_transfer);
-    count(|report| &mut report.pixel_aspects, &reading::pixel_aspect(meta));
+    count(
+        |report| &mut report.pixel_aspects,
+        &reading::pixel_aspect(meta),
+    );
     report.damaged += u64::from(meta.damaged);
     report.repeated += u64::from(meta.repeated_frames > 0);
     report.deinterlaced += u64::from(meta.deinterlaced);
@@ -112,17 +128,27 @@ fn footage_seconds(meta: &ClipMeta) -> f64 {
     match (meta.fps, meta.pts_ns.as_slice()) {
         (Some(fps), _) => f64::from(frames) * f64::from(meta.stride) / fps,
         // By the times of its frames; the last one counts with their mean duration.
-        (None, [first, .., last]) if frames > 1 => (last - first) as f64 / 1e9 * f64::from(frames) / f64::from(frames - 1),
+        (None, [first, .., last]) if frames > 1 => {
+            (last - first) as f64 / 1e9 * f64::from(frames) / f64::from(frames - 1)
+        }
         (None, _) => 0.0,
     }
 }
 
 /// Returns the distribution of sorted numbers.
 fn spread(sorted: &[u64]) -> Spread {
-    let (&[min, ..], &[.., max]) = (sorted, sorted) else { return Spread::default() };
+    let (&[min, ..], &[.., max]) = (sorted, sorted) else {
+        return Spread::default();
+    };
     let p95 = (sorted.len() * 95).div_ceil(100) - 1;
     let mean = sorted.iter().sum::<u64>() as f64 / sorted.len() as f64;
-    Spread { min, median: sorted[sorted.len() / 2], mean, p95: sorted[p95], max }
+    Spread {
+        min,
+        median: sorted[sorted.len() / 2],
+        mean,
+        p95: sorted[p95],
+        max,
+    }
 }
 
 fn render_report(report: &StatsReport) -> String {
@@ -136,7 +162,15 @@ fn render_report(report: &StatsReport) -> String {
         ("mirrored", report.mirrored),
     ];
     let lines = [
-        ("clips", format!("{} from {}, {}", report.clips, count(report.videos, "video"), render_footage(report.hours))),
+        (
+            "clips",
+            format!(
+                "{} from {}, {}",
+                report.clips,
+                count(report.videos, "video"),
+                render_footage(report.hours)
+            ),
+        ),
         (
             "bytes",
             format!(
@@ -168,14 +202,25 @@ fn render_report(report: &StatsReport) -> String {
         ("matrices", render_values(&report.color_matrices)),
         ("transfers", render_values(&report.color_transfers)),
         ("pixel aspects", render_values(&report.pixel_aspects)),
-        ("clips with", flags.map(|(name, clips)| format!("{name} {clips}")).join(", ")),
+        (
+            "clips with",
+            flags
+                .map(|(name, clips)| format!("{name} {clips}"))
+                .join(", "),
+        ),
     ];
-    lines.map(|(name, value)| format!("{name:<15} {value}")).join("\n")
+    lines
+        .map(|(name, value)| format!("{name:<15} {value}"))
+        .join("\n")
 }
 
 /// Renders a length, such as `2.50 hours of footage`; short ones in seconds.
 fn render_footage(hours: f64) -> String {
-    if hours < 0.1 { format!("{:.1} seconds of footage", hours * 3600.0) } else { format!("{hours:.2} hours of footage") }
+    if hours < 0.1 {
+        format!("{:.1} seconds of footage", hours * 3600.0)
+    } else {
+        format!("{hours:.2} hours of footage")
+    }
 }
 
 /// Renders the most frequent values with their counts.
@@ -184,13 +229,20 @@ fn render_values(counts: &BTreeMap<String, u64>) -> String {
         return "none".to_owned();
     }
     let shown = most_frequent(counts, MAX_VALUES);
-    shown.into_iter().map(|(name, clips)| format!("{name} {clips}")).collect::<Vec<_>>().join(", ")
+    shown
+        .into_iter()
+        .map(|(name, clips)| format!("{name} {clips}"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
-/// The `most` most frequent values, in descending order; all others together are the last one of them,
-/// where there are more.
+/// The `most` most frequent values, in descending order; all others together are the last one of
+/// them, where there are more.
 pub fn most_frequent(counts: &BTreeMap<String, u64>, most: usize) -> Vec<(String, u64)> {
-    let mut sorted: Vec<(String, u64)> = counts.iter().map(|(name, &clips)| (name.clone(), clips)).collect();
+    let mut sorted: Vec<(String, u64)> = counts
+        .iter()
+        .map(|(name, &clips)| (name.clone(), clips))
+        .collect();
     sorted.sort_by_key(|&(_, clips)| std::cmp::Reverse(clips));
     if sorted.len() > most {
         let others = sorted.split_off(most - 1);
@@ -207,15 +259,36 @@ mod tests {
     #[test]
     fn percentiles_are_by_rank() {
         let numbers: Vec<u64> = (1..=100).collect();
-        assert_eq!(spread(&numbers), Spread { min: 1, median: 51, mean: 50.5, p95: 95, max: 100 });
-        assert_eq!(spread(&[7]), Spread { min: 7, median: 7, mean: 7.0, p95: 7, max: 7 });
+        assert_eq!(
+            spread(&numbers),
+            Spread {
+                min: 1,
+                median: 51,
+                mean: 50.5,
+                p95: 95,
+                max: 100
+            }
+        );
+        assert_eq!(
+            spread(&[7]),
+            Spread {
+                min: 7,
+                median: 7,
+                mean: 7.0,
+                p95: 7,
+                max: 7
+            }
+        );
         assert_eq!(spread(&[]), Spread::default());
     }
 
     #[test]
     fn rare_values_are_counted_together() {
-        let counts = BTreeMap::from([("a", 1), ("b", 5), ("c", 2), ("d", 1)].map(|(name, clips)| (name.to_owned(), clips)));
-        let expected = [("b", 5), ("c", 2), ("2 others", 2)].map(|(name, clips)| (name.to_owned(), clips));
+        let counts = BTreeMap::from(
+            [("a", 1), ("b", 5), ("c", 2), ("d", 1)].map(|(name, clips)| (name.to_owned(), clips)),
+        );
+        let expected =
+            [("b", 5), ("c", 2), ("2 others", 2)].map(|(name, clips)| (name.to_owned(), clips));
         assert_eq!(most_frequent(&counts, 3), expected);
         assert_eq!(most_frequent(&counts, 4).len(), 4);
     }

@@ -45,12 +45,16 @@ pub fn draw(report: &StatsReport, clip_bytes: &[u64], path: &Path) -> anyhow::Re
     }
     let sizes = most_frequent(&report.resolutions, MAX_BARS);
     let bars_height = |bars: &[(String, u64)]| (bars.len() as u32 + 2) * LINE;
-    let height = 2 * MARGIN + 2 * LINE + BIN_HEIGHT + 2 * LINE + bars_height(&classes) + bars_height(&sizes);
+    let height =
+        2 * MARGIN + 2 * LINE + BIN_HEIGHT + 2 * LINE + bars_height(&classes) + bars_height(&sizes);
     let mut picture = blank(WIDTH, height)?;
     let mut top = MARGIN;
     let clips = count(report.clips, "clip");
     let videos = count(report.videos, "video");
-    let title = format!("{clips} from {videos}, {}", output::bytes(report.stored_bytes));
+    let title = format!(
+        "{clips} from {videos}, {}",
+        output::bytes(report.stored_bytes)
+    );
     text(&mut picture, (MARGIN, top), SCALE, BLACK, &title);
     top += 2 * LINE;
     top = histogram(&mut picture, top, clip_bytes);
@@ -72,7 +76,12 @@ fn histogram(picture: &mut RgbImage, top: u32, sorted: &[u64]) -> u32 {
     let step = (WIDTH - 2 * MARGIN) / BINS as u32;
     for (at, &clips) in (0..).zip(&bins) {
         let height = length(clips, most, BIN_HEIGHT);
-        fill(picture, (MARGIN + at * step, bottom - height), (step - 2, height), COLOR);
+        fill(
+            picture,
+            (MARGIN + at * step, bottom - height),
+            (step - 2, height),
+            COLOR,
+        );
     }
     let right = MARGIN + BINS as u32 * step - 2;
     fill(picture, (MARGIN, bottom), (right - MARGIN, 2), BLACK);
@@ -80,9 +89,21 @@ fn histogram(picture: &mut RgbImage, top: u32, sorted: &[u64]) -> u32 {
     let high = output::bytes(max);
     let line = bottom + 8;
     text(picture, (MARGIN, line), SCALE, BLACK, &low);
-    text(picture, (right.saturating_sub(text_width(&high, SCALE)), line), SCALE, BLACK, &high);
+    text(
+        picture,
+        (right.saturating_sub(text_width(&high, SCALE)), line),
+        SCALE,
+        BLACK,
+        &high,
+    );
     let name = format!("bytes per clip, up to {} per bar", count(most, "clip"));
-    text(picture, ((WIDTH - text_width(&name, SCALE)) / 2, line), SCALE, GREY, &name);
+    text(
+        picture,
+        ((WIDTH - text_width(&name, SCALE)) / 2, line),
+        SCALE,
+        GREY,
+        &name,
+    );
     bottom + 2 * LINE
 }
 
@@ -96,15 +117,32 @@ fn bin(bytes: u64, min: u64, max: u64) -> usize {
 fn bars(picture: &mut RgbImage, top: u32, title: &str, values: &[(String, u64)]) -> u32 {
     text(picture, (MARGIN, top), SCALE, GREY, title);
     let names: Vec<String> = values.iter().map(|(name, _)| shortened(name)).collect();
-    let left = MARGIN + names.iter().map(|name| text_width(name, SCALE)).max().unwrap_or(0) + 8;
-    let most = values.iter().map(|&(_, clips)| clips).max().unwrap_or(0).max(1);
+    let left = MARGIN
+        + names
+            .iter()
+            .map(|name| text_width(name, SCALE))
+            .max()
+            .unwrap_or(0)
+        + 8;
+    let most = values
+        .iter()
+        .map(|&(_, clips)| clips)
+        .max()
+        .unwrap_or(0)
+        .max(1);
     let longest = WIDTH - MARGIN - left - text_width(&most.to_string(), SCALE) - 8;
     let mut line = top + LINE;
     for (name, &(_, clips)) in names.iter().zip(values) {
         let length = length(clips, most, longest);
         text(picture, (MARGIN, line), SCALE, BLACK, name);
         fill(picture, (left, line), (length, SCALE * LETTER), COLOR);
-        text(picture, (left + length + 8, line), SCALE, BLACK, &clips.to_string());
+        text(
+            picture,
+            (left + length + 8, line),
+            SCALE,
+            BLACK,
+            &clips.to_string(),
+        );
         line += LINE;
     }
     line + LINE
@@ -123,7 +161,11 @@ fn shortened(name: &str) -> String {
         return name.to_owned();
     }
     let half = (MAX_LETTERS - 2) / 2;
-    letters[..half].iter().chain(&['.', '.']).chain(&letters[letters.len() - half..]).collect()
+    letters[..half]
+        .iter()
+        .chain(&['.', '.'])
+        .chain(&letters[letters.len() - half..])
+        .collect()
 }
 
 #[cfg(test)]
@@ -132,12 +174,23 @@ mod tests {
 
     #[test]
     fn every_number_has_a_bin() {
-        assert_eq!((bin(10, 10, 20), bin(20, 10, 20), bin(15, 10, 20), bin(7, 7, 7)), (0, BINS - 1, BINS / 2, 0));
+        assert_eq!(
+            (
+                bin(10, 10, 20),
+                bin(20, 10, 20),
+                bin(15, 10, 20),
+                bin(7, 7, 7)
+            ),
+            (0, BINS - 1, BINS / 2, 0)
+        );
     }
 
     #[test]
     fn long_names_keep_their_ends() {
         assert_eq!(shortened("clockwise"), "clockwise");
-        assert_eq!(shortened("a very long name of a class of motion"), "a very long..s of motion");
+        assert_eq!(
+            shortened("a very long name of a class of motion"),
+            "a very long..s of motion"
+        );
     }
 }

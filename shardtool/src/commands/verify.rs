@@ -29,13 +29,16 @@ use std::time::Instant;
 const CHUNK_CLIPS: usize = 16;
 
 /// Remedy for a shard that is not what was built.
-const RESTORE: &str = "restore this file from a copy, or rebuild all shards: `shardtool build` with --force";
+const RESTORE: &str =
+    "restore this file from a copy, or rebuild all shards: `shardtool build` with --force";
 
 /// Remedy for a list of videos that does not match.
-const VIDEOS_REMEDY: &str = "the shards are usable without it; before you add videos to this build, restore it or rebuild with --force";
+const VIDEOS_REMEDY: &str = "the shards are usable without it; before you add videos to this \
+                             build, restore it or rebuild with --force";
 
 /// Remedy for a list of rejected files that does not match.
-const REJECTED_REMEDY: &str = "the shards are usable without it; the same `shardtool build` command rewrites it";
+const REJECTED_REMEDY: &str =
+    "the shards are usable without it; the same `shardtool build` command rewrites it";
 
 /// The problem of a list whose hash is not that of the manifest.
 const OTHER_BYTES: &str = "its bytes are not those that the build wrote";
@@ -85,18 +88,26 @@ struct Opened {
 }
 
 /// Opens all shards. Those that cannot be opened are `None`, and reported as problems.
-fn open_shards(dir: &Path, manifest: &Manifest, problems: &mut Vec<Problem>) -> anyhow::Result<Vec<Option<Opened>>> {
+fn open_shards(
+    dir: &Path,
+    manifest: &Manifest,
+    problems: &mut Vec<Problem>,
+) -> anyhow::Result<Vec<Option<Opened>>> {
     let mut shards = Vec::with_capacity(manifest.shards.len());
     let progress = Progress::new(manifest.shards.len() as u64, "{pos}/{len} shards");
     let work = |(): &mut (), entry: &ShardEntry, results: &Sender<_>| {
         let open = || {
             let shard = Shard::open_as_listed(dir, entry)?;
-            Ok(Opened { shard, stored_pixels: check_pixels(dir, entry).err() })
+            Ok(Opened {
+                shard,
+                stored_pixels: check_pixels(dir, entry).err(),
+            })
         };
         // The receiver is gone only when the whole command has failed.
         let _ = results.send(open());
     };
-    let take = |entry: &ShardEntry, results: crossbeam_channel::Receiver<Result<Opened, ShardError>>| {
+    let take = |entry: &ShardEntry,
+                results: crossbeam_channel::Receiver<Result<Opened, ShardError>>| {
         match results.recv().context("a worker has died")? {
             Ok(opened) => shards.push(Some(opened)),
             Err(error) => {
@@ -122,7 +133,12 @@ struct Chunk<'a> {
 }
 
 /// Reads every clip of the opened shards. Returns their number.
-fn check_clips(args: &VerifyArgs, manifest: &Manifest, shards: &[Option<Opened>], problems: &mut Vec<Problem>) -> anyhow::Result<u64> {
+fn check_clips(
+    args: &VerifyArgs,
+    manifest: &Manifest,
+    shards: &[Option<Opened>],
+    problems: &mut Vec<Problem>,
+) -> anyhow::Result<u64> {
     let mut chunks = Vec::new();
     let mut first_clip = 0;
     let mut clips = 0;
@@ -131,13 +147,22 @@ fn check_clips(args: &VerifyArgs, manifest: &Manifest, shards: &[Option<Opened>]
             let rows = opened.shard.clips().len();
             clips += rows as u64;
             let starts = (0..rows).step_by(CHUNK_CLIPS);
-            chunks.extend(starts.map(|start| Chunk { entry, opened, first_clip, rows: start..rows.min(start + CHUNK_CLIPS) }));
+            chunks.extend(starts.map(|start| Chunk {
+                entry,
+                opened,
+                first_clip,
+                rows: start..rows.min(start + CHUNK_CLIPS),
+            }));
         }
         first_clip += entry.clips;
     }
     let progress = Progress::new(clips, "{pos}/{len} clips");
     let work = |reader: &mut ClipReader, chunk: &Chunk, results: &Sender<Option<String>>| {
-        let arrow = if args.deep { Some(ArrowReader::open(&chunk.opened.shard)) } else { None };
+        let arrow = if args.deep {
+            Some(ArrowReader::open(&chunk.opened.shard))
+        } else {
+            None
+        };
         for row in chunk.rows.clone() {
             let result = check_clip(reader, chunk.opened, row, arrow.as_ref());
             if results.send(result.err()).is_err() {
@@ -151,20 +176,36 @@ fn check_clips(args: &VerifyArgs, manifest: &Manifest, shards: &[Option<Opened>]
             if let Some(what) = results.recv().context("a worker has died")? {
                 damaged_shards.push(chunk.entry.file.clone());
                 let clip = chunk.first_clip + row as u64;
-                let place = Problem { row: Some(row as u64), clip: Some(clip), ..problem(&chunk.entry.file, what, RESTORE) };
+                let place = Problem {
+                    row: Some(row as u64),
+                    clip: Some(clip),
+                    ..problem(&chunk.entry.file, what, RESTORE)
+                };
                 problems.push(place);
             }
             progress.advance(1, count(problems.len() as u64, "problem"));
         }
         Ok(())
     };
-    fan_out(&chunks, all_cores(), CHUNK_CLIPS, ClipReader::default, work, take)?;
+    fan_out(
+        &chunks,
+        all_cores(),
+        CHUNK_CLIPS,
+        ClipReader::default,
+        work,
+        take,
+    )?;
     progress.finish();
     for (entry, opened) in manifest.shards.iter().zip(shards) {
-        let error = opened.as_ref().and_then(|opened| opened.stored_pixels.as_ref());
+        let error = opened
+            .as_ref()
+            .and_then(|opened| opened.stored_pixels.as_ref());
         if let Some(error) = error.filter(|_| !damaged_shards.contains(&entry.file)) {
             let error = render_error(error);
-            let what = format!("{error}, although each of its clips is what was built: bytes around the frames differ");
+            let what = format!(
+                "{error}, although each of its clips is what was built: bytes around the frames \
+                 differ"
+            );
             problems.push(problem(&entry.file, what, RESTORE));
         }
     }
@@ -172,11 +213,20 @@ fn check_clips(args: &VerifyArgs, manifest: &Manifest, shards: &[Option<Opened>]
 }
 
 /// Checks a clip. The error is its problem.
-fn check_clip(reader: &mut ClipReader, opened: &Opened, row: usize, arrow: Option<&Result<ArrowReader, ShardError>>) -> Result<(), String> {
-    reader.payload(&opened.shard, row).map_err(|error| render_error(&error))?;
+fn check_clip(
+    reader: &mut ClipReader,
+    opened: &Opened,
+    row: usize,
+    arrow: Option<&Result<ArrowReader, ShardError>>,
+) -> Result<(), String> {
+    reader
+        .payload(&opened.shard, row)
+        .map_err(|error| render_error(&error))?;
     if let Some(arrow) = arrow {
         let frames = opened.shard.clips()[row].frames;
-        reader.frames(&opened.shard, row, frames).map_err(|error| render_error(&error))?;
+        reader
+            .frames(&opened.shard, row, frames)
+            .map_err(|error| render_error(&error))?;
         let arrow = arrow.as_ref().map_err(render_error)?;
         arrow.check(row).map_err(|error| render_error(&error))?;
     }
@@ -186,7 +236,10 @@ fn check_clip(reader: &mut ClipReader, opened: &Opened, row: usize, arrow: Optio
 /// Checks that the manifest's own counts match.
 fn check_counts(manifest: &Manifest) -> Option<Problem> {
     let sum: u64 = manifest.shards.iter().map(|shard| shard.clips).sum();
-    let what = format!("it counts {}, but its shards have {sum}", count(manifest.clips, "clip"));
+    let what = format!(
+        "it counts {}, but its shards have {sum}",
+        count(manifest.clips, "clip")
+    );
     (sum != manifest.clips).then(|| problem(schemas::manifest::MANIFEST_FILE, what, RESTORE))
 }
 
@@ -194,15 +247,24 @@ fn check_counts(manifest: &Manifest) -> Option<Problem> {
 fn unnamed_shards(dir: &Path, manifest: &Manifest) -> anyhow::Result<Vec<Problem>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
-        let name = entry.with_context(|| format!("cannot read {}", dir.display()))?.file_name().to_string_lossy().into_owned();
+        let name = entry
+            .with_context(|| format!("cannot read {}", dir.display()))?
+            .file_name()
+            .to_string_lossy()
+            .into_owned();
         let named = manifest.shards.iter().any(|shard| shard.file == name);
         if name.starts_with("shard-") && name.ends_with(".parquet") && !named {
             let remedy = if manifest.finished {
                 "nothing reads it: remove it"
             } else {
-                "a build that was stopped has left it, or one that is running has just written it: resume the build"
+                "a build that was stopped has left it, or one that is running has just written it: \
+                 resume the build"
             };
-            found.push(problem(&name, "the manifest does not name it".to_owned(), remedy));
+            found.push(problem(
+                &name,
+                "the manifest does not name it".to_owned(),
+                remedy,
+            ));
         }
     }
     found.sort_by(|a, b| a.file.cmp(&b.file));
@@ -215,8 +277,13 @@ fn check_videos(dir: &Path, manifest: &Manifest) -> Vec<Problem> {
     let text = match fs::read(dir.join(VIDEOS_FILE)) {
         Ok(text) => text,
         Err(error) => {
-            let may_lack = error.kind() == std::io::ErrorKind::NotFound && manifest.videos_xxh3.is_none();
-            return if may_lack { Vec::new() } else { vec![unreadable(VIDEOS_FILE, &error, VIDEOS_REMEDY)] };
+            let may_lack =
+                error.kind() == std::io::ErrorKind::NotFound && manifest.videos_xxh3.is_none();
+            return if may_lack {
+                Vec::new()
+            } else {
+                vec![unreadable(VIDEOS_FILE, &error, VIDEOS_REMEDY)]
+            };
         }
     };
     let mut problems = Vec::new();
@@ -230,19 +297,35 @@ fn check_videos(dir: &Path, manifest: &Manifest) -> Vec<Problem> {
         bytes += line.len();
         match serde_json::from_slice::<VideoRecord>(line) {
             Ok(record) => clips += record.clips,
-            Err(error) => problems.push(problem(VIDEOS_FILE, format!("line {lines} cannot be read: {error}"), VIDEOS_REMEDY)),
+            Err(error) => problems.push(problem(
+                VIDEOS_FILE,
+                format!("line {lines} cannot be read: {error}"),
+                VIDEOS_REMEDY,
+            )),
         }
     }
     if lines < manifest.videos {
-        let what = format!("it has {}, the manifest says {}", count(lines, "line"), manifest.videos);
+        let what = format!(
+            "it has {}, the manifest says {}",
+            count(lines, "line"),
+            manifest.videos
+        );
         problems.push(problem(VIDEOS_FILE, what, VIDEOS_REMEDY));
     }
-    let expected = manifest.clips.saturating_sub(manifest.open_video.as_ref().map_or(0, |video| video.clips));
+    let expected = manifest
+        .clips
+        .saturating_sub(manifest.open_video.as_ref().map_or(0, |video| video.clips));
     if problems.is_empty() && clips != expected {
-        let what = format!("its videos have {}, the manifest says {expected}", count(clips, "clip"));
+        let what = format!(
+            "its videos have {}, the manifest says {expected}",
+            count(clips, "clip")
+        );
         problems.push(problem(VIDEOS_FILE, what, VIDEOS_REMEDY));
     }
-    let differs = manifest.videos_xxh3.as_ref().is_some_and(|xxh3| *xxh3 != xxh3_hex(&text[..bytes]));
+    let differs = manifest
+        .videos_xxh3
+        .as_ref()
+        .is_some_and(|xxh3| *xxh3 != xxh3_hex(&text[..bytes]));
     // Any other problem is more specific.
     if problems.is_empty() && differs {
         problems.push(problem(VIDEOS_FILE, OTHER_BYTES.to_owned(), VIDEOS_REMEDY));
@@ -253,32 +336,55 @@ fn check_videos(dir: &Path, manifest: &Manifest) -> Vec<Problem> {
 /// Checks that the list of rejected files is the one that the build wrote when it was complete.
 fn check_rejected(dir: &Path, manifest: &Manifest) -> Option<Problem> {
     // Until then, a build may replace the list without the manifest.
-    let xxh3 = manifest.rejected_xxh3.as_ref().filter(|_| manifest.finished)?;
+    let xxh3 = manifest
+        .rejected_xxh3
+        .as_ref()
+        .filter(|_| manifest.finished)?;
     match fs::read(dir.join(REJECTED_FILE)) {
         Ok(text) if xxh3_hex(&text) == *xxh3 => None,
         // A running build replaces the manifest before the list.
-        Ok(_) if read_manifest(dir).is_ok_and(|now| now.rejected_xxh3.as_ref() != Some(xxh3)) => None,
-        Ok(_) => Some(problem(REJECTED_FILE, OTHER_BYTES.to_owned(), REJECTED_REMEDY)),
+        Ok(_) if read_manifest(dir).is_ok_and(|now| now.rejected_xxh3.as_ref() != Some(xxh3)) => {
+            None
+        }
+        Ok(_) => Some(problem(
+            REJECTED_FILE,
+            OTHER_BYTES.to_owned(),
+            REJECTED_REMEDY,
+        )),
         Err(error) => Some(unreadable(REJECTED_FILE, &error, REJECTED_REMEDY)),
     }
 }
 
 fn unreadable(file: &str, error: &std::io::Error, remedy: &str) -> Problem {
-    problem(file, format!("it cannot be read: {}", io_reason(error)), remedy)
+    problem(
+        file,
+        format!("it cannot be read: {}", io_reason(error)),
+        remedy,
+    )
 }
 
 fn problem(file: &str, what: String, remedy: &str) -> Problem {
-    Problem { file: file.to_owned(), row: None, clip: None, what, remedy: remedy.to_owned() }
+    Problem {
+        file: file.to_owned(),
+        row: None,
+        clip: None,
+        what,
+        remedy: remedy.to_owned(),
+    }
 }
 
 /// Renders an error without the file and the remedy, which a problem has apart.
 fn render_error(error: &ShardError) -> String {
     match error {
-        ShardError::Io { operation, source, .. } => format!("cannot {operation} it: {source}"),
-        ShardError::Parquet { operation, source, .. } => format!("cannot {operation} it: {source}"),
-        ShardError::NotAShard { reason, .. } | ShardError::DamagedShard { reason, .. } | ShardError::Damaged { reason, .. } => {
-            reason.clone()
-        }
+        ShardError::Io {
+            operation, source, ..
+        } => format!("cannot {operation} it: {source}"),
+        ShardError::Parquet {
+            operation, source, ..
+        } => format!("cannot {operation} it: {source}"),
+        ShardError::NotAShard { reason, .. }
+        | ShardError::DamagedShard { reason, .. }
+        | ShardError::Damaged { reason, .. } => reason.clone(),
         ShardError::Undecodable { source, .. } => format!("it cannot be decoded: {source}"),
         error => error.to_string(),
     }
@@ -287,19 +393,37 @@ fn render_error(error: &ShardError) -> String {
 fn render_report(report: &VerifyReport) -> String {
     let mut text = String::new();
     for problem in &report.problems {
-        let place = problem.row.zip(problem.clip).map_or(String::new(), |(row, clip)| format!(", row {row} (clip {clip})"));
-        text += &format!("{}{place}: {}\n  -> {}\n", reading::printable(&problem.file), problem.what, problem.remedy);
+        let place = problem
+            .row
+            .zip(problem.clip)
+            .map_or(String::new(), |(row, clip)| {
+                format!(", row {row} (clip {clip})")
+            });
+        text += &format!(
+            "{}{place}: {}\n  -> {}\n",
+            reading::printable(&problem.file),
+            problem.what,
+            problem.remedy
+        );
     }
     let read = format!(
         "{} of {} read{}, {}, {:.1} s",
         count(report.clips, "clip"),
         count(report.shards, "shard"),
-        if report.deep { ", also by Parquet's own reader" } else { "" },
+        if report.deep {
+            ", also by Parquet's own reader"
+        } else {
+            ""
+        },
         output::bytes(report.bytes),
         report.seconds
     );
     match report.problems.len() as u64 {
         0 => format!("{text}{}: no problems ({read})", report.dir),
-        problems => format!("{text}{}: {} ({read})", report.dir, count(problems, "problem")),
+        problems => format!(
+            "{text}{}: {} ({read})",
+            report.dir,
+            count(problems, "problem")
+        ),
     }
 }

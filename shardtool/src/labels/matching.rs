@@ -30,17 +30,29 @@ pub fn unique(lines: Vec<Line>, file: &Path) -> anyhow::Result<Vec<Line>> {
 ///
 /// # Errors
 /// When two lines give one video two labels, and neither applies to another video.
-pub fn lines_of(lines: &[Line], names: &VideoNames, file: &Path) -> anyhow::Result<Vec<Vec<usize>>> {
+pub fn lines_of(
+    lines: &[Line],
+    names: &VideoNames,
+    file: &Path,
+) -> anyhow::Result<Vec<Vec<usize>>> {
     let paths = lines.iter().map(|line| normal(&line.path));
     let by_path: HashMap<String, usize> = paths.zip(0..).collect();
-    let mut lines_of: Vec<Vec<usize>> = (0..names.len()).map(|video| hits(&names.exact(video), &by_path)).collect();
+    let mut lines_of: Vec<Vec<usize>> = (0..names.len())
+        .map(|video| hits(&names.exact(video), &by_path))
+        .collect();
     let matched: HashSet<usize> = lines_of.iter().flatten().copied().collect();
 
     let mut by_short_path: HashMap<String, usize> = HashMap::new();
     let mut conflicts: HashMap<String, usize> = HashMap::new();
-    let others = lines.iter().enumerate().filter(|(index, _)| !matched.contains(index));
+    let others = lines
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| !matched.contains(index));
     for (index, line) in others {
-        for path in [normal(&line.path)].into_iter().chain(shortened(&line.path)) {
+        for path in [normal(&line.path)]
+            .into_iter()
+            .chain(shortened(&line.path))
+        {
             let first = *by_short_path.entry(path.clone()).or_insert(index);
             if lines[first].label != line.label {
                 conflicts.insert(path, index);
@@ -59,10 +71,16 @@ pub fn lines_of(lines: &[Line], names: &VideoNames, file: &Path) -> anyhow::Resu
     }
 
     // A more specific line may override a line, but not for all of its videos.
-    let used: HashSet<usize> = lines_of.iter().filter_map(|lines| lines.first().copied()).collect();
+    let used: HashSet<usize> = lines_of
+        .iter()
+        .filter_map(|lines| lines.first().copied())
+        .collect();
     for indexes in &lines_of {
-        let Some((&first, others)) = indexes.split_first() else { continue };
-        let is_overridden = |&&other: &&usize| !used.contains(&other) && lines[other].label != lines[first].label;
+        let Some((&first, others)) = indexes.split_first() else {
+            continue;
+        };
+        let is_overridden =
+            |&&other: &&usize| !used.contains(&other) && lines[other].label != lines[first].label;
         if let Some(&other) = others.iter().find(is_overridden) {
             return Err(conflict(&lines[first], &lines[other], file));
         }
@@ -82,7 +100,11 @@ fn hits(paths: &[String], by_path: &HashMap<String, usize>) -> Vec<usize> {
 }
 
 fn conflict(one: &Line, other: &Line, file: &Path) -> anyhow::Error {
-    let (first, second) = if one.number < other.number { (one, other) } else { (other, one) };
+    let (first, second) = if one.number < other.number {
+        (one, other)
+    } else {
+        (other, one)
+    };
     let label = |line: &Line| line.label.clone().unwrap_or_else(|| "none".to_owned());
     anyhow!(
         "lines {} and {} of {} give {} two labels: {} and {}",

@@ -107,12 +107,23 @@ impl Coverage {
         let render = |what: String, number: u64, examples: &[String]| {
             let names: Vec<String> = examples.iter().map(|name| printable(name)).collect();
             let more = number.saturating_sub(examples.len() as u64);
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let more = if more > 0 {
+                format!(" and {more} more")
+            } else {
+                String::new()
+            };
             (number > 0).then(|| format!("{what}: {}{more}", names.join(", ")))
         };
         let videos = format!("{} without a label", count(self.unlabelled, "video"));
-        let matches = if self.unmatched == 1 { "matches" } else { "match" };
-        let lines = format!("{} of the label file {matches} no video", count(self.unmatched, "line"));
+        let matches = if self.unmatched == 1 {
+            "matches"
+        } else {
+            "match"
+        };
+        let lines = format!(
+            "{} of the label file {matches} no video",
+            count(self.unmatched, "line")
+        );
         let videos = render(videos, self.unlabelled, &self.unlabelled_examples);
         let lines = render(lines, self.unmatched, &self.unmatched_examples);
         [videos, lines].into_iter().flatten().collect()
@@ -135,15 +146,27 @@ pub struct Labels {
 pub fn find(videos: &[VideoFile], source: &LabelSource) -> anyhow::Result<Found> {
     let mut found = match source {
         LabelSource::None => {
-            return Ok(Found { labels: vec![None; videos.len()], ..Found::default() });
+            return Ok(Found {
+                labels: vec![None; videos.len()],
+                ..Found::default()
+            });
         }
         LabelSource::Dirs => {
-            let labels = videos.iter().map(|video| folder_name(&video.path)).collect();
-            Found { labels, ..Found::default() }
+            let labels = videos
+                .iter()
+                .map(|video| folder_name(&video.path))
+                .collect();
+            Found {
+                labels,
+                ..Found::default()
+            }
         }
         LabelSource::File(file) => from_file(videos, file)?,
     };
-    let unlabelled = videos.iter().zip(&found.labels).filter(|(_, label)| label.is_none());
+    let unlabelled = videos
+        .iter()
+        .zip(&found.labels)
+        .filter(|(_, label)| label.is_none());
     let mut unlabelled = unlabelled.map(|(video, _)| path_name(&video.path));
     found.coverage.unlabelled_examples = unlabelled.by_ref().take(MAX_EXAMPLES).collect();
     let named = found.coverage.unlabelled_examples.len() + unlabelled.count();
@@ -158,16 +181,30 @@ impl Found {
         // Labels that are numbers keep them.
         if self.numeric && known.is_empty() {
             let number = |name: Option<String>| name.and_then(|name| name.parse().ok());
-            let label = |name| Label { number: number(name), class: None };
-            return Labels { labels: names.into_iter().map(label).collect(), classes: Vec::new() };
+            let label = |name| Label {
+                number: number(name),
+                class: None,
+            };
+            return Labels {
+                labels: names.into_iter().map(label).collect(),
+                classes: Vec::new(),
+            };
         }
         let mut classes = known.to_vec();
         let names_in_order: BTreeSet<&String> = names.iter().flatten().collect();
         let is_known: HashSet<&String> = known.iter().collect();
-        classes.extend(names_in_order.into_iter().filter(|name| !is_known.contains(name)).cloned());
+        classes.extend(
+            names_in_order
+                .into_iter()
+                .filter(|name| !is_known.contains(name))
+                .cloned(),
+        );
         let numbers: HashMap<&String, i32> = classes.iter().zip(0..).collect();
         let number = |name: &String| numbers.get(name).copied();
-        let label = |name: Option<String>| Label { number: name.as_ref().and_then(number), class: name };
+        let label = |name: Option<String>| Label {
+            number: name.as_ref().and_then(number),
+            class: name,
+        };
         let labels = names.into_iter().map(label).collect();
         drop(numbers);
         Labels { labels, classes }
@@ -176,7 +213,8 @@ impl Found {
 
 /// Reads the labels of `videos` from the label file `file`.
 fn from_file(videos: &[VideoFile], file: &Path) -> anyhow::Result<Found> {
-    let bytes = fs::read(file).with_context(|| format!("cannot read the labels in {}", file.display()))?;
+    let bytes =
+        fs::read(file).with_context(|| format!("cannot read the labels in {}", file.display()))?;
     let names = VideoNames::new(videos, file);
     let mut lines = parse::parse(&bytes, file, &names)?;
     let numeric = read_numbers(&mut lines, file)?;
@@ -188,34 +226,61 @@ fn from_file(videos: &[VideoFile], file: &Path) -> anyhow::Result<Found> {
         !matched.is_empty() || videos.is_empty(),
         "{} names none of the videos, the first of which is {}\n{FORMS}",
         file.display(),
-        videos.first().map(|video| path_name(&video.path)).unwrap_or_default()
+        videos
+            .first()
+            .map(|video| path_name(&video.path))
+            .unwrap_or_default()
     );
     let is_unmatched = |(index, _): &(usize, &Line)| !matched.contains(index);
-    let unmatched: Vec<&Line> = lines.iter().enumerate().filter(is_unmatched).map(|(_, line)| line).collect();
+    let unmatched: Vec<&Line> = lines
+        .iter()
+        .enumerate()
+        .filter(is_unmatched)
+        .map(|(_, line)| line)
+        .collect();
     let coverage = Coverage {
         unmatched: unmatched.len() as u64,
-        unmatched_examples: unmatched.iter().take(MAX_EXAMPLES).map(|line| line.path.clone()).collect(),
+        unmatched_examples: unmatched
+            .iter()
+            .take(MAX_EXAMPLES)
+            .map(|line| line.path.clone())
+            .collect(),
         ..Coverage::default()
     };
     let label = |lines_of: &Vec<usize>| lines[*lines_of.first()?].label.clone();
-    Ok(Found { labels: lines_of.iter().map(label).collect(), numeric, coverage })
+    Ok(Found {
+        labels: lines_of.iter().map(label).collect(),
+        numeric,
+        coverage,
+    })
 }
 
 /// Replaces -1 by no label and, if all labels are numbers, normalises their notation. Returns
 /// whether all are numbers.
 fn read_numbers(lines: &mut [Line], file: &Path) -> anyhow::Result<bool> {
     for line in lines.iter_mut() {
-        let Some(label) = line.label.as_deref().filter(|label| label.starts_with('-') && is_number(label)) else { continue };
+        let Some(label) = line
+            .label
+            .as_deref()
+            .filter(|label| label.starts_with('-') && is_number(label))
+        else {
+            continue;
+        };
         match label.parse::<i64>() {
             Ok(-1) => line.label = None,
             Ok(0) => {}
             _ => {
-                let what = format!("has the label {label}: the only number below 0 is -1, no label");
+                let what =
+                    format!("has the label {label}: the only number below 0 is -1, no label");
                 return Err(fault(file, line.number, &what));
             }
         }
     }
-    if !lines.iter().filter_map(|line| line.label.as_deref()).all(is_number) {
+    if !lines
+        .iter()
+        .filter_map(|line| line.label.as_deref())
+        .all(is_number)
+    {
         return Ok(false);
     }
     for line in lines {
@@ -237,12 +302,25 @@ fn is_number(label: &str) -> bool {
 
 /// Refuses a first line that seems to be a header with unknown column names, and would turn numbers
 /// into names.
-fn refuse_unnamed_header(lines: &[Line], matched: &HashSet<usize>, file: &Path) -> anyhow::Result<()> {
-    let Some((first, others)) = lines.split_first() else { return Ok(()) };
-    let mut others = others.iter().filter_map(|line| line.label.as_deref()).peekable();
-    let is_name = first.label.as_deref().is_some_and(|label| !is_number(label));
+fn refuse_unnamed_header(
+    lines: &[Line],
+    matched: &HashSet<usize>,
+    file: &Path,
+) -> anyhow::Result<()> {
+    let Some((first, others)) = lines.split_first() else {
+        return Ok(());
+    };
+    let mut others = others
+        .iter()
+        .filter_map(|line| line.label.as_deref())
+        .peekable();
+    let is_name = first
+        .label
+        .as_deref()
+        .is_some_and(|label| !is_number(label));
     if is_name && !matched.contains(&0) && others.peek().is_some() && others.all(is_number) {
-        let what = "seems to be a header, as all other labels are numbers, but its columns have other names";
+        let what = "seems to be a header, as all other labels are numbers, but its columns have \
+                    other names";
         return Err(fault(file, first.number, what));
     }
     Ok(())
@@ -252,7 +330,10 @@ fn refuse_unnamed_header(lines: &[Line], matched: &HashSet<usize>, file: &Path) 
 fn folder_name(path: &Path) -> Option<String> {
     let real = fs::canonicalize(path).ok()?;
     // The folder in the path that the user gave, if there is one.
-    let folder = path.parent().and_then(Path::file_name).or_else(|| real.parent().and_then(Path::file_name))?;
+    let folder = path
+        .parent()
+        .and_then(Path::file_name)
+        .or_else(|| real.parent().and_then(Path::file_name))?;
     Some(path_name(Path::new(folder)))
 }
 

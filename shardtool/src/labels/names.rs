@@ -17,10 +17,19 @@ pub struct VideoNames<'a> {
 impl<'a> VideoNames<'a> {
     /// Returns the names of `videos` in the label file `file`.
     pub fn new(videos: &'a [VideoFile], file: &Path) -> Self {
-        let real = videos.iter().map(|video| fs::canonicalize(&video.path).ok()).collect();
-        let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let real = videos
+            .iter()
+            .map(|video| fs::canonicalize(&video.path).ok())
+            .collect();
+        let parent = file
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
         let labels_dir = fs::canonicalize(parent.unwrap_or(Path::new("."))).ok();
-        Self { videos, real, labels_dir }
+        Self {
+            videos,
+            real,
+            labels_dir,
+        }
     }
 
     /// Returns the number of videos.
@@ -30,7 +39,10 @@ impl<'a> VideoNames<'a> {
 
     /// Returns the names of video `index`, the most specific first.
     pub fn exact(&self, index: usize) -> Vec<String> {
-        self.places(index).iter().flat_map(|place| keys(place)).collect()
+        self.places(index)
+            .iter()
+            .flat_map(|place| keys(place))
+            .collect()
     }
 
     /// Returns the same names without the file's extension, for lists that omit it or have another
@@ -38,7 +50,9 @@ impl<'a> VideoNames<'a> {
     pub fn without_extension(&self, index: usize) -> Vec<String> {
         let places = self.places(index);
         let places = places.iter().filter(|place| place.extension().is_some());
-        places.flat_map(|place| keys(&place.with_extension(""))).collect()
+        places
+            .flat_map(|place| keys(&place.with_extension("")))
+            .collect()
     }
 
     /// Returns which of `paths` name a video.
@@ -47,7 +61,10 @@ impl<'a> VideoNames<'a> {
         let mut known = HashSet::new();
         if !wanted.is_empty() {
             for index in 0..self.len() {
-                let names = self.exact(index).into_iter().chain(self.without_extension(index));
+                let names = self
+                    .exact(index)
+                    .into_iter()
+                    .chain(self.without_extension(index));
                 known.extend(names.filter(|name| wanted.contains(name)));
             }
         }
@@ -58,7 +75,10 @@ impl<'a> VideoNames<'a> {
     fn places(&self, index: usize) -> Vec<PathBuf> {
         let VideoFile { path, relative } = &self.videos[index];
         let real = self.real[index].as_ref();
-        let beside_labels = self.labels_dir.as_ref().and_then(|dir| Some(real?.strip_prefix(dir).ok()?.to_owned()));
+        let beside_labels = self
+            .labels_dir
+            .as_ref()
+            .and_then(|dir| Some(real?.strip_prefix(dir).ok()?.to_owned()));
         let places = [
             Some(path.clone()),
             std::path::absolute(path).ok(),
@@ -77,13 +97,18 @@ pub struct Known(HashSet<String>);
 impl Known {
     /// Whether `path` names a video.
     pub fn contains(&self, path: &str) -> bool {
-        spellings(path).iter().any(|spelling| self.0.contains(spelling))
+        spellings(path)
+            .iter()
+            .any(|spelling| self.0.contains(spelling))
     }
 }
 
 /// Normalises a path for comparison: without `./` and doubled slashes.
 pub fn normal(path: &str) -> String {
-    let path: PathBuf = Path::new(path).components().filter(|part| part.as_os_str() != ".").collect();
+    let path: PathBuf = Path::new(path)
+        .components()
+        .filter(|part| part.as_os_str() != ".")
+        .collect();
     path.to_string_lossy().into_owned()
 }
 

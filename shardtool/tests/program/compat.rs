@@ -13,7 +13,13 @@ fn fixtures() -> PathBuf {
 
 /// Runs `shardtool` with these arguments, separated by spaces, and `--json`; its report.
 fn report(dir: &Path, arguments: &str) -> Json {
-    parse_report(&shardtool(dir, &arguments.split_whitespace().chain(["--json"]).collect::<Vec<_>>()))
+    parse_report(&shardtool(
+        dir,
+        &arguments
+            .split_whitespace()
+            .chain(["--json"])
+            .collect::<Vec<_>>(),
+    ))
 }
 
 #[test]
@@ -21,13 +27,25 @@ fn shards_are_verified_listed_counted_and_exported() {
     let dir = tempfile::tempdir().expect("a folder");
     copy_all(&fixtures().join("shards"), &dir.path().join("shards"));
     let verified = report(dir.path(), "verify shards --deep");
-    assert_eq!((&verified["problems"], &verified["clips"]), (&Json::Array(vec![]), &18.into()));
+    assert_eq!(
+        (&verified["problems"], &verified["clips"]),
+        (&Json::Array(vec![]), &18.into())
+    );
     let listed = report(dir.path(), "inspect shards --limit 100 --sheet sheet.png");
     let clips = listed["clips"].as_array().expect("clips");
-    let of_class = |class: &str| clips.iter().filter(|clip| clip["meta"]["class"] == class).count();
+    let of_class = |class: &str| {
+        clips
+            .iter()
+            .filter(|clip| clip["meta"]["class"] == class)
+            .count()
+    };
     assert_eq!(["down", "left", "right"].map(of_class), [6; 3]);
     let counted = report(dir.path(), "stats shards --picture stats.png");
-    assert_eq!((&counted["clips"], &counted["videos"]), (&18.into(), &9.into()), "{counted}");
+    assert_eq!(
+        (&counted["clips"], &counted["videos"]),
+        (&18.into(), &9.into()),
+        "{counted}"
+    );
     report(dir.path(), "export shards clip.mp4 --clip 5");
 }
 
@@ -50,7 +68,10 @@ fn the_same_videos_make_the_same_clips() {
     let dir = tempfile::tempdir().expect("a folder");
     copy_all(&fixtures().join("videos"), &dir.path().join("videos"));
     report(dir.path(), &format!("{BUILD} --out shards"));
-    assert_eq!(clips(&dir.path().join("shards")), clips(&fixtures().join("shards")));
+    assert_eq!(
+        clips(&dir.path().join("shards")),
+        clips(&fixtures().join("shards"))
+    );
 }
 
 #[test]
@@ -61,15 +82,26 @@ fn a_build_that_is_finished_is_not_done_again() {
     }
     // Videos are known by the time of their last change, which a checkout of the repository sets.
     let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600);
-    for folder in fs::read_dir(dir.path().join("videos")).expect("a folder").flatten() {
+    for folder in fs::read_dir(dir.path().join("videos"))
+        .expect("a folder")
+        .flatten()
+    {
         for video in fs::read_dir(folder.path()).expect("a folder").flatten() {
-            let file = File::options().write(true).open(video.path()).expect("a video");
+            let file = File::options()
+                .write(true)
+                .open(video.path())
+                .expect("a video");
             file.set_modified(changed).expect("the time is set");
         }
     }
     let built = report(dir.path(), &format!("{BUILD} --out shards"));
     assert_eq!(built["known_videos"], 9, "{built}");
-    for file in ["shard-00000.parquet", "manifest.json", "videos.jsonl", "rejected.jsonl"] {
+    for file in [
+        "shard-00000.parquet",
+        "manifest.json",
+        "videos.jsonl",
+        "rejected.jsonl",
+    ] {
         let read = |dir: &Path| fs::read(dir.join("shards").join(file)).expect("a file");
         assert!(read(dir.path()) == read(&fixtures()), "{file} has changed");
     }

@@ -76,7 +76,10 @@ pub(super) fn without_pcr(mut bytes: Vec<u8>) -> Vec<u8> {
     for packet in bytes.chunks_exact_mut(TS_PACKET) {
         if pid(packet) == PMT_PID {
             let section = 5 + usize::from(packet[4]);
-            let length = usize::from(u16::from_be_bytes([packet[section + 1] & 0x0f, packet[section + 2]]));
+            let length = usize::from(u16::from_be_bytes([
+                packet[section + 1] & 0x0f,
+                packet[section + 2],
+            ]));
             let checksum = section + 3 + length - 4;
             packet[section + 8..][..2].copy_from_slice(&(0xe000 | NO_PID).to_be_bytes());
             let crc = crc32_mpeg(&packet[section..checksum]);
@@ -94,7 +97,13 @@ pub(super) fn without_pcr(mut bytes: Vec<u8>) -> Vec<u8> {
 
 pub(super) fn crc32_mpeg(bytes: &[u8]) -> u32 {
     bytes.iter().fold(u32::MAX, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte) << 24, |crc, _| if crc >> 31 == 1 { crc << 1 ^ 0x04c1_1db7 } else { crc << 1 })
+        (0..8).fold(crc ^ u32::from(byte) << 24, |crc, _| {
+            if crc >> 31 == 1 {
+                crc << 1 ^ 0x04c1_1db7
+            } else {
+                crc << 1
+            }
+        })
     })
 }
 
@@ -103,7 +112,9 @@ pub(super) fn with_late_tables(bytes: Vec<u8>) -> Vec<u8> {
     let packets = bytes.chunks_exact(TS_PACKET);
     let third = packets.len() / 3;
     let is_table = |packet: &[u8]| [0, 17, PMT_PID].contains(&pid(packet));
-    let kept = packets.enumerate().filter(|(at, packet)| *at >= third || !is_table(packet));
+    let kept = packets
+        .enumerate()
+        .filter(|(at, packet)| *at >= third || !is_table(packet));
     kept.flat_map(|(_, packet)| packet.to_vec()).collect()
 }
 
@@ -144,7 +155,10 @@ impl<'a> Avi<'a> {
             frames.push((flags, bytes[at..at + size].to_vec()));
             at += size;
         }
-        Self { head: &bytes[..movi - 8], frames }
+        Self {
+            head: &bytes[..movi - 8],
+            frames,
+        }
     }
 }
 
@@ -164,7 +178,12 @@ pub(super) fn write_frames(out: &mut Vec<u8>, list: usize, frames: &[(u32, Vec<u
     let mut index = Vec::new();
     for (flags, frame) in frames {
         let place = (out.len() - list - 8) as u32;
-        let entry = [u32::from_le_bytes(*b"00dc"), *flags, place, u32_at(frame, 4)];
+        let entry = [
+            u32::from_le_bytes(*b"00dc"),
+            *flags,
+            place,
+            u32_at(frame, 4),
+        ];
         index.extend(entry.iter().flat_map(|number| number.to_le_bytes()));
         out.extend(frame);
     }

@@ -2,7 +2,8 @@
 //! test pictures, and what ffmpeg itself then reads from each file.
 //!
 //! What is expected of a file comes from ffmpeg and ffprobe only. The frames to compare with are
-//! those of `ffmpeg -i FILE` with [`Case::oracle_arguments`] and `-f rawvideo -`. There is no `-map`: the stream that ffmpeg chooses by itself is the right one.
+//! those of `ffmpeg -i FILE` with [`Case::oracle_arguments`] and `-f rawvideo -`. There is no
+//! `-map`: the stream that ffmpeg chooses by itself is the right one.
 
 mod edits;
 mod table;
@@ -120,27 +121,62 @@ pub enum Fact {
 impl Case {
     /// How many frames ffmpeg gives.
     pub fn frames(&self) -> u32 {
-        self.fact(|fact| if let Fact::Frames(frames) = fact { Some(frames) } else { None }).unwrap_or(66)
+        self.fact(|fact| {
+            if let Fact::Frames(frames) = fact {
+                Some(frames)
+            } else {
+                None
+            }
+        })
+        .unwrap_or(66)
     }
 
     /// Width and height of ffmpeg's frames.
     pub fn size(&self) -> (u32, u32) {
-        self.fact(|fact| if let Fact::Size(width, height) = fact { Some((width, height)) } else { None }).unwrap_or((160, 120))
+        self.fact(|fact| {
+            if let Fact::Size(width, height) = fact {
+                Some((width, height))
+            } else {
+                None
+            }
+        })
+        .unwrap_or((160, 120))
     }
 
     /// `full` or `limited`.
     pub fn range(&self) -> &'static str {
-        self.fact(|fact| if let Fact::Range(range) = fact { Some(range) } else { None }).unwrap_or("limited")
+        self.fact(|fact| {
+            if let Fact::Range(range) = fact {
+                Some(range)
+            } else {
+                None
+            }
+        })
+        .unwrap_or("limited")
     }
 
     /// The shape of a pixel as stored.
     pub fn aspect(&self) -> (u32, u32) {
-        self.fact(|fact| if let Fact::Aspect(wide, high) = fact { Some((wide, high)) } else { None }).unwrap_or((1, 1))
+        self.fact(|fact| {
+            if let Fact::Aspect(wide, high) = fact {
+                Some((wide, high))
+            } else {
+                None
+            }
+        })
+        .unwrap_or((1, 1))
     }
 
     /// Degrees clockwise from the stored frame to the upright one.
     pub fn rotation(&self) -> u32 {
-        self.fact(|fact| if let Fact::Rotation(degrees) = fact { Some(degrees) } else { None }).unwrap_or(0)
+        self.fact(|fact| {
+            if let Fact::Rotation(degrees) = fact {
+                Some(degrees)
+            } else {
+                None
+            }
+        })
+        .unwrap_or(0)
     }
 
     fn fact<T>(&self, take: impl Fn(Fact) -> Option<T>) -> Option<T> {
@@ -161,7 +197,9 @@ impl Case {
     /// The names of the files that this one is made of.
     pub fn sources(&self) -> Vec<&'static str> {
         match self.make {
-            Make::Ffmpeg(pieces) => words(pieces).filter_map(|word| word.strip_prefix('@')).collect(),
+            Make::Ffmpeg(pieces) => words(pieces)
+                .filter_map(|word| word.strip_prefix('@'))
+                .collect(),
             Make::Joined(names) => names.to_vec(),
             Make::Bytes(_) => Vec::new(),
         }
@@ -173,7 +211,9 @@ impl Case {
         match self.make {
             Make::Ffmpeg(pieces) => {
                 let mut command = Command::new("ffmpeg");
-                command.args(["-v", "error", "-nostdin", "-y"]).env("SVT_LOG", "0");
+                command
+                    .args(["-v", "error", "-nostdin", "-y"])
+                    .env("SVT_LOG", "0");
                 for word in words(pieces) {
                     match word.strip_prefix('@') {
                         Some(name) => command.arg(dir.join(name)),
@@ -181,7 +221,10 @@ impl Case {
                     };
                 }
                 // Without random numbers and the time of day in the file.
-                command.args(["-fflags", "+bitexact"]).arg(&path).stdin(Stdio::null());
+                command
+                    .args(["-fflags", "+bitexact"])
+                    .arg(&path)
+                    .stdin(Stdio::null());
                 let output = command.output().expect("ffmpeg runs");
                 let errors = String::from_utf8_lossy(&output.stderr);
                 assert!(output.status.success(), "{}: {errors}", self.name);
@@ -201,7 +244,9 @@ impl Case {
 }
 
 fn words(pieces: &'static [&'static str]) -> impl Iterator<Item = &'static str> {
-    pieces.iter().flat_map(|piece| piece.split_ascii_whitespace())
+    pieces
+        .iter()
+        .flat_map(|piece| piece.split_ascii_whitespace())
 }
 
 /// Makes the whole corpus in `dir`, with `threads` files at a time.
@@ -213,9 +258,16 @@ pub fn generate(dir: &Path, threads: usize) {
     for case in CORPUS {
         let after = |name: &&str| round_of.get(*name).map(|round: &usize| round + 1);
         let sources = case.sources();
-        let round = sources.iter().map(|name| after(name).expect("earlier in the table")).max();
+        let round = sources
+            .iter()
+            .map(|name| after(name).expect("earlier in the table"))
+            .max();
         let round = round.unwrap_or(0);
-        assert!(round_of.insert(case.name, round).is_none(), "{} twice", case.name);
+        assert!(
+            round_of.insert(case.name, round).is_none(),
+            "{} twice",
+            case.name
+        );
         rounds.resize_with(rounds.len().max(round + 1), Vec::new);
         rounds[round].push(case);
     }

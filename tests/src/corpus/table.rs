@@ -6,22 +6,58 @@ use Expect::{Exact, First, FramesOnly, Gray, Rejected, Within};
 use Fact::{Aspect, Frames, Gap, Matrix, Primaries, Range, Rotation, Says, Size, Transfer};
 use Group::{Codec, Color, Container, Material, Refused, Shape, Times, Tracks};
 
-const fn case(group: Group, name: &'static str, pieces: &'static [&'static str], expect: Expect, facts: &'static [Fact]) -> Case {
-    Case { group, name, make: Make::Ffmpeg(pieces), edit: None, expect, facts }
+const fn case(
+    group: Group,
+    name: &'static str,
+    pieces: &'static [&'static str],
+    expect: Expect,
+    facts: &'static [Fact],
+) -> Case {
+    Case {
+        group,
+        name,
+        make: Make::Ffmpeg(pieces),
+        edit: None,
+        expect,
+        facts,
+    }
 }
 
-const fn joined(group: Group, name: &'static str, names: &'static [&'static str], expect: Expect, facts: &'static [Fact]) -> Case {
-    Case { group, name, make: Make::Joined(names), edit: None, expect, facts }
+const fn joined(
+    group: Group,
+    name: &'static str,
+    names: &'static [&'static str],
+    expect: Expect,
+    facts: &'static [Fact],
+) -> Case {
+    Case {
+        group,
+        name,
+        make: Make::Joined(names),
+        edit: None,
+        expect,
+        facts,
+    }
 }
 
 const fn material(name: &'static str, bytes: &'static [u8]) -> Case {
     let make = Make::Bytes(bytes);
-    Case { group: Material, name, make, edit: None, expect: FramesOnly, facts: &[] }
+    Case {
+        group: Material,
+        name,
+        make,
+        edit: None,
+        expect: FramesOnly,
+        facts: &[],
+    }
 }
 
 impl Case {
     const fn edited(self, edit: Edit) -> Self {
-        Self { edit: Some(edit), ..self }
+        Self {
+            edit: Some(edit),
+            ..self
+        }
     }
 }
 
@@ -44,7 +80,8 @@ const FAST264: &str = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p";
 const FULL264: &str = "-c:v libx264 -preset ultrafast -pix_fmt yuvj420p";
 const H264_10: &str = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p10le";
 const H265: &str = "-c:v libx265 -preset ultrafast -x265-params log-level=none -pix_fmt yuv420p";
-const H265_10: &str = "-c:v libx265 -preset ultrafast -x265-params log-level=none -pix_fmt yuv420p10le";
+const H265_10: &str =
+    "-c:v libx265 -preset ultrafast -x265-params log-level=none -pix_fmt yuv420p10le";
 /// Any pixel format: it follows.
 const X265: &str = "-c:v libx265 -preset ultrafast -x265-params log-level=none -pix_fmt";
 const VP8: &str = "-c:v libvpx -b:v 500k -deadline realtime -cpu-used -16";
@@ -176,12 +213,27 @@ pub const CORPUS: &[Case] = &[
     // Others of 4:2:0.
     case(Codec, "theora.ogv", &[TEST, "-c:v libtheora -q:v 6 -pix_fmt yuv420p"], Exact, &[]),
     case(Codec, "ffv1.mkv", &[TEST, "-c:v ffv1 -level 3 -slices 4 -pix_fmt yuv420p"], Exact, &[]),
-    case(Codec, "ffvhuff.avi", &[TEST, "-c:v ffvhuff -pix_fmt yuv420p"], Rejected("no installed plugin of GStreamer decodes"), &[]),
-    case(Codec, "utvideo.avi", &[TEST, "-c:v utvideo -pix_fmt yuv420p"], Rejected("no installed plugin of GStreamer decodes"), &[]),
-    case(Codec, "magicyuv.avi", &[TEST, "-c:v magicyuv -pix_fmt yuv420p"], Rejected("no installed plugin of GStreamer decodes"), &[]),
+    case(
+        Codec,
+        "ffvhuff.avi",
+        &[TEST, "-c:v ffvhuff -pix_fmt yuv420p"],
+        Rejected("no installed plugin of GStreamer decodes"),
+        &[],
+    ),
+    case(
+        Codec,
+        "utvideo.avi",
+        &[TEST, "-c:v utvideo -pix_fmt yuv420p"],
+        Rejected("no installed plugin of GStreamer decodes"),
+        &[],
+    ),
+    case(Codec, "magicyuv.avi", &[TEST, "-c:v magicyuv -pix_fmt \
+        yuv420p"], Rejected("no installed plugin of GStreamer decodes"), &[]),
     case(Codec, "rawvideo.avi", &[TEST, "-t 1 -c:v rawvideo -pix_fmt yuv420p"], Exact,
         &[Frames(30), Says("codec_tag_string=I420")]),
-    case(Codec, "snow.avi", &[TEST, "-c:v snow -q:v 4 -pix_fmt yuv420p"], Rejected("no installed plugin of GStreamer decodes"), &[]),
+    case(Codec, "snow.avi", &[TEST, "-c:v snow -q:v 4 -pix_fmt \
+                                     yuv420p"], Rejected("no installed plugin of GStreamer \
+                                         decodes"), &[]),
     case(Codec, "dv-pal.avi",
         &["-f lavfi -i testsrc2=s=720x576:r=25:d=0.24,setsar=16/15 -c:v dvvideo",
             "-pix_fmt yuv420p"], FramesOnly,
@@ -227,10 +279,12 @@ pub const CORPUS: &[Case] = &[
         &[Says("profile=4:2:2")]),
     case(Codec, "huffyuv.avi", &[SMOOTH, "-c:v huffyuv -pix_fmt yuv422p"], Within(3),
         &[Says("codec_tag_string=HFYU")]),
-    case(Codec, "utvideo-422.mkv", &[SMOOTH, "-c:v utvideo -pix_fmt yuv422p"], Rejected("no installed plugin of GStreamer decodes"), &[]),
+    case(Codec, "utvideo-422.mkv", &[SMOOTH, "-c:v utvideo -pix_fmt \
+        yuv422p"], Rejected("no installed plugin of GStreamer decodes"), &[]),
     case(Codec, "dnxhr.mov",
         &[SMOOTH, "-t 1 -s 256x128 -aspect 2:1 -c:v dnxhd",
-            "-profile:v dnxhr_lb -pix_fmt yuv422p"], Rejected("no installed plugin of GStreamer decodes"),
+            "-profile:v dnxhr_lb -pix_fmt yuv422p"], Rejected("no installed plugin of GStreamer \
+                decodes"),
         &[Frames(30), Size(256, 128), Says("profile=DNXHR LB")]),
     // 10 or 12 bits of 4:2:2 or 4:4:4 to 8 bits of 4:2:0.
     case(Codec, "h264-422-10.mov",
@@ -319,7 +373,8 @@ pub const CORPUS: &[Case] = &[
     case(Container, "raw.hevc", &[TEST, H265], Exact, &[]),
     case(Container, "raw.m2v", &[TEST, MPEG2, "-bf 2"], Exact, &[]),
     case(Container, "raw-mpeg4.m4v", &[TEST, MPEG4, "-bf 2 -f m4v"], Exact, &[]),
-    case(Container, "raw.mjpeg", &[TEST, "-c:v mjpeg -q:v 3 -pix_fmt yuvj420p"], Rejected("image/jpeg"),
+    case(Container, "raw.mjpeg", &[TEST, "-c:v mjpeg -q:v 3 -pix_fmt \
+        yuvj420p"], Rejected("image/jpeg"),
         &[Range("full")]),
     case(Container, "plain.wtv", &[TEST, MPEG2], Rejected("Windows TV"), &[]),
 

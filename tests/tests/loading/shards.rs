@@ -15,7 +15,11 @@ fn many_clips() -> Vec<TestClip> {
     (0..70)
         .map(|seed| {
             let (width, height) = odd_sizes[seed as usize % odd_sizes.len()];
-            if seed % 3 == 0 { TestClip::noise(seed, 16, width, height) } else { TestClip::moving(seed, 16, width, height) }
+            if seed % 3 == 0 {
+                TestClip::noise(seed, 16, width, height)
+            } else {
+                TestClip::moving(seed, 16, width, height)
+            }
         })
         .collect()
 }
@@ -28,9 +32,16 @@ fn clips_come_back_to_the_byte() {
         let dir = tempfile::tempdir().expect("a folder");
         let manifest = write_shards_with(dir.path(), &clips, options(level, shard_bytes));
         let several = shard_bytes < stored as u64 / 4;
-        assert_eq!(manifest.shards.len() > 1, several, "level {level}: {} shards", manifest.shards.len());
+        assert_eq!(
+            manifest.shards.len() > 1,
+            several,
+            "level {level}: {} shards",
+            manifest.shards.len()
+        );
         for entry in &manifest.shards {
-            let bytes = fs::metadata(dir.path().join(&entry.file)).expect("the shard").len();
+            let bytes = fs::metadata(dir.path().join(&entry.file))
+                .expect("the shard")
+                .len();
             assert_eq!(bytes, entry.bytes);
         }
         let set = ShardSet::open(dir.path()).expect("opened");
@@ -39,9 +50,16 @@ fn clips_come_back_to_the_byte() {
         // Not in order, so that nothing depends on what was read before.
         for at in (0..clips.len()).rev() {
             let (shard, row) = set.locate(at);
-            assert!(reader.payload(shard, row).expect("read") == clips[at].payload, "clip {at} at level {level}");
+            assert!(
+                reader.payload(shard, row).expect("read") == clips[at].payload,
+                "clip {at} at level {level}"
+            );
         }
-        let metas: Vec<_> = set.shards().iter().flat_map(|shard| shard.metas().expect("read")).collect();
+        let metas: Vec<_> = set
+            .shards()
+            .iter()
+            .flat_map(|shard| shard.metas().expect("read"))
+            .collect();
         assert_eq!(metas.len(), clips.len());
         for (mut meta, clip) in metas.into_iter().zip(&clips) {
             assert_ne!(meta.data_xxh3, 0);
@@ -58,11 +76,16 @@ fn any_parquet_reader_gets_the_same_bytes() {
         let dir = tempfile::tempdir().expect("a folder");
         let manifest = write_shards_with(dir.path(), &clips, options(level, 1 << 30));
         let file = File::open(dir.path().join(&manifest.shards[0].file)).expect("the shard");
-        let batches = ParquetRecordBatchReaderBuilder::try_new(file).and_then(|builder| builder.build()).expect("a reader");
+        let batches = ParquetRecordBatchReaderBuilder::try_new(file)
+            .and_then(|builder| builder.build())
+            .expect("a reader");
         let mut expected = clips.iter();
         for batch in batches {
             let batch = batch.expect("a batch");
-            let data = batch.column_by_name(DATA_COLUMN).expect("the column").as_binary::<i64>();
+            let data = batch
+                .column_by_name(DATA_COLUMN)
+                .expect("the column")
+                .as_binary::<i64>();
             for row in 0..data.len() {
                 assert!(data.value(row) == expected.next().expect("a clip").payload);
             }
@@ -71,7 +94,8 @@ fn any_parquet_reader_gets_the_same_bytes() {
     }
 }
 
-/// Writes a few clips, lets `spoil` change the shard's bytes, and returns the first error of opening and reading all of it.
+/// Writes a few clips, lets `spoil` change the shard's bytes, and returns the first error of
+/// opening and reading all of it.
 fn spoiled(spoil: impl FnOnce(&mut Vec<u8>)) -> Option<ShardError> {
     let dir = tempfile::tempdir().expect("a folder");
     let manifest = write_shards(dir.path(), &many_clips()[..5]);
@@ -91,7 +115,9 @@ fn read_all(path: &Path) -> Result<(), ShardError> {
 #[test]
 fn a_flipped_bit_is_damage_of_that_clip_alone() {
     // Two row groups, and clips at their edges.
-    let clips: Vec<TestClip> = (0..40).map(|seed| TestClip::moving(seed, 4, 24, 18)).collect();
+    let clips: Vec<TestClip> = (0..40)
+        .map(|seed| TestClip::moving(seed, 4, 24, 18))
+        .collect();
     for (level, row) in [(0, 0), (0, 31), (3, 32), (3, 39)] {
         let dir = tempfile::tempdir().expect("a folder");
         let manifest = write_shards_with(dir.path(), &clips, options(level, 1 << 30));
@@ -101,11 +127,25 @@ fn a_flipped_bit_is_damage_of_that_clip_alone() {
         let mut reader = ClipReader::default();
         for (at, clip) in clips.iter().enumerate() {
             match reader.payload(&shard, at) {
-                Ok(payload) => assert!(at != row && payload == clip.payload, "clip {at} at level {level}"),
+                Ok(payload) => assert!(
+                    at != row && payload == clip.payload,
+                    "clip {at} at level {level}"
+                ),
                 Err(error) => {
                     let message = error.to_string();
-                    assert!(message.contains(&format!("clip {row} of {}", path.display())) && message.contains("rebuild"), "{message}");
-                    let ShardError::Damaged { path: named, row: damaged, .. } = error else { panic!("{message}") };
+                    assert!(
+                        message.contains(&format!("clip {row} of {}", path.display()))
+                            && message.contains("rebuild"),
+                        "{message}"
+                    );
+                    let ShardError::Damaged {
+                        path: named,
+                        row: damaged,
+                        ..
+                    } = error
+                    else {
+                        panic!("{message}")
+                    };
                     assert_eq!((named.as_path(), damaged, at), (path.as_path(), row, row));
                 }
             }
@@ -116,11 +156,21 @@ fn a_flipped_bit_is_damage_of_that_clip_alone() {
 #[test]
 fn no_damaged_shard_panics() {
     assert!(spoiled(Vec::clear).is_some(), "an empty file");
-    assert!(spoiled(|bytes| bytes.truncate(bytes.len() / 2)).is_some(), "a cut file");
-    assert!(spoiled(|bytes| *bytes = b"PAR1 this is no Parquet PAR1".to_vec()).is_some(), "another file");
-    assert!(spoiled(|bytes| bytes.drain(..100).for_each(drop)).is_some(), "a file without its head");
+    assert!(
+        spoiled(|bytes| bytes.truncate(bytes.len() / 2)).is_some(),
+        "a cut file"
+    );
+    assert!(
+        spoiled(|bytes| *bytes = b"PAR1 this is no Parquet PAR1".to_vec()).is_some(),
+        "another file"
+    );
+    assert!(
+        spoiled(|bytes| bytes.drain(..100).for_each(drop)).is_some(),
+        "a file without its head"
+    );
     let length = fs_length();
-    // The footer and its surroundings: every 7th byte of the last 4 kB, one at a time. Some bytes matter to nobody; none may panic.
+    // The footer and its surroundings: every 7th byte of the last 4 kB, one at a time. Some bytes
+    // matter to nobody; none may panic.
     for back in (1..4000.min(length)).step_by(7) {
         let _ = spoiled(|bytes| {
             let at = bytes.len() - back;
@@ -155,12 +205,19 @@ fn pixels_are_never_wrong_whichever_byte_is() {
             let mut reader = ClipReader::default();
             for (row, clip) in clips.iter().enumerate().take(shard.clips().len()) {
                 match reader.payload(&shard, row) {
-                    Ok(payload) => assert!(payload == clip.payload, "byte {at}, clip {row} at level {level}"),
+                    Ok(payload) => assert!(
+                        payload == clip.payload,
+                        "byte {at}, clip {row} at level {level}"
+                    ),
                     Err(_) => refused += 1,
                 }
             }
         }
-        assert!(refused > whole.len() / 4, "{refused} refusals in {} bytes", whole.len());
+        assert!(
+            refused > whole.len() / 4,
+            "{refused} refusals in {} bytes",
+            whole.len()
+        );
     }
 }
 
@@ -169,9 +226,18 @@ fn a_manifest_and_a_shard_that_disagree_are_refused() {
     let dir = tempfile::tempdir().expect("a folder");
     let mut manifest = write_shards(dir.path(), &many_clips()[..3]);
     manifest.shards[0].clips = 4;
-    fs::write(dir.path().join(MANIFEST_FILE), serde_json::to_vec(&manifest).expect("JSON")).expect("written");
-    let error = ShardSet::open(dir.path()).expect_err("another number of clips").to_string();
-    assert!(error.contains("it has 3 clips, the manifest says 4"), "{error}");
+    fs::write(
+        dir.path().join(MANIFEST_FILE),
+        serde_json::to_vec(&manifest).expect("JSON"),
+    )
+    .expect("written");
+    let error = ShardSet::open(dir.path())
+        .expect_err("another number of clips")
+        .to_string();
+    assert!(
+        error.contains("it has 3 clips, the manifest says 4"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -183,7 +249,10 @@ fn a_folder_without_a_manifest_is_no_build() {
     assert!(matches!(error, ShardError::NoManifest { .. }));
     assert!(error.to_string().contains("shardtool build"), "{error}");
     fs::write(dir.path().join(MANIFEST_FILE), "{}").expect("written");
-    assert!(matches!(ShardSet::open(dir.path()), Err(ShardError::BadManifest { .. })));
+    assert!(matches!(
+        ShardSet::open(dir.path()),
+        Err(ShardError::BadManifest { .. })
+    ));
 }
 
 #[test]
@@ -191,7 +260,9 @@ fn a_missing_shard_is_named() {
     let dir = tempfile::tempdir().expect("a folder");
     write_shards(dir.path(), &many_clips()[..2]);
     fs::remove_file(dir.path().join("shard-00000.parquet")).expect("removed");
-    let error = ShardSet::open(dir.path()).expect_err("no shard").to_string();
+    let error = ShardSet::open(dir.path())
+        .expect_err("no shard")
+        .to_string();
     assert!(error.contains("shard-00000.parquet"), "{error}");
 }
 
@@ -200,20 +271,45 @@ fn shards_of_version_2_are_read() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/shards-v2");
     for (name, clips, size) in [("i420", 2, (42, 32)), ("h264", 1, (42, 32))] {
         let set = ShardSet::open(&fixtures.join(name)).expect("opened");
-        assert_eq!((set.len(), set.manifest().format_version), (clips, 2), "{name}");
+        assert_eq!(
+            (set.len(), set.manifest().format_version),
+            (clips, 2),
+            "{name}"
+        );
         // What version 3 added was not recorded, and says so.
         let metas = set.shards()[0].metas().expect("read");
         let first = &metas[0];
         assert_eq!((first.width, first.height), size, "{name}");
-        assert_eq!((first.pixel_aspect_num, first.pixel_aspect_den, first.damaged), (0, 0, false), "{name}");
-        assert_eq!((first.color_transfer.as_str(), first.color_primaries.as_str()), ("unknown", "unknown"));
+        assert_eq!(
+            (
+                first.pixel_aspect_num,
+                first.pixel_aspect_den,
+                first.damaged
+            ),
+            (0, 0, false),
+            "{name}"
+        );
+        assert_eq!(
+            (
+                first.color_transfer.as_str(),
+                first.color_primaries.as_str()
+            ),
+            ("unknown", "unknown")
+        );
         let options = &set.manifest().options;
-        assert_eq!((options.pixel_aspect, options.gap_seconds), (PixelAspect::Keep, None), "{name}");
+        assert_eq!(
+            (options.pixel_aspect, options.gap_seconds),
+            (PixelAspect::Keep, None),
+            "{name}"
+        );
         let mut reader = ClipReader::default();
         for (row, meta) in metas.iter().enumerate() {
             // The reader compares the payload with its hash, and decodes it.
             let frames = reader.frames(&set.shards()[0], row, 8).expect("read");
-            let frame_bytes = frames.frame_bytes(FrameSize { width: meta.width as usize, height: meta.height as usize });
+            let frame_bytes = frames.frame_bytes(FrameSize {
+                width: meta.width as usize,
+                height: meta.height as usize,
+            });
             assert_eq!(frames.bytes().len(), 8 * frame_bytes, "{name}");
         }
     }

@@ -7,7 +7,9 @@ use crate::cpu::Precision;
 use crate::data::Uploader;
 use crate::data::targets::SoftTargets;
 use crate::model::loss::cross_entropy;
-use crate::model::{Classifier, ClassifierConfig, DeviceBatch, Encoded, Mae, MaeConfig, Parameters};
+use crate::model::{
+    Classifier, ClassifierConfig, DeviceBatch, Encoded, Mae, MaeConfig, Parameters,
+};
 use crate::optim::AdamW;
 use candle_core::{Device, Result, Tensor};
 use pipeline::loader::batch::{Batch, Form};
@@ -25,7 +27,12 @@ pub struct CandleState {
 
 impl CandleState {
     fn new(parameters: &Parameters, optimizer: AdamW, device: &Device) -> Result<Self> {
-        Ok(Self { parameters: parameters.clone(), optimizer, uploader: Uploader::new(device)?, waiting: None })
+        Ok(Self {
+            parameters: parameters.clone(),
+            optimizer,
+            uploader: Uploader::new(device)?,
+            waiting: None,
+        })
     }
 
     /// Backward of a scalar loss, whose value is returned.
@@ -36,11 +43,21 @@ impl CandleState {
         }
         let gradients = self.optimizer.gradients(&loss.backward()?)?;
         // A step of one batch has exactly its gradients.
-        let shares: Vec<Tensor> =
-            if share == 1.0 { gradients } else { gradients.into_iter().map(|gradient| gradient * share).collect::<Result<_>>()? };
+        let shares: Vec<Tensor> = if share == 1.0 {
+            gradients
+        } else {
+            gradients
+                .into_iter()
+                .map(|gradient| gradient * share)
+                .collect::<Result<_>>()?
+        };
         self.waiting = Some(match self.waiting.take() {
             None => shares,
-            Some(waiting) => waiting.into_iter().zip(shares).map(|(sum, share)| sum + share).collect::<Result<_>>()?,
+            Some(waiting) => waiting
+                .into_iter()
+                .zip(shares)
+                .map(|(sum, share)| sum + share)
+                .collect::<Result<_>>()?,
         });
         Ok(value)
     }
@@ -54,11 +71,16 @@ impl CandleState {
 
     pub(super) fn weights(&self) -> Result<Vec<NamedValues<'_>>> {
         let weights = self.parameters.iter();
-        weights.map(|(name, weight)| NamedValues::of_tensor(name.to_owned(), weight.as_tensor())).collect()
+        weights
+            .map(|(name, weight)| NamedValues::of_tensor(name.to_owned(), weight.as_tensor()))
+            .collect()
     }
 
     pub(super) fn moments(&self) -> Result<Vec<NamedValues<'_>>> {
-        self.optimizer.moments().map(|(name, moment)| NamedValues::of_tensor(name, moment)).collect()
+        self.optimizer
+            .moments()
+            .map(|(name, moment)| NamedValues::of_tensor(name, moment))
+            .collect()
     }
 }
 
@@ -70,7 +92,11 @@ pub struct CandleMae {
 }
 
 impl CandleMae {
-    pub(super) fn new(model: Mae, config: &PretrainConfig, device: &Device) -> std::result::Result<Self, LearnerError> {
+    pub(super) fn new(
+        model: Mae,
+        config: &PretrainConfig,
+        device: &Device,
+    ) -> std::result::Result<Self, LearnerError> {
         check_compute(&config.common.compute)?;
         let optimizer = AdamW::new(model.parameters(), config.common.optimizer.clone())?;
         let state = CandleState::new(model.parameters(), optimizer, device)?;
@@ -81,7 +107,11 @@ impl CandleMae {
         self.model.config()
     }
 
-    pub(super) fn accumulate(&mut self, batch: Batch, share: f64) -> std::result::Result<f64, LearnerError> {
+    pub(super) fn accumulate(
+        &mut self,
+        batch: Batch,
+        share: f64,
+    ) -> std::result::Result<f64, LearnerError> {
         if !matches!(batch.format.form, Form::Patches { .. }) {
             return Err(LearnerError::BatchForm { expected: PATCHES });
         }
@@ -90,9 +120,14 @@ impl CandleMae {
         Ok(self.state.accumulate(&loss, share)?)
     }
 
-    pub(super) fn reconstruct(&self, batch: Batch) -> std::result::Result<Reconstruction, LearnerError> {
+    pub(super) fn reconstruct(
+        &self,
+        batch: Batch,
+    ) -> std::result::Result<Reconstruction, LearnerError> {
         let batch = self.state.uploader.upload(batch)?;
-        let clips = batch.clips().ok_or(LearnerError::BatchForm { expected: CLIPS })?;
+        let clips = batch
+            .clips()
+            .ok_or(LearnerError::BatchForm { expected: CLIPS })?;
         let predicted = self.model.forward(clips, &batch.masking)?;
         Ok(reconstruction(self.model.config(), clips, predicted)?)
     }
@@ -106,15 +141,25 @@ pub struct CandleClassifier {
 }
 
 impl CandleClassifier {
-    pub(super) fn new(model: Classifier, config: &FinetuneConfig, device: &Device) -> std::result::Result<Self, LearnerError> {
+    pub(super) fn new(
+        model: Classifier,
+        config: &FinetuneConfig,
+        device: &Device,
+    ) -> std::result::Result<Self, LearnerError> {
         check_compute(&config.common.compute)?;
         let rule = |name: &str, rank| config.rule(name, rank);
-        let optimizer = AdamW::with_rules(model.parameters(), config.common.optimizer.clone(), rule)?;
+        let optimizer =
+            AdamW::with_rules(model.parameters(), config.common.optimizer.clone(), rule)?;
         let state = CandleState::new(model.parameters(), optimizer, device)?;
         Ok(Self { model, state })
     }
 
-    pub(super) fn accumulate(&mut self, batch: Batch, soft_targets: &SoftTargets, share: f64) -> std::result::Result<f64, LearnerError> {
+    pub(super) fn accumulate(
+        &mut self,
+        batch: Batch,
+        soft_targets: &SoftTargets,
+        share: f64,
+    ) -> std::result::Result<f64, LearnerError> {
         let batch = self.state.uploader.upload(batch)?;
         let loss = self.loss(tokens(&batch)?, soft_targets)?;
         Ok(self.state.accumulate(&loss, share)?)
@@ -122,7 +167,9 @@ impl CandleClassifier {
 
     /// The loss of clips, `[clips, tokens, 3 * tubelet * patch * patch]`.
     fn loss(&self, patches: &Tensor, soft_targets: &SoftTargets) -> Result<Tensor> {
-        let ClassifierConfig { encoder, classes, .. } = *self.model.config();
+        let ClassifierConfig {
+            encoder, classes, ..
+        } = *self.model.config();
         let clips = patches.dim(0)?;
         let device = patches.device();
         let scales = |values: &[f32], shape: &[usize]| match values {
@@ -131,8 +178,13 @@ impl CandleClassifier {
         };
         let branches = scales(&soft_targets.branches, &[encoder.depth, 2, clips])?;
         let dropout = scales(&soft_targets.dropout, &[clips, encoder.width])?;
-        let logits = self.model.logits(patches, branches.as_ref(), dropout.as_ref())?;
-        cross_entropy(&logits, &Tensor::from_slice(&soft_targets.targets, (clips, classes), device)?)
+        let logits = self
+            .model
+            .logits(patches, branches.as_ref(), dropout.as_ref())?;
+        cross_entropy(
+            &logits,
+            &Tensor::from_slice(&soft_targets.targets, (clips, classes), device)?,
+        )
     }
 
     pub(super) fn infer(&self, batch: Batch) -> std::result::Result<ModelOutput, LearnerError> {
@@ -154,22 +206,35 @@ pub(super) fn infer(
     let batch = uploader.upload(batch)?;
     let outputs = model.infer(tokens(&batch)?)?;
     let values = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
-    let Encoded { features, tokens, logits } = outputs;
+    let Encoded {
+        features,
+        tokens,
+        logits,
+    } = outputs;
     Ok(ModelOutput {
         features: values(&features)?,
-        tokens: if with_tokens { values(&tokens)? } else { Vec::new() },
+        tokens: if with_tokens {
+            values(&tokens)?
+        } else {
+            Vec::new()
+        },
         logits: logits.as_ref().map_or(Ok(Vec::new()), values)?,
     })
 }
 
 fn tokens(batch: &DeviceBatch) -> std::result::Result<&Tensor, LearnerError> {
-    batch.tokens().ok_or(LearnerError::BatchForm { expected: TOKENS })
+    batch
+        .tokens()
+        .ok_or(LearnerError::BatchForm { expected: TOKENS })
 }
 
 /// Refuses settings that only the CPU implementation has.
 fn check_compute(compute: &ComputeConfig) -> std::result::Result<(), LearnerError> {
     let is_rounded = compute.dtype != Precision::F32;
-    let settings = [("dtype", is_rounded), ("gradient_checkpointing", compute.gradient_checkpointing)];
+    let settings = [
+        ("dtype", is_rounded),
+        ("gradient_checkpointing", compute.gradient_checkpointing),
+    ];
     for (key, is_set) in settings {
         if is_set {
             return Err(LearnerError::CpuOnly { key });

@@ -35,7 +35,12 @@ impl ClassifierLearner {
         threads: usize,
     ) -> Result<Self, LearnerError> {
         let model = match init_weights {
-            Some(weights) => Classifier::from_pretrained(config.classifier(), weights, config.common.seed, device)?,
+            Some(weights) => Classifier::from_pretrained(
+                config.classifier(),
+                weights,
+                config.common.seed,
+                device,
+            )?,
             None => Classifier::seeded(config.classifier(), config.common.seed, device)?,
         };
         Self::from_model(model, config, device, threads)
@@ -45,18 +50,32 @@ impl ClassifierLearner {
     ///
     /// # Errors
     /// When weights or moments do not fit the configuration, each named; and as [`Self::new`].
-    pub fn resumed(config: &FinetuneConfig, saved: SavedLearner, device: &Device, threads: usize) -> Result<Self, LearnerError> {
+    pub fn resumed(
+        config: &FinetuneConfig,
+        saved: SavedLearner,
+        device: &Device,
+        threads: usize,
+    ) -> Result<Self, LearnerError> {
         let model = Classifier::from_tensors(config.classifier(), saved.weights, device)?;
         let mut learner = Self::from_model(model, config, device, threads)?;
         restore(&mut learner, saved.moments, saved.updates)?;
         Ok(learner)
     }
 
-    fn from_model(model: Classifier, config: &FinetuneConfig, device: &Device, threads: usize) -> Result<Self, LearnerError> {
+    fn from_model(
+        model: Classifier,
+        config: &FinetuneConfig,
+        device: &Device,
+        threads: usize,
+    ) -> Result<Self, LearnerError> {
         if device.is_cpu() {
-            Ok(Self::Cpu(Box::new(cpu::cpu_classifier(&model, config, threads)?)))
+            Ok(Self::Cpu(Box::new(cpu::cpu_classifier(
+                &model, config, threads,
+            )?)))
         } else {
-            Ok(Self::Candle(Box::new(CandleClassifier::new(model, config, device)?)))
+            Ok(Self::Candle(Box::new(CandleClassifier::new(
+                model, config, device,
+            )?)))
         }
     }
 
@@ -66,13 +85,31 @@ impl ClassifierLearner {
     ///
     /// # Errors
     /// [`LearnerError::BatchForm`] for another form, or when the device fails.
-    pub fn accumulate(&mut self, batch: Batch, soft_targets: &SoftTargets, share: f64) -> Result<f64, LearnerError> {
+    pub fn accumulate(
+        &mut self,
+        batch: Batch,
+        soft_targets: &SoftTargets,
+        share: f64,
+    ) -> Result<f64, LearnerError> {
         match self {
             Self::Cpu(model) => {
-                let SoftTargets { targets, branches, dropout } = soft_targets;
+                let SoftTargets {
+                    targets,
+                    branches,
+                    dropout,
+                } = soft_targets;
                 let pixels = cpu::tokens(&batch)?;
                 let branches = BranchScales(branches);
-                Ok(model.accumulate(&Labelled { masks: batch.masks(), pixels, targets, branches, dropout }, share))
+                Ok(model.accumulate(
+                    &Labelled {
+                        masks: batch.masks(),
+                        pixels,
+                        targets,
+                        branches,
+                        dropout,
+                    },
+                    share,
+                ))
             }
             Self::Candle(learner) => learner.accumulate(batch, soft_targets, share),
         }

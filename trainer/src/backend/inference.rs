@@ -43,13 +43,35 @@ impl InferenceModel {
             if precision != Precision::F32 {
                 return Err(LearnerError::CpuOnly { key: "dtype" });
             }
-            return Ok(Self::Candle { uploader: Uploader::new(device)?, model: Box::new(model) });
+            return Ok(Self::Candle {
+                uploader: Uploader::new(device)?,
+                model: Box::new(model),
+            });
         }
         // It takes no step: nothing of this is used.
-        let optimizer = AdamWConfig { base_lr: 0.0, betas: [0.0; 2], epsilon: 1.0, weight_decay: 0.0, clip_norm: 1.0 };
-        let rule = |_: &str, _| ParameterRule { rate: 0.0, weight_decay: 0.0 };
-        let resources = Resources { threads, recomputes: true };
-        let model = CpuClassifier::new(config, model.parameters(), optimizer, rule, precision, resources)?;
+        let optimizer = AdamWConfig {
+            base_lr: 0.0,
+            betas: [0.0; 2],
+            epsilon: 1.0,
+            weight_decay: 0.0,
+            clip_norm: 1.0,
+        };
+        let rule = |_: &str, _| ParameterRule {
+            rate: 0.0,
+            weight_decay: 0.0,
+        };
+        let resources = Resources {
+            threads,
+            recomputes: true,
+        };
+        let model = CpuClassifier::new(
+            config,
+            model.parameters(),
+            optimizer,
+            rule,
+            precision,
+            resources,
+        )?;
         Ok(Self::Cpu(Box::new(model)))
     }
 

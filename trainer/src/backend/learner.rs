@@ -67,7 +67,11 @@ pub trait Learner {
     /// When the device fails.
     fn weights(&self) -> Result<Vec<NamedValues<'_>>, LearnerError> {
         match self.state() {
-            State::Cpu(store) => Ok(sorted(store.weights().map(|view| NamedValues::of_view(view.name.to_owned(), view)))),
+            State::Cpu(store) => {
+                Ok(sorted(store.weights().map(|view| {
+                    NamedValues::of_view(view.name.to_owned(), view)
+                })))
+            }
             State::Candle(state) => Ok(state.weights()?),
         }
     }
@@ -79,8 +83,12 @@ pub trait Learner {
     fn moments(&self) -> Result<Vec<NamedValues<'_>>, LearnerError> {
         match self.state() {
             State::Cpu(store) => {
-                let first = store.first_moments().map(|view| NamedValues::of_view(format!("first/{}", view.name), view));
-                let second = store.second_moments().map(|view| NamedValues::of_view(format!("second/{}", view.name), view));
+                let first = store
+                    .first_moments()
+                    .map(|view| NamedValues::of_view(format!("first/{}", view.name), view));
+                let second = store
+                    .second_moments()
+                    .map(|view| NamedValues::of_view(format!("second/{}", view.name), view));
                 Ok(sorted(first.chain(second)))
             }
             State::Candle(state) => Ok(state.moments()?),
@@ -118,7 +126,11 @@ pub struct SavedLearner {
 }
 
 /// Continues after `updates` updates with stored moments.
-pub(super) fn restore(learner: &mut dyn Learner, moments: HashMap<String, Tensor>, updates: u64) -> Result<(), LearnerError> {
+pub(super) fn restore(
+    learner: &mut dyn Learner,
+    moments: HashMap<String, Tensor>,
+    updates: u64,
+) -> Result<(), LearnerError> {
     match learner.state_mut() {
         StateMut::Cpu(store) => cpu::restore(store, moments, updates),
         StateMut::Candle(state) => Ok(state.optimizer.restore(moments, updates)?),

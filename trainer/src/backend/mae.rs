@@ -24,15 +24,29 @@ impl MaeLearner {
     ///
     /// # Errors
     /// When the device has no room for it, or a setting does not fit the device.
-    pub fn new(config: &PretrainConfig, device: &Device, threads: usize) -> Result<Self, LearnerError> {
-        Self::from_model(Mae::seeded(config.model(), config.common.seed, device)?, config, device, threads)
+    pub fn new(
+        config: &PretrainConfig,
+        device: &Device,
+        threads: usize,
+    ) -> Result<Self, LearnerError> {
+        Self::from_model(
+            Mae::seeded(config.model(), config.common.seed, device)?,
+            config,
+            device,
+            threads,
+        )
     }
 
     /// A learner that continues from a checkpoint.
     ///
     /// # Errors
     /// When weights or moments do not fit the configuration, each named; and as [`Self::new`].
-    pub fn resumed(config: &PretrainConfig, saved: SavedLearner, device: &Device, threads: usize) -> Result<Self, LearnerError> {
+    pub fn resumed(
+        config: &PretrainConfig,
+        saved: SavedLearner,
+        device: &Device,
+        threads: usize,
+    ) -> Result<Self, LearnerError> {
         let model = Mae::from_tensors(config.model(), saved.weights, device)?;
         let mut learner = Self::from_model(model, config, device, threads)?;
         restore(&mut learner, saved.moments, saved.updates)?;
@@ -43,16 +57,31 @@ impl MaeLearner {
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn from_model(model: Mae, config: &PretrainConfig, device: &Device, threads: usize) -> Result<Self, LearnerError> {
-        if device.is_cpu() { Ok(Self::Cpu(Box::new(cpu::cpu_mae(&model, config, threads)?))) } else { Self::candle(model, config, device) }
+    pub fn from_model(
+        model: Mae,
+        config: &PretrainConfig,
+        device: &Device,
+        threads: usize,
+    ) -> Result<Self, LearnerError> {
+        if device.is_cpu() {
+            Ok(Self::Cpu(Box::new(cpu::cpu_mae(&model, config, threads)?)))
+        } else {
+            Self::candle(model, config, device)
+        }
     }
 
     /// A learner that computes by candle, also on the CPU.
     ///
     /// # Errors
     /// When the device has no room for it, or a setting is for the CPU implementation only.
-    pub fn candle(model: Mae, config: &PretrainConfig, device: &Device) -> Result<Self, LearnerError> {
-        Ok(Self::Candle(Box::new(CandleMae::new(model, config, device)?)))
+    pub fn candle(
+        model: Mae,
+        config: &PretrainConfig,
+        device: &Device,
+    ) -> Result<Self, LearnerError> {
+        Ok(Self::Candle(Box::new(CandleMae::new(
+            model, config, device,
+        )?)))
     }
 
     /// The shapes of the model.

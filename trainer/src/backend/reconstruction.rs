@@ -31,13 +31,31 @@ pub struct NormalisedPatches {
 
 /// The reconstruction of `clips`, `[clips, 3, frames, size, size]`, normalised RGB, from
 /// predictions, `[clips, tokens, values]`, whose values at visible tokens are not used.
-pub(crate) fn reconstruction(config: &MaeConfig, clips: &Tensor, predicted: Tensor) -> candle_core::Result<Reconstruction> {
+pub(crate) fn reconstruction(
+    config: &MaeConfig,
+    clips: &Tensor,
+    predicted: Tensor,
+) -> candle_core::Result<Reconstruction> {
     let truth = config.pixels(clips)?;
     if config.target == TargetKind::Hog {
-        return Ok(Reconstruction { truth, predicted: None, normalised: None });
+        return Ok(Reconstruction {
+            truth,
+            predicted: None,
+            normalised: None,
+        });
     }
     let target = config.target_of_patches(&truth)?;
     let denormalised = target.denormalise(&predicted)?;
-    let normalised = target.statistics.map(|(mean, deviation)| NormalisedPatches { predicted, mean, deviation });
-    Ok(Reconstruction { truth, predicted: Some(denormalised), normalised })
+    let normalised = target
+        .statistics
+        .map(|(mean, deviation)| NormalisedPatches {
+            predicted,
+            mean,
+            deviation,
+        });
+    Ok(Reconstruction {
+        truth,
+        predicted: Some(denormalised),
+        normalised,
+    })
 }

@@ -33,7 +33,9 @@ impl Deref for Values<'_> {
         match self {
             Self::Slice(values) => values,
             Self::Locked(storage, range) => match &**storage {
-                Storage::Cpu(storage) => &storage.as_slice::<f32>().expect("`of_tensor` locks tensors of f32 only")[range.clone()],
+                Storage::Cpu(storage) => &storage
+                    .as_slice::<f32>()
+                    .expect("`of_tensor` locks tensors of f32 only")[range.clone()],
                 _ => unreachable!("`of_tensor` locks tensors on the host only"),
             },
             Self::Copied(values) => values,
@@ -49,17 +51,27 @@ impl<'a> NamedValues<'a> {
     pub fn of_tensor(name: String, tensor: &'a Tensor) -> candle_core::Result<Self> {
         let (storage, layout) = tensor.storage_and_layout();
         let values = match (&*storage, layout.contiguous_offsets()) {
-            (Storage::Cpu(_), Some((start, end))) if tensor.dtype() == DType::F32 => Values::Locked(storage, start..end),
+            (Storage::Cpu(_), Some((start, end))) if tensor.dtype() == DType::F32 => {
+                Values::Locked(storage, start..end)
+            }
             _ => {
                 drop(storage);
                 Values::Copied(tensor.flatten_all()?.to_vec1::<f32>()?)
             }
         };
-        Ok(Self { name, shape: tensor.dims(), values })
+        Ok(Self {
+            name,
+            shape: tensor.dims(),
+            values,
+        })
     }
 
     pub(super) fn of_view(name: String, view: cpu::View<'a>) -> Self {
-        Self { name, shape: view.shape, values: Values::Slice(view.values) }
+        Self {
+            name,
+            shape: view.shape,
+            values: Values::Slice(view.values),
+        }
     }
 }
 

@@ -96,7 +96,12 @@ pub struct BenchStepArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
     /// Timed steps, after one warm-up step.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 5,
+        value_parser = clap::value_parser!(u32).range(1..),
+    )]
     pub steps: u32,
     /// Print the figures as JSON.
     #[arg(long)]
@@ -110,7 +115,7 @@ pub struct BenchStepArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  trainer bench sparsity                                the paper's ViT-L, one clip per step, without loading
+  trainer bench sparsity                                ViT-L, one clip per step, no loading
   trainer bench sparsity --preset base --data ./shards  ViT-B, also with loading
   trainer bench sparsity --preset tiny --batch-size 8 --steps 20 --json")]
 pub struct BenchSparsityArgs {
@@ -121,7 +126,12 @@ pub struct BenchSparsityArgs {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Timed steps of each kind, after one warm-up step.
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 3,
+        value_parser = clap::value_parser!(u32).range(1..),
+    )]
     pub steps: u32,
     /// Clips per step.
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -154,7 +164,11 @@ impl Consumer {
         match text {
             "none" => Ok(Self::None),
             "step" => Ok(Self::Step),
-            _ => text.strip_prefix("rate:").ok_or("must be none, rate:CLIPS_PER_S or step".to_owned()).and_then(positive).map(Self::Rate),
+            _ => text
+                .strip_prefix("rate:")
+                .ok_or("must be none, rate:CLIPS_PER_S or step".to_owned())
+                .and_then(positive)
+                .map(Self::Rate),
         }
     }
 }

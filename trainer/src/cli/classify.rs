@@ -1,6 +1,8 @@
 //! Arguments of the commands that use trained weights: finetune, eval, embed.
 
-use super::{ComputeArgs, DataArg, FinetuneFlags, LoadArgs, Settings, hide_loading, local, settings};
+use super::{
+    ComputeArgs, DataArg, FinetuneFlags, LoadArgs, Settings, hide_loading, local, settings,
+};
 use clap::Args;
 use pipeline::sampling::sample::Views;
 use std::path::PathBuf;
@@ -81,12 +83,12 @@ pub struct FinetuneArgs {
 /// Clips to run a model on.
 #[derive(Debug, Args)]
 pub struct ReadArgs {
-    /// Folder of shards, or of videos, which are then decoded. Given several times, they are read one
-    /// after the other.
+    /// Folder of shards, or of videos, which are then decoded. Given several times, they are read
+    /// one after the other.
     #[arg(long, value_name = "PATH", default_value = "./shards", value_parser = DataArg::parse)]
     pub data: Vec<DataArg>,
-    /// Views per clip, whose results are averaged: evenly spread windows by square crops per window,
-    /// along the longer side.
+    /// Views per clip, whose results are averaged: evenly spread windows by square crops per
+    /// window, along the longer side.
     #[arg(long, value_name = "KxS", default_value = "1x1", value_parser = views)]
     pub views: Views,
     /// Clips of a folder of videos: each video whole, or cut back to back as by `shardtool build`
@@ -94,7 +96,12 @@ pub struct ReadArgs {
     #[arg(long, value_enum)]
     pub span: Option<SpanArg>,
     /// Clips per batch.
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 4,
+        value_parser = clap::value_parser!(u32).range(1..=4096),
+    )]
     pub batch_size: u32,
     /// Type of activations on the CPU: f32, or bf16, which is faster where the CPU multiplies it.
     #[arg(long, value_enum)]
@@ -117,10 +124,17 @@ pub enum SpanArg {
 }
 
 fn views(text: &str) -> Result<Views, String> {
-    let numbers = text.split_once(['x', 'X']).and_then(|(k, s)| Some((k.trim().parse().ok()?, s.trim().parse().ok()?)));
+    let numbers = text
+        .split_once(['x', 'X'])
+        .and_then(|(k, s)| Some((k.trim().parse().ok()?, s.trim().parse().ok()?)));
     match numbers {
-        Some((temporal @ 1.., spatial @ 1..)) if temporal <= 1000 && spatial <= 1000 => Ok(Views { temporal, spatial }),
-        _ => Err("must be two numbers from 1, such as 5x3: windows per clip by crops per window".to_owned()),
+        Some((temporal @ 1.., spatial @ 1..)) if temporal <= 1000 && spatial <= 1000 => {
+            Ok(Views { temporal, spatial })
+        }
+        _ => Err(
+            "must be two numbers from 1, such as 5x3: windows per clip by crops per window"
+                .to_owned(),
+        ),
     }
 }
 
@@ -129,7 +143,8 @@ fn views(text: &str) -> Result<Views, String> {
 #[command(after_help = "\
 Examples:
   trainer eval --weights runs/finetune-1 --data ./val                           one view per clip
-  trainer eval --weights runs/finetune-1 --data ./videos --views 5x3            the reference's test: 5 windows by 3 crops of whole videos
+  trainer eval --weights runs/finetune-1 --data ./videos --views 5x3
+                            the reference's test: 5 windows by 3 crops of whole videos
   trainer eval --weights runs/finetune-1 --data ./val --confusion confusion.png --json")]
 pub struct EvalArgs {
     /// A classifier: the folder of a fine-tuning, a checkpoint of it, or a folder made by
@@ -151,10 +166,12 @@ pub struct EvalArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  trainer embed --weights runs/tiny-1 --data ./shards --out features.parquet           one row per clip
-  trainer embed --weights runs/tiny-1 --data ./videos --out videos.parquet --per video one row per video
-  trainer embed --weights runs/tiny-1 --data ./shards --out features.parquet --query bikes.mp4 --query dog
-                                                                                        and draw the nearest clips of other videos
+  trainer embed --weights runs/tiny-1 --data ./shards --out features.parquet
+                                one row per clip
+  trainer embed --weights runs/tiny-1 --data ./videos --out videos.parquet --per video
+                                one row per video
+  trainer embed --weights runs/tiny-1 --data ./shards --query bikes.mp4 --query dog
+                                also draw the nearest clips of other videos
 Read the file with any Parquet reader: pandas.read_parquet(\"features.parquet\").")]
 pub struct EmbedArgs {
     /// A pre-trained encoder or a classifier: the folder of a run, a checkpoint of it, or a folder
@@ -180,7 +197,12 @@ pub struct EmbedArgs {
     #[arg(long, value_name = "VIDEO")]
     pub query: Vec<String>,
     /// Number of nearest clips.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=20))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 5,
+        value_parser = clap::value_parser!(u32).range(1..=20),
+    )]
     pub neighbours: u32,
     /// Picture of the nearest clips, a PNG [default with --query: beside --out].
     #[arg(long, value_name = "FILE")]

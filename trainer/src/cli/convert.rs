@@ -11,11 +11,13 @@ use trainer::convert::Format;
 #[command(after_help = "\
 Examples:
   trainer import mae_pretrain_vit_large_k400.pth --out weights/large      mae_st or PySlowFast
-  trainer import ./videomae-base --out weights/videomae                   a folder of Hugging Face transformers
+  trainer import ./videomae-base --out weights/videomae
+                                a folder of Hugging Face transformers
   trainer import checkpoint.pth --heads 3 --decoder-heads 3 --out weights/mine
   trainer finetune --weights weights/large --data ./train                 use the imported weights
 
-The format is detected from the names of the weights. If any name is missing, unknown or has another shape, nothing is written.")]
+The format is detected from the names of the weights. If any name is missing, unknown or has another
+shape, nothing is written.")]
 pub struct ImportArgs {
     /// A PyTorch checkpoint (.pth, .pyth), a safetensors file, or a folder of Hugging Face
     /// transformers.
@@ -62,7 +64,8 @@ fn target(text: &str) -> Result<TargetChoice, String> {
 #[command(after_help = "\
 Examples:
   trainer export runs/base-1 --format mae-st --out base.safetensors       for the models of mae_st
-  trainer export runs/finetune-1 --format huggingface --out ./classifier  VideoMAEForVideoClassification.from_pretrained(\"./classifier\")")]
+  trainer export runs/finetune-1 --format huggingface --out ./classifier
+                                VideoMAEForVideoClassification.from_pretrained(\"./classifier\")")]
 pub struct ExportArgs {
     /// The folder of a run, a checkpoint of it, or a folder written by `trainer import`.
     #[arg(value_name = "WEIGHTS")]

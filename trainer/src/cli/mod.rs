@@ -121,7 +121,12 @@ pub struct LoadArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub loader_threads: Option<u32>,
     /// Memory for prefetched batches, in MiB.
-    #[arg(long, value_name = "MIB", default_value_t = (DEFAULT_MEMORY_BYTES >> 20) as u32, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        value_name = "MIB",
+        default_value_t = (DEFAULT_MEMORY_BYTES >> 20) as u32,
+        value_parser = clap::value_parser!(u32).range(1..),
+    )]
     pub loader_memory: u32,
     /// Damaged or undecodable clips before loading stops. Each is reported and skipped.
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_BAD)]
@@ -130,7 +135,8 @@ pub struct LoadArgs {
 
 /// Takes the arguments of [`LoadArgs`] out of a command's help.
 fn hide_loading(arg: Arg) -> Arg {
-    let is_loading = ["loader_threads", "loader_memory", "max_bad"].contains(&arg.get_id().as_str());
+    let is_loading =
+        ["loader_threads", "loader_memory", "max_bad"].contains(&arg.get_id().as_str());
     if is_loading { arg.hide(true) } else { arg }
 }
 
@@ -138,7 +144,9 @@ impl LoadArgs {
     /// The loader settings, with `threads` threads where no number was given.
     pub fn loading(&self, threads: usize) -> Loading {
         Loading {
-            threads: self.loader_threads.map_or(threads, |threads| threads as usize),
+            threads: self
+                .loader_threads
+                .map_or(threads, |threads| threads as usize),
             memory_bytes: (self.loader_memory as usize) << 20,
             max_bad: self.max_bad,
         }
@@ -181,7 +189,10 @@ pub struct DataArg {
 impl DataArg {
     /// `PATH`, or `PATH=WEIGHT`.
     fn parse(text: &str) -> Result<Self, String> {
-        let (path, weight) = match text.rsplit_once('=').map(|(path, weight)| (path, weight.parse::<f64>())) {
+        let (path, weight) = match text
+            .rsplit_once('=')
+            .map(|(path, weight)| (path, weight.parse::<f64>()))
+        {
             Some((_, Ok(weight))) if !weight.is_finite() || weight <= 0.0 => {
                 return Err(format!("the weight {weight} is not a number above 0"));
             }
@@ -196,7 +207,11 @@ impl DataArg {
 impl std::fmt::Display for DataArg {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "{}", self.path.display())?;
-        if self.weight == 1.0 { Ok(()) } else { write!(formatter, "={}", self.weight) }
+        if self.weight == 1.0 {
+            Ok(())
+        } else {
+            write!(formatter, "={}", self.weight)
+        }
     }
 }
 
@@ -206,7 +221,10 @@ fn local() -> impl TypedValueParser<Value = PathBuf> {
 }
 
 fn positive(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|&number: &f64| number.is_finite() && number > 0.0).ok_or("a number above 0".to_owned())
+    text.parse()
+        .ok()
+        .filter(|&number: &f64| number.is_finite() && number > 0.0)
+        .ok_or("a number above 0".to_owned())
 }
 
 /// Where to compute.
@@ -223,7 +241,8 @@ pub struct ComputeArgs {
 impl ComputeArgs {
     /// Threads that compute.
     pub fn threads(&self) -> usize {
-        self.threads.map_or_else(all_cores, |threads| threads as usize)
+        self.threads
+            .map_or_else(all_cores, |threads| threads as usize)
     }
 }
 
@@ -283,7 +302,7 @@ pub struct RunArgs {
 Examples:
   trainer curves runs/tiny-1                               into ./curves.png
   trainer curves runs/a runs/b --out ab.png                two runs to compare
-  trainer curves runs/a runs/b --html ab.html              and a page that has their pictures, too")]
+  trainer curves runs/a runs/b --html ab.html              and a page with their pictures")]
 pub struct CurvesArgs {
     /// Run folders.
     #[arg(value_name = "RUN", required = true)]
@@ -327,7 +346,11 @@ impl DeviceChoice {
         match text {
             "cpu" => Ok(Self::Cpu),
             "cuda" => Ok(Self::Cuda(0)),
-            _ => text.strip_prefix("cuda:").and_then(|number| number.parse().ok()).map(Self::Cuda).ok_or("cpu, cuda or cuda:N".to_owned()),
+            _ => text
+                .strip_prefix("cuda:")
+                .and_then(|number| number.parse().ok())
+                .map(Self::Cuda)
+                .ok_or("cpu, cuda or cuda:N".to_owned()),
         }
     }
 }

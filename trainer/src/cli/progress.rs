@@ -18,7 +18,10 @@ pub struct TrainingProgress {
 impl TrainingProgress {
     /// Progress that shows itself at the first step.
     pub fn new() -> Self {
-        Self { progress: Progress::without_eta("step {pos}/{len}"), recent: Recent::new() }
+        Self {
+            progress: Progress::without_eta("step {pos}/{len}"),
+            recent: Recent::new(),
+        }
     }
 
     /// A step is done, of `steps` in all.
@@ -50,19 +53,32 @@ struct Recent {
 impl Recent {
     fn new() -> Self {
         let [loss, grad_norm, clips, seconds, waited] = [Average::over(SMOOTHED_STEPS); 5];
-        Self { loss, grad_norm, clips, seconds, waited }
+        Self {
+            loss,
+            grad_norm,
+            clips,
+            seconds,
+            waited,
+        }
     }
 
     /// Adds a step, of `steps` in all; renders the means and the time left.
     fn push(&mut self, metrics: &StepMetrics, steps: u64) -> String {
         let loss = self.loss.push(metrics.loss);
         let grad_norm = self.grad_norm.push(metrics.grad_norm);
-        let clips = self.clips.push(metrics.clips_per_second * metrics.step_seconds);
-        let seconds = self.seconds.push(metrics.step_seconds).max(f64::MIN_POSITIVE);
+        let clips = self
+            .clips
+            .push(metrics.clips_per_second * metrics.step_seconds);
+        let seconds = self
+            .seconds
+            .push(metrics.step_seconds)
+            .max(f64::MIN_POSITIVE);
         let waited = self.waited.push(metrics.wait_seconds);
-        let left = Duration::try_from_secs_f64(seconds * steps.saturating_sub(metrics.step) as f64).unwrap_or(Duration::MAX);
+        let left = Duration::try_from_secs_f64(seconds * steps.saturating_sub(metrics.step) as f64)
+            .unwrap_or(Duration::MAX);
         format!(
-            "loss {loss:.4}  lr {:.1e}  grad norm {grad_norm:.3}  {:.1} clips/s  {:.0} % waiting for data  {} left",
+            "loss {loss:.4}  lr {:.1e}  grad norm {grad_norm:.3}  {:.1} clips/s  {:.0} % waiting \
+             for data  {} left",
             metrics.lr,
             clips / seconds,
             100.0 * waited / seconds,
@@ -92,13 +108,21 @@ mod tests {
             loader: LoaderFigures::default(),
         };
         let mut recent = Recent::new();
-        let first = "loss 0.5000  lr 3.0e-4  grad norm 0.250  4.0 clips/s  25 % waiting for data  02:13:18 left";
+        let first = "loss 0.5000  lr 3.0e-4  grad norm 0.250  4.0 clips/s  25 % waiting for data  \
+                     02:13:18 left";
         assert_eq!(recent.push(&step(1, 0.5, 2.0), 4000), first);
         // Values that are not finite leave the means as they were.
         assert_eq!(recent.push(&step(1, f64::NAN, 2.0), 4000), first);
         // After some hundred steps the first one has little weight; 3499 steps of a second are
         // left.
-        let line = (2..=501).map(|number| recent.push(&step(number, 1.0, 1.0), 4000)).last().expect("a line");
-        assert_eq!(line, "loss 1.0000  lr 3.0e-4  grad norm 0.500  8.0 clips/s  25 % waiting for data  00:58:19 left");
+        let line = (2..=501)
+            .map(|number| recent.push(&step(number, 1.0, 1.0), 4000))
+            .last()
+            .expect("a line");
+        assert_eq!(
+            line,
+            "loss 1.0000  lr 3.0e-4  grad norm 0.500  8.0 clips/s  25 % waiting for data  00:58:19 \
+             left"
+        );
     }
 }

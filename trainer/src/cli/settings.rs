@@ -74,7 +74,13 @@ impl FlagSet for RunFlags {
         DTYPE,
         SEED,
         REPEAT_AUG,
-        flag("mask-ratio", "masking.ratio", Form::Value("SHARE"), "Share of masked tokens").shown(),
+        flag(
+            "mask-ratio",
+            "masking.ratio",
+            Form::Value("SHARE"),
+            "Share of masked tokens",
+        )
+        .shown(),
         flag(
             "frames",
             "clip.frames",
@@ -82,9 +88,24 @@ impl FlagSet for RunFlags {
             "Frames per clip; 1 with --tubelet 1 for \
              still pictures",
         ),
-        flag("tubelet", "clip.tubelet", Form::Value("N"), "Frames per tubelet"),
-        flag("size", "clip.size", Form::Value("PIXELS"), "Height and width of a clip"),
-        flag("mask-kind", "masking.kind", Form::Word("KIND", &["random", "tube", "frame", "block"]), "Tokens that are masked together"),
+        flag(
+            "tubelet",
+            "clip.tubelet",
+            Form::Value("N"),
+            "Frames per tubelet",
+        ),
+        flag(
+            "size",
+            "clip.size",
+            Form::Value("PIXELS"),
+            "Height and width of a clip",
+        ),
+        flag(
+            "mask-kind",
+            "masking.kind",
+            Form::Word("KIND", &["random", "tube", "frame", "block"]),
+            "Tokens that are masked together",
+        ),
         flag(
             "decoder-keep",
             "masking.decoder_keep",
@@ -92,9 +113,24 @@ impl FlagSet for RunFlags {
             "Share of the masked \
              tokens that the decoder predicts, by running cells (VideoMAE V2: 0.5)",
         ),
-        flag("decoder-width", "decoder.width", Form::Value("N"), "Width of the decoder"),
-        flag("decoder-depth", "decoder.depth", Form::Value("N"), "Blocks of the decoder"),
-        flag("decoder-heads", "decoder.heads", Form::Value("N"), "Heads of the decoder"),
+        flag(
+            "decoder-width",
+            "decoder.width",
+            Form::Value("N"),
+            "Width of the decoder",
+        ),
+        flag(
+            "decoder-depth",
+            "decoder.depth",
+            Form::Value("N"),
+            "Blocks of the decoder",
+        ),
+        flag(
+            "decoder-heads",
+            "decoder.heads",
+            Form::Value("N"),
+            "Heads of the decoder",
+        ),
         flag(
             "target",
             "target",
@@ -117,10 +153,30 @@ impl FlagSet for RunFlags {
              predicted",
         )
         .was("slices"),
-        flag("positions", "model.positions", Form::Word("KIND", &["separable", "joint", "sinusoid"]), "Positional embeddings"),
-        flag("class-token", "model.class_token", Form::Constant("true"), "With a cls token"),
-        flag("no-class-token", "model.class_token", Form::Constant("false"), "Without a cls token"),
-        flag("crop-area", "data.area", Form::Range, "Share of the frame that a crop covers"),
+        flag(
+            "positions",
+            "model.positions",
+            Form::Word("KIND", &["separable", "joint", "sinusoid"]),
+            "Positional embeddings",
+        ),
+        flag(
+            "class-token",
+            "model.class_token",
+            Form::Constant("true"),
+            "With a cls token",
+        ),
+        flag(
+            "no-class-token",
+            "model.class_token",
+            Form::Constant("false"),
+            "Without a cls token",
+        ),
+        flag(
+            "crop-area",
+            "data.area",
+            Form::Range,
+            "Share of the frame that a crop covers",
+        ),
         FLIP,
     ];
 }
@@ -162,9 +218,28 @@ impl FlagSet for FinetuneFlags {
     ];
 }
 
-const STEPS: Flag = flag("steps", "schedule.length.steps", Form::Value("N"), "Number of steps").shown().not_with("epochs");
-const EPOCHS: Flag = flag("epochs", "schedule.length.epochs", Form::Value("N"), "Passes over the data").shown();
-const BATCH_SIZE: Flag = flag("batch-size", "data.batch_size", Form::Value("N"), "Samples per batch").shown();
+const STEPS: Flag = flag(
+    "steps",
+    "schedule.length.steps",
+    Form::Value("N"),
+    "Number of steps",
+)
+.shown()
+.not_with("epochs");
+const EPOCHS: Flag = flag(
+    "epochs",
+    "schedule.length.epochs",
+    Form::Value("N"),
+    "Passes over the data",
+)
+.shown();
+const BATCH_SIZE: Flag = flag(
+    "batch-size",
+    "data.batch_size",
+    Form::Value("N"),
+    "Samples per batch",
+)
+.shown();
 const LEARNING_RATE: Flag = flag(
     "lr",
     "optimizer.base_lr",
@@ -181,11 +256,20 @@ const DTYPE: Flag = flag(
 )
 .shown();
 const SEED: Flag = flag("seed", "seed", Form::Value("N"), "Random seed");
-const GRAD_ACCUM: Flag =
-    flag("grad-accum", "data.grad_accum", Form::Value("N"), "Batches per step, whose gradients are averaged").was("accumulate");
-const REPEAT_AUG: Flag =
-    flag("repeat-aug", "data.repeat_aug", Form::Value("N"), "Samples of a clip (window, crop, flip, mask) each time that it is read")
-        .was("repeat");
+const GRAD_ACCUM: Flag = flag(
+    "grad-accum",
+    "data.grad_accum",
+    Form::Value("N"),
+    "Batches per step, whose gradients are averaged",
+)
+.was("accumulate");
+const REPEAT_AUG: Flag = flag(
+    "repeat-aug",
+    "data.repeat_aug",
+    Form::Value("N"),
+    "Samples of a clip (window, crop, flip, mask) each time that it is read",
+)
+.was("repeat");
 const GRADIENT_CHECKPOINTING: Flag = flag(
     "gradient-checkpointing",
     "compute.gradient_checkpointing",
@@ -199,10 +283,23 @@ const ON_NONFINITE: Flag = flag(
     Form::Word("WHAT", &["stop", "skip"]),
     "What to do about a step whose loss or gradients are not finite",
 );
-const FLIP: Flag = flag("flip", "data.flip", Form::Value("P"), "Probability of a flip left to right");
+const FLIP: Flag = flag(
+    "flip",
+    "data.flip",
+    Form::Value("P"),
+    "Probability of a flip left to right",
+);
 
 const fn flag(name: &'static str, key: &'static str, form: Form, help: &'static str) -> Flag {
-    Flag { name, old_name: None, key, form, help, shown: false, conflict: None }
+    Flag {
+        name,
+        old_name: None,
+        key,
+        form,
+        help,
+        shown: false,
+        conflict: None,
+    }
 }
 
 impl Flag {
@@ -222,7 +319,10 @@ impl Flag {
     }
 
     fn arg(&self) -> Arg {
-        let arg = Arg::new(self.name).long(self.name).help(self.help).hide(!self.shown);
+        let arg = Arg::new(self.name)
+            .long(self.name)
+            .help(self.help)
+            .hide(!self.shown);
         let arg = match self.old_name {
             Some(old_name) => arg.alias(old_name),
             None => arg,
@@ -234,10 +334,13 @@ impl Flag {
         match self.form {
             Form::Value(name) => arg.value_name(name).allow_hyphen_values(true),
             Form::Range => arg.value_name("MIN,MAX"),
-            Form::Word(name, words) => arg.value_name(name).value_parser(PossibleValuesParser::new(words)),
+            Form::Word(name, words) => arg
+                .value_name(name)
+                .value_parser(PossibleValuesParser::new(words)),
             Form::Choice(name, choices) => {
                 let words = choices.iter().map(|(word, _)| *word);
-                arg.value_name(name).value_parser(PossibleValuesParser::new(words))
+                arg.value_name(name)
+                    .value_parser(PossibleValuesParser::new(words))
             }
             Form::Constant(_) => arg.action(ArgAction::SetTrue),
         }
@@ -308,8 +411,12 @@ impl<F: FlagSet> FromArgMatches for Settings<F> {
         }
         layers.sort_by_key(|(index, _)| *index);
         let layers: Result<_, ConfigError> = layers.into_iter().map(|(_, layer)| layer).collect();
-        let invalid = |error: ConfigError| clap::Error::raw(ErrorKind::ValueValidation, format!("{error}\n"));
-        Ok(Self { layers: layers.map_err(invalid)?, flags: PhantomData })
+        let invalid =
+            |error: ConfigError| clap::Error::raw(ErrorKind::ValueValidation, format!("{error}\n"));
+        Ok(Self {
+            layers: layers.map_err(invalid)?,
+            flags: PhantomData,
+        })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -367,24 +474,39 @@ mod tests {
     fn each_flag_sets_its_key_and_no_other() {
         for (flags, difference) in [
             (&["--steps", "5"][..], "schedule.length.steps: 5, not 600"),
-            (&["--epochs", "3"], "schedule.length: epochs = 3.0, not steps = 600"),
+            (
+                &["--epochs", "3"],
+                "schedule.length: epochs = 3.0, not steps = 600",
+            ),
             (&["--batch-size", "2"], "data.batch_size: 2, not 8"),
             (&["--lr", "2e-3"], "optimizer.base_lr: 0.002, not 0.032"),
             (&["--mask-ratio", ".75"], "masking.ratio: 0.75, not 0.9"),
-            (&["--mask-kind", "tube"], "masking.kind: \"tube\", not \"random\""),
-            (&["--decoder-keep", "0.5"], "masking.decoder_keep: 0.5, not 1.0"),
+            (
+                &["--mask-kind", "tube"],
+                "masking.kind: \"tube\", not \"random\"",
+            ),
+            (
+                &["--decoder-keep", "0.5"],
+                "masking.decoder_keep: 0.5, not 1.0",
+            ),
             (&["--decoder-width", "48"], "decoder.width: 48, not 96"),
             (&["--decoder-depth", "1"], "decoder.depth: 1, not 2"),
             (&["--decoder-heads", "4"], "decoder.heads: 4, not 3"),
             (&["--target", "pixels"], "target.normalise: false, not true"),
             (&["--pred-frames", "2"], "target.pred_frames: 2, not 1"),
             (&["--slices", "2"], "target.pred_frames: 2, not 1"),
-            (&["--positions", "joint"], "model.positions: \"joint\", not \"separable\""),
+            (
+                &["--positions", "joint"],
+                "model.positions: \"joint\", not \"separable\"",
+            ),
             (&["--no-class-token"], "model.class_token: false, not true"),
             (&["--frames", "8"], "clip.frames: 8, not 16"),
             (&["--tubelet", "4"], "clip.tubelet: 4, not 2"),
             (&["--size", "64"], "clip.size: 64, not 112"),
-            (&["--crop-area", "0.2,0.8"], "data.area: [0.2, 0.8], not [0.5, 1.0]"),
+            (
+                &["--crop-area", "0.2,0.8"],
+                "data.area: [0.2, 0.8], not [0.5, 1.0]",
+            ),
             (&["--flip", "0"], "data.flip: 0.0, not 0.5"),
             (&["--dtype", "bf16"], "compute.dtype: \"bf16\", not \"f32\""),
             (&["--seed", "7"], "seed: 7, not 0"),
@@ -392,9 +514,18 @@ mod tests {
             (&["--accumulate", "4"], "data.grad_accum: 4, not 1"),
             (&["--repeat-aug", "2"], "data.repeat_aug: 2, not 1"),
             (&["--repeat", "2"], "data.repeat_aug: 2, not 1"),
-            (&["--recompute"], "compute.gradient_checkpointing: true, not false"),
-            (&["--on-nonfinite", "skip"], "safety.on_nonfinite: \"skip\", not \"stop\""),
-            (&["--set", "data.values=u8"], "data.values: \"u8\", not \"f32\""),
+            (
+                &["--recompute"],
+                "compute.gradient_checkpointing: true, not false",
+            ),
+            (
+                &["--on-nonfinite", "skip"],
+                "safety.on_nonfinite: \"skip\", not \"stop\"",
+            ),
+            (
+                &["--set", "data.values=u8"],
+                "data.values: \"u8\", not \"f32\"",
+            ),
         ] {
             assert_eq!(differences(flags), [difference], "{flags:?}");
         }
@@ -402,9 +533,26 @@ mod tests {
 
     #[test]
     fn what_is_typed_later_wins() {
-        let flags = ["--set", "seed=1", "--seed", "2", "--class-token", "--no-class-token"];
-        assert_eq!(differences(&flags), ["seed: 2, not 0", "model.class_token: false, not true"]);
-        let flags = ["--seed", "2", "--set", "seed=1", "--no-class-token", "--class-token"];
+        let flags = [
+            "--set",
+            "seed=1",
+            "--seed",
+            "2",
+            "--class-token",
+            "--no-class-token",
+        ];
+        assert_eq!(
+            differences(&flags),
+            ["seed: 2, not 0", "model.class_token: false, not true"]
+        );
+        let flags = [
+            "--seed",
+            "2",
+            "--set",
+            "seed=1",
+            "--no-class-token",
+            "--class-token",
+        ];
         assert_eq!(differences(&flags), ["seed: 1, not 0"]);
     }
 
@@ -412,7 +560,11 @@ mod tests {
     fn every_flag_is_shown_or_listed() {
         let list = render_help::<RunFlags>("");
         for flag in RunFlags::FLAGS {
-            assert_ne!(list.contains(&format!("\n  --{} ", flag.name)), flag.shown, "{flag:?}");
+            assert_ne!(
+                list.contains(&format!("\n  --{} ", flag.name)),
+                flag.shown,
+                "{flag:?}"
+            );
         }
     }
 }

@@ -9,16 +9,24 @@ use trainer::study::Study;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Generate synthetic data, in five minutes on two cores:
-  shardtool synth v/unlabelled --videos 16000 --shapes 6 --size 64 --seconds 2.2 --seed 1 && shardtool build v/unlabelled --out s/unlabelled
-  shardtool synth v/train --videos 2048 --shapes 6 --size 64 --seconds 2.2 --seed 2       && shardtool build v/train --labels dirs --out s/train
-  shardtool synth v/val --videos 800 --shapes 6 --size 64 --seconds 2.2 --seed 3          && shardtool build v/val --labels dirs --out s/val
+  shardtool synth v/unlabelled --videos 16000 --shapes 6 --size 64 --seconds 2.2 --seed 1
+  shardtool build v/unlabelled --out s/unlabelled
+  shardtool synth v/train --videos 2048 --shapes 6 --size 64 --seconds 2.2 --seed 2
+  shardtool build v/train --labels dirs --out s/train
+  shardtool synth v/val --videos 800 --shapes 6 --size 64 --seconds 2.2 --seed 3
+  shardtool build v/val --labels dirs --out s/val
   trainer study labels --unlabelled s/unlabelled --train s/train --val s/val")]
 pub struct StudyArgs {
     /// The finding to reproduce.
     #[arg(value_enum)]
     pub study: Study,
     /// Folder of shards or of videos for pre-training.
-    #[arg(long, value_name = "PATH", default_value = "./s/unlabelled", value_parser = DataArg::parse)]
+    #[arg(
+        long,
+        value_name = "PATH",
+        default_value = "./s/unlabelled",
+        value_parser = DataArg::parse,
+    )]
     pub unlabelled: Vec<DataArg>,
     /// Folder of other footage for pre-training, for the study of footage.
     #[arg(long, value_name = "PATH", value_parser = DataArg::parse)]
@@ -33,13 +41,28 @@ pub struct StudyArgs {
     #[arg(long, value_name = "DIR", default_value = "./study", value_parser = local())]
     pub out: PathBuf,
     /// Runs of each kind, with seeds 0, 1, ...
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 3,
+        value_parser = clap::value_parser!(u32).range(1..=100),
+    )]
     pub seeds: u32,
     /// Steps per pre-training, of 64 clips each.
-    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 2000,
+        value_parser = clap::value_parser!(u64).range(1..),
+    )]
     pub pretrain_steps: u64,
     /// Steps per fine-tuning, of 32 clips each.
-    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 500,
+        value_parser = clap::value_parser!(u64).range(1..),
+    )]
     pub finetune_steps: u64,
     /// Compute threads [default: all cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]

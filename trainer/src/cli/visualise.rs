@@ -36,7 +36,13 @@ pub struct VisualiseArgs {
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub at: Option<f64>,
     /// Mask ratios; the same clip is drawn under each.
-    #[arg(long, value_name = "R,...", value_delimiter = ',', default_value = "0.75,0.9,0.95,0.98", value_parser = ratio)]
+    #[arg(
+        long,
+        value_name = "R,...",
+        value_delimiter = ',',
+        default_value = "0.75,0.9,0.95,0.98",
+        value_parser = ratio,
+    )]
     pub mask_ratio: Vec<f64>,
     /// Which tokens are masked together [default: as the model was trained].
     #[arg(long, value_enum)]
@@ -48,7 +54,12 @@ pub struct VisualiseArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
     /// Output: a .png (strip), .gif or .mp4 (animation) file, or a folder for all three.
-    #[arg(long, value_name = "FILE or DIR", default_value = "./reconstruction", value_parser = local())]
+    #[arg(
+        long,
+        value_name = "FILE or DIR",
+        default_value = "./reconstruction",
+        value_parser = local(),
+    )]
     pub out: PathBuf,
     /// Frames per second of animations [default: real time].
     #[arg(long, value_name = "N", value_parser = positive)]
@@ -72,6 +83,10 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 fn ratio(text: &str) -> Result<f64, String> {
-    let ratio = text.trim().parse().ok().filter(|&ratio: &f64| ratio > 0.0 && ratio < 1.0);
+    let ratio = text
+        .trim()
+        .parse()
+        .ok()
+        .filter(|&ratio: &f64| ratio > 0.0 && ratio < 1.0);
     ratio.ok_or("must be above 0 and below 1, such as 0.9".to_owned())
 }

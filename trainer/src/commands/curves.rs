@@ -29,9 +29,18 @@ pub fn curves(args: &CurvesArgs) -> anyhow::Result<()> {
 
 /// Renders a run as a line.
 fn render_run(run: &RunFigures) -> String {
-    let RunFigures { name, steps, first_loss, last_loss, clips_per_second, stall_fraction, .. } = run;
+    let RunFigures {
+        name,
+        steps,
+        first_loss,
+        last_loss,
+        clips_per_second,
+        stall_fraction,
+        ..
+    } = run;
     format!(
-        "{name}: {steps} steps: loss {first_loss:.4} over the first ten, {last_loss:.4} over the last ten; {clips_per_second:.1} clips/s, {:.1} % of the time \
+        "{name}: {steps} steps: loss {first_loss:.4} over the first ten, {last_loss:.4} over the \
+         last ten; {clips_per_second:.1} clips/s, {:.1} % of the time \
          waiting for data",
         100.0 * stall_fraction
     )

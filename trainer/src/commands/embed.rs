@@ -25,7 +25,10 @@ const QUERIES: usize = 6;
 /// Errors that the user can fix: invalid weights or data, a missing video, a full disk.
 pub fn embed(args: &EmbedArgs) -> anyhow::Result<()> {
     interrupt::listen()?;
-    ensure!(!args.tokens || (args.read.views.count() == 1 && args.per == Per::Clip), "--tokens requires one view and one row per clip");
+    ensure!(
+        !args.tokens || (args.read.views.count() == 1 && args.per == Per::Clip),
+        "--tokens requires one view and one row per clip"
+    );
     let weights = Weights::open(&args.weights)?;
     let mut sets = inference::open(&args.read, &weights)?;
     let data_sets = sets.len();
@@ -33,7 +36,11 @@ pub fn embed(args: &EmbedArgs) -> anyhow::Result<()> {
     sets.extend(open_query_files(args, &weights, &sets)?);
     let mut inference = ClipInference::new(&args.read, &weights, sets)?;
     let width = weights.task.common().encoder.width;
-    let tokens = if args.tokens { weights.task.common().clip.tokens() } else { 0 };
+    let tokens = if args.tokens {
+        weights.task.common().clip.tokens()
+    } else {
+        0
+    };
     let mut rows = RowWriter {
         file: FeatureFile::create(&args.out, width, tokens, metadata(&weights, &inference))?,
         per: args.per,
@@ -48,22 +55,39 @@ pub fn embed(args: &EmbedArgs) -> anyhow::Result<()> {
             let set = clip.set as usize;
             let number = clip.clip as usize;
             if wants_sheet {
-                embedded.push(EmbeddedClip { set, clip: number, feature: clip.features.clone() });
+                embedded.push(EmbeddedClip {
+                    set,
+                    clip: number,
+                    feature: clip.features.clone(),
+                });
             }
             // Clips of query files are not part of the data.
             if set < data_sets {
                 let origin = catalogues[set].clips[number];
                 let video = catalogues[set].videos[origin.video as usize].path.clone();
-                let class = clip.label.and_then(|label| class_names[set].get(label as usize).cloned());
+                let class = clip
+                    .label
+                    .and_then(|label| class_names[set].get(label as usize).cloned());
                 rows.push((set, origin.video), feature_row(clip, video, origin, class))?;
             }
         }
         Ok(())
     })?;
     let written = rows.finish()?;
-    let sheet = wants_sheet.then(|| args.sheet.clone().unwrap_or_else(|| args.out.with_extension("png")));
+    let sheet = wants_sheet.then(|| {
+        args.sheet
+            .clone()
+            .unwrap_or_else(|| args.out.with_extension("png"))
+    });
     let queries = match &sheet {
-        Some(path) => Sheet { args, inference: &inference, class_names: &class_names, clips: &embedded, data_sets }.write(path)?,
+        Some(path) => Sheet {
+            args,
+            inference: &inference,
+            class_names: &class_names,
+            clips: &embedded,
+            data_sets,
+        }
+        .write(path)?,
         None => Vec::new(),
     };
     let report = EmbedReport {
@@ -78,21 +102,45 @@ pub fn embed(args: &EmbedArgs) -> anyhow::Result<()> {
         sheet: sheet.map(|path| path.display().to_string()),
         queries,
     };
-    Ok(output::print(&if args.json { serde_json::to_string_pretty(&report)? } else { render_report(&report, args.per) })?)
+    Ok(output::print(&if args.json {
+        serde_json::to_string_pretty(&report)?
+    } else {
+        render_report(&report, args.per)
+    })?)
 }
 
 /// Metadata of the feature file.
-fn metadata(weights: &Weights, inference: &ClipInference) -> std::collections::HashMap<String, String> {
+fn metadata(
+    weights: &Weights,
+    inference: &ClipInference,
+) -> std::collections::HashMap<String, String> {
     let grid = weights.task.common().clip;
     let entries = [
         ("weights", weights.path.display().to_string()),
-        ("views", format!("{}x{}", inference.views.temporal, inference.views.spatial)),
-        ("clip", format!("{} frames of {} x {} pixels", grid.frames, grid.size, grid.size)),
+        (
+            "views",
+            format!("{}x{}", inference.views.temporal, inference.views.spatial),
+        ),
+        (
+            "clip",
+            format!(
+                "{} frames of {} x {} pixels",
+                grid.frames, grid.size, grid.size
+            ),
+        ),
     ];
-    entries.map(|(key, value)| (format!("embed.{key}"), value)).into_iter().collect()
+    entries
+        .map(|(key, value)| (format!("embed.{key}"), value))
+        .into_iter()
+        .collect()
 }
 
-fn feature_row(clip: ClipOutput, video: String, origin: ClipOrigin, class: Option<String>) -> FeatureRow {
+fn feature_row(
+    clip: ClipOutput,
+    video: String,
+    origin: ClipOrigin,
+    class: Option<String>,
+) -> FeatureRow {
     FeatureRow {
         video,
         clip: Some(origin.number),
@@ -167,40 +215,73 @@ impl VideoMean {
     fn add(&mut self, row: &FeatureRow) {
         self.clips += 1;
         self.row.seconds[1] = row.seconds[1];
-        self.row.feature.iter_mut().zip(&row.feature).for_each(|(sum, value)| *sum += value);
+        self.row
+            .feature
+            .iter_mut()
+            .zip(&row.feature)
+            .for_each(|(sum, value)| *sum += value);
     }
 
     fn row(mut self) -> FeatureRow {
         let clips = self.clips as f32;
-        self.row.feature.iter_mut().for_each(|value| *value /= clips);
-        FeatureRow { clip: None, ..self.row }
+        self.row
+            .feature
+            .iter_mut()
+            .for_each(|value| *value /= clips);
+        FeatureRow {
+            clip: None,
+            ..self.row
+        }
     }
 }
 
 /// Class names of each set, by index; empty for sets without classes.
 fn class_names(sets: &[WeightedSource]) -> Vec<Vec<String>> {
-    sets.iter().map(|set| trainer::data::classes::of_shards(&set.source).unwrap_or_default()).collect()
+    sets.iter()
+        .map(|set| trainer::data::classes::of_shards(&set.source).unwrap_or_default())
+        .collect()
 }
 
 /// Opens the query videos that are not part of the data.
-fn open_query_files(args: &EmbedArgs, weights: &Weights, sets: &[WeightedSource]) -> anyhow::Result<Vec<WeightedSource>> {
+fn open_query_files(
+    args: &EmbedArgs,
+    weights: &Weights,
+    sets: &[WeightedSource],
+) -> anyhow::Result<Vec<WeightedSource>> {
     let mut known = BTreeSet::new();
     for set in sets {
-        known.extend(set.source.catalogue()?.videos.into_iter().map(|video| video.path));
+        known.extend(
+            set.source
+                .catalogue()?
+                .videos
+                .into_iter()
+                .map(|video| video.path),
+        );
     }
-    let unknown = args.query.iter().filter(|query| !known.iter().any(|video| video.contains(query.as_str())));
+    let unknown = args
+        .query
+        .iter()
+        .filter(|query| !known.iter().any(|video| video.contains(query.as_str())));
     let mut files: Vec<DataArg> = Vec::new();
     for query in unknown {
         if !Path::new(query).is_file() {
             let some: Vec<&str> = known.iter().take(5).map(String::as_str).collect();
             bail!(
-                "--query {query}: no path of a video in the data contains this, and there is no such file; the data has {}, ...",
+                "--query {query}: no path of a video in the data contains this, and there is no \
+                 such file; the data has {}, ...",
                 some.join(", ")
             );
         }
-        files.push(DataArg { path: PathBuf::from(query), weight: 1.0 });
+        files.push(DataArg {
+            path: PathBuf::from(query),
+            weight: 1.0,
+        });
     }
-    sources::open(&files, &inference::live_config(&args.read, weights), weights.task.common().clip.frames)
+    sources::open(
+        &files,
+        &inference::live_config(&args.read, weights),
+        weights.task.common().clip.frames,
+    )
 }
 
 /// Nearest neighbours of the queries, to be drawn.
@@ -216,26 +297,40 @@ struct Sheet<'a> {
 impl Sheet<'_> {
     /// Draws the queries with their nearest clips, and returns both.
     fn write(&self, path: &Path) -> anyhow::Result<Vec<QueryReport>> {
-        let features: Vec<&[f32]> = self.clips.iter().map(|clip| clip.feature.as_slice()).collect();
+        let features: Vec<&[f32]> = self
+            .clips
+            .iter()
+            .map(|clip| clip.feature.as_slice())
+            .collect();
         let neighbours = Neighbours::new(&features);
         let mut rows = Vec::new();
         for query in self.queries()? {
             let own = self.identity(query);
-            let is_candidate = |at: usize| self.clips[at].set < self.data_sets && self.identity(at) != own;
+            let is_candidate =
+                |at: usize| self.clips[at].set < self.data_sets && self.identity(at) != own;
             let nearest = neighbours.nearest(query, self.args.neighbours as usize, is_candidate);
             let mut row = vec![self.sheet_clip(query, None)];
-            row.extend(nearest.iter().map(|near| self.sheet_clip(near.index, Some(near.similarity))));
+            row.extend(
+                nearest
+                    .iter()
+                    .map(|near| self.sheet_clip(near.index, Some(near.similarity))),
+            );
             rows.push(row);
         }
         let sheet = neighbours::sheet(&self.inference.data, self.inference.window_frames(), &rows)?;
-        png(&sheet).and_then(|png| atomic_file::write(path, &png)).with_context(|| format!("cannot write {}", path.display()))?;
+        png(&sheet)
+            .and_then(|png| atomic_file::write(path, &png))
+            .with_context(|| format!("cannot write {}", path.display()))?;
         let report = |clip: &SheetClip| NeighbourReport {
             video: clip.video.clone(),
             second: clip.second,
             class: clip.class.clone(),
             similarity: clip.similarity.map(f64::from),
         };
-        let query_report = |row: &Vec<SheetClip>| QueryReport { query: report(&row[0]), nearest: row[1..].iter().map(report).collect() };
+        let query_report = |row: &Vec<SheetClip>| QueryReport {
+            query: report(&row[0]),
+            nearest: row[1..].iter().map(report).collect(),
+        };
         Ok(rows.iter().map(query_report).collect())
     }
 
@@ -243,14 +338,21 @@ impl Sheet<'_> {
     /// data.
     fn queries(&self) -> anyhow::Result<Vec<usize>> {
         if self.args.query.is_empty() {
-            let among: Vec<usize> = (0..self.clips.len()).filter(|&at| self.clips[at].set < self.data_sets).collect();
+            let among: Vec<usize> = (0..self.clips.len())
+                .filter(|&at| self.clips[at].set < self.data_sets)
+                .collect();
             let count = QUERIES.min(among.len());
-            return Ok((0..count).map(|at| among[(2 * at + 1) * among.len() / (2 * count)]).collect());
+            return Ok((0..count)
+                .map(|at| among[(2 * at + 1) * among.len() / (2 * count)])
+                .collect());
         }
         let middle = |query: &String| {
             let of_video = |&at: &usize| self.origin(at).0.path.contains(query.as_str());
             let clips: Vec<usize> = (0..self.clips.len()).filter(of_video).collect();
-            clips.get(clips.len() / 2).copied().with_context(|| format!("{query} could not be read"))
+            clips
+                .get(clips.len() / 2)
+                .copied()
+                .with_context(|| format!("{query} could not be read"))
         };
         self.args.query.iter().map(middle).collect()
     }
@@ -273,26 +375,52 @@ impl Sheet<'_> {
         let (video, origin) = self.origin(at);
         let label = self.inference.data[set].clip(clip).label;
         let class = label.and_then(|label| self.class_names.get(set)?.get(label as usize).cloned());
-        SheetClip { set, clip, video: video.path.clone(), second: origin.seconds[0], class, similarity }
+        SheetClip {
+            set,
+            clip,
+            video: video.path.clone(),
+            second: origin.seconds[0],
+            class,
+            similarity,
+        }
     }
 }
 
 /// Renders the report as text.
 fn render_report(report: &EmbedReport, per: Per) -> String {
-    let EmbedReport { out, rows, width, clips_per_second, skipped, .. } = report;
-    let rows = format!("{rows} {}{}", if per == Per::Clip { "clip" } else { "video" }, if *rows == 1 { "" } else { "s" });
+    let EmbedReport {
+        out,
+        rows,
+        width,
+        clips_per_second,
+        skipped,
+        ..
+    } = report;
+    let rows = format!(
+        "{rows} {}{}",
+        if per == Per::Clip { "clip" } else { "video" },
+        if *rows == 1 { "" } else { "s" }
+    );
     let mut text = format!("{rows} in {out}, {width} values each; {clips_per_second:.1} clips/s");
     if *skipped > 0 {
         text += &format!("; {skipped} clips could not be read and were skipped");
     }
     for query in &report.queries {
         let render_clip = |clip: &NeighbourReport| {
-            let class = clip.class.as_ref().map_or(String::new(), |class| format!(" ({class})"));
-            let similarity = clip.similarity.map_or(String::new(), |similarity| format!("{similarity:.2}  "));
+            let class = clip
+                .class
+                .as_ref()
+                .map_or(String::new(), |class| format!(" ({class})"));
+            let similarity = clip
+                .similarity
+                .map_or(String::new(), |similarity| format!("{similarity:.2}  "));
             format!("{similarity}{} at {:.1} s{class}", clip.video, clip.second)
         };
         text += &format!("\nnearest to {}:", render_clip(&query.query));
-        query.nearest.iter().for_each(|near| text += &format!("\n  {}", render_clip(near)));
+        query
+            .nearest
+            .iter()
+            .for_each(|near| text += &format!("\n  {}", render_clip(near)));
         if query.nearest.is_empty() {
             text += "\n  there is no other video";
         }

@@ -24,7 +24,8 @@ pub fn eval(args: &EvalArgs) -> anyhow::Result<()> {
     let weights = Weights::open(&args.weights)?;
     ensure!(
         !weights.classes().is_empty(),
-        "{} is of a pre-training, which has no classes: train a classifier with `trainer finetune --weights {0}`",
+        "{} is of a pre-training, which has no classes: train a classifier with `trainer finetune \
+         --weights {0}`",
         weights.path.display()
     );
     let sets = classes::number(open_sets(&args.read, &weights)?, weights.classes(), true)?;
@@ -38,23 +39,34 @@ pub fn eval(args: &EvalArgs) -> anyhow::Result<()> {
         for clip in clips {
             of_clips.add(&clip.probabilities, clip.label);
             let video = catalogues[clip.set as usize].clips[clip.clip as usize].video;
-            let (sum, _) = videos.entry((clip.set, video)).or_insert_with(|| (vec![0.0; clip.probabilities.len()], clip.label));
-            sum.iter_mut().zip(&clip.probabilities).for_each(|(sum, &probability)| *sum += probability);
+            let (sum, _) = videos
+                .entry((clip.set, video))
+                .or_insert_with(|| (vec![0.0; clip.probabilities.len()], clip.label));
+            sum.iter_mut()
+                .zip(&clip.probabilities)
+                .for_each(|(sum, &probability)| *sum += probability);
         }
         Ok(())
     })?;
     for (mut probabilities, label) in videos.into_values() {
         let sum: f32 = probabilities.iter().sum();
-        probabilities.iter_mut().for_each(|probability| *probability /= sum);
+        probabilities
+            .iter_mut()
+            .for_each(|probability| *probability /= sum);
         of_videos.add(&probabilities, label);
     }
     ensure!(of_clips.count() > 0, "no clip could be read");
     if let Some(path) = &args.confusion {
-        let written = png(&confusion::draw(&of_clips, weights.classes())).and_then(|png| atomic_file::write(path, &png));
+        let written = png(&confusion::draw(&of_clips, weights.classes()))
+            .and_then(|png| atomic_file::write(path, &png));
         written.with_context(|| format!("cannot write {}", path.display()))?;
     }
     let report = build_report(args, &weights, &inference, [&of_clips, &of_videos], stats);
-    Ok(output::print(&if args.json { serde_json::to_string_pretty(&report)? } else { render_report(&report) })?)
+    Ok(output::print(&if args.json {
+        serde_json::to_string_pretty(&report)?
+    } else {
+        render_report(&report)
+    })?)
 }
 
 fn build_report(
@@ -68,27 +80,52 @@ fn build_report(
     let of_class = |(class, name): (usize, &String)| {
         let [clips, clips_top1, clips_top5] = of_clips.of_class(class);
         let [videos, videos_top1, _] = of_videos.of_class(class);
-        ClassReport { name: name.clone(), clips, clips_top1, clips_top5, videos, videos_top1 }
+        ClassReport {
+            name: name.clone(),
+            clips,
+            clips_top1,
+            clips_top5,
+            videos,
+            videos_top1,
+        }
     };
     EvalReport {
         weights: weights.path.display().to_string(),
-        views: [inference.views.temporal as u64, inference.views.spatial as u64],
+        views: [
+            inference.views.temporal as u64,
+            inference.views.spatial as u64,
+        ],
         clips: of_clips.metrics(),
         videos: of_videos.metrics(),
         classes: names.iter().enumerate().map(of_class).collect(),
-        confusion: (0..names.len()).map(|class| (0..names.len()).map(|predicted| of_clips.confused(class, predicted)).collect()).collect(),
+        confusion: (0..names.len())
+            .map(|class| {
+                (0..names.len())
+                    .map(|predicted| of_clips.confused(class, predicted))
+                    .collect()
+            })
+            .collect(),
         skipped: stats.skipped,
         seconds: stats.seconds,
         views_per_second: of_clips.count() as f64 * inference.views.count() as f64 / stats.seconds,
-        confusion_picture: args.confusion.as_ref().map(|path| path.display().to_string()),
+        confusion_picture: args
+            .confusion
+            .as_ref()
+            .map(|path| path.display().to_string()),
     }
 }
 
 /// Renders the report as text.
 fn render_report(report: &EvalReport) -> String {
-    let EvalReport { clips, videos, views, .. } = report;
+    let EvalReport {
+        clips,
+        videos,
+        views,
+        ..
+    } = report;
     let mut text = format!(
-        "top-1 {:.2} % of {} videos (top-5 {:.2} %), {:.2} % of {} clips (top-5 {:.2} %); {} x {} views per clip, {:.1} views/s",
+        "top-1 {:.2} % of {} videos (top-5 {:.2} %), {:.2} % of {} clips (top-5 {:.2} %); {} x {} \
+         views per clip, {:.1} views/s",
         100.0 * videos.top1,
         videos.clips,
         100.0 * videos.top5,
@@ -100,11 +137,29 @@ fn render_report(report: &EvalReport) -> String {
         report.views_per_second
     );
     if report.skipped > 0 {
-        text += &format!("; {} clips could not be read and were skipped", report.skipped);
+        text += &format!(
+            "; {} clips could not be read and were skipped",
+            report.skipped
+        );
     }
-    let width = report.classes.iter().map(|class| class.name.chars().count()).max().unwrap_or(0).clamp(5, 40);
-    text += &format!("\n\n{:width$}  {:>7}  {:>7}  {:>7}  {:>7}  {:>7}\n", "class", "videos", "top-1 %", "clips", "top-1 %", "top-5 %");
-    let share = |part: u64, all: u64| if all == 0 { "-".to_owned() } else { format!("{:.1}", 100.0 * part as f64 / all as f64) };
+    let width = report
+        .classes
+        .iter()
+        .map(|class| class.name.chars().count())
+        .max()
+        .unwrap_or(0)
+        .clamp(5, 40);
+    text += &format!(
+        "\n\n{:width$}  {:>7}  {:>7}  {:>7}  {:>7}  {:>7}\n",
+        "class", "videos", "top-1 %", "clips", "top-1 %", "top-5 %"
+    );
+    let share = |part: u64, all: u64| {
+        if all == 0 {
+            "-".to_owned()
+        } else {
+            format!("{:.1}", 100.0 * part as f64 / all as f64)
+        }
+    };
     for class in report.classes.iter().take(SHOWN_CLASSES) {
         text += &format!(
             "{:width$}  {:>7}  {:>7}  {:>7}  {:>7}  {:>7}\n",

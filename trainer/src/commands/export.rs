@@ -14,15 +14,29 @@ use trainer::train::weights::Weights;
 pub fn export(args: &ExportArgs) -> anyhow::Result<()> {
     let weights = Weights::open(&args.weights)?;
     let model = Model::from(&weights.task);
-    let tensors = weights.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
+    let tensors = weights
+        .tensors
+        .iter()
+        .map(|(name, tensor)| (name.clone(), tensor.clone()))
+        .collect();
     let exported = convert::export(&model, Some(weights.classes()), tensors, args.format)?;
     if args.format == Format::Huggingface {
-        let texts = exported.files.iter().map(|(name, content)| Ok((*name, serde_json::to_string_pretty(content)?)));
-        convert::write_folder(&args.out, &exported.tensors, &texts.collect::<anyhow::Result<Vec<_>>>()?)?;
+        let texts = exported
+            .files
+            .iter()
+            .map(|(name, content)| Ok((*name, serde_json::to_string_pretty(content)?)));
+        convert::write_folder(
+            &args.out,
+            &exported.tensors,
+            &texts.collect::<anyhow::Result<Vec<_>>>()?,
+        )?;
     } else {
         convert::write_file(&args.out, &exported.tensors)?;
     }
-    let skipped_checkpoints = weights.skipped_checkpoints.iter().map(|invalid| format!("skipped an invalid checkpoint: {invalid}"));
+    let skipped_checkpoints = weights
+        .skipped_checkpoints
+        .iter()
+        .map(|invalid| format!("skipped an invalid checkpoint: {invalid}"));
     let report = ExchangeReport {
         format: args.format.to_string(),
         model: render_model(&model),

@@ -11,7 +11,9 @@ use pipeline::source::WeightedSource;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use trainer::config::{EncoderPart, FinetuneConfig, Layer, LiveConfig, Preset, PretrainConfig, Recipe, Task};
+use trainer::config::{
+    EncoderPart, FinetuneConfig, Layer, LiveConfig, Preset, PretrainConfig, Recipe, Task,
+};
 use trainer::data::classes::{self, Split};
 use trainer::train::checkpoint::CHECKPOINTS_DIR;
 use trainer::train::weights::Weights;
@@ -37,11 +39,18 @@ pub fn finetune(args: &FinetuneArgs) -> anyhow::Result<ExitCode> {
     }
     let weights = args.weights.as_deref().map(Weights::open).transpose()?;
     if let Some(weights) = &weights {
-        weights.skipped_checkpoints.iter().for_each(|invalid| output::say(&format!("warning: skipping an invalid checkpoint: {invalid}")));
+        weights.skipped_checkpoints.iter().for_each(|invalid| {
+            output::say(&format!(
+                "warning: skipping an invalid checkpoint: {invalid}"
+            ))
+        });
     }
     let encoder = match &weights {
         Some(weights) => EncoderPart::from(weights.task.common()),
-        None => EncoderPart::from(&PretrainConfig::resolve(args.preset.unwrap_or(Preset::Tiny), &[])?),
+        None => EncoderPart::from(&PretrainConfig::resolve(
+            args.preset.unwrap_or(Preset::Tiny),
+            &[],
+        )?),
     };
     let init_from = match &weights {
         Some(weights) => Some(std::fs::canonicalize(&weights.path)?.display().to_string()),
@@ -49,29 +58,54 @@ pub fn finetune(args: &FinetuneArgs) -> anyhow::Result<ExitCode> {
     };
     let data = open(&args.data, encoder.clip.frames)?;
     let classes = classes::of_all(&data)?;
-    let recipe = args.recipe.unwrap_or(Recipe::for_width(encoder.encoder.width));
+    let recipe = args
+        .recipe
+        .unwrap_or(Recipe::for_width(encoder.encoder.width));
     let config = FinetuneConfig::resolve(recipe, &encoder, init_from, classes, &layers)?;
     let split = split(args, &config, data)?;
     if args.freeze {
         let weights = weights.context("--freeze needs --weights")?;
         return probe::probe(args, &config, &weights, split, device);
     }
-    train(args, config.into(), split, weights.map(|weights| weights.tensors), None, device)
+    train(
+        args,
+        config.into(),
+        split,
+        weights.map(|weights| weights.tensors),
+        None,
+        device,
+    )
 }
 
 /// Resumes a run. Flags may repeat what it was started with, but not change it.
 fn resume(args: &FinetuneArgs, layers: &[Layer], device: Device) -> anyhow::Result<ExitCode> {
     let (dir, saved) = session::saved(args.out.as_deref(), NAME)?;
     let Task::Finetune(saved) = saved else {
-        bail!("{} is a pre-training: resume it with `trainer run --out {0} --resume`", dir.display())
+        bail!(
+            "{} is a pre-training: resume it with `trainer run --out {0} --resume`",
+            dir.display()
+        )
     };
     let config = saved.with(layers)?;
     session::refuse_differences(&dir, &config.differences_that_matter(&saved))?;
     // A run that was stopped before its first checkpoint starts again, from the same weights.
-    let init_from = config.objective.init_from.as_deref().filter(|_| !dir.join(CHECKPOINTS_DIR).is_dir());
-    let weights = init_from.map(|path| Weights::open(Path::new(path))).transpose()?;
+    let init_from = config
+        .objective
+        .init_from
+        .as_deref()
+        .filter(|_| !dir.join(CHECKPOINTS_DIR).is_dir());
+    let weights = init_from
+        .map(|path| Weights::open(Path::new(path)))
+        .transpose()?;
     let split = split(args, &config, open(&args.data, config.common.clip.frames)?)?;
-    train(args, config.into(), split, weights.map(|weights| weights.tensors), Some(dir), device)
+    train(
+        args,
+        config.into(),
+        split,
+        weights.map(|weights| weights.tensors),
+        Some(dir),
+        device,
+    )
 }
 
 fn open(data: &[DataArg], frames: usize) -> anyhow::Result<Vec<WeightedSource>> {
@@ -79,17 +113,37 @@ fn open(data: &[DataArg], frames: usize) -> anyhow::Result<Vec<WeightedSource>> 
 }
 
 /// The clips of `sets` to train on and those for validation, each with its class.
-fn split(args: &FinetuneArgs, config: &FinetuneConfig, sets: Vec<WeightedSource>) -> anyhow::Result<Split> {
+fn split(
+    args: &FinetuneArgs,
+    config: &FinetuneConfig,
+    sets: Vec<WeightedSource>,
+) -> anyhow::Result<Split> {
     let number = |sets| classes::number(sets, &config.objective.classes, true);
-    let validation = if args.val.is_empty() { None } else { Some(number(open(&args.val, config.common.clip.frames)?)?) };
+    let validation = if args.val.is_empty() {
+        None
+    } else {
+        Some(number(open(&args.val, config.common.clip.frames)?)?)
+    };
     let data = &config.objective.split;
-    let split =
-        classes::split(number(sets)?, validation, &config.objective.classes, data.holdout, data.videos_per_class, config.common.seed)?;
-    let [train, kept] = split.videos.iter().fold([0, 0], |[train, kept], videos| [train + videos[0], kept + videos[1]]);
-    let clips = split.validation.as_ref().map_or(0, |sets| sources::clips(sets));
+    let split = classes::split(
+        number(sets)?,
+        validation,
+        &config.objective.classes,
+        data.holdout,
+        data.videos_per_class,
+        config.common.seed,
+    )?;
+    let [train, kept] = split.videos.iter().fold([0, 0], |[train, kept], videos| {
+        [train + videos[0], kept + videos[1]]
+    });
+    let clips = split
+        .validation
+        .as_ref()
+        .map_or(0, |sets| sources::clips(sets));
     output::say(&match args.val.is_empty() {
         true => format!(
-            "{} classes; {} clips of {train} videos to train on, {clips} of {kept} held out for validation",
+            "{} classes; {} clips of {train} videos to train on, {clips} of {kept} held out for \
+             validation",
             config.objective.classes.len(),
             sources::clips(&split.train)
         ),
@@ -100,15 +154,26 @@ fn split(args: &FinetuneArgs, config: &FinetuneConfig, sets: Vec<WeightedSource>
         ),
     });
     let without = |at: usize| {
-        split.videos.iter().zip(&config.objective.classes).filter(move |(videos, _)| videos[at] == 0).map(|(_, name)| name.as_str())
+        split
+            .videos
+            .iter()
+            .zip(&config.objective.classes)
+            .filter(move |(videos, _)| videos[at] == 0)
+            .map(|(_, name)| name.as_str())
     };
     let untrained: Vec<&str> = without(0).collect();
     if !untrained.is_empty() {
-        output::say(&format!("warning: no video to train on: {}", untrained.join(", ")));
+        output::say(&format!(
+            "warning: no video to train on: {}",
+            untrained.join(", ")
+        ));
     }
     let unseen: Vec<&str> = without(1).collect();
     if args.val.is_empty() && data.holdout > 0.0 && !unseen.is_empty() {
-        output::say(&format!("warning: only one video, so none held out for validation: {}", unseen.join(", ")));
+        output::say(&format!(
+            "warning: only one video, so none held out for validation: {}",
+            unseen.join(", ")
+        ));
     }
     Ok(split)
 }
@@ -116,18 +181,28 @@ fn split(args: &FinetuneArgs, config: &FinetuneConfig, sets: Vec<WeightedSource>
 fn train(
     args: &FinetuneArgs,
     task: Task,
-    Split { train, validation, .. }: Split,
+    Split {
+        train, validation, ..
+    }: Split,
     start: Option<HashMap<String, Tensor>>,
     resumed: Option<PathBuf>,
     device: Device,
 ) -> anyhow::Result<ExitCode> {
     let loading = args.load.loading(loader_threads_beside_training());
     for sets in std::iter::once(&train).chain(&validation) {
-        check_options(sets, &train::task_options(&task, loading, Cursor::default()))?;
+        check_options(
+            sets,
+            &train::task_options(&task, loading, Cursor::default()),
+        )?;
     }
     let dir = resumed.map_or_else(|| session::create(args.out.as_deref(), NAME, &task), Ok)?;
     let mut resume = format!("trainer finetune --out {} --resume", dir.display());
-    for (flag, data) in args.data.iter().map(|data| ("data", data)).chain(args.val.iter().map(|data| ("val", data))) {
+    for (flag, data) in args
+        .data
+        .iter()
+        .map(|data| ("data", data))
+        .chain(args.val.iter().map(|data| ("val", data)))
+    {
         resume += &format!(" --{flag} {data}");
     }
     let run = Run {
@@ -142,7 +217,10 @@ fn train(
         stop: interrupt::flag(),
     };
     session::train(&run, &resume, args.json, |report| match report.finished {
-        true => format!("\nnext: trainer eval --weights {} --data SHARDS", report.out),
+        true => format!(
+            "\nnext: trainer eval --weights {} --data SHARDS",
+            report.out
+        ),
         false => String::new(),
     })
 }

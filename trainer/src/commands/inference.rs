@@ -44,8 +44,16 @@ pub struct InferenceStats {
 /// # Errors
 /// When the data cannot be opened.
 pub fn open(args: &ReadArgs, weights: &Weights) -> anyhow::Result<Vec<WeightedSource>> {
-    weights.skipped_checkpoints.iter().for_each(|invalid| output::say(&format!("warning: skipped an invalid checkpoint: {invalid}")));
-    sources::open(&args.data, &live_config(args, weights), weights.task.common().clip.frames)
+    weights.skipped_checkpoints.iter().for_each(|invalid| {
+        output::say(&format!(
+            "warning: skipped an invalid checkpoint: {invalid}"
+        ))
+    });
+    sources::open(
+        &args.data,
+        &live_config(args, weights),
+        weights.task.common().clip.frames,
+    )
 }
 
 /// How videos that are not in shards are cut into clips.
@@ -68,28 +76,59 @@ impl ClipInference {
     ///
     /// # Errors
     /// When a shard cannot be read, or the weights do not fit.
-    pub fn new(args: &ReadArgs, weights: &Weights, sets: Vec<WeightedSource>) -> anyhow::Result<Self> {
+    pub fn new(
+        args: &ReadArgs,
+        weights: &Weights,
+        sets: Vec<WeightedSource>,
+    ) -> anyhow::Result<Self> {
         let device = crate::commands::session::device(args.compute.device)?;
         let frames = weights.task.common().clip.frames;
         let mut views = args.views;
-        let longest = sets.iter().flat_map(|set| (0..set.len()).map(|at| set.clip(set.number(at)).frames)).max().unwrap_or(frames);
+        let longest = sets
+            .iter()
+            .flat_map(|set| (0..set.len()).map(|at| set.clip(set.number(at)).frames))
+            .max()
+            .unwrap_or(frames);
         let windows = longest + 1 - frames.min(longest);
         if views.temporal > windows {
             output::say(&format!(
-                "note: clips have {longest} frames and a window has {frames}: there {} instead of {}. For longer clips use shardtool build --frames, or videos",
-                if windows == 1 { "is one window".to_owned() } else { format!("are {windows} windows") },
+                "note: clips have {longest} frames and a window has {frames}: there {} instead of \
+                 {}. For longer clips use shardtool build --frames, or videos",
+                if windows == 1 {
+                    "is one window".to_owned()
+                } else {
+                    format!("are {windows} windows")
+                },
                 views.temporal
             ));
             views.temporal = windows;
         }
         let precision = args.dtype.unwrap_or_default();
-        let model =
-            weights.inference_model(&device, precision, args.compute.threads()).with_context(|| weights.path.display().to_string())?;
+        let model = weights
+            .inference_model(&device, precision, args.compute.threads())
+            .with_context(|| weights.path.display().to_string())?;
         let grid = weights.task.common().clip;
-        let options = args.load.loading(all_cores()).options(args.batch_size as usize, grid).once(views);
-        let options = LoaderOptions { memory: model.memory(), interrupt: interrupt::flag(), ..options };
-        let catalogues = sets.iter().map(|set| set.source.catalogue()).collect::<Result<_, _>>()?;
-        Ok(Self { model, data: sets.into(), catalogues, views, options })
+        let options = args
+            .load
+            .loading(all_cores())
+            .options(args.batch_size as usize, grid)
+            .once(views);
+        let options = LoaderOptions {
+            memory: model.memory(),
+            interrupt: interrupt::flag(),
+            ..options
+        };
+        let catalogues = sets
+            .iter()
+            .map(|set| set.source.catalogue())
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            model,
+            data: sets.into(),
+            catalogues,
+            views,
+            options,
+        })
     }
 
     /// Frames per window.
@@ -101,11 +140,20 @@ impl ClipInference {
     ///
     /// # Errors
     /// When too many clips are bad, or `take` fails.
-    pub fn run(&mut self, tokens: bool, mut take: impl FnMut(Vec<ClipOutput>) -> anyhow::Result<()>) -> anyhow::Result<InferenceStats> {
+    pub fn run(
+        &mut self,
+        tokens: bool,
+        mut take: impl FnMut(Vec<ClipOutput>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<InferenceStats> {
         let progress = Progress::new(sources::clips(&self.data), "{pos}/{len} clips");
         let began = Instant::now();
         let mut skipped = 0;
-        let Self { model, data, options, .. } = self;
+        let Self {
+            model,
+            data,
+            options,
+            ..
+        } = self;
         let on_clips = |clips: Vec<ClipOutput>| {
             progress.advance(clips.len() as u64, String::new());
             take(clips).map_err(|error| EvaluateError::Write(error.into()))
@@ -115,9 +163,18 @@ impl ClipInference {
             progress.advance(1, String::new());
             progress.say(&format!("warning: skipped: {}", clip.reason));
         };
-        let result = eval::infer_all(data, options.clone(), |batch| model.infer(batch, tokens), on_clips, on_skipped);
+        let result = eval::infer_all(
+            data,
+            options.clone(),
+            |batch| model.infer(batch, tokens),
+            on_clips,
+            on_skipped,
+        );
         progress.finish();
         result?;
-        Ok(InferenceStats { skipped, seconds: began.elapsed().as_secs_f64() })
+        Ok(InferenceStats {
+            skipped,
+            seconds: began.elapsed().as_secs_f64(),
+        })
     }
 }

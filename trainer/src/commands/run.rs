@@ -20,12 +20,19 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     interrupt::listen()?;
     let device = session::device(args.compute.device)?;
     let (config, resumed) = configuration(args)?;
-    let data = sources::open(&args.data, &config.objective.live, config.common.clip.frames)?;
+    let data = sources::open(
+        &args.data,
+        &config.objective.live,
+        config.common.clip.frames,
+    )?;
     let (target, task) = (config.objective.target.clone(), Task::from(config));
     // The folder of a new run is made once its data is there.
     let name = args.preset.unwrap_or(Preset::Tiny).name();
     let loading = args.load.loading(loader_threads_beside_training());
-    check_options(&data, &train::task_options(&task, loading, Cursor::default()))?;
+    check_options(
+        &data,
+        &train::task_options(&task, loading, Cursor::default()),
+    )?;
     let dir = resumed.map_or_else(|| session::create(args.out.as_deref(), name, &task), Ok)?;
     let compute_threads = args.compute.threads();
     let resume = resume_command(args, &dir);
@@ -42,7 +49,10 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     };
     session::train(&run, &resume, args.json, |report| match &report.picture {
         Some(picture) => {
-            format!("\npicture: {picture}\n  rows of each clip: {}", reconstruction::rows(target.kind, target.normalise).join(";\n    "))
+            format!(
+                "\npicture: {picture}\n  rows of each clip: {}",
+                reconstruction::rows(target.kind, target.normalise).join(";\n    ")
+            )
         }
         None => String::new(),
     })
@@ -75,10 +85,16 @@ fn configuration(args: &RunArgs) -> anyhow::Result<(PretrainConfig, Option<PathB
     }
     let (dir, saved) = session::saved(args.out.as_deref(), preset.name())?;
     let Task::Pretrain(saved) = saved else {
-        bail!("{} is a fine-tuning: resume it with `trainer finetune --out {0} --resume`", dir.display())
+        bail!(
+            "{} is a fine-tuning: resume it with `trainer finetune --out {0} --resume`",
+            dir.display()
+        )
     };
-    let asked =
-        if args.preset.is_some() || args.config.is_some() { PretrainConfig::resolve(preset, &layers)? } else { saved.with(&layers)? };
+    let asked = if args.preset.is_some() || args.config.is_some() {
+        PretrainConfig::resolve(preset, &layers)?
+    } else {
+        saved.with(&layers)?
+    };
     session::refuse_differences(&dir, &asked.differences_that_matter(&saved))?;
     // When to save, and what to do about failures, is as asked for now.
     Ok((asked, Some(dir)))

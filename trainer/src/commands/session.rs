@@ -25,7 +25,12 @@ pub const RUNS_DIR: &str = "runs";
 ///
 /// # Errors
 /// When the run fails.
-pub fn train(run: &Run, resume: &str, json: bool, more: impl FnOnce(&RunReport) -> String) -> anyhow::Result<ExitCode> {
+pub fn train(
+    run: &Run,
+    resume: &str,
+    json: bool,
+    more: impl FnOnce(&RunReport) -> String,
+) -> anyhow::Result<ExitCode> {
     let mut progress = TrainingProgress::new();
     // The first step pays for start-up.
     let (mut steps, mut seconds, mut waited) = (0, 0.0, 0.0);
@@ -48,24 +53,34 @@ pub fn train(run: &Run, resume: &str, json: bool, more: impl FnOnce(&RunReport) 
             step.grad_norm,
             file.display()
         )),
-        Event::InvalidCheckpoint(checkpoint) => progress.say(&format!("warning: skipping an invalid checkpoint: {checkpoint}")),
+        Event::InvalidCheckpoint(checkpoint) => progress.say(&format!(
+            "warning: skipping an invalid checkpoint: {checkpoint}"
+        )),
         Event::Skipped(clip) => progress.say(&format!("warning: skipped: {}", clip.reason)),
     });
     progress.finish();
     let outcome = outcome.inspect_err(|error| {
         if can_go_on(error) {
-            output::say(&format!("once the cause is fixed, resume from the last checkpoint: {resume}"));
+            output::say(&format!(
+                "once the cause is fixed, resume from the last checkpoint: {resume}"
+            ));
         }
     })?;
     let is_finished = outcome.steps >= outcome.all_steps;
     let (steps, all_steps) = (outcome.steps, outcome.all_steps);
     let per_second = |amount: f64| if seconds > 0.0 { amount / seconds } else { 0.0 };
     let report = report(run, outcome, per_second(clips), per_second(waited), skipped)?;
-    output::print(&if json { serde_json::to_string_pretty(&report)? } else { render_report(&report, run) + &more(&report) })?;
+    output::print(&if json {
+        serde_json::to_string_pretty(&report)?
+    } else {
+        render_report(&report, run) + &more(&report)
+    })?;
     if is_finished {
         return Ok(ExitCode::SUCCESS);
     }
-    output::say(&format!("stopped after step {steps} of {all_steps}; to resume: {resume}"));
+    output::say(&format!(
+        "stopped after step {steps} of {all_steps}; to resume: {resume}"
+    ));
     Ok(ExitCode::from(interrupt::EXIT_CODE))
 }
 
@@ -83,7 +98,13 @@ const fn can_go_on(error: &RunError) -> bool {
     )
 }
 
-fn report(run: &Run, outcome: Outcome, clips_per_second: f64, stall_fraction: f64, skipped: u64) -> anyhow::Result<RunReport> {
+fn report(
+    run: &Run,
+    outcome: Outcome,
+    clips_per_second: f64,
+    stall_fraction: f64,
+    skipped: u64,
+) -> anyhow::Result<RunReport> {
     let (first_loss, last_loss) = losses(&run.dir)?;
     let shown = |path: Option<PathBuf>| path.map(|path| path.display().to_string());
     Ok(RunReport {
@@ -107,9 +128,19 @@ fn report(run: &Run, outcome: Outcome, clips_per_second: f64, stall_fraction: f6
 
 /// The report as text.
 fn render_report(report: &RunReport, run: &Run) -> String {
-    let RunReport { out, steps, first_loss, last_loss, clips_per_second, skipped, nonfinite, .. } = report;
+    let RunReport {
+        out,
+        steps,
+        first_loss,
+        last_loss,
+        clips_per_second,
+        skipped,
+        nonfinite,
+        ..
+    } = report;
     let mut text = format!(
-        "{steps} steps in {out}: loss {first_loss:.4} over the first ten, {last_loss:.4} over the last \
+        "{steps} steps in {out}: loss {first_loss:.4} over the first ten, {last_loss:.4} over the \
+         last \
          ten; {clips_per_second:.1} clips/s, {:.1} % of the time waiting for data; peak memory \
          {:.0} MB",
         100.0 * report.stall_fraction,
@@ -132,10 +163,13 @@ fn render_report(report: &RunReport, run: &Run) -> String {
     if let Some(checkpoint) = &report.checkpoint {
         text += &format!("\nweights: {checkpoint}");
     }
-    let [curves, page, events] = [CURVES_FILE, REPORT_FILE, TENSORBOARD_DIR].map(|name| run.dir.join(name));
+    let [curves, page, events] =
+        [CURVES_FILE, REPORT_FILE, TENSORBOARD_DIR].map(|name| run.dir.join(name));
     if curves.exists() {
         let [curves, page, events] = [curves.display(), page.display(), events.display()];
-        text += &format!("\ncurves: {curves}; all in one page: {page}; by step: tensorboard --logdir {events}");
+        text += &format!(
+            "\ncurves: {curves}; all in one page: {page}; by step: tensorboard --logdir {events}"
+        );
     }
     text
 }
@@ -158,13 +192,19 @@ pub fn device(choice: DeviceChoice) -> anyhow::Result<Device> {
     match choice {
         DeviceChoice::Cpu => Ok(Device::Cpu),
         DeviceChoice::Cuda(_) if !cfg!(feature = "cuda") => {
-            bail!("this program was built for the CPU; build it with `cargo build --release --features trainer/cuda` for --device cuda")
+            bail!(
+                "this program was built for the CPU; build it with `cargo build --release \
+                 --features trainer/cuda` for --device cuda"
+            )
         }
-        DeviceChoice::Cuda(number) => Device::new_cuda(number).with_context(|| format!("cannot use CUDA device {number}")),
+        DeviceChoice::Cuda(number) => {
+            Device::new_cuda(number).with_context(|| format!("cannot use CUDA device {number}"))
+        }
     }
 }
 
-/// Makes the folder of a new run, `out` or `runs/NAME-N` with the next free N, with its configuration in it.
+/// Makes the folder of a new run, `out` or `runs/NAME-N` with the next free N, with its
+/// configuration in it.
 ///
 /// # Errors
 /// When the folder is not empty, or cannot be written.
@@ -176,10 +216,18 @@ pub fn create(out: Option<&Path>, name: &str, task: &Task) -> anyhow::Result<Pat
         }
         None => create_numbered(name)?,
     };
-    let is_taken = fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))?.next().is_some();
-    ensure!(!is_taken, "{} is not empty: --resume continues the run in it, another --out starts a new one", dir.display());
+    let is_taken = fs::read_dir(&dir)
+        .with_context(|| format!("cannot read {}", dir.display()))?
+        .next()
+        .is_some();
+    ensure!(
+        !is_taken,
+        "{} is not empty: --resume continues the run in it, another --out starts a new one",
+        dir.display()
+    );
     let path = dir.join(CONFIG_FILE);
-    atomic_file::write(&path, task.to_toml().as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
+    atomic_file::write(&path, task.to_toml().as_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))?;
     Ok(dir)
 }
 
@@ -190,13 +238,18 @@ pub fn create(out: Option<&Path>, name: &str, task: &Task) -> anyhow::Result<Pat
 pub fn saved(out: Option<&Path>, name: &str) -> anyhow::Result<(PathBuf, Task)> {
     let dir = match out {
         Some(dir) => dir.to_owned(),
-        None => numbered(name)?
-            .pop()
-            .map(|(_, dir)| dir)
-            .with_context(|| format!("there is no {RUNS_DIR}/{name}-N to resume; give the folder of the run with --out"))?,
+        None => numbered(name)?.pop().map(|(_, dir)| dir).with_context(|| {
+            format!(
+                "there is no {RUNS_DIR}/{name}-N to resume; give the folder of the run with --out"
+            )
+        })?,
     };
     let path = dir.join(CONFIG_FILE);
-    ensure!(path.exists(), "{} holds no run to resume (it has no {CONFIG_FILE})", dir.display());
+    ensure!(
+        path.exists(),
+        "{} holds no run to resume (it has no {CONFIG_FILE})",
+        dir.display()
+    );
     let saved = Task::read(&path)?;
     Ok((dir, saved))
 }
@@ -226,7 +279,9 @@ fn create_numbered(name: &str) -> anyhow::Result<PathBuf> {
             Ok(()) => return Ok(dir),
             // Another run has just taken it.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => number += 1,
-            Err(error) => return Err(error).with_context(|| format!("cannot create {}", dir.display())),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot create {}", dir.display()));
+            }
         }
     }
 }
@@ -241,8 +296,15 @@ fn numbered(wanted: &str) -> anyhow::Result<Vec<(u64, PathBuf)>> {
     };
     for entry in entries {
         let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let number = name.strip_prefix(wanted).and_then(|rest| rest.strip_prefix('-')).and_then(|number| number.parse().ok());
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let number = name
+            .strip_prefix(wanted)
+            .and_then(|rest| rest.strip_prefix('-'))
+            .and_then(|number| number.parse().ok());
         found.extend(number.map(|number| (number, path)));
     }
     found.sort_unstable();

@@ -21,17 +21,32 @@ const NAMED_REJECTS: usize = 5;
 ///
 /// # Errors
 /// When one of them is neither.
-pub fn open(data: &[DataArg], live: &LiveConfig, frames: usize) -> anyhow::Result<Vec<WeightedSource>> {
+pub fn open(
+    data: &[DataArg],
+    live: &LiveConfig,
+    frames: usize,
+) -> anyhow::Result<Vec<WeightedSource>> {
     data.iter()
         .map(|DataArg { path, weight }| {
             let source = if path.join(MANIFEST_FILE).exists() {
                 Source::Shards(ShardSet::open(path)?)
             } else {
-                ensure!(path.exists(), "there is no {}; `shardtool build VIDEOS --out {0}` makes shards", path.display());
-                ensure!(may_hold_videos(path)?, "{} holds neither shards (it has no {MANIFEST_FILE}) nor videos", path.display());
+                ensure!(
+                    path.exists(),
+                    "there is no {}; `shardtool build VIDEOS --out {0}` makes shards",
+                    path.display()
+                );
+                ensure!(
+                    may_hold_videos(path)?,
+                    "{} holds neither shards (it has no {MANIFEST_FILE}) nor videos",
+                    path.display()
+                );
                 Source::Live(open_live(path, live, frames)?)
             };
-            Ok(WeightedSource { weight: *weight, ..source.into() })
+            Ok(WeightedSource {
+                weight: *weight,
+                ..source.into()
+            })
         })
         .collect()
 }
@@ -44,9 +59,12 @@ pub fn clips(sources: &[WeightedSource]) -> u64 {
 /// Whether this is a video, or a folder with one in it or with folders.
 fn may_hold_videos(path: &Path) -> anyhow::Result<bool> {
     video::init()?;
-    let is_video = |path: &Path| sniff(path).is_ok_and(|content| matches!(content, Content::Video(_)));
+    let is_video =
+        |path: &Path| sniff(path).is_ok_and(|content| matches!(content, Content::Video(_)));
     Ok(match fs::read_dir(path) {
-        Ok(entries) => entries.flatten().any(|entry| entry.path().is_dir() || is_video(&entry.path())),
+        Ok(entries) => entries
+            .flatten()
+            .any(|entry| entry.path().is_dir() || is_video(&entry.path())),
         Err(_) => is_video(path),
     })
 }
@@ -59,21 +77,34 @@ fn open_live(path: &Path, live: &LiveConfig, frames: usize) -> anyhow::Result<Li
         frames,
         span: live.span,
         short_side: live.short_side,
-        ..LiveOptions::new(WorkerProgram { path: program, argument: DECODE_WORKER.to_owned() })
+        ..LiveOptions::new(WorkerProgram {
+            path: program,
+            argument: DECODE_WORKER.to_owned(),
+        })
     };
     let progress = Progress::new(0, "counting frames of video {pos}/{len}");
-    let set = LiveSet::open(&[path.to_owned()], options, |done, all| progress.set(done as u64, all as u64, String::new()));
+    let set = LiveSet::open(&[path.to_owned()], options, |done, all| {
+        progress.set(done as u64, all as u64, String::new())
+    });
     progress.finish();
     let set = set?;
     for rejected in set.rejected().iter().take(NAMED_REJECTS) {
-        output::say(&format!("warning: skipped: {}: {}", rejected.path, rejected.reason));
+        output::say(&format!(
+            "warning: skipped: {}: {}",
+            rejected.path, rejected.reason
+        ));
     }
     if let Some(more @ 1..) = set.rejected().len().checked_sub(NAMED_REJECTS) {
         output::say(&format!(
-            "warning: and {more} more files that cannot be used; `shardtool build {} --dry-run` names them",
+            "warning: and {more} more files that cannot be used; `shardtool build {} --dry-run` \
+             names them",
             path.display()
         ));
     }
-    ensure!(!set.is_empty(), "{} holds no video that can be decoded", path.display());
+    ensure!(
+        !set.is_empty(),
+        "{} holds no video that can be decoded",
+        path.display()
+    );
     Ok(set)
 }

@@ -36,7 +36,11 @@ const USUAL_RATE: f64 = 7.5;
 pub fn visualise(args: &VisualiseArgs) -> anyhow::Result<()> {
     let targets = Targets::of(&args.out)?;
     let weights = Weights::open(&args.weights)?;
-    weights.skipped_checkpoints.iter().for_each(|invalid| output::say(&format!("warning: skipped an invalid checkpoint: {invalid}")));
+    weights.skipped_checkpoints.iter().for_each(|invalid| {
+        output::say(&format!(
+            "warning: skipped an invalid checkpoint: {invalid}"
+        ))
+    });
     let device = session::device(args.compute.device)?;
     let (config, model) = weights.mae(&device)?;
     ensure!(
@@ -46,8 +50,18 @@ pub fn visualise(args: &VisualiseArgs) -> anyhow::Result<()> {
     );
     let rules = mask_rules(args, config)?;
     let clip = SourceClip::new(args, config)?;
-    let batches = loader::example(&clip.source, clip.number, clip.first_frame, config.common.clip, &rules, args.seed)?;
-    let counts: Vec<(usize, usize)> = batches.iter().map(|batch| (batch.masks().visible(), config.common.clip.tokens())).collect();
+    let batches = loader::example(
+        &clip.source,
+        clip.number,
+        clip.first_frame,
+        config.common.clip,
+        &rules,
+        args.seed,
+    )?;
+    let counts: Vec<(usize, usize)> = batches
+        .iter()
+        .map(|batch| (batch.masks().visible(), config.common.clip.tokens()))
+        .collect();
 
     let mut computed = config.clone();
     computed.common.compute.dtype = args.dtype.unwrap_or(Precision::F32);
@@ -55,17 +69,25 @@ pub fn visualise(args: &VisualiseArgs) -> anyhow::Result<()> {
     let mut learner = MaeLearner::from_model(model, &computed, &device, args.compute.threads())?;
     let mut views = Vec::with_capacity(batches.len());
     for batch in batches {
-        views.extend(reconstruction::masked_view(&mut learner, batch, args.contrast)?);
+        views.extend(reconstruction::masked_view(
+            &mut learner,
+            batch,
+            args.contrast,
+        )?);
     }
-    let rate = clip.timing.frames_per_second.unwrap_or(USUAL_RATE) * config.objective.target.pred_frames as f64
+    let rate = clip.timing.frames_per_second.unwrap_or(USUAL_RATE)
+        * config.objective.target.pred_frames as f64
         / config.common.clip.tubelet as f64;
     let files = targets.write(&views, args.fps.unwrap_or(rate))?;
 
-    let looks = views.iter().zip(counts).map(|(view, (visible, tokens))| LookReport {
-        mask_ratio: view.ratio,
-        visible: visible as u64,
-        masked: (tokens - visible) as u64,
-    });
+    let looks = views
+        .iter()
+        .zip(counts)
+        .map(|(view, (visible, tokens))| LookReport {
+            mask_ratio: view.ratio,
+            visible: visible as u64,
+            masked: (tokens - visible) as u64,
+        });
     let report = VisualiseReport {
         weights: weights.path.display().to_string(),
         video: clip.video,
@@ -75,18 +97,45 @@ pub fn visualise(args: &VisualiseArgs) -> anyhow::Result<()> {
         repeated_frames: clip.timing.repeated as u64,
         mask_kind: kind_name(rules[0].kind).to_owned(),
         looks: looks.collect(),
-        files: files.iter().map(|path| path.display().to_string()).collect(),
+        files: files
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect(),
     };
-    Ok(output::print(&if args.json { serde_json::to_string_pretty(&report)? } else { render_report(&report) })?)
+    Ok(output::print(&if args.json {
+        serde_json::to_string_pretty(&report)?
+    } else {
+        render_report(&report)
+    })?)
 }
 
 /// Renders the report as text.
 fn render_report(report: &VisualiseReport) -> String {
-    let VisualiseReport { video, clip, second, frames, mask_kind, looks, files, .. } = report;
-    let of = video.as_ref().map_or(String::new(), |video| format!(" of {video}"));
-    let mut text = format!("clip {clip}{of}, from {second:.2} s: {frames} frames, {mask_kind} masks");
-    for LookReport { mask_ratio, visible, masked } in looks {
-        text += &format!("\n  {mask_ratio}: {visible} of {} tokens visible", visible + masked);
+    let VisualiseReport {
+        video,
+        clip,
+        second,
+        frames,
+        mask_kind,
+        looks,
+        files,
+        ..
+    } = report;
+    let of = video
+        .as_ref()
+        .map_or(String::new(), |video| format!(" of {video}"));
+    let mut text =
+        format!("clip {clip}{of}, from {second:.2} s: {frames} frames, {mask_kind} masks");
+    for LookReport {
+        mask_ratio,
+        visible,
+        masked,
+    } in looks
+    {
+        text += &format!(
+            "\n  {mask_ratio}: {visible} of {} tokens visible",
+            visible + masked
+        );
     }
     files.iter().for_each(|file| text += &format!("\n{file}"));
     text
@@ -103,13 +152,16 @@ const fn kind_name(kind: MaskKind) -> &'static str {
 
 /// The mask rules of the flags.
 fn mask_rules(args: &VisualiseArgs, config: &PretrainConfig) -> anyhow::Result<Vec<MaskRule>> {
-    let kind = args.mask_kind.map_or(config.objective.masking.kind, MaskKind::from);
+    let kind = args
+        .mask_kind
+        .map_or(config.objective.masking.kind, MaskKind::from);
     let rule = |&ratio: &f64| {
         let rule = MaskRule::new(kind, ratio);
         let grid = config.common.clip;
         ensure!(
             rule.visible(grid).is_some(),
-            "--mask-ratio {ratio} leaves nothing visible or nothing masked: a clip has {} time steps of {} tokens, and {} masks take {}",
+            "--mask-ratio {ratio} leaves nothing visible or nothing masked: a clip has {} time \
+             steps of {} tokens, and {} masks take {}",
             grid.time(),
             grid.space(),
             kind_name(kind),
@@ -142,16 +194,32 @@ impl SourceClip {
         let data = args.data.display();
         let frames = config.common.clip.frames;
         // A time can be anywhere in a video; numbers are those of a build.
-        let span = if args.at.is_some() { LiveSpan::Video } else { LiveSpan::Clip };
-        let live = LiveConfig { span, ..config.objective.live.clone() };
-        let asked = DataArg { path: args.data.clone(), weight: 1.0 };
-        let source = sources::open(std::slice::from_ref(&asked), &live, frames)?.pop().context("a data set per path")?;
+        let span = if args.at.is_some() {
+            LiveSpan::Video
+        } else {
+            LiveSpan::Clip
+        };
+        let live = LiveConfig {
+            span,
+            ..config.objective.live.clone()
+        };
+        let asked = DataArg {
+            path: args.data.clone(),
+            weight: 1.0,
+        };
+        let source = sources::open(std::slice::from_ref(&asked), &live, frames)?
+            .pop()
+            .context("a data set per path")?;
         let clips = source.len();
         ensure!(clips > 0, "{data} has no clips");
         let (number, first_frame) = match (args.at, args.clip) {
             (Some(at), _) => (0, first_frame(at, args, &source, frames)?),
             (None, Some(number)) => {
-                ensure!(number < clips, "--clip {number}: {data} has {clips} clips, 0 to {}", clips - 1);
+                ensure!(
+                    number < clips,
+                    "--clip {number}: {data} has {clips} clips, 0 to {}",
+                    clips - 1
+                );
                 (number, 0)
             }
             (None, None) => (clips / 2, 0),
@@ -159,41 +227,71 @@ impl SourceClip {
         let stored = source.clip(number).frames;
         ensure!(
             stored >= frames,
-            "clip {number} of {data} has {stored} frames, but the model takes {frames}: build shards with --frames {frames}"
+            "clip {number} of {data} has {stored} frames, but the model takes {frames}: build \
+             shards with --frames {frames}"
         );
         let timing = source.source.timing(number, first_frame, frames)?;
         if timing.repeated > 0 {
             output::say(&format!(
-                "note: the video ends before the clip: the last {} of {frames} frames repeat the last frame, as in a build",
+                "note: the video ends before the clip: the last {} of {frames} frames repeat the \
+                 last frame, as in a build",
                 timing.repeated
             ));
         }
         let catalogue = source.source.catalogue()?;
         let origin = catalogue.clips[number];
-        let video = catalogue.videos.get(origin.video as usize).map(|video| video.path.clone());
-        let second = origin.seconds[0] + first_frame as f64 / timing.frames_per_second.unwrap_or(USUAL_RATE);
-        Ok(Self { source, number, first_frame, video, second, timing })
+        let video = catalogue
+            .videos
+            .get(origin.video as usize)
+            .map(|video| video.path.clone());
+        let second =
+            origin.seconds[0] + first_frame as f64 / timing.frames_per_second.unwrap_or(USUAL_RATE);
+        Ok(Self {
+            source,
+            number,
+            first_frame,
+            video,
+            second,
+            timing,
+        })
     }
 }
 
 /// The first frame of a clip that starts at `at` seconds of a video.
-fn first_frame(at: f64, args: &VisualiseArgs, source: &WeightedSource, frames: usize) -> anyhow::Result<usize> {
+fn first_frame(
+    at: f64,
+    args: &VisualiseArgs,
+    source: &WeightedSource,
+    frames: usize,
+) -> anyhow::Result<usize> {
     let data = args.data.display();
     let Source::Live(videos) = &*source.source else {
-        bail!("--at {at} is a time in a video, but {data} has shards: choose a clip with --clip 0 to {}", source.len() - 1);
+        bail!(
+            "--at {at} is a time in a video, but {data} has shards: choose a clip with --clip 0 to \
+             {}",
+            source.len() - 1
+        );
     };
     ensure!(
         videos.videos() == 1,
-        "--at {at} is a time in one video, but {data} has {}: give one video with --data, or choose a clip with --clip",
+        "--at {at} is a time in one video, but {data} has {}: give one video with --data, or \
+         choose a clip with --clip",
         videos.videos()
     );
-    let rate = source.source.timing(0, 0, frames)?.frames_per_second.unwrap_or(USUAL_RATE);
+    let rate = source
+        .source
+        .timing(0, 0, frames)?
+        .frames_per_second
+        .unwrap_or(USUAL_RATE);
     let (_, _, [_, end]) = videos.origin(0);
     ensure!(at <= end, "--at {at}: {data} ends at {end:.2} s");
     let wanted = (at * rate).round() as usize;
     let last = source.clip(0).frames - frames;
     if wanted > last {
-        output::say(&format!("note: the video ends at {end:.2} s, so the clip starts at {:.2} s", last as f64 / rate));
+        output::say(&format!(
+            "note: the video ends at {end:.2} s, so the clip starts at {:.2} s",
+            last as f64 / rate
+        ));
     }
     Ok(wanted.min(last))
 }
@@ -211,22 +309,46 @@ impl Targets {
     /// Interprets `out`: one file by its extension, or a folder, which is created when files are
     /// written.
     fn of(out: &Path) -> anyhow::Result<Self> {
-        let none = Self { dir: None, strip: None, gif: None, mp4: None };
+        let none = Self {
+            dir: None,
+            strip: None,
+            gif: None,
+            mp4: None,
+        };
         let path = Some(out.to_owned());
-        let extension = out.extension().map(|extension| extension.to_string_lossy().to_lowercase());
+        let extension = out
+            .extension()
+            .map(|extension| extension.to_string_lossy().to_lowercase());
         if !out.is_dir() {
             match extension.as_deref() {
-                Some("png") => return Ok(Self { strip: path, ..none }),
+                Some("png") => {
+                    return Ok(Self {
+                        strip: path,
+                        ..none
+                    });
+                }
                 Some("gif") => return Ok(Self { gif: path, ..none }),
                 Some("mp4") => return Ok(Self { mp4: path, ..none }),
-                Some("jpg" | "jpeg" | "webp" | "bmp" | "tif" | "tiff" | "avi" | "mkv" | "mov" | "webm") => {
-                    bail!("--out {}: only .png, .gif and .mp4 can be written, or all three into a folder", out.display())
+                Some(
+                    "jpg" | "jpeg" | "webp" | "bmp" | "tif" | "tiff" | "avi" | "mkv" | "mov"
+                    | "webm",
+                ) => {
+                    bail!(
+                        "--out {}: only .png, .gif and .mp4 can be written, or all three into a \
+                         folder",
+                        out.display()
+                    )
                 }
                 _ => {}
             }
         }
         let file = |name: &str| Some(out.join(name));
-        Ok(Self { dir: path, strip: file(STRIP_FILE), gif: file(GIF_FILE), mp4: file(MP4_FILE) })
+        Ok(Self {
+            dir: path,
+            strip: file(STRIP_FILE),
+            gif: file(GIF_FILE),
+            mp4: file(MP4_FILE),
+        })
     }
 
     /// Writes the files, with `fps` frames per second in animations, and returns their paths.
@@ -237,7 +359,9 @@ impl Targets {
         }
         let mut written = Vec::new();
         if let Some(path) = &self.strip {
-            png(&strip::strip(views)).and_then(|bytes| atomic_file::write(path, &bytes)).with_context(|| cannot(path))?;
+            png(&strip::strip(views))
+                .and_then(|bytes| atomic_file::write(path, &bytes))
+                .with_context(|| cannot(path))?;
             written.push(path.clone());
         }
         let frames = animation::animation(views);

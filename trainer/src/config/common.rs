@@ -40,12 +40,24 @@ pub struct CommonConfig {
 
 impl CommonConfig {
     /// The keys of these settings; all others are the objective's.
-    pub(super) const KEYS: [&str; 10] =
-        ["seed", "clip", "model", "encoder", "data", "optimizer", "schedule", "checkpoints", "safety", "compute"];
+    pub(super) const KEYS: [&str; 10] = [
+        "seed",
+        "clip",
+        "model",
+        "encoder",
+        "data",
+        "optimizer",
+        "schedule",
+        "checkpoints",
+        "safety",
+        "compute",
+    ];
 
     /// Ranges of crops and flips.
     pub const fn augmentation(&self) -> Augmentation {
-        let DataConfig { area, aspect, flip, .. } = self.data;
+        let DataConfig {
+            area, aspect, flip, ..
+        } = self.data;
         Augmentation { area, aspect, flip }
     }
 
@@ -55,7 +67,9 @@ impl CommonConfig {
         let samples_per_step = self.data.batch_size as f64 * self.data.grad_accum as f64;
         let steps = match self.schedule.length {
             Length::Steps(steps) => steps,
-            Length::Epochs(epochs) => ((epochs * clips as f64 / samples_per_step).ceil() as u64).max(1),
+            Length::Epochs(epochs) => {
+                ((epochs * clips as f64 / samples_per_step).ceil() as u64).max(1)
+            }
         };
         Schedule {
             peak: self.optimizer.base_lr * samples_per_step / 256.0,
@@ -210,7 +224,11 @@ pub struct SafetyConfig {
 
 impl Default for SafetyConfig {
     fn default() -> Self {
-        Self { on_nonfinite: OnNonfinite::Stop, max_nonfinite: 100, max_nonfinite_in_a_row: 10 }
+        Self {
+            on_nonfinite: OnNonfinite::Stop,
+            max_nonfinite: 100,
+            max_nonfinite_in_a_row: 10,
+        }
     }
 }
 

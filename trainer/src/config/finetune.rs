@@ -25,7 +25,11 @@ impl Recipe {
 
     /// The default for an encoder of `width`: the reference's from ViT-Small on.
     pub const fn for_width(width: usize) -> Self {
-        if width < 384 { Self::Light } else { Self::Paper }
+        if width < 384 {
+            Self::Light
+        } else {
+            Self::Paper
+        }
     }
 
     const fn text(self) -> &'static str {
@@ -111,7 +115,10 @@ pub struct ValidationConfig {
 impl ValidationConfig {
     /// The views of each clip.
     pub const fn views(&self) -> Views {
-        Views { temporal: self.temporal, spatial: self.spatial }
+        Views {
+            temporal: self.temporal,
+            spatial: self.spatial,
+        }
     }
 }
 
@@ -128,7 +135,11 @@ pub struct EncoderPart {
 
 impl From<&CommonConfig> for EncoderPart {
     fn from(config: &CommonConfig) -> Self {
-        Self { clip: config.clip, model: config.model.clone(), encoder: config.encoder }
+        Self {
+            clip: config.clip,
+            model: config.model.clone(),
+            encoder: config.encoder,
+        }
     }
 }
 
@@ -141,7 +152,11 @@ impl From<&PretrainConfig> for EncoderPart {
 impl EncoderPart {
     fn layers(&self) -> Result<Vec<Layer>, ConfigError> {
         let value = |key: &str, value: Result<Value, toml::ser::Error>| {
-            Layer::key("the encoder's weights", key, value.expect("plain data becomes TOML"))
+            Layer::key(
+                "the encoder's weights",
+                key,
+                value.expect("plain data becomes TOML"),
+            )
         };
         Ok(vec![
             value("clip", Value::try_from(self.clip))?,
@@ -176,7 +191,12 @@ impl FinetuneConfig {
 
     /// Shapes of the classifier.
     pub const fn classifier(&self) -> ClassifierConfig {
-        let CommonConfig { clip, encoder, ref model, .. } = self.common;
+        let CommonConfig {
+            clip,
+            encoder,
+            ref model,
+            ..
+        } = self.common;
         ClassifierConfig {
             grid: clip,
             encoder,
@@ -189,16 +209,29 @@ impl FinetuneConfig {
 
     /// How the loader augments samples beyond crops and flips.
     pub fn augment_policy(&self) -> AugmentPolicy {
-        let RecipeConfig { erasing: probability, rand_augment, .. } = self.objective.recipe;
+        let RecipeConfig {
+            erasing: probability,
+            rand_augment,
+            ..
+        } = self.objective.recipe;
         let erasing = (probability > 0.0).then_some(Erasing { probability });
-        AugmentPolicy { rand_augment, erasing }
+        AugmentPolicy {
+            rand_augment,
+            erasing,
+        }
     }
 
     /// Learning rate and weight decay of the parameter `name` of `rank` dimensions.
     pub fn rule(&self, name: &str, rank: usize) -> ParameterRule {
         let layer_decay = self.objective.recipe.layer_decay;
         let weight_decay = self.common.optimizer.weight_decay;
-        layer_decay::rule(name, rank, self.common.encoder.depth, layer_decay, weight_decay)
+        layer_decay::rule(
+            name,
+            rank,
+            self.common.encoder.depth,
+            layer_decay,
+            weight_decay,
+        )
     }
 }
 
@@ -207,39 +240,107 @@ impl Objective for FinetuneObjective {
     const COMMAND: &str = "finetune";
 
     fn check(config: &FinetuneConfig) -> Result<(), ConfigError> {
-        let FinetuneObjective { classes, recipe, split, validation, .. } = &config.objective;
-        check("classes", classes.len(), classes.len() > 1, || "two or more: one class needs no classifier")?;
+        let FinetuneObjective {
+            classes,
+            recipe,
+            split,
+            validation,
+            ..
+        } = &config.objective;
+        check(
+            "classes",
+            classes.len(),
+            classes.len() > 1,
+            || "two or more: one class needs no classifier",
+        )?;
         check_recipe(recipe)?;
         let is_share = (0.0..1.0).contains(&split.holdout);
-        check("split.holdout", split.holdout, is_share, || "a share below 1")?;
+        check(
+            "split.holdout",
+            split.holdout,
+            is_share,
+            || "a share below 1",
+        )?;
         let videos = split.videos_per_class;
-        check("split.videos_per_class", videos.unwrap_or(1), videos != Some(0), || "at least 1")?;
-        check("validation.every", validation.every, validation.every > 0, || "at least 1")?;
+        check(
+            "split.videos_per_class",
+            videos.unwrap_or(1),
+            videos != Some(0),
+            || "at least 1",
+        )?;
+        check(
+            "validation.every",
+            validation.every,
+            validation.every > 0,
+            || "at least 1",
+        )?;
         let Views { temporal, spatial } = validation.views();
-        check("validation.temporal", temporal, temporal > 0, || "at least 1")?;
+        check(
+            "validation.temporal",
+            temporal,
+            temporal > 0,
+            || "at least 1",
+        )?;
         check("validation.spatial", spatial, spatial > 0, || "at least 1")
     }
 }
 
 fn check_recipe(recipe: &RecipeConfig) -> Result<(), ConfigError> {
     let decay = recipe.layer_decay;
-    check("recipe.layer_decay", decay, decay > 0.0 && decay <= 1.0, || "above 0 and at most 1")?;
+    check(
+        "recipe.layer_decay",
+        decay,
+        decay > 0.0 && decay <= 1.0,
+        || "above 0 and at most 1",
+    )?;
     for (key, value, wanted) in [
-        ("recipe.drop_path", recipe.drop_path, "a probability below 1"),
+        (
+            "recipe.drop_path",
+            recipe.drop_path,
+            "a probability below 1",
+        ),
         ("recipe.dropout", recipe.dropout, "a probability below 1"),
         ("recipe.smoothing", recipe.smoothing, "a share below 1"),
     ] {
         check(key, value, (0.0..1.0).contains(&value), || wanted)?;
     }
-    for (key, value) in [("recipe.mixup", recipe.mixup), ("recipe.cutmix", recipe.cutmix)] {
-        check(key, value, value.is_finite() && value >= 0.0, || "0, or a parameter of the Beta distribution")?;
+    for (key, value) in [
+        ("recipe.mixup", recipe.mixup),
+        ("recipe.cutmix", recipe.cutmix),
+    ] {
+        check(
+            key,
+            value,
+            value.is_finite() && value >= 0.0,
+            || "0, or a parameter of the Beta distribution",
+        )?;
     }
-    for (key, value) in [("recipe.switch", recipe.switch), ("recipe.erasing", recipe.erasing)] {
+    for (key, value) in [
+        ("recipe.switch", recipe.switch),
+        ("recipe.erasing", recipe.erasing),
+    ] {
         check(key, value, (0.0..=1.0).contains(&value), || "a probability")?;
     }
-    let Some(RandAugment { magnitude, deviation, .. }) = recipe.rand_augment else { return Ok(()) };
+    let Some(RandAugment {
+        magnitude,
+        deviation,
+        ..
+    }) = recipe.rand_augment
+    else {
+        return Ok(());
+    };
     let is_magnitude = (0.0..=10.0).contains(&magnitude);
-    check("recipe.rand_augment.magnitude", magnitude, is_magnitude, || "from 0 to 10")?;
+    check(
+        "recipe.rand_augment.magnitude",
+        magnitude,
+        is_magnitude,
+        || "from 0 to 10",
+    )?;
     let is_deviation = deviation.is_finite() && deviation >= 0.0;
-    check("recipe.rand_augment.deviation", deviation, is_deviation, || "0 or more")
+    check(
+        "recipe.rand_augment.deviation",
+        deviation,
+        is_deviation,
+        || "0 or more",
+    )
 }

@@ -29,7 +29,10 @@ impl Layer {
     /// # Errors
     /// When the file cannot be read or is not TOML.
     pub fn file(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
         Self::text(path.display().to_string(), &text)
     }
 
@@ -49,11 +52,18 @@ impl Layer {
     ///
     /// # Errors
     /// When the key is empty or has an empty part.
-    pub fn key(name: impl Into<String>, key: &str, value: impl Into<Value>) -> Result<Self, ConfigError> {
+    pub fn key(
+        name: impl Into<String>,
+        key: &str,
+        value: impl Into<Value>,
+    ) -> Result<Self, ConfigError> {
         let name = name.into();
         if key.split('.').any(str::is_empty) {
             let message = format!("\"{key}\" is not a key, such as masking.ratio");
-            return Err(ConfigError::Parse { layer: name, message });
+            return Err(ConfigError::Parse {
+                layer: name,
+                message,
+            });
         }
         let mut table = Table::new();
         insert(&mut table, key, value.into());
@@ -70,7 +80,10 @@ impl Layer {
             Some((key, value)) => Self::key(name, key.trim(), parse_value(value.trim())),
             None => {
                 let message = "not of the form KEY=VALUE, such as masking.ratio=0.75".to_owned();
-                Err(ConfigError::Parse { layer: name, message })
+                Err(ConfigError::Parse {
+                    layer: name,
+                    message,
+                })
             }
         }
     }
@@ -87,10 +100,15 @@ impl Layer {
 
     fn new(name: String, mut table: Table) -> Result<Self, ConfigError> {
         for (old, new) in RENAMED {
-            let Some(value) = remove(&mut table, old) else { continue };
+            let Some(value) = remove(&mut table, old) else {
+                continue;
+            };
             if lookup(&table, new).is_some() {
                 let message = format!("{old} is the old spelling of {new}; give only {new}");
-                return Err(ConfigError::Parse { layer: name, message });
+                return Err(ConfigError::Parse {
+                    layer: name,
+                    message,
+                });
             }
             insert(&mut table, new, value);
         }
@@ -99,8 +117,15 @@ impl Layer {
 
     /// Lays `layers` over this one, the later over the earlier, and parses the result. An error
     /// names the layer that caused it.
-    pub(super) fn resolve<T>(self, layers: &[Self], parse: impl Fn(Table) -> Result<T, String>) -> Result<T, ConfigError> {
-        let named = |layer: &Self, message| ConfigError::Parse { layer: layer.name.clone(), message };
+    pub(super) fn resolve<T>(
+        self,
+        layers: &[Self],
+        parse: impl Fn(Table) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
+        let named = |layer: &Self, message| ConfigError::Parse {
+            layer: layer.name.clone(),
+            message,
+        };
         let mut parsed = parse(self.table.clone()).map_err(|message| named(&self, message))?;
         let mut table = self.table;
         for layer in layers {
@@ -139,7 +164,9 @@ fn insert(table: &mut Table, key: &str, value: Value) {
     match key.split_once('.') {
         None => drop(table.insert(key.to_owned(), value)),
         Some((first, rest)) => {
-            let entry = table.entry(first).or_insert_with(|| Value::Table(Table::new()));
+            let entry = table
+                .entry(first)
+                .or_insert_with(|| Value::Table(Table::new()));
             if !entry.is_table() {
                 *entry = Value::Table(Table::new());
             }
@@ -152,7 +179,9 @@ fn insert(table: &mut Table, key: &str, value: Value) {
 
 /// Takes the value at a dotted key out, and the table that it leaves empty with it.
 fn remove(table: &mut Table, key: &str) -> Option<Value> {
-    let Some((first, rest)) = key.split_once('.') else { return table.remove(key) };
+    let Some((first, rest)) = key.split_once('.') else {
+        return table.remove(key);
+    };
     let under = table.get_mut(first)?.as_table_mut()?;
     let value = remove(under, rest)?;
     if under.is_empty() {
@@ -174,7 +203,11 @@ pub(super) fn compare(key: &str, mine: &Value, other: &Value, differences: &mut 
     match (mine, other) {
         (Value::Table(mine), Value::Table(other)) if mine.keys().eq(other.keys()) => {
             for (name, value) in mine {
-                let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                let key = if key.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{key}.{name}")
+                };
                 compare(&key, value, &other[name], differences);
             }
         }
@@ -186,7 +219,10 @@ pub(super) fn compare(key: &str, mine: &Value, other: &Value, differences: &mut 
 fn render(value: &Value) -> String {
     match value {
         Value::Table(table) => {
-            let pairs: Vec<String> = table.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+            let pairs: Vec<String> = table
+                .iter()
+                .map(|(key, value)| format!("{key} = {value}"))
+                .collect();
             pairs.join(", ")
         }
         value => value.to_string(),
@@ -209,7 +245,10 @@ mod tests {
         assert_eq!(value("true"), Value::Boolean(true));
         assert_eq!(value("tube"), Value::from("tube"));
         assert_eq!(value("\"tube\""), Value::from("tube"));
-        assert_eq!(value("[0.5, 1]"), Value::Array(vec![Value::Float(0.5), Value::Integer(1)]));
+        assert_eq!(
+            value("[0.5, 1]"),
+            Value::Array(vec![Value::Float(0.5), Value::Integer(1)])
+        );
         assert!(value("{ steps = 5 }").is_table());
         // Two assignments are not one value.
         assert_eq!(value("1\nother = 2"), Value::from("1\nother = 2"));
@@ -217,8 +256,14 @@ mod tests {
 
     #[test]
     fn old_spellings_are_read_as_the_new_keys() {
-        let old = Layer::text("old", "began_with = \"a\"\n[data]\naccumulate = 2\nholdout = 0.1\n");
-        let new = Layer::text("old", "init_from = \"a\"\n[data]\ngrad_accum = 2\n[split]\nholdout = 0.1\n");
+        let old = Layer::text(
+            "old",
+            "began_with = \"a\"\n[data]\naccumulate = 2\nholdout = 0.1\n",
+        );
+        let new = Layer::text(
+            "old",
+            "init_from = \"a\"\n[data]\ngrad_accum = 2\n[split]\nholdout = 0.1\n",
+        );
         assert_eq!(old.expect("TOML"), new.expect("TOML"));
         let both = Layer::text("f.toml", "[data]\naccumulate = 2\ngrad_accum = 3");
         assert_eq!(
@@ -230,11 +275,21 @@ mod tests {
 
     #[test]
     fn assignments_without_key_or_value_are_refused() {
-        let error = |text: &str| Layer::assignment("--set", text).expect_err(text).to_string();
+        let error = |text: &str| {
+            Layer::assignment("--set", text)
+                .expect_err(text)
+                .to_string()
+        };
         let form = "--set: not of the form KEY=VALUE, such as masking.ratio=0.75";
         assert_eq!(error("masking.ratio"), form);
-        assert_eq!(error("=5"), "--set: \"\" is not a key, such as masking.ratio");
-        assert_eq!(error("a..b=5"), "--set: \"a..b\" is not a key, such as masking.ratio");
+        assert_eq!(
+            error("=5"),
+            "--set: \"\" is not a key, such as masking.ratio"
+        );
+        assert_eq!(
+            error("a..b=5"),
+            "--set: \"a..b\" is not a key, such as masking.ratio"
+        );
     }
 
     #[test]
@@ -245,8 +300,15 @@ mod tests {
             None => Err("not a number".to_owned()),
         };
         let base = layer("preset", "a = 1");
-        let layers = [layer("file", "a = 2"), layer("--a", "a = 'x'"), layer("--b", "b = 1")];
-        assert_eq!(base.clone().resolve(&layers[..1], parse).expect("numbers"), 2);
+        let layers = [
+            layer("file", "a = 2"),
+            layer("--a", "a = 'x'"),
+            layer("--b", "b = 1"),
+        ];
+        assert_eq!(
+            base.clone().resolve(&layers[..1], parse).expect("numbers"),
+            2
+        );
         let error = base.resolve(&layers, parse).expect_err("a word");
         assert_eq!(error.to_string(), "--a: not a number");
     }

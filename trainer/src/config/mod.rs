@@ -19,11 +19,17 @@ mod pretrain;
 mod tests;
 
 pub use common::{
-    CheckpointsConfig, CommonConfig, ComputeConfig, DataConfig, Length, ModelConfig, OnNonfinite, SafetyConfig, ScheduleConfig,
+    CheckpointsConfig, CommonConfig, ComputeConfig, DataConfig, Length, ModelConfig, OnNonfinite,
+    SafetyConfig, ScheduleConfig,
 };
-pub use finetune::{EncoderPart, FinetuneConfig, FinetuneObjective, Recipe, RecipeConfig, SplitConfig, ValidationConfig};
+pub use finetune::{
+    EncoderPart, FinetuneConfig, FinetuneObjective, Recipe, RecipeConfig, SplitConfig,
+    ValidationConfig,
+};
 pub use layers::{Layer, parse_value};
-pub use pretrain::{LiveConfig, Preset, PretrainConfig, PretrainObjective, TargetChoice, TargetConfig};
+pub use pretrain::{
+    LiveConfig, Preset, PretrainConfig, PretrainObjective, TargetChoice, TargetConfig,
+};
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +67,10 @@ pub enum ConfigError {
 
 impl ConfigError {
     fn parse(layer: String, error: &toml::de::Error) -> Self {
-        Self::Parse { layer, message: error.to_string().trim().to_owned() }
+        Self::Parse {
+            layer,
+            message: error.to_string().trim().to_owned(),
+        }
     }
 }
 
@@ -142,9 +151,14 @@ impl<O: Objective> Config<O> {
         if task.is_some_and(|task| task.as_str() != Some(O::NAME)) {
             return Err(format!("not a configuration of `trainer {}`", O::COMMAND));
         }
-        let (common, objective): (Table, Table) = table.into_iter().partition(|(key, _)| CommonConfig::KEYS.contains(&key.as_str()));
+        let (common, objective): (Table, Table) = table
+            .into_iter()
+            .partition(|(key, _)| CommonConfig::KEYS.contains(&key.as_str()));
         let message = |error: toml::de::Error| error.to_string().trim().to_owned();
-        Ok(Self { objective: objective.try_into().map_err(message)?, common: common.try_into().map_err(message)? })
+        Ok(Self {
+            objective: objective.try_into().map_err(message)?,
+            common: common.try_into().map_err(message)?,
+        })
     }
 
     fn table(&self) -> Table {
@@ -184,7 +198,9 @@ impl Task {
     fn from_layer(layer: Layer) -> Result<Self, ConfigError> {
         // The files of a pre-training had no such key before version 0.2.
         match layer.string("task") {
-            Some(FinetuneObjective::NAME) => FinetuneConfig::from_layers(layer, &[]).map(Self::from),
+            Some(FinetuneObjective::NAME) => {
+                FinetuneConfig::from_layers(layer, &[]).map(Self::from)
+            }
             _ => PretrainConfig::from_layers(layer, &[]).map(Self::from),
         }
     }

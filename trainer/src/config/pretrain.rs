@@ -118,7 +118,12 @@ pub struct LiveConfig {
 impl Default for LiveConfig {
     /// The defaults of `shardtool build`.
     fn default() -> Self {
-        Self { span: LiveSpan::Clip, fps: 30.0, stride: 4, short_side: 256 }
+        Self {
+            span: LiveSpan::Clip,
+            fps: 30.0,
+            stride: 4,
+            short_side: 256,
+        }
     }
 }
 
@@ -135,7 +140,11 @@ impl PretrainConfig {
     /// Shapes of the model.
     pub const fn model(&self) -> MaeConfig {
         let CommonConfig { clip, encoder, .. } = self.common;
-        let PretrainObjective { decoder, ref target, .. } = self.objective;
+        let PretrainObjective {
+            decoder,
+            ref target,
+            ..
+        } = self.objective;
         MaeConfig {
             grid: clip,
             encoder,
@@ -163,19 +172,39 @@ impl Objective for PretrainObjective {
         let grid = common.clip;
         let masking = &objective.masking;
         check_transformer("decoder", objective.decoder)?;
-        check("masking.ratio", masking.ratio, masking.visible(grid).is_some(), || {
-            format!("such that of {} tokens some are visible and some are masked", grid.tokens())
-        })?;
-        check("masking.decoder_keep", masking.decoder_keep, masking.predicted(grid).is_some(), || {
-            let tokens = grid.tokens();
-            format!("above 0 and at most 1, and such that of {tokens} tokens some are predicted")
-        })?;
+        check(
+            "masking.ratio",
+            masking.ratio,
+            masking.visible(grid).is_some(),
+            || {
+                format!(
+                    "such that of {} tokens some are visible and some are masked",
+                    grid.tokens()
+                )
+            },
+        )?;
+        check(
+            "masking.decoder_keep",
+            masking.decoder_keep,
+            masking.predicted(grid).is_some(),
+            || {
+                let tokens = grid.tokens();
+                format!(
+                    "above 0 and at most 1, and such that of {tokens} tokens some are predicted"
+                )
+            },
+        )?;
         check_target(config)?;
         let live = &objective.live;
         let is_rate = live.fps.is_finite() && live.fps > 0.0;
         check("live.fps", live.fps, is_rate, || "a number above 0")?;
         check("live.stride", live.stride, live.stride > 0, || "at least 1")?;
-        check("live.short_side", live.short_side, live.short_side > 0, || "at least 1")
+        check(
+            "live.short_side",
+            live.short_side,
+            live.short_side > 0,
+            || "at least 1",
+        )
     }
 }
 
@@ -183,17 +212,43 @@ fn check_target(config: &PretrainConfig) -> Result<(), ConfigError> {
     let target = &config.objective.target;
     let tubelet = config.common.clip.tubelet;
     let fits = (1..=tubelet).contains(&target.pred_frames);
-    check("target.pred_frames", target.pred_frames, fits, || format!("from 1 to clip.tubelet = {tubelet}"))?;
-    let is_hog = target.kind == TargetKind::Hog;
-    check("target.normalise", target.normalise, !(is_hog && target.normalise), || {
-        "false with target.kind = \"hog\", whose cells are normalised one by one; --target hog \
-         sets both"
+    check("target.pred_frames", target.pred_frames, fits, || {
+        format!("from 1 to clip.tubelet = {tubelet}")
     })?;
+    let is_hog = target.kind == TargetKind::Hog;
+    check(
+        "target.normalise",
+        target.normalise,
+        !(is_hog && target.normalise),
+        || {
+            "false with target.kind = \"hog\", whose cells are normalised one by one; --target hog \
+         sets both"
+        },
+    )?;
     let is_u8 = config.common.data.values == ValueType::U8;
-    check("data.values", "\"u8\"", !(is_hog && is_u8), || "\"f32\" or \"bf16\" with target.kind = \"hog\": shares of votes are no bytes")?;
-    let channels = if target.normalise_per == NormalisePer::Channel { 3 } else { 1 };
+    check(
+        "data.values",
+        "\"u8\"",
+        !(is_hog && is_u8),
+        || "\"f32\" or \"bf16\" with target.kind = \"hog\": shares of votes are no bytes",
+    )?;
+    let channels = if target.normalise_per == NormalisePer::Channel {
+        3
+    } else {
+        1
+    };
     let is_single = config.model().target_values() / channels <= 1;
-    check("target.normalise", target.normalise, !(target.normalise && is_single), || "false for patches of a single value")?;
+    check(
+        "target.normalise",
+        target.normalise,
+        !(target.normalise && is_single),
+        || "false for patches of a single value",
+    )?;
     let is_strided = target.frames != TargetFrames::Spread;
-    check("target.frames", "\"strided\"", !(is_hog && is_strided), || "\"spread\" with target.kind = \"hog\"")
+    check(
+        "target.frames",
+        "\"strided\"",
+        !(is_hog && is_strided),
+        || "\"spread\" with target.kind = \"hog\"",
+    )
 }

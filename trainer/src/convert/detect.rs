@@ -5,7 +5,8 @@ use super::source::Source;
 use super::{ConvertError, Format, Hints, Model};
 use crate::config::TargetChoice;
 use crate::model::{
-    ClassifierConfig, Conventions, DecoderClassToken, MaeConfig, NormalisePer, PositionKind, TargetKind, TransformerConfig,
+    ClassifierConfig, Conventions, DecoderClassToken, MaeConfig, NormalisePer, PositionKind,
+    TargetKind, TransformerConfig,
 };
 use schemas::geometry::{PatchGrid, TargetFrames};
 
@@ -20,20 +21,31 @@ fn match_names(tensors: &Tensors) -> Option<(Format, bool)> {
     let patterns = [
         ("videomae.", "decoder.", Format::Huggingface, false),
         ("videomae.", "classifier.", Format::Huggingface, true),
-        ("encoder.blocks.", "decoder.blocks.", Format::Videomae, false),
+        (
+            "encoder.blocks.",
+            "decoder.blocks.",
+            Format::Videomae,
+            false,
+        ),
         ("blocks.", "pred_head.", Format::Pyslowfast, false),
         ("blocks.", "head.projection.", Format::Pyslowfast, true),
         ("blocks.", "decoder_blocks.", Format::MaeSt, false),
         ("blocks.", "fc_norm.", Format::Videomae, true),
         ("blocks.", "head.", Format::MaeSt, true),
     ];
-    patterns.into_iter().find(|(one, other, ..)| any(one) && any(other)).map(|(.., format, is_classifier)| (format, is_classifier))
+    patterns
+        .into_iter()
+        .find(|(one, other, ..)| any(one) && any(other))
+        .map(|(.., format, is_classifier)| (format, is_classifier))
 }
 
 /// Detects the format of a source, and whether its weights are a classifier's.
 pub(crate) fn format(source: &Source) -> Result<(Format, bool), ConvertError> {
     let names = || source.tensors.keys().take(NAMES_SHOWN).cloned().collect();
-    match_names(&source.tensors).ok_or_else(|| ConvertError::UnknownFormat { path: source.path.clone(), names: names() })
+    match_names(&source.tensors).ok_or_else(|| ConvertError::UnknownFormat {
+        path: source.path.clone(),
+        names: names(),
+    })
 }
 
 /// Detects how a file stores queries, keys and values.
@@ -52,7 +64,10 @@ pub(crate) fn qkv_layout(tensors: &Tensors, format: Format) -> QkvLayout {
     } else {
         Biases::None
     };
-    QkvLayout { joined: any(joined), biases }
+    QkvLayout {
+        joined: any(joined),
+        biases,
+    }
 }
 
 /// Reads sizes from shapes, and collects problems.
@@ -67,7 +82,10 @@ impl Sizes<'_> {
     fn shape(&mut self, name: &str, rank: usize) -> Vec<usize> {
         match self.source.tensors.get(name) {
             Some(tensor) if tensor.rank() == rank => return tensor.dims().to_vec(),
-            Some(tensor) => self.problems.push(format!("{name} is {:?}, not of {rank} dimensions", tensor.dims())),
+            Some(tensor) => self.problems.push(format!(
+                "{name} is {:?}, not of {rank} dimensions",
+                tensor.dims()
+            )),
             None => self.problems.push(format!("{name} is missing")),
         }
         vec![1; rank]
@@ -78,10 +96,15 @@ impl Sizes<'_> {
     fn depth(&self, prefix: &str) -> usize {
         let numbers = self.source.tensors.keys().filter_map(|name| {
             let (number, rest) = name.strip_prefix(prefix)?.split_once('.')?;
-            rest.contains('.').then(|| number.parse::<usize>().ok()).flatten()
+            rest.contains('.')
+                .then(|| number.parse::<usize>().ok())
+                .flatten()
         });
         // An absurdly large index belongs to an unknown name.
-        numbers.filter(|&number| number < self.source.tensors.len()).max().map_or(0, |greatest| greatest + 1)
+        numbers
+            .filter(|&number| number < self.source.tensors.len())
+            .max()
+            .map_or(0, |greatest| greatest + 1)
     }
 
     /// Fails if there are problems.
@@ -89,7 +112,11 @@ impl Sizes<'_> {
         if self.problems.is_empty() {
             return Ok(());
         }
-        Err(ConvertError::Mismatch { path: self.source.path.clone(), format, problems: self.problems.clone() })
+        Err(ConvertError::Mismatch {
+            path: self.source.path.clone(),
+            format,
+            problems: self.problems.clone(),
+        })
     }
 
     fn has(&self, name: &str) -> bool {
@@ -98,8 +125,16 @@ impl Sizes<'_> {
 
     /// Kind of position embeddings, whose names start with one of `prefixes`.
     fn positions(&self, prefixes: &[&str]) -> Option<PositionKind> {
-        let has = |part: &str| prefixes.iter().any(|prefix| self.has(&format!("{prefix}pos_embed{part}")));
-        if has("_spatial") || has("_temporal") { Some(PositionKind::Separable) } else { has("").then_some(PositionKind::Joint) }
+        let has = |part: &str| {
+            prefixes
+                .iter()
+                .any(|prefix| self.has(&format!("{prefix}pos_embed{part}")))
+        };
+        if has("_spatial") || has("_temporal") {
+            Some(PositionKind::Separable)
+        } else {
+            has("").then_some(PositionKind::Joint)
+        }
     }
 }
 
@@ -120,32 +155,68 @@ const fn usual_heads(format: Format, is_decoder: bool, width: usize) -> Option<u
 }
 
 /// Derives the model from the shapes of its weights, for formats without a configuration.
-pub(crate) fn model(source: &Source, format: Format, is_classifier: bool, hints: &Hints) -> Result<Model, ConvertError> {
+pub(crate) fn model(
+    source: &Source,
+    format: Format,
+    is_classifier: bool,
+    hints: &Hints,
+) -> Result<Model, ConvertError> {
     let names = Names::of(format, is_classifier);
-    let mut sizes = Sizes { source, problems: Vec::new() };
+    let mut sizes = Sizes {
+        source,
+        problems: Vec::new(),
+    };
     let patches = sizes.shape(&format!("{}.weight", names.patches), 5);
-    if sizes.problems.is_empty() && (patches[1] != 3 || patches[3] != patches[4] || patches.contains(&0)) {
-        sizes.problems.push(format!("{}.weight is {patches:?}, not of three channels and square patches", names.patches));
+    if sizes.problems.is_empty()
+        && (patches[1] != 3 || patches[3] != patches[4] || patches.contains(&0))
+    {
+        sizes.problems.push(format!(
+            "{}.weight is {patches:?}, not of three channels and square patches",
+            names.patches
+        ));
     }
     let class_token = sizes.has("cls_token");
     let positions = match format {
         Format::Videomae | Format::Huggingface => PositionKind::Sinusoid,
-        Format::MaeSt | Format::Pyslowfast => sizes.positions(&[""]).unwrap_or(PositionKind::Separable),
+        Format::MaeSt | Format::Pyslowfast => {
+            sizes.positions(&[""]).unwrap_or(PositionKind::Separable)
+        }
     };
     let grid = grid(&mut sizes, &patches, positions, class_token, hints)?;
     let width = patches[0];
     let heads = |is_decoder, width, hint: Option<usize>| {
-        let (part, flag) = if is_decoder { ("decoder", "--decoder-heads") } else { ("encoder", "--heads") };
+        let (part, flag) = if is_decoder {
+            ("decoder", "--decoder-heads")
+        } else {
+            ("encoder", "--heads")
+        };
         let heads = hint.or_else(|| usual_heads(format, is_decoder, width));
-        heads.ok_or_else(|| unspecified(source, format!("how many heads its {part} of width {width} has"), flag))
+        heads.ok_or_else(|| {
+            unspecified(
+                source,
+                format!("how many heads its {part} of width {width} has"),
+                flag,
+            )
+        })
     };
     let depth = sizes.depth(names.blocks);
     if is_classifier {
         let classes = sizes.shape(&format!("{}.weight", names.head), 2)[0];
         sizes.finish(format)?;
-        let encoder = TransformerConfig { width, depth, heads: heads(false, width, hints.heads)? };
+        let encoder = TransformerConfig {
+            width,
+            depth,
+            heads: heads(false, width, hints.heads)?,
+        };
         let conventions = Conventions::default();
-        return Ok(Model::Classifier(ClassifierConfig { grid, encoder, positions, class_token, classes, conventions }));
+        return Ok(Model::Classifier(ClassifierConfig {
+            grid,
+            encoder,
+            positions,
+            class_token,
+            classes,
+            conventions,
+        }));
     }
     let decoder_width = sizes.shape("mask_token", 3)[2];
     let outputs = sizes.shape(&format!("{}.bias", names.pred), 1)[0];
@@ -156,33 +227,64 @@ pub(crate) fn model(source: &Source, format: Format, is_classifier: bool, hints:
     };
     let decoder_depth = sizes.depth(names.decoder_blocks);
     let of_frame = grid.target_values(1);
-    if sizes.problems.is_empty() && (!outputs.is_multiple_of(of_frame) || !(1..=grid.tubelet).contains(&(outputs / of_frame))) {
-        let problem = format!("{}.bias has {outputs} values, which is not a number of frames of {of_frame} values", names.pred);
+    if sizes.problems.is_empty()
+        && (!outputs.is_multiple_of(of_frame)
+            || !(1..=grid.tubelet).contains(&(outputs / of_frame)))
+    {
+        let problem = format!(
+            "{}.bias has {outputs} values, which is not a number of frames of {of_frame} values",
+            names.pred
+        );
         sizes.problems.push(problem);
     }
     sizes.finish(format)?;
     let is_slowfast = format == Format::Pyslowfast;
     Ok(Model::Mae(MaeConfig {
         grid,
-        encoder: TransformerConfig { width, depth, heads: heads(false, width, hints.heads)? },
-        decoder: TransformerConfig { width: decoder_width, depth: decoder_depth, heads: heads(true, decoder_width, hints.decoder_heads)? },
+        encoder: TransformerConfig {
+            width,
+            depth,
+            heads: heads(false, width, hints.heads)?,
+        },
+        decoder: TransformerConfig {
+            width: decoder_width,
+            depth: decoder_depth,
+            heads: heads(true, decoder_width, hints.decoder_heads)?,
+        },
         positions,
         class_token,
         target: TargetKind::Pixels,
         slices: outputs / of_frame,
-        normalise_target: hints.target.unwrap_or(TargetChoice::Normalised) == TargetChoice::Normalised,
+        normalise_target: hints.target.unwrap_or(TargetChoice::Normalised)
+            == TargetChoice::Normalised,
         conventions: Conventions {
             decoder_positions: decoder_positions.filter(|&kind| kind != positions),
-            decoder_class_token: if is_slowfast { DecoderClassToken::Encoded } else { DecoderClassToken::Own },
-            normalise_per: if format == Format::Videomae { NormalisePer::Channel } else { NormalisePer::Patch },
-            target_frames: if is_slowfast { TargetFrames::Strided } else { TargetFrames::Spread },
+            decoder_class_token: if is_slowfast {
+                DecoderClassToken::Encoded
+            } else {
+                DecoderClassToken::Own
+            },
+            normalise_per: if format == Format::Videomae {
+                NormalisePer::Channel
+            } else {
+                NormalisePer::Patch
+            },
+            target_frames: if is_slowfast {
+                TargetFrames::Strided
+            } else {
+                TargetFrames::Spread
+            },
             ..Conventions::default()
         },
     }))
 }
 
 fn unspecified(source: &Source, what: String, flag: &'static str) -> ConvertError {
-    ConvertError::Unspecified { path: source.path.clone(), what, flag }
+    ConvertError::Unspecified {
+        path: source.path.clone(),
+        what,
+        flag,
+    }
 }
 
 /// Derives sizes of clips and patches from the shape of the patch embedding's weight and from the
@@ -213,7 +315,10 @@ fn grid(
         }
         PositionKind::Sinusoid => {
             let side = hints.size.unwrap_or(USUAL_SIZE) / patch;
-            (hints.frames.unwrap_or(USUAL_FRAMES) / tubelet.max(1), side * side)
+            (
+                hints.frames.unwrap_or(USUAL_FRAMES) / tubelet.max(1),
+                side * side,
+            )
         }
     };
     let side = space.isqrt();
@@ -221,7 +326,12 @@ fn grid(
         let what = format!("how its {space} positions per frame form a square");
         return Err(unspecified(sizes.source, what, "--frames"));
     }
-    Ok(PatchGrid { frames: time * tubelet, size: side * patch, tubelet, patch })
+    Ok(PatchGrid {
+        frames: time * tubelet,
+        size: side * patch,
+        tubelet,
+        patch,
+    })
 }
 
 /// Frames and size of all published models, for weights that do not specify them.

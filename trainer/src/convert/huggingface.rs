@@ -3,7 +3,10 @@
 use super::fold::Normalisation;
 use super::source::Source;
 use super::{ConvertError, Model};
-use crate::model::{ClassifierConfig, Conventions, MLP_RATIO, MaeConfig, NormalisePer, PositionKind, TargetKind, TransformerConfig};
+use crate::model::{
+    ClassifierConfig, Conventions, MLP_RATIO, MaeConfig, NormalisePer, PositionKind, TargetKind,
+    TransformerConfig,
+};
 use schemas::geometry::{PatchGrid, TargetFrames};
 use serde_json::{Map, Value, json};
 
@@ -25,35 +28,65 @@ impl ConfigReader<'_> {
     fn number(&mut self, key: &str) -> usize {
         match self.values.get(key).map(|value| (value, value.as_u64())) {
             Some((_, Some(number))) if (1..=1 << 20).contains(&number) => return number as usize,
-            Some((value, _)) => self.problems.push(format!("{key} is {value}, not a positive integer")),
+            Some((value, _)) => self
+                .problems
+                .push(format!("{key} is {value}, not a positive integer")),
             None => self.problems.push(format!("{key} is missing")),
         }
         1
     }
 
     fn flag(&mut self, key: &str, default: bool) -> bool {
-        self.values.get(key).map_or(Some(default), Value::as_bool).unwrap_or_else(|| {
-            self.problems.push(format!("{key} is {}, neither true nor false", self.values[key]));
-            default
-        })
+        self.values
+            .get(key)
+            .map_or(Some(default), Value::as_bool)
+            .unwrap_or_else(|| {
+                self.problems.push(format!(
+                    "{key} is {}, neither true nor false",
+                    self.values[key]
+                ));
+                default
+            })
     }
 
     fn only(&mut self, key: &str, only: &Value, why: &str) {
         if let Some(value) = self.values.get(key).filter(|value| *value != only) {
-            self.problems.push(format!("{key} is {value}, not {only}: {why}"));
+            self.problems
+                .push(format!("{key} is {value}, not {only}: {why}"));
         }
     }
 }
 
 /// Reads the model of a folder, the names of its classes, and the normalisation of its pixels.
-pub(crate) fn read(source: &Source, is_classifier: bool) -> Result<(Model, Option<Vec<String>>, Normalisation), ConvertError> {
+pub(crate) fn read(
+    source: &Source,
+    is_classifier: bool,
+) -> Result<(Model, Option<Vec<String>>, Normalisation), ConvertError> {
     let path = source.path.with_file_name("config.json");
-    let invalid = |reason: String| ConvertError::Invalid { path: path.clone(), reason };
-    let Some(config) = &source.config else { return Err(invalid("it is missing beside the weights".to_owned())) };
-    let values = config.as_object().ok_or_else(|| invalid("it is not a JSON object".to_owned()))?;
-    let mut reader = ConfigReader { values, problems: Vec::new() };
-    reader.only("model_type", &json!("videomae"), "other models are not supported");
-    reader.only("hidden_act", &json!("gelu"), "our blocks have the exact GELU");
+    let invalid = |reason: String| ConvertError::Invalid {
+        path: path.clone(),
+        reason,
+    };
+    let Some(config) = &source.config else {
+        return Err(invalid("it is missing beside the weights".to_owned()));
+    };
+    let values = config
+        .as_object()
+        .ok_or_else(|| invalid("it is not a JSON object".to_owned()))?;
+    let mut reader = ConfigReader {
+        values,
+        problems: Vec::new(),
+    };
+    reader.only(
+        "model_type",
+        &json!("videomae"),
+        "other models are not supported",
+    );
+    reader.only(
+        "hidden_act",
+        &json!("gelu"),
+        "our blocks have the exact GELU",
+    );
     reader.only("num_channels", &json!(3), "our clips are RGB");
     let grid = PatchGrid {
         frames: reader.number("num_frames"),
@@ -65,14 +98,38 @@ pub(crate) fn read(source: &Source, is_classifier: bool) -> Result<(Model, Optio
         reader.problems.push(error.to_string());
     }
     let encoder = blocks(&mut reader, "");
-    let decoder = if is_classifier { encoder } else { blocks(&mut reader, "decoder_") };
-    let epsilon = values.get("layer_norm_eps").map_or(Some(USUAL_EPSILON), Value::as_f64).filter(|value| *value > 0.0);
-    let Some(norm_epsilon) = epsilon else { return Err(invalid(format!("layer_norm_eps is {}", values["layer_norm_eps"]))) };
+    let decoder = if is_classifier {
+        encoder
+    } else {
+        blocks(&mut reader, "decoder_")
+    };
+    let epsilon = values
+        .get("layer_norm_eps")
+        .map_or(Some(USUAL_EPSILON), Value::as_f64)
+        .filter(|value| *value > 0.0);
+    let Some(norm_epsilon) = epsilon else {
+        return Err(invalid(format!(
+            "layer_norm_eps is {}",
+            values["layer_norm_eps"]
+        )));
+    };
     let conventions = Conventions {
         norm_epsilon,
-        decoder_norm_epsilon: if is_classifier { Conventions::default().decoder_norm_epsilon } else { FIXED_EPSILON },
-        head_norm_epsilon: if is_classifier { FIXED_EPSILON } else { norm_epsilon },
-        normalise_per: if is_classifier { NormalisePer::Patch } else { NormalisePer::Channel },
+        decoder_norm_epsilon: if is_classifier {
+            Conventions::default().decoder_norm_epsilon
+        } else {
+            FIXED_EPSILON
+        },
+        head_norm_epsilon: if is_classifier {
+            FIXED_EPSILON
+        } else {
+            norm_epsilon
+        },
+        normalise_per: if is_classifier {
+            NormalisePer::Patch
+        } else {
+            NormalisePer::Channel
+        },
         target_frames: TargetFrames::Spread,
         ..Conventions::default()
     };
@@ -81,23 +138,56 @@ pub(crate) fn read(source: &Source, is_classifier: bool) -> Result<(Model, Optio
     let pools = reader.flag("use_mean_pooling", true);
     let (model, classes) = if is_classifier {
         if !pools {
-            reader.problems.push("use_mean_pooling is false: our classifier takes the mean of the tokens".to_owned());
+            reader.problems.push(
+                "use_mean_pooling is false: our classifier takes the mean of the tokens".to_owned(),
+            );
         }
         let names = class_names(&mut reader);
-        let classes = source.tensors.get("classifier.weight").map_or(1, |head| head.dims().first().copied().unwrap_or(1));
-        (Model::Classifier(ClassifierConfig { grid, encoder, positions, class_token, classes, conventions }), names)
+        let classes = source
+            .tensors
+            .get("classifier.weight")
+            .map_or(1, |head| head.dims().first().copied().unwrap_or(1));
+        (
+            Model::Classifier(ClassifierConfig {
+                grid,
+                encoder,
+                positions,
+                class_token,
+                classes,
+                conventions,
+            }),
+            names,
+        )
     } else {
         if pools {
-            reader.problems.push("use_mean_pooling is true, so that no layer normalisation follows the encoder: ours has one".to_owned());
+            reader.problems.push(
+                "use_mean_pooling is true, so that no layer normalisation follows \
+                                  the encoder: ours has one"
+                    .to_owned(),
+            );
         }
         let normalise_target = reader.flag("norm_pix_loss", true);
         let target = TargetKind::Pixels;
         let slices = grid.tubelet;
-        let config = MaeConfig { grid, encoder, decoder, positions, class_token, target, slices, normalise_target, conventions };
+        let config = MaeConfig {
+            grid,
+            encoder,
+            decoder,
+            positions,
+            class_token,
+            target,
+            slices,
+            normalise_target,
+            conventions,
+        };
         (Model::Mae(config), None)
     };
     let problems = reader.problems;
-    if problems.is_empty() { Ok((model, classes, normalisation(source)?)) } else { Err(invalid(super::render_problems(&problems))) }
+    if problems.is_empty() {
+        Ok((model, classes, normalisation(source)?))
+    } else {
+        Err(invalid(super::render_problems(&problems)))
+    }
 }
 
 /// Reads the sizes of the encoder or, with the prefix `decoder_`, of the decoder.
@@ -109,25 +199,43 @@ fn blocks(reader: &mut ConfigReader<'_>, prefix: &str) -> TransformerConfig {
     let inner = number("intermediate_size");
     let expected = MLP_RATIO * width;
     if inner != expected {
-        let problem = format!("{prefix}intermediate_size is {inner}, not {expected}: our MLPs are {MLP_RATIO} times as wide as the model");
+        let problem = format!(
+            "{prefix}intermediate_size is {inner}, not {expected}: our MLPs are {MLP_RATIO} times \
+             as wide as the model"
+        );
         reader.problems.push(problem);
     }
-    TransformerConfig { width, depth, heads }
+    TransformerConfig {
+        width,
+        depth,
+        heads,
+    }
 }
 
 /// The names of the classes, in their order; `None` if the configuration has none.
 fn class_names(reader: &mut ConfigReader<'_>) -> Option<Vec<String>> {
-    let names = reader.values.get("id2label")?.as_object().cloned().unwrap_or_default();
-    let ordered: Option<Vec<String>> = (0..names.len()).map(|at| names.get(&at.to_string())?.as_str().map(str::to_owned)).collect();
+    let names = reader
+        .values
+        .get("id2label")?
+        .as_object()
+        .cloned()
+        .unwrap_or_default();
+    let ordered: Option<Vec<String>> = (0..names.len())
+        .map(|at| names.get(&at.to_string())?.as_str().map(str::to_owned))
+        .collect();
     if ordered.is_none() {
-        reader.problems.push("id2label does not name the classes 0, 1, 2 and so on".to_owned());
+        reader
+            .problems
+            .push("id2label does not name the classes 0, 1, 2 and so on".to_owned());
     }
     ordered
 }
 
 /// The normalisation of pixels: that of the folder, or ImageNet's by default.
 fn normalisation(source: &Source) -> Result<Normalisation, ConvertError> {
-    let Some(preprocessor) = &source.preprocessor else { return Ok(Normalisation::IMAGENET) };
+    let Some(preprocessor) = &source.preprocessor else {
+        return Ok(Normalisation::IMAGENET);
+    };
     let read = |key: &str, default: [f64; 3]| match preprocessor.get(key) {
         None => Some(default),
         Some(value) => value.as_array().and_then(|values| {
@@ -138,12 +246,15 @@ fn normalisation(source: &Source) -> Result<Normalisation, ConvertError> {
     let mean = read("image_mean", Normalisation::IMAGENET.mean);
     let std = read("image_std", Normalisation::IMAGENET.std);
     match (mean, std) {
-        (Some(mean), Some(std)) if std.iter().all(|&std| std > 0.0) => Ok(Normalisation { mean, std }),
+        (Some(mean), Some(std)) if std.iter().all(|&std| std > 0.0) => {
+            Ok(Normalisation { mean, std })
+        }
         _ => {
             let path = source.path.with_file_name("preprocessor_config.json");
             Err(ConvertError::Invalid {
                 path,
-                reason: "image_mean and image_std are not three numbers each, the latter above 0".to_owned(),
+                reason: "image_mean and image_std are not three numbers each, the latter above 0"
+                    .to_owned(),
             })
         }
     }
@@ -152,8 +263,18 @@ fn normalisation(source: &Source) -> Result<Normalisation, ConvertError> {
 /// `config.json` and `preprocessor_config.json` of a model that transformers supports.
 pub(crate) fn write(model: &Model, classes: Option<&[String]>) -> [(&'static str, Value); 2] {
     let (grid, encoder, conventions) = match model {
-        Model::Mae(MaeConfig { grid, encoder, conventions, .. }) => (grid, encoder, conventions),
-        Model::Classifier(ClassifierConfig { grid, encoder, conventions, .. }) => (grid, encoder, conventions),
+        Model::Mae(MaeConfig {
+            grid,
+            encoder,
+            conventions,
+            ..
+        }) => (grid, encoder, conventions),
+        Model::Classifier(ClassifierConfig {
+            grid,
+            encoder,
+            conventions,
+            ..
+        }) => (grid, encoder, conventions),
     };
     let (architecture, pools) = match model {
         Model::Mae(_) => ("VideoMAEForPreTraining", false),
@@ -179,20 +300,41 @@ pub(crate) fn write(model: &Model, classes: Option<&[String]>) -> [(&'static str
         "qkv_bias": true,
         "use_mean_pooling": pools,
     });
-    let mut set = |key: &str, value: Value| drop(config.as_object_mut().map(|config| config.insert(key.to_owned(), value)));
+    let mut set = |key: &str, value: Value| {
+        drop(
+            config
+                .as_object_mut()
+                .map(|config| config.insert(key.to_owned(), value)),
+        )
+    };
     match model {
-        Model::Mae(MaeConfig { decoder, normalise_target, .. }) => {
+        Model::Mae(MaeConfig {
+            decoder,
+            normalise_target,
+            ..
+        }) => {
             set("decoder_hidden_size", json!(decoder.width));
             set("decoder_num_hidden_layers", json!(decoder.depth));
             set("decoder_num_attention_heads", json!(decoder.heads));
-            set("decoder_intermediate_size", json!(MLP_RATIO * decoder.width));
+            set(
+                "decoder_intermediate_size",
+                json!(MLP_RATIO * decoder.width),
+            );
             set("norm_pix_loss", json!(normalise_target));
         }
         Model::Classifier(ClassifierConfig { classes: count, .. }) => {
-            let name = |at: usize| classes.and_then(|names| names.get(at)).cloned().unwrap_or_else(|| format!("LABEL_{at}"));
+            let name = |at: usize| {
+                classes
+                    .and_then(|names| names.get(at))
+                    .cloned()
+                    .unwrap_or_else(|| format!("LABEL_{at}"))
+            };
             let numbered = (0..*count).map(|at| (at.to_string(), Value::from(name(at))));
             set("id2label", Value::Object(numbered.collect()));
-            set("label2id", Value::Object((0..*count).map(|at| (name(at), Value::from(at))).collect()));
+            set(
+                "label2id",
+                Value::Object((0..*count).map(|at| (name(at), Value::from(at))).collect()),
+            );
         }
     }
     let preprocessor = json!({
@@ -208,7 +350,10 @@ pub(crate) fn write(model: &Model, classes: Option<&[String]>) -> [(&'static str
         "image_mean": Normalisation::IMAGENET.mean,
         "image_std": Normalisation::IMAGENET.std,
     });
-    [("config.json", config), ("preprocessor_config.json", preprocessor)]
+    [
+        ("config.json", config),
+        ("preprocessor_config.json", preprocessor),
+    ]
 }
 
 #[cfg(test)]
@@ -217,9 +362,22 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        let grid = PatchGrid { frames: 8, size: 32, tubelet: 2, patch: 8 };
-        let encoder = TransformerConfig { width: 24, depth: 3, heads: 6 };
-        let decoder = TransformerConfig { width: 12, depth: 1, heads: 3 };
+        let grid = PatchGrid {
+            frames: 8,
+            size: 32,
+            tubelet: 2,
+            patch: 8,
+        };
+        let encoder = TransformerConfig {
+            width: 24,
+            depth: 3,
+            heads: 6,
+        };
+        let decoder = TransformerConfig {
+            width: 12,
+            depth: 1,
+            heads: 3,
+        };
         let conventions = Conventions {
             norm_epsilon: 1e-6,
             decoder_norm_epsilon: FIXED_EPSILON,
@@ -228,8 +386,17 @@ mod tests {
         };
         let positions = PositionKind::Sinusoid;
         let target = TargetKind::Pixels;
-        let mae =
-            MaeConfig { grid, encoder, decoder, positions, class_token: false, target, slices: 2, normalise_target: false, conventions };
+        let mae = MaeConfig {
+            grid,
+            encoder,
+            decoder,
+            positions,
+            class_token: false,
+            target,
+            slices: 2,
+            normalise_target: false,
+            conventions,
+        };
         let [(_, config), (_, preprocessor)] = write(&Model::Mae(mae), None);
         let source = |config, preprocessor| Source {
             path: "model.safetensors".into(),
@@ -238,29 +405,69 @@ mod tests {
             preprocessor,
             notes: Vec::new(),
         };
-        let (model, classes, normalisation) = read(&source(Some(config.clone()), Some(preprocessor)), false).expect("its own");
-        assert_eq!((model, classes, normalisation), (Model::Mae(mae), None, Normalisation::IMAGENET));
+        let (model, classes, normalisation) =
+            read(&source(Some(config.clone()), Some(preprocessor)), false).expect("its own");
+        assert_eq!(
+            (model, classes, normalisation),
+            (Model::Mae(mae), None, Normalisation::IMAGENET)
+        );
 
         let fails = |key: &str, value: Value, is_classifier| {
             let mut config = config.clone();
             config[key] = value;
-            read(&source(Some(config), None), is_classifier).expect_err("it does not fit").to_string()
+            read(&source(Some(config), None), is_classifier)
+                .expect_err("it does not fit")
+                .to_string()
         };
         for (key, value, is_classifier, expected) in [
-            ("hidden_act", json!("gelu_new"), false, "hidden_act is \"gelu_new\", not \"gelu\": our blocks have the exact GELU"),
-            ("model_type", json!("vit"), false, "model_type is \"vit\", not \"videomae\": other models are not supported"),
-            ("intermediate_size", json!(97), false, "intermediate_size is 97, not 96: our MLPs are 4 times as wide as the model"),
-            ("num_hidden_layers", json!(-1), false, "num_hidden_layers is -1, not a positive integer"),
-            ("patch_size", json!(7), false, "size = 32 is not a multiple of patch = 7; choose size = 35, or another patch"),
+            (
+                "hidden_act",
+                json!("gelu_new"),
+                false,
+                "hidden_act is \"gelu_new\", not \"gelu\": our blocks have the exact GELU",
+            ),
+            (
+                "model_type",
+                json!("vit"),
+                false,
+                "model_type is \"vit\", not \"videomae\": other models are not supported",
+            ),
+            (
+                "intermediate_size",
+                json!(97),
+                false,
+                "intermediate_size is 97, not 96: our MLPs are 4 times as wide as the model",
+            ),
+            (
+                "num_hidden_layers",
+                json!(-1),
+                false,
+                "num_hidden_layers is -1, not a positive integer",
+            ),
+            (
+                "patch_size",
+                json!(7),
+                false,
+                "size = 32 is not a multiple of patch = 7; choose size = 35, or another patch",
+            ),
             (
                 "use_mean_pooling",
                 json!(true),
                 false,
-                "use_mean_pooling is true, so that no layer normalisation follows the encoder: ours has one",
+                "use_mean_pooling is true, so that no layer normalisation follows the encoder: \
+                 ours has one",
             ),
-            ("use_mean_pooling", json!(false), true, "use_mean_pooling is false: our classifier takes the mean of the tokens"),
+            (
+                "use_mean_pooling",
+                json!(false),
+                true,
+                "use_mean_pooling is false: our classifier takes the mean of the tokens",
+            ),
         ] {
-            assert_eq!(fails(key, value, is_classifier), format!("cannot read config.json: {expected}"));
+            assert_eq!(
+                fails(key, value, is_classifier),
+                format!("cannot read config.json: {expected}")
+            );
         }
     }
 }

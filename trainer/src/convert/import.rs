@@ -4,7 +4,8 @@ use super::fold::{self, Normalisation};
 use super::rules::{Tensors, rules, to_ours};
 use super::{ConvertError, Format, Hints, Model, detect, huggingface, source};
 use crate::config::{
-    ConfigError, EncoderPart, FinetuneConfig, ModelConfig, Preset, PretrainConfig, PretrainObjective, Recipe, TargetConfig, Task,
+    ConfigError, EncoderPart, FinetuneConfig, ModelConfig, Preset, PretrainConfig,
+    PretrainObjective, Recipe, TargetConfig, Task,
 };
 use crate::model::{Classifier, ClassifierConfig, Mae, MaeConfig};
 use candle_core::Device;
@@ -43,15 +44,30 @@ pub fn import(path: &Path, hints: &Hints) -> Result<Imported, ConvertError> {
     let qkv_layout = detect::qkv_layout(&source.tensors, format);
     let (model, named, normalisation) = match format {
         Format::Huggingface => huggingface::read(&source, is_classifier)?,
-        Format::Videomae => (detect::model(&source, format, is_classifier, hints)?, None, Normalisation::IMAGENET),
-        Format::MaeSt | Format::Pyslowfast => (detect::model(&source, format, is_classifier, hints)?, None, Normalisation::OURS),
+        Format::Videomae => (
+            detect::model(&source, format, is_classifier, hints)?,
+            None,
+            Normalisation::IMAGENET,
+        ),
+        Format::MaeSt | Format::Pyslowfast => (
+            detect::model(&source, format, is_classifier, hints)?,
+            None,
+            Normalisation::OURS,
+        ),
     };
     let path = source.path;
     let tokens = model.grid().tokens();
     if tokens > MOST_TOKENS {
-        return Err(ConvertError::Invalid { path, reason: format!("its clips would have {tokens} tokens, more than {MOST_TOKENS}") });
+        return Err(ConvertError::Invalid {
+            path,
+            reason: format!("its clips would have {tokens} tokens, more than {MOST_TOKENS}"),
+        });
     }
-    let mismatch = |problems| ConvertError::Mismatch { path: path.clone(), format, problems };
+    let mismatch = |problems| ConvertError::Mismatch {
+        path: path.clone(),
+        format,
+        problems,
+    };
     let tensors = std::mem::take(&mut source.tensors);
     let mut tensors = to_ours(&rules(format, qkv_layout, &model), tensors)?.map_err(mismatch)?;
     let mut notes = source.notes;
@@ -60,41 +76,76 @@ pub fn import(path: &Path, hints: &Hints) -> Result<Imported, ConvertError> {
     if let (Model::Classifier(config), Some(classes)) = (&model, &classes)
         && classes.len() != config.classes
     {
-        return Err(ConvertError::Classes { path, named: classes.len(), found: config.classes });
+        return Err(ConvertError::Classes {
+            path,
+            named: classes.len(),
+            found: config.classes,
+        });
     }
     if normalisation != Normalisation::OURS {
         fold::normalisation(&mut tensors, normalisation, Normalisation::OURS)?;
         let Normalisation { mean, std } = normalisation;
-        notes.push(format!("their pixel mean {mean:?} and deviation {std:?} are folded into the patch embedding, which expects ours"));
-        if let Model::Mae(MaeConfig { normalise_target: false, .. }) = &model {
+        notes.push(format!(
+            "their pixel mean {mean:?} and deviation {std:?} are folded into the \
+                            patch embedding, which expects ours"
+        ));
+        if let Model::Mae(MaeConfig {
+            normalise_target: false,
+            ..
+        }) = &model
+        {
             // Their predictions are pixels in [0, 1], ours are normalised ones.
-            fold::predictions(&mut tensors, 1.0 / f64::from(STD), -f64::from(MEAN) / f64::from(STD))?;
+            fold::predictions(
+                &mut tensors,
+                1.0 / f64::from(STD),
+                -f64::from(MEAN) / f64::from(STD),
+            )?;
             notes.push(
-                "their predictions of pixels in [0, 1] are folded into those of normalised pixels; losses are 1 / 0.225² times theirs"
+                "their predictions of pixels in [0, 1] are folded into those of normalised pixels; \
+                 losses are 1 / 0.225² times theirs"
                     .to_owned(),
             );
         }
     }
     // A mismatch here would be a bug in the rules.
     let built = match &model {
-        Model::Mae(config) => Mae::from_tensors(*config, tensors.clone().into_iter().collect(), &Device::Cpu).map(drop),
-        Model::Classifier(config) => Classifier::from_tensors(*config, tensors.clone().into_iter().collect(), &Device::Cpu).map(drop),
+        Model::Mae(config) => {
+            Mae::from_tensors(*config, tensors.clone().into_iter().collect(), &Device::Cpu)
+                .map(drop)
+        }
+        Model::Classifier(config) => {
+            Classifier::from_tensors(*config, tensors.clone().into_iter().collect(), &Device::Cpu)
+                .map(drop)
+        }
     };
     built.map_err(|error| mismatch(vec![error.to_string()]))?;
     if format != Format::Huggingface {
         notes.push(assumptions(&model));
     }
     if matches!(model, Model::Classifier(_)) && classes.is_none() {
-        notes.push("class names are unknown, so classes are numbered; give names with --classes FILE".to_owned());
+        notes.push(
+            "class names are unknown, so classes are numbered; give names with --classes FILE"
+                .to_owned(),
+        );
     }
-    Ok(Imported { format, model, tensors, classes, notes })
+    Ok(Imported {
+        format,
+        model,
+        tensors,
+        classes,
+        notes,
+    })
 }
 
 /// Notes what the weights do not store, and was taken from the user or from published models.
 fn assumptions(model: &Model) -> String {
     let assumed = match model {
         Model::Mae(config) => {
-            let target = if config.normalise_target { "normalised" } else { "raw" };
+            let target = if config.normalise_target {
+                "normalised"
+            } else {
+                "raw"
+            };
             format!(
                 "{} heads in the encoder, {} in the decoder, and a target of {target} pixels",
                 config.encoder.heads, config.decoder.heads
@@ -112,7 +163,12 @@ fn pretraining_config(format: Format, model: &MaeConfig) -> Result<PretrainConfi
     config.common.clip = model.grid;
     config.common.encoder = model.encoder;
     config.common.model = ModelConfig::of(model.positions, model.class_token, conventions);
-    let PretrainObjective { decoder, masking, target, .. } = &mut config.objective;
+    let PretrainObjective {
+        decoder,
+        masking,
+        target,
+        ..
+    } = &mut config.objective;
     *decoder = model.decoder;
     *target = TargetConfig {
         kind: model.target,
@@ -138,11 +194,26 @@ impl Imported {
         match &self.model {
             Model::Mae(model) => pretraining_config(self.format, model).map(Task::from),
             Model::Classifier(model) => {
-                let ClassifierConfig { grid, encoder, positions, class_token, classes, conventions } = *model;
-                let part = EncoderPart { clip: grid, model: ModelConfig::of(positions, class_token, conventions), encoder };
-                let names = self.classes.clone().unwrap_or_else(|| (0..classes).map(|class| class.to_string()).collect());
+                let ClassifierConfig {
+                    grid,
+                    encoder,
+                    positions,
+                    class_token,
+                    classes,
+                    conventions,
+                } = *model;
+                let part = EncoderPart {
+                    clip: grid,
+                    model: ModelConfig::of(positions, class_token, conventions),
+                    encoder,
+                };
+                let names = self
+                    .classes
+                    .clone()
+                    .unwrap_or_else(|| (0..classes).map(|class| class.to_string()).collect());
                 let recipe = Recipe::for_width(encoder.width);
-                FinetuneConfig::resolve(recipe, &part, Some(from.to_owned()), names, &[]).map(Task::from)
+                FinetuneConfig::resolve(recipe, &part, Some(from.to_owned()), names, &[])
+                    .map(Task::from)
             }
         }
     }

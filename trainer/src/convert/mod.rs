@@ -126,7 +126,8 @@ pub enum ConvertError {
     },
     /// The names match no known format.
     #[error(
-        "{} has weights of an unknown format (known: mae_st, PySlowFast, VideoMAE, Hugging Face VideoMAE); its first names: {}",
+        "{} has weights of an unknown format (known: mae_st, PySlowFast, VideoMAE, Hugging Face \
+         VideoMAE); its first names: {}",
         path.display(),
         names.join(", ")
     )]
@@ -137,7 +138,11 @@ pub enum ConvertError {
         names: Vec<String>,
     },
     /// Names, shapes or types do not match the format.
-    #[error("{} looks like {format} weights, but does not fit: {}", path.display(), render_problems(problems))]
+    #[error(
+        "{} looks like {format} weights, but does not fit: {}",
+        path.display(),
+        render_problems(problems)
+    )]
     Mismatch {
         /// The file.
         path: PathBuf,
@@ -157,7 +162,8 @@ pub enum ConvertError {
         flag: &'static str,
     },
     /// The number of class names differs from the rows of the head.
-    #[error("{named} class names are given, but the head of {} has {found} classes", path.display())]
+    #[error("{named} class names are given, but the head of {} has {found} \
+             classes", path.display())]
     Classes {
         /// The file.
         path: PathBuf,

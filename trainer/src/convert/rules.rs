@@ -1,7 +1,9 @@
 //! The mapping between the tensors of a format and ours. One table serves both directions.
 
 use super::{Format, Model};
-use crate::model::{ClassifierConfig, DecoderClassToken, MLP_RATIO, MaeConfig, PositionKind, TransformerConfig};
+use crate::model::{
+    ClassifierConfig, DecoderClassToken, MLP_RATIO, MaeConfig, PositionKind, TransformerConfig,
+};
 use candle_core::{DType, Device, Result, Tensor};
 use std::collections::BTreeMap;
 
@@ -34,10 +36,22 @@ impl Format {
     /// The layout that an export writes.
     pub(crate) const fn qkv_layout(self) -> QkvLayout {
         match self {
-            Self::MaeSt => QkvLayout { joined: false, biases: Biases::All },
-            Self::Pyslowfast => QkvLayout { joined: true, biases: Biases::All },
-            Self::Videomae => QkvLayout { joined: true, biases: Biases::Apart },
-            Self::Huggingface => QkvLayout { joined: false, biases: Biases::Apart },
+            Self::MaeSt => QkvLayout {
+                joined: false,
+                biases: Biases::All,
+            },
+            Self::Pyslowfast => QkvLayout {
+                joined: true,
+                biases: Biases::All,
+            },
+            Self::Videomae => QkvLayout {
+                joined: true,
+                biases: Biases::Apart,
+            },
+            Self::Huggingface => QkvLayout {
+                joined: false,
+                biases: Biases::Apart,
+            },
         }
     }
 }
@@ -46,9 +60,17 @@ impl Format {
 #[derive(Debug, Clone)]
 pub(crate) enum Rule {
     /// A tensor with another name in the format.
-    Renamed { ours: String, theirs: String, shape: Vec<usize> },
+    Renamed {
+        ours: String,
+        theirs: String,
+        shape: Vec<usize>,
+    },
     /// Three of our tensors, of `shape` each, concatenated along the first dimension in the format.
-    Joined { ours: [String; 3], theirs: String, shape: Vec<usize> },
+    Joined {
+        ours: [String; 3],
+        theirs: String,
+        shape: Vec<usize>,
+    },
     /// A tensor that the format does not have, which is zero here.
     Absent {
         ours: String,
@@ -123,11 +145,18 @@ impl Names {
                 head: "",
                 block: REFERENCE_BLOCK,
             },
-            (Format::Videomae, true) => Self { norm: "fc_norm", ..Self::of(Format::MaeSt, true) },
+            (Format::Videomae, true) => Self {
+                norm: "fc_norm",
+                ..Self::of(Format::MaeSt, true)
+            },
             (Format::Huggingface, _) => Self {
                 patches: "videomae.embeddings.patch_embeddings.projection",
                 blocks: "videomae.encoder.layer.",
-                norm: if is_classifier { "fc_norm" } else { "videomae.layernorm" },
+                norm: if is_classifier {
+                    "fc_norm"
+                } else {
+                    "videomae.layernorm"
+                },
                 decoder_embed: "encoder_to_decoder",
                 decoder_blocks: "decoder.decoder_layers.",
                 pred: "decoder.head",
@@ -162,10 +191,31 @@ struct Rules {
 }
 
 fn classifier_rules(format: Format, qkv_layout: QkvLayout, config: &ClassifierConfig) -> Vec<Rule> {
-    let ClassifierConfig { grid, encoder, positions, class_token, classes, .. } = *config;
-    let mut rules = Rules { rules: Vec::new(), qkv_layout, names: Names::of(format, true) };
-    rules.encoder([encoder.width, 3, grid.tubelet, grid.patch, grid.patch], encoder);
-    rules.positions("", "", positions, class_token, [grid.time(), grid.space()], encoder.width);
+    let ClassifierConfig {
+        grid,
+        encoder,
+        positions,
+        class_token,
+        classes,
+        ..
+    } = *config;
+    let mut rules = Rules {
+        rules: Vec::new(),
+        qkv_layout,
+        names: Names::of(format, true),
+    };
+    rules.encoder(
+        [encoder.width, 3, grid.tubelet, grid.patch, grid.patch],
+        encoder,
+    );
+    rules.positions(
+        "",
+        "",
+        positions,
+        class_token,
+        [grid.time(), grid.space()],
+        encoder.width,
+    );
     if class_token {
         rules.same("cls_token", &[1, 1, encoder.width]);
     }
@@ -174,9 +224,23 @@ fn classifier_rules(format: Format, qkv_layout: QkvLayout, config: &ClassifierCo
 }
 
 fn mae_rules(format: Format, qkv_layout: QkvLayout, config: &MaeConfig) -> Vec<Rule> {
-    let MaeConfig { grid, encoder, decoder, positions, class_token, .. } = *config;
-    let mut rules = Rules { rules: Vec::new(), qkv_layout, names: Names::of(format, false) };
-    rules.encoder([encoder.width, 3, grid.tubelet, grid.patch, grid.patch], encoder);
+    let MaeConfig {
+        grid,
+        encoder,
+        decoder,
+        positions,
+        class_token,
+        ..
+    } = *config;
+    let mut rules = Rules {
+        rules: Vec::new(),
+        qkv_layout,
+        names: Names::of(format, false),
+    };
+    rules.encoder(
+        [encoder.width, 3, grid.tubelet, grid.patch, grid.patch],
+        encoder,
+    );
     let sides = [grid.time(), grid.space()];
     rules.positions("", "", positions, class_token, sides, encoder.width);
     if class_token {
@@ -187,20 +251,45 @@ fn mae_rules(format: Format, qkv_layout: QkvLayout, config: &MaeConfig) -> Vec<R
     }
     let embed = rules.names.decoder_embed;
     match format {
-        Format::MaeSt | Format::Pyslowfast => rules.layer("decoder_embed", embed, &[decoder.width, encoder.width]),
+        Format::MaeSt | Format::Pyslowfast => {
+            rules.layer("decoder_embed", embed, &[decoder.width, encoder.width])
+        }
         Format::Videomae | Format::Huggingface => {
-            rules.renamed("decoder_embed.weight".to_owned(), format!("{embed}.weight"), &[decoder.width, encoder.width]);
+            rules.renamed(
+                "decoder_embed.weight".to_owned(),
+                format!("{embed}.weight"),
+                &[decoder.width, encoder.width],
+            );
             let ours = "decoder_embed.bias".to_owned();
-            rules.rules.push(Rule::Absent { ours, shape: vec![decoder.width], has_no_effect: false });
+            rules.rules.push(Rule::Absent {
+                ours,
+                shape: vec![decoder.width],
+                has_no_effect: false,
+            });
         }
     }
     rules.same("mask_token", &[1, 1, decoder.width]);
     let decoder_positions = config.decoder_positions();
     // PySlowFast abbreviates the prefix if positions are separable.
-    let prefix = if format == Format::Pyslowfast && decoder_positions == PositionKind::Separable { "dec_" } else { "decoder_" };
-    rules.positions("decoder_", prefix, decoder_positions, class_token, sides, decoder.width);
+    let prefix = if format == Format::Pyslowfast && decoder_positions == PositionKind::Separable {
+        "dec_"
+    } else {
+        "decoder_"
+    };
+    rules.positions(
+        "decoder_",
+        prefix,
+        decoder_positions,
+        class_token,
+        sides,
+        decoder.width,
+    );
     for at in 0..decoder.depth {
-        rules.block(format!("decoder_blocks.{at}"), format!("{}{at}", rules.names.decoder_blocks), decoder.width);
+        rules.block(
+            format!("decoder_blocks.{at}"),
+            format!("{}{at}", rules.names.decoder_blocks),
+            decoder.width,
+        );
     }
     let norm = match format {
         Format::MaeSt => "decoder_norm".to_owned(),
@@ -209,13 +298,21 @@ fn mae_rules(format: Format, qkv_layout: QkvLayout, config: &MaeConfig) -> Vec<R
         Format::Videomae | Format::Huggingface => "decoder.norm".to_owned(),
     };
     rules.layer("decoder_norm", &norm, &[decoder.width]);
-    rules.layer("decoder_pred", rules.names.pred, &[config.target_values(), decoder.width]);
+    rules.layer(
+        "decoder_pred",
+        rules.names.pred,
+        &[config.target_values(), decoder.width],
+    );
     rules.rules
 }
 
 impl Rules {
     fn renamed(&mut self, ours: String, theirs: String, shape: &[usize]) {
-        self.rules.push(Rule::Renamed { ours, theirs, shape: shape.to_vec() });
+        self.rules.push(Rule::Renamed {
+            ours,
+            theirs,
+            shape: shape.to_vec(),
+        });
     }
 
     fn same(&mut self, name: &str, shape: &[usize]) {
@@ -225,20 +322,44 @@ impl Rules {
     /// Adds weight and bias of a layer.
     fn layer(&mut self, ours: &str, theirs: &str, weight: &[usize]) {
         self.renamed(format!("{ours}.weight"), format!("{theirs}.weight"), weight);
-        self.renamed(format!("{ours}.bias"), format!("{theirs}.bias"), &weight[..1]);
+        self.renamed(
+            format!("{ours}.bias"),
+            format!("{theirs}.bias"),
+            &weight[..1],
+        );
     }
 
-    fn encoder(&mut self, patches: [usize; 5], TransformerConfig { width, depth, .. }: TransformerConfig) {
+    fn encoder(
+        &mut self,
+        patches: [usize; 5],
+        TransformerConfig { width, depth, .. }: TransformerConfig,
+    ) {
         self.layer("patch_embed.proj", self.names.patches, &patches);
         for at in 0..depth {
-            self.block(format!("blocks.{at}"), format!("{}{at}", self.names.blocks), width);
+            self.block(
+                format!("blocks.{at}"),
+                format!("{}{at}", self.names.blocks),
+                width,
+            );
         }
         self.layer("norm", self.names.norm, &[width]);
     }
 
-    fn positions(&mut self, ours: &str, theirs: &str, kind: PositionKind, has_class: bool, [time, space]: [usize; 2], width: usize) {
+    fn positions(
+        &mut self,
+        ours: &str,
+        theirs: &str,
+        kind: PositionKind,
+        has_class: bool,
+        [time, space]: [usize; 2],
+        width: usize,
+    ) {
         let mut table = |part: &str, tokens: usize| {
-            self.renamed(format!("{ours}pos_embed{part}"), format!("{theirs}pos_embed{part}"), &[1, tokens, width]);
+            self.renamed(
+                format!("{ours}pos_embed{part}"),
+                format!("{theirs}pos_embed{part}"),
+                &[1, tokens, width],
+            );
         };
         match kind {
             PositionKind::Separable => {
@@ -254,35 +375,82 @@ impl Rules {
     }
 
     fn block(&mut self, ours: String, theirs: String, width: usize) {
-        let BlockNames { norm1, attention, parts, proj, norm2, fc1, fc2 } = self.names.block;
-        self.layer(&format!("{ours}.norm1"), &format!("{theirs}.{norm1}"), &[width]);
+        let BlockNames {
+            norm1,
+            attention,
+            parts,
+            proj,
+            norm2,
+            fc1,
+            fc2,
+        } = self.names.block;
+        self.layer(
+            &format!("{ours}.norm1"),
+            &format!("{theirs}.{norm1}"),
+            &[width],
+        );
         let attention = format!("{theirs}.{attention}");
         let mine = |what: &str| ["q", "k", "v"].map(|part| format!("{ours}.attn.{part}.{what}"));
         if self.qkv_layout.joined {
             let theirs = format!("{attention}.qkv.weight");
-            self.rules.push(Rule::Joined { ours: mine("weight"), theirs, shape: vec![width, width] });
+            self.rules.push(Rule::Joined {
+                ours: mine("weight"),
+                theirs,
+                shape: vec![width, width],
+            });
         } else {
             for (ours, part) in mine("weight").into_iter().zip(parts) {
                 self.renamed(ours, format!("{attention}.{part}.weight"), &[width, width]);
             }
         }
-        if self.qkv_layout == (QkvLayout { joined: true, biases: Biases::All }) {
-            self.rules.push(Rule::Joined { ours: mine("bias"), theirs: format!("{attention}.qkv.bias"), shape: vec![width] });
+        if self.qkv_layout
+            == (QkvLayout {
+                joined: true,
+                biases: Biases::All,
+            })
+        {
+            self.rules.push(Rule::Joined {
+                ours: mine("bias"),
+                theirs: format!("{attention}.qkv.bias"),
+                shape: vec![width],
+            });
         } else {
             for ((ours, part), short) in mine("bias").into_iter().zip(parts).zip(["q", "k", "v"]) {
                 let beside = format!("{attention}.{part}.bias");
                 match self.qkv_layout.biases {
                     Biases::All => self.renamed(ours, beside, &[width]),
                     Biases::NoKeys if short != "k" => self.renamed(ours, beside, &[width]),
-                    Biases::Apart if short != "k" => self.renamed(ours, format!("{attention}.{short}_bias"), &[width]),
-                    _ => self.rules.push(Rule::Absent { ours, shape: vec![width], has_no_effect: short == "k" }),
+                    Biases::Apart if short != "k" => {
+                        self.renamed(ours, format!("{attention}.{short}_bias"), &[width])
+                    }
+                    _ => self.rules.push(Rule::Absent {
+                        ours,
+                        shape: vec![width],
+                        has_no_effect: short == "k",
+                    }),
                 }
             }
         }
-        self.layer(&format!("{ours}.attn.proj"), &format!("{theirs}.{proj}"), &[width, width]);
-        self.layer(&format!("{ours}.norm2"), &format!("{theirs}.{norm2}"), &[width]);
-        self.layer(&format!("{ours}.mlp.fc1"), &format!("{theirs}.{fc1}"), &[MLP_RATIO * width, width]);
-        self.layer(&format!("{ours}.mlp.fc2"), &format!("{theirs}.{fc2}"), &[width, MLP_RATIO * width]);
+        self.layer(
+            &format!("{ours}.attn.proj"),
+            &format!("{theirs}.{proj}"),
+            &[width, width],
+        );
+        self.layer(
+            &format!("{ours}.norm2"),
+            &format!("{theirs}.{norm2}"),
+            &[width],
+        );
+        self.layer(
+            &format!("{ours}.mlp.fc1"),
+            &format!("{theirs}.{fc1}"),
+            &[MLP_RATIO * width, width],
+        );
+        self.layer(
+            &format!("{ours}.mlp.fc2"),
+            &format!("{theirs}.{fc2}"),
+            &[width, MLP_RATIO * width],
+        );
     }
 }
 
@@ -296,7 +464,9 @@ impl Taker {
     fn take(&mut self, name: &str, shape: &[usize]) -> Option<Tensor> {
         match self.tensors.remove(name) {
             Some(tensor) if tensor.dims() == shape => return Some(tensor),
-            Some(tensor) => self.problems.push(format!("{name} is {:?}, not {shape:?}", tensor.dims())),
+            Some(tensor) => self
+                .problems
+                .push(format!("{name} is {:?}, not {shape:?}", tensor.dims())),
             None => self.problems.push(format!("{name} is missing")),
         }
         None
@@ -304,23 +474,45 @@ impl Taker {
 
     /// Reports unknown tensors, which are those that were not taken.
     fn finish(mut self) -> std::result::Result<(), Vec<String>> {
-        self.problems.extend(self.tensors.into_keys().map(|name| format!("{name} is not part of it")));
-        if self.problems.is_empty() { Ok(()) } else { Err(self.problems) }
+        self.problems.extend(
+            self.tensors
+                .into_keys()
+                .map(|name| format!("{name} is not part of it")),
+        );
+        if self.problems.is_empty() {
+            Ok(())
+        } else {
+            Err(self.problems)
+        }
     }
 }
 
 /// Their tensors under our names, or all problems.
-pub(crate) fn to_ours(rules: &[Rule], theirs: Tensors) -> Result<std::result::Result<Tensors, Vec<String>>> {
-    let mut taker = Taker { tensors: theirs, problems: Vec::new() };
+pub(crate) fn to_ours(
+    rules: &[Rule],
+    theirs: Tensors,
+) -> Result<std::result::Result<Tensors, Vec<String>>> {
+    let mut taker = Taker {
+        tensors: theirs,
+        problems: Vec::new(),
+    };
     let mut ours_of = Tensors::new();
     for rule in rules {
         match rule {
-            Rule::Renamed { ours, theirs, shape } => {
+            Rule::Renamed {
+                ours,
+                theirs,
+                shape,
+            } => {
                 if let Some(tensor) = taker.take(theirs, shape) {
                     ours_of.insert(ours.clone(), tensor);
                 }
             }
-            Rule::Joined { ours, theirs, shape } => {
+            Rule::Joined {
+                ours,
+                theirs,
+                shape,
+            } => {
                 let mut joined = shape.clone();
                 joined[0] *= ours.len();
                 if let Some(tensor) = taker.take(theirs, &joined) {
@@ -330,7 +522,10 @@ pub(crate) fn to_ours(rules: &[Rule], theirs: Tensors) -> Result<std::result::Re
                 }
             }
             Rule::Absent { ours, shape, .. } => {
-                ours_of.insert(ours.clone(), Tensor::zeros(shape.as_slice(), DType::F32, &Device::Cpu)?);
+                ours_of.insert(
+                    ours.clone(),
+                    Tensor::zeros(shape.as_slice(), DType::F32, &Device::Cpu)?,
+                );
             }
         }
     }
@@ -338,28 +533,55 @@ pub(crate) fn to_ours(rules: &[Rule], theirs: Tensors) -> Result<std::result::Re
 }
 
 /// Our tensors under their names, or all problems.
-pub(crate) fn to_theirs(rules: &[Rule], ours: Tensors) -> Result<std::result::Result<Tensors, Vec<String>>> {
-    let mut taker = Taker { tensors: ours, problems: Vec::new() };
+pub(crate) fn to_theirs(
+    rules: &[Rule],
+    ours: Tensors,
+) -> Result<std::result::Result<Tensors, Vec<String>>> {
+    let mut taker = Taker {
+        tensors: ours,
+        problems: Vec::new(),
+    };
     let mut theirs_of = Tensors::new();
     for rule in rules {
         match rule {
-            Rule::Renamed { ours, theirs, shape } => {
+            Rule::Renamed {
+                ours,
+                theirs,
+                shape,
+            } => {
                 if let Some(tensor) = taker.take(ours, shape) {
                     theirs_of.insert(theirs.clone(), tensor);
                 }
             }
-            Rule::Joined { ours, theirs, shape } => {
-                let parts: Vec<Tensor> = ours.iter().filter_map(|name| taker.take(name, shape)).collect();
+            Rule::Joined {
+                ours,
+                theirs,
+                shape,
+            } => {
+                let parts: Vec<Tensor> = ours
+                    .iter()
+                    .filter_map(|name| taker.take(name, shape))
+                    .collect();
                 if parts.len() == ours.len() {
                     theirs_of.insert(theirs.clone(), Tensor::cat(&parts, 0)?);
                 }
             }
-            Rule::Absent { ours, shape, has_no_effect } => {
+            Rule::Absent {
+                ours,
+                shape,
+                has_no_effect,
+            } => {
                 if let Some(tensor) = taker.take(ours, shape)
                     && !has_no_effect
-                    && tensor.flatten_all()?.to_vec1::<f32>()?.iter().any(|&value| value != 0.0)
+                    && tensor
+                        .flatten_all()?
+                        .to_vec1::<f32>()?
+                        .iter()
+                        .any(|&value| value != 0.0)
                 {
-                    taker.problems.push(format!("{ours} is not zero, but the format does not have it"));
+                    taker.problems.push(format!(
+                        "{ours} is not zero, but the format does not have it"
+                    ));
                 }
             }
         }

@@ -56,9 +56,19 @@ impl StoredTensor {
     pub(crate) fn to_f32(&self) -> candle_core::Result<Tensor> {
         let pairs = || self.bytes.as_chunks::<2>().0.iter().copied();
         let values: Vec<f32> = match self.dtype {
-            StoredType::F32 => self.bytes.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
-            StoredType::F16 => pairs().map(|bytes| f16::from_le_bytes(bytes).to_f32()).collect(),
-            StoredType::Bf16 => pairs().map(|bytes| bf16::from_le_bytes(bytes).to_f32()).collect(),
+            StoredType::F32 => self
+                .bytes
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|&bytes| f32::from_le_bytes(bytes))
+                .collect(),
+            StoredType::F16 => pairs()
+                .map(|bytes| f16::from_le_bytes(bytes).to_f32())
+                .collect(),
+            StoredType::Bf16 => pairs()
+                .map(|bytes| bf16::from_le_bytes(bytes).to_f32())
+                .collect(),
         };
         Tensor::from_vec(values, self.shape.as_slice(), &Device::Cpu)
     }

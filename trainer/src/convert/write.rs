@@ -32,7 +32,11 @@ pub enum WriteError {
 ///
 /// # Errors
 /// When the path already exists, or cannot be written; then nothing is left behind.
-pub fn write_folder(path: &Path, tensors: &Tensors, texts: &[(&str, String)]) -> Result<(), WriteError> {
+pub fn write_folder(
+    path: &Path,
+    tensors: &Tensors,
+    texts: &[(&str, String)],
+) -> Result<(), WriteError> {
     atomically(path, |temporary| {
         fs::create_dir_all(temporary)?;
         for (name, text) in texts {
@@ -63,7 +67,9 @@ type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 /// Calls `write` with a temporary path, and renames the result.
 fn atomically(path: &Path, write: impl FnOnce(&Path) -> Outcome) -> Result<(), WriteError> {
     if path.symlink_metadata().is_ok() {
-        return Err(WriteError::Exists { path: path.to_owned() });
+        return Err(WriteError::Exists {
+            path: path.to_owned(),
+        });
     }
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(TEMPORARY_ENDING);
@@ -76,7 +82,10 @@ fn atomically(path: &Path, write: impl FnOnce(&Path) -> Outcome) -> Result<(), W
     outcome.map_err(|source| {
         // The first failure is the one to report.
         let _ = remove(&temporary);
-        WriteError::Write { path: path.to_owned(), source }
+        WriteError::Write {
+            path: path.to_owned(),
+            source,
+        }
     })
 }
 
@@ -90,17 +99,28 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 fn write_tensors(path: &Path, tensors: &Tensors) -> Outcome {
-    let values: Vec<NamedValues<'_>> =
-        tensors.iter().map(|(name, tensor)| NamedValues::of_tensor(name.clone(), tensor)).collect::<Result<_, _>>()?;
-    let views = values.iter().map(|named| (named.name.as_str(), Stored(named)));
+    let values: Vec<NamedValues<'_>> = tensors
+        .iter()
+        .map(|(name, tensor)| NamedValues::of_tensor(name.clone(), tensor))
+        .collect::<Result<_, _>>()?;
+    let views = values
+        .iter()
+        .map(|named| (named.name.as_str(), Stored(named)));
     // transformers requires this key.
     let about = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::serialize_to_file(views, Some(about), path)?;
     let file = File::open(path)?;
     // safetensors creates files that only their owner can read.
-    let folder = fs::metadata(path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new(".")))?;
+    let folder = fs::metadata(
+        path.parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+            .unwrap_or_else(|| Path::new(".")),
+    )?;
     let mut permissions = file.metadata()?.permissions();
-    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, std::os::unix::fs::PermissionsExt::mode(&folder.permissions()) & 0o666);
+    std::os::unix::fs::PermissionsExt::set_mode(
+        &mut permissions,
+        std::os::unix::fs::PermissionsExt::mode(&folder.permissions()) & 0o666,
+    );
     fs::set_permissions(path, permissions)?;
     Ok(file.sync_all()?)
 }

@@ -66,7 +66,8 @@ vectorised! {
             weights[at] = weights[at] * piece.decay - first[at] / root * piece.rate;
         }
         if T::IS_ROUNDED {
-            piece.rounded.iter_mut().zip(weights).for_each(|(rounded, &mut weight)| *rounded = T::from_f32(weight));
+            let rounded = piece.rounded.iter_mut().zip(weights);
+            rounded.for_each(|(rounded, &mut weight)| *rounded = T::from_f32(weight));
         }
     }
 }
@@ -105,7 +106,12 @@ pub(crate) fn update<T: Element>(
         return norm;
     }
     moments.steps += 1;
-    let AdamWConfig { betas: [beta1, beta2], epsilon, clip_norm, .. } = *config;
+    let AdamWConfig {
+        betas: [beta1, beta2],
+        epsilon,
+        clip_norm,
+        ..
+    } = *config;
     let rates = Rates {
         clip: (clip_norm / (norm + 1e-6)).min(1.0) as f32,
         beta1: beta1 as f32,
@@ -130,7 +136,11 @@ pub(crate) fn update<T: Element>(
             remaining -= count;
             pieces.push(Piece {
                 weights: weights.split_off_mut(..count).expect("groups cover all"),
-                rounded: if T::IS_ROUNDED { rounded.split_off_mut(..count).expect("groups cover all") } else { &mut [] },
+                rounded: if T::IS_ROUNDED {
+                    rounded.split_off_mut(..count).expect("groups cover all")
+                } else {
+                    &mut []
+                },
                 gradients: gradients.split_off(..count).expect("groups cover all"),
                 first: first.split_off_mut(..count).expect("groups cover all"),
                 second: second.split_off_mut(..count).expect("groups cover all"),
@@ -139,7 +149,9 @@ pub(crate) fn update<T: Element>(
             });
         }
     }
-    pieces.par_iter_mut().for_each(|piece| update_piece(piece, rates));
+    pieces
+        .par_iter_mut()
+        .for_each(|piece| update_piece(piece, rates));
     norm
 }
 
@@ -149,17 +161,46 @@ mod tests {
 
     #[test]
     fn gradients_that_are_not_finite_change_nothing() {
-        let config = AdamWConfig { base_lr: 1.0, betas: [0.9, 0.95], epsilon: 1e-8, weight_decay: 0.1, clip_norm: 1.0 };
-        let groups = [Group { range: 0..3, rule: ParameterRule { rate: 1.0, weight_decay: 0.1 } }];
+        let config = AdamWConfig {
+            base_lr: 1.0,
+            betas: [0.9, 0.95],
+            epsilon: 1e-8,
+            weight_decay: 0.1,
+            clip_norm: 1.0,
+        };
+        let groups = [Group {
+            range: 0..3,
+            rule: ParameterRule {
+                rate: 1.0,
+                weight_decay: 0.1,
+            },
+        }];
         for nonfinite in [f32::INFINITY, f32::NAN] {
             let mut weights = [1.0, 2.0, 3.0];
-            let mut moments = Moments { first: vec![0.5; 3], second: vec![0.25; 3], steps: 7 };
+            let mut moments = Moments {
+                first: vec![0.5; 3],
+                second: vec![0.25; 3],
+                steps: 7,
+            };
             let step = |last: f32, weights: &mut [f32], moments: &mut Moments| {
-                update::<f32>(&config, &groups, 0.1, weights, &mut [], &[0.0, 1.0, last], moments)
+                update::<f32>(
+                    &config,
+                    &groups,
+                    0.1,
+                    weights,
+                    &mut [],
+                    &[0.0, 1.0, last],
+                    moments,
+                )
             };
             assert!(!step(nonfinite, &mut weights, &mut moments).is_finite());
             assert_eq!(
-                (weights, &moments.first[..], &moments.second[..], moments.steps),
+                (
+                    weights,
+                    &moments.first[..],
+                    &moments.second[..],
+                    moments.steps
+                ),
                 ([1.0, 2.0, 3.0], &[0.5; 3][..], &[0.25; 3][..], 7)
             );
             assert_eq!(step(0.0, &mut weights, &mut moments), 1.0);

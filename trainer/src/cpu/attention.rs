@@ -88,7 +88,12 @@ thread_local! {
 }
 
 /// Packs `outer` rows of an operand into panels of `WIDTH`.
-fn panels<T: Element, const WIDTH: usize>(operand: Operand<'_, T>, outer: std::ops::Range<usize>, inner: usize, out: &mut Vec<u32>) {
+fn panels<T: Element, const WIDTH: usize>(
+    operand: Operand<'_, T>,
+    outer: std::ops::Range<usize>,
+    inner: usize,
+    out: &mut Vec<u32>,
+) {
     let size = steps::<T>(inner) * WIDTH;
     out.resize(outer.len().div_ceil(WIDTH) * size, 0);
     for (panel, lanes) in out.chunks_exact_mut(size).enumerate() {
@@ -101,46 +106,84 @@ fn panels<T: Element, const WIDTH: usize>(operand: Operand<'_, T>, outer: std::o
 /// all]`, `out` `[clips, queries, all]`, and `log_sums` `[clips, heads, queries]`: for each query
 /// the base-2 logarithm of the sum of its exponentials.
 pub(crate) fn forward<T: Element>(sizes: Heads, qkv: &[T], out: &mut [T], log_sums: &mut [f32]) {
-    let Heads { tokens, heads, width, .. } = sizes;
+    let Heads {
+        tokens,
+        heads,
+        width,
+        ..
+    } = sizes;
     let all = sizes.all();
     let factor = sizes.scale() * LOG2_E;
     let out = Shared::new(out, all);
-    log_sums.par_chunks_exact_mut(sizes.queries()).enumerate().for_each(|(job, log_sums)| {
-        SCRATCH.with_borrow_mut(|scratch| {
-            let Scratch { keys, values, scores, query, .. } = scratch;
-            let (wide, long) = (steps::<T>(width), steps::<T>(tokens));
-            panels::<T, ROWS>(Operand::rows(sizes.of(qkv, job, 1), 3 * all), 0..tokens, width, keys);
-            panels::<T, ROWS>(Operand::columns(sizes.of(qkv, job, 2), 3 * all), 0..width, tokens, values);
-            scores.resize(tokens.next_multiple_of(2 * ROWS) * LANES, 0);
-            query.resize(wide * LANES, 0);
-            for first in (0..sizes.queries()).step_by(LANES) {
-                let queries = first..(first + LANES).min(sizes.queries());
-                pack::<T, LANES>(Operand::rows(sizes.of(qkv, job, 0), 3 * all), queries.clone(), width, query);
-                tiles::<T>(tokens.div_ceil(ROWS), wide, Left::Packed, keys, query, false, cast_slice_mut(scores));
-                let greatest = greatest(&scores[..tokens * LANES]);
-                let sums = weights::<T>(scores, tokens, factor, &greatest);
-                for (query, sum) in queries.clone().zip(sums) {
-                    log_sums[query] = greatest[query - first] * factor + sum.log2();
-                }
-                let shares = sums.map(f32::recip);
-                let mut result: Tile = [0.0; ROWS * LANES];
-                for (panel, values) in values.chunks_exact(long * ROWS).enumerate() {
-                    tiles::<T>(1, long, Left::Packed, values, scores, false, &mut result);
-                    let column = panel * ROWS;
-                    let columns = ROWS.min(width - column);
-                    for (lane, query) in queries.clone().enumerate() {
-                        let row = job / heads * sizes.queries() + query;
-                        // SAFETY: the columns of a head and the tokens of a clip are written by one
-                        // task only.
-                        let out = unsafe { out.part(row, job % heads * width + column, columns) };
-                        for (at, out) in out.iter_mut().enumerate() {
-                            *out = T::from_f32(result[at * LANES + lane] * shares[lane]);
+    log_sums
+        .par_chunks_exact_mut(sizes.queries())
+        .enumerate()
+        .for_each(|(job, log_sums)| {
+            SCRATCH.with_borrow_mut(|scratch| {
+                let Scratch {
+                    keys,
+                    values,
+                    scores,
+                    query,
+                    ..
+                } = scratch;
+                let (wide, long) = (steps::<T>(width), steps::<T>(tokens));
+                panels::<T, ROWS>(
+                    Operand::rows(sizes.of(qkv, job, 1), 3 * all),
+                    0..tokens,
+                    width,
+                    keys,
+                );
+                panels::<T, ROWS>(
+                    Operand::columns(sizes.of(qkv, job, 2), 3 * all),
+                    0..width,
+                    tokens,
+                    values,
+                );
+                scores.resize(tokens.next_multiple_of(2 * ROWS) * LANES, 0);
+                query.resize(wide * LANES, 0);
+                for first in (0..sizes.queries()).step_by(LANES) {
+                    let queries = first..(first + LANES).min(sizes.queries());
+                    pack::<T, LANES>(
+                        Operand::rows(sizes.of(qkv, job, 0), 3 * all),
+                        queries.clone(),
+                        width,
+                        query,
+                    );
+                    tiles::<T>(
+                        tokens.div_ceil(ROWS),
+                        wide,
+                        Left::Packed,
+                        keys,
+                        query,
+                        false,
+                        cast_slice_mut(scores),
+                    );
+                    let greatest = greatest(&scores[..tokens * LANES]);
+                    let sums = weights::<T>(scores, tokens, factor, &greatest);
+                    for (query, sum) in queries.clone().zip(sums) {
+                        log_sums[query] = greatest[query - first] * factor + sum.log2();
+                    }
+                    let shares = sums.map(f32::recip);
+                    let mut result: Tile = [0.0; ROWS * LANES];
+                    for (panel, values) in values.chunks_exact(long * ROWS).enumerate() {
+                        tiles::<T>(1, long, Left::Packed, values, scores, false, &mut result);
+                        let column = panel * ROWS;
+                        let columns = ROWS.min(width - column);
+                        for (lane, query) in queries.clone().enumerate() {
+                            let row = job / heads * sizes.queries() + query;
+                            // SAFETY: the columns of a head and the tokens of a clip are written by
+                            // one task only.
+                            let out =
+                                unsafe { out.part(row, job % heads * width + column, columns) };
+                            for (at, out) in out.iter_mut().enumerate() {
+                                *out = T::from_f32(result[at * LANES + lane] * shares[lane]);
+                            }
                         }
                     }
                 }
-            }
+            });
         });
-    });
 }
 
 vectorised! {
@@ -160,7 +203,12 @@ vectorised! {
 
 vectorised! {
     /// Replaces scores by weights, `[steps][32]`, and returns the sum of the weights of each query.
-    fn weights<T: Element>(scores: &mut [u32], keys: usize, factor: f32, greatest: &PerQuery) -> PerQuery {
+    fn weights<T: Element>(
+        scores: &mut [u32],
+        keys: usize,
+        factor: f32,
+        greatest: &PerQuery
+    ) -> PerQuery {
         let in_lane = T::in_lane();
         let mut sums = [0f32; LANES];
         let most: PerQuery = std::array::from_fn(|lane| greatest[lane] * factor);
@@ -177,7 +225,10 @@ vectorised! {
             }
             let out = &mut scores[step * LANES..][..LANES];
             for lane in 0..LANES {
-                out[lane] = if in_lane == 1 { rows[0][lane].to_bits() } else { T::rounded_pair(rows[0][lane], rows[1][lane]) };
+                out[lane] = match in_lane {
+                    1 => rows[0][lane].to_bits(),
+                    _ => T::rounded_pair(rows[0][lane], rows[1][lane]),
+                };
             }
         }
         sums
@@ -186,56 +237,96 @@ vectorised! {
 
 /// Backward of [`forward`]: from `gradient`, the gradient of `out`, computes the gradient of `qkv`
 /// into `to`.
-pub(crate) fn backward<T: Element>(sizes: Heads, qkv: &[T], out: &[T], log_sums: &[f32], gradient: &[T], to: &mut [T]) {
-    let Heads { tokens, heads, width, .. } = sizes;
+pub(crate) fn backward<T: Element>(
+    sizes: Heads,
+    qkv: &[T],
+    out: &[T],
+    log_sums: &[f32],
+    gradient: &[T],
+    to: &mut [T],
+) {
+    let Heads {
+        tokens,
+        heads,
+        width,
+        ..
+    } = sizes;
     let all = sizes.all();
     let to = Shared::new(to, 3 * all);
-    log_sums.par_chunks_exact(sizes.queries()).enumerate().for_each(|(job, log_sums)| {
-        SCRATCH.with_borrow_mut(|scratch| {
-            let first_row = job / heads * tokens;
-            let first_column = job % heads * width;
-            let of_head = |x: &[T], query: usize| (job / heads * sizes.queries() + query) * all + first_column..x.len();
-            let along = |query: usize| -> f32 {
-                let out = &out[of_head(out, query)][..width];
-                let gradient = &gradient[of_head(gradient, query)][..width];
-                out.iter().zip(gradient).map(|(out, gradient)| out.to_f32() * gradient.to_f32()).sum()
-            };
-            let panel_values = width.div_ceil(ROWS) * ROWS * LANES;
-            scratch.query_gradient.clear();
-            scratch.query_gradient.resize(sizes.queries().div_ceil(LANES) * panel_values, 0.0);
-            scratch.along.clear();
-            scratch.along.extend((0..sizes.queries()).map(along));
-            for first_key in (0..tokens).step_by(KEYS_AT_ONCE) {
-                let keys = first_key..(first_key + KEYS_AT_ONCE).min(tokens);
-                let gradient = &gradient[of_head(gradient, 0)];
-                backward_of_keys(sizes, qkv, job, gradient, log_sums, keys.clone(), scratch);
-                for (part, of_keys) in [(1, &scratch.key_gradient), (2, &scratch.value_gradient)] {
-                    let padded = keys.len().next_multiple_of(ROWS);
-                    for (block, of_keys) in of_keys.chunks_exact(padded * LANES).enumerate() {
-                        let column = block * LANES;
-                        for (values, key) in of_keys.chunks_exact(LANES).zip(keys.clone()) {
-                            let columns = LANES.min(width - column);
-                            // SAFETY: the columns of a head and the tokens of a clip are written by
-                            // one task only.
-                            let to = unsafe { to.part(first_row + key, part * all + first_column + column, columns) };
-                            super::element::round(values, to);
+    log_sums
+        .par_chunks_exact(sizes.queries())
+        .enumerate()
+        .for_each(|(job, log_sums)| {
+            SCRATCH.with_borrow_mut(|scratch| {
+                let first_row = job / heads * tokens;
+                let first_column = job % heads * width;
+                let of_head = |x: &[T], query: usize| {
+                    (job / heads * sizes.queries() + query) * all + first_column..x.len()
+                };
+                let along = |query: usize| -> f32 {
+                    let out = &out[of_head(out, query)][..width];
+                    let gradient = &gradient[of_head(gradient, query)][..width];
+                    out.iter()
+                        .zip(gradient)
+                        .map(|(out, gradient)| out.to_f32() * gradient.to_f32())
+                        .sum()
+                };
+                let panel_values = width.div_ceil(ROWS) * ROWS * LANES;
+                scratch.query_gradient.clear();
+                scratch
+                    .query_gradient
+                    .resize(sizes.queries().div_ceil(LANES) * panel_values, 0.0);
+                scratch.along.clear();
+                scratch.along.extend((0..sizes.queries()).map(along));
+                for first_key in (0..tokens).step_by(KEYS_AT_ONCE) {
+                    let keys = first_key..(first_key + KEYS_AT_ONCE).min(tokens);
+                    let gradient = &gradient[of_head(gradient, 0)];
+                    backward_of_keys(sizes, qkv, job, gradient, log_sums, keys.clone(), scratch);
+                    for (part, of_keys) in
+                        [(1, &scratch.key_gradient), (2, &scratch.value_gradient)]
+                    {
+                        let padded = keys.len().next_multiple_of(ROWS);
+                        for (block, of_keys) in of_keys.chunks_exact(padded * LANES).enumerate() {
+                            let column = block * LANES;
+                            for (values, key) in of_keys.chunks_exact(LANES).zip(keys.clone()) {
+                                let columns = LANES.min(width - column);
+                                // SAFETY: the columns of a head and the tokens of a clip are
+                                // written by one task only.
+                                let to = unsafe {
+                                    to.part(
+                                        first_row + key,
+                                        part * all + first_column + column,
+                                        columns,
+                                    )
+                                };
+                                super::element::round(values, to);
+                            }
                         }
                     }
                 }
-            }
-            for token in 0..sizes.key_only {
-                // SAFETY: as above.
-                unsafe { to.part(first_row + token, first_column, width) }.fill(T::default());
-            }
-            for (panel, values) in scratch.query_gradient.chunks_exact(panel_values).enumerate() {
-                for (lane, query) in (panel * LANES..sizes.queries().min((panel + 1) * LANES)).enumerate() {
+                for token in 0..sizes.key_only {
                     // SAFETY: as above.
-                    let to = unsafe { to.part(first_row + sizes.key_only + query, first_column, width) };
-                    to.iter_mut().enumerate().for_each(|(at, to)| *to = T::from_f32(values[at * LANES + lane]));
+                    unsafe { to.part(first_row + token, first_column, width) }.fill(T::default());
                 }
-            }
+                for (panel, values) in scratch
+                    .query_gradient
+                    .chunks_exact(panel_values)
+                    .enumerate()
+                {
+                    for (lane, query) in
+                        (panel * LANES..sizes.queries().min((panel + 1) * LANES)).enumerate()
+                    {
+                        // SAFETY: as above.
+                        let to = unsafe {
+                            to.part(first_row + sizes.key_only + query, first_column, width)
+                        };
+                        to.iter_mut()
+                            .enumerate()
+                            .for_each(|(at, to)| *to = T::from_f32(values[at * LANES + lane]));
+                    }
+                }
+            });
         });
-    });
 }
 
 /// The backward of some keys: writes their gradients and those of their values to the scratch,
@@ -253,30 +344,76 @@ fn backward_of_keys<T: Element>(
     let width = sizes.width;
     let all = sizes.all();
     let scale = sizes.scale();
-    let (wide, count, padded) = (steps::<T>(width), keys.len(), keys.len().next_multiple_of(ROWS));
+    let (wide, count, padded) = (
+        steps::<T>(width),
+        keys.len(),
+        keys.len().next_multiple_of(ROWS),
+    );
     let (long, across, blocks) = (steps::<T>(count), steps::<T>(LANES), width.div_ceil(LANES));
     let [queries_of, keys_of, values_of] = [0, 1, 2].map(|part| sizes.of(qkv, job, part));
-    panels::<T, ROWS>(Operand::rows(keys_of, 3 * all), keys.clone(), width, &mut scratch.keys);
-    panels::<T, ROWS>(Operand::rows(values_of, 3 * all), keys.clone(), width, &mut scratch.values);
-    panels::<T, ROWS>(Operand::columns(&keys_of[keys.start * 3 * all..], 3 * all), 0..width, count, &mut scratch.keys_across);
+    panels::<T, ROWS>(
+        Operand::rows(keys_of, 3 * all),
+        keys.clone(),
+        width,
+        &mut scratch.keys,
+    );
+    panels::<T, ROWS>(
+        Operand::rows(values_of, 3 * all),
+        keys.clone(),
+        width,
+        &mut scratch.values,
+    );
+    panels::<T, ROWS>(
+        Operand::columns(&keys_of[keys.start * 3 * all..], 3 * all),
+        0..width,
+        count,
+        &mut scratch.keys_across,
+    );
     for of_keys in [&mut scratch.key_gradient, &mut scratch.value_gradient] {
         of_keys.clear();
         of_keys.resize(blocks * padded * LANES, 0.0);
     }
-    scratch.scores.resize((padded.next_multiple_of(2 * ROWS)) * LANES, 0);
+    scratch
+        .scores
+        .resize((padded.next_multiple_of(2 * ROWS)) * LANES, 0);
     scratch.query.resize(wide * LANES, 0);
     scratch.gradient.resize(wide * LANES, 0);
     let panel_values = width.div_ceil(ROWS) * ROWS * LANES;
-    for (first, query_gradient) in (0..sizes.queries()).step_by(LANES).zip(scratch.query_gradient.chunks_exact_mut(panel_values)) {
+    for (first, query_gradient) in (0..sizes.queries())
+        .step_by(LANES)
+        .zip(scratch.query_gradient.chunks_exact_mut(panel_values))
+    {
         let queries = first..(first + LANES).min(sizes.queries());
-        let per_query = |values: &[f32]| -> PerQuery { std::array::from_fn(|lane| values.get(first + lane).copied().unwrap_or_default()) };
+        let per_query = |values: &[f32]| -> PerQuery {
+            std::array::from_fn(|lane| values.get(first + lane).copied().unwrap_or_default())
+        };
         let log_sums = per_query(log_sums);
         let along = per_query(&scratch.along);
-        pack::<T, LANES>(Operand::rows(queries_of, 3 * all), queries.clone(), width, &mut scratch.query);
-        pack::<T, LANES>(Operand::rows(gradient, all), queries.clone(), width, &mut scratch.gradient);
+        pack::<T, LANES>(
+            Operand::rows(queries_of, 3 * all),
+            queries.clone(),
+            width,
+            &mut scratch.query,
+        );
+        pack::<T, LANES>(
+            Operand::rows(gradient, all),
+            queries.clone(),
+            width,
+            &mut scratch.gradient,
+        );
         let query_rows = Operand::columns(&queries_of[first * 3 * all..], 3 * all);
-        panels::<T, LANES>(query_rows, 0..width, queries.len(), &mut scratch.query_across);
-        panels::<T, LANES>(Operand::columns(&gradient[first * all..], all), 0..width, queries.len(), &mut scratch.gradient_across);
+        panels::<T, LANES>(
+            query_rows,
+            0..width,
+            queries.len(),
+            &mut scratch.query_across,
+        );
+        panels::<T, LANES>(
+            Operand::columns(&gradient[first * all..], all),
+            0..width,
+            queries.len(),
+            &mut scratch.gradient_across,
+        );
         let across_used = steps::<T>(queries.len());
         debug_assert!(across_used <= across, "a panel of queries");
         let [mut scores, mut slopes] = [[0f32; PANELS_AT_ONCE * ROWS * LANES]; 2];
@@ -286,28 +423,80 @@ fn backward_of_keys<T: Element>(
             let at_once = PANELS_AT_ONCE.min(panels - first_panel);
             let keys = &scratch.keys[first_panel * wide * ROWS..];
             let values = &scratch.values[first_panel * wide * ROWS..];
-            tiles::<T>(at_once, wide, Left::Packed, keys, &scratch.query, false, &mut scores);
-            tiles::<T>(at_once, wide, Left::Packed, values, &scratch.gradient, false, &mut slopes);
+            tiles::<T>(
+                at_once,
+                wide,
+                Left::Packed,
+                keys,
+                &scratch.query,
+                false,
+                &mut scores,
+            );
+            tiles::<T>(
+                at_once,
+                wide,
+                Left::Packed,
+                values,
+                &scratch.gradient,
+                false,
+                &mut slopes,
+            );
             let rows = at_once * ROWS;
             let used = rows.min(count - first_panel * ROWS);
-            let right = &mut scratch.scores[first_panel * ROWS / T::in_lane() * LANES..][..rows / T::in_lane() * LANES];
+            let right = &mut scratch.scores[first_panel * ROWS / T::in_lane() * LANES..]
+                [..rows / T::in_lane() * LANES];
             let of_rows = ..rows * LANES;
             let strips = [&mut weights_across[of_rows], &mut slopes_across[of_rows]];
             let factors = [scale * LOG2_E, scale];
-            slopes_of_scores::<T>(&mut scores[of_rows], &mut slopes[of_rows], factors, [&log_sums, &along], used, strips, right);
-            let [weights, slopes] =
-                if T::in_lane() == 1 { [cast_slice(&scores), cast_slice(&slopes)] } else { [&weights_across[..], &slopes_across] };
+            slopes_of_scores::<T>(
+                &mut scores[of_rows],
+                &mut slopes[of_rows],
+                factors,
+                [&log_sums, &along],
+                used,
+                strips,
+                right,
+            );
+            let [weights, slopes] = if T::in_lane() == 1 {
+                [cast_slice(&scores), cast_slice(&slopes)]
+            } else {
+                [&weights_across[..], &slopes_across]
+            };
             for block in 0..blocks {
                 let at = (block * padded + first_panel * ROWS) * LANES;
                 let queries = &scratch.query_across[block * across_used * LANES..];
                 let gradients = &scratch.gradient_across[block * across_used * LANES..];
-                tiles::<T>(at_once, across_used, Left::Across, slopes, queries, true, &mut scratch.key_gradient[at..]);
-                tiles::<T>(at_once, across_used, Left::Across, weights, gradients, true, &mut scratch.value_gradient[at..]);
+                tiles::<T>(
+                    at_once,
+                    across_used,
+                    Left::Across,
+                    slopes,
+                    queries,
+                    true,
+                    &mut scratch.key_gradient[at..],
+                );
+                tiles::<T>(
+                    at_once,
+                    across_used,
+                    Left::Across,
+                    weights,
+                    gradients,
+                    true,
+                    &mut scratch.value_gradient[at..],
+                );
             }
         }
         for (panel, query_gradient) in query_gradient.chunks_exact_mut(ROWS * LANES).enumerate() {
             let keys = &scratch.keys_across[panel * long * ROWS..];
-            tiles::<T>(1, long, Left::Packed, keys, &scratch.scores, true, query_gradient);
+            tiles::<T>(
+                1,
+                long,
+                Left::Packed,
+                keys,
+                &scratch.scores,
+                true,
+                query_gradient,
+            );
         }
     }
 }
@@ -332,7 +521,8 @@ vectorised! {
         let [factor, scale] = factors;
         scores[used * LANES..].fill(0.0);
         slopes[used * LANES..].fill(0.0);
-        for (scores, slopes) in scores[..used * LANES].chunks_exact_mut(LANES).zip(slopes.chunks_exact_mut(LANES)) {
+        let used_scores = scores[..used * LANES].chunks_exact_mut(LANES);
+        for (scores, slopes) in used_scores.zip(slopes.chunks_exact_mut(LANES)) {
             for lane in 0..LANES {
                 let weight = exp2(scores[lane] * factor - log_sums[lane]);
                 let slope = scale * weight * (slopes[lane] - along[lane]);
@@ -341,14 +531,18 @@ vectorised! {
             }
         }
         if T::in_lane() == 1 {
-            slopes.iter().zip(right).for_each(|(slope, right)| *right = slope.to_bits());
+            for (slope, right) in slopes.iter().zip(right) {
+                *right = slope.to_bits();
+            }
         } else {
             for (values, strip) in [(&*scores, weights_across), (&*slopes, slopes_across)] {
-                for (values, strip) in values.chunks_exact(LANES).zip(strip.chunks_exact_mut(LANES)) {
+                let strips = strip.chunks_exact_mut(LANES);
+                for (values, strip) in values.chunks_exact(LANES).zip(strips) {
                     T::rounded_pairs(values, &mut strip[..LANES / 2]);
                 }
             }
-            for (slopes, right) in slopes.chunks_exact(2 * LANES).zip(right.chunks_exact_mut(LANES)) {
+            let rights = right.chunks_exact_mut(LANES);
+            for (slopes, right) in slopes.chunks_exact(2 * LANES).zip(rights) {
                 for lane in 0..LANES {
                     right[lane] = T::rounded_pair(slopes[lane], slopes[LANES + lane]);
                 }

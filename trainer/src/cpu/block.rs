@@ -4,7 +4,10 @@ use super::attention::{self, Heads};
 use super::element::Element;
 use super::gemm::{Part, add_gemm, gemm, gemm2};
 use super::layout::{Affine, BlockLayout, NormLayout};
-use super::norm_gelu::{Norm, Statistics, add_bias, add_residual, column_sums, gelu, gelu_backward, layer_norm, layer_norm_backward};
+use super::norm_gelu::{
+    Norm, Statistics, add_bias, add_residual, column_sums, gelu, gelu_backward, layer_norm,
+    layer_norm_backward,
+};
 use super::pack::Operand;
 
 /// A model's weights: exact, and in the type that the gemms take.
@@ -18,7 +21,11 @@ impl<'a, T> Weights<'a, T> {
     /// Weight, bias and epsilon of a layer normalisation.
     pub(crate) fn norm(self, layer: &NormLayout) -> Norm<'a> {
         let NormLayout { affine, epsilon } = layer;
-        Norm { weight: &self.exact[affine.weight.clone()], bias: self.bias(affine), epsilon: *epsilon }
+        Norm {
+            weight: &self.exact[affine.weight.clone()],
+            bias: self.bias(affine),
+            epsilon: *epsilon,
+        }
     }
 
     /// The bias of a layer.
@@ -124,12 +131,22 @@ pub(crate) fn forward<T: Element>(
     saved: &mut SavedActivations<T>,
     scratch: &mut Scratch<T>,
 ) {
-    let Block { layout, weights, tokens, scales: [of_attention, of_mlp] } = block;
+    let Block {
+        layout,
+        weights,
+        tokens,
+        scales: [of_attention, of_mlp],
+    } = block;
     let BlockLayout { width, heads, .. } = *layout;
     let rows = x.len() / width;
     let hidden = layout.fc1.bias.len();
     let kept = rows / tokens.all * tokens.kept();
-    let sizes = Heads { tokens: tokens.all, key_only: tokens.dropped, heads, width: width / heads };
+    let sizes = Heads {
+        tokens: tokens.all,
+        key_only: tokens.dropped,
+        heads,
+        width: width / heads,
+    };
     let normed = sized(&mut scratch.normed, rows * width);
     let statistics = sized(&mut scratch.statistics, rows);
 
@@ -137,11 +154,28 @@ pub(crate) fn forward<T: Element>(
     let qkv = sized(&mut saved.qkv, rows * 3 * width);
     affine(normed, weights, &layout.qkv, [rows, width, 3 * width], qkv);
     let attended = sized(&mut saved.attended, kept * width);
-    attention::forward(sizes, qkv, attended, sized(&mut saved.log_sums, kept * heads));
+    attention::forward(
+        sizes,
+        qkv,
+        attended,
+        sized(&mut saved.log_sums, kept * heads),
+    );
     let middle = sized(&mut saved.middle, kept * width);
-    let scale = |scales: &[f32], row: usize| scales.get(row / tokens.kept()).copied().unwrap_or(1.0);
-    let (x_row, attention_scale) = (|row: usize| &x[tokens.row(row) * width..], |row| scale(of_attention, row));
-    residual(attended, weights, &layout.proj, [kept, width, width], x_row, attention_scale, middle);
+    let scale =
+        |scales: &[f32], row: usize| scales.get(row / tokens.kept()).copied().unwrap_or(1.0);
+    let (x_row, attention_scale) = (
+        |row: usize| &x[tokens.row(row) * width..],
+        |row| scale(of_attention, row),
+    );
+    residual(
+        attended,
+        weights,
+        &layout.proj,
+        [kept, width, width],
+        x_row,
+        attention_scale,
+        middle,
+    );
 
     let normed = &mut normed[..kept * width];
     let statistics = &mut statistics[..kept];
@@ -150,12 +184,27 @@ pub(crate) fn forward<T: Element>(
     let active = sized(&mut scratch.wide, kept * hidden);
     let right = Operand::rows(weights.weight(&layout.fc1), width);
     let bias = weights.bias(&layout.fc1);
-    gemm2(Operand::rows(normed, width), right, [kept, width, hidden], inner, active, |part| {
-        gelu(part.sums, &bias[part.column..], part.out, part.second);
-    });
+    gemm2(
+        Operand::rows(normed, width),
+        right,
+        [kept, width, hidden],
+        inner,
+        active,
+        |part| {
+            gelu(part.sums, &bias[part.column..], part.out, part.second);
+        },
+    );
     if let Some(to) = to {
         let mlp_scale = |row| scale(of_mlp, row);
-        residual(active, weights, &layout.fc2, [kept, hidden, width], |row| &middle[row * width..], mlp_scale, to);
+        residual(
+            active,
+            weights,
+            &layout.fc2,
+            [kept, hidden, width],
+            |row| &middle[row * width..],
+            mlp_scale,
+            to,
+        );
     }
 }
 
@@ -169,12 +218,22 @@ pub(crate) fn backward<T: Element>(
     scratch: &mut Scratch<T>,
     gradients: &mut Gradients<'_>,
 ) {
-    let Block { layout, weights, tokens, scales: [of_attention, of_mlp] } = block;
+    let Block {
+        layout,
+        weights,
+        tokens,
+        scales: [of_attention, of_mlp],
+    } = block;
     let BlockLayout { width, heads, .. } = *layout;
     let rows = x.len() / width;
     let hidden = layout.fc1.bias.len();
     let kept = rows / tokens.all * tokens.kept();
-    let sizes = Heads { tokens: tokens.all, key_only: tokens.dropped, heads, width: width / heads };
+    let sizes = Heads {
+        tokens: tokens.all,
+        key_only: tokens.dropped,
+        heads,
+        width: width / heads,
+    };
     // The MLP.
     let normed = sized(&mut scratch.normed, kept * width);
     let statistics = sized(&mut scratch.statistics, kept);
@@ -184,26 +243,69 @@ pub(crate) fn backward<T: Element>(
     let of_result = T::operand(of_branch, &mut scratch.rounded);
     // The columns of the weight are summed over: W as stored, not transposed.
     let right = Operand::columns(weights.weight(&layout.fc2), hidden);
-    gemm2(Operand::rows(of_result, width), right, [kept, width, hidden], wide, &mut saved.inner, |part| {
-        gelu_backward(part.sums, part.second, part.out);
-    });
+    gemm2(
+        Operand::rows(of_result, width),
+        right,
+        [kept, width, hidden],
+        wide,
+        &mut saved.inner,
+        |part| {
+            gelu_backward(part.sums, part.second, part.out);
+        },
+    );
     weight_gradient(of_result, &saved.inner, &layout.fc2, kept, gradients);
-    layer_norm(&saved.middle, weights.norm(&layout.norm2), normed, statistics);
+    layer_norm(
+        &saved.middle,
+        weights.norm(&layout.norm2),
+        normed,
+        statistics,
+    );
     let normed_gradient = sized(&mut scratch.normed_gradient, kept * width);
-    affine_backward(wide, normed, weights, &layout.fc1, kept, normed_gradient, gradients);
+    affine_backward(
+        wide,
+        normed,
+        weights,
+        &layout.fc1,
+        kept,
+        normed_gradient,
+        gradients,
+    );
     let norm2 = &weights.exact[layout.norm2.affine.weight.clone()];
     let of_norm2 = &mut gradients.values[layout.norm2.affine.both()];
-    layer_norm_backward(normed_gradient, &saved.middle, statistics, norm2, gradient, of_norm2);
+    layer_norm_backward(
+        normed_gradient,
+        &saved.middle,
+        statistics,
+        norm2,
+        gradient,
+        of_norm2,
+    );
 
     // Attention.
-    let of_middle = T::operand(scaled(gradient, of_attention, &mut scratch.scaled), &mut scratch.rounded);
+    let of_middle = T::operand(
+        scaled(gradient, of_attention, &mut scratch.scaled),
+        &mut scratch.rounded,
+    );
     let of_attended = sized(&mut scratch.attended, kept * width);
     column_sums(of_middle, &mut gradients.values[layout.proj.bias.clone()]);
     weight_gradient(of_middle, &saved.attended, &layout.proj, kept, gradients);
     let right = Operand::columns(weights.weight(&layout.proj), width);
-    gemm(Operand::rows(of_middle, width), right, [kept, width, width], of_attended, |part| super::element::round(part.sums, part.out));
+    gemm(
+        Operand::rows(of_middle, width),
+        right,
+        [kept, width, width],
+        of_attended,
+        |part| super::element::round(part.sums, part.out),
+    );
     let of_qkv = sized(&mut scratch.wide, rows * 3 * width);
-    attention::backward(sizes, &saved.qkv, &saved.attended, &saved.log_sums, of_attended, of_qkv);
+    attention::backward(
+        sizes,
+        &saved.qkv,
+        &saved.attended,
+        &saved.log_sums,
+        of_attended,
+        of_qkv,
+    );
     if tokens.dropped > 0 {
         let stream = &mut scratch.stream_gradient;
         stream.clear();
@@ -217,7 +319,15 @@ pub(crate) fn backward<T: Element>(
     let statistics = sized(&mut scratch.statistics, rows);
     layer_norm(x, weights.norm(&layout.norm1), normed, statistics);
     let normed_gradient = sized(&mut scratch.normed_gradient, rows * width);
-    affine_backward(of_qkv, normed, weights, &layout.qkv, rows, normed_gradient, gradients);
+    affine_backward(
+        of_qkv,
+        normed,
+        weights,
+        &layout.qkv,
+        rows,
+        normed_gradient,
+        gradients,
+    );
     let norm1 = &weights.exact[layout.norm1.affine.weight.clone()];
     let of_norm1 = &mut gradients.values[layout.norm1.affine.both()];
     layer_norm_backward(normed_gradient, x, statistics, norm1, gradient, of_norm1);
@@ -233,9 +343,17 @@ pub(crate) fn affine<T: Element, O: Element>(
 ) {
     let right = Operand::rows(weights.weight(layer), inputs);
     let bias = weights.bias(layer);
-    gemm(Operand::rows(x, inputs), right, [rows, inputs, outputs], out, |Part { column, sums, out, .. }| {
-        add_bias(sums, &bias[column..], out);
-    });
+    gemm(
+        Operand::rows(x, inputs),
+        right,
+        [rows, inputs, outputs],
+        out,
+        |Part {
+             column, sums, out, ..
+         }| {
+            add_bias(sums, &bias[column..], out);
+        },
+    );
 }
 
 /// Multiplies the values of each clip by its scale; returns `values` itself if there are no scales.
@@ -245,8 +363,14 @@ fn scaled<'a>(values: &'a [f32], scales: &[f32], to: &'a mut Vec<f32>) -> &'a [f
     }
     let of_clip = values.len() / scales.len();
     to.resize(values.len(), 0.0);
-    for ((to, values), &scale) in to.chunks_exact_mut(of_clip).zip(values.chunks_exact(of_clip)).zip(scales) {
-        to.iter_mut().zip(values).for_each(|(to, &value)| *to = value * scale);
+    for ((to, values), &scale) in to
+        .chunks_exact_mut(of_clip)
+        .zip(values.chunks_exact(of_clip))
+        .zip(scales)
+    {
+        to.iter_mut()
+            .zip(values)
+            .for_each(|(to, &value)| *to = value * scale);
     }
     to
 }
@@ -263,9 +387,21 @@ fn residual<'x, T: Element>(
 ) {
     let right = Operand::rows(weights.weight(layer), inputs);
     let bias = weights.bias(layer);
-    gemm(Operand::rows(y, inputs), right, [rows, inputs, outputs], out, |Part { row, column, sums, out, .. }| {
-        add_residual(&x(row)[column..], scale(row), sums, &bias[column..], out);
-    });
+    gemm(
+        Operand::rows(y, inputs),
+        right,
+        [rows, inputs, outputs],
+        out,
+        |Part {
+             row,
+             column,
+             sums,
+             out,
+             ..
+         }| {
+            add_residual(&x(row)[column..], scale(row), sums, &bias[column..], out);
+        },
+    );
 }
 
 /// Backward of [`affine`]: from `gradient`, the gradient of the result, computes that of `x` into
@@ -284,15 +420,33 @@ pub(crate) fn affine_backward<T: Element>(
     column_sums(gradient, &mut gradients.values[layer.bias.clone()]);
     weight_gradient(gradient, x, layer, rows, gradients);
     let right = Operand::columns(weights.weight(layer), inputs);
-    gemm(Operand::rows(gradient, outputs), right, [rows, outputs, inputs], to, |part| part.out.copy_from_slice(part.sums));
+    gemm(
+        Operand::rows(gradient, outputs),
+        right,
+        [rows, outputs, inputs],
+        to,
+        |part| part.out.copy_from_slice(part.sums),
+    );
 }
 
 /// Adds `gradient^T x`, the gradient of a linear layer's weight.
-pub(crate) fn weight_gradient<T: Element>(gradient: &[T], x: &[T], layer: &Affine, rows: usize, gradients: &mut Gradients<'_>) {
+pub(crate) fn weight_gradient<T: Element>(
+    gradient: &[T],
+    x: &[T],
+    layer: &Affine,
+    rows: usize,
+    gradients: &mut Gradients<'_>,
+) {
     let outputs = layer.bias.len();
     let inputs = layer.weight.len() / outputs;
     let shape = [outputs, rows, inputs];
     let left = Operand::columns(gradient, outputs);
     let right = Operand::columns(x, inputs);
-    add_gemm(left, right, shape, gradients.adds, &mut gradients.values[layer.weight.clone()]);
+    add_gemm(
+        left,
+        right,
+        shape,
+        gradients.adds,
+        &mut gradients.values[layer.weight.clone()],
+    );
 }

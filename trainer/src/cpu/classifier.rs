@@ -88,15 +88,34 @@ impl<T: Element> Workspace<T> {
         pixels: Values<'_>,
         tokens: bool,
     ) -> Encoded<'_> {
-        let batch = Labelled { masks, pixels, targets: &[], branches: BranchScales::default(), dropout: &[] };
+        let batch = Labelled {
+            masks,
+            pixels,
+            targets: &[],
+            branches: BranchScales::default(),
+            dropout: &[],
+        };
         self.forward(layout, weights, &batch, Mode::Inference);
-        let rows = if tokens { masks.len() * masks.tokens() } else { 0 };
+        let rows = if tokens {
+            masks.len() * masks.tokens()
+        } else {
+            0
+        };
         self.tokens.resize(rows * self.config.encoder.width, 0.0);
         self.token_statistics.resize(rows, Statistics::default());
         if tokens {
-            layer_norm(self.encoder.result(), weights.norm(&layout.encoder.norm), &mut self.tokens, &mut self.token_statistics);
+            layer_norm(
+                self.encoder.result(),
+                weights.norm(&layout.encoder.norm),
+                &mut self.tokens,
+                &mut self.token_statistics,
+            );
         }
-        Encoded { features: &self.features, tokens: &self.tokens, logits: &self.logits }
+        Encoded {
+            features: &self.features,
+            tokens: &self.tokens,
+            logits: &self.logits,
+        }
     }
 
     /// Computes the loss of a batch, and adds `share` times its gradients to `gradients`.
@@ -116,29 +135,70 @@ impl<T: Element> Workspace<T> {
         loss
     }
 
-    fn forward(&mut self, layout: &ClassifierLayout, weights: Weights<'_, T>, batch: &Labelled<'_>, mode: Mode) {
-        let Labelled { masks, pixels, branches: scales, dropout, .. } = *batch;
-        assert_eq!(masks.visible(), self.config.grid.tokens(), "a classifier takes all tokens");
+    fn forward(
+        &mut self,
+        layout: &ClassifierLayout,
+        weights: Weights<'_, T>,
+        batch: &Labelled<'_>,
+        mode: Mode,
+    ) {
+        let Labelled {
+            masks,
+            pixels,
+            branches: scales,
+            dropout,
+            ..
+        } = *batch;
+        assert_eq!(
+            masks.visible(),
+            self.config.grid.tokens(),
+            "a classifier takes all tokens"
+        );
         let clips = masks.len();
         let width = self.config.encoder.width;
-        let pass = Pass { layout: &layout.encoder, weights, masks, scales };
+        let pass = Pass {
+            layout: &layout.encoder,
+            weights,
+            masks,
+            scales,
+        };
         self.encoder.forward(pass, pixels, mode, &mut self.scratch);
         self.pooled.resize(clips * width, 0.0);
         let of_clip = masks.visible() * width;
         let clips_of_stream = self.encoder.result().par_chunks_exact(of_clip);
-        self.pooled.par_chunks_exact_mut(width).zip(clips_of_stream).for_each(|(pooled, stream)| mean_row(stream, pooled));
+        self.pooled
+            .par_chunks_exact_mut(width)
+            .zip(clips_of_stream)
+            .for_each(|(pooled, stream)| mean_row(stream, pooled));
         self.features.resize(clips * width, 0.0);
         self.statistics.resize(clips, Statistics::default());
-        layer_norm(&self.pooled, weights.norm(&layout.encoder.norm), &mut self.features, &mut self.statistics);
+        layer_norm(
+            &self.pooled,
+            weights.norm(&layout.encoder.norm),
+            &mut self.features,
+            &mut self.statistics,
+        );
         let Some(head) = &layout.head else { return };
         self.head_input.clear();
         if dropout.is_empty() {
-            self.head_input.extend(self.features.iter().map(|&value| T::from_f32(value)));
+            self.head_input
+                .extend(self.features.iter().map(|&value| T::from_f32(value)));
         } else {
-            self.head_input.extend(self.features.iter().zip(dropout).map(|(&value, &scale)| T::from_f32(value * scale)));
+            self.head_input.extend(
+                self.features
+                    .iter()
+                    .zip(dropout)
+                    .map(|(&value, &scale)| T::from_f32(value * scale)),
+            );
         }
         self.logits.resize(clips * self.config.classes, 0.0);
-        affine(&self.head_input, weights, head, [clips, width, self.config.classes], &mut self.logits);
+        affine(
+            &self.head_input,
+            weights,
+            head,
+            [clips, width, self.config.classes],
+            &mut self.logits,
+        );
     }
 
     /// Computes the cross entropy, averaged over the clips, and replaces the logits by `share`
@@ -147,47 +207,99 @@ impl<T: Element> Workspace<T> {
         let classes = self.config.classes;
         let clips = self.logits.len() / classes;
         let mut loss = 0.0;
-        for (logits, targets) in self.logits.chunks_exact_mut(classes).zip(targets.chunks_exact(classes)) {
+        for (logits, targets) in self
+            .logits
+            .chunks_exact_mut(classes)
+            .zip(targets.chunks_exact(classes))
+        {
             let greatest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let sum: f64 = logits.iter().map(|&logit| f64::from(logit - greatest).exp()).sum();
+            let sum: f64 = logits
+                .iter()
+                .map(|&logit| f64::from(logit - greatest).exp())
+                .sum();
             let log_sum = sum.ln() + f64::from(greatest);
-            loss -= logits.iter().zip(targets).map(|(&logit, &target)| f64::from(target) * (f64::from(logit) - log_sum)).sum::<f64>();
+            loss -= logits
+                .iter()
+                .zip(targets)
+                .map(|(&logit, &target)| f64::from(target) * (f64::from(logit) - log_sum))
+                .sum::<f64>();
             let of_targets: f64 = targets.iter().copied().map(f64::from).sum();
             for (logit, &target) in logits.iter_mut().zip(targets) {
                 let probability = (f64::from(*logit) - log_sum).exp();
-                *logit = ((probability * of_targets - f64::from(target)) * share / clips as f64) as f32;
+                *logit =
+                    ((probability * of_targets - f64::from(target)) * share / clips as f64) as f32;
             }
         }
         loss / clips as f64
     }
 
-    fn backward(&mut self, layout: &ClassifierLayout, weights: Weights<'_, T>, batch: &Labelled<'_>, gradients: &mut Gradients<'_>) {
+    fn backward(
+        &mut self,
+        layout: &ClassifierLayout,
+        weights: Weights<'_, T>,
+        batch: &Labelled<'_>,
+        gradients: &mut Gradients<'_>,
+    ) {
         let masks = batch.masks;
         let width = self.config.encoder.width;
-        let head = layout.head.as_ref().expect("only a classifier with a head has a loss");
+        let head = layout
+            .head
+            .as_ref()
+            .expect("only a classifier with a head has a loss");
         let of_logits = T::operand(&self.logits, &mut self.rounded);
         self.features_gradient.resize(masks.len() * width, 0.0);
-        affine_backward(of_logits, &self.head_input, weights, head, masks.len(), &mut self.features_gradient, gradients);
-        self.features_gradient.iter_mut().zip(batch.dropout).for_each(|(gradient, &scale)| *gradient *= scale);
+        affine_backward(
+            of_logits,
+            &self.head_input,
+            weights,
+            head,
+            masks.len(),
+            &mut self.features_gradient,
+            gradients,
+        );
+        self.features_gradient
+            .iter_mut()
+            .zip(batch.dropout)
+            .for_each(|(gradient, &scale)| *gradient *= scale);
 
         let norm = &layout.encoder.norm.affine;
         let weight = &weights.exact[norm.weight.clone()];
         let of_norm = &mut gradients.values[norm.both()];
         self.pooled_gradient.clear();
         self.pooled_gradient.resize(masks.len() * width, 0.0);
-        layer_norm_backward(&self.features_gradient, &self.pooled, &self.statistics, weight, &mut self.pooled_gradient, of_norm);
+        layer_norm_backward(
+            &self.features_gradient,
+            &self.pooled,
+            &self.statistics,
+            weight,
+            &mut self.pooled_gradient,
+            of_norm,
+        );
 
         let tokens = masks.visible();
-        self.stream_gradient.resize(masks.len() * tokens * width, 0.0);
-        let of_clips = self.stream_gradient.par_chunks_exact_mut(tokens * width).zip(self.pooled_gradient.par_chunks_exact(width));
+        self.stream_gradient
+            .resize(masks.len() * tokens * width, 0.0);
+        let of_clips = self
+            .stream_gradient
+            .par_chunks_exact_mut(tokens * width)
+            .zip(self.pooled_gradient.par_chunks_exact(width));
         of_clips.for_each(|(stream, pooled)| {
             for token in stream.chunks_exact_mut(width) {
-                token.iter_mut().zip(pooled).for_each(|(token, &pooled)| *token = pooled / tokens as f32);
+                token
+                    .iter_mut()
+                    .zip(pooled)
+                    .for_each(|(token, &pooled)| *token = pooled / tokens as f32);
             }
         });
         let gradient = &mut self.stream_gradient;
-        let pass = Pass { layout: &layout.encoder, weights, masks, scales: batch.branches };
-        self.encoder.backward(pass, gradient, &mut self.scratch, gradients);
+        let pass = Pass {
+            layout: &layout.encoder,
+            weights,
+            masks,
+            scales: batch.branches,
+        };
+        self.encoder
+            .backward(pass, gradient, &mut self.scratch, gradients);
     }
 }
 

@@ -52,7 +52,10 @@ impl Element for f32 {
     }
     #[inline(always)]
     fn rounded_pairs(values: &[f32], lanes: &mut [u32]) {
-        lanes.iter_mut().zip(values).for_each(|(lane, value)| *lane = value.to_bits());
+        lanes
+            .iter_mut()
+            .zip(values)
+            .for_each(|(lane, value)| *lane = value.to_bits());
     }
     const IS_ROUNDED: bool = false;
     fn operand<'a>(values: &'a [f32], _: &'a mut Vec<Self>) -> &'a [Self] {
@@ -66,7 +69,11 @@ impl Element for bf16 {
         let bits = value.to_bits();
         let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
         // Rounding must not turn a NaN into a number.
-        Self::from_bits(if value.is_nan() { 0x7fc0 } else { rounded as u16 })
+        Self::from_bits(if value.is_nan() {
+            0x7fc0
+        } else {
+            rounded as u16
+        })
     }
     #[inline(always)]
     fn to_f32(self) -> f32 {
@@ -89,13 +96,19 @@ impl Element for bf16 {
         // The halves of a lane lie in memory in the order of the values: pairs exist on
         // little-endian CPUs only.
         let halves: &mut [u16] = bytemuck::cast_slice_mut(lanes);
-        halves.iter_mut().zip(values).for_each(|(half, value)| *half = (value.to_bits() >> 16) as u16);
+        halves
+            .iter_mut()
+            .zip(values)
+            .for_each(|(half, value)| *half = (value.to_bits() >> 16) as u16);
     }
     const IS_ROUNDED: bool = true;
     fn operand<'a>(values: &'a [f32], scratch: &'a mut Vec<Self>) -> &'a [Self] {
         use rayon::prelude::*;
         scratch.resize(values.len(), Self::ZERO);
-        scratch.par_chunks_mut(ROUNDED_AT_ONCE).zip(values.par_chunks(ROUNDED_AT_ONCE)).for_each(|(out, values)| round(values, out));
+        scratch
+            .par_chunks_mut(ROUNDED_AT_ONCE)
+            .zip(values.par_chunks(ROUNDED_AT_ONCE))
+            .for_each(|(out, values)| round(values, out));
         scratch
     }
 }
@@ -121,7 +134,10 @@ mod tests {
         for bits in (0..u32::MAX).step_by(9973) {
             let value = f32::from_bits(bits);
             let rounded = <bf16 as Element>::from_f32(value);
-            assert!(rounded == bf16::from_f32(value) || value.is_nan() && rounded.is_nan(), "{value}");
+            assert!(
+                rounded == bf16::from_f32(value) || value.is_nan() && rounded.is_nan(),
+                "{value}"
+            );
             assert!(Element::to_f32(rounded) == rounded.to_f32() || value.is_nan());
         }
         assert!(<bf16 as Element>::from_f32(f32::from_bits(0x7fff_ffff)).is_nan());

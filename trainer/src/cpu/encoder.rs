@@ -53,12 +53,22 @@ pub(crate) struct Pass<'a, T> {
 impl<'a, T> Pass<'a, T> {
     /// The encoder's blocks, on `tokens` per clip.
     fn blocks(self, tokens: Tokens) -> Blocks<'a, T> {
-        Blocks { layouts: &self.layout.blocks, weights: self.weights, tokens, scales: self.scales }
+        Blocks {
+            layouts: &self.layout.blocks,
+            weights: self.weights,
+            tokens,
+            scales: self.scales,
+        }
     }
 }
 
 impl<T: Element> Encoder<T> {
-    pub(crate) fn new(grid: PatchGrid, config: TransformerConfig, has_class: bool, recomputes: bool) -> Self {
+    pub(crate) fn new(
+        grid: PatchGrid,
+        config: TransformerConfig,
+        has_class: bool,
+        recomputes: bool,
+    ) -> Self {
         Self {
             grid,
             width: config.width,
@@ -73,28 +83,59 @@ impl<T: Element> Encoder<T> {
 
     const fn tokens(&self, masks: Masks<'_>) -> Tokens {
         let class = self.has_class as usize;
-        Tokens { all: class + masks.visible(), dropped: class }
+        Tokens {
+            all: class + masks.visible(),
+            dropped: class,
+        }
     }
 
     /// Computes [`Self::result`] from `visible`, `[clips, visible, values]`.
-    pub(crate) fn forward(&mut self, pass: Pass<'_, T>, visible: Values<'_>, mode: Mode, scratch: &mut Scratch<T>) {
-        let Pass { layout, weights, masks, .. } = pass;
+    pub(crate) fn forward(
+        &mut self,
+        pass: Pass<'_, T>,
+        visible: Values<'_>,
+        mode: Mode,
+        scratch: &mut Scratch<T>,
+    ) {
+        let Pass {
+            layout,
+            weights,
+            masks,
+            ..
+        } = pass;
         let width = self.width;
         let values = self.grid.tubelet_values();
         let rows = masks.len() * masks.visible();
         self.patches.resize(rows * values, T::default());
         convert(visible, &mut self.patches);
         self.embedded.resize(rows * width, 0.0);
-        affine(&self.patches, weights, &layout.patch_embed, [rows, values, width], &mut self.embedded);
+        affine(
+            &self.patches,
+            weights,
+            &layout.patch_embed,
+            [rows, values, width],
+            &mut self.embedded,
+        );
         let tokens = self.tokens(masks);
         let stream = self.stack.input();
         stream.resize(masks.len() * tokens.all * width, 0.0);
-        let positions = Positions { layout: &layout.positions, space: self.grid.space(), width };
-        let of_clips = self.embedded.par_chunks_exact(masks.visible() * width).zip(stream.par_chunks_exact_mut(tokens.all * width));
+        let positions = Positions {
+            layout: &layout.positions,
+            space: self.grid.space(),
+            width,
+        };
+        let of_clips = self
+            .embedded
+            .par_chunks_exact(masks.visible() * width)
+            .zip(stream.par_chunks_exact_mut(tokens.all * width));
         of_clips.enumerate().for_each(|(clip, (embedded, stream))| {
             let (class, tokens) = stream.split_at_mut(tokens.dropped * width);
             set_class(weights.exact, layout.class.as_ref(), class);
-            for ((out, embedded), &token) in tokens.chunks_exact_mut(width).zip(embedded.chunks_exact(width)).zip(masks.get(clip).visible) {
+            for ((out, embedded), &token) in tokens
+                .chunks_exact_mut(width)
+                .zip(embedded.chunks_exact(width))
+                .zip(masks.get(clip).visible)
+            {
                 positions.add(weights.exact, embedded, token, out);
             }
         });
@@ -107,12 +148,23 @@ impl<T: Element> Encoder<T> {
     }
 
     /// Adds the gradients of the weights, from `gradient`, that of the result.
-    pub(crate) fn backward(&mut self, pass: Pass<'_, T>, gradient: &mut Vec<f32>, scratch: &mut Scratch<T>, gradients: &mut Gradients<'_>) {
+    pub(crate) fn backward(
+        &mut self,
+        pass: Pass<'_, T>,
+        gradient: &mut Vec<f32>,
+        scratch: &mut Scratch<T>,
+        gradients: &mut Gradients<'_>,
+    ) {
         let Pass { layout, masks, .. } = pass;
         let width = self.width;
         let tokens = self.tokens(masks);
-        self.stack.backward(pass.blocks(tokens), gradient, scratch, gradients);
-        let positions = Positions { layout: &layout.positions, space: self.grid.space(), width };
+        self.stack
+            .backward(pass.blocks(tokens), gradient, scratch, gradients);
+        let positions = Positions {
+            layout: &layout.positions,
+            space: self.grid.space(),
+            width,
+        };
         self.gradient.clear();
         for (mask, gradient) in masks.iter().zip(gradient.chunks_exact(tokens.all * width)) {
             let (class, of_tokens) = gradient.split_at(tokens.dropped * width);
@@ -123,8 +175,17 @@ impl<T: Element> Encoder<T> {
             self.gradient.extend_from_slice(of_tokens);
         }
         let of_embedded = T::operand(&self.gradient, &mut self.rounded);
-        column_sums(of_embedded, &mut gradients.values[layout.patch_embed.bias.clone()]);
-        weight_gradient(of_embedded, &self.patches, &layout.patch_embed, masks.len() * masks.visible(), gradients);
+        column_sums(
+            of_embedded,
+            &mut gradients.values[layout.patch_embed.bias.clone()],
+        );
+        weight_gradient(
+            of_embedded,
+            &self.patches,
+            &layout.patch_embed,
+            masks.len() * masks.visible(),
+            gradients,
+        );
     }
 }
 
@@ -144,17 +205,25 @@ impl Positions<'_> {
             PositionsLayout::Separable { spatial, temporal } => {
                 let spatial = &weights[spatial.start + token % self.space * width..][..width];
                 let temporal = &weights[temporal.start + token / self.space * width..][..width];
-                for (((out, &value), &spatial), &temporal) in out.iter_mut().zip(value).zip(spatial).zip(temporal) {
+                for (((out, &value), &spatial), &temporal) in
+                    out.iter_mut().zip(value).zip(spatial).zip(temporal)
+                {
                     *out = value + (spatial + temporal);
                 }
             }
             PositionsLayout::Joint(table) => {
                 let position = &weights[table.start + token * width..][..width];
-                out.iter_mut().zip(value).zip(position).for_each(|((out, &value), &position)| *out = value + position);
+                out.iter_mut()
+                    .zip(value)
+                    .zip(position)
+                    .for_each(|((out, &value), &position)| *out = value + position);
             }
             PositionsLayout::Fixed(table) => {
                 let position = &table[token * width..][..width];
-                out.iter_mut().zip(value).zip(position).for_each(|((out, &value), &position)| *out = value + position);
+                out.iter_mut()
+                    .zip(value)
+                    .zip(position)
+                    .for_each(|((out, &value), &position)| *out = value + position);
             }
         }
     }
@@ -165,10 +234,19 @@ impl Positions<'_> {
         let width = self.width;
         match self.layout {
             PositionsLayout::Separable { spatial, temporal } => {
-                add(gradient, &mut gradients.values[spatial.start + token % self.space * width..][..width]);
-                add(gradient, &mut gradients.values[temporal.start + token / self.space * width..][..width]);
+                add(
+                    gradient,
+                    &mut gradients.values[spatial.start + token % self.space * width..][..width],
+                );
+                add(
+                    gradient,
+                    &mut gradients.values[temporal.start + token / self.space * width..][..width],
+                );
             }
-            PositionsLayout::Joint(table) => add(gradient, &mut gradients.values[table.start + token * width..][..width]),
+            PositionsLayout::Joint(table) => add(
+                gradient,
+                &mut gradients.values[table.start + token * width..][..width],
+            ),
             PositionsLayout::Fixed(_) => {}
         }
     }
@@ -184,7 +262,11 @@ pub(crate) fn set_class(weights: &[f32], class: Option<&ClassLayout>, out: &mut 
 }
 
 /// Backward of [`set_class`].
-pub(crate) fn class_backward(gradient: &[f32], class: Option<&ClassLayout>, gradients: &mut Gradients<'_>) {
+pub(crate) fn class_backward(
+    gradient: &[f32],
+    class: Option<&ClassLayout>,
+    gradients: &mut Gradients<'_>,
+) {
     let Some(class) = class else { return };
     add(gradient, &mut gradients.values[class.token.clone()]);
     if let Some(position) = &class.position {
@@ -199,11 +281,15 @@ const CONVERTED_AT_ONCE: usize = 1 << 15;
 pub(crate) fn convert<T: Element>(values: Values<'_>, out: &mut [T]) {
     let chunks = out.par_chunks_mut(CONVERTED_AT_ONCE);
     match values {
-        Values::U8(values) => chunks.zip(values.par_chunks(CONVERTED_AT_ONCE)).for_each(|(out, values)| normalise(values, out)),
-        Values::F32(values) => {
-            chunks.zip(values.par_chunks(CONVERTED_AT_ONCE)).for_each(|(out, values)| super::element::round(values, out))
-        }
-        Values::Bf16(values) => chunks.zip(values.par_chunks(CONVERTED_AT_ONCE)).for_each(|(out, values)| widen(values, out)),
+        Values::U8(values) => chunks
+            .zip(values.par_chunks(CONVERTED_AT_ONCE))
+            .for_each(|(out, values)| normalise(values, out)),
+        Values::F32(values) => chunks
+            .zip(values.par_chunks(CONVERTED_AT_ONCE))
+            .for_each(|(out, values)| super::element::round(values, out)),
+        Values::Bf16(values) => chunks
+            .zip(values.par_chunks(CONVERTED_AT_ONCE))
+            .for_each(|(out, values)| widen(values, out)),
     }
 }
 
@@ -211,12 +297,16 @@ vectorised! {
     fn normalise<T: Element>(values: &[u8], out: &mut [T]) {
         let scale = 1.0 / (255.0 * STD);
         let offset = -MEAN / STD;
-        out.iter_mut().zip(values).for_each(|(out, &value)| *out = T::from_f32(f32::from(value) * scale + offset));
+        for (out, &value) in out.iter_mut().zip(values) {
+            *out = T::from_f32(f32::from(value) * scale + offset);
+        }
     }
 }
 
 vectorised! {
     fn widen<T: Element>(values: &[bf16], out: &mut [T]) {
-        out.iter_mut().zip(values).for_each(|(out, &value)| *out = T::from_f32(Element::to_f32(value)));
+        for (out, &value) in out.iter_mut().zip(values) {
+            *out = T::from_f32(Element::to_f32(value));
+        }
     }
 }

@@ -50,7 +50,10 @@ pub(crate) fn gemm2<T: Element, A: Send, B: Send>(
     second: &mut [B],
     then: impl Fn(Part<'_, A, B>) + Sync,
 ) {
-    assert!(out.len() == rows * columns && (second.is_empty() || second.len() == out.len()), "outputs of {rows} x {columns}");
+    assert!(
+        out.len() == rows * columns && (second.is_empty() || second.len() == out.len()),
+        "outputs of {rows} x {columns}"
+    );
     let (steps, threads) = (steps::<T>(inner), rayon::current_num_threads());
     let out = Shared::new(out, columns);
     let second = Shared::new(second, columns);
@@ -62,34 +65,65 @@ pub(crate) fn gemm2<T: Element, A: Send, B: Send>(
     for first_column in (0..columns).step_by(columns_at_once) {
         let width = columns_at_once.min(columns - first_column);
         packed_right.resize(width.div_ceil(LANES) * LANES * steps, 0);
-        packed_right.par_chunks_exact_mut(LANES * steps).enumerate().for_each(|(panel, lanes)| {
-            let first = first_column + panel * LANES;
-            pack::<T, LANES>(right, first..(first + LANES).min(first_column + width), inner, lanes);
-        });
-        (0..rows.div_ceil(rows_at_once)).into_par_iter().for_each(|task| {
-            let rows = task * rows_at_once..rows.min((task + 1) * rows_at_once);
-            LEFT.with_borrow_mut(|packed_left| {
-                packed_left.resize(rows.len().div_ceil(ROWS) * ROWS * steps, 0);
-                for (panel, lanes) in packed_left.chunks_exact_mut(ROWS * steps).enumerate() {
-                    let first = rows.start + panel * ROWS;
-                    pack::<T, ROWS>(left, first..(first + ROWS).min(rows.end), inner, lanes);
-                }
-                let mut tile: Tile = [0.0; ROWS * LANES];
-                for (right_panel, right) in packed_right.chunks_exact(LANES * steps).enumerate() {
-                    let column = first_column + right_panel * LANES;
-                    let width = LANES.min(columns - column);
-                    for (left_panel, left) in packed_left.chunks_exact(ROWS * steps).enumerate() {
-                        kernel::tiles::<T>(1, steps, Left::Packed, left, right, false, &mut tile);
-                        let first = rows.start + left_panel * ROWS;
-                        for (sums, row) in tile.chunks_exact(LANES).zip(first..rows.end) {
-                            // SAFETY: each part of the outputs is accessed by one task, once.
-                            let (out, second) = unsafe { (out.part(row, column, width), second.part(row, column, width)) };
-                            then(Part { row, column, sums: &sums[..width], out, second });
+        packed_right
+            .par_chunks_exact_mut(LANES * steps)
+            .enumerate()
+            .for_each(|(panel, lanes)| {
+                let first = first_column + panel * LANES;
+                pack::<T, LANES>(
+                    right,
+                    first..(first + LANES).min(first_column + width),
+                    inner,
+                    lanes,
+                );
+            });
+        (0..rows.div_ceil(rows_at_once))
+            .into_par_iter()
+            .for_each(|task| {
+                let rows = task * rows_at_once..rows.min((task + 1) * rows_at_once);
+                LEFT.with_borrow_mut(|packed_left| {
+                    packed_left.resize(rows.len().div_ceil(ROWS) * ROWS * steps, 0);
+                    for (panel, lanes) in packed_left.chunks_exact_mut(ROWS * steps).enumerate() {
+                        let first = rows.start + panel * ROWS;
+                        pack::<T, ROWS>(left, first..(first + ROWS).min(rows.end), inner, lanes);
+                    }
+                    let mut tile: Tile = [0.0; ROWS * LANES];
+                    for (right_panel, right) in packed_right.chunks_exact(LANES * steps).enumerate()
+                    {
+                        let column = first_column + right_panel * LANES;
+                        let width = LANES.min(columns - column);
+                        for (left_panel, left) in packed_left.chunks_exact(ROWS * steps).enumerate()
+                        {
+                            kernel::tiles::<T>(
+                                1,
+                                steps,
+                                Left::Packed,
+                                left,
+                                right,
+                                false,
+                                &mut tile,
+                            );
+                            let first = rows.start + left_panel * ROWS;
+                            for (sums, row) in tile.chunks_exact(LANES).zip(first..rows.end) {
+                                // SAFETY: each part of the outputs is accessed by one task, once.
+                                let (out, second) = unsafe {
+                                    (
+                                        out.part(row, column, width),
+                                        second.part(row, column, width),
+                                    )
+                                };
+                                then(Part {
+                                    row,
+                                    column,
+                                    sums: &sums[..width],
+                                    out,
+                                    second,
+                                });
+                            }
                         }
                     }
-                }
+                });
             });
-        });
     }
     RIGHT.set(packed_right);
 }
@@ -120,7 +154,9 @@ pub(crate) fn add_gemm<T: Element>(
         if adds || first > 0 {
             gemm(left, right, shape, out, |part| add(part.sums, part.out));
         } else {
-            gemm(left, right, shape, out, |part| part.out.copy_from_slice(part.sums));
+            gemm(left, right, shape, out, |part| {
+                part.out.copy_from_slice(part.sums)
+            });
         }
     }
 }

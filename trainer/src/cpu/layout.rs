@@ -1,6 +1,8 @@
 //! The place of each parameter among all values of a model.
 
-use crate::model::{ClassifierConfig, MLP_RATIO, MaeConfig, PositionKind, TransformerConfig, sinusoid_table};
+use crate::model::{
+    ClassifierConfig, MLP_RATIO, MaeConfig, PositionKind, TransformerConfig, sinusoid_table,
+};
 use schemas::geometry::PatchGrid;
 use std::ops::Range;
 
@@ -64,7 +66,10 @@ pub(crate) struct BlockLayout {
 #[derive(Debug)]
 pub(crate) enum PositionsLayout {
     /// One per place in a frame, and one per time step.
-    Separable { spatial: Range<usize>, temporal: Range<usize> },
+    Separable {
+        spatial: Range<usize>,
+        temporal: Range<usize>,
+    },
     /// One per token.
     Joint(Range<usize>),
     /// One per token, `[tokens, width]`, without parameters.
@@ -118,16 +123,26 @@ impl Builder {
     fn get(&mut self, name: String, shape: &[usize]) -> Range<usize> {
         let start = self.0.last().map_or(0, |entry| entry.range.end);
         let range = start..start + shape.iter().product::<usize>();
-        self.0.push(Entry { name, shape: shape.to_vec(), range: range.clone() });
+        self.0.push(Entry {
+            name,
+            shape: shape.to_vec(),
+            range: range.clone(),
+        });
         range
     }
 
     fn affine(&mut self, name: &str, weight: &[usize]) -> Affine {
-        Affine { weight: self.get(format!("{name}.weight"), weight), bias: self.get(format!("{name}.bias"), &weight[..1]) }
+        Affine {
+            weight: self.get(format!("{name}.weight"), weight),
+            bias: self.get(format!("{name}.bias"), &weight[..1]),
+        }
     }
 
     fn norm(&mut self, name: &str, width: usize, epsilon: f64) -> NormLayout {
-        NormLayout { affine: self.affine(name, &[width]), epsilon: epsilon as f32 }
+        NormLayout {
+            affine: self.affine(name, &[width]),
+            epsilon: epsilon as f32,
+        }
     }
 
     fn block(&mut self, name: &str, width: usize, heads: usize, norm_epsilon: f64) -> BlockLayout {
@@ -137,7 +152,10 @@ impl Builder {
             let ranges = parts.map(|part| self.get(format!("{name}.attn.{part}.{what}"), shape));
             ranges[0].start..ranges[2].end
         };
-        let qkv = Affine { weight: joined("weight", &[width, width]), bias: joined("bias", &[width]) };
+        let qkv = Affine {
+            weight: joined("weight", &[width, width]),
+            bias: joined("bias", &[width]),
+        };
         BlockLayout {
             width,
             heads,
@@ -170,11 +188,20 @@ impl Builder {
             PositionKind::Joint => {
                 let all = get("pos_embed", &[1, classes + grid.tokens(), width]);
                 let first = all.start + classes * width;
-                (PositionsLayout::Joint(first..all.end), has_class.then_some(all.start..first))
+                (
+                    PositionsLayout::Joint(first..all.end),
+                    has_class.then_some(all.start..first),
+                )
             }
-            PositionKind::Sinusoid => (PositionsLayout::Fixed(sinusoid_table(grid.tokens(), width)), None),
+            PositionKind::Sinusoid => (
+                PositionsLayout::Fixed(sinusoid_table(grid.tokens(), width)),
+                None,
+            ),
         };
-        let class = has_class.then(|| ClassLayout { token: get("cls_token", &[1, 1, width]), position: class });
+        let class = has_class.then(|| ClassLayout {
+            token: get("cls_token", &[1, 1, width]),
+            position: class,
+        });
         (positions, class)
     }
 
@@ -186,11 +213,26 @@ impl Builder {
         has_class: bool,
         [norm_epsilon, last_epsilon]: [f64; 2],
     ) -> EncoderLayout {
-        let TransformerConfig { width, depth, heads } = encoder;
-        let patch_embed = self.affine("patch_embed.proj", &[width, 3, grid.tubelet, grid.patch, grid.patch]);
+        let TransformerConfig {
+            width,
+            depth,
+            heads,
+        } = encoder;
+        let patch_embed = self.affine(
+            "patch_embed.proj",
+            &[width, 3, grid.tubelet, grid.patch, grid.patch],
+        );
         let (positions, class) = self.positions("", grid, positions, has_class, width);
-        let blocks = (0..depth).map(|at| self.block(&format!("blocks.{at}"), width, heads, norm_epsilon)).collect();
-        EncoderLayout { patch_embed, positions, class, blocks, norm: self.norm("norm", width, last_epsilon) }
+        let blocks = (0..depth)
+            .map(|at| self.block(&format!("blocks.{at}"), width, heads, norm_epsilon))
+            .collect();
+        EncoderLayout {
+            patch_embed,
+            positions,
+            class,
+            blocks,
+            norm: self.norm("norm", width, last_epsilon),
+        }
     }
 }
 
@@ -198,9 +240,19 @@ impl ClassifierLayout {
     /// The layout of a model, and its parameters in the order of their places.
     pub(crate) fn new(config: &ClassifierConfig) -> (Self, Vec<Entry>) {
         let mut builder = Builder::default();
-        let epsilons = [config.conventions.norm_epsilon, config.conventions.head_norm_epsilon];
-        let encoder = builder.encoder(config.grid, config.encoder, config.positions, config.class_token, epsilons);
-        let head = (config.classes > 0).then(|| builder.affine("head", &[config.classes, config.encoder.width]));
+        let epsilons = [
+            config.conventions.norm_epsilon,
+            config.conventions.head_norm_epsilon,
+        ];
+        let encoder = builder.encoder(
+            config.grid,
+            config.encoder,
+            config.positions,
+            config.class_token,
+            epsilons,
+        );
+        let head = (config.classes > 0)
+            .then(|| builder.affine("head", &[config.classes, config.encoder.width]));
         (Self { encoder, head }, builder.0)
     }
 }
@@ -208,19 +260,51 @@ impl ClassifierLayout {
 impl MaeLayout {
     /// The layout of a model, and its parameters in the order of their places.
     pub(crate) fn new(config: &MaeConfig) -> (Self, Vec<Entry>) {
-        let MaeConfig { grid, decoder, class_token, conventions, .. } = *config;
+        let MaeConfig {
+            grid,
+            decoder,
+            class_token,
+            conventions,
+            ..
+        } = *config;
         let mut builder = Builder::default();
-        let encoder = builder.encoder(grid, config.encoder, config.positions, class_token, [conventions.norm_epsilon; 2]);
+        let encoder = builder.encoder(
+            grid,
+            config.encoder,
+            config.positions,
+            class_token,
+            [conventions.norm_epsilon; 2],
+        );
         let decoder_embed = builder.affine("decoder_embed", &[decoder.width, config.encoder.width]);
         let mask_token = builder.get("mask_token".to_owned(), &[1, 1, decoder.width]);
         let positions = config.decoder_positions();
-        let (decoder_positions, decoder_class) = builder.positions("decoder_", grid, positions, class_token, decoder.width);
-        let decoder_block = |at| builder.block(&format!("decoder_blocks.{at}"), decoder.width, decoder.heads, conventions.norm_epsilon);
+        let (decoder_positions, decoder_class) =
+            builder.positions("decoder_", grid, positions, class_token, decoder.width);
+        let decoder_block = |at| {
+            builder.block(
+                &format!("decoder_blocks.{at}"),
+                decoder.width,
+                decoder.heads,
+                conventions.norm_epsilon,
+            )
+        };
         let decoder_blocks = (0..decoder.depth).map(decoder_block).collect();
-        let decoder_norm = builder.norm("decoder_norm", decoder.width, conventions.decoder_norm_epsilon);
+        let decoder_norm = builder.norm(
+            "decoder_norm",
+            decoder.width,
+            conventions.decoder_norm_epsilon,
+        );
         let decoder_pred = builder.affine("decoder_pred", &[config.target_values(), decoder.width]);
-        let layout =
-            Self { encoder, decoder_embed, mask_token, decoder_class, decoder_positions, decoder_blocks, decoder_norm, decoder_pred };
+        let layout = Self {
+            encoder,
+            decoder_embed,
+            mask_token,
+            decoder_class,
+            decoder_positions,
+            decoder_blocks,
+            decoder_norm,
+            decoder_pred,
+        };
         (layout, builder.0)
     }
 }

@@ -77,12 +77,19 @@ impl Sizes {
     /// loss is over the visible ones.
     const fn decoder_tokens(self) -> Tokens {
         let dropped = self.class + if self.predicted == 0 { 0 } else { self.visible };
-        Tokens { all: self.class + self.visible + self.predicted, dropped }
+        Tokens {
+            all: self.class + self.visible + self.predicted,
+            dropped,
+        }
     }
 
     /// Tokens per clip with a loss.
     const fn compared(self) -> usize {
-        if self.predicted == 0 { self.visible } else { self.predicted }
+        if self.predicted == 0 {
+            self.visible
+        } else {
+            self.predicted
+        }
     }
 }
 
@@ -109,11 +116,22 @@ impl<T: Element> Workspace<T> {
 
     fn sizes(&self, masks: Masks<'_>) -> Sizes {
         let class = usize::from(self.config.class_token);
-        Sizes { clips: masks.len(), visible: masks.visible(), predicted: masks.predicted(), class }
+        Sizes {
+            clips: masks.len(),
+            visible: masks.visible(),
+            predicted: masks.predicted(),
+            class,
+        }
     }
 
     /// Predictions of the predicted tokens, `[clips, predicted, values]`.
-    pub(crate) fn predict(&mut self, layout: &MaeLayout, weights: Weights<'_, T>, masks: Masks<'_>, visible: Values<'_>) -> &[f32] {
+    pub(crate) fn predict(
+        &mut self,
+        layout: &MaeLayout,
+        weights: Weights<'_, T>,
+        masks: Masks<'_>,
+        visible: Values<'_>,
+    ) -> &[f32] {
         self.encode(layout, weights, masks, visible, Mode::Inference);
         self.decode(layout, weights, masks, Mode::Inference);
         &self.predicted
@@ -148,46 +166,104 @@ impl<T: Element> Workspace<T> {
         loss
     }
 
-    fn encode(&mut self, layout: &MaeLayout, weights: Weights<'_, T>, masks: Masks<'_>, visible: Values<'_>, mode: Mode) {
-        let pass = Pass { layout: &layout.encoder, weights, masks, scales: BranchScales::default() };
+    fn encode(
+        &mut self,
+        layout: &MaeLayout,
+        weights: Weights<'_, T>,
+        masks: Masks<'_>,
+        visible: Values<'_>,
+        mode: Mode,
+    ) {
+        let pass = Pass {
+            layout: &layout.encoder,
+            weights,
+            masks,
+            scales: BranchScales::default(),
+        };
         self.encoder.forward(pass, visible, mode, &mut self.scratch);
         let rows = masks.len() * masks.visible();
-        self.encoded.resize(rows * self.config.encoder.width, T::default());
+        self.encoded
+            .resize(rows * self.config.encoder.width, T::default());
         self.encoded_statistics.resize(rows, Statistics::default());
-        layer_norm(self.encoder.result(), weights.norm(&layout.encoder.norm), &mut self.encoded, &mut self.encoded_statistics);
+        layer_norm(
+            self.encoder.result(),
+            weights.norm(&layout.encoder.norm),
+            &mut self.encoded,
+            &mut self.encoded_statistics,
+        );
     }
 
-    fn decode(&mut self, layout: &MaeLayout, weights: Weights<'_, T>, masks: Masks<'_>, mode: Mode) {
+    fn decode(
+        &mut self,
+        layout: &MaeLayout,
+        weights: Weights<'_, T>,
+        masks: Masks<'_>,
+        mode: Mode,
+    ) {
         let sizes = self.sizes(masks);
         let inputs = self.config.encoder.width;
         let width = self.config.decoder.width;
         let rows = sizes.clips * sizes.visible;
         self.embedded.resize(rows * width, 0.0);
-        affine(&self.encoded, weights, &layout.decoder_embed, [rows, inputs, width], &mut self.embedded);
+        affine(
+            &self.encoded,
+            weights,
+            &layout.decoder_embed,
+            [rows, inputs, width],
+            &mut self.embedded,
+        );
         let stream = self.decoder.input();
         let tokens = sizes.decoder_tokens();
         stream.resize(sizes.clips * tokens.all * width, 0.0);
-        let positions = Positions { layout: &layout.decoder_positions, space: self.config.grid.space(), width };
+        let positions = Positions {
+            layout: &layout.decoder_positions,
+            space: self.config.grid.space(),
+            width,
+        };
         let mask_token = &weights.exact[layout.mask_token.clone()];
-        for ((clip, mask), stream) in masks.iter().enumerate().zip(stream.chunks_exact_mut(tokens.all * width)) {
+        for ((clip, mask), stream) in masks
+            .iter()
+            .enumerate()
+            .zip(stream.chunks_exact_mut(tokens.all * width))
+        {
             let (class, tokens) = stream.split_at_mut(sizes.class * width);
             set_class(weights.exact, layout.decoder_class.as_ref(), class);
-            let embedded = self.embedded[clip * sizes.visible * width..].chunks_exact(width).take(sizes.visible);
-            let values = embedded.zip(mask.visible).chain(std::iter::repeat(mask_token).zip(mask.predicted));
+            let embedded = self.embedded[clip * sizes.visible * width..]
+                .chunks_exact(width)
+                .take(sizes.visible);
+            let values = embedded
+                .zip(mask.visible)
+                .chain(std::iter::repeat(mask_token).zip(mask.predicted));
             for (out, (value, &token)) in tokens.chunks_exact_mut(width).zip(values) {
                 positions.add(weights.exact, value, token, out);
             }
         }
         let scales = BranchScales::default();
-        let blocks = Blocks { layouts: &layout.decoder_blocks, weights, tokens, scales };
+        let blocks = Blocks {
+            layouts: &layout.decoder_blocks,
+            weights,
+            tokens,
+            scales,
+        };
         self.decoder.forward(blocks, mode, &mut self.scratch);
         let rows = sizes.clips * sizes.compared();
         self.decoded.resize(rows * width, T::default());
         self.decoded_statistics.resize(rows, Statistics::default());
-        layer_norm(self.decoder.result(), weights.norm(&layout.decoder_norm), &mut self.decoded, &mut self.decoded_statistics);
+        layer_norm(
+            self.decoder.result(),
+            weights.norm(&layout.decoder_norm),
+            &mut self.decoded,
+            &mut self.decoded_statistics,
+        );
         let outputs = self.config.target_values();
         self.predicted.resize(rows * outputs, 0.0);
-        affine(&self.decoded, weights, &layout.decoder_pred, [rows, width, outputs], &mut self.predicted);
+        affine(
+            &self.decoded,
+            weights,
+            &layout.decoder_pred,
+            [rows, width, outputs],
+            &mut self.predicted,
+        );
     }
 
     /// Computes the loss, and replaces the predictions by `share` times their gradient.
@@ -198,7 +274,10 @@ impl<T: Element> Workspace<T> {
         self.target.resize(self.predicted.len(), 0.0);
         convert(batch.target, &mut self.target);
         let factor = (2.0 * share / self.predicted.len() as f64) as f32;
-        let tokens = self.predicted.par_chunks_exact_mut(values).zip(self.target.par_chunks_exact_mut(values));
+        let tokens = self
+            .predicted
+            .par_chunks_exact_mut(values)
+            .zip(self.target.par_chunks_exact_mut(values));
         let errors = tokens.map(|(predicted, target)| {
             if per == Some(NormalisePer::Channel) {
                 normalise_channels(target);
@@ -209,60 +288,131 @@ impl<T: Element> Workspace<T> {
         errors.iter().sum::<f64>() / self.predicted.len() as f64
     }
 
-    fn decode_backward(&mut self, layout: &MaeLayout, weights: Weights<'_, T>, masks: Masks<'_>, gradients: &mut Gradients<'_>) {
+    fn decode_backward(
+        &mut self,
+        layout: &MaeLayout,
+        weights: Weights<'_, T>,
+        masks: Masks<'_>,
+        gradients: &mut Gradients<'_>,
+    ) {
         let sizes = self.sizes(masks);
         let width = self.config.decoder.width;
         let rows = sizes.clips * sizes.compared();
         let tokens = sizes.decoder_tokens();
         let of_predicted = T::operand(&self.predicted, &mut self.rounded);
         self.part_gradient.resize(rows * width, 0.0);
-        affine_backward(of_predicted, &self.decoded, weights, &layout.decoder_pred, rows, &mut self.part_gradient, gradients);
+        affine_backward(
+            of_predicted,
+            &self.decoded,
+            weights,
+            &layout.decoder_pred,
+            rows,
+            &mut self.part_gradient,
+            gradients,
+        );
 
         self.stream_gradient.clear();
         self.stream_gradient.resize(rows * width, 0.0);
-        let (norm, of_norm) =
-            (&weights.exact[layout.decoder_norm.affine.weight.clone()], &mut gradients.values[layout.decoder_norm.affine.both()]);
+        let (norm, of_norm) = (
+            &weights.exact[layout.decoder_norm.affine.weight.clone()],
+            &mut gradients.values[layout.decoder_norm.affine.both()],
+        );
         let statistics = &self.decoded_statistics;
-        layer_norm_backward(&self.part_gradient, self.decoder.result(), statistics, norm, &mut self.stream_gradient, of_norm);
+        layer_norm_backward(
+            &self.part_gradient,
+            self.decoder.result(),
+            statistics,
+            norm,
+            &mut self.stream_gradient,
+            of_norm,
+        );
         let scales = BranchScales::default();
         let gradient = &mut self.stream_gradient;
-        let blocks = Blocks { layouts: &layout.decoder_blocks, weights, tokens, scales };
-        self.decoder.backward(blocks, gradient, &mut self.scratch, gradients);
+        let blocks = Blocks {
+            layouts: &layout.decoder_blocks,
+            weights,
+            tokens,
+            scales,
+        };
+        self.decoder
+            .backward(blocks, gradient, &mut self.scratch, gradients);
 
-        let positions = Positions { layout: &layout.decoder_positions, space: self.config.grid.space(), width };
+        let positions = Positions {
+            layout: &layout.decoder_positions,
+            space: self.config.grid.space(),
+            width,
+        };
         self.part_gradient.clear();
-        for (mask, gradient) in masks.iter().zip(self.stream_gradient.chunks_exact(tokens.all * width)) {
+        for (mask, gradient) in masks
+            .iter()
+            .zip(self.stream_gradient.chunks_exact(tokens.all * width))
+        {
             let (class, of_tokens) = gradient.split_at(sizes.class * width);
             class_backward(class, layout.decoder_class.as_ref(), gradients);
-            for (gradient, &token) in of_tokens.chunks_exact(width).zip(mask.visible.iter().chain(mask.predicted)) {
+            for (gradient, &token) in of_tokens
+                .chunks_exact(width)
+                .zip(mask.visible.iter().chain(mask.predicted))
+            {
                 positions.backward(gradient, token, gradients);
             }
             let (of_visible, of_masked) = of_tokens.split_at(sizes.visible * width);
             self.part_gradient.extend_from_slice(of_visible);
-            of_masked.chunks_exact(width).for_each(|gradient| add(gradient, &mut gradients.values[layout.mask_token.clone()]));
+            of_masked.chunks_exact(width).for_each(|gradient| {
+                add(gradient, &mut gradients.values[layout.mask_token.clone()])
+            });
         }
     }
 
     /// Continues the backward from the gradient of the embedded tokens of [`Self::decode`].
-    fn encode_backward(&mut self, layout: &MaeLayout, weights: Weights<'_, T>, masks: Masks<'_>, gradients: &mut Gradients<'_>) {
+    fn encode_backward(
+        &mut self,
+        layout: &MaeLayout,
+        weights: Weights<'_, T>,
+        masks: Masks<'_>,
+        gradients: &mut Gradients<'_>,
+    ) {
         let sizes = self.sizes(masks);
         let width = self.config.encoder.width;
         let rows = sizes.clips * sizes.visible;
         let of_embedded = T::operand(&self.part_gradient, &mut self.rounded);
         let of_encoded = &mut self.embedded;
         of_encoded.resize(rows * width, 0.0);
-        affine_backward(of_embedded, &self.encoded, weights, &layout.decoder_embed, rows, of_encoded, gradients);
+        affine_backward(
+            of_embedded,
+            &self.encoded,
+            weights,
+            &layout.decoder_embed,
+            rows,
+            of_encoded,
+            gradients,
+        );
 
         let norm = &layout.encoder.norm.affine;
-        let (norm, of_norm) = (&weights.exact[norm.weight.clone()], &mut gradients.values[norm.both()]);
+        let (norm, of_norm) = (
+            &weights.exact[norm.weight.clone()],
+            &mut gradients.values[norm.both()],
+        );
         self.stream_gradient.clear();
         self.stream_gradient.resize(rows * width, 0.0);
         let statistics = &self.encoded_statistics;
-        layer_norm_backward(of_encoded, self.encoder.result(), statistics, norm, &mut self.stream_gradient, of_norm);
+        layer_norm_backward(
+            of_encoded,
+            self.encoder.result(),
+            statistics,
+            norm,
+            &mut self.stream_gradient,
+            of_norm,
+        );
         let scales = BranchScales::default();
         let gradient = &mut self.stream_gradient;
-        let pass = Pass { layout: &layout.encoder, weights, masks, scales };
-        self.encoder.backward(pass, gradient, &mut self.scratch, gradients);
+        let pass = Pass {
+            layout: &layout.encoder,
+            weights,
+            masks,
+            scales,
+        };
+        self.encoder
+            .backward(pass, gradient, &mut self.scratch, gradients);
     }
 }
 
@@ -273,25 +423,41 @@ fn normalise_channels(target: &mut [f32]) {
     for channel in 0..3 {
         let mean = super::norm_gelu::sum(count, |at| target[3 * at + channel]) / count as f32;
         let from_mean = |at: usize| target[3 * at + channel] - mean;
-        let variance = super::norm_gelu::sum(count, |at| from_mean(at) * from_mean(at)) / (count - 1) as f32;
+        let variance =
+            super::norm_gelu::sum(count, |at| from_mean(at) * from_mean(at)) / (count - 1) as f32;
         let scale = 1.0 / (variance.sqrt() + CHANNEL_EPSILON as f32);
-        target.iter_mut().skip(channel).step_by(3).for_each(|value| *value = (*value - mean) * scale);
+        target
+            .iter_mut()
+            .skip(channel)
+            .step_by(3)
+            .for_each(|value| *value = (*value - mean) * scale);
     }
 }
 
 vectorised! {
     /// Returns the sum of the squared errors of one token, and replaces each prediction by `factor`
     /// times its error.
-    fn token_error(predicted: &mut [f32], target: &mut [f32], normalises: bool, factor: f32) -> f64 {
+    fn token_error(
+        predicted: &mut [f32],
+        target: &mut [f32],
+        normalises: bool,
+        factor: f32
+    ) -> f64 {
         if normalises {
             let count = target.len();
             let mean = super::norm_gelu::sum(count, |at| target[at]) / count as f32;
-            let variance = super::norm_gelu::sum(count, |at| (target[at] - mean) * (target[at] - mean)) / (count - 1) as f32;
+            let squares =
+                super::norm_gelu::sum(count, |at| (target[at] - mean) * (target[at] - mean));
+            let variance = squares / (count - 1) as f32;
             let scale = 1.0 / (variance + PATCH_EPSILON as f32).sqrt();
             target.iter_mut().for_each(|value| *value = (*value - mean) * scale);
         }
-        let squares = super::norm_gelu::sum(predicted.len(), |at| (predicted[at] - target[at]) * (predicted[at] - target[at]));
-        predicted.iter_mut().zip(target).for_each(|(predicted, &mut target)| *predicted = (*predicted - target) * factor);
+        let squares = super::norm_gelu::sum(predicted.len(), |at| {
+            (predicted[at] - target[at]) * (predicted[at] - target[at])
+        });
+        for (predicted, &mut target) in predicted.iter_mut().zip(target) {
+            *predicted = (*predicted - target) * factor;
+        }
         f64::from(squares)
     }
 }

@@ -110,13 +110,37 @@ impl CpuMae {
     ) -> candle_core::Result<Self> {
         let (layout, entries) = MaeLayout::new(&config);
         let weight_decay = optimizer.weight_decay;
-        let rule = |name: &str, rank| ParameterRule { rate: 1.0, weight_decay: if decays(name, rank) { weight_decay } else { 0.0 } };
-        let store = Store::new(entries, parameters, optimizer, rule, precision, resources.threads)?;
-        let workspace = match precision {
-            Precision::F32 => Typed::F32(Box::new(mae::Workspace::new(config, resources.recomputes))),
-            Precision::Bf16 => Typed::Bf16(Box::new(mae::Workspace::new(config, resources.recomputes))),
+        let rule = |name: &str, rank| ParameterRule {
+            rate: 1.0,
+            weight_decay: if decays(name, rank) {
+                weight_decay
+            } else {
+                0.0
+            },
         };
-        Ok(Self { config, layout, store, workspace, times: StepTimes::default() })
+        let store = Store::new(
+            entries,
+            parameters,
+            optimizer,
+            rule,
+            precision,
+            resources.threads,
+        )?;
+        let workspace = match precision {
+            Precision::F32 => {
+                Typed::F32(Box::new(mae::Workspace::new(config, resources.recomputes)))
+            }
+            Precision::Bf16 => {
+                Typed::Bf16(Box::new(mae::Workspace::new(config, resources.recomputes)))
+            }
+        };
+        Ok(Self {
+            config,
+            layout,
+            store,
+            workspace,
+            times: StepTimes::default(),
+        })
     }
 
     /// Runs forward and backward on a batch: returns its loss, and adds `share` times its gradients
@@ -125,12 +149,20 @@ impl CpuMae {
     /// # Panics
     /// When the batch does not have the model's sizes.
     pub fn accumulate(&mut self, batch: &Patches<'_>, share: f64) -> f64 {
-        let Self { layout, store, workspace, times, .. } = self;
+        let Self {
+            layout,
+            store,
+            workspace,
+            times,
+            ..
+        } = self;
         match workspace {
-            Typed::F32(workspace) => store.accumulate(|weights, gradients| workspace.step(layout, weights, batch, share, gradients, times)),
-            Typed::Bf16(workspace) => {
-                store.accumulate(|weights, gradients| workspace.step(layout, weights, batch, share, gradients, times))
-            }
+            Typed::F32(workspace) => store.accumulate(|weights, gradients| {
+                workspace.step(layout, weights, batch, share, gradients, times)
+            }),
+            Typed::Bf16(workspace) => store.accumulate(|weights, gradients| {
+                workspace.step(layout, weights, batch, share, gradients, times)
+            }),
         }
     }
 
@@ -154,10 +186,19 @@ impl CpuMae {
     /// # Panics
     /// When the batch does not have the model's sizes.
     pub fn predict(&mut self, masks: Masks<'_>, visible: Values<'_>) -> &[f32] {
-        let Self { layout, store, workspace, .. } = self;
+        let Self {
+            layout,
+            store,
+            workspace,
+            ..
+        } = self;
         match workspace {
-            Typed::F32(workspace) => store.read(|weights| workspace.predict(layout, weights, masks, visible)),
-            Typed::Bf16(workspace) => store.read(|weights| workspace.predict(layout, weights, masks, visible)),
+            Typed::F32(workspace) => {
+                store.read(|weights| workspace.predict(layout, weights, masks, visible))
+            }
+            Typed::Bf16(workspace) => {
+                store.read(|weights| workspace.predict(layout, weights, masks, visible))
+            }
         }
     }
 
@@ -192,12 +233,29 @@ impl CpuClassifier {
         resources: Resources,
     ) -> candle_core::Result<Self> {
         let (layout, entries) = ClassifierLayout::new(&config);
-        let store = Store::new(entries, parameters, optimizer, rule, precision, resources.threads)?;
+        let store = Store::new(
+            entries,
+            parameters,
+            optimizer,
+            rule,
+            precision,
+            resources.threads,
+        )?;
         let workspace = match precision {
-            Precision::F32 => Typed::F32(Box::new(classifier::Workspace::new(config, resources.recomputes))),
-            Precision::Bf16 => Typed::Bf16(Box::new(classifier::Workspace::new(config, resources.recomputes))),
+            Precision::F32 => Typed::F32(Box::new(classifier::Workspace::new(
+                config,
+                resources.recomputes,
+            ))),
+            Precision::Bf16 => Typed::Bf16(Box::new(classifier::Workspace::new(
+                config,
+                resources.recomputes,
+            ))),
         };
-        Ok(Self { layout, store, workspace })
+        Ok(Self {
+            layout,
+            store,
+            workspace,
+        })
     }
 
     /// Runs forward and backward on a batch: returns its loss, and adds `share` times its gradients
@@ -206,10 +264,18 @@ impl CpuClassifier {
     /// # Panics
     /// When the batch does not have the model's sizes, or the model is an encoder alone.
     pub fn accumulate(&mut self, batch: &Labelled<'_>, share: f64) -> f64 {
-        let Self { layout, store, workspace } = self;
+        let Self {
+            layout,
+            store,
+            workspace,
+        } = self;
         match workspace {
-            Typed::F32(workspace) => store.accumulate(|weights, gradients| workspace.step(layout, weights, batch, share, gradients)),
-            Typed::Bf16(workspace) => store.accumulate(|weights, gradients| workspace.step(layout, weights, batch, share, gradients)),
+            Typed::F32(workspace) => store.accumulate(|weights, gradients| {
+                workspace.step(layout, weights, batch, share, gradients)
+            }),
+            Typed::Bf16(workspace) => store.accumulate(|weights, gradients| {
+                workspace.step(layout, weights, batch, share, gradients)
+            }),
         }
     }
 
@@ -219,10 +285,18 @@ impl CpuClassifier {
     /// # Panics
     /// When the batch does not have the model's sizes.
     pub fn infer(&mut self, masks: Masks<'_>, pixels: Values<'_>, tokens: bool) -> Encoded<'_> {
-        let Self { layout, store, workspace } = self;
+        let Self {
+            layout,
+            store,
+            workspace,
+        } = self;
         match workspace {
-            Typed::F32(workspace) => store.read(|weights| workspace.infer(layout, weights, masks, pixels, tokens)),
-            Typed::Bf16(workspace) => store.read(|weights| workspace.infer(layout, weights, masks, pixels, tokens)),
+            Typed::F32(workspace) => {
+                store.read(|weights| workspace.infer(layout, weights, masks, pixels, tokens))
+            }
+            Typed::Bf16(workspace) => {
+                store.read(|weights| workspace.infer(layout, weights, masks, pixels, tokens))
+            }
         }
     }
 
@@ -242,7 +316,11 @@ pub fn gemm_rate(precision: Precision, threads: usize) -> f64 {
     fn rate<T: element::Element>() -> f64 {
         const SHAPE: [usize; 3] = [3136, 512, 2048];
         let [rows, inner, columns] = SHAPE;
-        let matrix = |count: usize| (0..count).map(|at| T::from_f32((at % 17) as f32 * 0.1 - 0.8)).collect::<Vec<_>>();
+        let matrix = |count: usize| {
+            (0..count)
+                .map(|at| T::from_f32((at % 17) as f32 * 0.1 - 0.8))
+                .collect::<Vec<_>>()
+        };
         let left = matrix(rows * inner);
         let right = matrix(columns * inner);
         let mut out = vec![0f32; rows * columns];
@@ -251,7 +329,9 @@ pub fn gemm_rate(precision: Precision, threads: usize) -> f64 {
                 let began = Instant::now();
                 let left = pack::Operand::rows(&left, inner);
                 let right = pack::Operand::rows(&right, inner);
-                gemm::gemm(left, right, SHAPE, &mut out, |part| part.out.copy_from_slice(part.sums));
+                gemm::gemm(left, right, SHAPE, &mut out, |part| {
+                    part.out.copy_from_slice(part.sums)
+                });
                 began.elapsed().as_secs_f64()
             })
             .collect();

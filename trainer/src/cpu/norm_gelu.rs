@@ -57,20 +57,39 @@ vectorised! {
 }
 
 /// Layer normalisation (Ba et al. 2016) of the rows of `x`; writes their statistics.
-pub(crate) fn layer_norm<T: Element>(x: &[f32], norm: Norm<'_>, out: &mut [T], statistics: &mut [Statistics]) {
+pub(crate) fn layer_norm<T: Element>(
+    x: &[f32],
+    norm: Norm<'_>,
+    out: &mut [T],
+    statistics: &mut [Statistics],
+) {
     let width = norm.weight.len();
-    let rows = out.par_chunks_mut(ROWS_AT_ONCE * width).zip(x.par_chunks(ROWS_AT_ONCE * width));
-    rows.zip(statistics.par_chunks_mut(ROWS_AT_ONCE)).for_each(|((out, x), statistics)| {
-        for ((out, x), statistics) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(statistics) {
-            *statistics = normalise_row(x, norm, out);
-        }
-    });
+    let rows = out
+        .par_chunks_mut(ROWS_AT_ONCE * width)
+        .zip(x.par_chunks(ROWS_AT_ONCE * width));
+    rows.zip(statistics.par_chunks_mut(ROWS_AT_ONCE))
+        .for_each(|((out, x), statistics)| {
+            for ((out, x), statistics) in out
+                .chunks_exact_mut(width)
+                .zip(x.chunks_exact(width))
+                .zip(statistics)
+            {
+                *statistics = normalise_row(x, norm, out);
+            }
+        });
 }
 
 vectorised! {
     /// Backward of one row; adds to the gradient `to` of `x`, and to those of weight and bias in
     /// `sums`.
-    fn normalise_row_backward(gradient: &[f32], x: &[f32], statistics: Statistics, weight: &[f32], to: &mut [f32], sums: &mut [f32]) {
+    fn normalise_row_backward(
+        gradient: &[f32],
+        x: &[f32],
+        statistics: Statistics,
+        weight: &[f32],
+        to: &mut [f32],
+        sums: &mut [f32]
+    ) {
         let [mean, scale] = statistics;
         let width = weight.len();
         let gradient = &gradient[..width];
@@ -103,15 +122,19 @@ pub(crate) fn layer_norm_backward(
     let rows = statistics.len();
     let at_once = rows.div_ceil(MOST_PARTS).max(1);
     let mut sums = vec![0f32; rows.div_ceil(at_once) * 2 * width];
-    to.par_chunks_mut(at_once * width).zip(sums.par_chunks_mut(2 * width)).enumerate().for_each(|(part, (to, sums))| {
-        for (at, to) in to.chunks_exact_mut(width).enumerate() {
-            let row = part * at_once + at;
-            let gradient = &gradient[row * width..][..width];
-            let x = &x[row * width..][..width];
-            normalise_row_backward(gradient, x, statistics[row], weight, to, sums);
-        }
-    });
-    sums.chunks_exact(2 * width).for_each(|sums| super::gemm::add(sums, parameters));
+    to.par_chunks_mut(at_once * width)
+        .zip(sums.par_chunks_mut(2 * width))
+        .enumerate()
+        .for_each(|(part, (to, sums))| {
+            for (at, to) in to.chunks_exact_mut(width).enumerate() {
+                let row = part * at_once + at;
+                let gradient = &gradient[row * width..][..width];
+                let x = &x[row * width..][..width];
+                normalise_row_backward(gradient, x, statistics[row], weight, to, sums);
+            }
+        });
+    sums.chunks_exact(2 * width)
+        .for_each(|sums| super::gemm::add(sums, parameters));
 }
 
 /// Maximum number of partial sums over rows: a constant, so that results do not depend on the
@@ -130,12 +153,14 @@ vectorised! {
 /// Adds the sum over the rows of `x` to `sums`, which is as long as a row: the gradient of a bias.
 pub(crate) fn column_sums<T: Element>(x: &[T], sums: &mut [f32]) {
     let width = sums.len();
-    sums.par_chunks_mut(COLUMNS_AT_ONCE).enumerate().for_each(|(chunk, sums)| {
-        let first = chunk * COLUMNS_AT_ONCE;
-        for row in x.chunks_exact(width) {
-            add_row(&row[first..first + sums.len()], sums);
-        }
-    });
+    sums.par_chunks_mut(COLUMNS_AT_ONCE)
+        .enumerate()
+        .for_each(|(chunk, sums)| {
+            let first = chunk * COLUMNS_AT_ONCE;
+            for row in x.chunks_exact(width) {
+                add_row(&row[first..first + sums.len()], sums);
+            }
+        });
 }
 
 /// The cumulative distribution function of the normal distribution at `x`, and its density times

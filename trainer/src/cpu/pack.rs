@@ -20,17 +20,28 @@ pub(crate) struct Operand<'a, T> {
 impl<'a, T> Operand<'a, T> {
     /// A matrix with rows of `width` values, which are summed over: `x` and `w` in `x w^T`.
     pub(crate) const fn rows(values: &'a [T], width: usize) -> Self {
-        Self { values, outer: width, inner: 1 }
+        Self {
+            values,
+            outer: width,
+            inner: 1,
+        }
     }
 
     /// A matrix with rows of `width` values, whose columns are summed over.
     pub(crate) const fn columns(values: &'a [T], width: usize) -> Self {
-        Self { values, outer: 1, inner: width }
+        Self {
+            values,
+            outer: 1,
+            inner: width,
+        }
     }
 
     /// The operand without the first `count` values of the inner dimension.
     pub(crate) fn after(self, count: usize) -> Self {
-        Self { values: &self.values[(count * self.inner).min(self.values.len())..], ..self }
+        Self {
+            values: &self.values[(count * self.inner).min(self.values.len())..],
+            ..self
+        }
     }
 }
 
@@ -41,8 +52,16 @@ pub(crate) fn steps<T: Element>(inner: usize) -> usize {
 
 /// Packs the rows `outer` (at most `WIDTH`) and `inner` values of `operand` into `panel`,
 /// `[steps][WIDTH]`, padded with zeros.
-pub(crate) fn pack<T: Element, const WIDTH: usize>(operand: Operand<'_, T>, outer: Range<usize>, inner: usize, panel: &mut [u32]) {
-    debug_assert!(outer.len() <= WIDTH && panel.len() == steps::<T>(inner) * WIDTH, "a panel's size");
+pub(crate) fn pack<T: Element, const WIDTH: usize>(
+    operand: Operand<'_, T>,
+    outer: Range<usize>,
+    inner: usize,
+    panel: &mut [u32],
+) {
+    debug_assert!(
+        outer.len() <= WIDTH && panel.len() == steps::<T>(inner) * WIDTH,
+        "a panel's size"
+    );
     if outer.len() < WIDTH {
         panel.fill(0);
     }
@@ -55,20 +74,27 @@ pub(crate) fn pack<T: Element, const WIDTH: usize>(operand: Operand<'_, T>, oute
                 let inner = first..(first + STEPS_AT_ONCE * T::in_lane()).min(inner);
                 let is_whole = inner.len() == STEPS_AT_ONCE * T::in_lane();
                 for column in (0..outer.len()).step_by(8) {
-                    let values = &operand.values[(outer.start + column) * operand.outer + inner.start..];
+                    let values =
+                        &operand.values[(outer.start + column) * operand.outer + inner.start..];
                     if is_whole && column + 8 <= outer.len() {
                         kernel::transpose(values, operand.outer, &mut panel[column..], WIDTH);
                         continue;
                     }
                     for row in 0..8.min(outer.len() - column) {
-                        spread::<T, WIDTH>(&values[row * operand.outer..][..inner.len()], &mut panel[column + row..]);
+                        spread::<T, WIDTH>(
+                            &values[row * operand.outer..][..inner.len()],
+                            &mut panel[column + row..],
+                        );
                     }
                 }
             }
         }
         (false, 1) => {
             for (step, lanes) in panel.chunks_exact_mut(WIDTH).enumerate() {
-                singles(&operand.values[step * operand.inner..][outer.clone()], lanes);
+                singles(
+                    &operand.values[step * operand.inner..][outer.clone()],
+                    lanes,
+                );
             }
         }
         (false, _) => {
@@ -77,7 +103,10 @@ pub(crate) fn pack<T: Element, const WIDTH: usize>(operand: Operand<'_, T>, oute
                 if 2 * step + 1 < inner {
                     pairs(row(2 * step), row(2 * step + 1), lanes);
                 } else {
-                    lanes.iter_mut().zip(row(2 * step)).for_each(|(lane, &value)| *lane = value.pair(T::default()));
+                    lanes
+                        .iter_mut()
+                        .zip(row(2 * step))
+                        .for_each(|(lane, &value)| *lane = value.pair(T::default()));
                 }
             }
         }

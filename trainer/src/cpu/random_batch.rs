@@ -33,17 +33,33 @@ impl RandomBatch {
         if let Some(rule) = rule {
             visible = rule.visible(grid).expect("a rule that fits");
             predicted = rule.predicted(grid).expect("a rule that fits");
-            rows.chunks_exact_mut(tokens).for_each(|row| rule.draw(&mut rng, grid, &mut MaskScratch::default(), row));
+            rows.chunks_exact_mut(tokens)
+                .for_each(|row| rule.draw(&mut rng, grid, &mut MaskScratch::default(), row));
         }
         let compared = if predicted == 0 { visible } else { predicted };
-        let mut noise = |count: usize| (0..count).map(|_| rng.random::<f32>() * 2.0 - 1.0).collect();
+        let mut noise = |count: usize| {
+            (0..count)
+                .map(|_| rng.random::<f32>() * 2.0 - 1.0)
+                .collect()
+        };
         let pixels = noise(clips * visible * grid.tubelet_values());
-        Self { tokens, visible, predicted, rows, pixels, target: noise(clips * compared * model.target_values()) }
+        Self {
+            tokens,
+            visible,
+            predicted,
+            rows,
+            pixels,
+            target: noise(clips * compared * model.target_values()),
+        }
     }
 
     /// The batch as input of a training step.
     pub fn patches(&self) -> Patches<'_> {
         let masks = Masks::new(&self.rows, self.tokens, self.visible).predicting(self.predicted);
-        Patches { masks, visible: Values::F32(&self.pixels), target: Values::F32(&self.target) }
+        Patches {
+            masks,
+            visible: Values::F32(&self.pixels),
+            target: Values::F32(&self.target),
+        }
     }
 }

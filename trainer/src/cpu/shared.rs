@@ -16,7 +16,12 @@ unsafe impl<A: Send> Sync for Shared<'_, A> {}
 impl<'a, A> Shared<'a, A> {
     /// Shares a matrix with rows of `columns` values.
     pub(crate) fn new(values: &'a mut [A], columns: usize) -> Self {
-        Self { values: values.as_mut_ptr(), length: values.len(), columns, lifetime: PhantomData }
+        Self {
+            values: values.as_mut_ptr(),
+            length: values.len(),
+            columns,
+            lifetime: PhantomData,
+        }
     }
 
     /// `width` values of `row` from `column` on; empty for an empty matrix.
@@ -29,7 +34,10 @@ impl<'a, A> Shared<'a, A> {
             return &mut [];
         }
         let first = row * self.columns + column;
-        assert!(column + width <= self.columns && first + width <= self.length, "a part of the matrix");
+        assert!(
+            column + width <= self.columns && first + width <= self.length,
+            "a part of the matrix"
+        );
         // SAFETY: the part lies in the matrix, and the caller keeps parts disjoint.
         unsafe { std::slice::from_raw_parts_mut(self.values.add(first), width) }
     }

@@ -47,21 +47,31 @@ pub(crate) fn isa() -> Isa {
 /// function. A multiplication and an addition are fused only where `mul_add` is called, so all
 /// versions return the same bits; without an FMA instruction `mul_add` is slow.
 macro_rules! vectorised {
-    ($(#[$meta:meta])* $visibility:vis fn $name:ident $(<$generic:ident : $bound:path>)? ($($argument:ident : $type:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
+    (
+        $(#[$meta:meta])* $visibility:vis
+        fn $name:ident $(<$generic:ident : $bound:path>)?
+        ($($argument:ident : $type:ty),* $(,)?) $(-> $result:ty)? $body:block
+    ) => {
         $(#[$meta])*
         $visibility fn $name $(<$generic: $bound>)? ($($argument: $type),*) $(-> $result)? {
             #[inline(always)]
             fn plain $(<$generic: $bound>)? ($($argument: $type),*) $(-> $result)? $body
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
-            fn avx2 $(<$generic: $bound>)? ($($argument: $type),*) $(-> $result)? { plain$(::<$generic>)?($($argument),*) }
+            fn avx2 $(<$generic: $bound>)? ($($argument: $type),*) $(-> $result)? {
+                plain$(::<$generic>)?($($argument),*)
+            }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
-            fn avx512 $(<$generic: $bound>)? ($($argument: $type),*) $(-> $result)? { plain$(::<$generic>)?($($argument),*) }
+            fn avx512 $(<$generic: $bound>)? ($($argument: $type),*) $(-> $result)? {
+                plain$(::<$generic>)?($($argument),*)
+            }
             match $crate::cpu::simd::isa() {
                 // SAFETY: the CPU has these instructions.
                 #[cfg(target_arch = "x86_64")]
-                $crate::cpu::simd::Isa::Avx512 | $crate::cpu::simd::Isa::Avx512Bf16 => unsafe { avx512$(::<$generic>)?($($argument),*) },
+                $crate::cpu::simd::Isa::Avx512 | $crate::cpu::simd::Isa::Avx512Bf16 => unsafe {
+                    avx512$(::<$generic>)?($($argument),*)
+                },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 $crate::cpu::simd::Isa::Avx2 => unsafe { avx2$(::<$generic>)?($($argument),*) },
@@ -87,7 +97,14 @@ pub(crate) fn exp2(x: f32) -> f32 {
     let shifted = x + ROUND;
     let rest = x - (shifted - ROUND);
     let mut value = 1.540_353e-4f32;
-    for coefficient in [1.333_355_8e-3, 9.618_13e-3, 5.550_411e-2, 0.240_226_5, std::f32::consts::LN_2, 1.0] {
+    for coefficient in [
+        1.333_355_8e-3,
+        9.618_13e-3,
+        5.550_411e-2,
+        0.240_226_5,
+        std::f32::consts::LN_2,
+        1.0,
+    ] {
         value = value.mul_add(rest, coefficient);
     }
     value * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000))

@@ -53,11 +53,18 @@ impl<'a, T> Blocks<'a, T> {
     /// Block `at`.
     fn get(self, at: usize) -> Block<'a, T> {
         let count = self.layouts.len();
-        let dropped = if at + 1 == count { self.tokens.dropped } else { 0 };
+        let dropped = if at + 1 == count {
+            self.tokens.dropped
+        } else {
+            0
+        };
         Block {
             layout: &self.layouts[at],
             weights: self.weights,
-            tokens: Tokens { dropped, ..self.tokens },
+            tokens: Tokens {
+                dropped,
+                ..self.tokens
+            },
             scales: self.scales.of_block(at, count),
         }
     }
@@ -89,10 +96,19 @@ impl<T: Element> Stack<T> {
         };
         for at in 0..count {
             let streams = [at % period, (at + 1) % period];
-            let [x, to] = self.streams.get_disjoint_mut(streams).expect("a stream before and after each block");
+            let [x, to] = self
+                .streams
+                .get_disjoint_mut(streams)
+                .expect("a stream before and after each block");
             let block = blocks.get(at);
             to.resize(x.len() / block.tokens.all * block.tokens.kept(), 0.0);
-            block::forward(block, x, Some(to), &mut self.saved[at.min(last_saved)], scratch);
+            block::forward(
+                block,
+                x,
+                Some(to),
+                &mut self.saved[at.min(last_saved)],
+                scratch,
+            );
         }
         self.last = count % period;
     }

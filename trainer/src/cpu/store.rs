@@ -44,7 +44,10 @@ pub(crate) trait Rounded: Element {
 
 impl Rounded for f32 {
     fn weights<'a>(exact: &'a [f32], _: &'a [bf16]) -> Weights<'a, Self> {
-        Weights { exact, rounded: exact }
+        Weights {
+            exact,
+            rounded: exact,
+        }
     }
 }
 
@@ -65,28 +68,52 @@ impl Store {
         precision: Precision,
         threads: usize,
     ) -> candle_core::Result<Self> {
-        let pool = ThreadPoolBuilder::new().num_threads(threads).thread_name(|at| format!("compute-{at}")).build();
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|at| format!("compute-{at}"))
+            .build();
         let count = entries.last().map_or(0, |entry| entry.range.end);
-        let groups = entries.iter().map(|entry| Group { range: entry.range.clone(), rule: rule(&entry.name, entry.shape.len()) });
+        let groups = entries.iter().map(|entry| Group {
+            range: entry.range.clone(),
+            rule: rule(&entry.name, entry.shape.len()),
+        });
         let mut store = Self {
             groups: groups.collect(),
             optimizer,
             pool: pool.map_err(candle_core::Error::wrap)?,
             weights: vec![0.0; count],
-            rounded: vec![bf16::ZERO; if precision == Precision::Bf16 { count } else { 0 }],
+            rounded: vec![
+                bf16::ZERO;
+                if precision == Precision::Bf16 {
+                    count
+                } else {
+                    0
+                }
+            ],
             gradients: vec![0.0; count],
             has_gradients: false,
-            moments: Moments { first: vec![0.0; count], second: vec![0.0; count], steps: 0 },
+            moments: Moments {
+                first: vec![0.0; count],
+                second: vec![0.0; count],
+                steps: 0,
+            },
             entries,
         };
         for (name, variable) in parameters.iter() {
-            let entry = store.entries.iter().find(|entry| entry.name == name && entry.shape == variable.dims());
-            let entry = entry.ok_or_else(|| candle_core::Error::Msg(format!("the CPU model has no parameter {name}")))?;
+            let entry = store
+                .entries
+                .iter()
+                .find(|entry| entry.name == name && entry.shape == variable.dims());
+            let entry = entry.ok_or_else(|| {
+                candle_core::Error::Msg(format!("the CPU model has no parameter {name}"))
+            })?;
             let values = variable.as_tensor().flatten_all()?.to_vec1::<f32>()?;
             store.weights[entry.range.clone()].copy_from_slice(&values);
         }
         if parameters.count() != count {
-            return Err(candle_core::Error::Msg("the CPU model has more parameters than were given".to_owned()));
+            return Err(candle_core::Error::Msg(
+                "the CPU model has more parameters than were given".to_owned(),
+            ));
         }
         if precision == Precision::Bf16 {
             element::round(&store.weights, &mut store.rounded);
@@ -95,28 +122,59 @@ impl Store {
     }
 
     /// Runs `step`, which adds to the gradients, unless the loss that it returns is not finite.
-    pub(crate) fn accumulate<T: Rounded>(&mut self, step: impl FnOnce(Weights<'_, T>, &mut Gradients<'_>) -> f64 + Send) -> f64 {
-        let Self { entries, pool, weights, rounded, gradients, has_gradients, .. } = self;
+    pub(crate) fn accumulate<T: Rounded>(
+        &mut self,
+        step: impl FnOnce(Weights<'_, T>, &mut Gradients<'_>) -> f64 + Send,
+    ) -> f64 {
+        let Self {
+            entries,
+            pool,
+            weights,
+            rounded,
+            gradients,
+            has_gradients,
+            ..
+        } = self;
         if !*has_gradients {
             // The weights of linear layers, nearly all values, are overwritten.
-            entries.iter().filter(|entry| !entry.is_linear_weight()).for_each(|entry| gradients[entry.range.clone()].fill(0.0));
+            entries
+                .iter()
+                .filter(|entry| !entry.is_linear_weight())
+                .for_each(|entry| gradients[entry.range.clone()].fill(0.0));
         }
-        let mut gradients = Gradients { values: gradients, adds: *has_gradients };
+        let mut gradients = Gradients {
+            values: gradients,
+            adds: *has_gradients,
+        };
         let loss = pool.install(|| step(T::weights(weights, rounded), &mut gradients));
         *has_gradients |= loss.is_finite();
         loss
     }
 
     /// Runs `compute` on the weights.
-    pub(crate) fn read<T: Rounded, R: Send>(&self, compute: impl FnOnce(Weights<'_, T>) -> R + Send) -> R {
-        self.pool.install(|| compute(T::weights(&self.weights, &self.rounded)))
+    pub(crate) fn read<T: Rounded, R: Send>(
+        &self,
+        compute: impl FnOnce(Weights<'_, T>) -> R + Send,
+    ) -> R {
+        self.pool
+            .install(|| compute(T::weights(&self.weights, &self.rounded)))
     }
 
     /// Performs one step of the optimizer at rate `lr` with the accumulated gradients, and clears
     /// them. Returns their global norm before clipping. If it is not finite, weights and moments do
     /// not change; without gradients it is NaN.
     pub fn update(&mut self, lr: f64) -> f64 {
-        let Self { groups, optimizer, pool, weights, rounded, gradients, has_gradients, moments, .. } = self;
+        let Self {
+            groups,
+            optimizer,
+            pool,
+            weights,
+            rounded,
+            gradients,
+            has_gradients,
+            moments,
+            ..
+        } = self;
         if !std::mem::take(has_gradients) {
             return f64::NAN;
         }
@@ -147,12 +205,22 @@ impl Store {
     /// Restores the moments as they were after `updates` steps of the optimizer: `fill` is called
     /// with name, shape and values of the two moments of each weight, in the order of the names.
     pub fn restore(&mut self, updates: u64, mut fill: impl FnMut(&str, &[usize], &mut [f32])) {
-        let Self { entries, moments, .. } = self;
+        let Self {
+            entries, moments, ..
+        } = self;
         let mut entries: Vec<_> = entries.iter().collect();
         entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         for entry in entries {
-            fill(&format!("first/{}", entry.name), &entry.shape, &mut moments.first[entry.range.clone()]);
-            fill(&format!("second/{}", entry.name), &entry.shape, &mut moments.second[entry.range.clone()]);
+            fill(
+                &format!("first/{}", entry.name),
+                &entry.shape,
+                &mut moments.first[entry.range.clone()],
+            );
+            fill(
+                &format!("second/{}", entry.name),
+                &entry.shape,
+                &mut moments.second[entry.range.clone()],
+            );
         }
         moments.steps = updates;
     }
@@ -178,6 +246,10 @@ impl Store {
     }
 
     fn views<'a>(&'a self, values: &'a [f32]) -> impl Iterator<Item = View<'a>> {
-        self.entries.iter().map(|entry| View { name: &entry.name, shape: &entry.shape, values: &values[entry.range.clone()] })
+        self.entries.iter().map(|entry| View {
+            name: &entry.name,
+            shape: &entry.shape,
+            values: &values[entry.range.clone()],
+        })
     }
 }

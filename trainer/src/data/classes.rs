@@ -19,8 +19,10 @@ pub enum ClassError {
     Source(#[from] SourceError),
     /// There are no labels.
     #[error(
-        "{}: {unlabelled} of {clips} clips have no label: build the shards with `shardtool build VIDEOS \
-         --labels dirs` (classes from folder names), or --labels FILE; videos that are read without \
+        "{}: {unlabelled} of {clips} clips have no label: build the shards with `shardtool build \
+         VIDEOS \
+         --labels dirs` (classes from folder names), or --labels FILE; videos that are read \
+         without \
          shards must lie in folders named after the classes",
         path.display()
     )]
@@ -33,13 +35,15 @@ pub enum ClassError {
         clips: usize,
     },
     /// Classes come from shards.
-    #[error("{} holds videos: fine-tuning takes labels from shards; `shardtool build {0} --labels dirs` makes them", path.display())]
+    #[error("{} holds videos: fine-tuning takes labels from shards; `shardtool build {0} --labels \
+             dirs` makes them", path.display())]
     NotShards {
         /// Which data set.
         path: PathBuf,
     },
     /// Classes that the model or the training data does not have.
-    #[error("{}: {}; its classes must be among: {}", path.display(), listed("classes that are not known: ", unknown), listed("", known))]
+    #[error("{}: {}; its classes must be among: {}", path.display(), listed("classes that are not \
+        known: ", unknown), listed("", known))]
     Unknown {
         /// Which data set.
         path: PathBuf,
@@ -50,7 +54,8 @@ pub enum ClassError {
     },
     /// The same video is in both.
     #[error(
-        "{} of the validation videos are also trained on (equal bytes): {}; build the two from different \
+        "{} of the validation videos are also trained on (equal bytes): {}; build the two from \
+         different \
          videos, or omit --val to hold some out (split.holdout)",
         videos.len(),
         listed("", videos)
@@ -70,8 +75,17 @@ pub enum ClassError {
 /// Names with commas between them: the first few.
 fn listed(intro: &str, names: &[String]) -> String {
     let more = names.len().saturating_sub(NAMED);
-    let shown = names.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
-    let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let shown = names
+        .iter()
+        .take(NAMED)
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(", ");
+    let tail = if more > 0 {
+        format!(" and {more} more")
+    } else {
+        String::new()
+    };
     format!("{intro}{shown}{tail}")
 }
 
@@ -86,20 +100,37 @@ pub struct Split {
     pub videos: Vec<[usize; 2]>,
 }
 
-/// Classes of shards, by the numbers of their labels: the names that the build gave them, or the numbers where it gave none.
+/// Classes of shards, by the numbers of their labels: the names that the build gave them, or the
+/// numbers where it gave none.
 ///
 /// # Errors
 /// When the data are no shards, or have no labels.
 pub fn of_shards(source: &Source) -> Result<Vec<String>, ClassError> {
-    let Source::Shards(shards) = source else { return Err(ClassError::NotShards { path: source.dir().to_owned() }) };
+    let Source::Shards(shards) = source else {
+        return Err(ClassError::NotShards {
+            path: source.dir().to_owned(),
+        });
+    };
     let labels = || (0..source.len()).map(|clip| source.clip(clip).label);
     let unlabelled = labels().filter(Option::is_none).count();
     let classes = &shards.manifest().classes;
     let greatest = labels().flatten().max();
     match greatest {
-        Some(greatest) if unlabelled < source.len() && !classes.is_empty() && (greatest as usize) < classes.len() => Ok(classes.clone()),
-        Some(greatest) if classes.is_empty() => Ok((0..=greatest).map(|label| label.to_string()).collect()),
-        _ => Err(ClassError::Unlabelled { path: source.dir().to_owned(), unlabelled, clips: source.len() }),
+        Some(greatest)
+            if unlabelled < source.len()
+                && !classes.is_empty()
+                && (greatest as usize) < classes.len() =>
+        {
+            Ok(classes.clone())
+        }
+        Some(greatest) if classes.is_empty() => {
+            Ok((0..=greatest).map(|label| label.to_string()).collect())
+        }
+        _ => Err(ClassError::Unlabelled {
+            path: source.dir().to_owned(),
+            unlabelled,
+            clips: source.len(),
+        }),
     }
 }
 
@@ -108,46 +139,82 @@ pub fn of_shards(source: &Source) -> Result<Vec<String>, ClassError> {
 /// # Errors
 /// As [`of_shards`].
 pub fn of_all(sets: &[WeightedSource]) -> Result<Vec<String>, ClassError> {
-    let lists: Vec<Vec<String>> = sets.iter().map(|set| of_shards(&set.source)).collect::<Result<_, _>>()?;
+    let lists: Vec<Vec<String>> = sets
+        .iter()
+        .map(|set| of_shards(&set.source))
+        .collect::<Result<_, _>>()?;
     match lists.split_first() {
         Some((first, rest)) if rest.iter().all(|list| list == first) => Ok(first.clone()),
-        _ => Ok(lists.into_iter().flatten().collect::<BTreeSet<_>>().into_iter().collect()),
+        _ => Ok(lists
+            .into_iter()
+            .flatten()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()),
     }
 }
 
-/// Gives every clip of `sets` its number among `classes`: of shards by the names of their own classes, of videos by the name of their folder. With `required`, every
-/// clip must have one.
+/// Gives every clip of `sets` its number among `classes`: of shards by the names of their own
+/// classes, of videos by the name of their folder. With `required`, every clip must have one.
 ///
 /// # Errors
 /// When a class is not among them, or a clip has no label and must have one.
-pub fn number(sets: Vec<WeightedSource>, classes: &[String], required: bool) -> Result<Vec<WeightedSource>, ClassError> {
+pub fn number(
+    sets: Vec<WeightedSource>,
+    classes: &[String],
+    required: bool,
+) -> Result<Vec<WeightedSource>, ClassError> {
     let numbers: HashMap<&str, i32> = classes.iter().map(String::as_str).zip(0..).collect();
     let mut numbered = Vec::with_capacity(sets.len());
     for set in sets {
         let path = set.source.dir().to_owned();
         let labels: Vec<Option<i32>> = match &*set.source {
             Source::Shards(_) => {
-                let own = of_shards(&set.source).or_else(|error| if required { Err(error) } else { Ok(Vec::new()) })?;
-                let clips = (0..set.source.len()).map(|clip| set.source.clip(clip).label.and_then(|label| own.get(label as usize)));
+                let own = of_shards(&set.source)
+                    .or_else(|error| if required { Err(error) } else { Ok(Vec::new()) })?;
+                let clips = (0..set.source.len()).map(|clip| {
+                    set.source
+                        .clip(clip)
+                        .label
+                        .and_then(|label| own.get(label as usize))
+                });
                 let used: Vec<Option<&String>> = clips.collect();
-                let unknown: BTreeSet<&str> =
-                    used.iter().copied().flatten().map(String::as_str).filter(|class| !numbers.contains_key(class)).collect();
+                let unknown: BTreeSet<&str> = used
+                    .iter()
+                    .copied()
+                    .flatten()
+                    .map(String::as_str)
+                    .filter(|class| !numbers.contains_key(class))
+                    .collect();
                 if !unknown.is_empty() {
                     let unknown = unknown.into_iter().map(str::to_owned).collect();
-                    return Err(ClassError::Unknown { path, unknown, known: classes.to_vec() });
+                    return Err(ClassError::Unknown {
+                        path,
+                        unknown,
+                        known: classes.to_vec(),
+                    });
                 }
-                used.into_iter().map(|class| class.map(|class| numbers[class.as_str()])).collect()
+                used.into_iter()
+                    .map(|class| class.map(|class| numbers[class.as_str()]))
+                    .collect()
             }
-            Source::Live(videos) => {
-                (0..videos.len()).map(|clip| folder(videos.path(clip)).and_then(|name| numbers.get(name).copied())).collect()
-            }
+            Source::Live(videos) => (0..videos.len())
+                .map(|clip| folder(videos.path(clip)).and_then(|name| numbers.get(name).copied()))
+                .collect(),
         };
         let taken = (0..set.len()).map(|index| labels[set.number(index)]);
         let unlabelled = taken.filter(Option::is_none).count();
         if required && unlabelled > 0 {
-            return Err(ClassError::Unlabelled { path, unlabelled, clips: set.len() });
+            return Err(ClassError::Unlabelled {
+                path,
+                unlabelled,
+                clips: set.len(),
+            });
         }
-        numbered.push(WeightedSource { labels: Some(labels.into()), ..set });
+        numbered.push(WeightedSource {
+            labels: Some(labels.into()),
+            ..set
+        });
     }
     Ok(numbered)
 }
@@ -163,7 +230,10 @@ fn identity(catalogue: &Catalogue, video: u32) -> &str {
 }
 
 fn catalogues(sets: &[WeightedSource]) -> Result<Vec<Catalogue>, ClassError> {
-    Ok(sets.iter().map(|set| set.source.catalogue()).collect::<Result<_, _>>()?)
+    Ok(sets
+        .iter()
+        .map(|set| set.source.catalogue())
+        .collect::<Result<_, _>>()?)
 }
 
 /// Splits numbered sets by video. Of the videos of each of `classes`, in an order drawn by `seed`,
@@ -171,7 +241,8 @@ fn catalogues(sets: &[WeightedSource]) -> Result<Vec<Catalogue>, ClassError> {
 /// two or more, and never all. Of the others at most `per_class` are trained on. With `validation`,
 /// that is used instead, and none is held out.
 ///
-/// Equal videos under several names count as one. A smaller `per_class` takes some of the videos that a larger one takes.
+/// Equal videos under several names count as one. A smaller `per_class` takes some of the videos
+/// that a larger one takes.
 ///
 /// # Errors
 /// When a shard cannot be read, a video is in both, or none is left to train on.
@@ -212,15 +283,24 @@ pub fn split(
     let chosen = |videos: &HashSet<&str>| -> Vec<WeightedSource> {
         let chosen = sets.iter().zip(&catalogues).filter_map(|(set, catalogue)| {
             let of_set = (0..set.len()).map(|index| set.number(index) as u32);
-            let chosen: Arc<[u32]> =
-                of_set.filter(|&clip| videos.contains(identity(catalogue, catalogue.clips[clip as usize].video))).collect();
-            (!chosen.is_empty()).then(|| WeightedSource { chosen: Some(chosen), ..set.clone() })
+            let chosen: Arc<[u32]> = of_set
+                .filter(|&clip| {
+                    videos.contains(identity(catalogue, catalogue.clips[clip as usize].video))
+                })
+                .collect();
+            (!chosen.is_empty()).then(|| WeightedSource {
+                chosen: Some(chosen),
+                ..set.clone()
+            })
         });
         chosen.collect()
     };
     let train = chosen(&trained);
     if train.is_empty() {
-        let reason = format!("of {} videos none is left after the split; lower data.holdout", kept.len());
+        let reason = format!(
+            "of {} videos none is left after the split; lower data.holdout",
+            kept.len()
+        );
         return Err(ClassError::Nothing { reason });
     }
     let validation = match validation {
@@ -230,11 +310,18 @@ pub fn split(
         }
         None => Some(chosen(&kept)).filter(|kept| !kept.is_empty()),
     };
-    Ok(Split { train: train.into(), validation: validation.map(Into::into), videos })
+    Ok(Split {
+        train: train.into(),
+        validation: validation.map(Into::into),
+        videos,
+    })
 }
 
 /// Refuses videos for validation that are among the `trained`.
-fn refuse_overlap(trained: &HashSet<&str>, validation: &[WeightedSource]) -> Result<(), ClassError> {
+fn refuse_overlap(
+    trained: &HashSet<&str>,
+    validation: &[WeightedSource],
+) -> Result<(), ClassError> {
     let catalogues = catalogues(validation)?;
     let mut videos = BTreeMap::new();
     for (catalogue, set) in catalogues.iter().zip(validation) {
@@ -244,5 +331,11 @@ fn refuse_overlap(trained: &HashSet<&str>, validation: &[WeightedSource]) -> Res
             }
         }
     }
-    if videos.is_empty() { Ok(()) } else { Err(ClassError::Overlap { videos: videos.into_keys().cloned().collect() }) }
+    if videos.is_empty() {
+        Ok(())
+    } else {
+        Err(ClassError::Overlap {
+            videos: videos.into_keys().cloned().collect(),
+        })
+    }
 }

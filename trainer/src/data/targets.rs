@@ -1,5 +1,5 @@
-//! The targets of a classifier's batch: labels, smoothed, and mixed as the clips are; and the random
-//! scales by which branches and features are dropped.
+//! The targets of a classifier's batch: labels, smoothed, and mixed as the clips are; and the
+//! random scales by which branches and features are dropped.
 //!
 //! Every random number is a function of the seed and of a sample: of the batch's first sample for
 //! mixing, of each clip's own for dropping.
@@ -36,8 +36,8 @@ pub struct UnlabelledClip {
     pub classes: usize,
 }
 
-/// How the clips of a batch are mixed: the first with the last, the second with the last but one, and
-/// so on.
+/// How the clips of a batch are mixed: the first with the last, the second with the last but one,
+/// and so on.
 #[derive(Debug, Clone, PartialEq)]
 enum Mixing {
     /// Not mixed.
@@ -45,12 +45,15 @@ enum Mixing {
     /// Pixel by pixel: this share of itself, and the rest of the other (mixup, Zhang et al. 2018).
     Blend(f64),
     /// A box of pixels, the same in all frames, is the other's (CutMix, Yun et al. 2019).
-    Box { rows: Range<usize>, columns: Range<usize> },
+    Box {
+        rows: Range<usize>,
+        columns: Range<usize>,
+    },
 }
 
 impl SoftTargets {
-    /// The targets of a batch of [`pipeline::loader::batch::Form::Tokens`], whose clips are mixed in
-    /// place.
+    /// The targets of a batch of [`pipeline::loader::batch::Form::Tokens`], whose clips are mixed
+    /// in place.
     ///
     /// # Errors
     /// When a clip has no label among the classes.
@@ -62,21 +65,29 @@ impl SoftTargets {
         if batch.len() > 1 && mixing != Mixing::None {
             mix_pixels(&mixing, config.common.clip, batch);
             let share = mixing.share(config.common.clip.size) as f32;
-            pairs(&mut targets, classes, |a, b| blend(a, b, |a, b| share * a + (1.0 - share) * b));
+            pairs(&mut targets, classes, |a, b| {
+                blend(a, b, |a, b| share * a + (1.0 - share) * b)
+            });
         }
         let (branches, dropout) = drops(config, batch);
-        Ok(Self { targets, branches, dropout })
+        Ok(Self {
+            targets,
+            branches,
+            dropout,
+        })
     }
 }
 
-/// `[clips, classes]`: the label of each clip as a distribution, `smoothing` of which is spread over
-/// all classes.
+/// `[clips, classes]`: the label of each clip as a distribution, `smoothing` of which is spread
+/// over all classes.
 fn smoothed(batch: &Batch, classes: usize, smoothing: f64) -> Result<Vec<f32>, UnlabelledClip> {
     let even = (smoothing / classes as f64) as f32;
     let top = (1.0 - smoothing) as f32;
     let mut targets = vec![even; batch.len() * classes];
     for (at, (&sample, label)) in batch.samples.iter().zip(&batch.labels).enumerate() {
-        let label = label.and_then(|label| usize::try_from(label).ok()).filter(|&label| label < classes);
+        let label = label
+            .and_then(|label| usize::try_from(label).ok())
+            .filter(|&label| label < classes);
         targets[at * classes + label.ok_or(UnlabelledClip { sample, classes })?] += top;
     }
     Ok(targets)
@@ -85,15 +96,21 @@ fn smoothed(batch: &Batch, classes: usize, smoothing: f64) -> Result<Vec<f32>, U
 /// Mixes the clips of a batch of [`pipeline::loader::batch::Form::Tokens`] in place.
 fn mix_pixels(mixing: &Mixing, grid: PatchGrid, batch: &mut Batch) {
     match batch.format.values {
-        ValueType::U8 => {
-            mix(mixing, grid, batch.pixels_mut(), |a, b, share| (a.into_f64() * share + b.into_f64() * (1.0 - share)).round() as u8)
-        }
-        ValueType::F32 => mix(mixing, grid, bytemuck::cast_slice_mut(batch.pixels_mut()), |a: f32, b, share| {
-            (a.into_f64() * share + b.into_f64() * (1.0 - share)) as f32
+        ValueType::U8 => mix(mixing, grid, batch.pixels_mut(), |a, b, share| {
+            (a.into_f64() * share + b.into_f64() * (1.0 - share)).round() as u8
         }),
-        ValueType::Bf16 => mix(mixing, grid, bytemuck::cast_slice_mut(batch.pixels_mut()), |a: bf16, b, share| {
-            bf16::from_f64(a.into_f64() * share + b.into_f64() * (1.0 - share))
-        }),
+        ValueType::F32 => mix(
+            mixing,
+            grid,
+            bytemuck::cast_slice_mut(batch.pixels_mut()),
+            |a: f32, b, share| (a.into_f64() * share + b.into_f64() * (1.0 - share)) as f32,
+        ),
+        ValueType::Bf16 => mix(
+            mixing,
+            grid,
+            bytemuck::cast_slice_mut(batch.pixels_mut()),
+            |a: bf16, b, share| bf16::from_f64(a.into_f64() * share + b.into_f64() * (1.0 - share)),
+        ),
     }
 }
 
@@ -105,7 +122,9 @@ impl Mixing {
             (_, is_box) => is_box,
         };
         let parameter = if is_box { recipe.cutmix } else { recipe.mixup };
-        let share: f64 = Beta::new(parameter, parameter).expect("a parameter above 0").sample(rng);
+        let share: f64 = Beta::new(parameter, parameter)
+            .expect("a parameter above 0")
+            .sample(rng);
         if !is_box {
             return Self::Blend(share);
         }
@@ -115,7 +134,10 @@ impl Mixing {
             let centre = rng.random_range(0..size);
             centre.saturating_sub(half)..(centre + half).min(size)
         };
-        Self::Box { rows: side(), columns: side() }
+        Self::Box {
+            rows: side(),
+            columns: side(),
+        }
     }
 
     /// The share of each clip that stays its own.
@@ -123,7 +145,9 @@ impl Mixing {
         match self {
             Self::None => 1.0,
             Self::Blend(share) => *share,
-            Self::Box { rows, columns } => 1.0 - (rows.len() * columns.len()) as f64 / (size * size) as f64,
+            Self::Box { rows, columns } => {
+                1.0 - (rows.len() * columns.len()) as f64 / (size * size) as f64
+            }
         }
     }
 }
@@ -153,22 +177,37 @@ impl Mixed for bf16 {
 
 /// Mixes clips of tubelets, `[clips, tokens, 3, tubelet, patch, patch]`, pair by pair; `blended` is
 /// the mean of two values, weighted by the first one's share.
-fn mix<T: Mixed>(mixing: &Mixing, grid: PatchGrid, pixels: &mut [T], blended: impl Fn(T, T, f64) -> T + Sync) {
+fn mix<T: Mixed>(
+    mixing: &Mixing,
+    grid: PatchGrid,
+    pixels: &mut [T],
+    blended: impl Fn(T, T, f64) -> T + Sync,
+) {
     match mixing {
         Mixing::None => {}
         Mixing::Blend(share) => pairs(pixels, grid.clip_values(), |a, b| {
-            let parts = a.par_chunks_mut(grid.tubelet_values()).zip(b.par_chunks_mut(grid.tubelet_values()));
+            let parts = a
+                .par_chunks_mut(grid.tubelet_values())
+                .zip(b.par_chunks_mut(grid.tubelet_values()));
             parts.for_each(|(a, b)| blend(a, b, |a, b| blended(a, b, *share)));
         }),
         Mixing::Box { rows, columns } => pairs(pixels, grid.clip_values(), |a, b| {
-            for (token, (a, b)) in a.chunks_exact_mut(grid.tubelet_values()).zip(b.chunks_exact_mut(grid.tubelet_values())).enumerate() {
+            for (token, (a, b)) in a
+                .chunks_exact_mut(grid.tubelet_values())
+                .zip(b.chunks_exact_mut(grid.tubelet_values()))
+                .enumerate()
+            {
                 let place = token % grid.space();
                 let within = |range: &Range<usize>, first: usize| {
-                    range.start.saturating_sub(first).min(grid.patch)..range.end.saturating_sub(first).min(grid.patch)
+                    range.start.saturating_sub(first).min(grid.patch)
+                        ..range.end.saturating_sub(first).min(grid.patch)
                 };
                 let rows = within(rows, place / grid.side() * grid.patch);
                 let columns = within(columns, place % grid.side() * grid.patch);
-                for (a, b) in a.chunks_exact_mut(grid.patch * grid.patch).zip(b.chunks_exact_mut(grid.patch * grid.patch)) {
+                for (a, b) in a
+                    .chunks_exact_mut(grid.patch * grid.patch)
+                    .zip(b.chunks_exact_mut(grid.patch * grid.patch))
+                {
                     for row in rows.clone() {
                         let line = row * grid.patch + columns.start..row * grid.patch + columns.end;
                         a[line.clone()].swap_with_slice(&mut b[line]);
@@ -179,13 +218,16 @@ fn mix<T: Mixed>(mixing: &Mixing, grid: PatchGrid, pixels: &mut [T], blended: im
     }
 }
 
-/// Calls `mix` on each pair of clips of `of_clip` values: the first and the last, the second and the
-/// last but one, and so on. A clip in the middle has no partner.
+/// Calls `mix` on each pair of clips of `of_clip` values: the first and the last, the second and
+/// the last but one, and so on. A clip in the middle has no partner.
 fn pairs<T>(values: &mut [T], of_clip: usize, mut mix: impl FnMut(&mut [T], &mut [T])) {
     let mut clips: Vec<&mut [T]> = values.chunks_exact_mut(of_clip).collect();
     let half = clips.len() / 2;
     let (front, back) = clips.split_at_mut(half);
-    front.iter_mut().zip(back.iter_mut().rev()).for_each(|(a, b)| mix(a, b));
+    front
+        .iter_mut()
+        .zip(back.iter_mut().rev())
+        .for_each(|(a, b)| mix(a, b));
 }
 
 /// Replaces each pair of values `a` and `b` by `blended(a, b)` and `blended(b, a)`.
@@ -195,25 +237,42 @@ fn blend<T: Copy>(a: &mut [T], b: &mut [T], blended: impl Fn(T, T) -> T) {
     }
 }
 
-/// Scales of branches and of the head's input ([`SoftTargets`]). Those of a clip are drawn one after
-/// the other from its own stream.
+/// Scales of branches and of the head's input ([`SoftTargets`]). Those of a clip are drawn one
+/// after the other from its own stream.
 fn drops(config: &FinetuneConfig, batch: &Batch) -> (Vec<f32>, Vec<f32>) {
     let depth = config.common.encoder.depth;
     let width = config.common.encoder.width;
     let clips = batch.len();
-    let RecipeConfig { drop_path, dropout, .. } = config.objective.recipe;
-    let mut branches = vec![1.0; if drop_path > 0.0 { depth * 2 * clips } else { 0 }];
+    let RecipeConfig {
+        drop_path, dropout, ..
+    } = config.objective.recipe;
+    let mut branches = vec![
+        1.0;
+        if drop_path > 0.0 {
+            depth * 2 * clips
+        } else {
+            0
+        }
+    ];
     let mut scales = vec![1.0; if dropout > 0.0 { clips * width } else { 0 }];
     for (clip, sample) in batch.samples.iter().enumerate() {
         let mut rng = sample.stream(Purpose::Dropout, config.common.seed);
-        let mut kept = |probability: f64| if rng.random_bool(probability) { 0.0 } else { (1.0 / (1.0 - probability)) as f32 };
+        let mut kept = |probability: f64| {
+            if rng.random_bool(probability) {
+                0.0
+            } else {
+                (1.0 / (1.0 - probability)) as f32
+            }
+        };
         for branch in 0..branches.len() / clips {
             // From 0 for the first block to the full rate for the last.
             let rate = drop_path * (branch / 2) as f64 / (depth - 1).max(1) as f64;
             branches[branch * clips + clip] = kept(rate);
         }
         if dropout > 0.0 {
-            scales[clip * width..(clip + 1) * width].iter_mut().for_each(|scale| *scale = kept(dropout));
+            scales[clip * width..(clip + 1) * width]
+                .iter_mut()
+                .for_each(|scale| *scale = kept(dropout));
         }
     }
     (branches, scales)
@@ -223,11 +282,18 @@ fn drops(config: &FinetuneConfig, batch: &Batch) -> (Vec<f32>, Vec<f32>) {
 mod tests {
     use super::*;
 
-    const GRID: PatchGrid = PatchGrid { frames: 4, size: 8, tubelet: 2, patch: 4 };
+    const GRID: PatchGrid = PatchGrid {
+        frames: 4,
+        size: 8,
+        tubelet: 2,
+        patch: 4,
+    };
 
     /// Place of a pixel of a clip of tubelets.
     fn at(frame: usize, channel: usize, row: usize, column: usize) -> usize {
-        let token = frame / GRID.tubelet * GRID.space() + row / GRID.patch * GRID.side() + column / GRID.patch;
+        let token = frame / GRID.tubelet * GRID.space()
+            + row / GRID.patch * GRID.side()
+            + column / GRID.patch;
         let line = (channel * GRID.tubelet + frame % GRID.tubelet) * GRID.patch + row % GRID.patch;
         token * GRID.tubelet_values() + line * GRID.patch + column % GRID.patch
     }
@@ -238,24 +304,56 @@ mod tests {
         let mut clips: Vec<f32> = (0..3 * values).map(|at| at as f32).collect();
         let before = clips.clone();
         let (rows, columns) = (2..7, 3..5);
-        mix(&Mixing::Box { rows: rows.clone(), columns: columns.clone() }, GRID, &mut clips, |_, _, _| unreachable!("nothing is blended"));
-        for (frame, channel) in (0..4).flat_map(|frame| (0..3).map(move |channel| (frame, channel))) {
+        mix(
+            &Mixing::Box {
+                rows: rows.clone(),
+                columns: columns.clone(),
+            },
+            GRID,
+            &mut clips,
+            |_, _, _| unreachable!("nothing is blended"),
+        );
+        for (frame, channel) in (0..4).flat_map(|frame| (0..3).map(move |channel| (frame, channel)))
+        {
             for (row, column) in (0..8).flat_map(|row| (0..8).map(move |column| (row, column))) {
                 let at = at(frame, channel, row, column);
-                let other = if rows.contains(&row) && columns.contains(&column) { 2 } else { 0 };
-                assert_eq!(clips[at], before[other * values + at], "{frame} {channel} {row} {column}");
-                assert_eq!(clips[2 * values + at], before[(2 - other) * values + at], "{frame} {channel} {row} {column}");
+                let other = if rows.contains(&row) && columns.contains(&column) {
+                    2
+                } else {
+                    0
+                };
+                assert_eq!(
+                    clips[at],
+                    before[other * values + at],
+                    "{frame} {channel} {row} {column}"
+                );
+                assert_eq!(
+                    clips[2 * values + at],
+                    before[(2 - other) * values + at],
+                    "{frame} {channel} {row} {column}"
+                );
             }
         }
-        assert_eq!(clips[values..2 * values], before[values..2 * values], "the one in the middle");
+        assert_eq!(
+            clips[values..2 * values],
+            before[values..2 * values],
+            "the one in the middle"
+        );
     }
 
     #[test]
     fn a_blend_takes_the_same_shares_of_both() {
         let values = GRID.clip_values();
-        let mut clips: Vec<f32> = (0..2 * values).map(|at| if at < values { 1.0 } else { 5.0 }).collect();
-        mix(&Mixing::Blend(0.75), GRID, &mut clips, |a, b, share| (a.into_f64() * share + b.into_f64() * (1.0 - share)) as f32);
-        assert!(clips[..values].iter().all(|&value| value == 2.0) && clips[values..].iter().all(|&value| value == 4.0));
+        let mut clips: Vec<f32> = (0..2 * values)
+            .map(|at| if at < values { 1.0 } else { 5.0 })
+            .collect();
+        mix(&Mixing::Blend(0.75), GRID, &mut clips, |a, b, share| {
+            (a.into_f64() * share + b.into_f64() * (1.0 - share)) as f32
+        });
+        assert!(
+            clips[..values].iter().all(|&value| value == 2.0)
+                && clips[values..].iter().all(|&value| value == 4.0)
+        );
     }
 
     #[test]
@@ -273,7 +371,11 @@ mod tests {
         };
         let (mut boxes, mut sum) = (0, 0.0);
         for index in 0..2000 {
-            let mixing = Mixing::draw(&recipe, 32, &mut pipeline::sampling::order::stream(Purpose::Mixing, 1, 0, index));
+            let mixing = Mixing::draw(
+                &recipe,
+                32,
+                &mut pipeline::sampling::order::stream(Purpose::Mixing, 1, 0, index),
+            );
             let share = mixing.share(32);
             assert!((0.0..=1.0).contains(&share));
             sum += share;
@@ -283,6 +385,9 @@ mod tests {
             }
         }
         assert!((900..1100).contains(&boxes), "{boxes} boxes of 2000");
-        assert!((900.0..1400.0).contains(&sum), "{sum}: Beta's mean is a half, and boxes are cut off at the edges");
+        assert!(
+            (900.0..1400.0).contains(&sum),
+            "{sum}: Beta's mean is a half, and boxes are cut off at the edges"
+        );
     }
 }

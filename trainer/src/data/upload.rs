@@ -19,8 +19,8 @@ use std::sync::Arc;
 
 /// Copies batches to a device.
 ///
-/// Bytes for a GPU are copied on a stream of their own: the loader's buffers are pinned, a copy runs
-/// beside the computation, and its buffer returns to the loader when it has ended.
+/// Bytes for a GPU are copied on a stream of their own: the loader's buffers are pinned, a copy
+/// runs beside the computation, and its buffer returns to the loader when it has ended.
 #[derive(Debug)]
 pub struct Uploader {
     device: Device,
@@ -58,7 +58,9 @@ impl Uploader {
     /// # Errors
     /// When the device has no room for it.
     pub fn upload(&self, batch: Batch) -> Result<DeviceBatch> {
-        let BatchFormat { grid, form, values, .. } = batch.format;
+        let BatchFormat {
+            grid, form, values, ..
+        } = batch.format;
         let clips = batch.len();
         let masks = batch.masks();
         let visible = masks.visible();
@@ -68,15 +70,24 @@ impl Uploader {
             Form::Clips => vec![vec![clips, 3, grid.frames, grid.size, grid.size]],
             Form::Tokens => vec![vec![clips, grid.tokens(), grid.tubelet_values()]],
             Form::Patches { target } => {
-                vec![vec![clips, visible, grid.tubelet_values()], vec![clips, predicted, target.values(grid)]]
+                vec![
+                    vec![clips, visible, grid.tubelet_values()],
+                    vec![clips, predicted, target.values(grid)],
+                ]
             }
         };
-        let mut tensors = self.tensors(batch, &shapes)?.into_iter().map(|tensor| normalised(tensor, values));
+        let mut tensors = self
+            .tensors(batch, &shapes)?
+            .into_iter()
+            .map(|tensor| normalised(tensor, values));
         let mut next = || tensors.next().expect("a tensor of each shape");
         let pixels = match form {
             Form::Clips => DevicePixels::Clips(next()?),
             Form::Tokens => DevicePixels::Tokens(next()?),
-            Form::Patches { .. } => DevicePixels::Patches { visible: next()?, target: next()? },
+            Form::Patches { .. } => DevicePixels::Patches {
+                visible: next()?,
+                target: next()?,
+            },
         };
         Ok(DeviceBatch { pixels, masking })
     }
@@ -84,7 +95,8 @@ impl Uploader {
     /// The parts of a batch that hold pixels, in their shapes, not yet normalised.
     fn tensors(&self, batch: Batch, shapes: &[Vec<usize>]) -> Result<Vec<Tensor>> {
         #[cfg(feature = "cuda")]
-        if let (Some(copies), Device::Cuda(cuda), ValueType::U8) = (&self.copies, &self.device, batch.format.values)
+        if let (Some(copies), Device::Cuda(cuda), ValueType::U8) =
+            (&self.copies, &self.device, batch.format.values)
             && batch.buffer.pinned().is_some()
         {
             return copied(copies, cuda, batch, shapes);
@@ -95,8 +107,12 @@ impl Uploader {
         };
         let tensor = |(bytes, shape): (&[u8], &Vec<usize>)| match batch.format.values {
             ValueType::U8 => Tensor::from_slice(bytes, shape.as_slice(), &self.device),
-            ValueType::F32 => Tensor::from_slice(values::<f32>(bytes), shape.as_slice(), &self.device),
-            ValueType::Bf16 => Tensor::from_slice(values::<half::bf16>(bytes), shape.as_slice(), &self.device),
+            ValueType::F32 => {
+                Tensor::from_slice(values::<f32>(bytes), shape.as_slice(), &self.device)
+            }
+            ValueType::Bf16 => {
+                Tensor::from_slice(values::<half::bf16>(bytes), shape.as_slice(), &self.device)
+            }
         };
         parts.into_iter().zip(shapes).map(tensor).collect()
     }
@@ -110,17 +126,27 @@ fn normalised(tensor: Tensor, values: ValueType) -> Result<Tensor> {
         ValueType::U8 => {
             let mean = f64::from(MEAN);
             let std = f64::from(STD);
-            tensor.to_dtype(DType::F32)?.affine(1.0 / (255.0 * std), -mean / std)
+            tensor
+                .to_dtype(DType::F32)?
+                .affine(1.0 / (255.0 * std), -mean / std)
         }
     }
 }
 
 /// A batch of bytes, copied whole on the stream of copies, and split on the device.
 #[cfg(feature = "cuda")]
-fn copied(copies: &Arc<CudaStream>, cuda: &CudaDevice, batch: Batch, shapes: &[Vec<usize>]) -> Result<Vec<Tensor>> {
+fn copied(
+    copies: &Arc<CudaStream>,
+    cuda: &CudaDevice,
+    batch: Batch,
+    shapes: &[Vec<usize>],
+) -> Result<Vec<Tensor>> {
     let layout = batch.buffer.layout().clone();
     let clips = batch.len();
-    let pinned = batch.buffer.pinned().expect("the caller has checked that it is pinned");
+    let pinned = batch
+        .buffer
+        .pinned()
+        .expect("the caller has checked that it is pinned");
     // SAFETY: the copy below writes all of it, and nothing reads it before.
     let mut bytes = unsafe { copies.alloc::<u8>(pinned.len()) }.w()?;
     copies.memcpy_htod(pinned, &mut bytes).w()?;
@@ -132,7 +158,9 @@ fn copied(copies: &Arc<CudaStream>, cuda: &CudaDevice, batch: Batch, shapes: &[V
     let whole = Tensor::from_storage(storage, layout.bytes(), BackpropOp::none(), false);
     let pixels = shapes.iter().enumerate().map(|(part, shape)| {
         let range = layout.range(part + 1, clips);
-        whole.narrow(0, range.start, range.len())?.reshape(shape.as_slice())
+        whole
+            .narrow(0, range.start, range.len())?
+            .reshape(shape.as_slice())
     });
     pixels.collect()
 }

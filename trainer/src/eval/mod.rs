@@ -68,10 +68,18 @@ pub fn infer_all(
         if interrupt.load(Ordering::SeqCst) {
             return Err(LoadError::Interrupted.into());
         }
-        batch.skipped.iter().filter(|skipped| skipped.is_new).for_each(&mut on_skipped);
+        batch
+            .skipped
+            .iter()
+            .filter(|skipped| skipped.is_new)
+            .for_each(&mut on_skipped);
         let samples = batch.samples.clone();
         let labels = batch.labels.clone();
-        let ModelOutput { features, tokens, logits } = infer(batch)?;
+        let ModelOutput {
+            features,
+            tokens,
+            logits,
+        } = infer(batch)?;
         let width = features.len() / samples.len();
         let values = tokens.len() / samples.len();
         let classes = logits.len() / samples.len();
@@ -88,10 +96,22 @@ pub fn infer_all(
             }));
         }
         for (at, clip) in open.iter_mut().enumerate() {
-            add_share(&mut clip.features, &features[at * width..(at + 1) * width], views);
-            add_share(&mut clip.tokens, &tokens[at * values..(at + 1) * values], views);
+            add_share(
+                &mut clip.features,
+                &features[at * width..(at + 1) * width],
+                views,
+            );
+            add_share(
+                &mut clip.tokens,
+                &tokens[at * values..(at + 1) * values],
+                views,
+            );
             if classes > 0 {
-                add_share(&mut clip.probabilities, &softmax_of(&logits[at * classes..(at + 1) * classes]), views);
+                add_share(
+                    &mut clip.probabilities,
+                    &softmax_of(&logits[at * classes..(at + 1) * classes]),
+                    views,
+                );
             }
         }
         if view + 1 == views {
@@ -102,7 +122,9 @@ pub fn infer_all(
 }
 
 fn add_share(sum: &mut [f32], values: &[f32], of: usize) {
-    sum.iter_mut().zip(values).for_each(|(sum, &value)| *sum += value / of as f32);
+    sum.iter_mut()
+        .zip(values)
+        .for_each(|(sum, &value)| *sum += value / of as f32);
 }
 
 /// Classification scores: confusion matrix, top-5 accuracy and loss.
@@ -120,16 +142,37 @@ pub struct Scores {
 impl Scores {
     /// Creates empty scores of `classes` classes.
     pub fn new(classes: usize) -> Self {
-        Self { confusion: vec![0; classes * classes], classes, top5: 0, top5_of: vec![0; classes], loss: 0.0 }
+        Self {
+            confusion: vec![0; classes * classes],
+            classes,
+            top5: 0,
+            top5_of: vec![0; classes],
+            loss: 0.0,
+        }
     }
 
     /// Adds a prediction for a clip or video of class `label`. Without a label it is ignored.
     pub fn add(&mut self, probabilities: &[f32], label: Option<i32>) {
-        let Some(label) = label.and_then(|label| usize::try_from(label).ok()) else { return };
+        let Some(label) = label.and_then(|label| usize::try_from(label).ok()) else {
+            return;
+        };
         let own = probabilities[label];
         // Of equal probabilities the first ranks higher, as in a stable sort.
-        let greater = probabilities.iter().enumerate().filter(|&(at, &other)| other > own || (other == own && at < label)).count();
-        let predicted = probabilities.iter().enumerate().fold(0, |best, (at, &value)| if value > probabilities[best] { at } else { best });
+        let greater = probabilities
+            .iter()
+            .enumerate()
+            .filter(|&(at, &other)| other > own || (other == own && at < label))
+            .count();
+        let predicted = probabilities
+            .iter()
+            .enumerate()
+            .fold(0, |best, (at, &value)| {
+                if value > probabilities[best] {
+                    at
+                } else {
+                    best
+                }
+            });
         self.confusion[label * self.classes + predicted] += 1;
         if greater < TOP {
             self.top5 += 1;
@@ -151,16 +194,25 @@ impl Scores {
     /// Counts for class `class`: all clips, those classified correctly, and those with the class in
     /// the top 5.
     pub fn of_class(&self, class: usize) -> [u64; 3] {
-        let all = (0..self.classes).map(|predicted| self.confused(class, predicted)).sum();
+        let all = (0..self.classes)
+            .map(|predicted| self.confused(class, predicted))
+            .sum();
         [all, self.confused(class, class), self.top5_of[class]]
     }
 
     /// Loss and accuracy over all predictions; NaN if there are none.
     pub fn metrics(&self) -> ValidationMetrics {
         let count = self.count();
-        let correct: u64 = (0..self.classes).map(|class| self.confused(class, class)).sum();
+        let correct: u64 = (0..self.classes)
+            .map(|class| self.confused(class, class))
+            .sum();
         let share = |part: f64| part / count as f64;
-        ValidationMetrics { clips: count, loss: share(self.loss), top1: share(correct as f64), top5: share(self.top5 as f64) }
+        ValidationMetrics {
+            clips: count,
+            loss: share(self.loss),
+            top1: share(correct as f64),
+            top5: share(self.top5 as f64),
+        }
     }
 }
 
@@ -189,9 +241,16 @@ mod tests {
         scores.add(&of(2, 0.05), Some(5));
         scores.add(&of(2, 0.05), None);
         let metrics = scores.metrics();
-        assert_eq!((metrics.clips, metrics.top1, metrics.top5), (3, 1.0 / 3.0, 2.0 / 3.0), "5 is the least probable of six");
+        assert_eq!(
+            (metrics.clips, metrics.top1, metrics.top5),
+            (3, 1.0 / 3.0, 2.0 / 3.0),
+            "5 is the least probable of six"
+        );
         assert!((metrics.loss - -(0.5f64.ln() + 0.1f64.ln() + 0.05f64.ln()) / 3.0).abs() < 1e-6);
-        assert_eq!((scores.of_class(0), scores.of_class(2), scores.of_class(5)), ([1, 0, 1], [1, 1, 1], [1, 0, 0]));
+        assert_eq!(
+            (scores.of_class(0), scores.of_class(2), scores.of_class(5)),
+            ([1, 0, 1], [1, 1, 1], [1, 0, 0])
+        );
         assert_eq!((scores.confused(0, 2), scores.confused(2, 0)), (1, 0));
     }
 

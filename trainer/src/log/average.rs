@@ -11,7 +11,11 @@ pub struct Average {
 impl Average {
     /// Creates an average over about the last `values` values, at least one.
     pub fn over(values: f64) -> Self {
-        Self { keep: 1.0 - 1.0 / values.max(1.0), sum: 0.0, weight: 0.0 }
+        Self {
+            keep: 1.0 - 1.0 / values.max(1.0),
+            sum: 0.0,
+            weight: 0.0,
+        }
     }
 
     /// Adds a value, and returns the mean. Values that are not finite are ignored.
@@ -26,7 +30,11 @@ impl Average {
 
     /// The mean; NaN before the first value.
     pub fn get(&self) -> f64 {
-        if self.weight > 0.0 { self.sum / self.weight } else { f64::NAN }
+        if self.weight > 0.0 {
+            self.sum / self.weight
+        } else {
+            f64::NAN
+        }
     }
 }
 

@@ -60,11 +60,25 @@ struct Panel {
     least_top: f64,
 }
 
-const LOSS: Panel = Panel { heading: "loss", value: |step| step.loss, from_zero: false, is_noisy: true, is_sparse: false, least_top: 0.0 };
+const LOSS: Panel = Panel {
+    heading: "loss",
+    value: |step| step.loss,
+    from_zero: false,
+    is_noisy: true,
+    is_sparse: false,
+    least_top: 0.0,
+};
 
 /// Two a row.
 const SMALL: [Panel; 4] = [
-    Panel { heading: "learning rate", value: |step| step.lr, from_zero: true, is_noisy: false, is_sparse: false, least_top: 0.0 },
+    Panel {
+        heading: "learning rate",
+        value: |step| step.lr,
+        from_zero: true,
+        is_noisy: false,
+        is_sparse: false,
+        least_top: 0.0,
+    },
     Panel {
         heading: "gradient norm before clipping",
         value: |step| step.grad_norm,
@@ -116,22 +130,44 @@ pub fn color(run: usize) -> Rgb<u8> {
 pub fn draw(runs: &[History]) -> RgbImage {
     let legend = legend_lines(runs);
     let top = MARGIN + (legend.len() as u32 + 1) * (Letters::Large.height() + 6) + 8;
-    let has_accuracy = runs.iter().any(|run| run.steps.iter().any(|step| !step.accuracy.is_nan()));
-    let panels: Vec<&Panel> = SMALL.iter().chain(has_accuracy.then_some(&ACCURACY)).collect();
+    let has_accuracy = runs
+        .iter()
+        .any(|run| run.steps.iter().any(|step| !step.accuracy.is_nan()));
+    let panels: Vec<&Panel> = SMALL
+        .iter()
+        .chain(has_accuracy.then_some(&ACCURACY))
+        .collect();
     let small_rows = panels.len().div_ceil(2) as u32;
     let panel_rows = |height: u32| ABOVE + height + BELOW;
-    let height = top + panel_rows(LARGE_HEIGHT) + small_rows * (GAP + panel_rows(SMALL_HEIGHT)) + MARGIN;
+    let height =
+        top + panel_rows(LARGE_HEIGHT) + small_rows * (GAP + panel_rows(SMALL_HEIGHT)) + MARGIN;
     let mut picture = RgbImage::from_pixel(WIDTH, height, PAPER);
     draw_legend(&mut picture, &legend);
 
     let width = WIDTH - 2 * MARGIN;
-    let axes = |left: u32, top: u32, width: u32, height: u32| Area { left: left + LEFT, top: top + ABOVE, width: width - LEFT, height };
-    draw_panel(&mut picture, axes(MARGIN, top, width, LARGE_HEIGHT), &LOSS, runs);
+    let axes = |left: u32, top: u32, width: u32, height: u32| Area {
+        left: left + LEFT,
+        top: top + ABOVE,
+        width: width - LEFT,
+        height,
+    };
+    draw_panel(
+        &mut picture,
+        axes(MARGIN, top, width, LARGE_HEIGHT),
+        &LOSS,
+        runs,
+    );
     let half = (width - GAP) / 2;
     for (panel, number) in panels.into_iter().zip(0..) {
         let left = MARGIN + number % 2 * (half + GAP);
-        let top = top + panel_rows(LARGE_HEIGHT) + GAP + number / 2 * (GAP + panel_rows(SMALL_HEIGHT));
-        draw_panel(&mut picture, axes(left, top, half, SMALL_HEIGHT), panel, runs);
+        let top =
+            top + panel_rows(LARGE_HEIGHT) + GAP + number / 2 * (GAP + panel_rows(SMALL_HEIGHT));
+        draw_panel(
+            &mut picture,
+            axes(left, top, half, SMALL_HEIGHT),
+            panel,
+            runs,
+        );
     }
     picture
 }
@@ -163,41 +199,146 @@ fn draw_legend(picture: &mut RgbImage, lines: &[Vec<(&str, Rgb<u8>)>]) {
     for line in lines {
         let mut left = MARGIN;
         for &(name, color) in line {
-            canvas::fill(picture, Area { left, top: top + Letters::Large.height() / 2 - 1, width: STROKE - 12, height: 4 }, color);
-            canvas::text(picture, (left + STROKE, top), Align::Left, Letters::Large, INK, name);
+            canvas::fill(
+                picture,
+                Area {
+                    left,
+                    top: top + Letters::Large.height() / 2 - 1,
+                    width: STROKE - 12,
+                    height: 4,
+                },
+                color,
+            );
+            canvas::text(
+                picture,
+                (left + STROKE, top),
+                Align::Left,
+                Letters::Large,
+                INK,
+                name,
+            );
             left += STROKE + Letters::Large.width(name) + ENTRY_GAP;
         }
         top += Letters::Large.height() + 6;
     }
     let note = "faint: single steps; strong: mean of the steps around";
-    canvas::text(picture, (MARGIN, top + 4), Align::Left, Letters::Small, PALE_INK, note);
+    canvas::text(
+        picture,
+        (MARGIN, top + 4),
+        Align::Left,
+        Letters::Small,
+        PALE_INK,
+        note,
+    );
 }
 
 fn draw_panel(picture: &mut RgbImage, axes: Area, panel: &Panel, runs: &[History]) {
     let longest = runs.iter().map(|run| run.steps.len()).max().unwrap_or(0);
-    let curves: Vec<Curve> = runs.iter().map(|run| Curve::new(run, panel, longest)).collect();
-    let steps = runs.iter().flat_map(|run| &run.steps).map(|step| step.step as f64);
+    let curves: Vec<Curve> = runs
+        .iter()
+        .map(|run| Curve::new(run, panel, longest))
+        .collect();
+    let steps = runs
+        .iter()
+        .flat_map(|run| &run.steps)
+        .map(|step| step.step as f64);
     let across = Axis::steps(steps);
-    let upward = Axis::values(curves.iter().filter_map(|curve| curve.ends).flatten(), panel);
+    let upward = Axis::values(
+        curves.iter().filter_map(|curve| curve.ends).flatten(),
+        panel,
+    );
 
-    canvas::text(picture, (axes.left, axes.top - ABOVE + 6), Align::Left, Letters::Large, INK, panel.heading);
+    canvas::text(
+        picture,
+        (axes.left, axes.top - ABOVE + 6),
+        Align::Left,
+        Letters::Large,
+        INK,
+        panel.heading,
+    );
     let bottom = axes.top + axes.height;
     let right = axes.left + axes.width;
     let label_rise = Letters::Small.height() / 2;
     for tick in upward.ticks(axes.height / 42) {
         let y = (f64::from(bottom) - upward.place(tick) * f64::from(axes.height)).round() as u32;
-        canvas::fill(picture, Area { left: axes.left, top: y, width: axes.width, height: 1 }, GRID);
-        canvas::text(picture, (axes.left - 8, y - label_rise), Align::Right, Letters::Small, PALE_INK, &upward.label(tick));
+        canvas::fill(
+            picture,
+            Area {
+                left: axes.left,
+                top: y,
+                width: axes.width,
+                height: 1,
+            },
+            GRID,
+        );
+        canvas::text(
+            picture,
+            (axes.left - 8, y - label_rise),
+            Align::Right,
+            Letters::Small,
+            PALE_INK,
+            &upward.label(tick),
+        );
     }
     for tick in across.ticks(axes.width / 85) {
         let x = (f64::from(axes.left) + across.place(tick) * f64::from(axes.width)).round() as u32;
-        canvas::fill(picture, Area { left: x, top: axes.top, width: 1, height: axes.height }, GRID);
-        canvas::fill(picture, Area { left: x, top: bottom, width: 1, height: 5 }, AXIS);
-        canvas::text(picture, (x, bottom + 8), Align::Middle, Letters::Small, PALE_INK, &across.label(tick));
+        canvas::fill(
+            picture,
+            Area {
+                left: x,
+                top: axes.top,
+                width: 1,
+                height: axes.height,
+            },
+            GRID,
+        );
+        canvas::fill(
+            picture,
+            Area {
+                left: x,
+                top: bottom,
+                width: 1,
+                height: 5,
+            },
+            AXIS,
+        );
+        canvas::text(
+            picture,
+            (x, bottom + 8),
+            Align::Middle,
+            Letters::Small,
+            PALE_INK,
+            &across.label(tick),
+        );
     }
-    canvas::text(picture, (axes.left - 28, bottom + 8), Align::Right, Letters::Small, PALE_INK, "step");
-    canvas::fill(picture, Area { left: axes.left, top: axes.top, width: 1, height: axes.height }, AXIS);
-    canvas::fill(picture, Area { left: axes.left, top: bottom, width: right - axes.left, height: 1 }, AXIS);
+    canvas::text(
+        picture,
+        (axes.left - 28, bottom + 8),
+        Align::Right,
+        Letters::Small,
+        PALE_INK,
+        "step",
+    );
+    canvas::fill(
+        picture,
+        Area {
+            left: axes.left,
+            top: axes.top,
+            width: 1,
+            height: axes.height,
+        },
+        AXIS,
+    );
+    canvas::fill(
+        picture,
+        Area {
+            left: axes.left,
+            top: bottom,
+            width: right - axes.left,
+            height: 1,
+        },
+        AXIS,
+    );
 
     let place = |&(step, value): &(f64, f64)| {
         let x = f64::from(axes.left) + across.place(step) * f64::from(axes.width);
@@ -231,34 +372,68 @@ struct Curve {
 impl Curve {
     /// The curve of a run; `longest` is the number of steps of the longest run in the plot.
     fn new(run: &History, panel: &Panel, longest: usize) -> Self {
-        let values = run.steps.iter().map(|step| (step.step as f64, (panel.value)(step)));
-        let single: Vec<(f64, f64)> = values.filter(|(_, value)| !panel.is_sparse || !value.is_nan()).collect();
-        let smooth = if panel.is_noisy { smoothed(&single, longest) } else { single.clone() };
-        let mut sorted: Vec<f64> = single.iter().map(|&(_, value)| value).filter(|value| value.is_finite()).collect();
+        let values = run
+            .steps
+            .iter()
+            .map(|step| (step.step as f64, (panel.value)(step)));
+        let single: Vec<(f64, f64)> = values
+            .filter(|(_, value)| !panel.is_sparse || !value.is_nan())
+            .collect();
+        let smooth = if panel.is_noisy {
+            smoothed(&single, longest)
+        } else {
+            single.clone()
+        };
+        let mut sorted: Vec<f64> = single
+            .iter()
+            .map(|&(_, value)| value)
+            .filter(|value| value.is_finite())
+            .collect();
         sorted.sort_unstable_by(f64::total_cmp);
-        let outliers = if panel.is_noisy { (OUTLIERS * sorted.len() as f64) as usize } else { 0 };
-        let ends = (!sorted.is_empty()).then(|| [sorted[outliers], sorted[sorted.len() - 1 - outliers]]);
-        Self { single, smooth, ends }
+        let outliers = if panel.is_noisy {
+            (OUTLIERS * sorted.len() as f64) as usize
+        } else {
+            0
+        };
+        let ends =
+            (!sorted.is_empty()).then(|| [sorted[outliers], sorted[sorted.len() - 1 - outliers]]);
+        Self {
+            single,
+            smooth,
+            ends,
+        }
     }
 }
 
 /// Two-sided exponential smoothing, which does not lag. Values that are not finite are kept, and do
 /// not affect others.
 fn smoothed(values: &[(f64, f64)], longest: usize) -> Vec<(f64, f64)> {
-    let over = (SMOOTHED_SHARE * longest as f64).min(MOST_SMOOTHED_SHARE * values.len() as f64).max(LEAST_SMOOTHED);
+    let over = (SMOOTHED_SHARE * longest as f64)
+        .min(MOST_SMOOTHED_SHARE * values.len() as f64)
+        .max(LEAST_SMOOTHED);
     let pass = |average: &mut Average, value: f64| {
         average.push(value);
         (average.sum, average.weight)
     };
     let mut before = Average::over(over);
     let mut after = Average::over(over);
-    let mut sums: Vec<(f64, f64)> = values.iter().rev().map(|&(_, value)| pass(&mut after, value)).collect();
+    let mut sums: Vec<(f64, f64)> = values
+        .iter()
+        .rev()
+        .map(|&(_, value)| pass(&mut after, value))
+        .collect();
     sums.reverse();
-    let both = values.iter().zip(sums).map(|(&(step, value), (sum_after, weight_after))| {
-        let (sum_before, weight_before) = pass(&mut before, value);
-        // The value itself is in both.
-        (step, (sum_before + sum_after - value) / (weight_before + weight_after - 1.0))
-    });
+    let both = values
+        .iter()
+        .zip(sums)
+        .map(|(&(step, value), (sum_after, weight_after))| {
+            let (sum_before, weight_before) = pass(&mut before, value);
+            // The value itself is in both.
+            (
+                step,
+                (sum_before + sum_after - value) / (weight_before + weight_after - 1.0),
+            )
+        });
     both.collect()
 }
 
@@ -272,15 +447,29 @@ struct Axis {
 impl Axis {
     fn steps(steps: impl Iterator<Item = f64>) -> Self {
         let (low, high) = ends(steps);
-        if high > low { Self { low, high } } else { Self { low: low - 0.5, high: low + 0.5 } }
+        if high > low {
+            Self { low, high }
+        } else {
+            Self {
+                low: low - 0.5,
+                high: low + 0.5,
+            }
+        }
     }
 
     fn values(values: impl Iterator<Item = f64>, panel: &Panel) -> Self {
         let (low, high) = ends(values);
         let low = if panel.from_zero { 0.0 } else { low };
         let high = high.max(panel.least_top);
-        let room = if high > low { 0.06 * (high - low) } else { (0.1 * high.abs()).max(1e-3) };
-        Self { low: if panel.from_zero { 0.0 } else { low - room }, high: high + room }
+        let room = if high > low {
+            0.06 * (high - low)
+        } else {
+            (0.1 * high.abs()).max(1e-3)
+        };
+        Self {
+            low: if panel.from_zero { 0.0 } else { low - room },
+            high: high + room,
+        }
     }
 
     /// Position of a value: 0 at the low end, 1 at the high end.
@@ -312,8 +501,16 @@ impl Axis {
     fn label(&self, tick: f64) -> String {
         let most = self.low.abs().max(self.high.abs());
         // Noise of the multiplication.
-        let digits =
-            |number: String| if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.').to_owned() } else { number };
+        let digits = |number: String| {
+            if number.contains('.') {
+                number
+                    .trim_end_matches('0')
+                    .trim_end_matches('.')
+                    .to_owned()
+            } else {
+                number
+            }
+        };
         if tick.abs() < 1e-9 * most {
             "0".to_owned()
         } else if most < 1e-2 {
@@ -332,7 +529,9 @@ impl Axis {
 
 /// The least and the greatest value; 0 and 1 of nothing.
 fn ends(values: impl Iterator<Item = f64>) -> (f64, f64) {
-    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
+    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+        (low.min(value), high.max(value))
+    });
     if low <= high { (low, high) } else { (0.0, 1.0) }
 }
 
@@ -353,18 +552,30 @@ mod tests {
             wait_seconds: 0.1,
             accuracy: f64::NAN,
         };
-        History { dir: PathBuf::from(name), name: name.to_owned(), steps: (1..=steps).map(point).collect() }
+        History {
+            dir: PathBuf::from(name),
+            name: name.to_owned(),
+            steps: (1..=steps).map(point).collect(),
+        }
     }
 
     #[test]
     fn ticks_are_round_numbers() {
         let labels = |low: f64, high: f64, most: u32| {
             let axis = Axis { low, high };
-            axis.ticks(most).map(|tick| axis.label(tick)).collect::<Vec<_>>()
+            axis.ticks(most)
+                .map(|tick| axis.label(tick))
+                .collect::<Vec<_>>()
         };
-        assert_eq!(labels(0.31, 1.02, 8), ["0.4", "0.5", "0.6", "0.7", "0.8", "0.9", "1"]);
+        assert_eq!(
+            labels(0.31, 1.02, 8),
+            ["0.4", "0.5", "0.6", "0.7", "0.8", "0.9", "1"]
+        );
         assert_eq!(labels(0.0, 0.00106, 4), ["0", "5e-4", "1e-3"]);
-        assert_eq!(labels(1.0, 52_000.0, 6), ["10k", "20k", "30k", "40k", "50k"]);
+        assert_eq!(
+            labels(1.0, 52_000.0, 6),
+            ["10k", "20k", "30k", "40k", "50k"]
+        );
         assert_eq!(labels(-0.1, 0.1, 4), ["-0.1", "-0.05", "0", "0.05", "0.1"]);
         assert_eq!(labels(0.0, 2.4e6, 3), ["0", "1M", "2M"]);
     }
@@ -373,10 +584,19 @@ mod tests {
     fn curves_go_where_the_values_are() {
         // A loss that falls linearly crosses the panel from corner to corner; a constant one lies
         // at its middle.
-        let picture = draw(&[run("falls", 100, |step| 1.0 - step as f64 / 100.0), run("stays", 100, |_| 0.5)]);
+        let picture = draw(&[
+            run("falls", 100, |step| 1.0 - step as f64 / 100.0),
+            run("stays", 100, |_| 0.5),
+        ]);
         let rows_of = |color: Rgb<u8>, columns: std::ops::Range<u32>| {
-            let is_colored = |(x, y, pixel): &(u32, u32, &Rgb<u8>)| columns.contains(x) && (90..500).contains(y) && **pixel == color;
-            let rows: Vec<u32> = picture.enumerate_pixels().filter(is_colored).map(|(_, y, _)| y).collect();
+            let is_colored = |(x, y, pixel): &(u32, u32, &Rgb<u8>)| {
+                columns.contains(x) && (90..500).contains(y) && **pixel == color
+            };
+            let rows: Vec<u32> = picture
+                .enumerate_pixels()
+                .filter(is_colored)
+                .map(|(_, y, _)| y)
+                .collect();
             rows.iter().sum::<u32>() / (rows.len() as u32).max(1)
         };
         let left = 110..200;
@@ -384,29 +604,67 @@ mod tests {
         let [early, late] = [left.clone(), right.clone()].map(|columns| rows_of(color(0), columns));
         assert!(early > 90 && early + 250 < late, "{early} and {late}");
         let [early, late] = [left, right].map(|columns| rows_of(color(1), columns));
-        assert!(early == late && (250..350).contains(&early), "{early} and {late}");
+        assert!(
+            early == late && (250..350).contains(&early),
+            "{early} and {late}"
+        );
     }
 
     #[test]
     fn smoothing_takes_noise_off_and_does_not_lag() {
-        let smooth = |value: fn(i32) -> f64| smoothed(&(0..1000).map(|at| (f64::from(at), value(at))).collect::<Vec<_>>(), 1000);
+        let smooth = |value: fn(i32) -> f64| {
+            smoothed(
+                &(0..1000)
+                    .map(|at| (f64::from(at), value(at)))
+                    .collect::<Vec<_>>(),
+                1000,
+            )
+        };
         // Away from its ends, a straight line is unchanged; noise is removed.
-        assert!(smooth(f64::from)[300..700].iter().all(|(at, value)| (at - value).abs() < 1e-3));
-        assert!(smooth(|at| if at % 2 == 0 { 1.0 } else { -1.0 })[300..700].iter().all(|(_, value)| value.abs() < 0.05));
+        assert!(
+            smooth(f64::from)[300..700]
+                .iter()
+                .all(|(at, value)| (at - value).abs() < 1e-3)
+        );
+        assert!(
+            smooth(|at| if at % 2 == 0 { 1.0 } else { -1.0 })[300..700]
+                .iter()
+                .all(|(_, value)| value.abs() < 0.05)
+        );
         assert_eq!(smoothed(&[(1.0, 3.0)], 1), [(1.0, 3.0)]);
     }
 
     #[test]
     fn runs_of_different_lengths_are_smoothed_alike() {
-        let noisy = |at: i32| (f64::from(at), 1.0 / (1.0 + f64::from(at)) + f64::from(at * 37 % 11));
-        let of = |steps: i32, longest: usize| smoothed(&(0..steps).map(noisy).collect::<Vec<_>>(), longest);
+        let noisy = |at: i32| {
+            (
+                f64::from(at),
+                1.0 / (1.0 + f64::from(at)) + f64::from(at * 37 % 11),
+            )
+        };
+        let of = |steps: i32, longest: usize| {
+            smoothed(&(0..steps).map(noisy).collect::<Vec<_>>(), longest)
+        };
         let long = of(1000, 1000);
         let short = of(300, 1000);
         // They differ only near the end of the short one.
-        assert!(long[..100].iter().zip(&short).all(|((_, a), (_, b))| (a - b).abs() < 1e-3));
-        assert!((long[0].1 - of(300, 300)[0].1).abs() > 1e-3, "alone it is smoothed less");
+        assert!(
+            long[..100]
+                .iter()
+                .zip(&short)
+                .all(|((_, a), (_, b))| (a - b).abs() < 1e-3)
+        );
+        assert!(
+            (long[0].1 - of(300, 300)[0].1).abs() > 1e-3,
+            "alone it is smoothed less"
+        );
         // A run of few steps beside a long one is not a flat line.
-        let falls = smoothed(&(0..40).map(|at| (f64::from(at), f64::from(40 - at))).collect::<Vec<_>>(), 100_000);
+        let falls = smoothed(
+            &(0..40)
+                .map(|at| (f64::from(at), f64::from(40 - at)))
+                .collect::<Vec<_>>(),
+            100_000,
+        );
         assert!(falls[0].1 > 30.0 && falls[39].1 < 10.0, "{falls:?}");
     }
 
@@ -419,30 +677,64 @@ mod tests {
     #[test]
     fn one_bad_step_does_not_flatten_the_curve() {
         let axis = |bad: f64| {
-            let curve = Curve::new(&run("a", 1000, |step| if step == 500 { bad } else { step as f64 }), &LOSS, 1000);
+            let curve = Curve::new(
+                &run(
+                    "a",
+                    1000,
+                    |step| if step == 500 { bad } else { step as f64 },
+                ),
+                &LOSS,
+                1000,
+            );
             Axis::values(curve.ends.into_iter().flatten(), &LOSS)
         };
-        assert!((axis(1e9).high - axis(1.0).high).abs() < 20.0, "{:?}", axis(1e9));
+        assert!(
+            (axis(1e9).high - axis(1.0).high).abs() < 20.0,
+            "{:?}",
+            axis(1e9)
+        );
     }
 
     #[test]
     fn steps_that_are_not_finite_leave_gaps() {
-        let with_gap = |step: u64| if (40..60).contains(&step) { f64::NAN } else { 1.0 };
+        let with_gap = |step: u64| {
+            if (40..60).contains(&step) {
+                f64::NAN
+            } else {
+                1.0
+            }
+        };
         let picture = draw(&[run("a", 99, with_gap)]);
         let has_color = |x: u32| (90..500).any(|y| *picture.get_pixel(x, y) == color(0));
-        assert!(has_color(WIDTH / 4) && has_color(3 * WIDTH / 4), "the steps before and after");
+        assert!(
+            has_color(WIDTH / 4) && has_color(3 * WIDTH / 4),
+            "the steps before and after"
+        );
         let middle = (MARGIN + LEFT + WIDTH - MARGIN) / 2;
-        assert!(!(middle - 80..middle + 80).any(has_color), "nothing is drawn in between");
+        assert!(
+            !(middle - 80..middle + 80).any(has_color),
+            "nothing is drawn in between"
+        );
         // The mean ignores them.
         let curve = Curve::new(&run("a", 99, with_gap), &LOSS, 99);
-        assert!(curve.smooth[60..].iter().all(|(_, value)| (value - 1.0).abs() < 1e-12) && curve.ends == Some([1.0, 1.0]));
+        assert!(
+            curve.smooth[60..]
+                .iter()
+                .all(|(_, value)| (value - 1.0).abs() < 1e-12)
+                && curve.ends == Some([1.0, 1.0])
+        );
         draw(&[run("none", 3, |_| f64::NAN)]);
     }
 
     #[test]
     fn a_single_step_and_many_runs_are_drawn() {
         let one = draw(&[run("one", 1, |_| 0.7)]);
-        let many: Vec<History> = (0..30).map(|number| run(&format!("a-run-with-a-long-name-{number}"), 3, |_| 0.0)).collect();
-        assert!(draw(&many).height() > one.height(), "the legend has more lines");
+        let many: Vec<History> = (0..30)
+            .map(|number| run(&format!("a-run-with-a-long-name-{number}"), 3, |_| 0.0))
+            .collect();
+        assert!(
+            draw(&many).height() > one.height(),
+            "the legend has more lines"
+        );
     }
 }

@@ -39,7 +39,11 @@ pub struct Point {
 impl Point {
     /// Share of the step spent waiting for data.
     pub fn wait_fraction(&self) -> f64 {
-        if self.step_seconds > 0.0 { self.wait_seconds / self.step_seconds } else { 0.0 }
+        if self.step_seconds > 0.0 {
+            self.wait_seconds / self.step_seconds
+        } else {
+            0.0
+        }
     }
 }
 
@@ -59,7 +63,17 @@ impl From<StepMetrics> for Point {
             loader: _,
         } = metrics;
         let accuracy = validation.map_or(f64::NAN, |validation| validation.top1);
-        Self { step, epoch, loss, lr, grad_norm, clips_per_second, step_seconds, wait_seconds, accuracy }
+        Self {
+            step,
+            epoch,
+            loss,
+            lr,
+            grad_norm,
+            clips_per_second,
+            step_seconds,
+            wait_seconds,
+            accuracy,
+        }
     }
 }
 
@@ -67,7 +81,8 @@ impl From<StepMetrics> for Point {
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
     /// The file does not exist.
-    #[error("{} does not exist: give the folder of a run of `trainer run` or `trainer finetune`", path.display())]
+    #[error("{} does not exist: give the folder of a run of `trainer run` or `trainer \
+             finetune`", path.display())]
     Missing {
         /// The file.
         path: PathBuf,
@@ -87,7 +102,8 @@ pub enum HistoryError {
         path: PathBuf,
     },
     /// A line is not a step, or is out of order.
-    #[error("{}, line {line}: {what}; the line is damaged, remove it to read the rest", path.display())]
+    #[error("{}, line {line}: {what}; the line is damaged, remove it to read the \
+             rest", path.display())]
     Line {
         /// The file.
         path: PathBuf,
@@ -107,8 +123,13 @@ impl History {
     pub fn read(dir: &Path) -> Result<Self, HistoryError> {
         let path = dir.join(METRICS_FILE);
         let failed = |reason: io::Error| match reason.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => HistoryError::Missing { path: path.clone() },
-            _ => HistoryError::Read { path: path.clone(), reason },
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                HistoryError::Missing { path: path.clone() }
+            }
+            _ => HistoryError::Read {
+                path: path.clone(),
+                reason,
+            },
         };
         let mut file = BufReader::new(File::open(&path).map_err(failed)?);
         let (mut steps, mut line): (Vec<Point>, _) = (Vec::new(), Vec::new());
@@ -118,10 +139,20 @@ impl History {
             if line.last() != Some(&b'\n') {
                 break;
             }
-            let damaged = |what: String| HistoryError::Line { path: path.clone(), line: number, what };
-            let point = Point::from(serde_json::from_slice::<StepMetrics>(&line).map_err(|error| damaged(parse_error(&error)))?);
+            let damaged = |what: String| HistoryError::Line {
+                path: path.clone(),
+                line: number,
+                what,
+            };
+            let point = Point::from(
+                serde_json::from_slice::<StepMetrics>(&line)
+                    .map_err(|error| damaged(parse_error(&error)))?,
+            );
             if let Some(last) = steps.last().filter(|last| last.step >= point.step) {
-                return Err(damaged(format!("step {} comes after step {}", point.step, last.step)));
+                return Err(damaged(format!(
+                    "step {} comes after step {}",
+                    point.step, last.step
+                )));
             }
             steps.push(point);
         }
@@ -129,8 +160,17 @@ impl History {
             return Err(HistoryError::Empty { path });
         }
         let whole = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
-        let name = dir.file_name().or_else(|| whole.file_name()).unwrap_or(dir.as_os_str()).to_string_lossy().into_owned();
-        Ok(Self { dir: dir.to_owned(), name, steps })
+        let name = dir
+            .file_name()
+            .or_else(|| whole.file_name())
+            .unwrap_or(dir.as_os_str())
+            .to_string_lossy()
+            .into_owned();
+        Ok(Self {
+            dir: dir.to_owned(),
+            name,
+            steps,
+        })
     }
 
     /// Reads several runs. Those whose folders have the same name are named by path.
@@ -138,7 +178,10 @@ impl History {
     /// # Errors
     /// As [`Self::read`].
     pub fn read_all(dirs: &[PathBuf]) -> Result<Vec<Self>, HistoryError> {
-        let mut runs: Vec<Self> = dirs.iter().map(|dir| Self::read(dir)).collect::<Result<_, _>>()?;
+        let mut runs: Vec<Self> = dirs
+            .iter()
+            .map(|dir| Self::read(dir))
+            .collect::<Result<_, _>>()?;
         let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
         for run in &mut runs {
             if names.iter().filter(|name| **name == run.name).count() > 1 {
@@ -152,7 +195,11 @@ impl History {
     pub fn figures(&self) -> RunFigures {
         let some = LOSS_STEPS.min(self.steps.len());
         let mean_loss = |steps: &[Point]| {
-            let losses: Vec<f64> = steps.iter().map(|step| step.loss).filter(|loss| loss.is_finite()).collect();
+            let losses: Vec<f64> = steps
+                .iter()
+                .map(|step| step.loss)
+                .filter(|loss| loss.is_finite())
+                .collect();
             losses.iter().sum::<f64>() / losses.len() as f64
         };
         let sum = |value: fn(&Point) -> f64| self.steps.iter().map(value).sum::<f64>();
@@ -175,7 +222,9 @@ impl History {
 
 /// Message of a parse error, without the line number, which is always 1.
 fn parse_error(error: &serde_json::Error) -> String {
-    error.to_string().replace(" at line 1 column ", " at column ")
+    error
+        .to_string()
+        .replace(" at line 1 column ", " at column ")
 }
 
 #[cfg(test)]
@@ -188,7 +237,13 @@ pub(super) mod tests {
     pub fn run(dir: &Path, steps: u64) {
         fs::create_dir_all(dir).expect("a folder");
         let mut file = MetricsFile::open(dir, 0).expect("opened");
-        (1..=steps).for_each(|step| file.push(&StepMetrics { loss: 1.0 / step as f64, ..metrics(step) }).expect("written"));
+        (1..=steps).for_each(|step| {
+            file.push(&StepMetrics {
+                loss: 1.0 / step as f64,
+                ..metrics(step)
+            })
+            .expect("written")
+        });
     }
 
     #[test]
@@ -200,11 +255,23 @@ pub(super) mod tests {
         let text = fs::read_to_string(path.join(METRICS_FILE)).expect("read");
         fs::write(path.join(METRICS_FILE), text + "{\"step\":21,\"lo").expect("written");
         let figures = History::read(&path).expect("read").figures();
-        assert_eq!((figures.name.as_str(), figures.steps, figures.epochs), ("a", 20, 0.5));
-        let mean = |steps: std::ops::RangeInclusive<u64>| steps.map(|step| 1.0 / step as f64).sum::<f64>() / 10.0;
-        assert!((figures.first_loss - mean(1..=10)).abs() < 1e-12 && (figures.last_loss - mean(11..=20)).abs() < 1e-12, "{figures:?}");
+        assert_eq!(
+            (figures.name.as_str(), figures.steps, figures.epochs),
+            ("a", 20, 0.5)
+        );
+        let mean = |steps: std::ops::RangeInclusive<u64>| {
+            steps.map(|step| 1.0 / step as f64).sum::<f64>() / 10.0
+        };
+        assert!(
+            (figures.first_loss - mean(1..=10)).abs() < 1e-12
+                && (figures.last_loss - mean(11..=20)).abs() < 1e-12,
+            "{figures:?}"
+        );
         // Steps of 0.8 s at 10 clips/s, a quarter of it waiting.
-        assert!((figures.seconds - 16.0).abs() < 1e-9 && (figures.clips_per_second - 10.0).abs() < 1e-9, "{figures:?}");
+        assert!(
+            (figures.seconds - 16.0).abs() < 1e-9 && (figures.clips_per_second - 10.0).abs() < 1e-9,
+            "{figures:?}"
+        );
         assert!((figures.stall_fraction - 0.25).abs() < 1e-9, "{figures:?}");
     }
 
@@ -213,18 +280,35 @@ pub(super) mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let mut file = MetricsFile::open(dir.path(), 0).expect("opened");
         for (step, loss) in [(1, 2.0), (2, f64::INFINITY), (3, f64::NAN), (4, 4.0)] {
-            file.push(&StepMetrics { loss, grad_norm: loss, ..metrics(step) }).expect("written");
+            file.push(&StepMetrics {
+                loss,
+                grad_norm: loss,
+                ..metrics(step)
+            })
+            .expect("written");
         }
         let history = History::read(dir.path()).expect("read");
         assert!(history.steps[1].loss.is_nan() && history.steps[2].grad_norm.is_nan());
         let figures = history.figures();
-        assert_eq!((figures.steps, figures.first_loss, figures.last_loss), (4, 3.0, 3.0));
+        assert_eq!(
+            (figures.steps, figures.first_loss, figures.last_loss),
+            (4, 3.0, 3.0)
+        );
         let mut file = MetricsFile::open(dir.path(), 0).expect("opened");
-        file.push(&StepMetrics { loss: f64::NAN, ..metrics(1) }).expect("written");
+        file.push(&StepMetrics {
+            loss: f64::NAN,
+            ..metrics(1)
+        })
+        .expect("written");
         let figures = History::read(dir.path()).expect("read").figures();
         assert!(figures.first_loss.is_nan());
         let json = serde_json::to_string(&figures).expect("JSON");
-        assert!(serde_json::from_str::<RunFigures>(&json).expect("read back").last_loss.is_nan());
+        assert!(
+            serde_json::from_str::<RunFigures>(&json)
+                .expect("read back")
+                .last_loss
+                .is_nan()
+        );
     }
 
     #[test]
@@ -232,17 +316,35 @@ pub(super) mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join(METRICS_FILE);
         let message = |text: Option<&[u8]>| {
-            text.iter().for_each(|text| fs::write(&path, text).expect("written"));
+            text.iter()
+                .for_each(|text| fs::write(&path, text).expect("written"));
             let error = History::read(dir.path()).expect_err("refused").to_string();
             error.replace(&path.display().to_string(), "FILE")
         };
-        assert_eq!(message(None), "FILE does not exist: give the folder of a run of `trainer run` or `trainer finetune`");
-        assert_eq!(message(Some(b"")), "FILE has no steps yet: there is nothing to draw");
+        assert_eq!(
+            message(None),
+            "FILE does not exist: give the folder of a run of `trainer run` or `trainer finetune`"
+        );
+        assert_eq!(
+            message(Some(b"")),
+            "FILE has no steps yet: there is nothing to draw"
+        );
         let line = |step: u64| serde_json::to_string(&metrics(step)).expect("JSON") + "\n";
-        let damaged = message(Some((line(1) + "{\"step\": 2, \"epoch\": null}\n" + &line(3)).as_bytes()));
-        assert!(damaged.starts_with("FILE, line 2: ") && damaged.contains("null"), "{damaged}");
-        assert!(message(Some(&[line(1).as_bytes(), b"\xff\xfe\n"].concat())).starts_with("FILE, line 2: "));
-        assert!(message(Some((line(1) + &line(3) + &line(3)).as_bytes())).starts_with("FILE, line 3: step 3 comes after step 3; "));
+        let damaged = message(Some(
+            (line(1) + "{\"step\": 2, \"epoch\": null}\n" + &line(3)).as_bytes(),
+        ));
+        assert!(
+            damaged.starts_with("FILE, line 2: ") && damaged.contains("null"),
+            "{damaged}"
+        );
+        assert!(
+            message(Some(&[line(1).as_bytes(), b"\xff\xfe\n"].concat()))
+                .starts_with("FILE, line 2: ")
+        );
+        assert!(
+            message(Some((line(1) + &line(3) + &line(3)).as_bytes()))
+                .starts_with("FILE, line 3: step 3 comes after step 3; ")
+        );
     }
 
     #[test]
@@ -250,7 +352,18 @@ pub(super) mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let dirs = ["x/a", "y/a", "y/b"].map(|name| dir.path().join(name));
         dirs.iter().for_each(|dir| run(dir, 2));
-        let names: Vec<String> = History::read_all(&dirs).expect("read").into_iter().map(|run| run.name).collect();
-        assert_eq!(names, [dirs[0].display().to_string(), dirs[1].display().to_string(), "b".to_owned()]);
+        let names: Vec<String> = History::read_all(&dirs)
+            .expect("read")
+            .into_iter()
+            .map(|run| run.name)
+            .collect();
+        assert_eq!(
+            names,
+            [
+                dirs[0].display().to_string(),
+                dirs[1].display().to_string(),
+                "b".to_owned()
+            ]
+        );
     }
 }

@@ -25,8 +25,14 @@ impl MetricsFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(error),
         };
-        let is_kept = |line: &&str| serde_json::from_str::<StepMetrics>(line).is_ok_and(|metrics| metrics.step <= steps);
-        let kept: String = text.lines().filter(is_kept).map(|line| format!("{line}\n")).collect();
+        let is_kept = |line: &&str| {
+            serde_json::from_str::<StepMetrics>(line).is_ok_and(|metrics| metrics.step <= steps)
+        };
+        let kept: String = text
+            .lines()
+            .filter(is_kept)
+            .map(|line| format!("{line}\n"))
+            .collect();
         atomic_file::write(&path, kept.as_bytes())?;
         Ok(Self(OpenOptions::new().append(true).open(&path)?))
     }
@@ -80,7 +86,14 @@ pub(super) mod tests {
         let mut file = MetricsFile::open(dir.path(), 3).expect("opened again");
         file.push(&metrics(4)).expect("written");
         let text = fs::read_to_string(dir.path().join(METRICS_FILE)).expect("read");
-        let steps: Vec<u64> = text.lines().map(|line| serde_json::from_str::<StepMetrics>(line).expect("a step").step).collect();
+        let steps: Vec<u64> = text
+            .lines()
+            .map(|line| {
+                serde_json::from_str::<StepMetrics>(line)
+                    .expect("a step")
+                    .step
+            })
+            .collect();
         assert_eq!(steps, [1, 2, 3, 4]);
     }
 }

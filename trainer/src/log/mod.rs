@@ -63,7 +63,10 @@ pub enum LogError {
 
 impl LogError {
     fn write(path: &Path, reason: io::Error) -> Self {
-        Self::Write { path: path.to_owned(), reason }
+        Self::Write {
+            path: path.to_owned(),
+            reason,
+        }
     }
 }
 
@@ -82,10 +85,17 @@ impl RunLog {
     /// # Errors
     /// When files in `dir` cannot be read or written.
     pub fn open(dir: &Path, steps_done: u64) -> Result<Self, LogError> {
-        let metrics = MetricsFile::open(dir, steps_done).map_err(|error| LogError::write(&dir.join(METRICS_FILE), error))?;
+        let metrics = MetricsFile::open(dir, steps_done)
+            .map_err(|error| LogError::write(&dir.join(METRICS_FILE), error))?;
         let events_dir = dir.join(TENSORBOARD_DIR);
-        let events = EventWriter::create(&events_dir, steps_done).map_err(|error| LogError::write(&events_dir, error))?;
-        Ok(Self { dir: dir.to_owned(), steps_done, metrics, events })
+        let events = EventWriter::create(&events_dir, steps_done)
+            .map_err(|error| LogError::write(&events_dir, error))?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            steps_done,
+            metrics,
+            events,
+        })
     }
 
     /// Logs a step.
@@ -93,7 +103,9 @@ impl RunLog {
     /// # Errors
     /// When the disk is full.
     pub fn push(&mut self, metrics: &StepMetrics) -> Result<(), LogError> {
-        self.metrics.push(metrics).map_err(|error| LogError::write(&self.dir.join(METRICS_FILE), error))?;
+        self.metrics
+            .push(metrics)
+            .map_err(|error| LogError::write(&self.dir.join(METRICS_FILE), error))?;
         let point = Point::from(metrics.clone());
         let mut scalars = vec![
             ("train/loss", point.loss),
@@ -110,7 +122,9 @@ impl RunLog {
                 ("validation/top5", validation.top5),
             ]);
         }
-        self.events.scalars(point.step, &scalars).map_err(|error| LogError::write(self.events.path(), error))
+        self.events
+            .scalars(point.step, &scalars)
+            .map_err(|error| LogError::write(self.events.path(), error))
     }
 
     /// Logs a picture after `step` steps: as `TAG.png` in the run's folder, where it replaces the
@@ -140,7 +154,11 @@ impl RunLog {
             Err(HistoryError::Empty { .. }) => return Ok(()),
             history => history?,
         };
-        write_curves(&[history], &self.dir.join(CURVES_FILE), Some(&self.dir.join(REPORT_FILE)))
+        write_curves(
+            &[history],
+            &self.dir.join(CURVES_FILE),
+            Some(&self.dir.join(REPORT_FILE)),
+        )
     }
 }
 
@@ -153,7 +171,11 @@ pub fn write_curves(runs: &[History], picture: &Path, html: Option<&Path>) -> Re
     let written = png(&curves).and_then(|png| atomic_file::write(picture, &png));
     written.map_err(|error| LogError::write(picture, error))?;
     let Some(path) = html else { return Ok(()) };
-    let dir = || runs.first().map_or_else(PathBuf::new, |run| run.dir.clone());
-    let report = report::render_html(runs, &curves).map_err(|reason| LogError::Report { dir: dir(), reason })?;
+    let dir = || {
+        runs.first()
+            .map_or_else(PathBuf::new, |run| run.dir.clone())
+    };
+    let report = report::render_html(runs, &curves)
+        .map_err(|reason| LogError::Report { dir: dir(), reason })?;
     atomic_file::write(path, report.as_bytes()).map_err(|error| LogError::write(path, error))
 }

@@ -33,14 +33,20 @@ pub fn render_html(runs: &[History], curves: &RgbImage) -> io::Result<String> {
     let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
     let title = escape(&names.join(", "));
     let mut html = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta \
+         name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>{title}</title>\n<style>\n{STYLE}\n</style>\n</head>\n<body>\n<h1>{title}</h1>\n<table>\n<tr><th>run</th><th>steps</th><th>epochs</th>\
-         <th>loss, first ten steps</th><th>loss, last ten</th><th>clips/s</th><th>waiting for data</th><th>time</th></tr>\n"
+         <th>loss, first ten steps</th><th>loss, last ten</th><th>clips/s</th><th>waiting for \
+         data</th><th>time</th></tr>\n"
     );
     for (number, run) in runs.iter().enumerate() {
         render_figures(&mut html, number, &run.figures());
     }
-    let _ = writeln!(html, "</table>\n<h2>Curves</h2>\n{}", inline_picture(&png(curves)?, "curves of the runs", ""));
+    let _ = writeln!(
+        html,
+        "</table>\n<h2>Curves</h2>\n{}",
+        inline_picture(&png(curves)?, "curves of the runs", "")
+    );
     for run in runs {
         render_run(&mut html, run)?;
     }
@@ -50,11 +56,23 @@ pub fn render_html(runs: &[History], curves: &RgbImage) -> io::Result<String> {
 
 fn render_figures(html: &mut String, number: usize, figures: &RunFigures) {
     let [red, green, blue] = curves::color(number).0;
-    let RunFigures { name, steps, epochs, first_loss, last_loss, seconds, clips_per_second, stall_fraction, .. } = figures;
+    let RunFigures {
+        name,
+        steps,
+        epochs,
+        first_loss,
+        last_loss,
+        seconds,
+        clips_per_second,
+        stall_fraction,
+        ..
+    } = figures;
     let _ = writeln!(
         html,
-        "<tr><td><span class=\"swatch\" style=\"background: rgb({red}, {green}, {blue})\"></span>{}</td><td>{steps}</td><td>{epochs:.1}</td>\
-         <td>{first_loss:.4}</td><td>{last_loss:.4}</td><td>{clips_per_second:.1}</td><td>{:.1} %</td><td>{}</td></tr>",
+        "<tr><td><span class=\"swatch\" style=\"background: rgb({red}, {green}, \
+         {blue})\"></span>{}</td><td>{steps}</td><td>{epochs:.1}</td>\
+         <td>{first_loss:.4}</td><td>{last_loss:.4}</td><td>{clips_per_second:.1}</td><td>{:.1} \
+         %</td><td>{}</td></tr>",
         escape(name),
         100.0 * stall_fraction,
         HumanDuration(Duration::try_from_secs_f64(*seconds).unwrap_or_default())
@@ -69,23 +87,39 @@ fn render_run(html: &mut String, run: &History) -> io::Result<()> {
     if let Some(picture) = picture {
         let _ = writeln!(html, "<h2>{name}: reconstruction</h2>");
         // The meaning of the rows depends on the configuration.
-        if let Some(Task::Pretrain(config)) = config.as_deref().and_then(|text| Task::parse(text).ok()) {
-            let rows: String = reconstruction::rows(config.objective.target.kind, config.objective.target.normalise)
-                .iter()
-                .map(|row| format!("<li>{row}</li>"))
-                .collect();
+        if let Some(Task::Pretrain(config)) =
+            config.as_deref().and_then(|text| Task::parse(text).ok())
+        {
+            let rows: String = reconstruction::rows(
+                config.objective.target.kind,
+                config.objective.target.normalise,
+            )
+            .iter()
+            .map(|row| format!("<li>{row}</li>"))
+            .collect();
             let _ = writeln!(html, "<p>Rows of each clip:</p>\n<ol>{rows}</ol>");
         }
-        let _ = writeln!(html, "{}", inline_picture(&picture, "frames and their reconstruction", "pixels"));
+        let _ = writeln!(
+            html,
+            "{}",
+            inline_picture(&picture, "frames and their reconstruction", "pixels")
+        );
     }
     if let Some(config) = config {
-        let _ = writeln!(html, "<h2>{name}: configuration</h2>\n<pre>{}</pre>", escape(&config));
+        let _ = writeln!(
+            html,
+            "<h2>{name}: configuration</h2>\n<pre>{}</pre>",
+            escape(&config)
+        );
     }
     Ok(())
 }
 
 fn inline_picture(png: &[u8], meaning: &str, class: &str) -> String {
-    format!("<img class=\"{class}\" alt=\"{meaning}\" src=\"data:image/png;base64,{}\">", BASE64_STANDARD.encode(png))
+    format!(
+        "<img class=\"{class}\" alt=\"{meaning}\" src=\"data:image/png;base64,{}\">",
+        BASE64_STANDARD.encode(png)
+    )
 }
 
 fn if_exists<T>(read: io::Result<T>) -> io::Result<Option<T>> {
@@ -97,7 +131,10 @@ fn if_exists<T>(read: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }
 
 #[cfg(test)]
@@ -120,19 +157,30 @@ mod tests {
         let html = render_html(&runs, &curves::draw(&runs)).expect("a report");
         assert!(html.contains("<h1>a&lt;b, plain</h1>") && !html.contains("a<b"));
         assert!(html.contains(&format!("<td>{:.4}</td>", runs[1].figures().last_loss)));
-        assert!(html.contains(&escape(&config)), "the configuration of the run that has one");
+        assert!(
+            html.contains(&escape(&config)),
+            "the configuration of the run that has one"
+        );
         // Both pictures are complete.
         let pictures: Vec<RgbImage> = html
             .split("base64,")
             .skip(1)
             .map(|rest| {
-                let bytes = BASE64_STANDARD.decode(rest.split('"').next().expect("an end")).expect("base64");
+                let bytes = BASE64_STANDARD
+                    .decode(rest.split('"').next().expect("an end"))
+                    .expect("base64");
                 image::load_from_memory(&bytes).expect("a PNG").into_rgb8()
             })
             .collect();
         assert_eq!(pictures.len(), 2);
         assert!(pictures[1] == picture && pictures[0].width() > 1000);
         assert!(!html.contains("http") && !html.contains("<script"));
-        assert_eq!(reconstruction::rows(TargetKind::Pixels, true).iter().filter(|row| html.contains(*row)).count(), 4);
+        assert_eq!(
+            reconstruction::rows(TargetKind::Pixels, true)
+                .iter()
+                .filter(|row| html.contains(*row))
+                .count(),
+            4
+        );
     }
 }

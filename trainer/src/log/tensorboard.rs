@@ -39,19 +39,33 @@ impl EventWriter {
     /// When the file cannot be written.
     pub fn create(dir: &Path, steps: u64) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
         // Files are read in the order of their names, and this one has to be the last.
         let mut seconds = now;
         for entry in fs::read_dir(dir)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
-            let time = name.strip_prefix(FILE_PREFIX).and_then(|rest| rest.split('.').next()).and_then(|time| time.parse::<u64>().ok());
+            let time = name
+                .strip_prefix(FILE_PREFIX)
+                .and_then(|rest| rest.split('.').next())
+                .and_then(|time| time.parse::<u64>().ok());
             seconds = time.map_or(seconds, |time| seconds.max(time + 1));
         }
-        let host = rustix::system::uname().nodename().to_string_lossy().replace('/', "-");
+        let host = rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .replace('/', "-");
         let path = dir.join(format!("{FILE_PREFIX}{seconds:010}.{host}"));
-        let mut writer = Self { file: File::create_new(&path)?, path };
+        let mut writer = Self {
+            file: File::create_new(&path)?,
+            path,
+        };
         writer.event(0, |event| event.bytes(3, FILE_VERSION.as_bytes()))?;
-        writer.event(steps + 1, |event| event.message(7, |session| session.integer(1, SESSION_START)))?;
+        writer.event(steps + 1, |event| {
+            event.message(7, |session| session.integer(1, SESSION_START))
+        })?;
         Ok(writer)
     }
 
@@ -82,7 +96,13 @@ impl EventWriter {
     ///
     /// # Errors
     /// When the disk is full.
-    pub fn picture(&mut self, step: u64, tag: &str, (width, height): (u32, u32), png: &[u8]) -> io::Result<()> {
+    pub fn picture(
+        &mut self,
+        step: u64,
+        tag: &str,
+        (width, height): (u32, u32),
+        png: &[u8],
+    ) -> io::Result<()> {
         self.event(step, |event| {
             event.message(5, |summary| {
                 summary.message(1, |entry| {
@@ -100,7 +120,13 @@ impl EventWriter {
 
     fn event(&mut self, step: u64, fill: impl FnOnce(&mut Message)) -> io::Result<()> {
         let mut event = Message::default();
-        event.double(1, SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
+        event.double(
+            1,
+            SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_secs_f64(),
+        );
         event.integer(2, step);
         fill(&mut event);
         let Message(event) = event;
@@ -163,7 +189,9 @@ impl Message {
 /// The checksum of a record's parts: CRC-32C (Castagnoli), masked by rotation and addition so that
 /// a checksum of checksums remains a good one.
 pub fn masked_crc32c(bytes: &[u8]) -> u32 {
-    let crc = !bytes.iter().fold(!0, |crc: u32, byte| crc >> 8 ^ CRC32C_TABLE[usize::from(crc as u8 ^ byte)]);
+    let crc = !bytes.iter().fold(!0, |crc: u32, byte| {
+        crc >> 8 ^ CRC32C_TABLE[usize::from(crc as u8 ^ byte)]
+    });
     crc.rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
@@ -191,7 +219,11 @@ mod tests {
     #[test]
     fn the_checksum_is_castagnoli() {
         // RFC 3720, B.4: 32 bytes of zeros, and 0 to 31.
-        let unmasked = |bytes: &[u8]| masked_crc32c(bytes).wrapping_sub(0xa282_ead8).rotate_left(15);
+        let unmasked = |bytes: &[u8]| {
+            masked_crc32c(bytes)
+                .wrapping_sub(0xa282_ead8)
+                .rotate_left(15)
+        };
         assert_eq!(unmasked(&[0; 32]), 0x8a91_36aa);
         assert_eq!(unmasked(&(0..32).collect::<Vec<u8>>()), 0x46dd_794e);
     }
@@ -206,7 +238,13 @@ mod tests {
     #[test]
     fn a_new_file_comes_after_existing_ones() {
         let dir = tempfile::tempdir().expect("a folder");
-        let paths: Vec<PathBuf> = (0..3).map(|steps| EventWriter::create(dir.path(), steps).expect("created").path).collect();
+        let paths: Vec<PathBuf> = (0..3)
+            .map(|steps| {
+                EventWriter::create(dir.path(), steps)
+                    .expect("created")
+                    .path
+            })
+            .collect();
         assert!(paths.is_sorted() && paths[0] != paths[1], "{paths:?}");
     }
 }

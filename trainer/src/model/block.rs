@@ -27,12 +27,23 @@ pub(crate) struct Linear {
 }
 
 impl Linear {
-    pub(crate) fn new(parameters: &mut ParameterBuilder, name: &str, inputs: usize, outputs: usize) -> Result<Self> {
+    pub(crate) fn new(
+        parameters: &mut ParameterBuilder,
+        name: &str,
+        inputs: usize,
+        outputs: usize,
+    ) -> Result<Self> {
         Self::with_init(parameters, name, inputs, outputs, Init::Xavier)
     }
 
     /// A layer whose weight is initialised by `init`, and whose bias is zero.
-    pub(crate) fn with_init(parameters: &mut ParameterBuilder, name: &str, inputs: usize, outputs: usize, init: Init) -> Result<Self> {
+    pub(crate) fn with_init(
+        parameters: &mut ParameterBuilder,
+        name: &str,
+        inputs: usize,
+        outputs: usize,
+        init: Init,
+    ) -> Result<Self> {
         Ok(Self {
             weight: parameters.get(&format!("{name}.weight"), &[outputs, inputs], init)?,
             bias: parameters.get(&format!("{name}.bias"), &[outputs], Init::Zeros)?,
@@ -52,7 +63,12 @@ pub(crate) struct LayerNorm {
 }
 
 impl LayerNorm {
-    pub(crate) fn new(parameters: &mut ParameterBuilder, name: &str, width: usize, epsilon: f64) -> Result<Self> {
+    pub(crate) fn new(
+        parameters: &mut ParameterBuilder,
+        name: &str,
+        width: usize,
+        epsilon: f64,
+    ) -> Result<Self> {
         Ok(Self {
             weight: parameters.get(&format!("{name}.weight"), &[width], Init::Ones)?,
             bias: parameters.get(&format!("{name}.bias"), &[width], Init::Zeros)?,
@@ -75,13 +91,30 @@ struct Attention {
 }
 
 impl Attention {
-    fn new(parameters: &mut ParameterBuilder, name: &str, width: usize, heads: usize) -> Result<Self> {
-        let mut linear = |part: &str| Linear::new(parameters, &format!("{name}.{part}"), width, width);
-        Ok(Self { q: linear("q")?, k: linear("k")?, v: linear("v")?, proj: linear("proj")?, heads })
+    fn new(
+        parameters: &mut ParameterBuilder,
+        name: &str,
+        width: usize,
+        heads: usize,
+    ) -> Result<Self> {
+        let mut linear =
+            |part: &str| Linear::new(parameters, &format!("{name}.{part}"), width, width);
+        Ok(Self {
+            q: linear("q")?,
+            k: linear("k")?,
+            v: linear("v")?,
+            proj: linear("proj")?,
+            heads,
+        })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.proj.forward(&ops::attention(&self.q.forward(x)?, &self.k.forward(x)?, &self.v.forward(x)?, self.heads)?)
+        self.proj.forward(&ops::attention(
+            &self.q.forward(x)?,
+            &self.k.forward(x)?,
+            &self.v.forward(x)?,
+            self.heads,
+        )?)
     }
 }
 
@@ -96,13 +129,29 @@ pub(crate) struct Block {
 }
 
 impl Block {
-    pub(crate) fn new(parameters: &mut ParameterBuilder, name: &str, width: usize, heads: usize, norm_epsilon: f64) -> Result<Self> {
+    pub(crate) fn new(
+        parameters: &mut ParameterBuilder,
+        name: &str,
+        width: usize,
+        heads: usize,
+        norm_epsilon: f64,
+    ) -> Result<Self> {
         Ok(Self {
             norm1: LayerNorm::new(parameters, &format!("{name}.norm1"), width, norm_epsilon)?,
             attn: Attention::new(parameters, &format!("{name}.attn"), width, heads)?,
             norm2: LayerNorm::new(parameters, &format!("{name}.norm2"), width, norm_epsilon)?,
-            fc1: Linear::new(parameters, &format!("{name}.mlp.fc1"), width, MLP_RATIO * width)?,
-            fc2: Linear::new(parameters, &format!("{name}.mlp.fc2"), MLP_RATIO * width, width)?,
+            fc1: Linear::new(
+                parameters,
+                &format!("{name}.mlp.fc1"),
+                width,
+                MLP_RATIO * width,
+            )?,
+            fc2: Linear::new(
+                parameters,
+                &format!("{name}.mlp.fc2"),
+                MLP_RATIO * width,
+                width,
+            )?,
         })
     }
 
@@ -110,7 +159,9 @@ impl Block {
     /// results of attention and of the MLP, clip by clip.
     pub(crate) fn forward(&self, x: &Tensor, scales: Option<&Tensor>) -> Result<Tensor> {
         let scaled = |branch: Tensor, at: usize| match scales {
-            Some(scales) => branch.broadcast_mul(&scales.get(at)?.reshape((scales.dim(1)?, 1, 1))?),
+            Some(scales) => {
+                branch.broadcast_mul(&scales.get(at)?.reshape((scales.dim(1)?, 1, 1))?)
+            }
             None => Ok(branch),
         };
         let x = (x + scaled(self.attn.forward(&self.norm1.forward(x)?)?, 0)?)?;

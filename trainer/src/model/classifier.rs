@@ -56,7 +56,11 @@ impl Classifier {
     ///
     /// # Errors
     /// When the device is out of memory.
-    pub fn seeded(config: ClassifierConfig, seed: u64, device: &Device) -> std::result::Result<Self, ParameterError> {
+    pub fn seeded(
+        config: ClassifierConfig,
+        seed: u64,
+        device: &Device,
+    ) -> std::result::Result<Self, ParameterError> {
         Self::build(config, ParameterBuilder::seeded(seed, device))
     }
 
@@ -85,20 +89,52 @@ impl Classifier {
         seed: u64,
         device: &Device,
     ) -> std::result::Result<Self, ParameterError> {
-        weights.retain(|name, _| !name.starts_with("decoder_") && !name.starts_with("head.") && name != "mask_token");
+        weights.retain(|name, _| {
+            !name.starts_with("decoder_") && !name.starts_with("head.") && name != "mask_token"
+        });
         let seeded = Self::build(config, ParameterBuilder::seeded(seed, device))?;
-        let head = seeded.parameters.iter().filter(|(name, _)| name.starts_with("head."));
-        weights.extend(head.map(|(name, variable)| (name.to_owned(), variable.as_detached_tensor())));
+        let head = seeded
+            .parameters
+            .iter()
+            .filter(|(name, _)| name.starts_with("head."));
+        weights
+            .extend(head.map(|(name, variable)| (name.to_owned(), variable.as_detached_tensor())));
         Self::from_tensors(config, weights, device)
     }
 
-    fn build(config: ClassifierConfig, mut builder: ParameterBuilder) -> std::result::Result<Self, ParameterError> {
-        let epsilons = [config.conventions.norm_epsilon, config.conventions.head_norm_epsilon];
-        let encoder = Encoder::new(&mut builder, config.grid, config.encoder, config.positions, config.class_token, epsilons)?;
+    fn build(
+        config: ClassifierConfig,
+        mut builder: ParameterBuilder,
+    ) -> std::result::Result<Self, ParameterError> {
+        let epsilons = [
+            config.conventions.norm_epsilon,
+            config.conventions.head_norm_epsilon,
+        ];
+        let encoder = Encoder::new(
+            &mut builder,
+            config.grid,
+            config.encoder,
+            config.positions,
+            config.class_token,
+            epsilons,
+        )?;
         let head = (config.classes > 0)
-            .then(|| Linear::with_init(&mut builder, "head", config.encoder.width, config.classes, Init::Head))
+            .then(|| {
+                Linear::with_init(
+                    &mut builder,
+                    "head",
+                    config.encoder.width,
+                    config.classes,
+                    Init::Head,
+                )
+            })
             .transpose()?;
-        Ok(Self { config, parameters: builder.finish()?, encoder, head })
+        Ok(Self {
+            config,
+            parameters: builder.finish()?,
+            encoder,
+            head,
+        })
     }
 
     /// The trainable tensors.
@@ -128,9 +164,18 @@ impl Classifier {
     ///
     /// # Errors
     /// When the shapes do not fit, or there is no head.
-    pub fn logits(&self, patches: &Tensor, scales: Option<&Tensor>, dropout: Option<&Tensor>) -> Result<Tensor> {
-        let Some(head) = &self.head else { candle_core::bail!("an encoder alone has no logits") };
-        let features = self.encoder.normalise(&self.tokens(patches, scales)?.mean(1)?)?;
+    pub fn logits(
+        &self,
+        patches: &Tensor,
+        scales: Option<&Tensor>,
+        dropout: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let Some(head) = &self.head else {
+            candle_core::bail!("an encoder alone has no logits")
+        };
+        let features = self
+            .encoder
+            .normalise(&self.tokens(patches, scales)?.mean(1)?)?;
         head.forward(&match dropout {
             Some(dropout) => (features * dropout)?,
             None => features,
@@ -144,12 +189,21 @@ impl Classifier {
     pub fn infer(&self, patches: &Tensor) -> Result<Encoded> {
         let tokens = self.tokens(patches, None)?;
         let features = self.encoder.normalise(&tokens.mean(1)?)?;
-        let logits = self.head.as_ref().map(|head| head.forward(&features)).transpose()?;
-        Ok(Encoded { features, tokens: self.encoder.normalise(&tokens)?, logits })
+        let logits = self
+            .head
+            .as_ref()
+            .map(|head| head.forward(&features))
+            .transpose()?;
+        Ok(Encoded {
+            features,
+            tokens: self.encoder.normalise(&tokens)?,
+            logits,
+        })
     }
 
     fn tokens(&self, patches: &Tensor, scales: Option<&Tensor>) -> Result<Tensor> {
-        let masking = Masking::all_visible(patches.dim(0)?, self.config.grid.tokens(), patches.device())?;
+        let masking =
+            Masking::all_visible(patches.dim(0)?, self.config.grid.tokens(), patches.device())?;
         self.encoder.tokens(patches, &masking, scales)
     }
 }
@@ -161,11 +215,27 @@ mod tests {
 
     #[test]
     fn the_encoder_is_initialised_as_in_pre_training_and_the_head_near_zero() {
-        let grid = PatchGrid { frames: 4, size: 8, tubelet: 2, patch: 4 };
-        let encoder = TransformerConfig { width: 32, depth: 1, heads: 2 };
+        let grid = PatchGrid {
+            frames: 4,
+            size: 8,
+            tubelet: 2,
+            patch: 4,
+        };
+        let encoder = TransformerConfig {
+            width: 32,
+            depth: 1,
+            heads: 2,
+        };
         let positions = PositionKind::Separable;
         let class_token = true;
-        let config = ClassifierConfig { grid, encoder, positions, class_token, classes: 50, conventions: Conventions::default() };
+        let config = ClassifierConfig {
+            grid,
+            encoder,
+            positions,
+            class_token,
+            classes: 50,
+            conventions: Conventions::default(),
+        };
         let classifier = Classifier::seeded(config, 1, &Device::Cpu).expect("a model");
         let config = MaeConfig {
             grid,
@@ -179,14 +249,35 @@ mod tests {
             conventions: Conventions::default(),
         };
         let mae = Mae::seeded(config, 1, &Device::Cpu).expect("a model");
-        let values = |variable: &candle_core::Var| variable.flatten_all().and_then(|flat| flat.to_vec1::<f32>()).expect("values");
-        let of_mae: HashMap<&str, Vec<f32>> = mae.parameters().iter().map(|(name, variable)| (name, values(variable))).collect();
-        for (name, variable) in classifier.parameters().iter().filter(|(name, _)| !name.starts_with("head.")) {
+        let values = |variable: &candle_core::Var| {
+            variable
+                .flatten_all()
+                .and_then(|flat| flat.to_vec1::<f32>())
+                .expect("values")
+        };
+        let of_mae: HashMap<&str, Vec<f32>> = mae
+            .parameters()
+            .iter()
+            .map(|(name, variable)| (name, values(variable)))
+            .collect();
+        for (name, variable) in classifier
+            .parameters()
+            .iter()
+            .filter(|(name, _)| !name.starts_with("head."))
+        {
             assert_eq!(Some(&values(variable)), of_mae.get(name), "{name}");
         }
-        let (_, head) = classifier.parameters().iter().find(|(name, _)| *name == "head.weight").expect("a head");
+        let (_, head) = classifier
+            .parameters()
+            .iter()
+            .find(|(name, _)| *name == "head.weight")
+            .expect("a head");
         let head = values(head);
-        let deviation = (head.iter().map(|value| value * value).sum::<f32>() / head.len() as f32).sqrt();
-        assert!((1.8e-5..2.2e-5).contains(&deviation), "{deviation} for 2e-5");
+        let deviation =
+            (head.iter().map(|value| value * value).sum::<f32>() / head.len() as f32).sqrt();
+        assert!(
+            (1.8e-5..2.2e-5).contains(&deviation),
+            "{deviation} for 2e-5"
+        );
     }
 }

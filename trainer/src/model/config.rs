@@ -45,17 +45,26 @@ pub enum TargetKind {
 impl MaeConfig {
     /// Indices of the predicted frames: [`PatchGrid::target_frames`].
     pub fn target_frames(&self) -> Vec<u32> {
-        self.grid.target_frames(self.slices, self.target_form().frames()).map(|frame| frame as u32).collect()
+        self.grid
+            .target_frames(self.slices, self.target_form().frames())
+            .map(|frame| frame as u32)
+            .collect()
     }
 
     /// The form of the target that the loader produces.
     pub const fn target_form(&self) -> TargetForm {
         match self.target {
             TargetKind::Pixels => match self.conventions.target_frames {
-                TargetFrames::Spread => TargetForm::Pixels { slices: self.slices },
-                TargetFrames::Strided => TargetForm::StridedPixels { slices: self.slices },
+                TargetFrames::Spread => TargetForm::Pixels {
+                    slices: self.slices,
+                },
+                TargetFrames::Strided => TargetForm::StridedPixels {
+                    slices: self.slices,
+                },
             },
-            TargetKind::Hog => TargetForm::Hog { slices: self.slices },
+            TargetKind::Hog => TargetForm::Hog {
+                slices: self.slices,
+            },
         }
     }
 

@@ -33,21 +33,52 @@ enum Class {
 
 impl Decoder {
     pub(crate) fn new(parameters: &mut ParameterBuilder, config: &MaeConfig) -> Result<Self> {
-        let MaeConfig { grid, class_token, conventions, .. } = *config;
-        let TransformerConfig { width, depth, heads } = config.decoder;
-        let block = |i| Block::new(parameters, &format!("decoder_blocks.{i}"), width, heads, conventions.norm_epsilon);
+        let MaeConfig {
+            grid,
+            class_token,
+            conventions,
+            ..
+        } = *config;
+        let TransformerConfig {
+            width,
+            depth,
+            heads,
+        } = config.decoder;
+        let block = |i| {
+            Block::new(
+                parameters,
+                &format!("decoder_blocks.{i}"),
+                width,
+                heads,
+                conventions.norm_epsilon,
+            )
+        };
         let blocks = (0..depth).map(block).collect::<Result<_>>()?;
         Ok(Self {
             embed: Linear::new(parameters, "decoder_embed", config.encoder.width, width)?,
             mask_token: parameters.get("mask_token", &[1, 1, width], Init::Token)?,
             class: match (class_token, conventions.decoder_class_token) {
                 (false, _) => Class::None,
-                (true, DecoderClassToken::Own) => Class::Own(parameters.get("decoder_cls_token", &[1, 1, width], Init::Zeros)?),
+                (true, DecoderClassToken::Own) => {
+                    Class::Own(parameters.get("decoder_cls_token", &[1, 1, width], Init::Zeros)?)
+                }
                 (true, DecoderClassToken::Encoded) => Class::Encoded,
             },
-            positions: Positions::new(parameters, "decoder_", config.decoder_positions(), class_token, grid, width)?,
+            positions: Positions::new(
+                parameters,
+                "decoder_",
+                config.decoder_positions(),
+                class_token,
+                grid,
+                width,
+            )?,
             blocks,
-            norm: LayerNorm::new(parameters, "decoder_norm", width, conventions.decoder_norm_epsilon)?,
+            norm: LayerNorm::new(
+                parameters,
+                "decoder_norm",
+                width,
+                conventions.decoder_norm_epsilon,
+            )?,
             pred: Linear::new(parameters, "decoder_pred", width, config.target_values())?,
         })
     }
@@ -67,8 +98,11 @@ impl Decoder {
     pub(crate) fn forward_predicted(&self, encoded: &Tensor, masking: &Masking) -> Result<Tensor> {
         let decoded = self.decode(encoded, masking)?;
         let (clips, tokens, width) = decoded.dims3()?;
-        let predicted = decoded.reshape((clips * tokens, width))?.index_select(masking.predicted_rows(), 0)?;
-        self.pred.forward(&predicted.reshape((clips, masking.predicted(), width))?)
+        let predicted = decoded
+            .reshape((clips * tokens, width))?
+            .index_select(masking.predicted_rows(), 0)?;
+        self.pred
+            .forward(&predicted.reshape((clips, masking.predicted(), width))?)
     }
 
     /// `[clips, decoded, width]`: the decoder's last hidden state of each decoded token.
@@ -83,20 +117,32 @@ impl Decoder {
         let (class, embedded) = match &self.class {
             Class::None => (None, embedded),
             Class::Own(token) => (Some(token.clone()), embedded),
-            Class::Encoded => (Some(embedded.narrow(1, 0, 1)?), embedded.narrow(1, 1, visible)?.contiguous()?),
+            Class::Encoded => (
+                Some(embedded.narrow(1, 0, 1)?),
+                embedded.narrow(1, 1, visible)?.contiguous()?,
+            ),
         };
         let visible_rows = embedded.reshape((clips * visible, width))?;
         let table = Tensor::cat(&[&visible_rows, &self.mask_token.reshape((1, width))?], 0)?;
-        let x = table.index_select(masking.decoder_rows(), 0)?.reshape((clips, decoded, width))?;
+        let x = table
+            .index_select(masking.decoder_rows(), 0)?
+            .reshape((clips, decoded, width))?;
         let positions = self.positions.of_tokens()?;
         let x = match masking.decoded_tokens() {
             None => x.broadcast_add(&positions)?,
-            Some(tokens) => (x + positions.index_select(tokens, 0)?.reshape((clips, decoded, width))?)?,
+            Some(tokens) => {
+                (x + positions
+                    .index_select(tokens, 0)?
+                    .reshape((clips, decoded, width))?)?
+            }
         };
         let mut x = self.positions.prepend_class(class.as_ref(), x)?;
         for block in &self.blocks {
             x = block.forward(&x, None)?;
         }
-        self.norm.forward(&x)?.narrow(1, usize::from(class.is_some()), decoded)?.contiguous()
+        self.norm
+            .forward(&x)?
+            .narrow(1, usize::from(class.is_some()), decoded)?
+            .contiguous()
     }
 }

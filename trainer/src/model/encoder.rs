@@ -28,16 +28,34 @@ impl Encoder {
         class_token: bool,
         [norm_epsilon, last_epsilon]: [f64; 2],
     ) -> Result<Self> {
-        let TransformerConfig { width, depth, heads } = config;
+        let TransformerConfig {
+            width,
+            depth,
+            heads,
+        } = config;
         let kernel = [width, 3, grid.tubelet, grid.patch, grid.patch];
         let fan_in = grid.tubelet_values();
         Ok(Self {
             proj_weight: parameters.get("patch_embed.proj.weight", &kernel, Init::Xavier)?,
-            proj_bias: parameters.get("patch_embed.proj.bias", &[width], Init::ConvolutionBias { fan_in })?,
+            proj_bias: parameters.get(
+                "patch_embed.proj.bias",
+                &[width],
+                Init::ConvolutionBias { fan_in },
+            )?,
             positions: Positions::new(parameters, "", positions, class_token, grid, width)?,
-            cls_token: class_token.then(|| parameters.get("cls_token", &[1, 1, width], Init::Token)).transpose()?,
+            cls_token: class_token
+                .then(|| parameters.get("cls_token", &[1, 1, width], Init::Token))
+                .transpose()?,
             blocks: (0..depth)
-                .map(|i| Block::new(parameters, &format!("blocks.{i}"), width, heads, norm_epsilon))
+                .map(|i| {
+                    Block::new(
+                        parameters,
+                        &format!("blocks.{i}"),
+                        width,
+                        heads,
+                        norm_epsilon,
+                    )
+                })
                 .collect::<Result<_>>()?,
             norm: LayerNorm::new(parameters, "norm", width, last_epsilon)?,
             grid,
@@ -61,9 +79,15 @@ impl Encoder {
 
     /// [`Self::forward`] without the last layer normalisation. `scales`, `[blocks, 2, clips]`,
     /// multiplies the residual branches of the blocks (stochastic depth, Huang et al. 2016).
-    pub(crate) fn tokens(&self, patches: &Tensor, masking: &Masking, scales: Option<&Tensor>) -> Result<Tensor> {
+    pub(crate) fn tokens(
+        &self,
+        patches: &Tensor,
+        masking: &Masking,
+        scales: Option<&Tensor>,
+    ) -> Result<Tensor> {
         let x = self.all_tokens(patches, masking, scales)?;
-        x.narrow(1, usize::from(self.cls_token.is_some()), masking.visible())?.contiguous()
+        x.narrow(1, usize::from(self.cls_token.is_some()), masking.visible())?
+            .contiguous()
     }
 
     /// [`Self::forward`] with the cls token first, if there is one: `[clips, 1 + visible, width]`.
@@ -71,18 +95,35 @@ impl Encoder {
         self.normalise(&self.all_tokens(patches, masking, None)?)
     }
 
-    fn all_tokens(&self, patches: &Tensor, masking: &Masking, scales: Option<&Tensor>) -> Result<Tensor> {
+    fn all_tokens(
+        &self,
+        patches: &Tensor,
+        masking: &Masking,
+        scales: Option<&Tensor>,
+    ) -> Result<Tensor> {
         let clips = masking.clips();
         let visible = masking.visible();
         let values = self.grid.tubelet_values();
         let patches = patches.reshape((clips * visible, values))?;
         let width = self.proj_bias.dim(0)?;
-        let tokens = ops::linear(&patches, &self.proj_weight.reshape((width, values))?, &self.proj_bias)?;
-        let positions = self.positions.of_tokens()?.index_select(masking.visible_tokens(), 0)?;
+        let tokens = ops::linear(
+            &patches,
+            &self.proj_weight.reshape((width, values))?,
+            &self.proj_bias,
+        )?;
+        let positions = self
+            .positions
+            .of_tokens()?
+            .index_select(masking.visible_tokens(), 0)?;
         let tokens = (tokens + positions)?.reshape((clips, visible, width))?;
-        let mut x = self.positions.prepend_class(self.cls_token.as_ref(), tokens)?;
+        let mut x = self
+            .positions
+            .prepend_class(self.cls_token.as_ref(), tokens)?;
         for (at, block) in self.blocks.iter().enumerate() {
-            x = block.forward(&x, scales.map(|scales| scales.get(at)).transpose()?.as_ref())?;
+            x = block.forward(
+                &x,
+                scales.map(|scales| scales.get(at)).transpose()?.as_ref(),
+            )?;
         }
         Ok(x)
     }

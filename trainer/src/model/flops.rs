@@ -28,12 +28,22 @@ impl ClipTokens {
     /// Training here, with `visible` visible and `predicted` predicted tokens: masked patches are
     /// not embedded, and visible ones not predicted.
     pub const fn sparse(visible: usize, predicted: usize) -> Self {
-        Self { embedded: visible, encoded: visible, decoded: visible + predicted, predicted }
+        Self {
+            embedded: visible,
+            encoded: visible,
+            decoded: visible + predicted,
+            predicted,
+        }
     }
 
     /// Training without masks: every token is visible and predicted.
     pub const fn dense(grid: PatchGrid) -> Self {
-        Self { embedded: grid.tokens(), encoded: grid.tokens(), decoded: grid.tokens(), predicted: grid.tokens() }
+        Self {
+            embedded: grid.tokens(),
+            encoded: grid.tokens(),
+            decoded: grid.tokens(),
+            predicted: grid.tokens(),
+        }
     }
 }
 
@@ -47,7 +57,12 @@ impl ClipTokens {
 ///
 /// [`OperationFigures::step`] adds the backward pass.
 pub fn forward(config: &MaeConfig, tokens: ClipTokens) -> OperationFigures {
-    let MaeConfig { grid, encoder, decoder, .. } = *config;
+    let MaeConfig {
+        grid,
+        encoder,
+        decoder,
+        ..
+    } = *config;
     let product = |sizes: [usize; 3]| sizes.into_iter().map(|size| size as u64).product::<u64>();
     let class = usize::from(config.class_token);
     let encoded = tokens.encoded + class;
@@ -56,7 +71,8 @@ pub fn forward(config: &MaeConfig, tokens: ClipTokens) -> OperationFigures {
         patch_embedding: product([tokens.embedded, grid.tubelet_values(), encoder.width]),
         encoder_linear: blocks_linear(encoder, encoded),
         encoder_attention: blocks_attention(encoder, encoded),
-        decoder_linear: product([tokens.encoded, encoder.width, decoder.width]) + blocks_linear(decoder, decoded),
+        decoder_linear: product([tokens.encoded, encoder.width, decoder.width])
+            + blocks_linear(decoder, decoded),
         decoder_attention: blocks_attention(decoder, decoded),
         prediction: product([tokens.predicted, decoder.width, config.target_values()]),
     }
@@ -82,17 +98,30 @@ mod tests {
 
     #[track_caller]
     fn assert_near(count: u64, paper: f64) {
-        assert!((count as f64 / paper - 1.0).abs() < 0.01, "{count} for {paper}");
+        assert!(
+            (count as f64 / paper - 1.0).abs() < 0.01,
+            "{count} for {paper}"
+        );
     }
 
     #[test]
     fn counts_of_vit_large_are_the_papers() {
         let config = PretrainConfig::resolve(Preset::Large, &[]).expect("a preset");
         let model = config.model();
-        let visible = config.objective.masking.visible(config.common.clip).expect("a rule");
+        let visible = config
+            .objective
+            .masking
+            .visible(config.common.clip)
+            .expect("a rule");
         let dense = forward(&model, ClipTokens::dense(model.grid));
         // The reference implementation embeds all patches and predicts all tokens, used or not.
-        let sparse = forward(&model, ClipTokens { encoded: visible, ..ClipTokens::dense(model.grid) });
+        let sparse = forward(
+            &model,
+            ClipTokens {
+                encoded: visible,
+                ..ClipTokens::dense(model.grid)
+            },
+        );
         // Table 1 of Feichtenhofer et al. 2022.
         assert_near(dense.forward(), 627.5e9);
         assert_near(sparse.forward(), 81.0e9);
@@ -100,16 +129,35 @@ mod tests {
         let gain = dense.forward() as f64 / sparse.forward() as f64;
         assert!((gain - 7.7).abs() < 0.05, "{gain}");
         // Unneeded work is skipped here: 2.2 G of embedding and 0.06 G of predictions.
-        let ours = forward(&model, ClipTokens::sparse(visible, model.grid.tokens() - visible));
-        assert_eq!(sparse.forward() - ours.forward(), 1412 * 1536 * 1024 + 156 * 512 * 768);
+        let ours = forward(
+            &model,
+            ClipTokens::sparse(visible, model.grid.tokens() - visible),
+        );
+        assert_eq!(
+            sparse.forward() - ours.forward(),
+            1412 * 1536 * 1024 + 156 * 512 * 768
+        );
     }
 
     #[test]
     fn counts_of_a_small_model_are_those_by_hand() {
         let model = MaeConfig {
-            grid: PatchGrid { frames: 4, size: 8, tubelet: 2, patch: 4 },
-            encoder: TransformerConfig { width: 6, depth: 2, heads: 2 },
-            decoder: TransformerConfig { width: 4, depth: 1, heads: 1 },
+            grid: PatchGrid {
+                frames: 4,
+                size: 8,
+                tubelet: 2,
+                patch: 4,
+            },
+            encoder: TransformerConfig {
+                width: 6,
+                depth: 2,
+                heads: 2,
+            },
+            decoder: TransformerConfig {
+                width: 4,
+                depth: 1,
+                heads: 1,
+            },
             positions: PositionKind::Separable,
             class_token: true,
             target: TargetKind::Pixels,
@@ -131,8 +179,14 @@ mod tests {
             prediction: 5 * 4 * 48,
         };
         assert_eq!(counted, by_hand);
-        assert_eq!(by_hand.forward(), 1728 + 3456 + 384 + (72 + 1728) + 648 + 960);
+        assert_eq!(
+            by_hand.forward(),
+            1728 + 3456 + 384 + (72 + 1728) + 648 + 960
+        );
         // Everything but the embedding counts three times, the embedding twice.
-        assert_eq!(by_hand.step(), 3 * (3456 + 384 + 1800 + 648 + 960) + 2 * 1728);
+        assert_eq!(
+            by_hand.step(),
+            3 * (3456 + 384 + 1800 + 648 + 960) + 2 * 1728
+        );
     }
 }

@@ -51,7 +51,11 @@ impl Masking {
             let row = |token: u32| (clip * tokens) as u32 + token;
             visible_tokens.extend_from_slice(mask.visible);
             visible_rows.extend(mask.visible.iter().map(|&token| row(token)));
-            let visible_places = mask.visible.iter().zip(0u32..).map(|(&token, number)| (token, Some(number)));
+            let visible_places = mask
+                .visible
+                .iter()
+                .zip(0u32..)
+                .map(|(&token, number)| (token, Some(number)));
             places.clear();
             places.extend(visible_places.chain(mask.predicted.iter().map(|&token| (token, None))));
             places.sort_unstable_by_key(|&(token, _)| token);
@@ -78,7 +82,10 @@ impl Masking {
             predicted_rows: Tensor::new(predicted_rows, device)?,
             decoder_rows: Tensor::new(decoder_rows, device)?,
             decoded: if decodes_some {
-                Some(Decoded { tokens: Tensor::new(decoded_tokens, device)?, rows: Tensor::new(decoded_rows, device)? })
+                Some(Decoded {
+                    tokens: Tensor::new(decoded_tokens, device)?,
+                    rows: Tensor::new(decoded_rows, device)?,
+                })
             } else {
                 None
             },
@@ -132,9 +139,13 @@ impl Masking {
     /// # Errors
     /// When the shapes do not fit.
     pub fn select_decoded(&self, x: &Tensor) -> Result<Tensor> {
-        let Some(decoded) = &self.decoded else { return Ok(x.clone()) };
+        let Some(decoded) = &self.decoded else {
+            return Ok(x.clone());
+        };
         let (clips, tokens, values) = x.dims3()?;
-        x.reshape((clips * tokens, values))?.index_select(&decoded.rows, 0)?.reshape((clips, self.decoded(), values))
+        x.reshape((clips * tokens, values))?
+            .index_select(&decoded.rows, 0)?
+            .reshape((clips, self.decoded(), values))
     }
 
     /// `[clips * visible]`, u32: indices of the visible tokens of each clip.

@@ -76,11 +76,21 @@ pub(crate) struct ParameterBuilder {
 
 impl ParameterBuilder {
     pub(crate) fn seeded(seed: u64, device: &Device) -> Self {
-        Self { source: Source::Seed(seed), device: device.clone(), variables: BTreeMap::new(), problems: Vec::new() }
+        Self {
+            source: Source::Seed(seed),
+            device: device.clone(),
+            variables: BTreeMap::new(),
+            problems: Vec::new(),
+        }
     }
 
     pub(crate) fn from_tensors(values: HashMap<String, Tensor>, device: &Device) -> Self {
-        Self { source: Source::Tensors(values), device: device.clone(), variables: BTreeMap::new(), problems: Vec::new() }
+        Self {
+            source: Source::Tensors(values),
+            device: device.clone(),
+            variables: BTreeMap::new(),
+            problems: Vec::new(),
+        }
     }
 
     /// The device of the parameters.
@@ -94,9 +104,12 @@ impl ParameterBuilder {
         let value = match &mut self.source {
             Source::Seed(seed) => initial(*seed, name, shape, init, &self.device)?,
             Source::Tensors(values) => match values.remove(name) {
-                Some(value) if value.dims() == shape => value.to_dtype(DType::F32)?.to_device(&self.device)?,
+                Some(value) if value.dims() == shape => {
+                    value.to_dtype(DType::F32)?.to_device(&self.device)?
+                }
                 Some(value) => {
-                    self.problems.push(format!("{name} is {:?}, not {shape:?}", value.dims()));
+                    self.problems
+                        .push(format!("{name} is {:?}, not {shape:?}", value.dims()));
                     Tensor::zeros(shape, DType::F32, &self.device)?
                 }
                 None => {
@@ -115,11 +128,20 @@ impl ParameterBuilder {
     /// All parameters that were created.
     pub(crate) fn finish(mut self) -> std::result::Result<Parameters, ParameterError> {
         if let Source::Tensors(values) = self.source {
-            let mut unknown: Vec<String> = values.into_keys().map(|name| format!("{name} is not part of it")).collect();
+            let mut unknown: Vec<String> = values
+                .into_keys()
+                .map(|name| format!("{name} is not part of it"))
+                .collect();
             unknown.sort_unstable();
             self.problems.append(&mut unknown);
         }
-        if self.problems.is_empty() { Ok(Parameters(self.variables)) } else { Err(ParameterError::Mismatch { problems: self.problems }) }
+        if self.problems.is_empty() {
+            Ok(Parameters(self.variables))
+        } else {
+            Err(ParameterError::Mismatch {
+                problems: self.problems,
+            })
+        }
     }
 }
 
@@ -134,7 +156,11 @@ fn initial(seed: u64, name: &str, shape: &[usize], init: Init, device: &Device) 
         Init::Head => normal(&mut rng, count, HEAD_STD),
         Init::Xavier => {
             let fan_out = shape[0];
-            uniform(&mut rng, count, (6.0 / (fan_out + count / fan_out) as f32).sqrt())
+            uniform(
+                &mut rng,
+                count,
+                (6.0 / (fan_out + count / fan_out) as f32).sqrt(),
+            )
         }
         Init::ConvolutionBias { fan_in } => uniform(&mut rng, count, 1.0 / (fan_in as f32).sqrt()),
     };
@@ -142,11 +168,15 @@ fn initial(seed: u64, name: &str, shape: &[usize], init: Init, device: &Device) 
 }
 
 fn normal(rng: &mut impl Rng, count: usize, deviation: f32) -> Vec<f32> {
-    (0..count).map(|_| deviation * <StandardNormal as Distribution<f32>>::sample(&StandardNormal, rng)).collect()
+    (0..count)
+        .map(|_| deviation * <StandardNormal as Distribution<f32>>::sample(&StandardNormal, rng))
+        .collect()
 }
 
 fn uniform(rng: &mut impl Rng, count: usize, bound: f32) -> Vec<f32> {
-    (0..count).map(|_| rng.random_range(-bound..=bound)).collect()
+    (0..count)
+        .map(|_| rng.random_range(-bound..=bound))
+        .collect()
 }
 
 /// The trainable tensors of a model, ordered by name (so in the same order in every process).
@@ -156,7 +186,9 @@ pub struct Parameters(BTreeMap<String, Var>);
 impl Parameters {
     /// Names and variables.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Var)> {
-        self.0.iter().map(|(name, variable)| (name.as_str(), variable))
+        self.0
+            .iter()
+            .map(|(name, variable)| (name.as_str(), variable))
     }
 
     /// Total number of trainable values.

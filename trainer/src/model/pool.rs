@@ -49,7 +49,12 @@ impl AttentivePool {
     ///
     /// # Errors
     /// When the device is out of memory.
-    pub fn seeded(width: usize, heads: usize, classes: usize, seed: u64) -> Result<(Self, Parameters)> {
+    pub fn seeded(
+        width: usize,
+        heads: usize,
+        classes: usize,
+        seed: u64,
+    ) -> Result<(Self, Parameters)> {
         let mut builder = ParameterBuilder::seeded(seed, &Device::Cpu);
         let pool = Self {
             query: builder.get("query", &[1, 1, width], Init::Token)?,
@@ -72,7 +77,17 @@ impl AttentivePool {
         let (clips, _, width) = tokens.dims3()?;
         let tokens = self.norm.forward(tokens)?;
         let query = self.query.broadcast_as((clips, 1, width))?.contiguous()?;
-        let pooled = ops::attention(&query, &self.k.forward(&tokens)?, &self.v.forward(&tokens)?, self.heads)?;
-        self.head.forward(&self.pooled_norm.forward(&self.proj.forward(&pooled)?)?.squeeze(1)?)
+        let pooled = ops::attention(
+            &query,
+            &self.k.forward(&tokens)?,
+            &self.v.forward(&tokens)?,
+            self.heads,
+        )?;
+        self.head.forward(
+            &self
+                .pooled_norm
+                .forward(&self.proj.forward(&pooled)?)?
+                .squeeze(1)?,
+        )
     }
 }

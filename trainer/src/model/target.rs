@@ -40,7 +40,10 @@ impl Target {
                 let (clips, tokens, channels) = mean.dims3()?;
                 let statistics = |x: &Tensor| x.reshape((clips, tokens, 1, channels));
                 let values = predicted.reshape((clips, tokens, (), channels))?;
-                values.broadcast_mul(&statistics(deviation)?)?.broadcast_add(&statistics(mean)?)?.reshape(predicted.shape())
+                values
+                    .broadcast_mul(&statistics(deviation)?)?
+                    .broadcast_add(&statistics(mean)?)?
+                    .reshape(predicted.shape())
             }
         }
     }
@@ -53,7 +56,10 @@ impl MaeConfig {
     /// # Errors
     /// When the shapes do not fit.
     pub fn patches(&self, clips: &Tensor) -> Result<[Tensor; 2]> {
-        Ok([channel_first_patches(clips, self.grid)?, self.pixels(clips)?])
+        Ok([
+            channel_first_patches(clips, self.grid)?,
+            self.pixels(clips)?,
+        ])
     }
 
     /// The target of all tokens of `clips`, in the shape that [`super::Mae::forward`] takes.
@@ -93,13 +99,19 @@ impl MaeConfig {
         let values = self.target_values();
         let mut hog = Hog::default();
         let mut out = vec![0f32; count * grid.tokens() * values];
-        for (clip, target) in (0..count).flat_map(|clip| (0..targets).map(move |target| (clip, target))) {
-            let plane = |channel: usize| &pixels[((clip * 3 + channel) * targets + target) * area..][..area];
+        for (clip, target) in
+            (0..count).flat_map(|clip| (0..targets).map(move |target| (clip, target)))
+        {
+            let plane = |channel: usize| {
+                &pixels[((clip * 3 + channel) * targets + target) * area..][..area]
+            };
             hog.compute([plane(0), plane(1), plane(2)], grid.size, grid.patch);
             for place in 0..grid.space() {
                 let token = clip * grid.tokens() + target / slices * grid.space() + place;
                 let out = &mut out[token * values + target % slices * (values / slices)..];
-                out.iter_mut().zip(hog.patch(place / grid.side(), place % grid.side())).for_each(|(out, value)| *out = value);
+                out.iter_mut()
+                    .zip(hog.patch(place / grid.side(), place % grid.side()))
+                    .for_each(|(out, value)| *out = value);
             }
         }
         Tensor::from_vec(out, (count, grid.tokens(), values), clips.device())
@@ -112,7 +124,10 @@ impl MaeConfig {
     /// When the shapes do not fit.
     pub fn target_of_patches(&self, values: &Tensor) -> Result<Target> {
         if !self.normalise_target {
-            return Ok(Target { values: values.clone(), statistics: None });
+            return Ok(Target {
+                values: values.clone(),
+                statistics: None,
+            });
         }
         if self.conventions.normalise_per == NormalisePer::Channel {
             return normalise_channels(values);
@@ -120,7 +135,10 @@ impl MaeConfig {
         let mean = values.mean_keepdim(D::Minus1)?;
         let deviation = (values.var_keepdim(D::Minus1)? + PATCH_EPSILON)?.sqrt()?;
         let values = values.broadcast_sub(&mean)?.broadcast_div(&deviation)?;
-        Ok(Target { values, statistics: Some((mean, deviation)) })
+        Ok(Target {
+            values,
+            statistics: Some((mean, deviation)),
+        })
     }
 }
 
@@ -131,6 +149,12 @@ fn normalise_channels(values: &Tensor) -> Result<Target> {
     let pixels = values.reshape((clips, tokens, count / 3, 3))?;
     let mean = pixels.mean_keepdim(2)?;
     let deviation = (pixels.var_keepdim(2)?.sqrt()? + CHANNEL_EPSILON)?;
-    let values = pixels.broadcast_sub(&mean)?.broadcast_div(&deviation)?.reshape((clips, tokens, count))?;
-    Ok(Target { values, statistics: Some((mean.squeeze(2)?, deviation.squeeze(2)?)) })
+    let values = pixels
+        .broadcast_sub(&mean)?
+        .broadcast_div(&deviation)?
+        .reshape((clips, tokens, count))?;
+    Ok(Target {
+        values,
+        statistics: Some((mean.squeeze(2)?, deviation.squeeze(2)?)),
+    })
 }

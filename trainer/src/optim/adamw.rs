@@ -64,7 +64,11 @@ impl AdamW {
         let weight_decay = config.weight_decay;
         Self::with_rules(parameters, config, |name, rank| ParameterRule {
             rate: 1.0,
-            weight_decay: if decays(name, rank) { weight_decay } else { 0.0 },
+            weight_decay: if decays(name, rank) {
+                weight_decay
+            } else {
+                0.0
+            },
         })
     }
 
@@ -73,7 +77,11 @@ impl AdamW {
     ///
     /// # Errors
     /// When the device is out of memory.
-    pub fn with_rules(parameters: &Parameters, config: AdamWConfig, rule: impl Fn(&str, usize) -> ParameterRule) -> Result<Self> {
+    pub fn with_rules(
+        parameters: &Parameters,
+        config: AdamWConfig,
+        rule: impl Fn(&str, usize) -> ParameterRule,
+    ) -> Result<Self> {
         let parameter = |(name, variable): (&str, &Var)| {
             Ok(Parameter {
                 name: name.to_owned(),
@@ -83,7 +91,11 @@ impl AdamW {
                 second: variable.zeros_like()?,
             })
         };
-        Ok(Self { config, parameters: parameters.iter().map(parameter).collect::<Result<_>>()?, steps: 0 })
+        Ok(Self {
+            config,
+            parameters: parameters.iter().map(parameter).collect::<Result<_>>()?,
+            steps: 0,
+        })
     }
 
     /// Performs one step along `gradients` at rate `lr`. Returns the global norm of the gradients
@@ -100,7 +112,10 @@ impl AdamW {
     /// # Errors
     /// As [`Self::step`].
     pub fn gradients(&self, gradients: &GradStore) -> Result<Vec<Tensor>> {
-        self.parameters.iter().map(|parameter| gradient(parameter, gradients)).collect()
+        self.parameters
+            .iter()
+            .map(|parameter| gradient(parameter, gradients))
+            .collect()
     }
 
     /// [`Self::step`] with gradients in the order of the parameters.
@@ -108,8 +123,16 @@ impl AdamW {
     /// # Errors
     /// When the device fails.
     pub fn step_along(&mut self, gradients: Vec<Tensor>, lr: f64) -> Result<f64> {
-        let AdamWConfig { betas: [beta1, beta2], epsilon, clip_norm, .. } = self.config;
-        let squares: Vec<Tensor> = gradients.iter().map(|gradient| gradient.sqr()?.sum_all()).collect::<Result<_>>()?;
+        let AdamWConfig {
+            betas: [beta1, beta2],
+            epsilon,
+            clip_norm,
+            ..
+        } = self.config;
+        let squares: Vec<Tensor> = gradients
+            .iter()
+            .map(|gradient| gradient.sqr()?.sum_all())
+            .collect::<Result<_>>()?;
         let norm = f64::from(Tensor::stack(&squares, 0)?.sum_all()?.to_scalar::<f32>()?).sqrt();
         if !norm.is_finite() {
             return Ok(norm);
@@ -140,7 +163,12 @@ impl AdamW {
 
     /// The moments, named `first/NAME` and `second/NAME` for each parameter.
     pub fn moments(&self) -> impl Iterator<Item = (String, &Tensor)> {
-        self.parameters.iter().flat_map(|p| [(format!("first/{}", p.name), &p.first), (format!("second/{}", p.name), &p.second)])
+        self.parameters.iter().flat_map(|p| {
+            [
+                (format!("first/{}", p.name), &p.first),
+                (format!("second/{}", p.name), &p.second),
+            ]
+        })
     }
 
     /// Restores [`Self::moments`] as they were after `steps` steps.
@@ -148,24 +176,44 @@ impl AdamW {
     /// # Errors
     /// [`ParameterError::Moments`] when a moment is missing, has another shape, or belongs to no
     /// parameter.
-    pub fn restore(&mut self, mut moments: HashMap<String, Tensor>, steps: u64) -> std::result::Result<(), ParameterError> {
+    pub fn restore(
+        &mut self,
+        mut moments: HashMap<String, Tensor>,
+        steps: u64,
+    ) -> std::result::Result<(), ParameterError> {
         let mut problems = Vec::new();
         for parameter in &mut self.parameters {
             let device = parameter.variable.device().clone();
-            for (prefix, moment) in [("first", &mut parameter.first), ("second", &mut parameter.second)] {
+            for (prefix, moment) in [
+                ("first", &mut parameter.first),
+                ("second", &mut parameter.second),
+            ] {
                 let name = format!("{prefix}/{}", parameter.name);
                 match moments.remove(&name) {
-                    Some(stored) if stored.dims() == moment.dims() => *moment = stored.to_dtype(DType::F32)?.to_device(&device)?,
-                    Some(stored) => problems.push(format!("{name} is {:?}, not {:?}", stored.dims(), moment.dims())),
+                    Some(stored) if stored.dims() == moment.dims() => {
+                        *moment = stored.to_dtype(DType::F32)?.to_device(&device)?
+                    }
+                    Some(stored) => problems.push(format!(
+                        "{name} is {:?}, not {:?}",
+                        stored.dims(),
+                        moment.dims()
+                    )),
                     None => problems.push(format!("{name} is missing")),
                 }
             }
         }
-        let mut unknown: Vec<String> = moments.into_keys().map(|name| format!("{name} is not part of it")).collect();
+        let mut unknown: Vec<String> = moments
+            .into_keys()
+            .map(|name| format!("{name} is not part of it"))
+            .collect();
         unknown.sort_unstable();
         problems.append(&mut unknown);
         self.steps = steps;
-        if problems.is_empty() { Ok(()) } else { Err(ParameterError::Moments { problems }) }
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(ParameterError::Moments { problems })
+        }
     }
 }
 
@@ -177,40 +225,84 @@ pub(crate) fn decays(name: &str, rank: usize) -> bool {
 
 fn gradient(parameter: &Parameter, gradients: &GradStore) -> Result<Tensor> {
     let gradient = gradients.get(&parameter.variable);
-    gradient.cloned().ok_or_else(|| candle_core::Error::Msg(format!("{} has no gradient: the graph is cut", parameter.name)))
+    gradient.cloned().ok_or_else(|| {
+        candle_core::Error::Msg(format!(
+            "{} has no gradient: the graph is cut",
+            parameter.name
+        ))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Classifier, ClassifierConfig, Conventions, PositionKind, TransformerConfig};
+    use crate::model::{
+        Classifier, ClassifierConfig, Conventions, PositionKind, TransformerConfig,
+    };
     use candle_core::{DType, Device};
     use schemas::geometry::PatchGrid;
 
     #[test]
     fn each_parameter_has_its_own_rate_and_decay() {
-        let grid = PatchGrid { frames: 2, size: 4, tubelet: 1, patch: 2 };
-        let encoder = TransformerConfig { width: 4, depth: 1, heads: 2 };
+        let grid = PatchGrid {
+            frames: 2,
+            size: 4,
+            tubelet: 1,
+            patch: 2,
+        };
+        let encoder = TransformerConfig {
+            width: 4,
+            depth: 1,
+            heads: 2,
+        };
         let positions = PositionKind::Separable;
-        let config = ClassifierConfig { grid, encoder, positions, class_token: true, classes: 3, conventions: Conventions::default() };
+        let config = ClassifierConfig {
+            grid,
+            encoder,
+            positions,
+            class_token: true,
+            classes: 3,
+            conventions: Conventions::default(),
+        };
         let model = Classifier::seeded(config, 1, &Device::Cpu).expect("a model");
         // The optimizer updates variables in place, so copy them first.
-        let before: Vec<Tensor> = model.parameters().iter().map(|(_, variable)| variable.copy().expect("a copy")).collect();
-        let settings = AdamWConfig { base_lr: 0.0, betas: [0.9, 0.95], epsilon: 1e-12, weight_decay: 0.0, clip_norm: f64::INFINITY };
+        let before: Vec<Tensor> = model
+            .parameters()
+            .iter()
+            .map(|(_, variable)| variable.copy().expect("a copy"))
+            .collect();
+        let settings = AdamWConfig {
+            base_lr: 0.0,
+            betas: [0.9, 0.95],
+            epsilon: 1e-12,
+            weight_decay: 0.0,
+            clip_norm: f64::INFINITY,
+        };
         let rule = |name: &str, rank: usize| ParameterRule {
             rate: if name.starts_with("head") { 1.0 } else { 0.5 },
             weight_decay: if rank > 1 { 0.1 } else { 0.0 },
         };
-        let mut optimizer = AdamW::with_rules(model.parameters(), settings, rule).expect("an optimizer");
-        let mut gradients = Var::zeros(1, DType::F32, &Device::Cpu).and_then(|nothing| nothing.backward()).expect("a store");
+        let mut optimizer =
+            AdamW::with_rules(model.parameters(), settings, rule).expect("an optimizer");
+        let mut gradients = Var::zeros(1, DType::F32, &Device::Cpu)
+            .and_then(|nothing| nothing.backward())
+            .expect("a store");
         for (_, variable) in model.parameters().iter() {
             gradients.insert(variable, variable.ones_like().expect("ones"));
         }
         optimizer.step(&gradients, 0.25).expect("a step");
         for ((name, variable), before) in model.parameters().iter().zip(before) {
             // The first step of Adam is the rate, against the sign of the gradient.
-            let lr = if name.starts_with("head") { 0.25 } else { 0.125 };
-            let decay = if variable.rank() > 1 { 1.0 - lr * 0.1 } else { 1.0 };
+            let lr = if name.starts_with("head") {
+                0.25
+            } else {
+                0.125
+            };
+            let decay = if variable.rank() > 1 {
+                1.0 - lr * 0.1
+            } else {
+                1.0
+            };
             let off = (before * decay)
                 .and_then(|kept| (kept - lr)? - variable.as_tensor())
                 .and_then(|off| off.abs()?.max_all()?.to_scalar::<f32>());

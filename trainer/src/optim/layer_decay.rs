@@ -9,7 +9,10 @@ pub fn layer(name: &str, depth: usize) -> usize {
     if is_embedding(name) || name.starts_with("patch_embed.") {
         return 0;
     }
-    let block = name.strip_prefix("blocks.").and_then(|rest| rest.split('.').next()).and_then(|number| number.parse::<usize>().ok());
+    let block = name
+        .strip_prefix("blocks.")
+        .and_then(|rest| rest.split('.').next())
+        .and_then(|number| number.parse::<usize>().ok());
     block.map_or(depth + 1, |block| block + 1)
 }
 
@@ -19,7 +22,13 @@ pub fn layer(name: &str, depth: usize) -> usize {
 ///
 /// In pre-training positions and tokens decay ([`crate::optim::AdamW::new`]): the reference
 /// implementation's two recipes differ here.
-pub fn rule(name: &str, rank: usize, depth: usize, layer_decay: f64, weight_decay: f64) -> ParameterRule {
+pub fn rule(
+    name: &str,
+    rank: usize,
+    depth: usize,
+    layer_decay: f64,
+    weight_decay: f64,
+) -> ParameterRule {
     let has_no_decay = rank == 1 || name.ends_with(".bias") || is_embedding(name);
     ParameterRule {
         rate: layer_decay.powf((depth + 1 - layer(name, depth)) as f64),
@@ -54,9 +63,33 @@ mod tests {
     #[test]
     fn matrices_decay_and_all_else_does_not() {
         // The whole table of a reference model is in tests/tests/training/parity.rs.
-        assert_eq!(rule("head.weight", 2, 3, 0.5, 0.1), ParameterRule { rate: 1.0, weight_decay: 0.1 });
-        assert_eq!(rule("blocks.1.attn.q.weight", 2, 3, 0.5, 0.1), ParameterRule { rate: 0.25, weight_decay: 0.1 });
-        assert_eq!(rule("blocks.2.attn.q.bias", 1, 3, 0.5, 0.1), ParameterRule { rate: 0.5, weight_decay: 0.0 });
-        assert_eq!(rule("pos_embed_spatial", 3, 3, 0.5, 0.1), ParameterRule { rate: 0.0625, weight_decay: 0.0 });
+        assert_eq!(
+            rule("head.weight", 2, 3, 0.5, 0.1),
+            ParameterRule {
+                rate: 1.0,
+                weight_decay: 0.1
+            }
+        );
+        assert_eq!(
+            rule("blocks.1.attn.q.weight", 2, 3, 0.5, 0.1),
+            ParameterRule {
+                rate: 0.25,
+                weight_decay: 0.1
+            }
+        );
+        assert_eq!(
+            rule("blocks.2.attn.q.bias", 1, 3, 0.5, 0.1),
+            ParameterRule {
+                rate: 0.5,
+                weight_decay: 0.0
+            }
+        );
+        assert_eq!(
+            rule("pos_embed_spatial", 3, 3, 0.5, 0.1),
+            ParameterRule {
+                rate: 0.0625,
+                weight_decay: 0.0
+            }
+        );
     }
 }

@@ -20,7 +20,8 @@ impl Schedule {
         if done < self.warmup_steps {
             return self.peak * done as f64 / self.warmup_steps as f64;
         }
-        let share = (done - self.warmup_steps) as f64 / (self.steps - self.warmup_steps).max(1) as f64;
+        let share =
+            (done - self.warmup_steps) as f64 / (self.steps - self.warmup_steps).max(1) as f64;
         self.peak * 0.5 * (1.0 + (PI * share.min(1.0)).cos())
     }
 }
@@ -31,7 +32,11 @@ mod tests {
 
     #[test]
     fn it_rises_linearly_and_falls_as_a_cosine() {
-        let schedule = Schedule { peak: 2.0, warmup_steps: 4, steps: 12 };
+        let schedule = Schedule {
+            peak: 2.0,
+            warmup_steps: 4,
+            steps: 12,
+        };
         let rates: Vec<f64> = (0..=12).map(|done| schedule.rate(done)).collect();
         assert_eq!(rates[..5], [0.0, 0.5, 1.0, 1.5, 2.0]);
         assert!((rates[8] - 1.0).abs() < 1e-12);

@@ -74,7 +74,14 @@ pub fn fill(picture: &mut RgbImage, area: Area, color: Rgb<u8>) {
 }
 
 /// Draws `text` on one line. Characters that the font does not have become question marks.
-pub fn text(picture: &mut RgbImage, (x, top): (u32, u32), align: Align, letters: Letters, color: Rgb<u8>, text: &str) {
+pub fn text(
+    picture: &mut RgbImage,
+    (x, top): (u32, u32),
+    align: Align,
+    letters: Letters,
+    color: Rgb<u8>,
+    text: &str,
+) {
     let width = letters.width(text);
     let mut left = match align {
         Align::Left => x,
@@ -83,9 +90,13 @@ pub fn text(picture: &mut RgbImage, (x, top): (u32, u32), align: Align, letters:
     };
     for letter in text.chars() {
         let raster = |letter| get_raster(letter, FontWeight::Regular, letters.raster());
-        let Some(glyph) = raster(letter).or_else(|| raster('?')) else { continue };
+        let Some(glyph) = raster(letter).or_else(|| raster('?')) else {
+            continue;
+        };
         for (row, y) in glyph.rows().zip(top..) {
-            row.iter().zip(left..).for_each(|(&share, x)| blend(picture, (x, y), color, f32::from(share) / 255.0));
+            row.iter()
+                .zip(left..)
+                .for_each(|(&share, x)| blend(picture, (x, y), color, f32::from(share) / 255.0));
         }
         left += glyph.width() as u32;
     }
@@ -93,7 +104,14 @@ pub fn text(picture: &mut RgbImage, (x, top): (u32, u32), align: Align, letters:
 
 /// Draws a line through `points`, in pixels from the picture's top left corner, clipped to `area`.
 /// It is not darker where it crosses itself, and has gaps at points that are not finite.
-pub fn line(picture: &mut RgbImage, area: Area, points: &[(f64, f64)], width: f64, color: Rgb<u8>, opacity: f32) {
+pub fn line(
+    picture: &mut RgbImage,
+    area: Area,
+    points: &[(f64, f64)],
+    width: f64,
+    color: Rgb<u8>,
+    opacity: f32,
+) {
     let columns = area.width as usize;
     let rows = area.height as usize;
     let mut coverage = vec![0f32; columns * rows];
@@ -103,7 +121,9 @@ pub fn line(picture: &mut RgbImage, area: Area, points: &[(f64, f64)], width: f6
     let parts = points.split(|(x, y)| !x.is_finite() || !y.is_finite());
     let segments = parts.flat_map(|part| {
         let first = part.first().map(|&point| (point, point));
-        first.into_iter().chain(part.windows(2).map(|ends| (ends[0], ends[1])))
+        first
+            .into_iter()
+            .chain(part.windows(2).map(|ends| (ends[0], ends[1])))
     });
     for ((x0, y0), (x1, y1)) in segments {
         let (x0, y0) = (x0 - left, y0 - top);
@@ -112,14 +132,19 @@ pub fn line(picture: &mut RgbImage, area: Area, points: &[(f64, f64)], width: f6
         let along_y = y1 - y0;
         let length = along_x * along_x + along_y * along_y;
         let span = |a: f64, b: f64, end: usize| {
-            (a.min(b) - reach).floor().clamp(0.0, end as f64) as usize..(a.max(b) + reach).ceil().clamp(0.0, end as f64) as usize
+            (a.min(b) - reach).floor().clamp(0.0, end as f64) as usize
+                ..(a.max(b) + reach).ceil().clamp(0.0, end as f64) as usize
         };
         for row in span(y0, y1, rows) {
             for column in span(x0, x1, columns) {
                 // Distance of the pixel's centre from the segment.
                 let x = column as f64 + 0.5 - x0;
                 let y = row as f64 + 0.5 - y0;
-                let share = if length > 0.0 { ((x * along_x + y * along_y) / length).clamp(0.0, 1.0) } else { 0.0 };
+                let share = if length > 0.0 {
+                    ((x * along_x + y * along_y) / length).clamp(0.0, 1.0)
+                } else {
+                    0.0
+                };
                 let distance = (x - share * along_x).hypot(y - share * along_y);
                 let covered = &mut coverage[row * columns + column];
                 *covered = covered.max((reach - distance).clamp(0.0, 1.0) as f32);
@@ -128,7 +153,12 @@ pub fn line(picture: &mut RgbImage, area: Area, points: &[(f64, f64)], width: f6
     }
     for (covered, at) in coverage.into_iter().zip(0..) {
         if covered > 0.0 {
-            blend(picture, (area.left + at % area.width, area.top + at / area.width), color, covered * opacity);
+            blend(
+                picture,
+                (area.left + at % area.width, area.top + at / area.width),
+                color,
+                covered * opacity,
+            );
         }
     }
 }
@@ -146,8 +176,20 @@ mod tests {
     #[test]
     fn a_line_goes_through_its_points_and_stays_in_its_area() {
         let mut picture = blank();
-        let area = Area { left: 5, top: 5, width: 30, height: 30 };
-        line(&mut picture, area, &[(-20.0, 20.5), (60.0, 20.5)], 1.0, BLACK, 1.0);
+        let area = Area {
+            left: 5,
+            top: 5,
+            width: 30,
+            height: 30,
+        };
+        line(
+            &mut picture,
+            area,
+            &[(-20.0, 20.5), (60.0, 20.5)],
+            1.0,
+            BLACK,
+            1.0,
+        );
         for (x, y, pixel) in picture.enumerate_pixels() {
             let inside = y == 20 && (5..35).contains(&x);
             assert_eq!(pixel.0[0], if inside { 0 } else { 255 }, "{x}, {y}");
@@ -155,12 +197,38 @@ mod tests {
         // Shifted by half a pixel, two rows have half the ink each; a line that crosses itself is
         // not darker.
         let mut picture = blank();
-        line(&mut picture, area, &[(10.0, 21.0), (30.0, 21.0), (10.0, 21.0)], 1.0, BLACK, 1.0);
-        assert_eq!([19, 20, 21, 22].map(|y| picture.get_pixel(20, y).0[0]), [255, 128, 128, 255]);
+        line(
+            &mut picture,
+            area,
+            &[(10.0, 21.0), (30.0, 21.0), (10.0, 21.0)],
+            1.0,
+            BLACK,
+            1.0,
+        );
+        assert_eq!(
+            [19, 20, 21, 22].map(|y| picture.get_pixel(20, y).0[0]),
+            [255, 128, 128, 255]
+        );
         // Points that are not finite leave a gap.
         let mut picture = blank();
-        line(&mut picture, area, &[(6.0, 20.5), (12.0, 20.5), (20.0, f64::NAN), (28.0, 20.5), (34.0, 20.5)], 1.0, BLACK, 1.0);
-        assert_eq!([8, 15, 20, 25, 31].map(|x| picture.get_pixel(x, 20).0[0]), [0, 255, 255, 255, 0]);
+        line(
+            &mut picture,
+            area,
+            &[
+                (6.0, 20.5),
+                (12.0, 20.5),
+                (20.0, f64::NAN),
+                (28.0, 20.5),
+                (34.0, 20.5),
+            ],
+            1.0,
+            BLACK,
+            1.0,
+        );
+        assert_eq!(
+            [8, 15, 20, 25, 31].map(|x| picture.get_pixel(x, 20).0[0]),
+            [0, 255, 255, 255, 0]
+        );
         // A single point is a dot.
         let mut picture = blank();
         line(&mut picture, area, &[(10.5, 10.5)], 1.0, BLACK, 1.0);
@@ -172,13 +240,26 @@ mod tests {
         let columns = |align| {
             let mut picture = blank();
             text(&mut picture, (20, 5), align, Letters::Small, BLACK, "H");
-            let columns = picture.enumerate_pixels().filter(|(_, _, pixel)| pixel.0[0] < 128).map(|(x, _, _)| x);
+            let columns = picture
+                .enumerate_pixels()
+                .filter(|(_, _, pixel)| pixel.0[0] < 128)
+                .map(|(x, _, _)| x);
             let columns: Vec<u32> = columns.collect();
-            (*columns.iter().min().expect("ink"), *columns.iter().max().expect("ink"))
+            (
+                *columns.iter().min().expect("ink"),
+                *columns.iter().max().expect("ink"),
+            )
         };
         assert!(columns(Align::Left).0 >= 20 && columns(Align::Right).1 < 20);
         let (first, last) = columns(Align::Middle);
         assert!(first < 20 && last >= 20);
-        text(&mut blank(), (30, 35), Align::Left, Letters::Large, BLACK, "beyond the edge, 界");
+        text(
+            &mut blank(),
+            (30, 35),
+            Align::Left,
+            Letters::Large,
+            BLACK,
+            "beyond the edge, 界",
+        );
     }
 }

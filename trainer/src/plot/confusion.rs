@@ -27,41 +27,122 @@ pub fn draw(scores: &Scores, classes: &[String]) -> RgbImage {
     let cell = if is_numbered { CELL } else { SMALL_CELL };
     let name = |class: usize| -> String {
         let letters = classes[class].chars().count();
-        let cut: String = classes[class].chars().take(if letters > NAME_LETTERS { NAME_LETTERS - 1 } else { letters }).collect();
-        if letters > NAME_LETTERS { cut + "…" } else { cut }
+        let cut: String = classes[class]
+            .chars()
+            .take(if letters > NAME_LETTERS {
+                NAME_LETTERS - 1
+            } else {
+                letters
+            })
+            .collect();
+        if letters > NAME_LETTERS {
+            cut + "…"
+        } else {
+            cut
+        }
     };
-    let names_width =
-        if is_numbered { (0..classes.len()).map(|class| Letters::Small.width(&name(class))).max().unwrap_or(0) + 8 } else { 0 };
+    let names_width = if is_numbered {
+        (0..classes.len())
+            .map(|class| Letters::Small.width(&name(class)))
+            .max()
+            .unwrap_or(0)
+            + 8
+    } else {
+        0
+    };
     let heading = "rows: true class; columns: predicted class; in % of the row";
     let left = MARGIN + names_width;
     let top = MARGIN + Letters::Small.height() + 8;
     // Column names are cut to the width of a cell.
-    let below = if is_numbered { Letters::Small.height() + 4 } else { 0 };
+    let below = if is_numbered {
+        Letters::Small.height() + 4
+    } else {
+        0
+    };
     let width = (left + count * cell + MARGIN).max(2 * MARGIN + Letters::Small.width(heading));
     let mut picture = RgbImage::from_pixel(width, top + count * cell + below + MARGIN, PAPER);
-    canvas::text(&mut picture, (MARGIN, MARGIN), Align::Left, Letters::Small, INK, heading);
+    canvas::text(
+        &mut picture,
+        (MARGIN, MARGIN),
+        Align::Left,
+        Letters::Small,
+        INK,
+        heading,
+    );
     for class in 0..classes.len() {
         let [all, ..] = scores.of_class(class);
         let row_top = top + class as u32 * cell;
         if is_numbered {
             let middle = row_top + (cell - Letters::Small.height()) / 2;
-            canvas::text(&mut picture, (left - 8, middle), Align::Right, Letters::Small, INK, &name(class));
-            let place = (left + class as u32 * cell + cell / 2, top + count * cell + 4);
-            canvas::text(&mut picture, place, Align::Middle, Letters::Small, INK, &short(&classes[class], cell));
+            canvas::text(
+                &mut picture,
+                (left - 8, middle),
+                Align::Right,
+                Letters::Small,
+                INK,
+                &name(class),
+            );
+            let place = (
+                left + class as u32 * cell + cell / 2,
+                top + count * cell + 4,
+            );
+            canvas::text(
+                &mut picture,
+                place,
+                Align::Middle,
+                Letters::Small,
+                INK,
+                &short(&classes[class], cell),
+            );
         }
         for predicted in 0..classes.len() {
             let clips = scores.confused(class, predicted);
-            let share = if all == 0 { 0.0 } else { clips as f64 / all as f64 };
-            let shade = |at: usize| (f64::from(PAPER.0[at]) + (f64::from(FULL.0[at]) - f64::from(PAPER.0[at])) * share).round() as u8;
-            let area = Area { left: left + predicted as u32 * cell, top: row_top, width: cell - 1, height: cell - 1 };
+            let share = if all == 0 {
+                0.0
+            } else {
+                clips as f64 / all as f64
+            };
+            let shade = |at: usize| {
+                (f64::from(PAPER.0[at]) + (f64::from(FULL.0[at]) - f64::from(PAPER.0[at])) * share)
+                    .round() as u8
+            };
+            let area = Area {
+                left: left + predicted as u32 * cell,
+                top: row_top,
+                width: cell - 1,
+                height: cell - 1,
+            };
             let is_own = class == predicted;
-            canvas::fill(&mut picture, area, if is_own { Rgb([200, 200, 200]) } else { Rgb([236, 236, 236]) });
-            let inner = Area { left: area.left + 1, top: area.top + 1, width: cell - 3, height: cell - 3 };
+            canvas::fill(
+                &mut picture,
+                area,
+                if is_own {
+                    Rgb([200, 200, 200])
+                } else {
+                    Rgb([236, 236, 236])
+                },
+            );
+            let inner = Area {
+                left: area.left + 1,
+                top: area.top + 1,
+                width: cell - 3,
+                height: cell - 3,
+            };
             canvas::fill(&mut picture, inner, Rgb([shade(0), shade(1), shade(2)]));
             if is_numbered && clips > 0 {
                 let ink = if share > 0.5 { PAPER } else { INK };
-                let place = (area.left + cell / 2, row_top + (cell - Letters::Small.height()) / 2);
-                canvas::text(&mut picture, place, Align::Middle, Letters::Small, ink, &format!("{:.0}", 100.0 * share));
+                let place = (
+                    area.left + cell / 2,
+                    row_top + (cell - Letters::Small.height()) / 2,
+                );
+                canvas::text(
+                    &mut picture,
+                    place,
+                    Align::Middle,
+                    Letters::Small,
+                    ink,
+                    &format!("{:.0}", 100.0 * share),
+                );
             }
         }
     }
@@ -88,13 +169,23 @@ mod tests {
         let picture = draw(&scores, &["a".to_owned(), "b".to_owned()]);
         let left = MARGIN + Letters::Small.width("a") + 8;
         let top = MARGIN + Letters::Small.height() + 8;
-        let shade = |class: u32, predicted: u32| picture.get_pixel(left + predicted * CELL + 5, top + class * CELL + 5).0[0];
-        assert_eq!([shade(0, 0), shade(0, 1), shade(1, 0), shade(1, 1)], [8, 255, 193, 70], "100, 0, 25 and 75 %");
+        let shade = |class: u32, predicted: u32| {
+            picture
+                .get_pixel(left + predicted * CELL + 5, top + class * CELL + 5)
+                .0[0]
+        };
+        assert_eq!(
+            [shade(0, 0), shade(0, 1), shade(1, 0), shade(1, 1)],
+            [8, 255, 193, 70],
+            "100, 0, 25 and 75 %"
+        );
     }
 
     #[test]
     fn many_classes_and_long_names_are_drawn() {
-        let names: Vec<String> = (0..400).map(|class| format!("a class whose name is long, number {class}")).collect();
+        let names: Vec<String> = (0..400)
+            .map(|class| format!("a class whose name is long, number {class}"))
+            .collect();
         let picture = draw(&Scores::new(400), &names);
         assert_eq!(picture.width(), 2 * MARGIN + 400 * SMALL_CELL);
         draw(&Scores::new(24), &names[..24]);

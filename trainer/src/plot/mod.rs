@@ -18,6 +18,8 @@ use std::io::{self, Cursor};
 /// When the picture is too large for PNG.
 pub fn png(picture: &RgbImage) -> io::Result<Vec<u8>> {
     let mut png = Cursor::new(Vec::new());
-    picture.write_to(&mut png, ImageFormat::Png).map_err(io::Error::other)?;
+    picture
+        .write_to(&mut png, ImageFormat::Png)
+        .map_err(io::Error::other)?;
     Ok(png.into_inner())
 }

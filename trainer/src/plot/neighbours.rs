@@ -44,12 +44,21 @@ pub struct SheetClip {
 ///
 /// # Errors
 /// When the clips cannot be read.
-pub fn sheet(data: &[WeightedSource], frames: usize, rows: &[Vec<SheetClip>]) -> Result<RgbImage, LoadError> {
+pub fn sheet(
+    data: &[WeightedSource],
+    frames: usize,
+    rows: &[Vec<SheetClip>],
+) -> Result<RgbImage, LoadError> {
     let pictures = pictures(data, frames, rows)?;
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0) as u32;
     let width = FRAMES * SIDE as u32;
     let height = SIDE as u32 + CAPTION;
-    let place = |column: u32, row: u32| (MARGIN + column * (width + GAP), MARGIN + row * (height + GAP));
+    let place = |column: u32, row: u32| {
+        (
+            MARGIN + column * (width + GAP),
+            MARGIN + row * (height + GAP),
+        )
+    };
     let (right, bottom) = place(columns, rows.len() as u32);
     let mut sheet = RgbImage::from_pixel(right + MARGIN, bottom + MARGIN, PAPER);
     for (row, number) in rows.iter().zip(0..) {
@@ -57,7 +66,16 @@ pub fn sheet(data: &[WeightedSource], frames: usize, rows: &[Vec<SheetClip>]) ->
             let (left, top) = place(column, number);
             let is_query = clip.similarity.is_none();
             if is_query {
-                canvas::fill(&mut sheet, Area { left: left - 4, top: top - 4, width: width + 8, height: SIDE as u32 + 8 }, QUERY);
+                canvas::fill(
+                    &mut sheet,
+                    Area {
+                        left: left - 4,
+                        top: top - 4,
+                        width: width + 8,
+                        height: SIDE as u32 + 8,
+                    },
+                    QUERY,
+                );
             }
             if let Some(picture) = pictures.get(&(clip.set, clip.clip)) {
                 image::imageops::replace(&mut sheet, picture, i64::from(left), i64::from(top));
@@ -69,9 +87,19 @@ pub fn sheet(data: &[WeightedSource], frames: usize, rows: &[Vec<SheetClip>]) ->
                 (None, None) => "query".to_owned(),
             };
             let second = format!("{} {:.0}s", file_name(&clip.video), clip.second);
-            for (line, top) in [(first, top + SIDE as u32 + 5), (second, top + SIDE as u32 + 5 + Letters::Small.height())] {
+            for (line, top) in [
+                (first, top + SIDE as u32 + 5),
+                (second, top + SIDE as u32 + 5 + Letters::Small.height()),
+            ] {
                 let line = ending(&line, width);
-                canvas::text(&mut sheet, (left, top), Align::Left, Letters::Small, if is_query { QUERY } else { INK }, &line);
+                canvas::text(
+                    &mut sheet,
+                    (left, top),
+                    Align::Left,
+                    Letters::Small,
+                    if is_query { QUERY } else { INK },
+                    &line,
+                );
             }
         }
     }
@@ -96,28 +124,51 @@ fn ending(text: &str, width: u32) -> String {
 }
 
 /// First and last frame of each clip, side by side, by indices of data set and clip.
-fn pictures(data: &[WeightedSource], frames: usize, rows: &[Vec<SheetClip>]) -> Result<HashMap<(usize, usize), RgbImage>, LoadError> {
-    let wanted: BTreeSet<(usize, usize)> = rows.iter().flatten().map(|clip| (clip.set, clip.clip)).collect();
+fn pictures(
+    data: &[WeightedSource],
+    frames: usize,
+    rows: &[Vec<SheetClip>],
+) -> Result<HashMap<(usize, usize), RgbImage>, LoadError> {
+    let wanted: BTreeSet<(usize, usize)> = rows
+        .iter()
+        .flatten()
+        .map(|clip| (clip.set, clip.clip))
+        .collect();
     let mut pictures = HashMap::new();
     for (set, source) in data.iter().enumerate() {
-        let chosen: Arc<[u32]> = wanted.iter().filter(|(of, _)| *of == set).map(|&(_, clip)| clip as u32).collect();
+        let chosen: Arc<[u32]> = wanted
+            .iter()
+            .filter(|(of, _)| *of == set)
+            .map(|&(_, clip)| clip as u32)
+            .collect();
         if chosen.is_empty() {
             continue;
         }
-        let grid = PatchGrid { frames, size: SIDE, tubelet: 1, patch: SIDE };
+        let grid = PatchGrid {
+            frames,
+            size: SIDE,
+            tubelet: 1,
+            patch: SIDE,
+        };
         let mut options = LoaderOptions::tokens(1, grid).once(Views::ONE);
         options.format.form = Form::Clips;
         options.format.values = ValueType::U8;
         options.max_bad = usize::MAX - 1;
-        let chosen = WeightedSource { chosen: Some(chosen), ..source.clone() };
+        let chosen = WeightedSource {
+            chosen: Some(chosen),
+            ..source.clone()
+        };
         for batch in Loader::new([chosen].into(), options)? {
             let batch = batch?;
-            let Pixels::Clips(pixels) = batch.pixels() else { unreachable!("the form is clips") };
+            let Pixels::Clips(pixels) = batch.pixels() else {
+                unreachable!("the form is clips")
+            };
             let mut picture = RgbImage::new(FRAMES * SIDE as u32, SIDE as u32);
             for (x, y, pixel) in picture.enumerate_pixels_mut() {
                 let frame = if (x as usize) < SIDE { 0 } else { frames - 1 };
                 let at = frame * SIDE * SIDE + y as usize * SIDE + x as usize % SIDE;
-                pixel.0 = std::array::from_fn(|channel| pixels[channel * frames * SIDE * SIDE + at]);
+                pixel.0 =
+                    std::array::from_fn(|channel| pixels[channel * frames * SIDE * SIDE + at]);
             }
             pictures.insert((set, batch.samples[0].clip as usize), picture);
         }

@@ -83,7 +83,8 @@ pub enum StudyError {
     #[error("the study of footage needs other footage to pre-train on: --other")]
     NoOther,
     /// The folder holds runs of other settings.
-    #[error("{} holds a run of other settings: {}; choose another --out", path.display(), differences.join("; "))]
+    #[error("{} holds a run of other settings: {}; choose another \
+             --out", path.display(), differences.join("; "))]
     OtherSettings {
         /// Folder of the run.
         path: PathBuf,
@@ -113,7 +114,12 @@ pub fn study(
     let validation = classes::number(data.validation.clone(), &names, true)?;
     let arms = study.arms(settings.budget);
     let all = arms.len() * settings.seeds as usize;
-    let few = data.other.as_ref().map(|other| spread_over(&data.unlabelled, other.iter().map(WeightedSource::len).sum()));
+    let few = data.other.as_ref().map(|other| {
+        spread_over(
+            &data.unlabelled,
+            other.iter().map(WeightedSource::len).sum(),
+        )
+    });
     let footage = |footage| {
         let sets = match footage {
             Footage::OfTheTask => Some(&data.unlabelled),
@@ -126,25 +132,60 @@ pub fn study(
     for pretraining in arms.iter().filter_map(|arm| arm.pretraining.as_ref()) {
         footage(pretraining.footage)?;
     }
-    let mut report = StudyReport { name: study.name().to_owned(), axis: study.axis().to_owned(), arms: Vec::new() };
+    let mut report = StudyReport {
+        name: study.name().to_owned(),
+        axis: study.axis().to_owned(),
+        arms: Vec::new(),
+    };
     for (number, arm) in arms.iter().enumerate() {
         let mut runs = Vec::new();
         for seed in 0..settings.seeds {
-            on_run(number * settings.seeds as usize + seed as usize + 1, all, &format!("{}, {}, seed {seed}", arm.series, arm.name));
+            on_run(
+                number * settings.seeds as usize + seed as usize + 1,
+                all,
+                &format!("{}, {}, seed {seed}", arm.series, arm.name),
+            );
             let mut start = None;
             let mut pretrained = None;
             if let Some(pretraining) = &arm.pretraining {
-                let dir = settings.out.join(format!("pretrain-{}-{seed}", pretraining.key));
+                let dir = settings
+                    .out
+                    .join(format!("pretrain-{}-{seed}", pretraining.key));
                 let task = Task::from(pretraining.config.clone()).with_seed(seed);
-                run(settings, &dir, task, footage(pretraining.footage)?, None, None, &mut on_event)?;
+                run(
+                    settings,
+                    &dir,
+                    task,
+                    footage(pretraining.footage)?,
+                    None,
+                    None,
+                    &mut on_event,
+                )?;
                 start = Some(Weights::open(&dir)?.tensors);
                 pretrained = Some(measured(&dir)?);
             }
             let dir = settings.out.join(format!("finetune-{}-{seed}", arm.key()));
             let config = plan::finetuning(arm, &names, seed);
-            let split = classes::split(train.clone(), Some(validation.clone()), &names, 0.0, Some(arm.videos_per_class), seed)?;
-            let outcome = run(settings, &dir, config.into(), split.train, split.validation, start, &mut on_event)?;
-            let scores = outcome.validation.expect("a finished fine-tuning was validated");
+            let split = classes::split(
+                train.clone(),
+                Some(validation.clone()),
+                &names,
+                0.0,
+                Some(arm.videos_per_class),
+                seed,
+            )?;
+            let outcome = run(
+                settings,
+                &dir,
+                config.into(),
+                split.train,
+                split.validation,
+                start,
+                &mut on_event,
+            )?;
+            let scores = outcome
+                .validation
+                .expect("a finished fine-tuning was validated");
             let (_, finetune_seconds, _) = measured(&dir)?;
             runs.push(StudyRun {
                 seed,
@@ -157,7 +198,11 @@ pub fn study(
                 dir: dir.display().to_string(),
             });
         }
-        report.arms.push(StudyArm { series: arm.series.to_owned(), name: arm.name.clone(), runs });
+        report.arms.push(StudyArm {
+            series: arm.series.to_owned(),
+            name: arm.name.clone(),
+            runs,
+        });
     }
     Ok(report)
 }
@@ -167,8 +212,13 @@ fn spread_over(sets: &[WeightedSource], wanted: usize) -> Arc<[WeightedSource]> 
     let all: usize = sets.iter().map(WeightedSource::len).sum();
     let some_of = |set: &WeightedSource| {
         let count = (set.len() * wanted / all.max(1)).max(1).min(set.len());
-        let chosen = (0..count).map(|at| set.number(at * set.len() / count) as u32).collect();
-        WeightedSource { chosen: Some(chosen), ..set.clone() }
+        let chosen = (0..count)
+            .map(|at| set.number(at * set.len() / count) as u32)
+            .collect();
+        WeightedSource {
+            chosen: Some(chosen),
+            ..set.clone()
+        }
     };
     sets.iter().map(some_of).collect()
 }
@@ -183,13 +233,19 @@ fn run(
     start: Option<std::collections::HashMap<String, candle_core::Tensor>>,
     on_event: &mut impl FnMut(Event<'_>),
 ) -> Result<Outcome, StudyError> {
-    let write = |source| StudyError::Write { path: dir.to_owned(), source };
+    let write = |source| StudyError::Write {
+        path: dir.to_owned(),
+        source,
+    };
     fs::create_dir_all(dir).map_err(write)?;
     let config = dir.join(CONFIG_FILE);
     if let Ok(saved) = Task::read(&config) {
         let differences = task.differences_that_matter(&saved);
         if !differences.is_empty() {
-            return Err(StudyError::OtherSettings { path: dir.to_owned(), differences });
+            return Err(StudyError::OtherSettings {
+                path: dir.to_owned(),
+                differences,
+            });
         }
     }
     pipeline::atomic_file::write(&config, task.to_toml().as_bytes()).map_err(write)?;
@@ -204,7 +260,10 @@ fn run(
         loading: settings.loading,
         stop: Arc::clone(&settings.stop),
     };
-    let outcome = train::train(&run, on_event).map_err(|source| StudyError::Run { path: dir.to_owned(), source: Box::new(source) })?;
+    let outcome = train::train(&run, on_event).map_err(|source| StudyError::Run {
+        path: dir.to_owned(),
+        source: Box::new(source),
+    })?;
     if outcome.steps < outcome.all_steps || settings.stop.load(Ordering::SeqCst) {
         return Err(StudyError::Stopped);
     }
@@ -217,26 +276,46 @@ fn measured(dir: &Path) -> Result<(f64, f64, f64), StudyError> {
     let steps = History::read(dir)?.steps;
     let last = &steps[steps.len().saturating_sub(LAST_STEPS)..];
     let loss = last.iter().map(|step| step.loss).sum::<f64>() / last.len() as f64;
-    Ok((loss, steps.iter().map(|step| step.step_seconds).sum(), steps.iter().map(|step| step.wait_seconds).sum()))
+    Ok((
+        loss,
+        steps.iter().map(|step| step.step_seconds).sum(),
+        steps.iter().map(|step| step.wait_seconds).sum(),
+    ))
 }
 
 /// Mean, minimum and maximum accuracy of an arm's runs, in %.
 pub fn accuracy_range(arm: &StudyArm) -> [f64; 3] {
     let values = || arm.runs.iter().map(|run| 100.0 * run.top1);
-    [values().sum::<f64>() / arm.runs.len() as f64, values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max)]
+    [
+        values().sum::<f64>() / arm.runs.len() as f64,
+        values().fold(f64::INFINITY, f64::min),
+        values().fold(f64::NEG_INFINITY, f64::max),
+    ]
 }
 
 /// Renders the result as a Markdown table: mean and range over the seeds.
 pub fn render_table(report: &StudyReport) -> String {
-    let mut text = format!("| | {} | accuracy, % (min to max) | pre-training loss | pre-training, s | fine-tuning, s |\n", report.axis);
+    let mut text = format!(
+        "| | {} | accuracy, % (min to max) | pre-training loss | pre-training, s | fine-tuning, s \
+         |\n",
+        report.axis
+    );
     text += "|---|---|---|---|---|---|\n";
     for arm in &report.arms {
         let [mean, least, most] = accuracy_range(arm);
-        let average = |value: &dyn Fn(&StudyRun) -> f64| arm.runs.iter().map(value).sum::<f64>() / arm.runs.len() as f64;
+        let average = |value: &dyn Fn(&StudyRun) -> f64| {
+            arm.runs.iter().map(value).sum::<f64>() / arm.runs.len() as f64
+        };
         let losses: Option<Vec<f64>> = arm.runs.iter().map(|run| run.pretrain_loss).collect();
-        let loss = losses.map_or("-".to_owned(), |losses| format!("{:.3}", losses.iter().sum::<f64>() / losses.len() as f64));
+        let loss = losses.map_or("-".to_owned(), |losses| {
+            format!("{:.3}", losses.iter().sum::<f64>() / losses.len() as f64)
+        });
         let seconds = average(&|run| run.pretrain_seconds);
-        let seconds = if seconds > 0.0 { format!("{seconds:.0}") } else { "-".to_owned() };
+        let seconds = if seconds > 0.0 {
+            format!("{seconds:.0}")
+        } else {
+            "-".to_owned()
+        };
         text += &format!(
             "| {} | {} | {mean:.1} ({least:.1} to {most:.1}) | {loss} | {seconds} | {:.0} |\n",
             arm.series,

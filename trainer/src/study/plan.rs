@@ -1,6 +1,8 @@
 //! The runs of each study, sized so that a study takes less than an hour on two cores.
 
-use crate::config::{CheckpointsConfig, EncoderPart, FinetuneConfig, Length, Preset, PretrainConfig, Recipe};
+use crate::config::{
+    CheckpointsConfig, EncoderPart, FinetuneConfig, Length, Preset, PretrainConfig, Recipe,
+};
 use crate::model::TransformerConfig;
 use pipeline::sampling::mask::MaskKind;
 use schemas::geometry::PatchGrid;
@@ -67,7 +69,10 @@ pub struct Arm {
 impl Arm {
     /// Name of its fine-tuning, shared by arms with the same key in all studies.
     pub fn key(&self) -> String {
-        let init_from = self.pretraining.as_ref().map_or("scratch", |pretraining| &pretraining.key);
+        let init_from = self
+            .pretraining
+            .as_ref()
+            .map_or("scratch", |pretraining| &pretraining.key);
         format!("{init_from}-{}-{}", self.videos_per_class, self.steps)
     }
 }
@@ -95,9 +100,22 @@ const SCRATCH_LONGER: &str = "from scratch, 6 times as long";
 fn base(budget: Budget) -> PretrainConfig {
     let mut config = PretrainConfig::resolve(Preset::Tiny, &[]).expect("a valid preset");
     // Four frames per token show motion, and 64 tokens per clip are fast.
-    config.common.clip = PatchGrid { frames: 16, size: 64, tubelet: 4, patch: 16 };
-    config.common.encoder = TransformerConfig { width: 128, depth: 4, heads: 4 };
-    config.objective.decoder = TransformerConfig { width: 96, depth: 2, heads: 3 };
+    config.common.clip = PatchGrid {
+        frames: 16,
+        size: 64,
+        tubelet: 4,
+        patch: 16,
+    };
+    config.common.encoder = TransformerConfig {
+        width: 128,
+        depth: 4,
+        heads: 4,
+    };
+    config.objective.decoder = TransformerConfig {
+        width: 96,
+        depth: 2,
+        heads: 3,
+    };
     // Of 64 tokens the paper's 90 % would leave six.
     config.objective.masking.ratio = 0.75;
     config.common.data.batch_size = 64;
@@ -105,7 +123,10 @@ fn base(budget: Budget) -> PretrainConfig {
     config.common.data.flip = 0.0;
     config.common.optimizer.base_lr = 0.006;
     config.common.schedule.length = Length::Steps(budget.pretrain_steps);
-    config.common.checkpoints = CheckpointsConfig { every: 1000, keep: 1 };
+    config.common.checkpoints = CheckpointsConfig {
+        every: 1000,
+        keep: 1,
+    };
     config
 }
 
@@ -114,9 +135,16 @@ fn base(budget: Budget) -> PretrainConfig {
 /// # Panics
 /// Never: a test checks it.
 pub fn finetuning(arm: &Arm, classes: &[String], seed: u64) -> FinetuneConfig {
-    let encoder = EncoderPart::from(&base(Budget { pretrain_steps: 1, finetune_steps: 1 }));
-    let init_from = arm.pretraining.as_ref().map(|pretraining| pretraining.key.clone());
-    let resolved = FinetuneConfig::resolve(Recipe::Light, &encoder, init_from, classes.to_vec(), &[]);
+    let encoder = EncoderPart::from(&base(Budget {
+        pretrain_steps: 1,
+        finetune_steps: 1,
+    }));
+    let init_from = arm
+        .pretraining
+        .as_ref()
+        .map(|pretraining| pretraining.key.clone());
+    let resolved =
+        FinetuneConfig::resolve(Recipe::Light, &encoder, init_from, classes.to_vec(), &[]);
     let mut config = resolved.expect("a valid recipe");
     config.common.seed = seed;
     config.common.schedule.length = Length::Steps(arm.steps);
@@ -131,7 +159,10 @@ pub fn finetuning(arm: &Arm, classes: &[String], seed: u64) -> FinetuneConfig {
     config.objective.recipe.smoothing = 0.0;
     // Small crops would cut off moving shapes.
     config.common.data.area = [0.8, 1.0];
-    config.common.checkpoints = CheckpointsConfig { every: 100_000, keep: 1 };
+    config.common.checkpoints = CheckpointsConfig {
+        every: 100_000,
+        keep: 1,
+    };
     config.objective.validation.every = 100_000;
     config
 }
@@ -168,55 +199,141 @@ impl Study {
     /// Its arms, in the order in which they are drawn.
     pub fn arms(self, budget: Budget) -> Vec<Arm> {
         let steps = budget.finetune_steps;
-        let pretrained = |name: String, key: String, footage: Footage, change: &dyn Fn(&mut PretrainConfig)| {
-            let mut config = base(budget);
-            change(&mut config);
-            let pretraining = Some(Pretraining { key, config, footage });
-            Arm { series: PRETRAINED, name, pretraining, videos_per_class: VIDEOS_PER_CLASS, steps }
-        };
+        let pretrained =
+            |name: String, key: String, footage: Footage, change: &dyn Fn(&mut PretrainConfig)| {
+                let mut config = base(budget);
+                change(&mut config);
+                let pretraining = Some(Pretraining {
+                    key,
+                    config,
+                    footage,
+                });
+                Arm {
+                    series: PRETRAINED,
+                    name,
+                    pretraining,
+                    videos_per_class: VIDEOS_PER_CLASS,
+                    steps,
+                }
+            };
         let base_key = "base".to_owned();
         // The base value has the same key in all studies.
         let varied = |name: String, is_base: bool, change: &dyn Fn(&mut PretrainConfig)| {
-            let key = if is_base { base_key.clone() } else { format!("{}-{}", self.name(), name.replace([' ', '%'], "")) };
+            let key = if is_base {
+                base_key.clone()
+            } else {
+                format!("{}-{}", self.name(), name.replace([' ', '%'], ""))
+            };
             pretrained(name, key, Footage::OfTheTask, change)
         };
         match self {
             Self::Labels => {
                 let budgets = [16, 64, 256];
                 // Six times as long is about as long as pre-training and fine-tuning together.
-                let arms = [(PRETRAINED, true, 1), (SCRATCH, false, 1), (SCRATCH_LONGER, false, 6)];
+                let arms = [
+                    (PRETRAINED, true, 1),
+                    (SCRATCH, false, 1),
+                    (SCRATCH_LONGER, false, 6),
+                ];
                 let arm = |series, is_pretrained: bool, times, videos_per_class: usize| {
-                    let arm = pretrained(videos_per_class.to_string(), base_key.clone(), Footage::OfTheTask, &|_| ());
-                    Arm { series, videos_per_class, steps: steps * times, pretraining: arm.pretraining.filter(|_| is_pretrained), ..arm }
+                    let arm = pretrained(
+                        videos_per_class.to_string(),
+                        base_key.clone(),
+                        Footage::OfTheTask,
+                        &|_| (),
+                    );
+                    Arm {
+                        series,
+                        videos_per_class,
+                        steps: steps * times,
+                        pretraining: arm.pretraining.filter(|_| is_pretrained),
+                        ..arm
+                    }
                 };
-                arms.into_iter().flat_map(|(series, is, times)| budgets.map(|videos| arm(series, is, times, videos))).collect()
+                arms.into_iter()
+                    .flat_map(|(series, is, times)| {
+                        budgets.map(|videos| arm(series, is, times, videos))
+                    })
+                    .collect()
             }
             Self::Ratio => [0.5, 0.75, 0.9, 0.95, 0.98]
                 .map(|ratio: f64| {
-                    varied(format!("{:.0} %", 100.0 * ratio), ratio == 0.75, &|config| config.objective.masking.ratio = ratio)
+                    varied(
+                        format!("{:.0} %", 100.0 * ratio),
+                        ratio == 0.75,
+                        &|config| config.objective.masking.ratio = ratio,
+                    )
                 })
                 .into(),
-            Self::Kind => [("random", MaskKind::Random), ("tube", MaskKind::Tube), ("frame", MaskKind::Frame), ("block", MaskKind::Block)]
-                .map(|(name, kind)| varied(name.to_owned(), kind == MaskKind::Random, &|config| config.objective.masking.kind = kind))
+            Self::Kind => [
+                ("random", MaskKind::Random),
+                ("tube", MaskKind::Tube),
+                ("frame", MaskKind::Frame),
+                ("block", MaskKind::Block),
+            ]
+            .map(|(name, kind)| {
+                varied(name.to_owned(), kind == MaskKind::Random, &|config| {
+                    config.objective.masking.kind = kind
+                })
+            })
+            .into(),
+            Self::Slices => [1, 2]
+                .map(|slices| {
+                    varied(slices.to_string(), slices == 1, &|config| {
+                        config.objective.target.pred_frames = slices
+                    })
+                })
                 .into(),
-            Self::Slices => {
-                [1, 2].map(|slices| varied(slices.to_string(), slices == 1, &|config| config.objective.target.pred_frames = slices)).into()
-            }
-            Self::Depth => {
-                [1, 2, 4].map(|depth| varied(depth.to_string(), depth == 2, &|config| config.objective.decoder.depth = depth)).into()
-            }
-            Self::Width => {
-                [48, 96, 192].map(|width| varied(width.to_string(), width == 96, &|config| config.objective.decoder.width = width)).into()
-            }
-            Self::Repeat => {
-                [1, 2, 4].map(|repeat| varied(repeat.to_string(), repeat == 1, &|config| config.common.data.repeat_aug = repeat)).into()
-            }
+            Self::Depth => [1, 2, 4]
+                .map(|depth| {
+                    varied(depth.to_string(), depth == 2, &|config| {
+                        config.objective.decoder.depth = depth
+                    })
+                })
+                .into(),
+            Self::Width => [48, 96, 192]
+                .map(|width| {
+                    varied(width.to_string(), width == 96, &|config| {
+                        config.objective.decoder.width = width
+                    })
+                })
+                .into(),
+            Self::Repeat => [1, 2, 4]
+                .map(|repeat| {
+                    varied(repeat.to_string(), repeat == 1, &|config| {
+                        config.common.data.repeat_aug = repeat
+                    })
+                })
+                .into(),
             Self::Footage => {
-                let scratch = pretrained("nothing".to_owned(), String::new(), Footage::OfTheTask, &|_| ());
-                let scratch = Arm { pretraining: None, ..scratch };
-                let other = pretrained("any".to_owned(), "other".to_owned(), Footage::Other, &|_| ());
-                let few = pretrained("the task's, as few".to_owned(), "few".to_owned(), Footage::AsFew, &|_| ());
-                let of_task = pretrained("the task's, all".to_owned(), base_key.clone(), Footage::OfTheTask, &|_| ());
+                let scratch = pretrained(
+                    "nothing".to_owned(),
+                    String::new(),
+                    Footage::OfTheTask,
+                    &|_| (),
+                );
+                let scratch = Arm {
+                    pretraining: None,
+                    ..scratch
+                };
+                let other = pretrained(
+                    "any".to_owned(),
+                    "other".to_owned(),
+                    Footage::Other,
+                    &|_| (),
+                );
+                let few = pretrained(
+                    "the task's, as few".to_owned(),
+                    "few".to_owned(),
+                    Footage::AsFew,
+                    &|_| (),
+                );
+                let of_task = pretrained(
+                    "the task's, all".to_owned(),
+                    base_key.clone(),
+                    Footage::OfTheTask,
+                    &|_| (),
+                );
                 vec![scratch, other, few, of_task]
             }
         }
@@ -231,7 +348,10 @@ mod tests {
 
     #[test]
     fn every_arm_is_valid_and_equal_keys_are_equal_runs() {
-        let budget = Budget { pretrain_steps: 7, finetune_steps: 5 };
+        let budget = Budget {
+            pretrain_steps: 7,
+            finetune_steps: 5,
+        };
         let mut known: HashMap<String, Pretraining> = HashMap::new();
         let mut finetunings: HashMap<String, FinetuneConfig> = HashMap::new();
         for study in Study::value_variants() {
@@ -239,12 +359,24 @@ mod tests {
             assert!(arms.len() > 1, "{study:?}");
             for arm in arms {
                 let finetuning = finetuning(&arm, &["a".to_owned(), "b".to_owned()], 3);
-                assert_eq!(finetuning.objective.init_from.is_some(), arm.pretraining.is_some());
-                let first = finetunings.entry(arm.key()).or_insert_with(|| finetuning.clone());
+                assert_eq!(
+                    finetuning.objective.init_from.is_some(),
+                    arm.pretraining.is_some()
+                );
+                let first = finetunings
+                    .entry(arm.key())
+                    .or_insert_with(|| finetuning.clone());
                 assert_eq!(*first, finetuning, "{}", arm.key());
-                let Some(pretraining) = arm.pretraining else { continue };
-                pretraining.config.check().unwrap_or_else(|error| panic!("{study:?}, {}: {error}", arm.name));
-                let first = known.entry(pretraining.key.clone()).or_insert_with(|| pretraining.clone());
+                let Some(pretraining) = arm.pretraining else {
+                    continue;
+                };
+                pretraining
+                    .config
+                    .check()
+                    .unwrap_or_else(|error| panic!("{study:?}, {}: {error}", arm.name));
+                let first = known
+                    .entry(pretraining.key.clone())
+                    .or_insert_with(|| pretraining.clone());
                 assert_eq!(*first, pretraining);
             }
         }

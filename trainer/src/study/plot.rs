@@ -35,13 +35,34 @@ pub fn draw(report: &StudyReport) -> RgbImage {
     }
     let top = draw_legend(&mut picture, &series);
     let ranges: Vec<[f64; 3]> = report.arms.iter().map(accuracy_range).collect();
-    let low = (ranges.iter().map(|[_, least, _]| *least).fold(100.0, f64::min) - ROOM).max(0.0);
-    let high = (ranges.iter().map(|[.., most]| *most).fold(0.0, f64::max) + ROOM).min(100.0).max(low + 1.0);
-    let area = Area { left: MARGIN + LEFT, top, width: WIDTH - 2 * MARGIN - LEFT, height: HEIGHT - top - BELOW };
-    let axes = Axes { area, low, high, names };
+    let low = (ranges
+        .iter()
+        .map(|[_, least, _]| *least)
+        .fold(100.0, f64::min)
+        - ROOM)
+        .max(0.0);
+    let high = (ranges.iter().map(|[.., most]| *most).fold(0.0, f64::max) + ROOM)
+        .min(100.0)
+        .max(low + 1.0);
+    let area = Area {
+        left: MARGIN + LEFT,
+        top,
+        width: WIDTH - 2 * MARGIN - LEFT,
+        height: HEIGHT - top - BELOW,
+    };
+    let axes = Axes {
+        area,
+        low,
+        high,
+        names,
+    };
     axes.draw(&mut picture, &report.axis);
     for (number, name) in series.iter().enumerate() {
-        let arms: Vec<&StudyArm> = report.arms.iter().filter(|arm| arm.series == *name).collect();
+        let arms: Vec<&StudyArm> = report
+            .arms
+            .iter()
+            .filter(|arm| arm.series == *name)
+            .collect();
         // Side by side, so that no series hides another.
         let shift = 8.0 * (number as f64 - (series.len() - 1) as f64 / 2.0);
         axes.draw_series(&mut picture, &arms, shift, color(number));
@@ -53,11 +74,34 @@ pub fn draw(report: &StudyReport) -> RgbImage {
 fn draw_legend(picture: &mut RgbImage, series: &[&str]) -> u32 {
     let line = Letters::Large.height() + 6;
     let heading = "accuracy on validation clips, % (dots: seeds; line: mean)";
-    canvas::text(picture, (MARGIN, MARGIN), Align::Left, Letters::Large, INK, heading);
+    canvas::text(
+        picture,
+        (MARGIN, MARGIN),
+        Align::Left,
+        Letters::Large,
+        INK,
+        heading,
+    );
     for (name, number) in series.iter().zip(0..) {
         let top = MARGIN + line + number * line;
-        canvas::fill(picture, Area { left: MARGIN, top: top + 8, width: 32, height: 4 }, color(number as usize));
-        canvas::text(picture, (MARGIN + 44, top), Align::Left, Letters::Large, INK, name);
+        canvas::fill(
+            picture,
+            Area {
+                left: MARGIN,
+                top: top + 8,
+                width: 32,
+                height: 4,
+            },
+            color(number as usize),
+        );
+        canvas::text(
+            picture,
+            (MARGIN + 44, top),
+            Align::Left,
+            Letters::Large,
+            INK,
+            name,
+        );
     }
     MARGIN + line * (series.len() as u32 + 1) + 10
 }
@@ -72,52 +116,125 @@ struct Axes<'a> {
 
 impl Axes<'_> {
     fn y(&self, accuracy: f64) -> f64 {
-        f64::from(self.area.top) + f64::from(self.area.height) * (self.high - accuracy) / (self.high - self.low)
+        f64::from(self.area.top)
+            + f64::from(self.area.height) * (self.high - accuracy) / (self.high - self.low)
     }
 
     fn x(&self, name: &str) -> f64 {
-        let at = self.names.iter().position(|known| *known == name).expect("a known name") as f64;
-        f64::from(self.area.left) + f64::from(self.area.width) * (at + 0.5) / self.names.len() as f64
+        let at = self
+            .names
+            .iter()
+            .position(|known| *known == name)
+            .expect("a known name") as f64;
+        f64::from(self.area.left)
+            + f64::from(self.area.width) * (at + 0.5) / self.names.len() as f64
     }
 
     /// Draws grid lines and labels.
     fn draw(&self, picture: &mut RgbImage, title: &str) {
-        let Area { left, top, width, height } = self.area;
+        let Area {
+            left,
+            top,
+            width,
+            height,
+        } = self.area;
         let span = self.high - self.low;
-        let spacing = [1.0, 2.0, 5.0, 10.0, 20.0].into_iter().find(|spacing| span / spacing <= 8.0).unwrap_or(25.0);
+        let spacing = [1.0, 2.0, 5.0, 10.0, 20.0]
+            .into_iter()
+            .find(|spacing| span / spacing <= 8.0)
+            .unwrap_or(25.0);
         let mut tick = (self.low / spacing).ceil() * spacing;
         while tick <= self.high {
             let y = self.y(tick) as u32;
-            canvas::fill(picture, Area { left, top: y, width, height: 1 }, GRID);
+            canvas::fill(
+                picture,
+                Area {
+                    left,
+                    top: y,
+                    width,
+                    height: 1,
+                },
+                GRID,
+            );
             let place = (left - 8, y.saturating_sub(Letters::Small.height() / 2));
-            canvas::text(picture, place, Align::Right, Letters::Small, INK, &format!("{tick:.0}"));
+            canvas::text(
+                picture,
+                place,
+                Align::Right,
+                Letters::Small,
+                INK,
+                &format!("{tick:.0}"),
+            );
             tick += spacing;
         }
         for name in &self.names {
-            canvas::text(picture, (self.x(name) as u32, top + height + 8), Align::Middle, Letters::Small, INK, name);
+            canvas::text(
+                picture,
+                (self.x(name) as u32, top + height + 8),
+                Align::Middle,
+                Letters::Small,
+                INK,
+                name,
+            );
         }
-        let middle = (left + width / 2, top + height + 8 + Letters::Small.height() + 4);
+        let middle = (
+            left + width / 2,
+            top + height + 8 + Letters::Small.height() + 4,
+        );
         canvas::text(picture, middle, Align::Middle, Letters::Large, INK, title);
     }
 
     /// Draws the arms of one series, `shift` pixels to the right.
     fn draw_series(&self, picture: &mut RgbImage, arms: &[&StudyArm], shift: f64, color: Rgb<u8>) {
-        let whole = Area { left: 0, top: 0, width: WIDTH, height: HEIGHT };
+        let whole = Area {
+            left: 0,
+            top: 0,
+            width: WIDTH,
+            height: HEIGHT,
+        };
         let place = |arm: &StudyArm, accuracy: f64| (self.x(&arm.name) + shift, self.y(accuracy));
-        let means: Vec<(f64, f64)> = arms.iter().map(|arm| place(arm, accuracy_range(arm)[0])).collect();
+        let means: Vec<(f64, f64)> = arms
+            .iter()
+            .map(|arm| place(arm, accuracy_range(arm)[0]))
+            .collect();
         // Points are joined only along an axis of numbers.
-        if self.names.iter().all(|name| name.trim_end_matches(" %").parse::<f64>().is_ok()) {
+        if self
+            .names
+            .iter()
+            .all(|name| name.trim_end_matches(" %").parse::<f64>().is_ok())
+        {
             canvas::line(picture, whole, &means, 3.0, color, 1.0);
         } else {
             for (x, y) in means {
-                canvas::line(picture, whole, &[(x - 14.0, y), (x + 14.0, y)], 3.0, color, 1.0);
+                canvas::line(
+                    picture,
+                    whole,
+                    &[(x - 14.0, y), (x + 14.0, y)],
+                    3.0,
+                    color,
+                    1.0,
+                );
             }
         }
         for arm in arms {
             let [_, least, most] = accuracy_range(arm);
-            canvas::line(picture, whole, &[place(arm, least), place(arm, most)], 1.5, color, 1.0);
+            canvas::line(
+                picture,
+                whole,
+                &[place(arm, least), place(arm, most)],
+                1.5,
+                color,
+                1.0,
+            );
             for run in &arm.runs {
-                canvas::line(picture, whole, &[place(arm, 100.0 * run.top1)], 8.0, color, 0.7);
+                canvas::line(
+                    picture,
+                    whole,
+                    &[place(arm, 100.0 * run.top1)],
+                    8.0,
+                    color,
+                    0.7,
+                );
             }
         }
     }
@@ -145,17 +262,28 @@ mod tests {
             name: name.to_owned(),
             runs: vec![run(top1)],
         };
-        draw(&StudyReport { name: "s".to_owned(), axis: "x".to_owned(), arms: arms.iter().map(arm).collect() })
+        draw(&StudyReport {
+            name: "s".to_owned(),
+            axis: "x".to_owned(),
+            arms: arms.iter().map(arm).collect(),
+        })
     }
 
     /// Rows of the first series' colour between the axes.
     fn rows(picture: &RgbImage, column: u32) -> Vec<u32> {
-        (115..HEIGHT - BELOW).filter(|&row| picture.get_pixel(column, row).0 == color(0).0).collect()
+        (115..HEIGHT - BELOW)
+            .filter(|&row| picture.get_pixel(column, row).0 == color(0).0)
+            .collect()
     }
 
     #[test]
     fn dots_lie_where_the_accuracies_are() {
-        let picture = picture(&[("a", "1", 0.2), ("a", "2", 0.8), ("b", "1", 0.5), ("b", "2", 0.5)]);
+        let picture = picture(&[
+            ("a", "1", 0.2),
+            ("a", "2", 0.8),
+            ("b", "1", 0.5),
+            ("b", "2", 0.5),
+        ]);
         // At the two places of the first series: higher accuracy is further up, in a straight line
         // of 16 to 84 %.
         let row = |column: u32| {
@@ -164,13 +292,23 @@ mod tests {
         };
         let left = MARGIN + LEFT + (WIDTH - 2 * MARGIN - LEFT) / 4 - 4;
         let right = MARGIN + LEFT + 3 * (WIDTH - 2 * MARGIN - LEFT) / 4 - 4;
-        assert!(row(left) > row(right) + 150.0, "{} and {}", row(left), row(right));
+        assert!(
+            row(left) > row(right) + 150.0,
+            "{} and {}",
+            row(left),
+            row(right)
+        );
     }
 
     #[test]
     fn only_places_of_numbers_are_joined() {
-        let between =
-            |names: [&str; 2]| !rows(&picture(&names.map(|name| ("a", name, 0.5))), (MARGIN + LEFT + WIDTH - MARGIN) / 2).is_empty();
+        let between = |names: [&str; 2]| {
+            !rows(
+                &picture(&names.map(|name| ("a", name, 0.5))),
+                (MARGIN + LEFT + WIDTH - MARGIN) / 2,
+            )
+            .is_empty()
+        };
         assert!(between(["50 %", "98 %"]));
         assert!(!between(["random", "tube"]));
     }

@@ -3,11 +3,12 @@
 //! ```text
 //! checkpoints/step-000300/model.safetensors      weights under the reference's names
 //!                         optimizer.safetensors  the two moments of each
-//!                         state.json             step and place in the data, configuration, length and hash of the other files; written last
+//!                         state.json             step, place in the data, configuration, and
+//!                                                length and hash of the other files; written last
 //! ```
 //!
-//! A checkpoint that is damaged, or does not fit the run, is never used, removed or overwritten: where
-//! one of the same step must be written, it is renamed to `step-000300.damaged`.
+//! A checkpoint that is damaged, or does not fit the run, is never used, removed or overwritten:
+//! where one of the same step must be written, it is renamed to `step-000300.damaged`.
 
 use crate::backend::{Learner, LearnerError, NamedValues};
 use crate::config::Task;
@@ -91,7 +92,14 @@ pub struct RunState {
 impl RunState {
     /// The state of a new run on `clips` clips.
     pub fn new(clips: u64) -> Self {
-        Self { step: 0, nonfinite: 0, nonfinite_in_a_row: 0, cursor: Cursor::default(), clips, data: None }
+        Self {
+            step: 0,
+            nonfinite: 0,
+            nonfinite_in_a_row: 0,
+            cursor: Cursor::default(),
+            clips,
+            data: None,
+        }
     }
 
     /// Steps that have changed the weights: the optimizer's own count.
@@ -122,14 +130,27 @@ struct Content {
 }
 
 impl StateFile {
-    fn new(state: RunState, config: String, files: BTreeMap<String, Content>) -> serde_json::Result<Self> {
-        let mut new = Self { state, config, files, xxh3: 0 };
+    fn new(
+        state: RunState,
+        config: String,
+        files: BTreeMap<String, Content>,
+    ) -> serde_json::Result<Self> {
+        let mut new = Self {
+            state,
+            config,
+            files,
+            xxh3: 0,
+        };
         new.xxh3 = new.hash()?;
         Ok(new)
     }
 
     fn hash(&self) -> serde_json::Result<u64> {
-        Ok(xxh3_64(&serde_json::to_vec(&(&self.state, &self.config, &self.files))?))
+        Ok(xxh3_64(&serde_json::to_vec(&(
+            &self.state,
+            &self.config,
+            &self.files,
+        ))?))
     }
 }
 
@@ -145,7 +166,11 @@ pub struct Checkpoints {
 impl Checkpoints {
     /// The checkpoints of the run in the folder `run`, configured by `task`.
     pub fn new(run: &Path, task: &Task) -> Self {
-        Self { dir: run.join(CHECKPOINTS_DIR), task: task.clone(), invalid: Vec::new() }
+        Self {
+            dir: run.join(CHECKPOINTS_DIR),
+            task: task.clone(),
+            invalid: Vec::new(),
+        }
     }
 
     /// Writes a checkpoint, and removes the oldest beyond those to keep. Returns its path.
@@ -154,7 +179,9 @@ impl Checkpoints {
     /// When it cannot be written. The earlier checkpoints are not touched.
     pub fn save(&self, learner: &dyn Learner, state: RunState) -> Result<PathBuf, CheckpointError> {
         let path = self.dir.join(format!("step-{:06}", state.step));
-        let temporary = self.dir.join(format!("step-{:06}{TEMPORARY_ENDING}", state.step));
+        let temporary = self
+            .dir
+            .join(format!("step-{:06}{TEMPORARY_ENDING}", state.step));
         if let Err(source) = self.write(&temporary, &path, learner, state) {
             // The first failure is the one to report.
             let _ = fs::remove_dir_all(&temporary);
@@ -179,9 +206,14 @@ impl Checkpoints {
         remove_if_there(temporary)?;
         fs::create_dir(temporary)?;
         let mut files = BTreeMap::new();
-        for (name, values) in [(MODEL_FILE, learner.weights()?), (OPTIMIZER_FILE, learner.moments()?)] {
+        for (name, values) in [
+            (MODEL_FILE, learner.weights()?),
+            (OPTIMIZER_FILE, learner.moments()?),
+        ] {
             let file = temporary.join(name);
-            let views = values.iter().map(|named| (named.name.as_str(), Stored(named)));
+            let views = values
+                .iter()
+                .map(|named| (named.name.as_str(), Stored(named)));
             safetensors::serialize_to_file(views, None, &file).map_err(plain)?;
             File::open(&file)?.sync_all()?;
             files.insert(name.to_owned(), Content::of(&file)?);
@@ -204,15 +236,25 @@ impl Checkpoints {
 
     /// Removes the oldest checkpoints, and partial ones that interrupted writes have left.
     fn tidy(&self) -> Result<(), CheckpointError> {
-        let failed = |path: &Path, source| CheckpointError::Folder { path: path.to_owned(), source };
-        let valid: Vec<PathBuf> = self.newest_first()?.into_iter().filter(|path| !self.invalid.contains(path)).collect();
+        let failed = |path: &Path, source| CheckpointError::Folder {
+            path: path.to_owned(),
+            source,
+        };
+        let valid: Vec<PathBuf> = self
+            .newest_first()?
+            .into_iter()
+            .filter(|path| !self.invalid.contains(path))
+            .collect();
         for old in valid.into_iter().skip(self.task.common().checkpoints.keep) {
             fs::remove_dir_all(&old).map_err(|source| failed(&old, source))?;
         }
         for entry in fs::read_dir(&self.dir).map_err(|source| failed(&self.dir, source))? {
             let path = entry.map_err(|source| failed(&self.dir, source))?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if name.strip_suffix(TEMPORARY_ENDING).is_some_and(|name| number(name).is_some()) {
+            if name
+                .strip_suffix(TEMPORARY_ENDING)
+                .is_some_and(|name| number(name).is_some())
+            {
                 fs::remove_dir_all(&path).map_err(|source| failed(&path, source))?;
             }
         }
@@ -237,29 +279,49 @@ impl Checkpoints {
     /// # Errors
     /// When a file of it is missing or damaged, or it was made with another configuration.
     pub fn load(&self, path: &Path) -> Result<Loaded, InvalidCheckpoint> {
-        let invalid = |reason: String| InvalidCheckpoint { path: path.to_owned(), reason };
+        let invalid = |reason: String| InvalidCheckpoint {
+            path: path.to_owned(),
+            reason,
+        };
         let state = read_state(path).map_err(invalid)?;
-        let task = Task::parse(&state.config).map_err(|error| invalid(format!("its configuration: {error}")))?;
+        let task = Task::parse(&state.config)
+            .map_err(|error| invalid(format!("its configuration: {error}")))?;
         let differences = task.differences_that_matter(&self.task);
         if !differences.is_empty() {
-            return Err(invalid(format!("it was made with another configuration: {}", differences.join("; "))));
+            return Err(invalid(format!(
+                "it was made with another configuration: {}",
+                differences.join("; ")
+            )));
         }
         let tensors = |name: &str| {
-            let content = state.files.get(name).ok_or_else(|| invalid(format!("{STATE_FILE} does not name {name}")))?;
-            read_tensors(&path.join(name), *content).map_err(|reason| invalid(format!("{name} {reason}")))
+            let content = state
+                .files
+                .get(name)
+                .ok_or_else(|| invalid(format!("{STATE_FILE} does not name {name}")))?;
+            read_tensors(&path.join(name), *content)
+                .map_err(|reason| invalid(format!("{name} {reason}")))
         };
-        Ok(Loaded { weights: tensors(MODEL_FILE)?, moments: tensors(OPTIMIZER_FILE)?, state: state.state })
+        Ok(Loaded {
+            weights: tensors(MODEL_FILE)?,
+            moments: tensors(OPTIMIZER_FILE)?,
+            state: state.state,
+        })
     }
 }
 
 /// The step in a checkpoint's name.
 fn number(name: &str) -> Option<u64> {
-    name.strip_prefix("step-").filter(|step| step.bytes().all(|digit| digit.is_ascii_digit())).and_then(|step| step.parse().ok())
+    name.strip_prefix("step-")
+        .filter(|step| step.bytes().all(|digit| digit.is_ascii_digit()))
+        .and_then(|step| step.parse().ok())
 }
 
 /// The checkpoints in the folder `dir`, the latest first.
 fn newest_first(dir: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
-    let failed = |source| CheckpointError::Folder { path: dir.to_owned(), source };
+    let failed = |source| CheckpointError::Folder {
+        path: dir.to_owned(),
+        source,
+    };
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -268,7 +330,10 @@ fn newest_first(dir: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     let mut found = Vec::new();
     for entry in entries {
         let path = entry.map_err(failed)?.path();
-        found.extend(number(&path.file_name().unwrap_or_default().to_string_lossy()).map(|step| (step, path)));
+        found.extend(
+            number(&path.file_name().unwrap_or_default().to_string_lossy())
+                .map(|step| (step, path)),
+        );
     }
     found.sort_unstable();
     Ok(found.into_iter().rev().map(|(_, path)| path).collect())
@@ -287,7 +352,10 @@ fn move_aside(path: &Path) -> io::Result<()> {
         }
         PathBuf::from(name)
     };
-    let free = (1..).map(aside).find(|name| !name.exists()).expect("there are always more numbers");
+    let free = (1..)
+        .map(aside)
+        .find(|name| !name.exists())
+        .expect("there are always more numbers");
     fs::rename(path, free)
 }
 
@@ -335,7 +403,10 @@ impl Content {
         loop {
             let read = file.read(&mut block)?;
             if read == 0 {
-                return Ok(Self { bytes, xxh3: hasher.digest() });
+                return Ok(Self {
+                    bytes,
+                    xxh3: hasher.digest(),
+                });
             }
             hasher.update(&block[..read]);
             bytes += read as u64;
@@ -359,11 +430,19 @@ pub struct Loaded {
 /// # Errors
 /// When a file of it is missing or damaged.
 pub fn weights(path: &Path) -> Result<(Task, HashMap<String, Tensor>), InvalidCheckpoint> {
-    let invalid = |reason: String| InvalidCheckpoint { path: path.to_owned(), reason };
+    let invalid = |reason: String| InvalidCheckpoint {
+        path: path.to_owned(),
+        reason,
+    };
     let state = read_state(path).map_err(invalid)?;
-    let task = Task::parse(&state.config).map_err(|error| invalid(format!("its configuration: {error}")))?;
-    let content = state.files.get(MODEL_FILE).ok_or_else(|| invalid(format!("{STATE_FILE} does not name {MODEL_FILE}")))?;
-    let tensors = read_tensors(&path.join(MODEL_FILE), *content).map_err(|error| invalid(format!("{MODEL_FILE} {error}")))?;
+    let task = Task::parse(&state.config)
+        .map_err(|error| invalid(format!("its configuration: {error}")))?;
+    let content = state
+        .files
+        .get(MODEL_FILE)
+        .ok_or_else(|| invalid(format!("{STATE_FILE} does not name {MODEL_FILE}")))?;
+    let tensors = read_tensors(&path.join(MODEL_FILE), *content)
+        .map_err(|error| invalid(format!("{MODEL_FILE} {error}")))?;
     Ok((task, tensors))
 }
 
@@ -376,7 +455,9 @@ pub fn is_checkpoint(path: &Path) -> bool {
 ///
 /// # Errors
 /// When the folder cannot be read.
-pub fn newest_weights(run: &Path) -> Result<(Option<ValidWeights>, Vec<InvalidCheckpoint>), CheckpointError> {
+pub fn newest_weights(
+    run: &Path,
+) -> Result<(Option<ValidWeights>, Vec<InvalidCheckpoint>), CheckpointError> {
     let mut invalid = Vec::new();
     for path in newest_first(&run.join(CHECKPOINTS_DIR))? {
         match weights(&path) {
@@ -393,9 +474,14 @@ pub type ValidWeights = (PathBuf, Task, HashMap<String, Tensor>);
 /// Reads `state.json`; the error is the reason.
 fn read_state(path: &Path) -> Result<StateFile, String> {
     let bytes = fs::read(path.join(STATE_FILE)).map_err(|error| unreadable(STATE_FILE, &error))?;
-    let state: StateFile = serde_json::from_slice(&bytes).map_err(|error| format!("{STATE_FILE} is damaged: {error}"))?;
+    let state: StateFile = serde_json::from_slice(&bytes)
+        .map_err(|error| format!("{STATE_FILE} is damaged: {error}"))?;
     let is_whole = state.hash().is_ok_and(|hash| hash == state.xxh3);
-    if is_whole { Ok(state) } else { Err(format!("{STATE_FILE} is damaged: its hash is another")) }
+    if is_whole {
+        Ok(state)
+    } else {
+        Err(format!("{STATE_FILE} is damaged: its hash is another"))
+    }
 }
 
 fn unreadable(file: &str, error: &io::Error) -> String {
@@ -408,9 +494,13 @@ fn unreadable(file: &str, error: &io::Error) -> String {
 /// Reads the tensors of a file of length and hash `content`; the error is the reason without the
 /// file's name.
 fn read_tensors(path: &Path, content: Content) -> Result<HashMap<String, Tensor>, String> {
-    let found = Content::of(path).map_err(|error| unreadable("", &error).trim_start().to_owned())?;
+    let found =
+        Content::of(path).map_err(|error| unreadable("", &error).trim_start().to_owned())?;
     if found.bytes != content.bytes {
-        return Err(format!("is damaged: it has {} bytes, not {}", found.bytes, content.bytes));
+        return Err(format!(
+            "is damaged: it has {} bytes, not {}",
+            found.bytes, content.bytes
+        ));
     }
     if found.xxh3 != content.xxh3 {
         return Err("is damaged: its hash is another".to_owned());
@@ -419,7 +509,9 @@ fn read_tensors(path: &Path, content: Content) -> Result<HashMap<String, Tensor>
 }
 
 /// Reads a file of f32 tensors, one after the other.
-pub(crate) fn read_safetensors(path: &Path) -> Result<HashMap<String, Tensor>, Box<dyn std::error::Error>> {
+pub(crate) fn read_safetensors(
+    path: &Path,
+) -> Result<HashMap<String, Tensor>, Box<dyn std::error::Error>> {
     let mut file = BufReader::with_capacity(BLOCK_BYTES, File::open(path)?);
     let mut length = [0; 8];
     file.read_exact(&mut length)?;
@@ -435,14 +527,23 @@ pub(crate) fn read_safetensors(path: &Path) -> Result<HashMap<String, Tensor>, B
         }
         let mut values = vec![0f32; info.shape.iter().product()];
         file.read_exact(bytemuck::cast_slice_mut(&mut values))?;
-        tensors.insert(name, Tensor::from_vec(values, info.shape.as_slice(), &Device::Cpu)?);
+        tensors.insert(
+            name,
+            Tensor::from_vec(values, info.shape.as_slice(), &Device::Cpu)?,
+        );
     }
     Ok(tensors)
 }
 
 /// Whether a learner cannot resume because of the checkpoint, not of the device.
 pub fn is_unfit(error: &LearnerError) -> bool {
-    matches!(error, LearnerError::Parameters(crate::model::ParameterError::Mismatch { .. } | crate::model::ParameterError::Moments { .. }))
+    matches!(
+        error,
+        LearnerError::Parameters(
+            crate::model::ParameterError::Mismatch { .. }
+                | crate::model::ParameterError::Moments { .. }
+        )
+    )
 }
 
 #[cfg(test)]
@@ -451,9 +552,14 @@ mod tests {
 
     #[test]
     fn a_state_without_a_fingerprint_is_read_and_written_unchanged() {
-        let before = r#"{"step":3,"nonfinite":0,"nonfinite_in_a_row":0,"cursor":{"samples":12},"clips":5}"#;
+        let before =
+            r#"{"step":3,"nonfinite":0,"nonfinite_in_a_row":0,"cursor":{"samples":12},"clips":5}"#;
         let state: RunState = serde_json::from_str(before).expect("a state");
         assert_eq!(state.data, None);
-        assert_eq!(serde_json::to_string(&state).expect("JSON"), before, "or its hash is another");
+        assert_eq!(
+            serde_json::to_string(&state).expect("JSON"),
+            before,
+            "or its hash is another"
+        );
     }
 }

@@ -20,9 +20,19 @@ pub struct Loading {
 impl Loading {
     /// Options for batches of `batch_size` clips of `grid`, all tokens of each as f32.
     pub fn options(self, batch_size: usize, grid: PatchGrid) -> LoaderOptions {
-        let Self { threads, memory_bytes, max_bad } = self;
+        let Self {
+            threads,
+            memory_bytes,
+            max_bad,
+        } = self;
         let tokens = LoaderOptions::tokens(batch_size, grid);
-        LoaderOptions { threads, prefetch: 2 * threads, memory_bytes, max_bad, ..tokens }
+        LoaderOptions {
+            threads,
+            prefetch: 2 * threads,
+            memory_bytes,
+            max_bad,
+            ..tokens
+        }
     }
 }
 
@@ -41,7 +51,9 @@ pub fn loader_options(config: &PretrainConfig, loading: Loading, start: Cursor) 
         format: BatchFormat {
             grid: config.common.clip,
             mask_rule: Some(config.objective.masking),
-            form: Form::Patches { target: config.model().target_form() },
+            form: Form::Patches {
+                target: config.model().target_form(),
+            },
             values: config.common.data.values,
         },
         augmentation: config.common.augmentation(),
@@ -52,11 +64,18 @@ pub fn loader_options(config: &PretrainConfig, loading: Loading, start: Cursor) 
 }
 
 /// [`task_options`] of a fine-tuning.
-pub(super) fn classifier_options(config: &FinetuneConfig, loading: Loading, start: Cursor) -> LoaderOptions {
+pub(super) fn classifier_options(
+    config: &FinetuneConfig,
+    loading: Loading,
+    start: Cursor,
+) -> LoaderOptions {
     let options = loading.options(config.common.data.batch_size, config.common.clip);
     LoaderOptions {
         repeat: config.common.data.repeat_aug,
-        format: BatchFormat { values: config.common.data.values, ..options.format },
+        format: BatchFormat {
+            values: config.common.data.values,
+            ..options.format
+        },
         augmentation: config.common.augmentation(),
         policy: config.augment_policy(),
         seed: config.common.seed,

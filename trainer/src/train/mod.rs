@@ -1,5 +1,5 @@
-//! The train loop: batches, gradients, updates; metrics, pictures, validation and checkpoints on the
-//! way, and a report at the end.
+//! The train loop: batches, gradients, updates; metrics, pictures, validation and checkpoints on
+//! the way, and a report at the end.
 
 pub mod checkpoint;
 mod loading;
@@ -64,16 +64,20 @@ impl Run {
 /// Trains to the end, from the last valid checkpoint in the run's folder if there is one. Calls
 /// `on_event` after each step, and whenever something is skipped.
 ///
-/// A run that was interrupted and resumed computes the same as an uninterrupted one: weights, moments
-/// and the place in the data are all in the checkpoint, and every random number is a function of seed
-/// and sample.
+/// A run that was interrupted and resumed computes the same as an uninterrupted one: weights,
+/// moments and the place in the data are all in the checkpoint, and every random number is a
+/// function of seed and sample.
 ///
 /// # Errors
-/// When data, device or disk fail, the loss is no longer finite, or another process uses the folder.
+/// When data, device or disk fail, the loss is no longer finite, or another process uses the
+/// folder.
 pub fn train(run: &Run, mut on_event: impl FnMut(Event<'_>)) -> Result<Outcome, RunError> {
     let folder = RunFolder::take(&run.dir)?;
     train_in(run, &folder, &mut on_event).or_else(|error| {
-        if matches!(error, RunError::Checkpoint(_) | RunError::Log(_) | RunError::Write { .. }) {
+        if matches!(
+            error,
+            RunError::Checkpoint(_) | RunError::Log(_) | RunError::Write { .. }
+        ) {
             // Where the folder itself is gone, that is the reason to report.
             folder.check()?;
         }
@@ -113,7 +117,11 @@ struct TrainLoop<'a> {
 impl<'a> TrainLoop<'a> {
     fn start(run: &'a Run, folder: &'a RunFolder, on_event: OnEvent<'a>) -> Result<Self, RunError> {
         let mut checkpoints = Checkpoints::new(&run.dir, &run.task);
-        let Start { objective, state, checkpoint } = Start::find(run, &mut checkpoints, on_event)?;
+        let Start {
+            objective,
+            state,
+            checkpoint,
+        } = Start::find(run, &mut checkpoints, on_event)?;
         let log = RunLog::open(&run.dir, state.step)?;
         Ok(Self {
             run,
@@ -163,11 +171,15 @@ impl<'a> TrainLoop<'a> {
         let mut step_began = Instant::now();
         while self.state.step < schedule.steps && !self.run.is_stopped() {
             let lr = schedule.rate(self.state.step);
-            let Some(step) = self.take_step(&mut loader, lr)? else { break };
+            let Some(step) = self.take_step(&mut loader, lr)? else {
+                break;
+            };
             self.folder.check()?;
             self.advance(&step)?;
             let seconds = step_began.elapsed().as_secs_f64();
-            let is_due = self.objective.validation_is_due(self.state.step, schedule.steps);
+            let is_due = self
+                .objective
+                .validation_is_due(self.state.step, schedule.steps);
             let validation = if is_due { self.validate()? } else { None };
             step_began = Instant::now();
             self.validation = validation.or(self.validation);
@@ -175,7 +187,12 @@ impl<'a> TrainLoop<'a> {
             self.log.push(&metrics)?;
             (self.on_event)(Event::Step(&metrics, schedule.steps));
             let is_last = self.state.step == schedule.steps;
-            if is_last || self.state.step.is_multiple_of(self.run.task.common().checkpoints.every) {
+            if is_last
+                || self
+                    .state
+                    .step
+                    .is_multiple_of(self.run.task.common().checkpoints.every)
+            {
                 // The picture comes first, so that no checkpoint is without it. But where it fails,
                 // the checkpoint is worth more.
                 let drawn = self.draw();
@@ -187,9 +204,17 @@ impl<'a> TrainLoop<'a> {
     }
 
     fn loader(&self) -> Result<Loader, RunError> {
-        let options = self.objective.loader_options(self.run.loading, self.state.cursor);
+        let options = self
+            .objective
+            .loader_options(self.run.loading, self.state.cursor);
         let interrupt = Arc::clone(&self.run.stop);
-        Ok(Loader::new(Arc::clone(&self.run.data), LoaderOptions { interrupt, ..options })?)
+        Ok(Loader::new(
+            Arc::clone(&self.run.data),
+            LoaderOptions {
+                interrupt,
+                ..options
+            },
+        )?)
     }
 
     /// Counts a step that was taken.
@@ -204,7 +229,13 @@ impl<'a> TrainLoop<'a> {
         Ok(())
     }
 
-    fn metrics(&self, step: &Step, step_seconds: f64, validation: Option<ValidationMetrics>, loader: &Loader) -> StepMetrics {
+    fn metrics(
+        &self,
+        step: &Step,
+        step_seconds: f64,
+        validation: Option<ValidationMetrics>,
+        loader: &Loader,
+    ) -> StepMetrics {
         StepMetrics {
             step: self.state.step,
             epoch: self.state.cursor.samples as f64 / self.state.clips as f64,
@@ -225,11 +256,14 @@ impl<'a> TrainLoop<'a> {
     }
 
     fn draw(&mut self) -> Result<(), RunError> {
-        self.objective.draw(self.run, self.state.step, &mut self.log)
+        self.objective
+            .draw(self.run, self.state.step, &mut self.log)
     }
 
     fn save(&mut self) -> Result<(), RunError> {
-        let path = self.checkpoints.save(self.objective.learner(), self.state)?;
+        let path = self
+            .checkpoints
+            .save(self.objective.learner(), self.state)?;
         self.last_checkpoint = Some(path);
         self.saved_step = self.state.step;
         Ok(())
@@ -246,10 +280,17 @@ struct Start<'a> {
 
 impl<'a> Start<'a> {
     /// The latest valid checkpoint, or the beginning where there is no checkpoint.
-    fn find(run: &'a Run, checkpoints: &mut Checkpoints, on_event: OnEvent<'_>) -> Result<Self, RunError> {
+    fn find(
+        run: &'a Run,
+        checkpoints: &mut Checkpoints,
+        on_event: OnEvent<'_>,
+    ) -> Result<Self, RunError> {
         let clips = run.data.iter().map(|set| set.len() as u64).sum();
         let fingerprint = source::fingerprint(&run.data);
-        let new = RunState { data: Some(fingerprint), ..RunState::new(clips) };
+        let new = RunState {
+            data: Some(fingerprint),
+            ..RunState::new(clips)
+        };
         let mut invalid = Vec::new();
         for path in checkpoints.newest_first()? {
             let reason = match Self::resume(run, checkpoints, &path, &new)? {
@@ -261,26 +302,55 @@ impl<'a> Start<'a> {
             invalid.push(reason);
         }
         if invalid.is_empty() {
-            return Ok(Self { objective: Objective::new(run)?, state: new, checkpoint: None });
+            return Ok(Self {
+                objective: Objective::new(run)?,
+                state: new,
+                checkpoint: None,
+            });
         }
-        Err(RunError::NoneValid { dir: run.dir.clone(), invalid })
+        Err(RunError::NoneValid {
+            dir: run.dir.clone(),
+            invalid,
+        })
     }
 
     /// The checkpoint at `path`, or why it is invalid. `new` is the state of a new run on the data.
-    fn resume(run: &'a Run, checkpoints: &Checkpoints, path: &Path, new: &RunState) -> Result<Result<Self, InvalidCheckpoint>, RunError> {
+    fn resume(
+        run: &'a Run,
+        checkpoints: &Checkpoints,
+        path: &Path,
+        new: &RunState,
+    ) -> Result<Result<Self, InvalidCheckpoint>, RunError> {
         let loaded = match checkpoints.load(path) {
             Ok(loaded) => loaded,
             Err(reason) => return Ok(Err(reason)),
         };
         let began = loaded.state;
         if began.clips != new.clips || began.data.is_some_and(|data| Some(data) != new.data) {
-            return Err(RunError::OtherData { began: began.clips, now: new.clips });
+            return Err(RunError::OtherData {
+                began: began.clips,
+                now: new.clips,
+            });
         }
-        let state = RunState { data: new.data, ..began };
-        let saved = SavedLearner { weights: loaded.weights, moments: loaded.moments, updates: state.updates() };
+        let state = RunState {
+            data: new.data,
+            ..began
+        };
+        let saved = SavedLearner {
+            weights: loaded.weights,
+            moments: loaded.moments,
+            updates: state.updates(),
+        };
         match Objective::resumed(run, saved) {
-            Ok(objective) => Ok(Ok(Self { objective, state, checkpoint: Some(path.to_owned()) })),
-            Err(error) if checkpoint::is_unfit(&error) => Ok(Err(InvalidCheckpoint { path: path.to_owned(), reason: error.to_string() })),
+            Ok(objective) => Ok(Ok(Self {
+                objective,
+                state,
+                checkpoint: Some(path.to_owned()),
+            })),
+            Err(error) if checkpoint::is_unfit(&error) => Ok(Err(InvalidCheckpoint {
+                path: path.to_owned(),
+                reason: error.to_string(),
+            })),
             Err(error) => Err(error.into()),
         }
     }

@@ -37,17 +37,48 @@ impl TrainLoop<'_> {
         let skipped = safety.on_nonfinite == OnNonfinite::Skip && exceeded.is_none();
         let record = self.record(step, skipped);
         let file = self.run.dir.join(NONFINITE_FILE);
-        append(&file, &record).map_err(|source| RunError::Write { path: file.clone(), source })?;
-        let NonfiniteStep { step: number, loss, grad_norm, .. } = record;
+        append(&file, &record).map_err(|source| RunError::Write {
+            path: file.clone(),
+            source,
+        })?;
+        let NonfiniteStep {
+            step: number,
+            loss,
+            grad_norm,
+            ..
+        } = record;
         let checkpoint = self.last_checkpoint.clone();
         match (safety.on_nonfinite, exceeded) {
             (OnNonfinite::Stop, _) => {
-                let samples = step.batches.iter().flat_map(|batch| batch.samples.iter().copied()).collect();
-                Err(RunError::Nonfinite { step: number, loss, grad_norm, samples, file, checkpoint })
+                let samples = step
+                    .batches
+                    .iter()
+                    .flat_map(|batch| batch.samples.iter().copied())
+                    .collect();
+                Err(RunError::Nonfinite {
+                    step: number,
+                    loss,
+                    grad_norm,
+                    samples,
+                    file,
+                    checkpoint,
+                })
             }
-            (OnNonfinite::Skip, Some(Exceeded { key, limit, in_a_row })) => {
-                Err(RunError::TooManyNonfinite { step: number, key, limit, in_a_row, file, checkpoint })
-            }
+            (
+                OnNonfinite::Skip,
+                Some(Exceeded {
+                    key,
+                    limit,
+                    in_a_row,
+                }),
+            ) => Err(RunError::TooManyNonfinite {
+                step: number,
+                key,
+                limit,
+                in_a_row,
+                file,
+                checkpoint,
+            }),
             (OnNonfinite::Skip, None) => {
                 (self.on_event)(Event::Nonfinite(&record, &file));
                 Ok(())
@@ -57,12 +88,24 @@ impl TrainLoop<'_> {
 
     /// The first limit that the counts of the run exceed.
     const fn exceeded(&self, safety: &SafetyConfig) -> Option<Exceeded> {
-        let SafetyConfig { max_nonfinite, max_nonfinite_in_a_row, .. } = *safety;
+        let SafetyConfig {
+            max_nonfinite,
+            max_nonfinite_in_a_row,
+            ..
+        } = *safety;
         if self.state.nonfinite > max_nonfinite {
-            Some(Exceeded { key: "safety.max_nonfinite", limit: max_nonfinite, in_a_row: false })
+            Some(Exceeded {
+                key: "safety.max_nonfinite",
+                limit: max_nonfinite,
+                in_a_row: false,
+            })
         } else if self.state.nonfinite_in_a_row > max_nonfinite_in_a_row {
             let limit = max_nonfinite_in_a_row;
-            Some(Exceeded { key: "safety.max_nonfinite_in_a_row", limit, in_a_row: true })
+            Some(Exceeded {
+                key: "safety.max_nonfinite_in_a_row",
+                limit,
+                in_a_row: true,
+            })
         } else {
             None
         }
@@ -72,7 +115,11 @@ impl TrainLoop<'_> {
     fn record(&self, step: &Step, skipped: bool) -> NonfiniteStep {
         let batches = step.batches.iter().map(|batch| NonfiniteBatch {
             loss: batch.loss,
-            samples: batch.samples.iter().map(|sample| described(sample, &self.run.data)).collect(),
+            samples: batch
+                .samples
+                .iter()
+                .map(|sample| described(sample, &self.run.data))
+                .collect(),
         });
         NonfiniteStep {
             step: self.state.step + 1,
@@ -91,7 +138,11 @@ impl TrainLoop<'_> {
 /// # Errors
 /// When the disk is full.
 fn append(path: &Path, step: &NonfiniteStep) -> io::Result<()> {
-    let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+    let mut file = OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .open(path)?;
     let mut line = Vec::new();
     if !ends_a_line(&mut file)? {
         // An interrupted write has left a partial line.
@@ -115,10 +166,25 @@ fn ends_a_line(file: &mut File) -> io::Result<bool> {
 
 /// A sample, with the video and the row of a shard that it is from.
 fn described(sample: &SampleId, data: &[WeightedSource]) -> NonfiniteSample {
-    let SampleId { set, epoch, clip, repeat } = *sample;
+    let SampleId {
+        set,
+        epoch,
+        clip,
+        repeat,
+    } = *sample;
     let Origin { video, stored } = data[set as usize].source.origin(clip as usize);
-    let (shard, row) = stored.map(|(shard, row)| (shard.display().to_string(), row as u64)).unzip();
-    NonfiniteSample { set, epoch, clip, repeat, video, shard, row }
+    let (shard, row) = stored
+        .map(|(shard, row)| (shard.display().to_string(), row as u64))
+        .unzip();
+    NonfiniteSample {
+        set,
+        epoch,
+        clip,
+        repeat,
+        video,
+        shard,
+        row,
+    }
 }
 
 #[cfg(test)]
@@ -145,8 +211,14 @@ mod tests {
         append(&path, &step(3)).expect("written");
         append(&path, &step(4)).expect("written");
         let text = fs::read_to_string(&path).expect("read");
-        let steps: Vec<Option<NonfiniteStep>> = text.lines().map(|line| serde_json::from_str(line).ok()).collect();
+        let steps: Vec<Option<NonfiniteStep>> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).ok())
+            .collect();
         assert_eq!(steps, [Some(step(1)), None, Some(step(3)), Some(step(4))]);
-        assert!(text.contains("\"loss\":\"inf\",\"grad_norm\":2.5"), "{text}");
+        assert!(
+            text.contains("\"loss\":\"inf\",\"grad_norm\":2.5"),
+            "{text}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! What a run trains for: its learner, with all that depends on whether it pre-trains or fine-tunes.
+//! What a run trains for: its learner, with all that depends on whether it pre-trains or
+//! fine-tunes.
 
 use super::Run;
 use super::loading::{Loading, classifier_options, loader_options};
@@ -22,9 +23,16 @@ const PICTURE_CLIPS: usize = 3;
 /// What a run trains for.
 pub(super) enum Objective<'a> {
     /// An autoencoder reconstructs masked clips; pictures show how well.
-    Pretraining { config: &'a PretrainConfig, learner: MaeLearner },
+    Pretraining {
+        config: &'a PretrainConfig,
+        learner: MaeLearner,
+    },
     /// A classifier learns labels; validation on other clips shows how well.
-    FineTuning { config: &'a FinetuneConfig, learner: ClassifierLearner, validation: Option<&'a Arc<[WeightedSource]>> },
+    FineTuning {
+        config: &'a FinetuneConfig,
+        learner: ClassifierLearner,
+        validation: Option<&'a Arc<[WeightedSource]>>,
+    },
 }
 
 impl<'a> Objective<'a> {
@@ -33,7 +41,12 @@ impl<'a> Objective<'a> {
     /// # Errors
     /// When initial weights do not fit, or the device cannot hold the learner.
     pub(super) fn new(run: &'a Run) -> Result<Self, LearnerError> {
-        let Run { task, device, compute_threads: threads, .. } = run;
+        let Run {
+            task,
+            device,
+            compute_threads: threads,
+            ..
+        } = run;
         match task {
             Task::Pretrain(config) => {
                 let learner = MaeLearner::new(config, device, *threads)?;
@@ -42,7 +55,11 @@ impl<'a> Objective<'a> {
             Task::Finetune(config) => {
                 let init_weights = run.init_weights.clone();
                 let learner = ClassifierLearner::new(config, init_weights, device, *threads)?;
-                Ok(Self::FineTuning { config, learner, validation: run.validation.as_ref() })
+                Ok(Self::FineTuning {
+                    config,
+                    learner,
+                    validation: run.validation.as_ref(),
+                })
             }
         }
     }
@@ -52,7 +69,12 @@ impl<'a> Objective<'a> {
     /// # Errors
     /// When the checkpoint does not fit the configuration, or the device cannot hold the learner.
     pub(super) fn resumed(run: &'a Run, saved: SavedLearner) -> Result<Self, LearnerError> {
-        let Run { task, device, compute_threads: threads, .. } = run;
+        let Run {
+            task,
+            device,
+            compute_threads: threads,
+            ..
+        } = run;
         match task {
             Task::Pretrain(config) => {
                 let learner = MaeLearner::resumed(config, saved, device, *threads)?;
@@ -60,7 +82,11 @@ impl<'a> Objective<'a> {
             }
             Task::Finetune(config) => {
                 let learner = ClassifierLearner::resumed(config, saved, device, *threads)?;
-                Ok(Self::FineTuning { config, learner, validation: run.validation.as_ref() })
+                Ok(Self::FineTuning {
+                    config,
+                    learner,
+                    validation: run.validation.as_ref(),
+                })
             }
         }
     }
@@ -87,18 +113,24 @@ impl<'a> Objective<'a> {
             Self::Pretraining { config, .. } => loader_options(config, loading, start),
             Self::FineTuning { config, .. } => classifier_options(config, loading, start),
         };
-        LoaderOptions { memory: self.learner().memory(), ..options }
+        LoaderOptions {
+            memory: self.learner().memory(),
+            ..options
+        }
     }
 
-    /// Forward and backward of a training batch; adds `share` times its gradients to those that wait
-    /// for the next update. Returns its loss; where that is not finite, no gradients are added.
+    /// Forward and backward of a training batch; adds `share` times its gradients to those that
+    /// wait for the next update. Returns its loss; where that is not finite, no gradients are
+    /// added.
     ///
     /// # Errors
     /// When a clip has no label and needs one, or the device fails.
     pub(super) fn accumulate(&mut self, mut batch: Batch, share: f64) -> Result<f64, LearnerError> {
         match self {
             Self::Pretraining { learner, .. } => learner.accumulate(batch, share),
-            Self::FineTuning { config, learner, .. } => {
+            Self::FineTuning {
+                config, learner, ..
+            } => {
                 let soft_targets = SoftTargets::new(config, &mut batch)?;
                 learner.accumulate(batch, &soft_targets, share)
             }
@@ -109,7 +141,9 @@ impl<'a> Objective<'a> {
     pub(super) const fn validation_is_due(&self, step: u64, steps: u64) -> bool {
         match self {
             Self::Pretraining { .. } => false,
-            Self::FineTuning { config, .. } => step == steps || step.is_multiple_of(config.objective.validation.every),
+            Self::FineTuning { config, .. } => {
+                step == steps || step.is_multiple_of(config.objective.validation.every)
+            }
         }
     }
 
@@ -118,17 +152,35 @@ impl<'a> Objective<'a> {
     ///
     /// # Errors
     /// When too many clips are bad, or the device fails.
-    pub(super) fn validate(&mut self, run: &Run, on_event: OnEvent<'_>) -> Result<Option<ValidationMetrics>, RunError> {
-        let Self::FineTuning { config, learner, validation: Some(clips) } = self else { return Ok(None) };
-        let options = classifier_options(config, run.loading, Cursor::default()).once(config.objective.validation.views());
-        let options = LoaderOptions { memory: learner.memory(), interrupt: Arc::clone(&run.stop), ..options };
+    pub(super) fn validate(
+        &mut self,
+        run: &Run,
+        on_event: OnEvent<'_>,
+    ) -> Result<Option<ValidationMetrics>, RunError> {
+        let Self::FineTuning {
+            config,
+            learner,
+            validation: Some(clips),
+        } = self
+        else {
+            return Ok(None);
+        };
+        let options = classifier_options(config, run.loading, Cursor::default())
+            .once(config.objective.validation.views());
+        let options = LoaderOptions {
+            memory: learner.memory(),
+            interrupt: Arc::clone(&run.stop),
+            ..options
+        };
         let mut scores = Scores::new(config.objective.classes.len());
         let evaluated = eval::infer_all(
             clips,
             options,
             |batch| learner.infer(batch),
             |clips| {
-                clips.iter().for_each(|clip| scores.add(&clip.probabilities, clip.label));
+                clips
+                    .iter()
+                    .for_each(|clip| scores.add(&clip.probabilities, clip.label));
                 Ok(())
             },
             |skipped| on_event(Event::Skipped(skipped)),
@@ -150,8 +202,16 @@ impl<'a> Objective<'a> {
     /// # Errors
     /// When the clips cannot be read, the device fails, or the picture cannot be written.
     pub(super) fn draw(&mut self, run: &Run, step: u64, log: &mut RunLog) -> Result<(), RunError> {
-        let Self::Pretraining { config, learner } = self else { return Ok(()) };
-        let examples = loader::examples(&run.data, config.common.clip, config.objective.masking, config.common.seed, PICTURE_CLIPS)?;
+        let Self::Pretraining { config, learner } = self else {
+            return Ok(());
+        };
+        let examples = loader::examples(
+            &run.data,
+            config.common.clip,
+            config.objective.masking,
+            config.common.seed,
+            PICTURE_CLIPS,
+        )?;
         let picture = reconstruction::reconstruction(learner, examples)?;
         Ok(log.picture(step, &picture, PICTURE_TAG)?)
     }

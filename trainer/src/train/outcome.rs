@@ -61,7 +61,8 @@ pub enum RunError {
     Checkpoint(#[from] CheckpointError),
     /// None of the checkpoints can be used.
     #[error(
-        "no checkpoint in {} can be used, and nothing was changed; put a valid copy in place, or start a new run with another --out:\n  {}",
+        "no checkpoint in {} can be used, and nothing was changed; put a valid copy in place, or \
+         start a new run with another --out:\n  {}",
         dir.display(),
         invalid.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  ")
     )]
@@ -79,8 +80,10 @@ pub enum RunError {
     Folder(#[from] FolderError),
     /// The loss or the gradients' norm is not finite.
     #[error(
-        "step {step}: loss {loss}, gradient norm {grad_norm}. Nothing was changed or deleted{}. Its clips and the configuration are in {}. A resumed run reaches the \
-         same step: --resume --on-nonfinite skip continues without it; if others follow, the learning rate (optimizer.base_lr) is too high",
+        "step {step}: loss {loss}, gradient norm {grad_norm}. Nothing was changed or deleted{}. \
+         Its clips and the configuration are in {}. A resumed run reaches the \
+         same step: --resume --on-nonfinite skip continues without it; if others follow, the \
+         learning rate (optimizer.base_lr) is too high",
         last_checkpoint(checkpoint.as_deref()),
         file.display()
     )]
@@ -100,7 +103,8 @@ pub enum RunError {
     },
     /// More such steps than may be skipped.
     #[error(
-        "step {step}: loss and gradients were not finite in more than {limit} steps{} ({key}). The weights are probably spoiled: start anew at a lower learning \
+        "step {step}: loss and gradients were not finite in more than {limit} steps{} ({key}). The \
+         weights are probably spoiled: start anew at a lower learning \
          rate (optimizer.base_lr){}. The steps are in {}",
         if *in_a_row { " in a row" } else { "" },
         last_checkpoint(checkpoint.as_deref()),
@@ -121,7 +125,10 @@ pub enum RunError {
         checkpoint: Option<PathBuf>,
     },
     /// The run was started with other data.
-    #[error("the run was started with other data, of {began} clips, and this has {now}: resume with the same data, or start a new run")]
+    #[error(
+        "the run was started with other data, of {began} clips, and this has {now}: resume with \
+         the same data, or start a new run"
+    )]
     OtherData {
         /// Clips when the run began.
         began: u64,
@@ -145,5 +152,7 @@ pub enum RunError {
 }
 
 fn last_checkpoint(path: Option<&Path>) -> String {
-    path.map_or(String::new(), |path| format!("; the last checkpoint is {}", path.display()))
+    path.map_or(String::new(), |path| {
+        format!("; the last checkpoint is {}", path.display())
+    })
 }

@@ -29,8 +29,18 @@ const LINEAR_DIR: &str = "linear";
 const ATTENTIVE_FILE: &str = "attentive.safetensors";
 
 /// Training of the heads.
-const LINEAR: Recipe = Recipe { epochs: 200, batch: 256, rate: 3e-3, weight_decay: 0.01 };
-const ATTENTIVE: Recipe = Recipe { epochs: 40, batch: 32, rate: 1e-3, weight_decay: 0.05 };
+const LINEAR: Recipe = Recipe {
+    epochs: 200,
+    batch: 256,
+    rate: 3e-3,
+    weight_decay: 0.01,
+};
+const ATTENTIVE: Recipe = Recipe {
+    epochs: 40,
+    batch: 32,
+    rate: 1e-3,
+    weight_decay: 0.05,
+};
 
 #[derive(Debug, Clone, Copy)]
 struct Recipe {
@@ -55,7 +65,11 @@ impl TokenFile {
     /// # Errors
     /// When it cannot be created.
     pub fn create(dir: &Path, tokens: usize, width: usize) -> io::Result<Self> {
-        Ok(Self { file: BufWriter::with_capacity(1 << 20, tempfile::tempfile_in(dir)?), tokens, width })
+        Ok(Self {
+            file: BufWriter::with_capacity(1 << 20, tempfile::tempfile_in(dir)?),
+            tokens,
+            width,
+        })
     }
 }
 
@@ -73,7 +87,13 @@ pub struct Features {
 impl Features {
     /// Features of no clips yet, with their tokens to be written to `tokens`.
     pub const fn new(width: usize, tokens: TokenFile) -> Self {
-        Self { width, means: Vec::new(), labels: Vec::new(), tokens, map: None }
+        Self {
+            width,
+            means: Vec::new(),
+            labels: Vec::new(),
+            tokens,
+            map: None,
+        }
     }
 
     /// Adds a clip; one without a class is skipped.
@@ -81,10 +101,16 @@ impl Features {
     /// # Errors
     /// When the disk is full.
     pub fn push(&mut self, clip: &ClipOutput) -> io::Result<()> {
-        let Some(label) = clip.label.and_then(|label| u32::try_from(label).ok()) else { return Ok(()) };
+        let Some(label) = clip.label.and_then(|label| u32::try_from(label).ok()) else {
+            return Ok(());
+        };
         self.means.extend_from_slice(&clip.features);
         self.labels.push(label);
-        let rounded: Vec<bf16> = clip.tokens.iter().map(|&value| bf16::from_f32(value)).collect();
+        let rounded: Vec<bf16> = clip
+            .tokens
+            .iter()
+            .map(|&value| bf16::from_f32(value))
+            .collect();
         self.tokens.file.write_all(bytemuck::cast_slice(&rounded))
     }
 
@@ -113,7 +139,11 @@ impl Features {
 
     /// `[clips, width]`: the means of some clips.
     fn means_of(&self, clips: &[usize]) -> Result<Tensor> {
-        let values: Vec<f32> = clips.iter().flat_map(|&clip| &self.means[clip * self.width..][..self.width]).copied().collect();
+        let values: Vec<f32> = clips
+            .iter()
+            .flat_map(|&clip| &self.means[clip * self.width..][..self.width])
+            .copied()
+            .collect();
         Tensor::from_vec(values, (clips.len(), self.width), &Device::Cpu)
     }
 
@@ -122,7 +152,11 @@ impl Features {
         let (tokens, width) = (self.tokens.tokens, self.tokens.width);
         let all: &[bf16] = bytemuck::cast_slice(self.map.as_deref().unwrap_or(&[]));
         let of_clip = tokens * width;
-        let values: Vec<f32> = clips.iter().flat_map(|&clip| &all[clip * of_clip..][..of_clip]).map(|value| value.to_f32()).collect();
+        let values: Vec<f32> = clips
+            .iter()
+            .flat_map(|&clip| &all[clip * of_clip..][..of_clip])
+            .map(|value| value.to_f32())
+            .collect();
         Tensor::from_vec(values, (clips.len(), tokens, width), &Device::Cpu)
     }
 }
@@ -138,8 +172,8 @@ pub struct LinearProbe {
 }
 
 impl LinearProbe {
-    /// Trains by logistic regression on features normalised to mean 0 and variance 1 over the training
-    /// clips. The result includes the normalisation: it takes features as they are.
+    /// Trains by logistic regression on features normalised to mean 0 and variance 1 over the
+    /// training clips. The result includes the normalisation: it takes features as they are.
     ///
     /// # Errors
     /// When candle fails.
@@ -147,16 +181,49 @@ impl LinearProbe {
         let (width, count) = (features.width, features.len() as f64);
         let (mut mean, mut deviation) = (vec![0f64; width], vec![0f64; width]);
         let rows = || features.means.chunks_exact(width);
-        rows().for_each(|row| mean.iter_mut().zip(row).for_each(|(mean, &value)| *mean += f64::from(value) / count));
+        rows().for_each(|row| {
+            mean.iter_mut()
+                .zip(row)
+                .for_each(|(mean, &value)| *mean += f64::from(value) / count)
+        });
         for row in rows() {
-            deviation.iter_mut().zip(row).zip(&mean).for_each(|((sum, &value), mean)| *sum += (f64::from(value) - mean).powi(2) / count);
+            deviation
+                .iter_mut()
+                .zip(row)
+                .zip(&mean)
+                .for_each(|((sum, &value), mean)| {
+                    *sum += (f64::from(value) - mean).powi(2) / count
+                });
         }
-        deviation.iter_mut().for_each(|variance| *variance = (*variance + 1e-6).sqrt());
-        let single = |values: &[f64]| Tensor::from_vec(values.iter().map(|&value| value as f32).collect::<Vec<_>>(), width, &Device::Cpu);
+        deviation
+            .iter_mut()
+            .for_each(|variance| *variance = (*variance + 1e-6).sqrt());
+        let single = |values: &[f64]| {
+            Tensor::from_vec(
+                values.iter().map(|&value| value as f32).collect::<Vec<_>>(),
+                width,
+                &Device::Cpu,
+            )
+        };
         let (centre, scale) = (single(&mean)?, single(&deviation)?);
         let (head, parameters) = Head::seeded(width, classes, seed)?;
-        let logits = |clips: &[usize]| head.forward(&features.means_of(clips)?.broadcast_sub(&centre)?.broadcast_div(&scale)?);
-        fit(LINEAR, &parameters, &features.labels, classes, seed, logits, |_, _| ())?;
+        let logits = |clips: &[usize]| {
+            head.forward(
+                &features
+                    .means_of(clips)?
+                    .broadcast_sub(&centre)?
+                    .broadcast_div(&scale)?,
+            )
+        };
+        fit(
+            LINEAR,
+            &parameters,
+            &features.labels,
+            classes,
+            seed,
+            logits,
+            |_, _| (),
+        )?;
         let [weight, bias] = ["head.weight", "head.bias"].map(|name| values(&parameters, name));
         let (mut weight, mut bias) = (weight?, bias?);
         // W (x - mean) / deviation + b = (W / deviation) x + (b - W mean / deviation)
@@ -168,7 +235,11 @@ impl LinearProbe {
             }
             *bias = (f64::from(*bias) - shift) as f32;
         }
-        Ok(Self { weight, bias, classes })
+        Ok(Self {
+            weight,
+            bias,
+            classes,
+        })
     }
 
     /// Scores on clips.
@@ -177,10 +248,21 @@ impl LinearProbe {
     /// When candle fails.
     pub fn scores(&self, features: &Features) -> Result<Scores> {
         let mut scores = Scores::new(self.classes);
-        for (feature, &label) in features.means.chunks_exact(features.width).zip(&features.labels) {
+        for (feature, &label) in features
+            .means
+            .chunks_exact(features.width)
+            .zip(&features.labels)
+        {
             let rows = self.weight.chunks_exact(features.width).zip(&self.bias);
-            let logits: Vec<f32> =
-                rows.map(|(row, bias)| row.iter().zip(feature).map(|(weight, value)| weight * value).sum::<f32>() + bias).collect();
+            let logits: Vec<f32> = rows
+                .map(|(row, bias)| {
+                    row.iter()
+                        .zip(feature)
+                        .map(|(weight, value)| weight * value)
+                        .sum::<f32>()
+                        + bias
+                })
+                .collect();
             scores.add(&softmax_of(&logits), Some(label as i32));
         }
         Ok(scores)
@@ -200,11 +282,29 @@ impl AttentiveProbe {
     ///
     /// # Errors
     /// When candle fails.
-    pub fn train(features: &Features, classes: usize, heads: usize, seed: u64, on_epoch: impl FnMut(usize, usize)) -> Result<Self> {
+    pub fn train(
+        features: &Features,
+        classes: usize,
+        heads: usize,
+        seed: u64,
+        on_epoch: impl FnMut(usize, usize),
+    ) -> Result<Self> {
         let (pool, parameters) = AttentivePool::seeded(features.width, heads, classes, seed)?;
         let logits = |clips: &[usize]| pool.forward(&features.tokens_of(clips)?);
-        fit(ATTENTIVE, &parameters, &features.labels, classes, seed, logits, on_epoch)?;
-        Ok(Self { pool, parameters, classes })
+        fit(
+            ATTENTIVE,
+            &parameters,
+            &features.labels,
+            classes,
+            seed,
+            logits,
+            on_epoch,
+        )?;
+        Ok(Self {
+            pool,
+            parameters,
+            classes,
+        })
     }
 
     /// Scores on clips.
@@ -215,8 +315,13 @@ impl AttentiveProbe {
         let mut scores = Scores::new(self.classes);
         let all: Vec<usize> = (0..features.len()).collect();
         for clips in all.chunks(ATTENTIVE.batch) {
-            let logits = self.pool.forward(&features.tokens_of(clips)?)?.to_vec2::<f32>()?;
-            clips.iter().zip(logits).for_each(|(&clip, logits)| scores.add(&softmax_of(&logits), Some(features.labels[clip] as i32)));
+            let logits = self
+                .pool
+                .forward(&features.tokens_of(clips)?)?
+                .to_vec2::<f32>()?;
+            clips.iter().zip(logits).for_each(|(&clip, logits)| {
+                scores.add(&softmax_of(&logits), Some(features.labels[clip] as i32))
+            });
         }
         Ok(scores)
     }
@@ -232,17 +337,35 @@ fn fit(
     logits: impl Fn(&[usize]) -> Result<Tensor>,
     mut on_epoch: impl FnMut(usize, usize),
 ) -> Result<()> {
-    let Recipe { epochs, batch, rate, weight_decay } = recipe;
-    let config = AdamWConfig { base_lr: rate, betas: [0.9, 0.999], epsilon: 1e-8, weight_decay, clip_norm: f64::INFINITY };
+    let Recipe {
+        epochs,
+        batch,
+        rate,
+        weight_decay,
+    } = recipe;
+    let config = AdamWConfig {
+        base_lr: rate,
+        betas: [0.9, 0.999],
+        epsilon: 1e-8,
+        weight_decay,
+        clip_norm: f64::INFINITY,
+    };
     let mut optimizer = AdamW::new(parameters, config)?;
     let steps = (epochs * labels.len().div_ceil(batch)) as u64;
-    let schedule = Schedule { peak: rate, warmup_steps: steps / 20, steps };
+    let schedule = Schedule {
+        peak: rate,
+        warmup_steps: steps / 20,
+        steps,
+    };
     let mut order: Vec<usize> = (0..labels.len()).collect();
     for epoch in 0..epochs {
         order.shuffle(&mut stream(Purpose::Order, seed, epoch as u64, 0));
         for clips in order.chunks(batch) {
             let of_clips: Vec<u32> = clips.iter().map(|&clip| labels[clip]).collect();
-            let loss = cross_entropy(&logits(clips)?, &smoothed_targets(&of_clips, classes, 0.0, &Device::Cpu)?)?;
+            let loss = cross_entropy(
+                &logits(clips)?,
+                &smoothed_targets(&of_clips, classes, 0.0, &Device::Cpu)?,
+            )?;
             optimizer.step(&loss.backward()?, schedule.rate(optimizer.steps()))?;
         }
         on_epoch(epoch + 1, epochs);
@@ -251,12 +374,15 @@ fn fit(
 }
 
 fn values(parameters: &Parameters, name: &str) -> Result<Vec<f32>> {
-    let (_, variable) = parameters.iter().find(|(known, _)| *known == name).expect("a head has these two");
+    let (_, variable) = parameters
+        .iter()
+        .find(|(known, _)| *known == name)
+        .expect("a head has these two");
     variable.as_tensor().flatten_all()?.to_vec1()
 }
 
-/// Writes both probes into the folder `dir`: the linear one with its encoder as a folder of weights,
-/// whose path is returned, and the attentive one beside it.
+/// Writes both probes into the folder `dir`: the linear one with its encoder as a folder of
+/// weights, whose path is returned, and the attentive one beside it.
 ///
 /// # Errors
 /// When the disk is full.
@@ -269,13 +395,31 @@ pub fn save(
 ) -> io::Result<PathBuf> {
     let folder = dir.join(LINEAR_DIR);
     fs::create_dir_all(&folder)?;
-    let tensor = |values: &[f32], shape: &[usize]| Tensor::from_slice(values, shape, &Device::Cpu).map_err(io::Error::other);
+    let tensor = |values: &[f32], shape: &[usize]| {
+        Tensor::from_slice(values, shape, &Device::Cpu).map_err(io::Error::other)
+    };
     let mut tensors: HashMap<String, Tensor> = weights.encoder_only().tensors;
-    tensors.insert("head.weight".to_owned(), tensor(&linear.weight, &[linear.classes, config.common.encoder.width])?);
-    tensors.insert("head.bias".to_owned(), tensor(&linear.bias, &[linear.classes])?);
+    tensors.insert(
+        "head.weight".to_owned(),
+        tensor(
+            &linear.weight,
+            &[linear.classes, config.common.encoder.width],
+        )?,
+    );
+    tensors.insert(
+        "head.bias".to_owned(),
+        tensor(&linear.bias, &[linear.classes])?,
+    );
     write_tensors(&folder.join(MODEL_FILE), &tensors)?;
-    atomic_file::write(&folder.join(CONFIG_FILE), Task::from(config.clone()).to_toml().as_bytes())?;
-    let of_probe = attentive.parameters.iter().map(|(name, variable)| (name.to_owned(), variable.as_detached_tensor())).collect();
+    atomic_file::write(
+        &folder.join(CONFIG_FILE),
+        Task::from(config.clone()).to_toml().as_bytes(),
+    )?;
+    let of_probe = attentive
+        .parameters
+        .iter()
+        .map(|(name, variable)| (name.to_owned(), variable.as_detached_tensor()))
+        .collect();
     write_tensors(&dir.join(ATTENTIVE_FILE), &of_probe)?;
     Ok(folder)
 }

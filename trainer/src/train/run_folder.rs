@@ -26,7 +26,8 @@ pub enum FolderError {
     },
     /// It was there, and is gone.
     #[error(
-        "the run's folder {} is gone, or another is in its place: the run has stopped, as nothing that it learns could be saved; where the folder was \
+        "the run's folder {} is gone, or another is in its place: the run has stopped, as nothing \
+         that it learns could be saved; where the folder was \
          moved to, --out FOLDER --resume goes on from its last checkpoint",
         path.display()
     )]
@@ -50,11 +51,19 @@ impl RunFolder {
     /// # Errors
     /// When it cannot be opened, or another process uses it.
     pub fn take(path: &Path) -> Result<Self, FolderError> {
-        let handle = File::open(path).map_err(|source| FolderError::Open { path: path.to_owned(), source })?;
+        let handle = File::open(path).map_err(|source| FolderError::Open {
+            path: path.to_owned(),
+            source,
+        })?;
         match flock(&handle, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => Err(FolderError::InUse { path: path.to_owned() }),
+            Err(Errno::WOULDBLOCK) => Err(FolderError::InUse {
+                path: path.to_owned(),
+            }),
             // Some network file systems have no locks; a run on them is not refused.
-            _ => Ok(Self { path: path.to_owned(), handle }),
+            _ => Ok(Self {
+                path: path.to_owned(),
+                handle,
+            }),
         }
     }
 
@@ -64,9 +73,14 @@ impl RunFolder {
     /// [`FolderError::Gone`] when it is not.
     pub fn check(&self) -> Result<(), FolderError> {
         let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-        match (fs::metadata(&self.path).map(identity), self.handle.metadata().map(identity)) {
+        match (
+            fs::metadata(&self.path).map(identity),
+            self.handle.metadata().map(identity),
+        ) {
             (Ok(found), Ok(taken)) if found == taken => Ok(()),
-            _ => Err(FolderError::Gone { path: self.path.clone() }),
+            _ => Err(FolderError::Gone {
+                path: self.path.clone(),
+            }),
         }
     }
 }
@@ -79,15 +93,24 @@ mod tests {
     fn a_folder_is_taken_once_and_missed_when_it_goes() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = dir.path().join("run");
-        assert!(matches!(RunFolder::take(&path), Err(FolderError::Open { .. })));
+        assert!(matches!(
+            RunFolder::take(&path),
+            Err(FolderError::Open { .. })
+        ));
         fs::create_dir(&path).expect("made");
         let folder = RunFolder::take(&path).expect("taken");
-        assert!(matches!(RunFolder::take(&path), Err(FolderError::InUse { .. })));
+        assert!(matches!(
+            RunFolder::take(&path),
+            Err(FolderError::InUse { .. })
+        ));
         folder.check().expect("it is there");
         fs::rename(&path, dir.path().join("elsewhere")).expect("moved");
         assert!(matches!(folder.check(), Err(FolderError::Gone { .. })));
         fs::create_dir(&path).expect("made");
-        assert!(matches!(folder.check(), Err(FolderError::Gone { .. })), "another one is in its place");
+        assert!(
+            matches!(folder.check(), Err(FolderError::Gone { .. })),
+            "another one is in its place"
+        );
         drop(folder);
         RunFolder::take(&dir.path().join("elsewhere")).expect("free again");
     }

@@ -45,10 +45,20 @@ impl Step {
 impl TrainLoop<'_> {
     /// Takes one step at rate `lr`; `None` where the run is stopped while it waits for a batch. A
     /// step that is not finite changes nothing.
-    pub(super) fn take_step(&mut self, loader: &mut Loader, lr: f64) -> Result<Option<Step>, RunError> {
+    pub(super) fn take_step(
+        &mut self,
+        loader: &mut Loader,
+        lr: f64,
+    ) -> Result<Option<Step>, RunError> {
         let count = self.run.task.common().data.grad_accum;
         let batches = Vec::with_capacity(count);
-        let mut step = Step { lr, batches, grad_norm: f64::NAN, wait: Duration::ZERO, next: Cursor::default() };
+        let mut step = Step {
+            lr,
+            batches,
+            grad_norm: f64::NAN,
+            wait: Duration::ZERO,
+            next: Cursor::default(),
+        };
         for _ in 0..count {
             let batch = match loader.next().expect("a loader ends only after an error") {
                 Err(LoadError::Interrupted) => {

@@ -5,7 +5,9 @@ use crate::config::{CommonConfig, ConfigError, PretrainConfig, Task};
 use crate::cpu::Precision;
 use crate::log::CONFIG_FILE;
 use crate::model::{ClassifierConfig, Mae, ParameterError};
-use crate::train::checkpoint::{self, CHECKPOINTS_DIR, CheckpointError, InvalidCheckpoint, MODEL_FILE};
+use crate::train::checkpoint::{
+    self, CHECKPOINTS_DIR, CheckpointError, InvalidCheckpoint, MODEL_FILE,
+};
 use candle_core::{Device, Tensor};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -28,7 +30,8 @@ pub struct Weights {
 pub enum WeightsError {
     /// There are no weights at the path.
     #[error(
-        "{} holds no weights: give the folder of a run (it has {CHECKPOINTS_DIR}/), a checkpoint of it, or a folder that `trainer import` has made",
+        "{} holds no weights: give the folder of a run (it has {CHECKPOINTS_DIR}/), a checkpoint \
+         of it, or a folder that `trainer import` has made",
         path.display()
     )]
     None {
@@ -39,7 +42,7 @@ pub enum WeightsError {
     #[error(
         "none of the checkpoints of {} can be used{}",
         path.display(),
-        if invalid.is_empty() { ": there are none yet".to_owned() } else { invalid.iter().map(|invalid| format!("\n  {invalid}")).collect() }
+        render_invalid(invalid)
     )]
     NoneValid {
         /// The folder of the run.
@@ -84,6 +87,17 @@ pub enum WeightsError {
     },
 }
 
+/// A line for each invalid checkpoint.
+fn render_invalid(invalid: &[InvalidCheckpoint]) -> String {
+    if invalid.is_empty() {
+        return ": there are none yet".to_owned();
+    }
+    invalid
+        .iter()
+        .map(|invalid| format!("\n  {invalid}"))
+        .collect()
+}
+
 impl Weights {
     /// Opens the weights at `path`: the folder of a run, whose newest valid checkpoint is used; a
     /// checkpoint; or a folder of `config.toml` and `model.safetensors`.
@@ -94,26 +108,51 @@ impl Weights {
         if path.join(CHECKPOINTS_DIR).is_dir() {
             let (newest, skipped_checkpoints) = checkpoint::newest_weights(path)?;
             return match newest {
-                Some((path, task, tensors)) => Ok(Self { path, task, tensors, skipped_checkpoints }),
-                None => Err(WeightsError::NoneValid { path: path.to_owned(), invalid: skipped_checkpoints }),
+                Some((path, task, tensors)) => Ok(Self {
+                    path,
+                    task,
+                    tensors,
+                    skipped_checkpoints,
+                }),
+                None => Err(WeightsError::NoneValid {
+                    path: path.to_owned(),
+                    invalid: skipped_checkpoints,
+                }),
             };
         }
         let (model, config) = (path.join(MODEL_FILE), path.join(CONFIG_FILE));
         if checkpoint::is_checkpoint(path) {
             let (task, tensors) = checkpoint::weights(path)?;
-            return Ok(Self { path: path.to_owned(), task, tensors, skipped_checkpoints: Vec::new() });
+            return Ok(Self {
+                path: path.to_owned(),
+                task,
+                tensors,
+                skipped_checkpoints: Vec::new(),
+            });
         }
         if config.exists() && !model.exists() {
-            return Err(WeightsError::NoneValid { path: path.to_owned(), invalid: Vec::new() });
+            return Err(WeightsError::NoneValid {
+                path: path.to_owned(),
+                invalid: Vec::new(),
+            });
         }
         if !config.exists() || !model.exists() {
-            return Err(WeightsError::None { path: path.to_owned() });
+            return Err(WeightsError::None {
+                path: path.to_owned(),
+            });
         }
         let task = Task::read(&config)?;
         let tensors = checkpoint::read_safetensors(&model);
-        let tensors =
-            tensors.map_err(|error| WeightsError::File { path: model, reason: format!("is not a valid file of weights: {error}") })?;
-        Ok(Self { path: path.to_owned(), task, tensors, skipped_checkpoints: Vec::new() })
+        let tensors = tensors.map_err(|error| WeightsError::File {
+            path: model,
+            reason: format!("is not a valid file of weights: {error}"),
+        })?;
+        Ok(Self {
+            path: path.to_owned(),
+            task,
+            tensors,
+            skipped_checkpoints: Vec::new(),
+        })
     }
 
     /// The configuration of the pre-training that they are from, and the autoencoder.
@@ -122,11 +161,21 @@ impl Weights {
     /// When they are a classifier's, or do not fit their configuration.
     pub fn mae(&self, device: &Device) -> Result<(&PretrainConfig, Mae), WeightsError> {
         let Task::Pretrain(config) = &self.task else {
-            let wanted = "which has no decoder to reconstruct with: give the pre-training that it was initialised from";
-            return Err(WeightsError::Kind { path: self.path.clone(), kind: "a classifier", wanted });
+            let wanted = "which has no decoder to reconstruct with: give the pre-training that it \
+                          was initialised from";
+            return Err(WeightsError::Kind {
+                path: self.path.clone(),
+                kind: "a classifier",
+                wanted,
+            });
         };
-        let model = Mae::from_tensors(config.model(), self.tensors.clone(), device)
-            .map_err(|source| WeightsError::Parameters { path: self.path.clone(), source })?;
+        let model =
+            Mae::from_tensors(config.model(), self.tensors.clone(), device).map_err(|source| {
+                WeightsError::Parameters {
+                    path: self.path.clone(),
+                    source,
+                }
+            })?;
         Ok((config, model))
     }
 
@@ -140,7 +189,12 @@ impl Weights {
 
     /// Shapes of what reads clips with them: a classifier's, or an encoder's alone.
     pub fn classifier_config(&self) -> ClassifierConfig {
-        let CommonConfig { clip, ref model, encoder, .. } = *self.task.common();
+        let CommonConfig {
+            clip,
+            ref model,
+            encoder,
+            ..
+        } = *self.task.common();
         let classes = self.classes().len();
         ClassifierConfig {
             grid: clip,
@@ -155,22 +209,48 @@ impl Weights {
     /// The encoder's alone, as those of a pre-training.
     #[must_use]
     pub fn encoder_only(&self) -> Self {
-        let of_encoder = |name: &str| !name.starts_with("decoder_") && !name.starts_with("head.") && name != "mask_token";
-        let tensors =
-            self.tensors.iter().filter(|(name, _)| of_encoder(name)).map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
+        let of_encoder = |name: &str| {
+            !name.starts_with("decoder_") && !name.starts_with("head.") && name != "mask_token"
+        };
+        let tensors = self
+            .tensors
+            .iter()
+            .filter(|(name, _)| of_encoder(name))
+            .map(|(name, tensor)| (name.clone(), tensor.clone()))
+            .collect();
         let mut task = self.task.clone();
         if let Task::Finetune(config) = &mut task {
             config.objective.classes.clear();
         }
-        Self { path: self.path.clone(), task, tensors, skipped_checkpoints: Vec::new() }
+        Self {
+            path: self.path.clone(),
+            task,
+            tensors,
+            skipped_checkpoints: Vec::new(),
+        }
     }
 
     /// The model for inference: a classifier, or of a pre-training the encoder alone.
     ///
     /// # Errors
     /// When they do not fit their configuration, or the device has no room for them.
-    pub fn inference_model(&self, device: &Device, precision: Precision, threads: usize) -> Result<InferenceModel, LearnerError> {
-        let tensors = if self.classes().is_empty() { self.encoder_only().tensors } else { self.tensors.clone() };
-        InferenceModel::new(self.classifier_config(), tensors, device, precision, threads)
+    pub fn inference_model(
+        &self,
+        device: &Device,
+        precision: Precision,
+        threads: usize,
+    ) -> Result<InferenceModel, LearnerError> {
+        let tensors = if self.classes().is_empty() {
+            self.encoder_only().tensors
+        } else {
+            self.tensors.clone()
+        };
+        InferenceModel::new(
+            self.classifier_config(),
+            tensors,
+            device,
+            precision,
+            threads,
+        )
     }
 }

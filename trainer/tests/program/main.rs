@@ -28,11 +28,13 @@ fn trainer(dir: &Path, arguments: &[&str]) -> Output {
 
 /// Clips that a small model takes.
 fn small_clips(count: u64) -> Vec<TestClip> {
-    (0..count).map(|seed| TestClip::moving(seed, 8, 40, 36)).collect()
+    (0..count)
+        .map(|seed| TestClip::moving(seed, 8, 40, 36))
+        .collect()
 }
 
-/// A folder with shards of `clips` clips in `shards`, and in `small.toml` the configuration of a small
-/// model with a checkpoint every `every` steps.
+/// A folder with shards of `clips` clips in `shards`, and in `small.toml` the configuration of a
+/// small model with a checkpoint every `every` steps.
 fn with_shards(clips: u64, every: u64) -> TempDir {
     let dir = tempfile::tempdir().expect("a folder");
     write_shards(&dir.path().join("shards"), &small_clips(clips));

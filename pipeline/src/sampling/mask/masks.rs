@@ -45,7 +45,11 @@ impl<'a> Mask<'a> {
     /// When there are fewer tokens.
     pub fn new(tokens: &'a [u32], visible: usize, predicted: usize) -> Self {
         let (visible, masked) = tokens.split_at(visible);
-        Self { visible, masked, predicted: &masked[..predicted] }
+        Self {
+            visible,
+            masked,
+            predicted: &masked[..predicted],
+        }
     }
 }
 
@@ -57,8 +61,17 @@ impl<'a> Masks<'a> {
     /// # Panics
     /// When there are no tokens, or `rows` is not a multiple of them.
     pub fn new(rows: &'a [u32], tokens: usize, visible: usize) -> Self {
-        assert!(rows.len().is_multiple_of(tokens) && visible <= tokens, "{} tokens of clips of {tokens}", rows.len());
-        Self { rows, tokens, visible, predicted: tokens - visible }
+        assert!(
+            rows.len().is_multiple_of(tokens) && visible <= tokens,
+            "{} tokens of clips of {tokens}",
+            rows.len()
+        );
+        Self {
+            rows,
+            tokens,
+            visible,
+            predicted: tokens - visible,
+        }
     }
 
     /// The same masks, with only the first `predicted` masked tokens predicted.
@@ -66,7 +79,11 @@ impl<'a> Masks<'a> {
     /// # Panics
     /// When there are fewer masked tokens.
     pub fn predicting(self, predicted: usize) -> Self {
-        assert!(predicted <= self.tokens - self.visible, "{predicted} of {} masked tokens", self.tokens - self.visible);
+        assert!(
+            predicted <= self.tokens - self.visible,
+            "{predicted} of {} masked tokens",
+            self.tokens - self.visible
+        );
         Self { predicted, ..self }
     }
 
@@ -100,11 +117,17 @@ impl<'a> Masks<'a> {
     /// # Panics
     /// When there is no such clip.
     pub fn get(self, clip: usize) -> Mask<'a> {
-        Mask::new(&self.rows[clip * self.tokens..(clip + 1) * self.tokens], self.visible, self.predicted)
+        Mask::new(
+            &self.rows[clip * self.tokens..(clip + 1) * self.tokens],
+            self.visible,
+            self.predicted,
+        )
     }
 
     /// Each clip's mask.
     pub fn iter(self) -> impl Iterator<Item = Mask<'a>> {
-        self.rows.chunks_exact(self.tokens).map(move |row| Mask::new(row, self.visible, self.predicted))
+        self.rows
+            .chunks_exact(self.tokens)
+            .map(move |row| Mask::new(row, self.visible, self.predicted))
     }
 }

@@ -67,7 +67,11 @@ pub enum MaskKind {
 impl MaskRule {
     /// A rule by which all masked tokens are predicted.
     pub const fn new(kind: MaskKind, ratio: f64) -> Self {
-        Self { kind, ratio, decoder_keep: all() }
+        Self {
+            kind,
+            ratio,
+            decoder_keep: all(),
+        }
     }
 
     /// How many tokens of a clip of `grid` stay visible; `None` unless some are visible and some
@@ -90,7 +94,8 @@ impl MaskRule {
     pub fn predicted(self, grid: PatchGrid) -> Option<usize> {
         let masked = grid.tokens() - self.visible(grid)?;
         let is_share = self.decoder_keep > 0.0 && self.decoder_keep <= 1.0;
-        Some((masked as f64 * self.decoder_keep) as usize).filter(|&predicted| is_share && predicted > 0)
+        Some((masked as f64 * self.decoder_keep) as usize)
+            .filter(|&predicted| is_share && predicted > 0)
     }
 
     /// Draws the mask of a clip of `grid` into `tokens`: the visible tokens, then the masked ones
@@ -107,9 +112,17 @@ impl MaskRule {
     ///
     /// # Panics
     /// When [`Self::predicted`] is `None`, or `tokens` is not as long as the clip has tokens.
-    pub fn draw(self, rng: &mut impl Rng, grid: PatchGrid, scratch: &mut MaskScratch, tokens: &mut [u32]) {
+    pub fn draw(
+        self,
+        rng: &mut impl Rng,
+        grid: PatchGrid,
+        scratch: &mut MaskScratch,
+        tokens: &mut [u32],
+    ) {
         assert_eq!(tokens.len(), grid.tokens(), "a place for every token");
-        let visible = self.visible(grid).expect("some tokens are visible and some masked");
+        let visible = self
+            .visible(grid)
+            .expect("some tokens are visible and some masked");
         let predicted = self.predicted(grid).expect("some tokens are predicted");
         let (time, space) = (grid.time(), grid.space());
         match self.kind {
@@ -123,7 +136,11 @@ impl MaskRule {
             MaskKind::Frame => {
                 scratch.random(rng, time, visible / space);
                 let steps = std::mem::take(&mut scratch.is_masked);
-                scratch.is_masked.extend(steps.iter().flat_map(|&is_masked| std::iter::repeat_n(is_masked, space)));
+                scratch.is_masked.extend(
+                    steps
+                        .iter()
+                        .flat_map(|&is_masked| std::iter::repeat_n(is_masked, space)),
+                );
             }
             MaskKind::Block => scratch.blocks(rng, grid, visible),
         }
@@ -146,23 +163,45 @@ mod tests {
         from_noise(&[0.5, 0.1, 0.9, 0.1, 0.0], 2, &mut tokens);
         assert_eq!(tokens, [1, 4, 0, 2, 3]);
         let mask = Masks::new(&tokens, 5, 2).iter().next().expect("one clip");
-        assert_eq!((mask.visible, mask.masked), ([1, 4].as_slice(), [0, 2, 3].as_slice()));
+        assert_eq!(
+            (mask.visible, mask.masked),
+            ([1, 4].as_slice(), [0, 2, 3].as_slice())
+        );
     }
 
     #[test]
     fn every_token_is_visible_equally_often() {
         let mut seen = [0; 64];
-        let grid = PatchGrid { frames: 4, size: 8, tubelet: 1, patch: 2 };
-        let (mut rng, mut scratch, mut tokens) = (stream(Purpose::Mask, 1, 0, 0), MaskScratch::default(), [0; 64]);
+        let grid = PatchGrid {
+            frames: 4,
+            size: 8,
+            tubelet: 1,
+            patch: 2,
+        };
+        let (mut rng, mut scratch, mut tokens) = (
+            stream(Purpose::Mask, 1, 0, 0),
+            MaskScratch::default(),
+            [0; 64],
+        );
         for _ in 0..4000 {
             MaskRule::new(MaskKind::Random, 0.9).draw(&mut rng, grid, &mut scratch, &mut tokens);
-            tokens[..6].iter().for_each(|&token| seen[token as usize] += 1);
+            tokens[..6]
+                .iter()
+                .for_each(|&token| seen[token as usize] += 1);
         }
         // 4000 * 6 / 64 = 375, give or take five standard deviations.
-        assert!(seen.iter().all(|&times| (280..470).contains(&times)), "{seen:?}");
+        assert!(
+            seen.iter().all(|&times| (280..470).contains(&times)),
+            "{seen:?}"
+        );
     }
 
-    const GRID: PatchGrid = PatchGrid { frames: 16, size: 224, tubelet: 2, patch: 16 };
+    const GRID: PatchGrid = PatchGrid {
+        frames: 16,
+        size: 224,
+        tubelet: 2,
+        patch: 16,
+    };
 
     struct Drawn {
         visible: Vec<u32>,
@@ -174,9 +213,17 @@ mod tests {
         let (visible, mut scratch) = (rule.visible(GRID).expect("a rule"), MaskScratch::default());
         (0..50).map(move |clip| {
             let mut tokens = vec![0; 1568];
-            rule.draw(&mut stream(Purpose::Mask, 1, 0, clip), GRID, &mut scratch, &mut tokens);
+            rule.draw(
+                &mut stream(Purpose::Mask, 1, 0, clip),
+                GRID,
+                &mut scratch,
+                &mut tokens,
+            );
             let masked = tokens.split_off(visible);
-            Drawn { visible: tokens, masked }
+            Drawn {
+                visible: tokens,
+                masked,
+            }
         })
     }
 
@@ -194,7 +241,10 @@ mod tests {
         ] {
             for mask in draws(kind, ratio) {
                 assert_eq!(mask.visible.len(), visible, "{kind:?} {ratio}");
-                assert!(mask.visible.is_sorted() && mask.masked.is_sorted(), "{kind:?}");
+                assert!(
+                    mask.visible.is_sorted() && mask.masked.is_sorted(),
+                    "{kind:?}"
+                );
                 let mut all = [mask.visible, mask.masked].concat();
                 all.sort_unstable();
                 assert!(all.into_iter().eq(0..1568), "{kind:?} {ratio}");
@@ -206,16 +256,30 @@ mod tests {
     fn tubes_are_alike_at_all_times_and_frames_are_whole() {
         let (mut tubes, mut frames) = ([0; 196], [0; 8]);
         for mask in draws(MaskKind::Tube, 0.9) {
-            let places = |step: u32| mask.visible.iter().filter(move |&token| token / 196 == step).map(|token| token % 196);
+            let places = |step: u32| {
+                mask.visible
+                    .iter()
+                    .filter(move |&token| token / 196 == step)
+                    .map(|token| token % 196)
+            };
             assert!((1..8).all(|step| places(step).eq(places(0))));
             places(0).for_each(|place| tubes[place as usize] += 1);
         }
         for mask in draws(MaskKind::Frame, 0.75) {
             let steps: Vec<u32> = mask.visible.chunks(196).map(|step| step[0] / 196).collect();
-            assert!(mask.visible.iter().copied().eq(steps.iter().flat_map(|step| 196 * step..196 * (step + 1))));
+            assert!(
+                mask.visible
+                    .iter()
+                    .copied()
+                    .eq(steps.iter().flat_map(|step| 196 * step..196 * (step + 1)))
+            );
             steps.iter().for_each(|&step| frames[step as usize] += 1);
         }
-        assert!(tubes.iter().filter(|&&times| times > 0).count() > 180 && frames.iter().all(|&times| times > 3), "{tubes:?} {frames:?}");
+        assert!(
+            tubes.iter().filter(|&&times| times > 0).count() > 180
+                && frames.iter().all(|&times| times > 3),
+            "{tubes:?} {frames:?}"
+        );
     }
 
     #[test]
@@ -224,13 +288,22 @@ mod tests {
         let edges = |kind| {
             let edges = draws(kind, 0.75).map(|mask| {
                 let mut visible = [false; 1568];
-                mask.visible.iter().for_each(|&token| visible[token as usize] = true);
-                visible.chunks(14).flat_map(|row| row.windows(2)).filter(|pair| pair[0] != pair[1]).count()
+                mask.visible
+                    .iter()
+                    .for_each(|&token| visible[token as usize] = true);
+                visible
+                    .chunks(14)
+                    .flat_map(|row| row.windows(2))
+                    .filter(|pair| pair[0] != pair[1])
+                    .count()
             });
             edges.sum::<usize>()
         };
         let (blocks, random) = (edges(MaskKind::Block), edges(MaskKind::Random));
-        assert!(2 * blocks < random, "{blocks} edges of blocks, {random} at random");
+        assert!(
+            2 * blocks < random,
+            "{blocks} edges of blocks, {random} at random"
+        );
     }
 
     #[test]
@@ -242,7 +315,11 @@ mod tests {
             (MaskKind::Frame, 0.1),
             (MaskKind::Tube, 0.0),
         ] {
-            assert_eq!(MaskRule::new(kind, ratio).visible(GRID), None, "{kind:?} {ratio}");
+            assert_eq!(
+                MaskRule::new(kind, ratio).visible(GRID),
+                None,
+                "{kind:?} {ratio}"
+            );
         }
     }
 
@@ -253,30 +330,67 @@ mod tests {
             let mut rows = vec![0; GRID.tokens()];
             let mut hash = xxhash_rust::xxh3::Xxh3::new();
             for clip in 0..5 {
-                MaskRule::new(kind, 0.75).draw(&mut stream(Purpose::Mask, 1, 0, clip), GRID, &mut MaskScratch::default(), &mut rows);
-                rows.iter().for_each(|token| hash.update(&token.to_le_bytes()));
+                MaskRule::new(kind, 0.75).draw(
+                    &mut stream(Purpose::Mask, 1, 0, clip),
+                    GRID,
+                    &mut MaskScratch::default(),
+                    &mut rows,
+                );
+                rows.iter()
+                    .for_each(|token| hash.update(&token.to_le_bytes()));
             }
             hash.digest()
         };
-        let kinds = [MaskKind::Random, MaskKind::Tube, MaskKind::Frame, MaskKind::Block];
-        assert_eq!(kinds.map(hash), [373994485013406488, 32446550999197473, 4889338882090767876, 9660078736667990243]);
+        let kinds = [
+            MaskKind::Random,
+            MaskKind::Tube,
+            MaskKind::Frame,
+            MaskKind::Block,
+        ];
+        assert_eq!(
+            kinds.map(hash),
+            [
+                373994485013406488,
+                32446550999197473,
+                4889338882090767876,
+                9660078736667990243
+            ]
+        );
     }
 
     /// Masks of `clips` clips in which `decoder_keep` of what is masked is predicted.
     fn running(rule: MaskRule, grid: PatchGrid, clips: u64) -> (Vec<u32>, usize, usize) {
-        let (visible, predicted) = (rule.visible(grid).expect("a rule"), rule.predicted(grid).expect("a rule"));
+        let (visible, predicted) = (
+            rule.visible(grid).expect("a rule"),
+            rule.predicted(grid).expect("a rule"),
+        );
         let mut rows = vec![0; clips as usize * grid.tokens()];
         let mut scratch = MaskScratch::default();
         for (clip, row) in rows.chunks_exact_mut(grid.tokens()).enumerate() {
-            rule.draw(&mut stream(Purpose::Mask, 1, 0, clip as u64), grid, &mut scratch, row);
+            rule.draw(
+                &mut stream(Purpose::Mask, 1, 0, clip as u64),
+                grid,
+                &mut scratch,
+                row,
+            );
         }
         (rows, visible, predicted)
     }
 
     #[test]
     fn what_is_predicted_has_exact_counts_and_leaves_what_is_visible_alone() {
-        let odd = PatchGrid { frames: 5, size: 15, tubelet: 1, patch: 3 };
-        let image = PatchGrid { frames: 1, size: 12, tubelet: 1, patch: 3 };
+        let odd = PatchGrid {
+            frames: 5,
+            size: 15,
+            tubelet: 1,
+            patch: 3,
+        };
+        let image = PatchGrid {
+            frames: 1,
+            size: 12,
+            tubelet: 1,
+            patch: 3,
+        };
         for (grid, kind, ratio, decoder_keep, expected) in [
             (GRID, MaskKind::Random, 0.9, 0.5, 706),
             (GRID, MaskKind::Tube, 0.9, 0.5, 704),
@@ -287,14 +401,24 @@ mod tests {
             (odd, MaskKind::Random, 0.8, 0.25, 25),
             (image, MaskKind::Random, 0.75, 0.5, 6),
         ] {
-            let rule = MaskRule { decoder_keep, ..MaskRule::new(kind, ratio) };
+            let rule = MaskRule {
+                decoder_keep,
+                ..MaskRule::new(kind, ratio)
+            };
             let (rows, visible, predicted) = running(rule, grid, 20);
             assert_eq!(predicted, expected, "{kind:?} {decoder_keep}");
             let (all_predicted, ..) = running(MaskRule::new(kind, ratio), grid, 20);
             let whole = Masks::new(&all_predicted, grid.tokens(), visible);
-            for (mask, whole) in Masks::new(&rows, grid.tokens(), visible).predicting(predicted).iter().zip(whole.iter()) {
+            for (mask, whole) in Masks::new(&rows, grid.tokens(), visible)
+                .predicting(predicted)
+                .iter()
+                .zip(whole.iter())
+            {
                 assert_eq!(mask.visible, whole.visible, "the encoder sees the same");
-                assert_eq!((mask.predicted.len(), mask.predicted), (predicted, &mask.masked[..predicted]));
+                assert_eq!(
+                    (mask.predicted.len(), mask.predicted),
+                    (predicted, &mask.masked[..predicted])
+                );
                 assert!(mask.predicted.is_sorted() && mask.masked[predicted..].is_sorted());
                 let mut masked = mask.masked.to_vec();
                 masked.sort_unstable();
@@ -306,23 +430,46 @@ mod tests {
     #[test]
     fn predicted_places_run_around_their_cells() {
         // Nearly all tokens are masked, so every cell shows its pattern.
-        let rule = MaskRule { decoder_keep: 0.5, ..MaskRule::new(MaskKind::Random, 0.99) };
+        let rule = MaskRule {
+            decoder_keep: 0.5,
+            ..MaskRule::new(MaskKind::Random, 0.99)
+        };
         let (rows, visible, predicted) = running(rule, GRID, 20);
         let mut starts_seen = [0; 4];
-        for mask in Masks::new(&rows, GRID.tokens(), visible).predicting(predicted).iter() {
-            let (mut is_predicted, mut is_visible) = (vec![false; GRID.tokens()], vec![false; GRID.tokens()]);
-            mask.predicted.iter().for_each(|&token| is_predicted[token as usize] = true);
-            mask.visible.iter().for_each(|&token| is_visible[token as usize] = true);
+        for mask in Masks::new(&rows, GRID.tokens(), visible)
+            .predicting(predicted)
+            .iter()
+        {
+            let (mut is_predicted, mut is_visible) =
+                (vec![false; GRID.tokens()], vec![false; GRID.tokens()]);
+            mask.predicted
+                .iter()
+                .for_each(|&token| is_predicted[token as usize] = true);
+            mask.visible
+                .iter()
+                .for_each(|&token| is_visible[token as usize] = true);
             let mut exceptions = 0;
-            for (row, column) in (0..14).step_by(2).flat_map(|row| (0..14).step_by(2).map(move |column| (row, column))) {
+            for (row, column) in (0..14)
+                .step_by(2)
+                .flat_map(|row| (0..14).step_by(2).map(move |column| (row, column)))
+            {
                 // Clockwise patches of the cell; the pattern moves on by one patch per time step.
-                let around = [(0, 0), (0, 1), (1, 1), (1, 0)].map(|(down, right)| (row + down) * 14 + column + right);
+                let around = [(0, 0), (0, 1), (1, 1), (1, 0)]
+                    .map(|(down, right)| (row + down) * 14 + column + right);
                 let differences = |start: usize| {
-                    let at = |time: usize, place: usize| time * 196 + around[(start + time + place) % 4];
-                    let wrong = |time, place: usize| !is_visible[at(time, place)] && is_predicted[at(time, place)] != (place < 2);
-                    (0..8).flat_map(|time| (0..4).map(move |place| (time, place))).filter(|&(time, place)| wrong(time, place)).count()
+                    let at =
+                        |time: usize, place: usize| time * 196 + around[(start + time + place) % 4];
+                    let wrong = |time, place: usize| {
+                        !is_visible[at(time, place)] && is_predicted[at(time, place)] != (place < 2)
+                    };
+                    (0..8)
+                        .flat_map(|time| (0..4).map(move |place| (time, place)))
+                        .filter(|&(time, place)| wrong(time, place))
+                        .count()
                 };
-                let start = (0..4).min_by_key(|&start| differences(start)).expect("one of four");
+                let start = (0..4)
+                    .min_by_key(|&start| differences(start))
+                    .expect("one of four");
                 starts_seen[start] += 1;
                 exceptions += differences(start);
             }
@@ -331,27 +478,51 @@ mod tests {
             assert!(exceptions < 20, "{exceptions} of 1568 tokens");
         }
         // 20 * 49 / 4 = 245, give or take five standard deviations.
-        assert!(starts_seen.iter().all(|&times| (177..313).contains(&times)), "{starts_seen:?}");
+        assert!(
+            starts_seen.iter().all(|&times| (177..313).contains(&times)),
+            "{starts_seen:?}"
+        );
     }
 
     #[test]
     fn every_place_is_predicted_equally_often() {
         for decoder_keep in [0.5, 0.25, 0.4] {
-            let rule = MaskRule { decoder_keep, ..MaskRule::new(MaskKind::Random, 0.9) };
+            let rule = MaskRule {
+                decoder_keep,
+                ..MaskRule::new(MaskKind::Random, 0.9)
+            };
             let (rows, visible, predicted) = running(rule, GRID, 500);
             let mut times = vec![0; 196];
-            for mask in Masks::new(&rows, GRID.tokens(), visible).predicting(predicted).iter() {
-                mask.predicted.iter().for_each(|&token| times[token as usize % 196] += 1);
+            for mask in Masks::new(&rows, GRID.tokens(), visible)
+                .predicting(predicted)
+                .iter()
+            {
+                mask.predicted
+                    .iter()
+                    .for_each(|&token| times[token as usize % 196] += 1);
             }
             let mean = 500.0 * predicted as f64 / 196.0;
-            assert!(times.iter().all(|&times| (f64::from(times) / mean - 1.0).abs() < 0.1), "{decoder_keep}: {times:?} for {mean}");
+            assert!(
+                times
+                    .iter()
+                    .all(|&times| (f64::from(times) / mean - 1.0).abs() < 0.1),
+                "{decoder_keep}: {times:?} for {mean}"
+            );
         }
     }
 
     #[test]
     fn a_share_that_predicts_nothing_is_no_rule() {
         for decoder_keep in [0.0, -0.5, 1.001, f64::NAN, 0.0001] {
-            assert_eq!(MaskRule { decoder_keep, ..MaskRule::new(MaskKind::Random, 0.9) }.predicted(GRID), None, "{decoder_keep}");
+            assert_eq!(
+                MaskRule {
+                    decoder_keep,
+                    ..MaskRule::new(MaskKind::Random, 0.9)
+                }
+                .predicted(GRID),
+                None,
+                "{decoder_keep}"
+            );
         }
     }
 }

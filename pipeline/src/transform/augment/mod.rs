@@ -61,7 +61,11 @@ pub struct RandAugment {
 
 impl Default for RandAugment {
     fn default() -> Self {
-        Self { operations: 2, magnitude: 7.0, deviation: 0.5 }
+        Self {
+            operations: 2,
+            magnitude: 7.0,
+            deviation: 0.5,
+        }
     }
 }
 
@@ -145,7 +149,8 @@ impl RandAugment {
             let kind = rng.random_range(0..KINDS);
             let is_applied = rng.random_bool(PROBABILITY);
             let normal: f64 = StandardNormal.sample(rng);
-            let share = (self.magnitude + self.deviation * normal).clamp(0.0, GREATEST_MAGNITUDE) / GREATEST_MAGNITUDE;
+            let share = (self.magnitude + self.deviation * normal).clamp(0.0, GREATEST_MAGNITUDE)
+                / GREATEST_MAGNITUDE;
             let sign = if rng.random_bool(0.5) { -1.0 } else { 1.0 };
             if is_applied {
                 operations.push(Operation::new(kind, share, sign));
@@ -170,18 +175,32 @@ impl Operation {
             0 => Self::AutoContrast,
             1 => Self::Equalize,
             2 => Self::Invert,
-            3 => Self::Rotate { degrees: sign * 30.0 * share },
-            4 => Self::Posterize { bits: 4 - u32::from(whole(4.0)) },
-            5 => Self::Solarize { threshold: 256 - (share * 256.0) as u16 },
+            3 => Self::Rotate {
+                degrees: sign * 30.0 * share,
+            },
+            4 => Self::Posterize {
+                bits: 4 - u32::from(whole(4.0)),
+            },
+            5 => Self::Solarize {
+                threshold: 256 - (share * 256.0) as u16,
+            },
             6 => Self::SolarizeAdd { add: whole(110.0) },
             7 => Self::Color { factor },
             8 => Self::Contrast { factor },
             9 => Self::Brightness { factor },
             10 => Self::Sharpness { factor },
-            11 => Self::ShearX { factor: sign * 0.3 * share },
-            12 => Self::ShearY { factor: sign * 0.3 * share },
-            13 => Self::TranslateX { share: sign * 0.45 * share },
-            _ => Self::TranslateY { share: sign * 0.45 * share },
+            11 => Self::ShearX {
+                factor: sign * 0.3 * share,
+            },
+            12 => Self::ShearY {
+                factor: sign * 0.3 * share,
+            },
+            13 => Self::TranslateX {
+                share: sign * 0.45 * share,
+            },
+            _ => Self::TranslateY {
+                share: sign * 0.45 * share,
+            },
         }
     }
 }
@@ -197,7 +216,13 @@ mod tests {
 
     #[test]
     fn a_stream_names_its_operations() {
-        let of = |clip| RandAugment { operations: 8, ..RandAugment::default() }.draw(&mut stream(Purpose::Augment, 1, 0, clip));
+        let of = |clip| {
+            RandAugment {
+                operations: 8,
+                ..RandAugment::default()
+            }
+            .draw(&mut stream(Purpose::Augment, 1, 0, clip))
+        };
         assert_eq!(of(5), of(5));
         assert_ne!(of(5), of(6));
     }
@@ -213,35 +238,72 @@ mod tests {
         }
         // 750, 1500 and 750; and 3000 of 15 kinds: 200 of each, give or take five standard
         // deviations.
-        assert!((630..870).contains(&by_count[0]) && (1360..1640).contains(&by_count[1]), "{by_count:?}");
-        assert!(kinds.len() == KINDS && kinds.values().all(|times| (130..270).contains(times)), "{kinds:?}");
-        assert!(draws(RandAugment { operations: 0, ..RandAugment::default() }, 10).all(|operations| operations.is_empty()));
+        assert!(
+            (630..870).contains(&by_count[0]) && (1360..1640).contains(&by_count[1]),
+            "{by_count:?}"
+        );
+        assert!(
+            kinds.len() == KINDS && kinds.values().all(|times| (130..270).contains(times)),
+            "{kinds:?}"
+        );
+        assert!(
+            draws(
+                RandAugment {
+                    operations: 0,
+                    ..RandAugment::default()
+                },
+                10
+            )
+            .all(|operations| operations.is_empty())
+        );
     }
 
     #[test]
     fn magnitudes_are_normal_and_clipped() {
         let degrees = |magnitude: f64, deviation: f64| {
-            let of = RandAugment { operations: 15, magnitude, deviation };
-            let rotations = draws(of, 2000).flatten().filter_map(|operation| match operation {
-                Operation::Rotate { degrees } => Some(degrees),
-                _ => None,
-            });
+            let of = RandAugment {
+                operations: 15,
+                magnitude,
+                deviation,
+            };
+            let rotations = draws(of, 2000)
+                .flatten()
+                .filter_map(|operation| match operation {
+                    Operation::Rotate { degrees } => Some(degrees),
+                    _ => None,
+                });
             rotations.collect::<Vec<f64>>()
         };
         let (of_seven, strongest) = (degrees(7.0, 0.5), degrees(9.0, 20.0));
         let count = of_seven.len() as f64;
         let mean = of_seven.iter().map(|degrees| degrees.abs()).sum::<f64>() / count;
-        let deviation = (of_seven.iter().map(|degrees| (degrees.abs() - mean).powi(2)).sum::<f64>() / count).sqrt();
+        let deviation = (of_seven
+            .iter()
+            .map(|degrees| (degrees.abs() - mean).powi(2))
+            .sum::<f64>()
+            / count)
+            .sqrt();
         // 7 and 0.5 of 10, of 30 degrees.
-        assert!((mean - 21.0).abs() < 0.3 && (deviation - 1.5).abs() < 0.2, "{mean} {deviation}");
+        assert!(
+            (mean - 21.0).abs() < 0.3 && (deviation - 1.5).abs() < 0.2,
+            "{mean} {deviation}"
+        );
         let left = of_seven.iter().filter(|&&degrees| degrees > 0.0).count() as f64 / count;
         assert!((left - 0.5).abs() < 0.1, "{left}");
-        assert!(strongest.iter().all(|degrees| degrees.abs() <= 30.0) && strongest.contains(&30.0) && strongest.contains(&0.0));
+        assert!(
+            strongest.iter().all(|degrees| degrees.abs() <= 30.0)
+                && strongest.contains(&30.0)
+                && strongest.contains(&0.0)
+        );
     }
 
     #[test]
     fn parameters_are_those_of_timm() {
-        let all = |share: f64, sign: f64| (3..KINDS).map(move |kind| Operation::new(kind, share, sign)).collect::<Vec<_>>();
+        let all = |share: f64, sign: f64| {
+            (3..KINDS)
+                .map(move |kind| Operation::new(kind, share, sign))
+                .collect::<Vec<_>>()
+        };
         let expected = |bits, threshold, add, degrees, factor, shear, share| {
             vec![
                 Operation::Rotate { degrees },
@@ -259,12 +321,18 @@ mod tests {
             ]
         };
         assert_eq!(all(0.0, 1.0), expected(4, 256, 0, 0.0, 1.0, 0.0, 0.0));
-        assert_eq!(all(0.5, -1.0), expected(2, 128, 55, -15.0, 0.55, -0.15, -0.225));
+        assert_eq!(
+            all(0.5, -1.0),
+            expected(2, 128, 55, -15.0, 0.55, -0.15, -0.225)
+        );
         assert_eq!(all(1.0, 1.0), expected(0, 0, 110, 30.0, 1.9, 0.3, 0.45));
         // timm at magnitude 7.4: posterize 4 - int(2.96), solarize 256 - int(189.44), add
         // int(81.4).
-        let [Operation::Posterize { bits: 2 }, Operation::Solarize { threshold: 67 }, Operation::SolarizeAdd { add: 81 }] =
-            all(0.74, 1.0)[1..4]
+        let [
+            Operation::Posterize { bits: 2 },
+            Operation::Solarize { threshold: 67 },
+            Operation::SolarizeAdd { add: 81 },
+        ] = all(0.74, 1.0)[1..4]
         else {
             panic!("{:?}", all(0.74, 1.0));
         };
@@ -274,7 +342,10 @@ mod tests {
     fn nothing_unknown_is_read() {
         let read = |text: &str| serde_json::from_str::<RandAugment>(text);
         assert_eq!(read("{}").expect("all by default"), RandAugment::default());
-        assert_eq!(read(r#"{"magnitude": 9}"#).expect("one is given").magnitude, 9.0);
+        assert_eq!(
+            read(r#"{"magnitude": 9}"#).expect("one is given").magnitude,
+            9.0
+        );
         assert!(read(r#"{"magnitud": 9}"#).is_err());
     }
 }

@@ -56,35 +56,70 @@ impl RandAugmenter {
         let plane = side * side;
         let middle = side as f64 / 2.0;
         match operation {
-            Operation::AutoContrast => clip.chunks_exact_mut(plane).for_each(|plane| look_up(plane, &stretching(&histogram(plane)))),
-            Operation::Equalize => clip.chunks_exact_mut(plane).for_each(|plane| look_up(plane, &equalizing(&histogram(plane)))),
+            Operation::AutoContrast => clip
+                .chunks_exact_mut(plane)
+                .for_each(|plane| look_up(plane, &stretching(&histogram(plane)))),
+            Operation::Equalize => clip
+                .chunks_exact_mut(plane)
+                .for_each(|plane| look_up(plane, &equalizing(&histogram(plane)))),
             Operation::Invert => look_up(clip, &table(|value| 255 - value)),
             Operation::Posterize { bits } => {
                 let mask = if bits >= 8 { 255 } else { !(255u8 >> bits) };
                 look_up(clip, &table(|value| value & mask));
             }
             Operation::Solarize { threshold } => {
-                look_up(clip, &table(|value| if u16::from(value) < threshold { value } else { 255 - value }));
+                look_up(
+                    clip,
+                    &table(|value| {
+                        if u16::from(value) < threshold {
+                            value
+                        } else {
+                            255 - value
+                        }
+                    }),
+                );
             }
-            Operation::SolarizeAdd { add } => look_up(clip, &table(|value| if value < 128 { value.saturating_add(add) } else { value })),
-            Operation::Brightness { factor } => look_up(clip, &table(|value| blend(0, value, fixed(factor)))),
+            Operation::SolarizeAdd { add } => look_up(
+                clip,
+                &table(|value| {
+                    if value < 128 {
+                        value.saturating_add(add)
+                    } else {
+                        value
+                    }
+                }),
+            ),
+            Operation::Brightness { factor } => {
+                look_up(clip, &table(|value| blend(0, value, fixed(factor))))
+            }
             Operation::Contrast { factor } => {
                 let [red, green, blue] = channels(clip);
-                for ((red, green), blue) in planes(red, plane).zip(planes(green, plane)).zip(planes(blue, plane)) {
+                for ((red, green), blue) in planes(red, plane)
+                    .zip(planes(green, plane))
+                    .zip(planes(blue, plane))
+                {
                     self.make_grey([red, green, blue]);
                     let sum: u64 = self.grey.iter().map(|&value| u64::from(value)).sum();
                     let mean = (sum as f64 / plane as f64 + 0.5) as u8;
                     let table = table(|value| blend(mean, value, fixed(factor)));
-                    [red, green, blue].into_iter().for_each(|plane| look_up(plane, &table));
+                    [red, green, blue]
+                        .into_iter()
+                        .for_each(|plane| look_up(plane, &table));
                 }
             }
             Operation::Color { factor } => {
                 let factor = fixed(factor);
                 let [red, green, blue] = channels(clip);
-                for ((red, green), blue) in planes(red, plane).zip(planes(green, plane)).zip(planes(blue, plane)) {
+                for ((red, green), blue) in planes(red, plane)
+                    .zip(planes(green, plane))
+                    .zip(planes(blue, plane))
+                {
                     self.make_grey([red, green, blue]);
                     for plane in [red, green, blue] {
-                        plane.iter_mut().zip(&self.grey).for_each(|(value, &grey)| *value = blend(grey, *value, factor));
+                        plane
+                            .iter_mut()
+                            .zip(&self.grey)
+                            .for_each(|(value, &grey)| *value = blend(grey, *value, factor));
                     }
                 }
             }
@@ -100,10 +135,18 @@ impl RandAugmenter {
                 let (across, along) = (middle * (1.0 - cos + sin), middle * (1.0 - sin - cos));
                 self.place(clip, side, [cos, -sin, across, sin, cos, along]);
             }
-            Operation::ShearX { factor } => self.place(clip, side, [1.0, factor, 0.0, 0.0, 1.0, 0.0]),
-            Operation::ShearY { factor } => self.place(clip, side, [1.0, 0.0, 0.0, factor, 1.0, 0.0]),
-            Operation::TranslateX { share } => self.place(clip, side, [1.0, 0.0, share * side as f64, 0.0, 1.0, 0.0]),
-            Operation::TranslateY { share } => self.place(clip, side, [1.0, 0.0, 0.0, 0.0, 1.0, share * side as f64]),
+            Operation::ShearX { factor } => {
+                self.place(clip, side, [1.0, factor, 0.0, 0.0, 1.0, 0.0])
+            }
+            Operation::ShearY { factor } => {
+                self.place(clip, side, [1.0, 0.0, 0.0, factor, 1.0, 0.0])
+            }
+            Operation::TranslateX { share } => {
+                self.place(clip, side, [1.0, 0.0, share * side as f64, 0.0, 1.0, 0.0])
+            }
+            Operation::TranslateY { share } => {
+                self.place(clip, side, [1.0, 0.0, 0.0, 0.0, 1.0, share * side as f64])
+            }
         }
     }
 
@@ -111,7 +154,11 @@ impl RandAugmenter {
     fn make_grey(&mut self, [red, green, blue]: [&[u8]; 3]) {
         self.grey.resize(red.len(), 0);
         for (((grey, &red), &green), &blue) in self.grey.iter_mut().zip(red).zip(green).zip(blue) {
-            *grey = ((u32::from(red) * 19595 + u32::from(green) * 38470 + u32::from(blue) * 7471 + 0x8000) >> 16) as u8;
+            *grey = ((u32::from(red) * 19595
+                + u32::from(green) * 38470
+                + u32::from(blue) * 7471
+                + 0x8000)
+                >> 16) as u8;
         }
     }
 
@@ -124,7 +171,11 @@ impl RandAugmenter {
             self.before.clear();
             self.before.extend_from_slice(plane);
             let before = &self.before[..];
-            for ((row, taps), &(first, end)) in plane.chunks_exact_mut(side).zip(self.taps.chunks_exact(side)).zip(&self.inside) {
+            for ((row, taps), &(first, end)) in plane
+                .chunks_exact_mut(side)
+                .zip(self.taps.chunks_exact(side))
+                .zip(&self.inside)
+            {
                 row[..first].fill(FILL);
                 row[end..].fill(FILL);
                 for (value, tap) in row[first..end].iter_mut().zip(&taps[first..end]) {
@@ -132,8 +183,10 @@ impl RandAugmenter {
                     let (right, down) = (u32::from(tap.right), u32::from(tap.down));
                     let pixel = |at: usize| u32::from(before[at]);
                     let upper = pixel(at) * (WHOLE - right) + pixel(at + next) * right;
-                    let lower = pixel(at + below) * (WHOLE - right) + pixel(at + below + next) * right;
-                    *value = ((upper * (WHOLE - down) + lower * down + (1 << (2 * PLACE_BITS - 1))) >> (2 * PLACE_BITS)) as u8;
+                    let lower =
+                        pixel(at + below) * (WHOLE - right) + pixel(at + below + next) * right;
+                    *value = ((upper * (WHOLE - down) + lower * down + (1 << (2 * PLACE_BITS - 1)))
+                        >> (2 * PLACE_BITS)) as u8;
                 }
             }
         }
@@ -155,7 +208,11 @@ impl RandAugmenter {
                     end = column + 1;
                 }
                 let ((left, right), (top, down)) = (between(x, side), between(y, side));
-                self.taps.push(Tap { at: (top * side + left) as u32, right, down });
+                self.taps.push(Tap {
+                    at: (top * side + left) as u32,
+                    right,
+                    down,
+                });
             }
             self.inside.push((first, end));
         }
@@ -167,7 +224,10 @@ impl RandAugmenter {
 fn between(at: f64, side: usize) -> (usize, u16) {
     let place = (at - 0.5).clamp(0.0, (side - 1) as f64);
     let before = (place as usize).min(side.saturating_sub(2));
-    (before, ((place - before as f64) * f64::from(WHOLE) + 0.5) as u16)
+    (
+        before,
+        ((place - before as f64) * f64::from(WHOLE) + 0.5) as u16,
+    )
 }
 
 /// The three channels of a clip.
@@ -188,13 +248,17 @@ fn table(of: impl Fn(u8) -> u8) -> [u8; 256] {
 }
 
 fn look_up(values: &mut [u8], table: &[u8; 256]) {
-    values.iter_mut().for_each(|value| *value = table[usize::from(*value)]);
+    values
+        .iter_mut()
+        .for_each(|value| *value = table[usize::from(*value)]);
 }
 
 /// How often each value occurs.
 fn histogram(values: &[u8]) -> [u32; 256] {
     let mut counts = [0; 256];
-    values.iter().for_each(|&value| counts[usize::from(value)] += 1);
+    values
+        .iter()
+        .for_each(|&value| counts[usize::from(value)] += 1);
     counts
 }
 
@@ -214,7 +278,12 @@ fn stretching(histogram: &[u32; 256]) -> [u8; 256] {
 /// The table that makes the values of a channel with this histogram equally frequent. A channel of
 /// one value does not change.
 fn equalizing(histogram: &[u32; 256]) -> [u8; 256] {
-    let last = histogram.iter().rev().find(|&&count| count > 0).copied().unwrap_or(0);
+    let last = histogram
+        .iter()
+        .rev()
+        .find(|&&count| count > 0)
+        .copied()
+        .unwrap_or(0);
     let step = (histogram.iter().sum::<u32>() - last) / 255;
     if step == 0 {
         return table(|value| value);
@@ -255,7 +324,9 @@ fn sharpen(before: &[u8], out: &mut [u8], side: usize, factor: i32) {
         });
         let out = &mut out[y * side + 1..][..inner];
         for x in 0..inner {
-            let three = |[left, middle, right]: [&[u8]; 3]| u16::from(left[x]) + u16::from(middle[x]) + u16::from(right[x]);
+            let three = |[left, middle, right]: [&[u8]; 3]| {
+                u16::from(left[x]) + u16::from(middle[x]) + u16::from(right[x])
+            };
             let sum = three(above) + three(this) + three(below) + 4 * u16::from(this[1][x]);
             // Half of 13 is no whole number: no sum lies between two means.
             out[x] = blend(((2 * sum + 13) / 26) as u8, this[1][x], factor);
@@ -266,7 +337,9 @@ fn sharpen(before: &[u8], out: &mut [u8], side: usize, factor: i32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Operation::{AutoContrast, Brightness, Color, Contrast, Equalize, Invert, Posterize, Rotate, Sharpness};
+    use Operation::{
+        AutoContrast, Brightness, Color, Contrast, Equalize, Invert, Posterize, Rotate, Sharpness,
+    };
     use Operation::{ShearX, ShearY, Solarize, SolarizeAdd, TranslateX, TranslateY};
 
     fn after(operation: Operation, clip: &[u8], frames: usize, side: usize) -> Vec<u8> {
@@ -296,7 +369,9 @@ mod tests {
 
     /// A frame of 24 x 24 pixels: [`FIGURES`] is of this.
     fn frame() -> Vec<u8> {
-        (0..3 * 24 * 24u64).map(|at| (40 + ((at * 2_654_435_761) >> 13) % 128 + 20 * (at / 576)) as u8).collect()
+        (0..3 * 24 * 24u64)
+            .map(|at| (40 + ((at * 2_654_435_761) >> 13) % 128 + 20 * (at / 576)) as u8)
+            .collect()
     }
 
     /// What Pillow 13.0 makes of [`frame`]:
@@ -332,7 +407,10 @@ mod tests {
     fn colours_are_those_of_pillow() {
         for (operation, figure) in FIGURES {
             let values = after(operation, &frame(), 1, 24);
-            let number: u64 = (1..).zip(values).map(|(at, value)| at * u64::from(value)).sum();
+            let number: u64 = (1..)
+                .zip(values)
+                .map(|(at, value)| at * u64::from(value))
+                .sum();
             assert_eq!(number, figure, "{operation:?}");
         }
     }
@@ -345,19 +423,53 @@ mod tests {
         // (1, 0, .315 * 8, 0, 1, 0) and (1, 0, 0, 0, 1, -.315 * 8). It cuts off what is rounded
         // here.
         let figures: [(Operation, [[u8; 8]; 2]); 5] = [
-            (Rotate { degrees: 21.0 }, [[106, 129, 107, 56, 111, 74, 114, 115], [139, 105, 123, 125, 122, 110, 100, 67]]),
-            (ShearX { factor: 0.21 }, [[85, 105, 76, 96, 68, 88, 60, 101], [117, 156, 108, 148, 100, 140, 82, 115]]),
-            (ShearY { factor: -0.21 }, [[64, 118, 111, 98, 145, 83, 142, 115], [58, 99, 152, 79, 133, 79, 113, 113]]),
-            (TranslateX { share: 0.315 }, [[89, 82, 81, 74, 72, 115, 115, 115], [131, 130, 123, 122, 115, 115, 115, 115]]),
-            (TranslateY { share: -0.315 }, [[115; 8], [106, 105, 98, 97, 90, 149, 81, 141]]),
+            (
+                Rotate { degrees: 21.0 },
+                [
+                    [106, 129, 107, 56, 111, 74, 114, 115],
+                    [139, 105, 123, 125, 122, 110, 100, 67],
+                ],
+            ),
+            (
+                ShearX { factor: 0.21 },
+                [
+                    [85, 105, 76, 96, 68, 88, 60, 101],
+                    [117, 156, 108, 148, 100, 140, 82, 115],
+                ],
+            ),
+            (
+                ShearY { factor: -0.21 },
+                [
+                    [64, 118, 111, 98, 145, 83, 142, 115],
+                    [58, 99, 152, 79, 133, 79, 113, 113],
+                ],
+            ),
+            (
+                TranslateX { share: 0.315 },
+                [
+                    [89, 82, 81, 74, 72, 115, 115, 115],
+                    [131, 130, 123, 122, 115, 115, 115, 115],
+                ],
+            ),
+            (
+                TranslateY { share: -0.315 },
+                [[115; 8], [106, 105, 98, 97, 90, 149, 81, 141]],
+            ),
         ];
-        let corner: Vec<u8> =
-            frame().chunks(24).enumerate().filter(|(row, _)| row % 24 < 8).flat_map(|(_, row)| row[..8].to_vec()).collect();
+        let corner: Vec<u8> = frame()
+            .chunks(24)
+            .enumerate()
+            .filter(|(row, _)| row % 24 < 8)
+            .flat_map(|(_, row)| row[..8].to_vec())
+            .collect();
         for (operation, rows) in figures {
             let values = after(operation, &corner, 1, 8);
             for (y, row) in [1, 5].into_iter().zip(rows) {
                 let got = &values[8 * y..][..8];
-                assert!(got.iter().zip(row).all(|(&a, b)| a.abs_diff(b) <= 1), "{operation:?}, row {y}: {got:?} for {row:?}");
+                assert!(
+                    got.iter().zip(row).all(|(&a, b)| a.abs_diff(b) <= 1),
+                    "{operation:?}, row {y}: {got:?} for {row:?}"
+                );
             }
         }
     }
@@ -372,22 +484,49 @@ mod tests {
         assert_eq!(of(Invert, [0, 1, 128, 255]), [255, 254, 127, 0]);
         assert_eq!(of(Posterize { bits: 2 }, [0, 63, 64, 255]), [0, 0, 64, 192]);
         assert_eq!(of(Posterize { bits: 0 }, [0, 63, 64, 255]), [0; 4]);
-        assert_eq!(of(Solarize { threshold: 100 }, [0, 99, 100, 255]), [0, 99, 155, 0]);
-        assert_eq!(of(SolarizeAdd { add: 110 }, [0, 127, 128, 255]), [110, 237, 128, 255]);
-        assert_eq!(of(Brightness { factor: 1.5 }, [0, 101, 170, 171]), [0, 151, 255, 255]);
-        assert_eq!(of(Brightness { factor: 0.5 }, [0, 101, 170, 171]), [0, 50, 85, 85]);
+        assert_eq!(
+            of(Solarize { threshold: 100 }, [0, 99, 100, 255]),
+            [0, 99, 155, 0]
+        );
+        assert_eq!(
+            of(SolarizeAdd { add: 110 }, [0, 127, 128, 255]),
+            [110, 237, 128, 255]
+        );
+        assert_eq!(
+            of(Brightness { factor: 1.5 }, [0, 101, 170, 171]),
+            [0, 151, 255, 255]
+        );
+        assert_eq!(
+            of(Brightness { factor: 0.5 }, [0, 101, 170, 171]),
+            [0, 50, 85, 85]
+        );
         // A quarter turn against the clock, and one column or row.
         assert_eq!(of(Rotate { degrees: 90.0 }, [1, 2, 3, 4]), [2, 4, 1, 3]);
-        assert_eq!(of(TranslateX { share: 0.5 }, [1, 2, 3, 4]), [2, FILL, 4, FILL]);
-        assert_eq!(of(TranslateY { share: -0.5 }, [1, 2, 3, 4]), [FILL, FILL, 1, 2]);
+        assert_eq!(
+            of(TranslateX { share: 0.5 }, [1, 2, 3, 4]),
+            [2, FILL, 4, FILL]
+        );
+        assert_eq!(
+            of(TranslateY { share: -0.5 }, [1, 2, 3, 4]),
+            [FILL, FILL, 1, 2]
+        );
         // Row 0 by a quarter of a column, row 1 by three quarters.
-        assert_eq!(of(ShearX { factor: 0.5 }, [0, 100, 0, 100]), [25, 100, 75, FILL]);
-        assert_eq!(of(ShearY { factor: 0.5 }, [0, 0, 100, 100]), [25, 75, 100, FILL]);
+        assert_eq!(
+            of(ShearX { factor: 0.5 }, [0, 100, 0, 100]),
+            [25, 100, 75, FILL]
+        );
+        assert_eq!(
+            of(ShearY { factor: 0.5 }, [0, 0, 100, 100]),
+            [25, 75, 100, FILL]
+        );
 
         // Grey of (200, 100, 50) is 124.2; the mean of a frame's greys, half of which are that and
         // half 0, is 62.
         let clip = [[200, 0, 200, 0], [100, 0, 100, 0], [50, 0, 50, 0]].concat();
-        assert_eq!(after(Color { factor: 0.0 }, &clip, 1, 2), [124, 0, 124, 0].repeat(3));
+        assert_eq!(
+            after(Color { factor: 0.0 }, &clip, 1, 2),
+            [124, 0, 124, 0].repeat(3)
+        );
         assert_eq!(after(Color { factor: 0.5 }, &clip, 1, 2)[..1], [162]);
         assert_eq!(after(Contrast { factor: 0.0 }, &clip, 1, 2), [62; 12]);
         assert_eq!(after(Contrast { factor: 0.5 }, &clip, 1, 2)[..2], [131, 31]);
@@ -395,7 +534,10 @@ mod tests {
         // 130 alone in the middle: 5 of 13 of it are left. The edge stays.
         let mut dot = [0; 27];
         dot[4] = 130;
-        assert_eq!(after(Sharpness { factor: 0.0 }, &dot, 1, 3)[..9], [0, 0, 0, 0, 50, 0, 0, 0, 0]);
+        assert_eq!(
+            after(Sharpness { factor: 0.0 }, &dot, 1, 3)[..9],
+            [0, 0, 0, 0, 50, 0, 0, 0, 0]
+        );
         assert_eq!(after(Sharpness { factor: 1.5 }, &dot, 1, 3)[4], 170);
 
         // 510 pixels of 1, 510 of 7 and 4 of 9, of 1024: a step is 1020 / 255 = 4 pixels, and a
@@ -445,15 +587,23 @@ mod tests {
         // it does alone.
         let one = frame();
         let dark: Vec<u8> = one.iter().map(|&value| value / 3).collect();
-        let clip: Vec<u8> =
-            (0..3).flat_map(|channel| [&one, &dark, &one].map(|frame| frame[channel * 576..][..576].to_vec()).concat()).collect();
+        let clip: Vec<u8> = (0..3)
+            .flat_map(|channel| {
+                [&one, &dark, &one]
+                    .map(|frame| frame[channel * 576..][..576].to_vec())
+                    .concat()
+            })
+            .collect();
         let mut augmenter = RandAugmenter::default();
         for operation in ALL {
             let mut together = clip.clone();
             augmenter.apply(&[operation], &mut together, 3, 24);
             let alone = [&one, &dark, &one].map(|frame| after(operation, frame, 1, 24));
             for (plane, values) in together.chunks(576).enumerate() {
-                assert!(values == &alone[plane % 3][plane / 3 * 576..][..576], "{operation:?}, plane {plane}");
+                assert!(
+                    values == &alone[plane % 3][plane / 3 * 576..][..576],
+                    "{operation:?}, plane {plane}"
+                );
             }
         }
     }
@@ -462,10 +612,18 @@ mod tests {
     fn operations_follow_one_another_and_odd_sizes_are_no_matter() {
         let mut augmenter = RandAugmenter::default();
         for (frames, side) in [(2, 7), (1, 1), (1, 2), (0, 4), (3, 0)] {
-            let clip: Vec<u8> = (0..3 * frames * side * side).map(|at| (at * 37 % 251) as u8).collect();
+            let clip: Vec<u8> = (0..3 * frames * side * side)
+                .map(|at| (at * 37 % 251) as u8)
+                .collect();
             let mut together = clip.clone();
             augmenter.apply(&ALL, &mut together, frames, side);
-            assert!(together == ALL.into_iter().fold(clip, |clip, operation| after(operation, &clip, frames, side)), "{frames} {side}");
+            assert!(
+                together
+                    == ALL.into_iter().fold(clip, |clip, operation| after(
+                        operation, &clip, frames, side
+                    )),
+                "{frames} {side}"
+            );
         }
     }
 }

@@ -49,8 +49,12 @@ impl AugmentPolicy {
     /// Draws what is done to `sample` under `seed`, whose frames have `side` x `side` pixels.
     pub(crate) fn draw(self, sample: SampleId, seed: u64, side: usize) -> SampleAugment {
         let stream = |purpose| sample.stream(purpose, seed);
-        let operations = self.rand_augment.map(|policy| policy.draw(&mut stream(Purpose::RandAugment)));
-        let erased = self.erasing.and_then(|policy| policy.draw(&mut stream(Purpose::Erasing), side));
+        let operations = self
+            .rand_augment
+            .map(|policy| policy.draw(&mut stream(Purpose::RandAugment)));
+        let erased = self
+            .erasing
+            .and_then(|policy| policy.draw(&mut stream(Purpose::Erasing), side));
         SampleAugment { operations, erased }
     }
 }
@@ -74,15 +78,23 @@ impl Augmenter {
         grid: PatchGrid,
         out: &mut [T],
     ) {
-        let PatchGrid { frames, size: side, .. } = grid;
+        let PatchGrid {
+            frames, size: side, ..
+        } = grid;
         self.values.resize(grid.clip_values(), 0.0);
-        let values: &mut [T] = &mut bytemuck::cast_slice_mut(&mut self.values)[..grid.clip_values()];
+        let values: &mut [T] =
+            &mut bytemuck::cast_slice_mut(&mut self.values)[..grid.clip_values()];
         if let Some(operations) = &augment.operations {
             self.bytes.resize(grid.clip_values(), 0);
             transform.clip(clip, frames, side, &mut self.bytes);
-            self.augmenter.apply(operations, &mut self.bytes, frames, side);
-            let table: [T; 256] = std::array::from_fn(|byte| from_normalised((byte as f32 / 255.0 - MEAN) / STD));
-            values.iter_mut().zip(&self.bytes).for_each(|(value, &byte)| *value = table[usize::from(byte)]);
+            self.augmenter
+                .apply(operations, &mut self.bytes, frames, side);
+            let table: [T; 256] =
+                std::array::from_fn(|byte| from_normalised((byte as f32 / 255.0 - MEAN) / STD));
+            values
+                .iter_mut()
+                .zip(&self.bytes)
+                .for_each(|(value, &byte)| *value = table[usize::from(byte)]);
         } else {
             transform.clip(clip, frames, side, values);
         }
@@ -100,8 +112,14 @@ fn scatter<T: Copy>(clip: &[T], grid: PatchGrid, out: &mut [T]) {
         let (time, place) = (token / grid.space(), token % grid.space());
         let (top, left) = (place / grid.side() * patch, place % grid.side() * patch);
         for (line, values) in tubelet.chunks_exact_mut(patch).enumerate() {
-            let (channel, frame, row) = (line / (grid.tubelet * patch), line / patch % grid.tubelet, line % patch);
-            let at = ((channel * grid.frames + time * grid.tubelet + frame) * side + top + row) * side + left;
+            let (channel, frame, row) = (
+                line / (grid.tubelet * patch),
+                line / patch % grid.tubelet,
+                line % patch,
+            );
+            let at = ((channel * grid.frames + time * grid.tubelet + frame) * side + top + row)
+                * side
+                + left;
             values.copy_from_slice(&clip[at..at + patch]);
         }
     }
@@ -117,28 +135,78 @@ mod tests {
 
     #[test]
     fn a_plain_policy_gives_the_transforms_tokens_and_others_do_not() {
-        let grid = PatchGrid { frames: 4, size: 24, tubelet: 2, patch: 8 };
-        let size = FrameSize { width: 40, height: 30 };
-        let bytes: Vec<u8> = (0..4 * size.frame_bytes()).map(|at| (at * 7919 % 251) as u8).collect();
-        let frames = Frames::I420(&bytes, Color { range: ColorRange::Limited, matrix: ColorMatrix::Bt601 });
-        let clip = ClipView { frames, size, view: central_view(size) };
+        let grid = PatchGrid {
+            frames: 4,
+            size: 24,
+            tubelet: 2,
+            patch: 8,
+        };
+        let size = FrameSize {
+            width: 40,
+            height: 30,
+        };
+        let bytes: Vec<u8> = (0..4 * size.frame_bytes())
+            .map(|at| (at * 7919 % 251) as u8)
+            .collect();
+        let frames = Frames::I420(
+            &bytes,
+            Color {
+                range: ColorRange::Limited,
+                matrix: ColorMatrix::Bt601,
+            },
+        );
+        let clip = ClipView {
+            frames,
+            size,
+            view: central_view(size),
+        };
         let mut transform = Transform::default();
         let mut augmenter = Augmenter::default();
         let mut augmented = |policy: AugmentPolicy, clip_number: u64| {
-            let sample = SampleId { set: 0, epoch: 0, clip: clip_number, repeat: 0 };
+            let sample = SampleId {
+                set: 0,
+                epoch: 0,
+                clip: clip_number,
+                repeat: 0,
+            };
             let mut out = vec![0f32; grid.clip_values()];
-            augmenter.tokens(&policy.draw(sample, 3, grid.size), &mut transform, clip, grid, &mut out);
+            augmenter.tokens(
+                &policy.draw(sample, 3, grid.size),
+                &mut transform,
+                clip,
+                grid,
+                &mut out,
+            );
             out
         };
         let mut plain = vec![0f32; grid.clip_values()];
         Transform::default().tokens(clip, grid, &mut plain);
         assert!(augmented(AugmentPolicy::default(), 0) == plain);
         // No operation, but values pass through bytes: at most half a step of 255 off.
-        let no_operations = RandAugment { operations: 0, ..RandAugment::default() };
-        let rounded = augmented(AugmentPolicy { rand_augment: Some(no_operations), erasing: None }, 0);
-        assert!(rounded.iter().zip(&plain).all(|(a, b)| (a - b).abs() <= 0.501 / 255.0 / STD));
-        let erasing = AugmentPolicy { erasing: Some(Erasing { probability: 1.0 }), ..AugmentPolicy::default() };
+        let no_operations = RandAugment {
+            operations: 0,
+            ..RandAugment::default()
+        };
+        let rounded = augmented(
+            AugmentPolicy {
+                rand_augment: Some(no_operations),
+                erasing: None,
+            },
+            0,
+        );
+        assert!(
+            rounded
+                .iter()
+                .zip(&plain)
+                .all(|(a, b)| (a - b).abs() <= 0.501 / 255.0 / STD)
+        );
+        let erasing = AugmentPolicy {
+            erasing: Some(Erasing { probability: 1.0 }),
+            ..AugmentPolicy::default()
+        };
         let erased = augmented(erasing, 1);
-        assert!(erased == augmented(erasing, 1) && erased != plain && erased != augmented(erasing, 2));
+        assert!(
+            erased == augmented(erasing, 1) && erased != plain && erased != augmented(erasing, 2)
+        );
     }
 }

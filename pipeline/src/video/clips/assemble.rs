@@ -56,11 +56,17 @@ impl ClipDecoder {
         match self.decoder.next_frame()? {
             Some(frame) => {
                 let tick = match self.options.sampling {
-                    Sampling::TicksPerSecond(fps) => tick_of(frame.pts_ns.saturating_sub(self.start_ns), fps),
+                    Sampling::TicksPerSecond(fps) => {
+                        tick_of(frame.pts_ns.saturating_sub(self.start_ns), fps)
+                    }
                     Sampling::SourceFrames => self.shown_tick + 1,
                 };
-                let gap = self.gap_finder.as_mut().and_then(|finder| finder.next(frame.pts_ns, frame.duration_ns));
-                let hole = gap.and_then(|gap| Some((gap, hole_of(&self.options, gap, self.start_ns)?)));
+                let gap = self
+                    .gap_finder
+                    .as_mut()
+                    .and_then(|finder| finder.next(frame.pts_ns, frame.duration_ns));
+                let hole =
+                    gap.and_then(|gap| Some((gap, hole_of(&self.options, gap, self.start_ns)?)));
                 self.frames += 1;
                 self.show(Pending { frame, tick, hole })?;
             }
@@ -83,7 +89,11 @@ impl ClipDecoder {
         if let Some((gap, hole)) = hole {
             self.skip(gap, hole);
             if !self.show_until(tick, after_hole)? {
-                self.pending = Some(Pending { frame, tick, hole: None });
+                self.pending = Some(Pending {
+                    frame,
+                    tick,
+                    hole: None,
+                });
                 return Ok(());
             }
         }
@@ -123,22 +133,33 @@ impl ClipDecoder {
     fn show_until(&mut self, until: u64, before_hole: bool) -> Result<bool, VideoError> {
         let frames = self.options.frames as usize;
         let stride = u64::from(self.options.stride);
-        let Some(shown) = &self.shown else { return Ok(true) };
-        let first_skipped = self.decoder.first_skipped_after(shown.pts_ns).unwrap_or(u64::MAX);
+        let Some(shown) = &self.shown else {
+            return Ok(true);
+        };
+        let first_skipped = self
+            .decoder
+            .first_skipped_after(shown.pts_ns)
+            .unwrap_or(u64::MAX);
         self.scratch.clear();
         loop {
             // One clip begins after another; several are open where they overlap.
             let start = self.next_start().filter(|&start| start < until);
             if let Some(start) = start {
                 self.advance_start();
-                self.open.push_back(OpenClip { start, clip: Clip::empty(self.clips) });
+                self.open.push_back(OpenClip {
+                    start,
+                    clip: Clip::empty(self.clips),
+                });
                 self.clips += 1;
             }
-            let Some(shown) = &self.shown else { return Ok(true) };
+            let Some(shown) = &self.shown else {
+                return Ok(true);
+            };
             for open in &mut self.open {
                 while open.clip.pts_ns.len() < frames && open.next_tick(stride) < until {
                     if self.scratch.is_empty() {
-                        shown.with_planes(|planes| self.scaler.append(planes, &mut self.scratch))?;
+                        shown
+                            .with_planes(|planes| self.scaler.append(planes, &mut self.scratch))?;
                     }
                     if open.clip.data.is_empty() {
                         open.clip.data.reserve_exact(frames * self.scratch.len());
@@ -152,8 +173,13 @@ impl ClipDecoder {
                     open.clip.pts_ns.push(shown.pts_ns);
                 }
             }
-            while self.open.front().is_some_and(|open| open.clip.pts_ns.len() == frames) {
-                self.done.extend(self.open.pop_front().map(|open| open.clip));
+            while self
+                .open
+                .front()
+                .is_some_and(|open| open.clip.pts_ns.len() == frames)
+            {
+                self.done
+                    .extend(self.open.pop_front().map(|open| open.clip));
             }
             if start.is_none() {
                 return Ok(true);
@@ -167,7 +193,9 @@ impl ClipDecoder {
     fn next_start(&self) -> Option<u64> {
         match &self.starts {
             Starts::Listed(starts) => starts.front().copied(),
-            Starts::Running { base, next } => Some(base.saturating_add(nth_start(&self.options, *next))),
+            Starts::Running { base, next } => {
+                Some(base.saturating_add(nth_start(&self.options, *next)))
+            }
         }
     }
 
@@ -182,7 +210,9 @@ impl ClipDecoder {
     /// their last frame, if the options ask for it: the only clip of a short video, and those that
     /// were planned for a longer one.
     fn finish(&mut self) -> Result<(), VideoError> {
-        let Some(last) = &self.shown else { return Ok(()) };
+        let Some(last) = &self.shown else {
+            return Ok(());
+        };
         if self.frames == 1 && self.source.codec.starts_with("image/") {
             return Err(VideoError::StillPicture);
         }
@@ -191,7 +221,10 @@ impl ClipDecoder {
             fps.map_or(0, |fps| (1e9 / fps) as i64)
         });
         // The end of the packets is the one that the probe has found.
-        self.end_ns = self.decoder.packets_end_ns().unwrap_or(last.pts_ns.saturating_add(duration_ns));
+        self.end_ns = self
+            .decoder
+            .packets_end_ns()
+            .unwrap_or(last.pts_ns.saturating_add(duration_ns));
         let end = match self.options.sampling {
             Sampling::TicksPerSecond(fps) => tick_of(self.end_ns - self.start_ns, fps),
             Sampling::SourceFrames => self.shown_tick + 1,
@@ -216,7 +249,10 @@ impl ClipDecoder {
                 let ticks_per_second = self.options.sampling.fps().or(source_fps).unwrap_or(30.0);
                 let seconds = (self.end_ns - self.start_ns) as f64 / 1e9;
                 let clip_seconds = span_ticks(&self.options) as f64 / ticks_per_second;
-                return Err(VideoError::TooShort { seconds, clip_seconds });
+                return Err(VideoError::TooShort {
+                    seconds,
+                    clip_seconds,
+                });
             }
         }
         Ok(())
@@ -232,7 +268,13 @@ impl OpenClip {
 
 impl Clip {
     const fn empty(index: u32) -> Self {
-        Self { index, data: Vec::new(), pts_ns: Vec::new(), repeated_frames: 0, damaged: false }
+        Self {
+            index,
+            data: Vec::new(),
+            pts_ns: Vec::new(),
+            repeated_frames: 0,
+            damaged: false,
+        }
     }
 
     /// Repeats the last frame until there are `frames` frames.

@@ -23,16 +23,22 @@ impl ClipDecoder {
     /// end that is missing.
     pub fn faults(&self) -> Vec<Fault> {
         let seconds = |ns: i64| ns.max(self.start_ns) as f64 / 1e9;
-        let end_ns = self.end_ns.max(self.shown.as_ref().map_or(0, |shown| shown.pts_ns));
+        let end_ns = self
+            .end_ns
+            .max(self.shown.as_ref().map_or(0, |shown| shown.pts_ns));
         let damages = self.decoder.damages().into_iter().map(|damage| Fault {
-            seconds: (seconds(damage.from_ns), seconds(damage.to_ns.unwrap_or(end_ns))),
+            seconds: (
+                seconds(damage.from_ns),
+                seconds(damage.to_ns.unwrap_or(end_ns)),
+            ),
             reason: format!("damaged: the decoder says \"{}\"", damage.reason),
             kind: FaultKind::Damage,
             clips: 0,
         });
         let gaps = self.gaps.iter().map(|&(gap, clips)| Fault {
             seconds: (seconds(gap.from_ns), seconds(gap.to_ns)),
-            reason: "a gap without frames (--gap-seconds inf keeps what holds a frame there)".to_owned(),
+            reason: "a gap without frames (--gap-seconds inf keeps what holds a frame there)"
+                .to_owned(),
             kind: FaultKind::Gap,
             clips,
         });
@@ -49,9 +55,12 @@ impl ClipDecoder {
     fn missing_end(&self) -> Option<String> {
         if self.missing_bytes > 0 {
             let bytes = self.missing_bytes;
-            return Some(format!("cut short: the file lacks {bytes} bytes that its container says it has"));
+            return Some(format!(
+                "cut short: the file lacks {bytes} bytes that its container says it has"
+            ));
         }
         let lacks_frames = self.ended && self.decoder.ended_early();
-        lacks_frames.then(|| "cut short: the container lists frames that the file does not hold".to_owned())
+        lacks_frames
+            .then(|| "cut short: the container lists frames that the file does not hold".to_owned())
     }
 }

@@ -124,7 +124,11 @@ impl ClipDecoder {
     ///
     /// # Errors
     /// Those of [`VideoDecoder::next_frame`], and [`VideoError::NoFrames`] when there is no frame.
-    pub fn open(path: &Path, options: &BuildOptions, decode: DecodeOptions) -> Result<Self, VideoError> {
+    pub fn open(
+        path: &Path,
+        options: &BuildOptions,
+        decode: DecodeOptions,
+    ) -> Result<Self, VideoError> {
         let starts = match options.tiling {
             Tiling::BackToBack | Tiling::EverySeconds(_) => Starts::Running { base: 0, next: 0 },
             Tiling::ClipsPerVideo(_) => {
@@ -153,11 +157,19 @@ impl ClipDecoder {
     ) -> Result<Self, VideoError> {
         let starts = Starts::Listed(starts.iter().copied().collect());
         // The starts were chosen with the gaps in view, and a fast seek skips frames.
-        let options = &BuildOptions { gap_seconds: None, ..options.clone() };
+        let options = &BuildOptions {
+            gap_seconds: None,
+            ..options.clone()
+        };
         let Some(fast_seek) = fast_seek else {
             return Self::new(path, VideoDecoder::open(path, decode)?, options, starts);
         };
-        let mut decoder = Self::new(path, VideoDecoder::open_at(path, decode, fast_seek)?, options, starts)?;
+        let mut decoder = Self::new(
+            path,
+            VideoDecoder::open_at(path, decode, fast_seek)?,
+            options,
+            starts,
+        )?;
         let first_ns = decoder.start_ns;
         // A demultiplexer may have taken an earlier entry. One nanosecond of tolerance: times are
         // rounded.
@@ -172,7 +184,12 @@ impl ClipDecoder {
         Ok(decoder)
     }
 
-    fn new(path: &Path, mut decoder: VideoDecoder, options: &BuildOptions, starts: Starts) -> Result<Self, VideoError> {
+    fn new(
+        path: &Path,
+        mut decoder: VideoDecoder,
+        options: &BuildOptions,
+        starts: Starts,
+    ) -> Result<Self, VideoError> {
         let first = decoder.next_frame()?.ok_or(VideoError::NoFrames)?;
         let missing_bytes = super::container::missing_bytes(path).unwrap_or(0);
         let (codec, decoder_name) = decoder.codec_and_decoder();
@@ -229,7 +246,11 @@ impl ClipDecoder {
     /// Returns why the clips of a fast seek so far may differ from those of decoding from the
     /// start; none when they are the same.
     pub fn doubt(&self) -> Option<Doubt> {
-        if self.decoder.is_doubtful() { Some(Doubt::Unusual) } else { self.doubt }
+        if self.decoder.is_doubtful() {
+            Some(Doubt::Unusual)
+        } else {
+            self.doubt
+        }
     }
 
     /// Returns the number of packets that came during a fast seek, and how many of them were

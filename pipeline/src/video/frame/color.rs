@@ -8,7 +8,9 @@ use schemas::shard::{ColorMatrix, ColorRange};
 pub(in crate::video) const UNKNOWN: &str = "unknown";
 
 /// ffmpeg's name of a transfer function (ITU-T H.273, table 3).
-pub(in crate::video) const fn transfer_name(transfer: gst_video::VideoTransferFunction) -> &'static str {
+pub(in crate::video) const fn transfer_name(
+    transfer: gst_video::VideoTransferFunction,
+) -> &'static str {
     use gst_video::VideoTransferFunction as T;
     match transfer {
         T::Bt709 => "bt709",
@@ -29,7 +31,9 @@ pub(in crate::video) const fn transfer_name(transfer: gst_video::VideoTransferFu
 }
 
 /// ffmpeg's name of colour primaries (ITU-T H.273, table 2).
-pub(in crate::video) const fn primaries_name(primaries: gst_video::VideoColorPrimaries) -> &'static str {
+pub(in crate::video) const fn primaries_name(
+    primaries: gst_video::VideoColorPrimaries,
+) -> &'static str {
     use gst_video::VideoColorPrimaries as P;
     match primaries {
         P::Bt709 => "bt709",
@@ -56,16 +60,33 @@ impl Color {
         let keeps_range = info.is_yuv() || info.is_gray();
         let ranges = descriptions.iter().map(gst_video::VideoColorimetry::range);
         let mut known_ranges = ranges.filter(|&range| range != gst_video::VideoColorRange::Unknown);
-        let is_full = keeps_range && known_ranges.next() == Some(gst_video::VideoColorRange::Range0_255);
-        let range = if is_full { ColorRange::Full } else { ColorRange::Limited };
+        let is_full =
+            keeps_range && known_ranges.next() == Some(gst_video::VideoColorRange::Range0_255);
+        let range = if is_full {
+            ColorRange::Full
+        } else {
+            ColorRange::Limited
+        };
         let known_matrix = |color: &gst_video::VideoColorimetry| match color.matrix() {
             gst_video::VideoColorMatrix::Bt709 => Some(ColorMatrix::Bt709),
             gst_video::VideoColorMatrix::Bt2020 => Some(ColorMatrix::Bt2020),
-            gst_video::VideoColorMatrix::Bt601 | gst_video::VideoColorMatrix::Fcc => Some(ColorMatrix::Bt601),
+            gst_video::VideoColorMatrix::Bt601 | gst_video::VideoColorMatrix::Fcc => {
+                Some(ColorMatrix::Bt601)
+            }
             _ => None,
         };
-        let default = if info.height() > 576 { ColorMatrix::Bt709 } else { ColorMatrix::Bt601 };
-        Self { range, matrix: descriptions.iter().find_map(known_matrix).unwrap_or(default) }
+        let default = if info.height() > 576 {
+            ColorMatrix::Bt709
+        } else {
+            ColorMatrix::Bt601
+        };
+        Self {
+            range,
+            matrix: descriptions
+                .iter()
+                .find_map(known_matrix)
+                .unwrap_or(default),
+        }
     }
 
     /// Returns GStreamer's description of the colour, with unknown transfer function and primaries.
@@ -89,5 +110,10 @@ fn describe(range: ColorRange, matrix: gst_video::VideoColorMatrix) -> gst_video
         ColorRange::Limited => gst_video::VideoColorRange::Range16_235,
         ColorRange::Full => gst_video::VideoColorRange::Range0_255,
     };
-    gst_video::VideoColorimetry::new(range, matrix, gst_video::VideoTransferFunction::Unknown, gst_video::VideoColorPrimaries::Unknown)
+    gst_video::VideoColorimetry::new(
+        range,
+        matrix,
+        gst_video::VideoTransferFunction::Unknown,
+        gst_video::VideoColorPrimaries::Unknown,
+    )
 }

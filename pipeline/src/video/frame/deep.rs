@@ -63,11 +63,17 @@ pub(super) fn reduce(
         let from = frame.plane_data(plane).map_err(VideoError::frame)?;
         let to = reduced.plane_data_mut(plane).map_err(VideoError::frame)?;
         for (from, to) in from.chunks(from_stride).zip(to.chunks_mut(to_stride)) {
-            let samples = from.chunks_exact(2).map(|bytes| u32::from(u16::from_le_bytes([bytes[0], bytes[1]])));
+            let samples = from
+                .chunks_exact(2)
+                .map(|bytes| u32::from(u16::from_le_bytes([bytes[0], bytes[1]])));
             if plane == 0 && range == ColorRange::Full {
-                samples.zip(to).for_each(|(sample, out)| *out = ((sample * 255 + max / 2) / max).min(255) as u8);
+                samples.zip(to).for_each(|(sample, out)| {
+                    *out = ((sample * 255 + max / 2) / max).min(255) as u8
+                });
             } else {
-                samples.zip(to).for_each(|(sample, out)| *out = ((sample + half) >> shift).min(255) as u8);
+                samples
+                    .zip(to)
+                    .for_each(|(sample, out)| *out = ((sample + half) >> shift).min(255) as u8);
             }
         }
     }

@@ -36,7 +36,15 @@ impl FrameScaler {
     /// Creates a scaler to upright frames of size `target`, from frames of `range` that
     /// `orientation` makes upright.
     pub fn new(target: FrameSize, orientation: Orientation, range: ColorRange) -> Self {
-        Self { target, orientation, range, resizer: Resizer::new(), converter: None, packed: Vec::new(), scaled: Vec::new() }
+        Self {
+            target,
+            orientation,
+            range,
+            resizer: Resizer::new(),
+            converter: None,
+            packed: Vec::new(),
+            scaled: Vec::new(),
+        }
     }
 
     /// Appends `frame` to `out` as one tightly packed I420 frame of the target size.
@@ -47,11 +55,20 @@ impl FrameScaler {
     ///
     /// # Errors
     /// [`VideoError::Frame`] when GStreamer cannot convert the frame.
-    pub fn append(&mut self, frame: &gst_video::VideoFrameRef<&gstreamer::BufferRef>, out: &mut Vec<u8>) -> Result<(), VideoError> {
-        let stored = FrameSize { width: frame.width() as usize, height: frame.height() as usize };
+    pub fn append(
+        &mut self,
+        frame: &gst_video::VideoFrameRef<&gstreamer::BufferRef>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), VideoError> {
+        let stored = FrameSize {
+            width: frame.width() as usize,
+            height: frame.height() as usize,
+        };
         self.packed.clear();
         match deep_format(frame.format()) {
-            _ if frame.format() == gst_video::VideoFormat::I420 => pack(frame, stored, &mut self.packed)?,
+            _ if frame.format() == gst_video::VideoFormat::I420 => {
+                pack(frame, stored, &mut self.packed)?
+            }
             Some(deep) => {
                 let reduced = reduce(frame, deep, self.range)?;
                 let reduced = reduced.as_video_frame_ref();
@@ -78,11 +95,24 @@ impl FrameScaler {
         Ok(())
     }
 
-    fn convert(&mut self, frame: &gst_video::VideoFrameRef<&gstreamer::BufferRef>, size: FrameSize) -> Result<(), VideoError> {
+    fn convert(
+        &mut self,
+        frame: &gst_video::VideoFrameRef<&gstreamer::BufferRef>,
+        size: FrameSize,
+    ) -> Result<(), VideoError> {
         let info = frame.info();
-        if self.converter.as_ref().is_none_or(|(known, _)| known != info) {
+        if self
+            .converter
+            .as_ref()
+            .is_none_or(|(known, _)| known != info)
+        {
             // The converter refuses different frame rates.
-            let mut target = gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, info.width(), info.height()).fps(info.fps());
+            let mut target = gst_video::VideoInfo::builder(
+                gst_video::VideoFormat::I420,
+                info.width(),
+                info.height(),
+            )
+            .fps(info.fps());
             // Y'CbCr keeps its matrix and range, which are recorded; RGB has none, and gets
             // GStreamer's default for its size.
             let colorimetry = info.colorimetry();
@@ -92,28 +122,40 @@ impl FrameScaler {
             let target = target.build().map_err(VideoError::frame)?;
             self.converter = Some((info.clone(), converter(info, &target)?));
         }
-        let Some((_, converter)) = &self.converter else { unreachable!("set above") };
+        let Some((_, converter)) = &self.converter else {
+            unreachable!("set above")
+        };
         append_converted(converter, frame, size, &mut self.packed)
     }
 
     fn scale(&mut self, from: FrameSize, to: FrameSize) -> Result<(), VideoError> {
-        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom));
+        let options =
+            ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom));
         self.scaled.resize(to.frame_bytes(), 0);
         for plane in 0..3 {
             let (from_width, from_height) = from.plane_size(plane);
             let (to_width, to_height) = to.plane_size(plane);
             let source = &self.packed[from.plane_range(plane)];
-            let source = ImageRef::new(from_width as u32, from_height as u32, source, PixelType::U8).map_err(VideoError::frame)?;
+            let source =
+                ImageRef::new(from_width as u32, from_height as u32, source, PixelType::U8)
+                    .map_err(VideoError::frame)?;
             let target = &mut self.scaled[to.plane_range(plane)];
-            let mut target = Image::from_slice_u8(to_width as u32, to_height as u32, target, PixelType::U8).map_err(VideoError::frame)?;
-            self.resizer.resize(&source, &mut target, &options).map_err(VideoError::frame)?;
+            let mut target =
+                Image::from_slice_u8(to_width as u32, to_height as u32, target, PixelType::U8)
+                    .map_err(VideoError::frame)?;
+            self.resizer
+                .resize(&source, &mut target, &options)
+                .map_err(VideoError::frame)?;
         }
         Ok(())
     }
 }
 
 /// Creates a converter that neither dithers nor starts threads.
-fn converter(from: &gst_video::VideoInfo, to: &gst_video::VideoInfo) -> Result<gst_video::VideoConverter, VideoError> {
+fn converter(
+    from: &gst_video::VideoInfo,
+    to: &gst_video::VideoInfo,
+) -> Result<gst_video::VideoConverter, VideoError> {
     let mut config = gst_video::VideoConverterConfig::new();
     config.set_dither_method(gst_video::VideoDitherMethod::None);
     config.set_threads(1);
@@ -130,10 +172,12 @@ fn append_converted(
 ) -> Result<(), VideoError> {
     let target = converter.out_info().clone();
     let buffer = gstreamer::Buffer::with_size(target.size()).map_err(VideoError::frame)?;
-    let mut converted = gst_video::VideoFrame::from_buffer_writable(buffer, &target).map_err(|_| VideoError::frame("out of memory"))?;
+    let mut converted = gst_video::VideoFrame::from_buffer_writable(buffer, &target)
+        .map_err(|_| VideoError::frame("out of memory"))?;
     converter.frame_ref(frame, &mut converted.as_mut_video_frame_ref());
     let buffer = converted.into_buffer();
-    let converted = gst_video::VideoFrameRef::from_buffer_ref_readable(&buffer, &target).map_err(VideoError::frame)?;
+    let converted = gst_video::VideoFrameRef::from_buffer_ref_readable(&buffer, &target)
+        .map_err(VideoError::frame)?;
     pack(&converted, size, out)
 }
 
@@ -145,12 +189,17 @@ pub fn rgb_to_i420(pixels: &[u8], size: FrameSize, color: Color) -> Result<Vec<u
     super::init()?;
     let width = size.width as u32;
     let height = size.height as u32;
-    let from = gst_video::VideoInfo::builder(gst_video::VideoFormat::Rgb, width, height).stride(&[3 * width as i32]).build();
-    let to = gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, width, height).colorimetry(&color.colorimetry()).build();
+    let from = gst_video::VideoInfo::builder(gst_video::VideoFormat::Rgb, width, height)
+        .stride(&[3 * width as i32])
+        .build();
+    let to = gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, width, height)
+        .colorimetry(&color.colorimetry())
+        .build();
     let from = from.map_err(VideoError::frame)?;
     let to = to.map_err(VideoError::frame)?;
     let buffer = gstreamer::Buffer::from_slice(pixels.to_vec());
-    let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(&buffer, &from).map_err(VideoError::frame)?;
+    let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(&buffer, &from)
+        .map_err(VideoError::frame)?;
     let mut out = Vec::with_capacity(size.frame_bytes());
     append_converted(&converter(&from, &to)?, &frame, size, &mut out)?;
     Ok(out)
@@ -158,7 +207,11 @@ pub fn rgb_to_i420(pixels: &[u8], size: FrameSize, color: Color) -> Result<Vec<u
 
 /// Appends the three planes of an I420 frame without the padding at the ends of their rows; of a
 /// frame that is larger than `size`, its top left part.
-pub(super) fn pack(frame: &gst_video::VideoFrameRef<&gstreamer::BufferRef>, size: FrameSize, out: &mut Vec<u8>) -> Result<(), VideoError> {
+pub(super) fn pack(
+    frame: &gst_video::VideoFrameRef<&gstreamer::BufferRef>,
+    size: FrameSize,
+    out: &mut Vec<u8>,
+) -> Result<(), VideoError> {
     for plane in 0..3 {
         let (width, height) = size.plane_size(plane);
         let stride = frame.plane_stride()[plane] as usize;
@@ -171,7 +224,13 @@ pub(super) fn pack(frame: &gst_video::VideoFrameRef<&gstreamer::BufferRef>, size
 }
 
 /// Appends `frame` of size `size`, rotated and mirrored by `orientation` to the size `target`.
-fn rotate(frame: &[u8], size: FrameSize, target: FrameSize, orientation: Orientation, out: &mut Vec<u8>) {
+fn rotate(
+    frame: &[u8],
+    size: FrameSize,
+    target: FrameSize,
+    orientation: Orientation,
+    out: &mut Vec<u8>,
+) {
     for plane in 0..3 {
         let (width, height) = size.plane_size(plane);
         let (target_width, target_height) = target.plane_size(plane);
@@ -191,12 +250,21 @@ mod tests {
 
     /// A 3x2 luma plane `abc/def` with 2x1 chroma planes `uv` and `xy`.
     const STORED: &[u8] = b"abcdefuvxy";
-    const SIZE: FrameSize = FrameSize { width: 3, height: 2 };
+    const SIZE: FrameSize = FrameSize {
+        width: 3,
+        height: 2,
+    };
 
     fn rotated(tag: &str) -> String {
         let orientation = Orientation::from_tag(tag);
         let mut out = Vec::new();
-        rotate(STORED, SIZE, orientation.upright_size(SIZE), orientation, &mut out);
+        rotate(
+            STORED,
+            SIZE,
+            orientation.upright_size(SIZE),
+            orientation,
+            &mut out,
+        );
         String::from_utf8(out).expect("letters")
     }
 

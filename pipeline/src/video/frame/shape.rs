@@ -23,7 +23,13 @@ impl PixelRatio {
     /// Returns the ratio `num` to `den` of a stream; square where it is invalid.
     pub fn new(num: i32, den: i32) -> Self {
         let known = u32::try_from(num).ok().zip(u32::try_from(den).ok());
-        known.map_or(Self::SQUARE, |(num, den)| if num == 0 || den == 0 { Self::SQUARE } else { Self { num, den } })
+        known.map_or(Self::SQUARE, |(num, den)| {
+            if num == 0 || den == 0 {
+                Self::SQUARE
+            } else {
+                Self { num, den }
+            }
+        })
     }
 
     /// Whether width and height are equal.
@@ -46,7 +52,10 @@ impl PixelRatio {
         if 100 * width.abs_diff(size.width) < size.width {
             return size;
         }
-        FrameSize { width: width.max(1), height: size.height }
+        FrameSize {
+            width: width.max(1),
+            height: size.height,
+        }
     }
 }
 
@@ -68,7 +77,9 @@ impl SourceShape {
             PixelAspect::Square => self.pixel_aspect.square_size(self.size),
             PixelAspect::Keep => self.size,
         };
-        self.orientation.upright_size(size).scaled_to_short_side(options.short_side as usize)
+        self.orientation
+            .upright_size(size)
+            .scaled_to_short_side(options.short_side as usize)
     }
 }
 
@@ -90,7 +101,9 @@ impl Orientation {
             Some(rotation) => (true, rotation),
             None => (false, tag),
         };
-        let rotation = rotation.strip_prefix("rotate-").and_then(|degrees| degrees.parse().ok());
+        let rotation = rotation
+            .strip_prefix("rotate-")
+            .and_then(|degrees| degrees.parse().ok());
         match rotation {
             Some(rotation @ (0 | 90 | 180 | 270)) => Self { rotation, mirrored },
             _ => Self::default(),
@@ -99,7 +112,14 @@ impl Orientation {
 
     /// Returns the size of an upright picture whose size before rotation is `size`.
     pub const fn upright_size(self, size: FrameSize) -> FrameSize {
-        if self.swaps_sides() { FrameSize { width: size.height, height: size.width } } else { size }
+        if self.swaps_sides() {
+            FrameSize {
+                width: size.height,
+                height: size.width,
+            }
+        } else {
+            size
+        }
     }
 
     const fn swaps_sides(self) -> bool {
@@ -112,14 +132,24 @@ impl Orientation {
 
     /// Returns where the sample at (`x`, `y`) of an upright plane lies in the plane of
     /// `width` x `height` before rotation.
-    pub(super) const fn source(self, x: usize, y: usize, width: usize, height: usize) -> (usize, usize) {
+    pub(super) const fn source(
+        self,
+        x: usize,
+        y: usize,
+        width: usize,
+        height: usize,
+    ) -> (usize, usize) {
         let (x, y) = match self.rotation {
             90 => (y, height - 1 - x),
             180 => (width - 1 - x, height - 1 - y),
             270 => (width - 1 - y, x),
             _ => (x, y),
         };
-        if self.mirrored { (width - 1 - x, y) } else { (x, y) }
+        if self.mirrored {
+            (width - 1 - x, y)
+        } else {
+            (x, y)
+        }
     }
 }
 
@@ -130,11 +160,29 @@ mod tests {
     #[test]
     fn pixels_become_square_by_the_width() {
         let size = |width, height| FrameSize { width, height };
-        assert_eq!(PixelRatio::new(64, 45).square_size(size(160, 128)), size(228, 128));
-        assert_eq!(PixelRatio::new(8, 9).square_size(size(720, 480)), size(640, 480));
-        assert_eq!(PixelRatio::new(512, 511).square_size(size(454, 256)), size(454, 256), "as good as square");
-        assert_eq!(PixelRatio::new(0, 1).square_size(size(3, 2)), size(3, 2), "not known");
-        assert_eq!(PixelRatio::new(9, 1).square_size(size(3, 2)), size(3, 2), "not meant");
+        assert_eq!(
+            PixelRatio::new(64, 45).square_size(size(160, 128)),
+            size(228, 128)
+        );
+        assert_eq!(
+            PixelRatio::new(8, 9).square_size(size(720, 480)),
+            size(640, 480)
+        );
+        assert_eq!(
+            PixelRatio::new(512, 511).square_size(size(454, 256)),
+            size(454, 256),
+            "as good as square"
+        );
+        assert_eq!(
+            PixelRatio::new(0, 1).square_size(size(3, 2)),
+            size(3, 2),
+            "not known"
+        );
+        assert_eq!(
+            PixelRatio::new(9, 1).square_size(size(3, 2)),
+            size(3, 2),
+            "not meant"
+        );
         assert_eq!(PixelRatio::new(1, 8).square_size(size(1, 9)), size(1, 9));
     }
 

@@ -7,11 +7,15 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 
 pub(super) fn make(name: &str) -> Result<gst::Element, VideoError> {
-    gst::ElementFactory::make(name).build().map_err(VideoError::setup)
+    gst::ElementFactory::make(name)
+        .build()
+        .map_err(VideoError::setup)
 }
 
 pub(super) fn sink_pad(element: &gst::Element) -> Result<gst::Pad, VideoError> {
-    element.static_pad("sink").ok_or_else(|| VideoError::setup("an element without a sink pad"))
+    element
+        .static_pad("sink")
+        .ok_or_else(|| VideoError::setup("an element without a sink pad"))
 }
 
 pub(super) fn caps_of(pad: &gst::Pad) -> gst::Caps {
@@ -35,7 +39,10 @@ pub(super) fn sink_for(output: &Output) -> gst_app::AppSink {
 /// Returns the installed elements of a kind that accept some of `caps`, the highest rank first.
 fn factories(kind: gst::ElementFactoryType, caps: &gst::CapsRef) -> Vec<gst::ElementFactory> {
     let all = gst::ElementFactory::factories_with_type(kind, gst::Rank::MARGINAL);
-    let mut fitting: Vec<_> = all.into_iter().filter(|factory| factory.can_sink_any_caps(caps)).collect();
+    let mut fitting: Vec<_> = all
+        .into_iter()
+        .filter(|factory| factory.can_sink_any_caps(caps))
+        .collect();
     fitting.sort_by_key(|factory| (std::cmp::Reverse(factory.rank()), factory.name()));
     fitting
 }
@@ -43,8 +50,13 @@ fn factories(kind: gst::ElementFactoryType, caps: &gst::CapsRef) -> Vec<gst::Ele
 /// Returns the element that demultiplexes a file of `caps`, or parses it if it is an elementary
 /// stream.
 pub(super) fn demultiplexer(caps: &gst::CapsRef) -> Option<gst::ElementFactory> {
-    let kinds = [gst::ElementFactoryType::DEMUXER, gst::ElementFactoryType::PARSER | gst::ElementFactoryType::MEDIA_VIDEO];
-    kinds.into_iter().find_map(|kind| factories(kind, caps).into_iter().next())
+    let kinds = [
+        gst::ElementFactoryType::DEMUXER,
+        gst::ElementFactoryType::PARSER | gst::ElementFactoryType::MEDIA_VIDEO,
+    ];
+    kinds
+        .into_iter()
+        .find_map(|kind| factories(kind, caps).into_iter().next())
 }
 
 /// Returns the parser that cuts a stream of `caps` into the packets that decoders expect; none if
@@ -77,7 +89,9 @@ pub(super) fn decoder_of(caps: &gst::CapsRef) -> Option<gst::ElementFactory> {
 /// Returns all caps that elements of `factory` accept.
 pub(super) fn sink_caps(factory: &gst::ElementFactory) -> gst::Caps {
     let templates = factory.static_pad_templates();
-    let sinks = templates.iter().filter(|template| template.direction() == gst::PadDirection::Sink);
+    let sinks = templates
+        .iter()
+        .filter(|template| template.direction() == gst::PadDirection::Sink);
     let mut all = gst::Caps::new_empty();
     sinks.for_each(|template| all.merge(template.caps()));
     all

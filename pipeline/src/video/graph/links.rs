@@ -76,7 +76,10 @@ impl Links {
         let media = media_type(&caps);
         let mut found = lock(&self.found);
         // ISO/IEC 23001-7 and WebM's encryption.
-        if matches!(media, "application/x-cenc" | "application/x-cbcs" | "application/x-webm-enc") {
+        if matches!(
+            media,
+            "application/x-cenc" | "application/x-cbcs" | "application/x-webm-enc"
+        ) {
             found.is_encrypted = true;
         }
         // Motion JPEG and the like are image types.
@@ -97,7 +100,11 @@ impl Links {
             return;
         }
         let chosen = default_stream(&found.pads);
-        let error = if found.is_encrypted { VideoError::Encrypted } else { VideoError::NoVideo };
+        let error = if found.is_encrypted {
+            VideoError::Encrypted
+        } else {
+            VideoError::NoVideo
+        };
         drop(found);
         match chosen {
             Some(pad) => self.choose(&pad, &caps_of(&pad)),
@@ -112,16 +119,21 @@ impl Links {
 
     /// Links `pad` of `caps` to the sink, through a parser and a decoder where they are needed.
     fn link_to_sink(&self, pad: &gst::Pad, caps: &gst::CapsRef) -> Result<(), VideoError> {
-        let Some(pipeline) = self.pipeline.upgrade() else { return Ok(()) };
+        let Some(pipeline) = self.pipeline.upgrade() else {
+            return Ok(());
+        };
         if let Some(hold) = &self.hold {
             let hold = Mutex::new(lock(hold).clone());
-            pad.add_probe(gst::PadProbeType::BLOCK | gst::PadProbeType::BUFFER, move |pad, info| {
-                // The receiver is gone after the first time, or when the decoder was dropped.
-                if let Some(id) = info.id.take() {
-                    let _ = lock(&hold).send((pad.clone(), id));
-                }
-                gst::PadProbeReturn::Ok
-            });
+            pad.add_probe(
+                gst::PadProbeType::BLOCK | gst::PadProbeType::BUFFER,
+                move |pad, info| {
+                    // The receiver is gone after the first time, or when the decoder was dropped.
+                    if let Some(id) = info.id.take() {
+                        let _ = lock(&hold).send((pad.clone(), id));
+                    }
+                    gst::PadProbeReturn::Ok
+                },
+            );
         }
         let corrected = corrected_caps(&self.facts.program_video, self.facts.codec_tag, caps);
         let caps = corrected.unwrap_or_else(|| caps.to_owned());
@@ -130,10 +142,14 @@ impl Links {
         let mut decoder = None;
         if media_type(&caps) != "video/x-raw" {
             if !self.bypasses_parser(&caps) {
-                let parser = parser(&caps).map(|factory| factory.create().build()).transpose();
+                let parser = parser(&caps)
+                    .map(|factory| factory.create().build())
+                    .transpose();
                 chain.extend(parser.map_err(VideoError::setup)?);
             }
-            let factory = decoder_of(&caps).ok_or_else(|| VideoError::NoDecoder { codec: media_type(&caps).to_owned() })?;
+            let factory = decoder_of(&caps).ok_or_else(|| VideoError::NoDecoder {
+                codec: media_type(&caps).to_owned(),
+            })?;
             match &self.output {
                 Output::Packets => self.sink.set_caps(Some(&sink_caps(&factory))),
                 Output::Frames(prepare) => {
@@ -149,7 +165,9 @@ impl Links {
         let elements: Vec<&gst::Element> = chain.iter().chain([sink]).collect();
         gst::Element::link_many(elements.iter().copied()).map_err(VideoError::setup)?;
         for element in chain.iter().rev() {
-            element.sync_state_with_parent().map_err(VideoError::setup)?;
+            element
+                .sync_state_with_parent()
+                .map_err(VideoError::setup)?;
         }
         if matches!(self.output, Output::Frames(_)) {
             let raw = decoder.unwrap_or_else(|| pad.clone());
@@ -158,7 +176,9 @@ impl Links {
         }
         // The caps of the pad may be wrong: they are corrected as they pass.
         let first = sink_pad(elements[0])?;
-        pad.link_full(&first, gst::PadLinkCheck::empty()).map(drop).map_err(VideoError::setup)
+        pad.link_full(&first, gst::PadLinkCheck::empty())
+            .map(drop)
+            .map_err(VideoError::setup)
     }
 
     /// Whether packets go to the decoder as the container stores them. GStreamer's MPEG-4 parser
@@ -166,11 +186,13 @@ impl Links {
     /// encoders then go wrong.
     fn bypasses_parser(&self, caps: &gst::CapsRef) -> bool {
         let has_packets = !matches!(self.facts.media(), "video/mpegts" | "video/mpeg");
-        let is_mpeg4 = caps.structure(0).is_some_and(|structure| match structure.name().as_str() {
-            "video/mpeg" => structure.get::<i32>("mpegversion") == Ok(4),
-            "video/x-divx" => true,
-            _ => false,
-        });
+        let is_mpeg4 = caps
+            .structure(0)
+            .is_some_and(|structure| match structure.name().as_str() {
+                "video/mpeg" => structure.get::<i32>("mpegversion") == Ok(4),
+                "video/x-divx" => true,
+                _ => false,
+            });
         has_packets && is_mpeg4
     }
 
@@ -180,7 +202,9 @@ impl Links {
         let codec_tag = self.facts.codec_tag;
         pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
             let caps = match info.event().map(|event| event.view()) {
-                Some(gst::EventView::Caps(event)) => corrected_caps(&program_video, codec_tag, event.caps()),
+                Some(gst::EventView::Caps(event)) => {
+                    corrected_caps(&program_video, codec_tag, event.caps())
+                }
                 _ => None,
             };
             if let Some(caps) = caps {
@@ -192,13 +216,19 @@ impl Links {
 }
 
 /// Returns what a demultiplexer's `caps` should be; none if they are right.
-fn corrected_caps(program_video: &Option<gst::Caps>, codec_tag: Option<[u8; 4]>, caps: &gst::CapsRef) -> Option<gst::Caps> {
+fn corrected_caps(
+    program_video: &Option<gst::Caps>,
+    codec_tag: Option<[u8; 4]>,
+    caps: &gst::CapsRef,
+) -> Option<gst::Caps> {
     let structure = caps.structure(0)?;
     match structure.name().as_str() {
         "video/mpeg" if program_video.is_some() => program_video.clone(),
         // This type makes libav's decoder assume the encoder DivX 4, which is true of one tag only.
         "video/x-divx"
-            if structure.get::<i32>("divxversion").is_ok_and(|version| version > 3)
+            if structure
+                .get::<i32>("divxversion")
+                .is_ok_and(|version| version > 3)
                 && codec_tag.is_some_and(|tag| !tag.eq_ignore_ascii_case(b"DIVX")) =>
         {
             let mut mpeg4 = caps.to_owned();
@@ -213,7 +243,10 @@ fn corrected_caps(program_video: &Option<gst::Caps>, codec_tag: Option<[u8; 4]>,
         // The alpha channel is a second stream beside this one, and is not used.
         _ if structure.has_field("codec-alpha") => {
             let mut opaque = caps.to_owned();
-            opaque.make_mut().iter_mut().for_each(|structure| structure.remove_field("codec-alpha"));
+            opaque
+                .make_mut()
+                .iter_mut()
+                .for_each(|structure| structure.remove_field("codec-alpha"));
             Some(opaque)
         }
         _ => None,
@@ -228,24 +261,34 @@ fn default_stream(pads: &[gst::Pad]) -> Option<gst::Pad> {
     };
     let is_default = |pad: &&gst::Pad| flags(pad).contains(gst::StreamFlags::SELECT);
     let is_shown = |pad: &&gst::Pad| !flags(pad).contains(gst::StreamFlags::UNSELECT);
-    pads.iter().find(is_default).or_else(|| pads.iter().find(is_shown)).or(pads.first()).cloned()
+    pads.iter()
+        .find(is_default)
+        .or_else(|| pads.iter().find(is_shown))
+        .or(pads.first())
+        .cloned()
 }
 
 /// Calls `then` when the first caps are about to pass through `pad`.
 fn on_first_caps(pad: &gst::Pad, then: impl Fn(&gst::Pad, &gst::CapsRef) + Send + Sync + 'static) {
-    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |pad, info| match info.event().map(|event| event.view()) {
-        Some(gst::EventView::Caps(event)) => {
-            then(pad, event.caps());
-            gst::PadProbeReturn::Remove
-        }
-        _ => gst::PadProbeReturn::Ok,
-    });
+    pad.add_probe(
+        gst::PadProbeType::EVENT_DOWNSTREAM,
+        move |pad, info| match info.event().map(|event| event.view()) {
+            Some(gst::EventView::Caps(event)) => {
+                then(pad, event.caps());
+                gst::PadProbeReturn::Remove
+            }
+            _ => gst::PadProbeReturn::Ok,
+        },
+    );
 }
 
 /// Sends the stream-start event of `pad` to the peer that it has just been linked to: it comes
 /// before the caps, during which `pad` was linked.
 fn pass_stream_start(pad: &gst::Pad) {
-    if let Some((peer, start)) = pad.peer().zip(pad.sticky_event::<gst::event::StreamStart>(0)) {
+    if let Some((peer, start)) = pad
+        .peer()
+        .zip(pad.sticky_event::<gst::event::StreamStart>(0))
+    {
         peer.send_event(start);
     }
 }
@@ -254,19 +297,28 @@ fn pass_stream_start(pad: &gst::Pad) {
 /// stream is interlaced. The top field of each frame is kept, and GStreamer's `deinterlace` makes
 /// the missing lines.
 fn deinterlace(pad: &gst::Pad, caps: &gst::CapsRef, sink: &gst_app::AppSink) {
-    let mode = caps.structure(0).and_then(|structure| structure.get::<&str>("interlace-mode").ok());
+    let mode = caps
+        .structure(0)
+        .and_then(|structure| structure.get::<&str>("interlace-mode").ok());
     if mode.is_none_or(|mode| mode == "progressive") {
         return;
     }
-    let Some(pipeline) = sink.parent().and_downcast::<gst::Pipeline>() else { return };
+    let Some(pipeline) = sink.parent().and_downcast::<gst::Pipeline>() else {
+        return;
+    };
     let insert = || -> Result<(), VideoError> {
         let factory = gst::ElementFactory::make("deinterlace").name(DEINTERLACE);
-        let element = factory.property_from_str("fields", "top").build().map_err(VideoError::setup)?;
+        let element = factory
+            .property_from_str("fields", "top")
+            .build()
+            .map_err(VideoError::setup)?;
         pipeline.add(&element).map_err(VideoError::setup)?;
         let peer = sink_pad(sink.upcast_ref())?;
         pad.unlink(&peer).map_err(VideoError::setup)?;
         element.link(sink).map_err(VideoError::setup)?;
-        element.sync_state_with_parent().map_err(VideoError::setup)?;
+        element
+            .sync_state_with_parent()
+            .map_err(VideoError::setup)?;
         pad.link(&sink_pad(&element)?).map_err(VideoError::setup)?;
         pass_stream_start(pad);
         Ok(())

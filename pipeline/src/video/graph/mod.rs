@@ -65,15 +65,24 @@ impl Graph {
     /// # Errors
     /// [`VideoError::Setup`] when GStreamer or its plugins are missing, [`VideoError::Stream`] when
     /// the file cannot be read or is of no known type.
-    pub(super) fn new(path: &Path, output: Output, hold: Option<Sender<HeldPad>>) -> Result<Self, VideoError> {
-        let unreadable = |message: String| VideoError::Stream { element: String::new(), message };
+    pub(super) fn new(
+        path: &Path,
+        output: Output,
+        hold: Option<Sender<HeldPad>>,
+    ) -> Result<Self, VideoError> {
+        let unreadable = |message: String| VideoError::Stream {
+            element: String::new(),
+            message,
+        };
         let mut facts = Facts::of(path)
             .map_err(|error| unreadable(crate::video::discover::io_reason(&error)))?
             .ok_or_else(|| unreadable("its content is of no known type".to_owned()))?;
         if facts.is_encrypted {
             return Err(VideoError::Encrypted);
         }
-        let factory = demultiplexer(&facts.caps).ok_or_else(|| VideoError::NoDecoder { codec: facts.media().to_owned() })?;
+        let factory = demultiplexer(&facts.caps).ok_or_else(|| VideoError::NoDecoder {
+            codec: facts.media().to_owned(),
+        })?;
         let is_elementary = factory.has_type(gst::ElementFactoryType::PARSER);
         let demuxer = factory.create().build().map_err(VideoError::setup)?;
         let pipeline = RunningPipeline(gst::Pipeline::new());
@@ -88,7 +97,10 @@ impl Graph {
         typefind.set_property("force-caps", &facts.caps);
         let sink = sink_for(&output);
         let pipeline_elements = [&source, &typefind, &demuxer, sink.upcast_ref()];
-        pipeline.0.add_many(pipeline_elements).map_err(VideoError::setup)?;
+        pipeline
+            .0
+            .add_many(pipeline_elements)
+            .map_err(VideoError::setup)?;
         gst::Element::link_many([&source, &typefind, &demuxer]).map_err(VideoError::setup)?;
         let links = Arc::new(Links {
             facts,
@@ -99,7 +111,12 @@ impl Graph {
             found: Mutex::default(),
         });
         Links::connect_demuxer(&links, &demuxer);
-        Ok(Self { pipeline, sink, is_elementary, links })
+        Ok(Self {
+            pipeline,
+            sink,
+            is_elementary,
+            links,
+        })
     }
 
     /// Returns why no more packets or frames come, if the graph has failed: no stream could be
@@ -112,7 +129,11 @@ impl Graph {
         let error = self.pipeline.bus_error()?;
         // A demultiplexer whose pads are not linked fails with a less specific error.
         let is_encrypted = found.is_encrypted && found.chosen.is_none();
-        Some(if is_encrypted { VideoError::Encrypted } else { error })
+        Some(if is_encrypted {
+            VideoError::Encrypted
+        } else {
+            error
+        })
     }
 
     /// Returns the number of video streams found so far.

@@ -49,7 +49,8 @@ impl Plan {
                 todo.push(source);
                 continue;
             };
-            let same_label = (record.label, &record.class) == (source.label.number, &source.label.class);
+            let same_label =
+                (record.label, &record.class) == (source.label.number, &source.label.class);
             match (is_same_file(&source, record), same_label) {
                 (true, true) => completed += 1,
                 // A video without clips can be built again.
@@ -61,17 +62,31 @@ impl Plan {
         if let Some(open) = &journal.manifest.open_video {
             match todo.iter().position(|source| source.name() == open.path) {
                 Some(index) => todo[..=index].rotate_right(1),
-                None => changed.push(format!("{}, at which the build was stopped, no longer exists", open.path)),
+                None => changed.push(format!(
+                    "{}, at which the build was stopped, no longer exists",
+                    open.path
+                )),
             }
-            todo.first_mut().into_iter().for_each(|source| source.skip = open.clips);
+            todo.first_mut()
+                .into_iter()
+                .for_each(|source| source.skip = open.clips);
         }
         ensure!(
             changed.is_empty(),
-            "since these shards were built, their videos have changed: {}; restore them, give another --out, or rebuild with --force",
+            "since these shards were built, their videos have changed: {}; restore them, give \
+             another --out, or rebuild with --force",
             changed.join("; ")
         );
-        let removed = recorded.into_values().filter(|record| record.clips > 0).map(|record| record.path.clone()).collect();
-        Ok(Self { sources: todo, completed, removed })
+        let removed = recorded
+            .into_values()
+            .filter(|record| record.clips > 0)
+            .map(|record| record.path.clone())
+            .collect();
+        Ok(Self {
+            sources: todo,
+            completed,
+            removed,
+        })
     }
 }
 
@@ -82,12 +97,15 @@ fn is_same_file(source: &Source, record: &VideoRecord) -> bool {
         return true;
     }
     let mut hasher = blake3::Hasher::new();
-    let hashed = fs::File::open(&source.file.path).and_then(|file| hasher.update_reader(file).map(drop));
+    let hashed =
+        fs::File::open(&source.file.path).and_then(|file| hasher.update_reader(file).map(drop));
     bytes == record.bytes && hashed.is_ok() && hasher.finalize().to_hex().as_str() == record.blake3
 }
 
 /// Returns the size in bytes, and the time of the last modification in nanoseconds since 1970;
 /// zeros if the file does not exist.
 pub(super) fn size_and_time(source: &Source) -> (u64, i64) {
-    fs::metadata(&source.file.path).map_or((0, 0), |file| (file.len(), file.mtime() * 1_000_000_000 + file.mtime_nsec()))
+    fs::metadata(&source.file.path).map_or((0, 0), |file| {
+        (file.len(), file.mtime() * 1_000_000_000 + file.mtime_nsec())
+    })
 }

@@ -15,8 +15,15 @@ use std::time::Instant;
 pub(super) fn render_rejected(rejected: &Rejected) -> String {
     match (rejected.seconds, rejected.clips) {
         (Some((from, to)), Some(clips)) => {
-            let skipped = if clips == 0 { "no clips".to_owned() } else { count(clips, "clip") };
-            format!("{} from {from:.2} to {to:.2} s: {}; {skipped} skipped", rejected.path, rejected.reason)
+            let skipped = if clips == 0 {
+                "no clips".to_owned()
+            } else {
+                count(clips, "clip")
+            };
+            format!(
+                "{} from {from:.2} to {to:.2} s: {}; {skipped} skipped",
+                rejected.path, rejected.reason
+            )
         }
         _ => format!("rejected {}: {}", rejected.path, rejected.reason),
     }
@@ -24,7 +31,11 @@ pub(super) fn render_rejected(rejected: &Rejected) -> String {
 
 /// Whether frames of a video are damaged.
 pub(super) fn is_damaged(record: &VideoRecord) -> bool {
-    record.damaged_clips > 0 || record.rejected.iter().any(|line| line.kind == Some(FaultKind::Damage))
+    record.damaged_clips > 0
+        || record
+            .rejected
+            .iter()
+            .any(|line| line.kind == Some(FaultKind::Damage))
 }
 
 /// Renders advice on a build in which most videos are damaged; empty for other builds.
@@ -33,7 +44,8 @@ pub(super) fn render_damage_advice(damaged: u64, videos: u64) -> String {
         return String::new();
     }
     format!(
-        "most videos ({damaged} of {videos}) are damaged: if they play without faults elsewhere, please report \
+        "most videos ({damaged} of {videos}) are damaged: if they play without faults elsewhere, \
+         please report \
          it; --on-corrupt keep keeps all clips and marks the damaged ones in a column\n"
     )
 }
@@ -43,7 +55,8 @@ pub(super) fn render_failure(args: &BuildArgs, journal: &Journal) -> String {
     match journal.manifest.shards.len() as u64 {
         0 => format!("the build into {} has failed", args.out.display()),
         shards => format!(
-            "the build into {} has stopped; {} are complete and usable, and the same command resumes the build",
+            "the build into {} has stopped; {} are complete and usable, and the same command \
+             resumes the build",
             args.out.display(),
             count(shards, "shard")
         ),
@@ -53,7 +66,10 @@ pub(super) fn render_failure(args: &BuildArgs, journal: &Journal) -> String {
 /// Renders the message after a clean stop.
 pub(super) fn render_stop(args: &BuildArgs, journal: &Journal) -> String {
     let shards = count(journal.manifest.shards.len() as u64, "shard");
-    format!("stopped: {shards} of {} are complete; run the same command again to resume", args.out.display())
+    format!(
+        "stopped: {shards} of {} are complete; run the same command again to resume",
+        args.out.display()
+    )
 }
 
 /// Makes the report of a complete build.
@@ -67,10 +83,13 @@ pub(super) fn make_report(
     began: Instant,
 ) -> BuildReport {
     let records = journal.completed();
-    let sum = |get: fn(&VideoRecord) -> u64| records.values().map(|record| get(record)).sum::<u64>();
+    let sum =
+        |get: fn(&VideoRecord) -> u64| records.values().map(|record| get(record)).sum::<u64>();
     let manifest = &journal.manifest;
     let skipped = |is_gap: bool| {
-        let lines = rejected.iter().filter(move |line| (line.kind == Some(FaultKind::Gap)) == is_gap);
+        let lines = rejected
+            .iter()
+            .filter(move |line| (line.kind == Some(FaultKind::Gap)) == is_gap);
         lines.filter_map(|line| line.clips).sum::<u64>()
     };
     BuildReport {
@@ -111,11 +130,15 @@ pub(super) fn render_report(report: &BuildReport, coverage_lines: &[String]) -> 
         report.seconds
     );
     if report.known_videos > 0 {
-        text += &format!("{} completed in an earlier run\n", count(report.known_videos, "video"));
+        text += &format!(
+            "{} completed in an earlier run\n",
+            count(report.known_videos, "video")
+        );
     }
     if report.padded_clips > 0 {
         let clips = count(report.padded_clips, "clip");
-        text += &format!("{clips} padded with the last frame of a video that is shorter than a clip\n");
+        text +=
+            &format!("{clips} padded with the last frame of a video that is shorter than a clip\n");
     }
     if report.damaged_clips > 0 {
         text += &format!("{} skipped: damaged\n", count(report.damaged_clips, "clip"));
@@ -125,23 +148,35 @@ pub(super) fn render_report(report: &BuildReport, coverage_lines: &[String]) -> 
         text += &format!("{clips} kept with damaged frames (column \"damaged\")\n");
     }
     if report.gap_clips > 0 {
-        text += &format!("{} skipped: in gaps without frames\n", count(report.gap_clips, "clip"));
+        text += &format!(
+            "{} skipped: in gaps without frames\n",
+            count(report.gap_clips, "clip")
+        );
     }
     if report.hdr_videos > 0 {
         text += &format!(
-            "{} of high dynamic range, stored as decoded: flat and dark compared with standard video \
+            "{} of high dynamic range, stored as decoded: flat and dark compared with standard \
+             video \
              (column \"color_transfer\")\n",
             count(report.hdr_videos, "video")
         );
     }
-    text += &render_damage_advice(report.damaged_videos, report.damaged_videos.max(report.videos));
+    text += &render_damage_advice(
+        report.damaged_videos,
+        report.damaged_videos.max(report.videos),
+    );
     if !report.rejected.is_empty() {
         let parts = report.rejected.len();
-        text += &format!("{parts} rejected (files or parts of files): see {}/{REJECTED_FILE}\n", report.out);
+        text += &format!(
+            "{parts} rejected (files or parts of files): see {}/{REJECTED_FILE}\n",
+            report.out
+        );
     }
     if report.not_video > 0 {
         text += &format!("{} skipped: not video\n", count(report.not_video, "file"));
     }
-    coverage_lines.iter().for_each(|line| text += &format!("{line}\n"));
+    coverage_lines
+        .iter()
+        .for_each(|line| text += &format!("{line}\n"));
     text + &format!("next: trainer run --data {}", report.out)
 }

@@ -31,10 +31,21 @@ const WARM_UP: f64 = 0.1;
 pub fn loader(args: &BenchLoaderArgs) -> anyhow::Result<()> {
     let config = super::config(args.preset, args.config.as_deref(), args.settings.layers())?;
     let is_trainable = args.consumer != Consumer::Step || args.form == FormArg::Patches;
-    ensure!(is_trainable, "--consumer step trains on patches: leave --form clips out");
-    let data = sources::open(&args.data, &config.objective.live, config.common.clip.frames)?;
+    ensure!(
+        is_trainable,
+        "--consumer step trains on patches: leave --form clips out"
+    );
+    let data = sources::open(
+        &args.data,
+        &config.objective.live,
+        config.common.clip.frames,
+    )?;
     let data_clips = sources::clips(&data);
-    let threads = if args.consumer == Consumer::Step { loader_threads_beside_training() } else { all_cores() };
+    let threads = if args.consumer == Consumer::Step {
+        loader_threads_beside_training()
+    } else {
+        all_cores()
+    };
     let mut options = train::loader_options(&config, args.load.loading(threads), Cursor::default());
     if args.form == FormArg::Clips {
         options.format.form = Form::Clips;
@@ -43,14 +54,18 @@ pub fn loader(args: &BenchLoaderArgs) -> anyhow::Result<()> {
     let cpu_before = cpu_ms()?;
     let mut loader = Loader::new(data.into(), options.clone())?;
     let seconds = Duration::from_secs_f64(args.seconds);
-    let mut bench = Bench { loader: &mut loader, clips: 0 };
+    let mut bench = Bench {
+        loader: &mut loader,
+        clips: 0,
+    };
     let step = match args.consumer {
         Consumer::None => bench.run(seconds, |_| Ok(()))?,
         Consumer::Rate(clips_per_second) => {
             // Batches are due at fixed times; a late one delays those after it.
             let mut due = Instant::now();
             bench.run(seconds, |batch| {
-                due = due.max(Instant::now()) + Duration::from_secs_f64(batch.len() as f64 / clips_per_second);
+                due = due.max(Instant::now())
+                    + Duration::from_secs_f64(batch.len() as f64 / clips_per_second);
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
                 Ok(())
             })?
@@ -66,7 +81,12 @@ pub fn loader(args: &BenchLoaderArgs) -> anyhow::Result<()> {
         data: args.data.iter().map(ToString::to_string).collect(),
         data_clips,
         consumer: args.consumer.to_string(),
-        form: if options.format.form == Form::Clips { "clips" } else { "patches" }.to_owned(),
+        form: if options.format.form == Form::Clips {
+            "clips"
+        } else {
+            "patches"
+        }
+        .to_owned(),
         values: format!("{:?}", options.format.values).to_lowercase(),
         batch_size: options.batch_size as u64,
         repeat: options.repeat as u64,
@@ -80,7 +100,11 @@ pub fn loader(args: &BenchLoaderArgs) -> anyhow::Result<()> {
         loader: figures,
         step,
     };
-    let text = if args.json { serde_json::to_string_pretty(&report)? } else { render_report(&report) };
+    let text = if args.json {
+        serde_json::to_string_pretty(&report)?
+    } else {
+        render_report(&report)
+    };
     Ok(output::print(&text)?)
 }
 
@@ -104,7 +128,11 @@ impl Bench<'_> {
     }
 
     /// Passes batches to `consume` for `time`, after a warm-up.
-    fn run(&mut self, time: Duration, mut consume: impl FnMut(Batch) -> anyhow::Result<()>) -> anyhow::Result<Option<StepFigures>> {
+    fn run(
+        &mut self,
+        time: Duration,
+        mut consume: impl FnMut(Batch) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Option<StepFigures>> {
         for part in [time.mul_f64(WARM_UP), time] {
             self.loader.restart_figures();
             let began = Instant::now();
@@ -147,7 +175,12 @@ impl Bench<'_> {
         let pairs = loaded_seconds.len() as u64;
         let loaded_seconds = median(loaded_seconds);
         let cached_seconds = median(cached_seconds);
-        Ok(StepFigures { pairs, loaded_seconds, cached_seconds, ratio: loaded_seconds / cached_seconds })
+        Ok(StepFigures {
+            pairs,
+            loaded_seconds,
+            cached_seconds,
+            ratio: loaded_seconds / cached_seconds,
+        })
     }
 }
 
@@ -160,10 +193,18 @@ fn train_on(model: &mut CpuMae, batch: &Batch, rate: f64) -> Result<(), LearnerE
 
 /// Renders the report as text.
 fn render_report(report: &LoaderReport) -> String {
-    let LoaderReport { loader, batch_wait_ms: wait, .. } = report;
+    let LoaderReport {
+        loader,
+        batch_wait_ms: wait,
+        ..
+    } = report;
     let megabytes = |bytes: f64| bytes / 1e6;
     let stage = |name: &str, stage: schemas::report::StageFigures| {
-        format!("  {name:<10} {:>6.2} ms per clip read  {:>5.1} % of thread time\n", stage.ms_per_clip, 100.0 * stage.busy_fraction)
+        format!(
+            "  {name:<10} {:>6.2} ms per clip read  {:>5.1} % of thread time\n",
+            stage.ms_per_clip,
+            100.0 * stage.busy_fraction
+        )
     };
     let mut text = format!(
         "{} ({} clips), batches of {} as {} of {}, repeat {}, {} threads, consumer {}\n\n\
@@ -200,10 +241,15 @@ fn render_report(report: &LoaderReport) -> String {
     text += &stage("read", loader.read);
     text += &stage("decode", loader.decode);
     text += &stage("transform", loader.transform);
-    text += &format!("  {:<10} {:>30.1} % of thread time\n\n", "idle", 100.0 * loader.idle_fraction);
+    text += &format!(
+        "  {:<10} {:>30.1} % of thread time\n\n",
+        "idle",
+        100.0 * loader.idle_fraction
+    );
     if let Some(step) = &report.step {
         text += &format!(
-            "A step takes {:.3} s with new batches and {:.3} s with a repeated batch: loading makes it {:.3} times as long ({} pairs).\n",
+            "A step takes {:.3} s with new batches and {:.3} s with a repeated batch: loading \
+             makes it {:.3} times as long ({} pairs).\n",
             step.loaded_seconds, step.cached_seconds, step.ratio, step.pairs
         );
     }
@@ -215,13 +261,21 @@ fn render_report(report: &LoaderReport) -> String {
 fn render_limit(loader: &LoaderFigures, a100s: f64) -> String {
     let clips = format_number(loader.clips_per_second);
     let a100s = format_number(a100s);
-    let fed = format!("{clips} clips/s, as many as {a100s} A100s need to train ViT-L at 90 % masking");
+    let fed =
+        format!("{clips} clips/s, as many as {a100s} A100s need to train ViT-L at 90 % masking");
     match loader.limit {
         LoaderLimit::Consumer => {
-            format!("The consumer is the bottleneck: it gets batches as fast as it takes them ({fed}) and never waits long.")
+            format!(
+                "The consumer is the bottleneck: it gets batches as fast as it takes them ({fed}) \
+                 and never waits long."
+            )
         }
-        LoaderLimit::Read => format!("Reading and decompressing are the bottleneck: this machine feeds {fed}."),
+        LoaderLimit::Read => {
+            format!("Reading and decompressing are the bottleneck: this machine feeds {fed}.")
+        }
         LoaderLimit::Decode => format!("Decoding is the bottleneck: this machine feeds {fed}."),
-        LoaderLimit::Transform => format!("Cropping and converting are the bottleneck: this machine feeds {fed}."),
+        LoaderLimit::Transform => {
+            format!("Cropping and converting are the bottleneck: this machine feeds {fed}.")
+        }
     }
 }

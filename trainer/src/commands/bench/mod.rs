@@ -20,7 +20,11 @@ pub fn format_number(number: f64) -> String {
 }
 
 /// The settings of `preset`, with a file and other layers over them.
-fn config(preset: Preset, file: Option<&Path>, flags: &[Layer]) -> Result<PretrainConfig, ConfigError> {
+fn config(
+    preset: Preset,
+    file: Option<&Path>,
+    flags: &[Layer],
+) -> Result<PretrainConfig, ConfigError> {
     let file = file.map(Layer::file).transpose()?;
     let layers: Vec<Layer> = file.into_iter().chain(flags.iter().cloned()).collect();
     PretrainConfig::resolve(preset, &layers)

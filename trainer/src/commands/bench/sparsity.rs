@@ -13,7 +13,9 @@ use pipeline::loader::batch::{Batch, Form};
 use pipeline::sampling::mask::Masks;
 use pipeline::sampling::order::Cursor;
 use pipeline::source::WeightedSource;
-use schemas::report::{PaperFigures, PaperSparsity, SparsityFigures, SparsityGain, SparsityReport, StepSpeed};
+use schemas::report::{
+    PaperFigures, PaperSparsity, SparsityFigures, SparsityGain, SparsityReport, StepSpeed,
+};
 use std::sync::Arc;
 use std::time::Instant;
 use trainer::backend::patches;
@@ -26,9 +28,21 @@ use trainer::train::{self, Loading};
 
 /// Table 1 of Feichtenhofer et al. 2022.
 const PAPER: PaperSparsity = PaperSparsity {
-    dense: PaperFigures { forward_multiply_adds: 627.5e9, computed_hours: 141.1, loaded_hours: 147.5 },
-    sparse: PaperFigures { forward_multiply_adds: 81.0e9, computed_hours: 24.5, loaded_hours: 35.8 },
-    gain: SparsityGain { multiply_adds: 7.7, computed: 5.8, loaded: Some(4.1) },
+    dense: PaperFigures {
+        forward_multiply_adds: 627.5e9,
+        computed_hours: 141.1,
+        loaded_hours: 147.5,
+    },
+    sparse: PaperFigures {
+        forward_multiply_adds: 81.0e9,
+        computed_hours: 24.5,
+        loaded_hours: 35.8,
+    },
+    gain: SparsityGain {
+        multiply_adds: 7.7,
+        computed: 5.8,
+        loaded: Some(4.1),
+    },
 };
 
 /// Steps that take longer are reported as they end.
@@ -62,18 +76,35 @@ pub fn sparsity(args: &BenchSparsityArgs) -> anyhow::Result<()> {
     let data = if args.data.is_empty() {
         None
     } else {
-        Some(Arc::from(sources::open(&args.data, &config.objective.live, config.common.clip.frames)?))
+        Some(Arc::from(sources::open(
+            &args.data,
+            &config.objective.live,
+            config.common.clip.frames,
+        )?))
     };
-    let mut bench = Bench { config: &config, model: step::model(&config, all_cores())?, steps: args.steps };
+    let mut bench = Bench {
+        config: &config,
+        model: step::model(&config, all_cores())?,
+        steps: args.steps,
+    };
     let parameters = bench.model.store().count() as u64;
     let computed = bench.computed()?;
     let loading = args.load.loading(loader_threads_beside_training());
     // One after the other: an idle loader would fill its buffers while the other variant trains.
     let loaded = match &data {
         None => None,
-        Some(data) => Some([bench.loaded(Variant::Dense, data, loading)?, bench.loaded(Variant::Sparse, data, loading)?]),
+        Some(data) => Some([
+            bench.loaded(Variant::Dense, data, loading)?,
+            bench.loaded(Variant::Sparse, data, loading)?,
+        ]),
     };
-    let figures = |variant: Variant| bench.figures(variant, computed[variant as usize], loaded.map(|loaded| loaded[variant as usize]));
+    let figures = |variant: Variant| {
+        bench.figures(
+            variant,
+            computed[variant as usize],
+            loaded.map(|loaded| loaded[variant as usize]),
+        )
+    };
     let dense = figures(Variant::Dense);
     let sparse = figures(Variant::Sparse);
     let report = SparsityReport {
@@ -91,7 +122,11 @@ pub fn sparsity(args: &BenchSparsityArgs) -> anyhow::Result<()> {
         dense,
         sparse,
     };
-    let text = if args.json { serde_json::to_string_pretty(&report)? } else { render_report(&report) };
+    let text = if args.json {
+        serde_json::to_string_pretty(&report)?
+    } else {
+        render_report(&report)
+    };
     Ok(output::print(&text)?)
 }
 
@@ -106,10 +141,13 @@ impl Bench<'_> {
     /// One training step, which is timed.
     fn step(&mut self, batch: &Patches<'_>) -> anyhow::Result<()> {
         let loss = self.model.accumulate(batch, 1.0);
-        let norm = self.model.update(self.config.common.optimizer.base_lr * 1e-3);
+        let norm = self
+            .model
+            .update(self.config.common.optimizer.base_lr * 1e-3);
         ensure!(
             loss.is_finite() && norm.is_finite(),
-            "the loss of a step is {loss} and the norm of its gradients {norm}: nothing can be measured"
+            "the loss of a step is {loss} and the norm of its gradients {norm}: nothing can be \
+             measured"
         );
         Ok(())
     }
@@ -119,8 +157,8 @@ impl Bench<'_> {
     fn computed(&mut self) -> anyhow::Result<[f64; 2]> {
         let model = self.config.model();
         let clips = self.config.common.data.batch_size;
-        let batches =
-            [None, Some(self.config.objective.masking)].map(|rule| RandomBatch::new(&model, rule, clips, self.config.common.seed));
+        let batches = [None, Some(self.config.objective.masking)]
+            .map(|rule| RandomBatch::new(&model, rule, clips, self.config.common.seed));
         let mut seconds = [Vec::new(), Vec::new()];
         for round in 0..=self.steps {
             for variant in Variant::ALL {
@@ -138,7 +176,12 @@ impl Bench<'_> {
     }
 
     /// Median seconds of a step with new batches, including waits.
-    fn loaded(&mut self, variant: Variant, data: &Arc<[WeightedSource]>, loading: Loading) -> anyhow::Result<f64> {
+    fn loaded(
+        &mut self,
+        variant: Variant,
+        data: &Arc<[WeightedSource]>,
+        loading: Loading,
+    ) -> anyhow::Result<f64> {
         let mut options = train::loader_options(self.config, loading, Cursor::default());
         if variant == Variant::Dense {
             options.format.form = Form::Clips;
@@ -149,7 +192,8 @@ impl Bench<'_> {
             let began = Instant::now();
             let batch = loader.next().context("the loader has ended")??;
             let skipped = batch.skipped.iter().filter(|skipped| skipped.is_new);
-            skipped.for_each(|skipped| output::say(&format!("warning: skipped: {}", skipped.reason)));
+            skipped
+                .for_each(|skipped| output::say(&format!("warning: skipped: {}", skipped.reason)));
             match variant {
                 Variant::Sparse => self.step(&patches(&batch)?)?,
                 Variant::Dense => {
@@ -168,18 +212,31 @@ impl Bench<'_> {
 
     fn report_slow_step(&self, variant: Variant, what: &str, round: u32, seconds: f64) {
         if seconds > REPORTED_SECONDS {
-            output::say(&format!("{}, {what}: step {} of {} took {seconds:.2} s", variant.name(), round + 1, self.steps + 1));
+            output::say(&format!(
+                "{}, {what}: step {} of {} took {seconds:.2} s",
+                variant.name(),
+                round + 1,
+                self.steps + 1
+            ));
         }
     }
 
     /// Predicted tokens per masked clip.
     fn predicted(&self) -> usize {
-        self.config.objective.masking.predicted(self.config.common.clip).expect("a checked configuration has masks")
+        self.config
+            .objective
+            .masking
+            .predicted(self.config.common.clip)
+            .expect("a checked configuration has masks")
     }
 
     /// Visible tokens per masked clip.
     fn visible(&self) -> usize {
-        self.config.objective.masking.visible(self.config.common.clip).expect("a checked configuration has masks")
+        self.config
+            .objective
+            .masking
+            .visible(self.config.common.clip)
+            .expect("a checked configuration has masks")
     }
 
     fn figures(&self, variant: Variant, computed: f64, loaded: Option<f64>) -> SparsityFigures {
@@ -223,28 +280,53 @@ impl AllPatches {
         let tokens = config.grid.tokens();
         let batch = Uploader::new(&Device::Cpu)?.upload(batch)?;
         let clips = batch.clips().context("the batch is not of whole clips")?;
-        let [visible, target] = config.patches(clips)?.map(|patches| patches.flatten_all().and_then(|flat| flat.to_vec1::<f32>()));
-        let rows = (0..batch.masking.clips()).flat_map(|_| 0..tokens as u32).collect();
-        Ok(Self { tokens, rows, visible: visible?, target: target? })
+        let [visible, target] = config
+            .patches(clips)?
+            .map(|patches| patches.flatten_all().and_then(|flat| flat.to_vec1::<f32>()));
+        let rows = (0..batch.masking.clips())
+            .flat_map(|_| 0..tokens as u32)
+            .collect();
+        Ok(Self {
+            tokens,
+            rows,
+            visible: visible?,
+            target: target?,
+        })
     }
 
     /// The patches as input of a step.
     fn patches(&self) -> Patches<'_> {
         let masks = Masks::new(&self.rows, self.tokens, self.tokens);
-        Patches { masks, visible: Values::F32(&self.visible), target: Values::F32(&self.target) }
+        Patches {
+            masks,
+            visible: Values::F32(&self.visible),
+            target: Values::F32(&self.target),
+        }
     }
 }
 
 /// Renders the report as text.
 fn render_report(report: &SparsityReport) -> String {
-    let SparsityReport { dense, sparse, gain, .. } = report;
+    let SparsityReport {
+        dense,
+        sparse,
+        gain,
+        ..
+    } = report;
     let giga = |count: u64| format!("{} G", format_number(count as f64 / 1e9));
     let row = |what: &str, cells: [String; 3]| {
-        format!("{what:<31} {:>12} {:>12} {:>9}", cells[0], cells[1], cells[2]).trim_end().to_owned() + "\n"
+        format!(
+            "{what:<31} {:>12} {:>12} {:>9}",
+            cells[0], cells[1], cells[2]
+        )
+        .trim_end()
+        .to_owned()
+            + "\n"
     };
     let times = |gain: f64| format!("{}x", format_number(gain));
     let mut text = format!(
-        "{}: {:.1} M parameters, {} clips per step, {} of {} tokens visible; medians of {} steps\n\n",
+        "{}: {:.1} M parameters, {} clips per step, {} of {} tokens visible; medians of {} \
+         steps\n\n",
         report.preset,
         report.parameters as f64 / 1e6,
         report.batch_size,
@@ -255,29 +337,58 @@ fn render_report(report: &SparsityReport) -> String {
     text += &row("", ["dense", "sparse", "gain"].map(str::to_owned));
     let operations = [dense, sparse].map(|figures| giga(figures.forward_multiply_adds));
     let [of_dense, of_sparse] = operations;
-    text += &row("multiply-adds per clip, forward", [of_dense, of_sparse, times(gain.multiply_adds)]);
+    text += &row(
+        "multiply-adds per clip, forward",
+        [of_dense, of_sparse, times(gain.multiply_adds)],
+    );
     let [of_dense, of_sparse] = [dense, sparse].map(|figures| giga(figures.operations.decoder()));
-    text += &row("  of these in the decoder", [of_dense, of_sparse, String::new()]);
+    text += &row(
+        "  of these in the decoder",
+        [of_dense, of_sparse, String::new()],
+    );
     let mut speeds = vec![("computed", dense.computed, sparse.computed, gain.computed)];
     if let (Some(dense), Some(sparse), Some(gain)) = (dense.loaded, sparse.loaded, gain.loaded) {
         speeds.push(("with loading", dense, sparse, gain));
     }
     for (what, dense, sparse, gain) in speeds {
-        let [of_dense, of_sparse] = [dense, sparse].map(|speed| format!("{} s", format_number(speed.step_seconds)));
-        text += &row(&format!("a step, {what}"), [of_dense, of_sparse, times(gain)]);
-        let [of_dense, of_sparse] = [dense, sparse].map(|speed| format_number(speed.clips_per_second));
+        let [of_dense, of_sparse] =
+            [dense, sparse].map(|speed| format!("{} s", format_number(speed.step_seconds)));
+        text += &row(
+            &format!("a step, {what}"),
+            [of_dense, of_sparse, times(gain)],
+        );
+        let [of_dense, of_sparse] =
+            [dense, sparse].map(|speed| format_number(speed.clips_per_second));
         text += &row("  clips/s", [of_dense, of_sparse, String::new()]);
         let [of_dense, of_sparse] = [dense, sparse].map(|speed| format_number(speed.gflops));
         text += &row("  GFLOP/s", [of_dense, of_sparse, String::new()]);
     }
-    if let Some(PaperSparsity { dense, sparse, gain }) = &report.paper {
+    if let Some(PaperSparsity {
+        dense,
+        sparse,
+        gain,
+    }) = &report.paper
+    {
         text += "\nThe paper's: 800 epochs on 128 A100s\n";
-        let [of_dense, of_sparse] = [dense, sparse].map(|figures| format!("{:.1} G", figures.forward_multiply_adds / 1e9));
-        text += &row("multiply-adds per clip, forward", [of_dense, of_sparse, times(gain.multiply_adds)]);
-        let [of_dense, of_sparse] = [dense, sparse].map(|figures| format!("{:.1} h", figures.computed_hours));
+        let [of_dense, of_sparse] =
+            [dense, sparse].map(|figures| format!("{:.1} G", figures.forward_multiply_adds / 1e9));
+        text += &row(
+            "multiply-adds per clip, forward",
+            [of_dense, of_sparse, times(gain.multiply_adds)],
+        );
+        let [of_dense, of_sparse] =
+            [dense, sparse].map(|figures| format!("{:.1} h", figures.computed_hours));
         text += &row("computed", [of_dense, of_sparse, times(gain.computed)]);
-        let [of_dense, of_sparse] = [dense, sparse].map(|figures| format!("{:.1} h", figures.loaded_hours));
-        text += &row("with loading", [of_dense, of_sparse, gain.loaded.map_or(String::new(), times)]);
+        let [of_dense, of_sparse] =
+            [dense, sparse].map(|figures| format!("{:.1} h", figures.loaded_hours));
+        text += &row(
+            "with loading",
+            [
+                of_dense,
+                of_sparse,
+                gain.loaded.map_or(String::new(), times),
+            ],
+        );
     }
     text.trim_end().to_owned()
 }

@@ -37,8 +37,10 @@ pub fn timed_step(model: &mut CpuMae, batch: &Patches<'_>, rate: f64) -> (f64, S
 fn layers(args: &BenchStepArgs) -> Result<Vec<Layer>, ConfigError> {
     let dtype = Value::try_from(args.dtype).expect("plain data becomes TOML");
     let checkpointing = args.gradient_checkpointing;
-    let mut layers =
-        vec![Layer::key("--batch-size", "data.batch_size", args.batch_size as i64)?, Layer::key("--dtype", "compute.dtype", dtype)?];
+    let mut layers = vec![
+        Layer::key("--batch-size", "data.batch_size", args.batch_size as i64)?,
+        Layer::key("--dtype", "compute.dtype", dtype)?,
+    ];
     if checkpointing {
         let key = "compute.gradient_checkpointing";
         layers.push(Layer::key("--gradient-checkpointing", key, true)?);
@@ -55,14 +57,23 @@ fn layers(args: &BenchStepArgs) -> Result<Vec<Layer>, ConfigError> {
 /// When the flags are invalid.
 pub fn step(args: &BenchStepArgs) -> anyhow::Result<()> {
     let config = super::config(args.preset, args.config.as_deref(), &layers(args)?)?;
-    let threads = args.threads.map_or_else(all_cores, |threads| threads as usize);
+    let threads = args
+        .threads
+        .map_or_else(all_cores, |threads| threads as usize);
     let model_config = config.model();
     let clips = config.common.data.batch_size;
     let mut model = model(&config, threads)?;
-    let batch = RandomBatch::new(&model_config, Some(config.objective.masking), clips, config.common.seed);
+    let batch = RandomBatch::new(
+        &model_config,
+        Some(config.objective.masking),
+        clips,
+        config.common.seed,
+    );
     // The first step allocates memory. Rates are those of the first steps of a run.
     timed_step(&mut model, &batch.patches(), 0.0);
-    let steps: Vec<(f64, StepTimes)> = (0..args.steps).map(|_| timed_step(&mut model, &batch.patches(), 1e-6)).collect();
+    let steps: Vec<(f64, StepTimes)> = (0..args.steps)
+        .map(|_| timed_step(&mut model, &batch.patches(), 1e-6))
+        .collect();
     let peak_memory_bytes = peak_memory_bytes()?;
     let parameters = model.store().count() as u64;
     drop(model);
@@ -70,7 +81,8 @@ pub fn step(args: &BenchStepArgs) -> anyhow::Result<()> {
     let seconds_per_step = median(seconds.clone());
     let masks = batch.patches().masks;
     let tokens = ClipTokens::sparse(masks.visible(), masks.predicted());
-    let gflop_per_step = 2e-9 * (flops::forward(&model_config, tokens).step() * clips as u64) as f64;
+    let gflop_per_step =
+        2e-9 * (flops::forward(&model_config, tokens).step() * clips as u64) as f64;
     let product_gflop_per_second = gemm_rate(args.dtype, threads);
     let gflop_per_second = gflop_per_step / seconds_per_step;
     let report = StepReport {
@@ -96,13 +108,24 @@ pub fn step(args: &BenchStepArgs) -> anyhow::Result<()> {
         product_share: gflop_per_second / product_gflop_per_second,
         peak_memory_bytes,
     };
-    let text = if args.json { serde_json::to_string_pretty(&report)? } else { render_report(&report) };
+    let text = if args.json {
+        serde_json::to_string_pretty(&report)?
+    } else {
+        render_report(&report)
+    };
     Ok(output::print(&text)?)
 }
 
 /// Median durations of the parts of a step.
 fn median_parts(steps: &[(f64, StepTimes)]) -> StepParts {
-    let part = |of: fn(&StepTimes) -> Duration| median(steps.iter().map(|(_, times)| of(times).as_secs_f64()).collect());
+    let part = |of: fn(&StepTimes) -> Duration| {
+        median(
+            steps
+                .iter()
+                .map(|(_, times)| of(times).as_secs_f64())
+                .collect(),
+        )
+    };
     StepParts {
         encoder_seconds: part(|times| times.encoder),
         decoder_seconds: part(|times| times.decoder),
@@ -114,14 +137,24 @@ fn median_parts(steps: &[(f64, StepTimes)]) -> StepParts {
 
 /// Renders the report as text.
 fn render_report(report: &StepReport) -> String {
-    let StepReport { parts, seconds_per_step, .. } = report;
-    let part = |name: &str, seconds: f64| format!("  {name:<18} {seconds:>8.3} s  {:>5.1} %\n", 100.0 * seconds / seconds_per_step);
+    let StepReport {
+        parts,
+        seconds_per_step,
+        ..
+    } = report;
+    let part = |name: &str, seconds: f64| {
+        format!(
+            "  {name:<18} {seconds:>8.3} s  {:>5.1} %\n",
+            100.0 * seconds / seconds_per_step
+        )
+    };
     let mut text = format!(
         "{} ({} parameters), {} clips, {:.0} % masked, {}, {} threads; random data, no loading\n\n\
          step           {:.3} s (median of {}; {:.3} to {:.3})\n\
          trained        {} clips/s\n\
          flops          {:.1} GFLOP per step, counted from shapes; {:.0} GFLOP/s\n\
-         gemm           {:.0} GFLOP/s with one large matrix product; the step reaches {:.0} % of it\n\
+         gemm           {:.0} GFLOP/s with one large matrix product; the step reaches {:.0} % of \
+         it\n\
          memory         {:.0} MB peak\n\n\
          parts\n",
         report.preset,

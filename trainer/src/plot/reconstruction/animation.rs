@@ -42,13 +42,35 @@ pub fn animation(views: &[MaskedView]) -> Vec<RgbImage> {
     let height = even(views.len() as u32 * (CAPTION + side + gap));
     let draw = |frame: usize| {
         let mut picture = RgbImage::from_pixel(width, height, GAP_COLOR);
-        for (view, top) in views.iter().zip((0..).step_by((CAPTION + side + gap) as usize)) {
+        for (view, top) in views
+            .iter()
+            .zip((0..).step_by((CAPTION + side + gap) as usize))
+        {
             let masked = format!("{} % masked", percent(view.ratio));
-            let panels = [("original", &view.original), (masked.as_str(), &view.masked), ("reconstruction", &view.reconstruction)];
-            for ((caption, film), left) in panels.into_iter().zip((gap..).step_by((side + gap) as usize)) {
+            let panels = [
+                ("original", &view.original),
+                (masked.as_str(), &view.masked),
+                ("reconstruction", &view.reconstruction),
+            ];
+            for ((caption, film), left) in panels
+                .into_iter()
+                .zip((gap..).step_by((side + gap) as usize))
+            {
                 let text_top = top + (CAPTION - Letters::Small.height()) / 2;
-                canvas::text(&mut picture, (left + side / 2, text_top), Align::Middle, Letters::Small, INK, caption);
-                replace(&mut picture, &film[frame], i64::from(left), i64::from(top + CAPTION));
+                canvas::text(
+                    &mut picture,
+                    (left + side / 2, text_top),
+                    Align::Middle,
+                    Letters::Small,
+                    INK,
+                    caption,
+                );
+                replace(
+                    &mut picture,
+                    &film[frame],
+                    i64::from(left),
+                    i64::from(top + CAPTION),
+                );
             }
         }
         picture
@@ -68,7 +90,12 @@ pub fn gif(frames: &[RgbImage], fps: f64) -> Result<Vec<u8>, ImageError> {
     let hundredths = (100.0 / fps).round().clamp(2.0, 6000.0) as u32;
     for frame in frames {
         let frame = DynamicImage::ImageRgb8(frame.clone()).into_rgba8();
-        encoder.encode_frame(Frame::from_parts(frame, 0, 0, Delay::from_numer_denom_ms(10 * hundredths, 1)))?;
+        encoder.encode_frame(Frame::from_parts(
+            frame,
+            0,
+            0,
+            Delay::from_numer_denom_ms(10 * hundredths, 1),
+        ))?;
     }
     drop(encoder);
     Ok(bytes)
@@ -87,8 +114,14 @@ pub fn mp4_rounds(frames: usize, fps: f64) -> usize {
 /// # Panics
 /// When `frames` is empty.
 pub fn mp4(path: &Path, frames: &[RgbImage], fps: f64) -> Result<(), VideoError> {
-    let size = FrameSize { width: frames[0].width() as usize, height: frames[0].height() as usize };
-    let color = Color { range: ColorRange::Limited, matrix: ColorMatrix::Bt601 };
+    let size = FrameSize {
+        width: frames[0].width() as usize,
+        height: frames[0].height() as usize,
+    };
+    let color = Color {
+        range: ColorRange::Limited,
+        matrix: ColorMatrix::Bt601,
+    };
     let mut writer = H264Writer::create_with(path, size, fps, color)?;
     let planes: Vec<Vec<u8>> = frames.iter().map(planes).collect();
     for _ in 0..mp4_rounds(frames.len(), fps) {
@@ -106,7 +139,8 @@ fn planes(picture: &RgbImage) -> Vec<u8> {
     let values = |x: u32, y: u32| picture.get_pixel(x, y).0.map(f32::from);
     let mut planes: Vec<u8> = Vec::with_capacity((width * height) as usize * 3 / 2);
     for y in 0..height {
-        planes.extend((0..width).map(|x| (16.0 + luma(values(x, y)) * 219.0 / 255.0).round() as u8));
+        planes
+            .extend((0..width).map(|x| (16.0 + luma(values(x, y)) * 219.0 / 255.0).round() as u8));
     }
     for (channel, difference) in [(2, 2.0 * (1.0 - 0.114)), (0, 2.0 * (1.0 - 0.299))] {
         for y in (0..height).step_by(2) {
