@@ -212,7 +212,7 @@ pub struct CheckpointsConfig {
 /// What to do about steps whose loss or gradients are not finite. Such a step never changes weights
 /// or moments.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct SafetyConfig {
     /// Stop, or skip the step.
     pub on_nonfinite: OnNonfinite,

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// A named starting point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Preset {
-    /// Learns visibly on two CPU cores in minutes.
+    /// Trains in minutes on two CPU cores.
     Tiny,
     /// ViT-Small, the paper's recipe.
     Small,
@@ -101,7 +101,7 @@ pub enum TargetChoice {
 
 /// Clips of videos that are decoded while training. Shards have all of this behind them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct LiveConfig {
     /// How much of a video a clip is: `clip` cuts it back to back into training clips, as
     /// `shardtool build` does; `video` draws a window from all of it each time that the video's

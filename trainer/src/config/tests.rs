@@ -296,3 +296,19 @@ fn invalid_values_of_a_fine_tuning_are_named() {
         "split.videos_per_class is 0; it must be at least 1"
     );
 }
+
+#[test]
+fn a_single_key_of_a_table_that_recipes_do_not_have_can_be_set() {
+    let encoder = EncoderPart::from(&tiny(&[]));
+    let classes = vec!["a".to_owned(), "b".to_owned()];
+    let layers = [set("safety.on_nonfinite=skip")];
+    let config = FinetuneConfig::resolve(Recipe::Paper, &encoder, None, classes, &layers);
+    let safety = config.expect("valid").common.safety;
+    assert_eq!(
+        safety,
+        SafetyConfig {
+            on_nonfinite: OnNonfinite::Skip,
+            ..SafetyConfig::default()
+        }
+    );
+}

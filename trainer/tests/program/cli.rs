@@ -28,7 +28,7 @@ fn assert_shown(name: &str, output: &Output) {
     insta::with_settings!({ filters => vec![
         (r"\d+\.\d+ clips/s", "[SPEED]"),
         (r"\d+\.\d+ % of the time", "[SHARE] of the time"),
-        (r"\d+ MB of memory", "[MEMORY] of memory"),
+        (r"peak memory \d+ MB", "peak memory [MEMORY]"),
         (r"\d+ % waiting", "[SHARE] waiting"),
         (r"\d\d:\d\d:\d\d left", "[TIME] left"),
         // Losses depend on the machine's arithmetic.
