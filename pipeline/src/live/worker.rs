@@ -3,8 +3,7 @@
 use super::protocol::{Effort, Failure, Reply, Task, WindowsTask};
 use crate::video::clips::{Clip, ClipDecoder, Step};
 use crate::video::decode::DecodeOptions;
-use crate::video::fast_seek::SeekPlan;
-use crate::video::fast_seek::{Doubt, FastSeek, WantedTicks};
+use crate::video::fast_seek::{Doubt, FastSeek, SeekPlan, WantedTicks};
 use crate::video::{self, Content};
 use crate::worker::{self, WorkerError};
 use schemas::manifest::BuildOptions;

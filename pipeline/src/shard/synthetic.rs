@@ -40,8 +40,8 @@ pub const fn options() -> BuildOptions {
     }
 }
 
-/// Clip `number`: a grey ramp that moves to the left by `number` + 1 pixels a frame. Returns what a
-/// shard says of it, and its frames, I420.
+/// Clip `number`: a grey ramp that moves to the left by `number` + 1 pixels a frame. Returns its
+/// row without pixels, and its frames, I420.
 pub fn clip(number: u32) -> (ClipMeta, Vec<u8>) {
     let mut frames = Vec::with_capacity(FRAMES as usize * SIZE.frame_bytes());
     for frame in 0..FRAMES as usize {

@@ -65,7 +65,7 @@ pub enum Ending<Failure> {
     Failed(Failure),
     /// The worker died or was killed; the reason.
     Lost(String),
-    /// The supervisor was told to stop.
+    /// The supervisor was stopped.
     Stopped,
 }
 

@@ -56,7 +56,7 @@ pub struct SynthArgs {
     /// Length of each video in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 4.0, value_parser = positive)]
     pub seconds: f64,
-    /// Random seed; the same seed gives the same videos.
+    /// Random seed; the same seed gives the same pictures.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
     /// Print the report as JSON.

@@ -11,7 +11,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tests::{small_classifier, small_mae, values};
-use trainer::config::TargetChoice;
 use trainer::convert::{Exported, Format, Hints, Imported, Model, export, import, write_folder};
 use trainer::model::{
     Classifier, ClassifierConfig, Conventions, DecoderClassToken, Mae, MaeConfig, Masking,
@@ -671,7 +670,7 @@ fn videomaes_targets_are_normalised_channel_by_channel() {
     let raw = import(
         &fixture("videomae.pth"),
         &Hints {
-            target: Some(TargetChoice::Pixels),
+            normalise_target: Some(false),
             ..hints()
         },
     )

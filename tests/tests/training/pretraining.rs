@@ -17,7 +17,6 @@ use tests::{TestClip, shard_sources, small_mae, small_pretraining, small_run, wr
 use trainer::backend::{Learner, LearnerError, MaeLearner, NamedValues, SavedLearner};
 use trainer::config::{
     CheckpointsConfig, ComputeConfig, Layer, OnNonfinite, PretrainConfig, SafetyConfig,
-    TargetChoice,
 };
 use trainer::cpu::Precision;
 use trainer::data::Uploader;
@@ -33,13 +32,21 @@ fn set(assignment: &str) -> Layer {
     Layer::assignment("the test", assignment).expect("an assignment")
 }
 
-fn set_target(config: &mut PretrainConfig, target: TargetChoice) {
-    config.objective.target.kind = if target == TargetChoice::Hog {
+/// Targets that the paper compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target {
+    Pixels,
+    Normalised,
+    Hog,
+}
+
+fn set_target(config: &mut PretrainConfig, target: Target) {
+    config.objective.target.kind = if target == Target::Hog {
         TargetKind::Hog
     } else {
         TargetKind::Pixels
     };
-    config.objective.target.normalise = target == TargetChoice::Normalised;
+    config.objective.target.normalise = target == Target::Normalised;
 }
 
 fn data(dir: &Path, clips: u64) -> Arc<[WeightedSource]> {
@@ -99,15 +106,11 @@ fn two_clips(grid: PatchGrid) -> Tensor {
 
 /// All that the paper varies in the model: two kinds of positions, a cls token or none, three
 /// targets, all masked tokens predicted or half of them.
-fn variants() -> impl Iterator<Item = (PositionKind, bool, TargetChoice, f64)> {
+fn variants() -> impl Iterator<Item = (PositionKind, bool, Target, f64)> {
     let positions = [PositionKind::Separable, PositionKind::Joint].into_iter();
     let models =
         positions.flat_map(|positions| [true, false].map(|class_token| (positions, class_token)));
-    let targets = [
-        TargetChoice::Pixels,
-        TargetChoice::Normalised,
-        TargetChoice::Hog,
-    ];
+    let targets = [Target::Pixels, Target::Normalised, Target::Hog];
     let models = models.flat_map(move |(positions, class_token)| {
         targets.map(|target| (positions, class_token, target))
     });
@@ -121,17 +124,17 @@ fn variant(
     grid: PatchGrid,
     positions: PositionKind,
     class_token: bool,
-    target: TargetChoice,
+    target: Target,
 ) -> MaeConfig {
     MaeConfig {
         positions,
         class_token,
-        target: if target == TargetChoice::Hog {
+        target: if target == Target::Hog {
             TargetKind::Hog
         } else {
             TargetKind::Pixels
         },
-        normalise_target: target == TargetChoice::Normalised,
+        normalise_target: target == Target::Normalised,
         ..small_mae(grid, [24, 2, 2], [18, 2, 3])
     }
 }
@@ -401,12 +404,7 @@ fn joint_positions_of_separable_sums_predict_the_same() {
     };
     for (class_token, decoder_keep) in [(true, 1.0), (true, 0.5), (false, 1.0), (false, 0.5)] {
         let separable = Mae::seeded(
-            variant(
-                grid,
-                PositionKind::Separable,
-                class_token,
-                TargetChoice::Pixels,
-            ),
+            variant(grid, PositionKind::Separable, class_token, Target::Pixels),
             3,
             &Device::Cpu,
         )
@@ -434,7 +432,7 @@ fn joint_positions_of_separable_sums_predict_the_same() {
             );
         }
         let joint = Mae::from_tensors(
-            variant(grid, PositionKind::Joint, class_token, TargetChoice::Pixels),
+            variant(grid, PositionKind::Joint, class_token, Target::Pixels),
             weights,
             &Device::Cpu,
         )
@@ -466,7 +464,7 @@ fn without_attention_a_token_is_predicted_alike_whatever_else_the_decoder_takes(
         (PositionKind::Joint, true),
         (PositionKind::Joint, false),
     ] {
-        let config = variant(grid, positions, class_token, TargetChoice::Pixels);
+        let config = variant(grid, positions, class_token, Target::Pixels);
         let config = MaeConfig {
             decoder: TransformerConfig {
                 depth: 0,
@@ -508,12 +506,7 @@ fn what_the_decoder_leaves_out_does_not_matter() {
         patch: 8,
     };
     let model = Mae::seeded(
-        variant(
-            grid,
-            PositionKind::Separable,
-            true,
-            TargetChoice::Normalised,
-        ),
+        variant(grid, PositionKind::Separable, true, Target::Normalised),
         3,
         &Device::Cpu,
     )
@@ -1139,7 +1132,7 @@ fn a_picture_of_a_model_of_histograms_shows_frames_and_masks() {
                 .expect("examples");
         trainer::plot::reconstruction::reconstruction(&mut learner, examples).expect("a picture")
     };
-    let (pixels, hog) = (draw(TargetChoice::Pixels), draw(TargetChoice::Hog));
+    let (pixels, hog) = (draw(Target::Pixels), draw(Target::Hog));
     assert_eq!(
         (pixels.dimensions(), hog.dimensions()),
         ((2 * 34 - 2, 6 * 34 - 2), (2 * 34 - 2, 4 * 34 - 2))

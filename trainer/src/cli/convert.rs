@@ -3,7 +3,6 @@
 use super::local;
 use clap::Args;
 use std::path::PathBuf;
-use trainer::config::TargetChoice;
 use trainer::convert::Format;
 
 /// Arguments of `trainer import`.
@@ -41,8 +40,8 @@ pub struct ImportArgs {
     pub size: Option<u16>,
     /// Target of an autoencoder, which only transformers stores: pixels or normalised [default:
     /// normalised].
-    #[arg(long, value_parser = target)]
-    pub target: Option<TargetChoice>,
+    #[arg(long = "target", value_name = "TARGET", value_parser = normalise_target)]
+    pub normalise_target: Option<bool>,
     /// File of the class names of a classifier, one per line, in order.
     #[arg(long, value_name = "FILE")]
     pub classes: Option<PathBuf>,
@@ -51,10 +50,10 @@ pub struct ImportArgs {
     pub json: bool,
 }
 
-fn target(text: &str) -> Result<TargetChoice, String> {
+fn normalise_target(text: &str) -> Result<bool, String> {
     match text {
-        "pixels" => Ok(TargetChoice::Pixels),
-        "normalised" => Ok(TargetChoice::Normalised),
+        "pixels" => Ok(false),
+        "normalised" => Ok(true),
         _ => Err("must be pixels or normalised".to_owned()),
     }
 }

@@ -4,12 +4,16 @@
 //! line here and nothing anywhere else. Both become [`Layer`]s, in the order in which they are
 //! typed.
 
-use clap::builder::PossibleValuesParser;
+use super::MaskKindArg;
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::error::ErrorKind;
-use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 use std::fmt::Write;
 use std::marker::PhantomData;
-use trainer::config::{ConfigError, Layer, parse_value};
+use std::path::Path;
+use trainer::config::{ConfigError, Layer, OnNonfinite, parse_value};
+use trainer::cpu::Precision;
+use trainer::model::PositionKind;
 
 const SET: &str = "set";
 
@@ -34,7 +38,7 @@ enum Form {
     /// A value, by its name in the help.
     Value(&'static str),
     /// One of these words, by their name in the help.
-    Word(&'static str, &'static [&'static str]),
+    Word(&'static str, fn() -> Vec<PossibleValue>),
     /// One of these words, each with the TOML that it stands for.
     Choice(&'static str, &'static [(&'static str, &'static str)]),
     /// Two numbers, `MIN,MAX`.
@@ -43,10 +47,15 @@ enum Form {
     Constant(&'static str),
 }
 
-/// The flags of a command.
+/// The flags of a command, in the order of its help.
 pub trait FlagSet {
-    /// The flags, in the order of the help.
-    const FLAGS: &'static [Flag];
+    /// Groups of flags, several of which commands share.
+    const FLAGS: &'static [&'static [Flag]];
+
+    /// All of them.
+    fn flags() -> impl Iterator<Item = &'static Flag> {
+        Self::FLAGS.iter().copied().flatten()
+    }
 }
 
 /// `trainer run`.
@@ -62,233 +71,231 @@ pub struct BenchFlags;
 pub struct FinetuneFlags;
 
 impl FlagSet for RunFlags {
-    const FLAGS: &'static [Flag] = &[
-        // The first six are of no use to a bench.
-        STEPS,
-        EPOCHS,
-        LEARNING_RATE,
-        GRAD_ACCUM,
-        GRADIENT_CHECKPOINTING,
-        ON_NONFINITE,
-        BATCH_SIZE,
-        DTYPE,
-        SEED,
-        REPEAT_AUG,
-        flag(
-            "mask-ratio",
-            "masking.ratio",
-            Form::Value("SHARE"),
-            "Share of masked tokens",
-        )
-        .shown(),
-        flag(
-            "frames",
-            "clip.frames",
-            Form::Value("N"),
-            "Frames per clip; 1 with --tubelet 1 for \
-             still pictures",
-        ),
-        flag(
-            "tubelet",
-            "clip.tubelet",
-            Form::Value("N"),
-            "Frames per tubelet",
-        ),
-        flag(
-            "size",
-            "clip.size",
-            Form::Value("PIXELS"),
-            "Height and width of a clip",
-        ),
-        flag(
-            "mask-kind",
-            "masking.kind",
-            Form::Word("KIND", &["random", "tube", "frame", "block"]),
-            "Tokens that are masked together",
-        ),
-        flag(
-            "decoder-keep",
-            "masking.decoder_keep",
-            Form::Value("SHARE"),
-            "Share of the masked \
-             tokens that the decoder predicts, by running cells (VideoMAE V2: 0.5)",
-        ),
-        flag(
-            "decoder-width",
-            "decoder.width",
-            Form::Value("N"),
-            "Width of the decoder",
-        ),
-        flag(
-            "decoder-depth",
-            "decoder.depth",
-            Form::Value("N"),
-            "Blocks of the decoder",
-        ),
-        flag(
-            "decoder-heads",
-            "decoder.heads",
-            Form::Value("N"),
-            "Heads of the decoder",
-        ),
-        flag(
-            "target",
-            "target",
-            Form::Choice(
-                "TARGET",
-                &[
-                    ("pixels", "{ kind = \"pixels\", normalise = false }"),
-                    ("normalised", "{ kind = \"pixels\", normalise = true }"),
-                    ("hog", "{ kind = \"hog\", normalise = false }"),
-                ],
-            ),
-            "What is predicted: pixels, pixels normalised by patch, or histograms of oriented \
-             gradients",
-        ),
-        flag(
-            "pred-frames",
-            "target.pred_frames",
-            Form::Value("N"),
-            "Frames per tubelet that are \
-             predicted",
-        )
-        .was("slices"),
-        flag(
-            "positions",
-            "model.positions",
-            Form::Word("KIND", &["separable", "joint", "sinusoid"]),
-            "Positional embeddings",
-        ),
-        flag(
-            "class-token",
-            "model.class_token",
-            Form::Constant("true"),
-            "With a cls token",
-        ),
-        flag(
-            "no-class-token",
-            "model.class_token",
-            Form::Constant("false"),
-            "Without a cls token",
-        ),
-        flag(
-            "crop-area",
-            "data.area",
-            Form::Range,
-            "Share of the frame that a crop covers",
-        ),
-        FLIP,
-    ];
+    const FLAGS: &'static [&'static [Flag]] = &[TRAINING, SAMPLES, PRETRAINING];
 }
 
 impl FlagSet for BenchFlags {
-    const FLAGS: &'static [Flag] = RunFlags::FLAGS.split_at(6).1;
+    const FLAGS: &'static [&'static [Flag]] = &[SAMPLES, PRETRAINING];
 }
 
 impl FlagSet for FinetuneFlags {
-    const FLAGS: &'static [Flag] = &[
-        STEPS,
-        EPOCHS,
-        BATCH_SIZE,
-        LEARNING_RATE,
-        FLIP.shown(),
-        flag(
-            "holdout",
-            "split.holdout",
-            Form::Value("SHARE"),
-            "Share of each class's videos that \
-             is held out for validation: whole videos, never clips",
-        )
-        .shown()
-        .not_with("val"),
-        flag(
-            "videos-per-class",
-            "split.videos_per_class",
-            Form::Value("N"),
-            "Maximum number of \
-             videos per class to train on",
-        )
-        .shown(),
-        DTYPE,
-        SEED,
-        GRAD_ACCUM,
-        REPEAT_AUG,
-        GRADIENT_CHECKPOINTING,
-        ON_NONFINITE,
-    ];
+    const FLAGS: &'static [&'static [Flag]] = &[TRAINING, SAMPLES, FINETUNING];
 }
 
-const STEPS: Flag = flag(
+/// Flags of every training.
+const TRAINING: &[Flag] = &[
+    flag(
     "steps",
     "schedule.length.steps",
     Form::Value("N"),
     "Number of steps",
 )
 .shown()
-.not_with("epochs");
-const EPOCHS: Flag = flag(
+.not_with("epochs"),
+    flag(
     "epochs",
     "schedule.length.epochs",
     Form::Value("N"),
     "Passes over the data",
 )
-.shown();
-const BATCH_SIZE: Flag = flag(
-    "batch-size",
-    "data.batch_size",
-    Form::Value("N"),
-    "Samples per batch",
-)
-.shown();
-const LEARNING_RATE: Flag = flag(
+.shown(),
+    flag(
     "lr",
     "optimizer.base_lr",
     Form::Value("RATE"),
     "Learning rate for 256 samples per step; it is scaled in proportion to the samples per step",
 )
-.shown();
-const DTYPE: Flag = flag(
-    "dtype",
-    "compute.dtype",
-    Form::Word("TYPE", &["f32", "bf16"]),
-    "Type of activations on the CPU; bf16 is faster where the CPU multiplies it. Master weights, \
-     moments and sums are f32",
-)
-.shown();
-const SEED: Flag = flag("seed", "seed", Form::Value("N"), "Random seed");
-const GRAD_ACCUM: Flag = flag(
+.shown(),
+    flag(
     "grad-accum",
     "data.grad_accum",
     Form::Value("N"),
     "Batches per step, whose gradients are averaged",
 )
-.was("accumulate");
-const REPEAT_AUG: Flag = flag(
-    "repeat-aug",
-    "data.repeat_aug",
-    Form::Value("N"),
-    "Samples of a clip (window, crop, flip, mask) each time that it is read",
-)
-.was("repeat");
-const GRADIENT_CHECKPOINTING: Flag = flag(
+.was("accumulate"),
+    flag(
     "gradient-checkpointing",
     "compute.gradient_checkpointing",
     Form::Constant("true"),
     "Save fewer activations and recompute them: less memory, a third more time",
 )
-.was("recompute");
-const ON_NONFINITE: Flag = flag(
+.was("recompute"),
+    flag(
     "on-nonfinite",
     "safety.on_nonfinite",
-    Form::Word("WHAT", &["stop", "skip"]),
+    Form::Word("WHAT", words::<OnNonfinite>),
     "What to do about a step whose loss or gradients are not finite",
-);
+),
+];
+
+/// Flags of whatever takes samples.
+const SAMPLES: &[Flag] = &[
+    flag(
+    "batch-size",
+    "data.batch_size",
+    Form::Value("N"),
+    "Samples per batch",
+)
+.shown(),
+    flag(
+    "dtype",
+    "compute.dtype",
+    Form::Word("TYPE", words::<Precision>),
+    "Type of activations on the CPU; bf16 is faster where the CPU multiplies it. Master weights, \
+     moments and sums are f32",
+)
+.shown(),
+    flag("seed", "seed", Form::Value("N"), "Random seed"),
+    flag(
+    "repeat-aug",
+    "data.repeat_aug",
+    Form::Value("N"),
+    "Samples of a clip (window, crop, flip, mask) each time that it is read",
+)
+.was("repeat"),
+];
+
+/// Flags of pre-training alone.
+const PRETRAINING: &[Flag] = &[
+    flag(
+        "mask-ratio",
+        "masking.ratio",
+        Form::Value("SHARE"),
+        "Share of masked tokens",
+    )
+    .shown(),
+    flag(
+        "frames",
+        "clip.frames",
+        Form::Value("N"),
+        "Frames per clip; 1 with --tubelet 1 for still pictures",
+    ),
+    flag(
+        "tubelet",
+        "clip.tubelet",
+        Form::Value("N"),
+        "Frames per tubelet",
+    ),
+    flag(
+        "size",
+        "clip.size",
+        Form::Value("PIXELS"),
+        "Height and width of a clip",
+    ),
+    flag(
+        "mask-kind",
+        "masking.kind",
+        Form::Word("KIND", words::<MaskKindArg>),
+        "Tokens that are masked together",
+    ),
+    flag(
+        "decoder-keep",
+        "masking.decoder_keep",
+        Form::Value("SHARE"),
+        "Share of the masked \
+             tokens that the decoder predicts, by running cells (VideoMAE V2: 0.5)",
+    ),
+    flag(
+        "decoder-width",
+        "decoder.width",
+        Form::Value("N"),
+        "Width of the decoder",
+    ),
+    flag(
+        "decoder-depth",
+        "decoder.depth",
+        Form::Value("N"),
+        "Blocks of the decoder",
+    ),
+    flag(
+        "decoder-heads",
+        "decoder.heads",
+        Form::Value("N"),
+        "Heads of the decoder",
+    ),
+    flag(
+        "target",
+        "target",
+        Form::Choice(
+            "TARGET",
+            &[
+                ("pixels", "{ kind = \"pixels\", normalise = false }"),
+                ("normalised", "{ kind = \"pixels\", normalise = true }"),
+                ("hog", "{ kind = \"hog\", normalise = false }"),
+            ],
+        ),
+        "What is predicted: pixels, pixels normalised by patch, or histograms of oriented \
+             gradients",
+    ),
+    flag(
+        "pred-frames",
+        "target.pred_frames",
+        Form::Value("N"),
+        "Frames per tubelet that are predicted",
+    )
+    .was("slices"),
+    flag(
+        "positions",
+        "model.positions",
+        Form::Word("KIND", words::<PositionKind>),
+        "Positional embeddings",
+    ),
+    flag(
+        "class-token",
+        "model.class_token",
+        Form::Constant("true"),
+        "With a cls token",
+    ),
+    flag(
+        "no-class-token",
+        "model.class_token",
+        Form::Constant("false"),
+        "Without a cls token",
+    ),
+    flag(
+        "crop-area",
+        "data.area",
+        Form::Range,
+        "Share of the frame that a crop covers",
+    ),
+    FLIP,
+];
+
+/// Flags of fine-tuning alone.
+const FINETUNING: &[Flag] = &[
+    FLIP.shown(),
+    flag(
+        "holdout",
+        "split.holdout",
+        Form::Value("SHARE"),
+        "Share of each class's videos that \
+             is held out for validation: whole videos, never clips",
+    )
+    .shown()
+    .not_with("val"),
+    flag(
+        "videos-per-class",
+        "split.videos_per_class",
+        Form::Value("N"),
+        "Maximum number of videos per class to train on",
+    )
+    .shown(),
+];
+
 const FLIP: Flag = flag(
     "flip",
     "data.flip",
     Form::Value("P"),
     "Probability of a flip left to right",
 );
+
+/// The words of an enum of arguments.
+fn words<T: ValueEnum>() -> Vec<PossibleValue> {
+    T::value_variants()
+        .iter()
+        .filter_map(T::to_possible_value)
+        .collect()
+}
 
 const fn flag(name: &'static str, key: &'static str, form: Form, help: &'static str) -> Flag {
     Flag {
@@ -336,7 +343,7 @@ impl Flag {
             Form::Range => arg.value_name("MIN,MAX"),
             Form::Word(name, words) => arg
                 .value_name(name)
-                .value_parser(PossibleValuesParser::new(words)),
+                .value_parser(PossibleValuesParser::new(words())),
             Form::Choice(name, choices) => {
                 let words = choices.iter().map(|(word, _)| *word);
                 arg.value_name(name)
@@ -370,9 +377,16 @@ pub struct Settings<F> {
 }
 
 impl<F> Settings<F> {
-    /// A layer for each.
-    pub fn layers(&self) -> &[Layer] {
-        &self.layers
+    /// The layers over a preset or recipe: that of the `--config` file, then one per setting.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not TOML.
+    pub fn layers(&self, file: Option<&Path>) -> Result<Vec<Layer>, ConfigError> {
+        let file = file.map(Layer::file).transpose()?;
+        Ok(file
+            .into_iter()
+            .chain(self.layers.iter().cloned())
+            .collect())
     }
 }
 
@@ -383,7 +397,7 @@ impl<F: FlagSet> Args for Settings<F> {
             .value_name("KEY=VALUE")
             .action(ArgAction::Append)
             .help("Set any key of the configuration, such as masking.kind=tube");
-        command.arg(set).args(F::FLAGS.iter().map(Flag::arg))
+        command.arg(set).args(F::flags().map(Flag::arg))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -397,7 +411,7 @@ impl<F: FlagSet> FromArgMatches for Settings<F> {
         for (index, text) in values(matches, SET) {
             layers.push((index, Layer::assignment(format!("--set {text}"), text)));
         }
-        for flag in F::FLAGS {
+        for flag in F::flags() {
             if matches!(flag.form, Form::Constant(_)) {
                 if matches.get_flag(flag.name) {
                     let index = matches.index_of(flag.name).unwrap_or(0);
@@ -431,14 +445,18 @@ fn values<'a>(matches: &'a ArgMatches, name: &str) -> impl Iterator<Item = (usiz
     indices.zip(matches.get_many::<String>(name).into_iter().flatten())
 }
 
-/// What the help says after its entries: the flags that have none, and `examples`.
+/// Renders the end of the help: the flags that have no entry of their own, and `examples`.
 pub fn render_help<F: FlagSet>(examples: &str) -> String {
     let mut text = "Other flags, and the keys that they set:".to_owned();
-    for flag in F::FLAGS.iter().filter(|flag| !flag.shown) {
+    for flag in F::flags().filter(|flag| !flag.shown) {
         let value = match flag.form {
             Form::Value(name) => format!(" {name}"),
             Form::Range => " MIN,MAX".to_owned(),
-            Form::Word(_, words) => format!(" {}", words.join("|")),
+            Form::Word(_, words) => {
+                let words = words();
+                let names: Vec<&str> = words.iter().map(PossibleValue::get_name).collect();
+                format!(" {}", names.join("|"))
+            }
             Form::Choice(_, choices) => {
                 let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
                 format!(" {}", words.join("|"))
@@ -466,7 +484,9 @@ mod tests {
 
     fn differences(flags: &[&str]) -> Vec<String> {
         let run = Run::try_parse_from([&["run"], flags].concat()).expect("flags");
-        let config = PretrainConfig::resolve(Preset::Tiny, run.settings.layers()).expect("valid");
+        let config =
+            PretrainConfig::resolve(Preset::Tiny, &run.settings.layers(None).expect("no file"))
+                .expect("valid");
         config.differences(&PretrainConfig::resolve(Preset::Tiny, &[]).expect("valid"))
     }
 
@@ -559,7 +579,7 @@ mod tests {
     #[test]
     fn every_flag_is_shown_or_listed() {
         let list = render_help::<RunFlags>("");
-        for flag in RunFlags::FLAGS {
+        for flag in RunFlags::flags() {
             assert_ne!(
                 list.contains(&format!("\n  --{} ", flag.name)),
                 flag.shown,

@@ -29,11 +29,7 @@ const NAME: &str = "finetune";
 pub fn finetune(args: &FinetuneArgs) -> anyhow::Result<ExitCode> {
     interrupt::listen()?;
     let device = session::device(args.compute.device)?;
-    let mut layers: Vec<Layer> = Vec::new();
-    if let Some(path) = &args.config {
-        layers.push(Layer::file(path)?);
-    }
-    layers.extend_from_slice(args.settings.layers());
+    let layers = args.settings.layers(args.config.as_deref())?;
     if args.resume {
         return resume(args, &layers, device);
     }

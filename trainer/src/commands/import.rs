@@ -22,7 +22,7 @@ pub fn import(args: &ImportArgs) -> anyhow::Result<()> {
         decoder_heads: args.decoder_heads.map(usize::from),
         frames: args.frames.map(usize::from),
         size: args.size.map(usize::from),
-        target: args.target,
+        normalise_target: args.normalise_target,
         classes: args.classes.as_deref().map(read_classes).transpose()?,
     };
     let imported = convert::import(&args.foreign, &hints)?;

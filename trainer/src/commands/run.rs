@@ -8,7 +8,7 @@ use pipeline::loader::check_options;
 use pipeline::sampling::order::Cursor;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use trainer::config::{Layer, Preset, PretrainConfig, Task};
+use trainer::config::{Preset, PretrainConfig, Task};
 use trainer::plot::reconstruction;
 use trainer::train::{self, Run};
 
@@ -75,11 +75,7 @@ fn resume_command(args: &RunArgs, dir: &Path) -> String {
 /// started with, but not change it.
 fn configuration(args: &RunArgs) -> anyhow::Result<(PretrainConfig, Option<PathBuf>)> {
     let preset = args.preset.unwrap_or(Preset::Tiny);
-    let mut layers: Vec<Layer> = Vec::new();
-    if let Some(path) = &args.config {
-        layers.push(Layer::file(path)?);
-    }
-    layers.extend_from_slice(args.settings.layers());
+    let layers = args.settings.layers(args.config.as_deref())?;
     if !args.resume {
         return Ok((PretrainConfig::resolve(preset, &layers)?, None));
     }

@@ -1,7 +1,9 @@
 //! Settings of fine-tuning, and its recipes.
 
 use super::check::check;
-use super::{CommonConfig, Config, ConfigError, Layer, ModelConfig, Objective, PretrainConfig};
+use super::{
+    CommonConfig, Config, ConfigError, Layer, ModelConfig, ObjectiveConfig, PretrainConfig,
+};
 use crate::model::{ClassifierConfig, TransformerConfig};
 use crate::optim::{ParameterRule, layer_decay};
 use pipeline::sampling::sample::Views;
@@ -235,7 +237,7 @@ impl FinetuneConfig {
     }
 }
 
-impl Objective for FinetuneObjective {
+impl ObjectiveConfig for FinetuneObjective {
     const NAME: &str = "finetune";
     const COMMAND: &str = "finetune";
 

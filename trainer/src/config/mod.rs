@@ -27,9 +27,7 @@ pub use finetune::{
     ValidationConfig,
 };
 pub use layers::{Layer, parse_value};
-pub use pretrain::{
-    LiveConfig, Preset, PretrainConfig, PretrainObjective, TargetChoice, TargetConfig,
-};
+pub use pretrain::{LiveConfig, Preset, PretrainConfig, PretrainObjective, TargetConfig};
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +73,7 @@ impl ConfigError {
 }
 
 /// Settings of one objective, beside the common ones.
-pub trait Objective: Serialize + DeserializeOwned + Sized {
+pub trait ObjectiveConfig: Clone + Serialize + DeserializeOwned {
     /// The value of the key `task` in a file that is of this objective.
     const NAME: &str;
     /// The command of `trainer` that has it.
@@ -99,7 +97,7 @@ pub struct Config<O> {
     pub objective: O,
 }
 
-impl<O: Objective> Config<O> {
+impl<O: ObjectiveConfig> Config<O> {
     /// The same with `layers` laid over it, checked.
     ///
     /// # Errors
@@ -133,7 +131,7 @@ impl<O: Objective> Config<O> {
     /// [`Self::differences`] that change what is computed. When a run saves, what it does about
     /// failures and how much it recomputes may differ.
     pub fn differences_that_matter(&self, other: &Self) -> Vec<String> {
-        let mut other = Self::parse(other.table()).expect("its own table");
+        let mut other = other.clone();
         other.common.checkpoints = self.common.checkpoints.clone();
         other.common.safety = self.common.safety.clone();
         other.common.compute.gradient_checkpointing = self.common.compute.gradient_checkpointing;

@@ -1,7 +1,7 @@
 //! Settings of masked autoencoding, and the presets.
 
 use super::check::{check, check_transformer};
-use super::{CommonConfig, Config, ConfigError, Layer, Objective};
+use super::{CommonConfig, Config, ConfigError, Layer, ObjectiveConfig};
 use crate::model::{Conventions, MaeConfig, NormalisePer, TargetKind, TransformerConfig};
 use pipeline::live::LiveSpan;
 use pipeline::loader::batch::ValueType;
@@ -88,17 +88,6 @@ pub struct TargetConfig {
     pub frames: TargetFrames,
 }
 
-/// Targets that the paper compares, by one word each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TargetChoice {
-    /// Pixels as they are.
-    Pixels,
-    /// Pixels, each patch normalised by its own mean and variance: the paper's choice.
-    Normalised,
-    /// Histograms of oriented gradients.
-    Hog,
-}
-
 /// Clips of videos that are decoded while training. Shards have all of this behind them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -163,7 +152,7 @@ impl PretrainConfig {
     }
 }
 
-impl Objective for PretrainObjective {
+impl ObjectiveConfig for PretrainObjective {
     const NAME: &str = "pretrain";
     const COMMAND: &str = "run";
 

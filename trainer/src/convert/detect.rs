@@ -3,7 +3,6 @@
 use super::rules::{Biases, Names, QkvLayout, Tensors};
 use super::source::Source;
 use super::{ConvertError, Format, Hints, Model};
-use crate::config::TargetChoice;
 use crate::model::{
     ClassifierConfig, Conventions, DecoderClassToken, MaeConfig, NormalisePer, PositionKind,
     TargetKind, TransformerConfig,
@@ -255,8 +254,7 @@ pub(crate) fn model(
         class_token,
         target: TargetKind::Pixels,
         slices: outputs / of_frame,
-        normalise_target: hints.target.unwrap_or(TargetChoice::Normalised)
-            == TargetChoice::Normalised,
+        normalise_target: hints.normalise_target.unwrap_or(true),
         conventions: Conventions {
             decoder_positions: decoder_positions.filter(|&kind| kind != positions),
             decoder_class_token: if is_slowfast {

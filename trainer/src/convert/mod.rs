@@ -28,7 +28,7 @@ pub use import::{Imported, import};
 pub use rules::Tensors;
 pub use write::{WriteError, write_file, write_folder};
 
-use crate::config::{ConfigError, TargetChoice, Task};
+use crate::config::{ConfigError, Task};
 use crate::model::{ClassifierConfig, MaeConfig};
 use schemas::geometry::PatchGrid;
 use std::path::PathBuf;
@@ -96,8 +96,8 @@ pub struct Hints {
     pub frames: Option<usize>,
     /// Height and width of a clip.
     pub size: Option<usize>,
-    /// Prediction target of a masked autoencoder.
-    pub target: Option<TargetChoice>,
+    /// Whether a masked autoencoder predicts pixels normalised by patch, or as they are.
+    pub normalise_target: Option<bool>,
     /// Names of a classifier's classes, in their order.
     pub classes: Option<Vec<String>>,
 }

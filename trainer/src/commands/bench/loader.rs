@@ -29,7 +29,8 @@ const WARM_UP: f64 = 0.1;
 /// # Errors
 /// When the data cannot be read, or the flags do not fit the data.
 pub fn loader(args: &BenchLoaderArgs) -> anyhow::Result<()> {
-    let config = super::config(args.preset, args.config.as_deref(), args.settings.layers())?;
+    let config =
+        PretrainConfig::resolve(args.preset, &args.settings.layers(args.config.as_deref())?)?;
     let is_trainable = args.consumer != Consumer::Step || args.form == FormArg::Patches;
     ensure!(
         is_trainable,
