@@ -38,6 +38,7 @@
 //!   used.
 //! - [`loader`]: worker threads that put all of it together, as an iterator of `Result<Batch>`;
 //!   [`stats`]: its counters.
+//! - [`simd`]: which vector instructions are used.
 
 pub mod atomic_file;
 pub mod frames;
@@ -45,6 +46,7 @@ pub mod live;
 pub mod loader;
 pub mod sampling;
 pub mod shard;
+pub mod simd;
 pub mod source;
 pub mod stats;
 pub mod transform;
