@@ -2,14 +2,17 @@
 
     pip install torch
     benches/peers/step.py target/release/trainer [--presets small:2 base:2 large:1] [--dtypes f32 bf16] [--rounds 3] [--steps 5]
+                         [--instruction-set avx2|avx512|avx512bf16] [--threads 2]
 
 Both train the paper's model on one batch of random numbers: the encoder on the visible tenth of 1568 tokens, the decoder (4 blocks, width 512, 16 heads) on all,
 mean squared error, backward, AdamW. PyTorch has fused attention, and autocast for bf16. Each round starts a process of each; the figures are medians over rounds
-of each process's median, in seconds, and the most memory of any.
+of each process's median, in seconds, and the most memory of any. The instruction set is forced for this project and for PyTorch, oneDNN and MKL, so that any
+machine shows what a lesser one would do. "share" is the step's rate over that of one large product.
 """
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -21,9 +24,11 @@ TOKENS, PIXELS, PREDICTED = 1568, 1536, 768
 DECODER = (512, 4, 16)
 
 
-def torch_step(preset, clips, dtype, steps):
+def torch_step(preset, clips, dtype, steps, threads):
     """One process's steps in PyTorch: prints seconds and bytes as JSON."""
     import torch
+
+    torch.set_num_threads(threads)
     from torch import nn
     from torch.nn import functional
 
@@ -76,8 +81,25 @@ def torch_step(preset, clips, dtype, steps):
     print(json.dumps({"seconds_per_step": statistics.median(seconds[1:]), "peak_memory_bytes": memory}))
 
 
-def measured(command):
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+# What ATen, oneDNN and MKL call the instruction sets.
+INSTRUCTION_SETS = {
+    "avx2": ("avx2", "AVX2", "AVX2"),
+    "avx512": ("avx512", "AVX512_CORE", "AVX512"),
+    "avx512bf16": ("avx512", "AVX512_CORE_BF16", "AVX512"),
+}
+
+
+def measured(command, instruction_set):
+    environment = dict(os.environ)
+    if instruction_set:
+        aten, onednn, mkl = INSTRUCTION_SETS[instruction_set]
+        environment |= {
+            "INSTRUCTION_SET": instruction_set,
+            "ATEN_CPU_CAPABILITY": aten,
+            "ONEDNN_MAX_CPU_ISA": onednn,
+            "MKL_ENABLE_INSTRUCTIONS": mkl,
+        }
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
 
 
 def main():
@@ -87,19 +109,23 @@ def main():
     parser.add_argument("--dtypes", nargs="+", default=["f32", "bf16"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--instruction-set", choices=INSTRUCTION_SETS)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     args = parser.parse_args()
-    print(f"{'':18} {'ours':>8} {'PyTorch':>8} {'ratio':>6}   {'ours':>8} {'PyTorch':>8}")
+    print(f"{'':18} {'ours':>8} {'PyTorch':>8} {'ratio':>6} {'share':>6}   {'ours':>8} {'PyTorch':>8}")
     for preset, clips in (item.split(":") for item in args.presets):
         for dtype in args.dtypes:
             ours, peers = [], []
             for _ in range(args.rounds):
-                step = [args.trainer, "bench", "step", "--preset", preset, "--batch-size", clips, "--dtype", dtype]
-                ours.append(measured([*step, "--steps", str(args.steps), "--json"]))
-                peers.append(measured([sys.executable, __file__, "--torch", preset, clips, dtype, str(args.steps)]))
+                step = [args.trainer, "bench", "step", "--preset", preset, "--batch-size", clips, "--dtype", dtype, "--threads", str(args.threads)]
+                ours.append(measured([*step, "--steps", str(args.steps), "--json"], args.instruction_set))
+                peer = [sys.executable, __file__, "--torch", preset, clips, dtype, str(args.steps), str(args.threads)]
+                peers.append(measured(peer, args.instruction_set))
             seconds = [statistics.median(run["seconds_per_step"] for run in runs) for runs in (ours, peers)]
+            share = statistics.median(run["product_share"] for run in ours)
             memory = [max(run["peak_memory_bytes"] for run in runs) / 1e9 for runs in (ours, peers)]
             print(
-                f"{preset:6} {clips:>3} {dtype:6} {seconds[0]:7.3f}s {seconds[1]:7.3f}s {seconds[0] / seconds[1]:6.2f}"
+                f"{preset:6} {clips:>3} {dtype:6} {seconds[0]:7.3f}s {seconds[1]:7.3f}s {seconds[0] / seconds[1]:6.2f} {share:6.2f}"
                 f"   {memory[0]:6.2f}GB {memory[1]:6.2f}GB",
                 flush=True,
             )
@@ -107,6 +133,6 @@ def main():
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--torch"]:
-        torch_step(sys.argv[2], int(sys.argv[3]), sys.argv[4], int(sys.argv[5]))
+        torch_step(sys.argv[2], int(sys.argv[3]), sys.argv[4], int(sys.argv[5]), int(sys.argv[6]))
     else:
         main()

@@ -87,7 +87,20 @@ static CHOSEN: LazyLock<Result<InstructionSet, String>> = LazyLock::new(|| {
     })
 });
 
-/// The set to use. The environment is read at the first call.
+/// `INSTRUCTION_SET` is unknown, or a set that the CPU lacks.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InstructionSetError(String);
+
+/// The set to use. The environment is read at the first call. Programs check it when they start.
+///
+/// # Errors
+/// When `INSTRUCTION_SET` is unknown, or the CPU lacks that set.
+pub fn chosen() -> Result<InstructionSet, InstructionSetError> {
+    CHOSEN.clone().map_err(InstructionSetError)
+}
+
+/// The set to use, as [`chosen`].
 ///
 /// # Panics
 /// When `INSTRUCTION_SET` is unknown, or the CPU lacks that set.
@@ -112,13 +125,15 @@ mod tests {
             }
         }
         assert_eq!(
-            InstructionSet::from_name("avx512", InstructionSet::Avx2).unwrap_err(),
+            InstructionSet::from_name("avx512", InstructionSet::Avx2)
+                .expect_err("a set that cannot be used"),
             "INSTRUCTION_SET=avx512: the best set of this CPU is avx2; \
              it takes one of plain, avx2, avx512, avx512bf16"
         );
         for name in ["", "AVX2", "avx1024"] {
             assert_eq!(
-                InstructionSet::from_name(name, InstructionSet::Avx2).unwrap_err(),
+                InstructionSet::from_name(name, InstructionSet::Avx2)
+                    .expect_err("a set that cannot be used"),
                 format!("INSTRUCTION_SET={name}: it takes one of plain, avx2, avx512, avx512bf16")
             );
         }

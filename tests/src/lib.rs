@@ -14,7 +14,8 @@ pub use models::{
     relative_error, small_classifier, small_config, small_mae, small_pretraining, small_run, values,
 };
 pub use programs::{
-    children, copy_all, has_ended, json_lines, parse_report, ran_alone, shown, signal,
+    children, copy_all, has_ended, json_lines, parse_report, ran_alone,
+    ran_on_each_instruction_set, shown, signal,
 };
 pub use shards::{
     damage_clip, data_pages, options, shard_sources, write_labelled_shards, write_shards,

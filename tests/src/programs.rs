@@ -1,5 +1,6 @@
 //! Programs and processes: their files, output, reports, signals and children.
 
+use pipeline::simd::InstructionSet;
 use serde::de::DeserializeOwned;
 use std::fs;
 use std::path::Path;
@@ -92,17 +93,38 @@ pub fn ran_alone(name: &str) -> bool {
     if nextest || std::env::var_os(ALONE).is_some() {
         return false;
     }
+    run_again(name, (ALONE, "1"));
+    true
+}
+
+/// Returns false in a process whose instruction set was chosen; elsewhere, starts the binary again
+/// for the test `name`, once for each instruction set of this CPU, and returns true when all have
+/// passed. For tests of whole steps.
+#[must_use]
+pub fn ran_on_each_instruction_set(name: &str) -> bool {
+    const VARIABLE: &str = "INSTRUCTION_SET";
+    if std::env::var_os(VARIABLE).is_some() {
+        return false;
+    }
+    for set in InstructionSet::supported() {
+        println!("{VARIABLE}={}", set.name());
+        run_again(name, (VARIABLE, set.name()));
+    }
+    true
+}
+
+/// Runs the test `name` of this binary in a process of its own, with one more variable.
+fn run_again(name: &str, (variable, value): (&str, &str)) {
     let binary = std::env::current_exe().expect("this test's binary");
     let output = Command::new(binary)
         .args(["--exact", name, "--nocapture"])
-        .env(ALONE, "1")
+        .env(variable, value)
         .output()
         .expect("run");
     let shown = shown(&output);
     assert!(
         output.status.success() && shown.contains("1 passed"),
-        "{shown}"
+        "{variable}={value}\n{shown}"
     );
     println!("{shown}");
-    true
 }

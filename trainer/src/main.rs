@@ -20,6 +20,7 @@ fn main() -> ExitCode {
 }
 
 fn run_command(command: &cli::Command) -> anyhow::Result<ExitCode> {
+    pipeline::simd::chosen()?;
     match command {
         cli::Command::Run(args) => return run::run(args),
         cli::Command::Finetune(args) => return finetune::finetune(args),

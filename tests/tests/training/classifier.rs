@@ -5,7 +5,7 @@ use pipeline::sampling::mask::Masks;
 use pipeline::sampling::order::{Purpose, stream};
 use rand::RngExt;
 use schemas::geometry::PatchGrid;
-use tests::{relative_error, small_classifier, values};
+use tests::{ran_on_each_instruction_set, relative_error, small_classifier, values};
 use trainer::cpu::{BranchScales, CpuClassifier, Labelled, Precision, Resources, Values};
 use trainer::model::loss::cross_entropy;
 use trainer::model::{Classifier, ClassifierConfig, Conventions, PositionKind};
@@ -207,6 +207,9 @@ fn cpu(
 
 #[test]
 fn loss_and_gradients_are_those_of_candle() {
+    if ran_on_each_instruction_set("classifier::loss_and_gradients_are_those_of_candle") {
+        return;
+    }
     for (at, (config, clips)) in configs().into_iter().enumerate() {
         for (drops, precision, allowed) in [
             (false, Precision::F32, 2e-5),
@@ -251,6 +254,9 @@ fn loss_and_gradients_are_those_of_candle() {
 
 #[test]
 fn inference_is_that_of_candle() {
+    if ran_on_each_instruction_set("classifier::inference_is_that_of_candle") {
+        return;
+    }
     for (config, clips) in configs() {
         let (example, model) = (Example::new(config, clips, false), model(config));
         let expected = model.infer(&example.patches()).expect("read");
@@ -306,6 +312,11 @@ fn inference_is_that_of_candle() {
 
 #[test]
 fn steps_are_those_of_candle_for_any_threads_and_recomputation() {
+    if ran_on_each_instruction_set(
+        "classifier::steps_are_those_of_candle_for_any_threads_and_recomputation",
+    ) {
+        return;
+    }
     for (config, clips) in configs() {
         let example = Example::new(config, clips, true);
         let steps = |precision, threads, recomputes| {

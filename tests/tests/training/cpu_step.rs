@@ -5,7 +5,7 @@ use pipeline::sampling::mask::{MaskKind, MaskRule, Masks};
 use pipeline::sampling::order::{Purpose, stream};
 use rand::RngExt;
 use schemas::geometry::{PatchGrid, TargetFrames};
-use tests::{relative_error, small_mae, values};
+use tests::{ran_on_each_instruction_set, relative_error, small_mae, values};
 use trainer::cpu::{CpuMae, Patches, Precision, RandomBatch, Resources, Values};
 use trainer::model::{
     Conventions, Mae, MaeConfig, Masking, NormalisePer, PositionKind, TargetKind,
@@ -178,6 +178,9 @@ fn configs() -> Vec<(MaeConfig, usize, f64)> {
 
 #[test]
 fn loss_and_gradients_are_those_of_candle() {
+    if ran_on_each_instruction_set("cpu_step::loss_and_gradients_are_those_of_candle") {
+        return;
+    }
     for (at, (config, clips, ratio)) in configs().into_iter().enumerate() {
         let model = Mae::seeded(config, at as u64, &Device::Cpu).expect("a model");
         let noise = noise(&config, clips, ratio, at as u64);
@@ -233,6 +236,9 @@ fn loss_and_gradients_are_those_of_candle() {
 
 #[test]
 fn threads_and_recomputation_change_nothing() {
+    if ran_on_each_instruction_set("cpu_step::threads_and_recomputation_change_nothing") {
+        return;
+    }
     for (at, (config, clips, ratio)) in configs().into_iter().enumerate() {
         let model = Mae::seeded(config, at as u64, &Device::Cpu).expect("a model");
         let noise = noise(&config, clips, ratio, at as u64);
@@ -267,6 +273,9 @@ fn threads_and_recomputation_change_nothing() {
 
 #[test]
 fn updates_are_those_of_candles_optimizer() {
+    if ran_on_each_instruction_set("cpu_step::updates_are_those_of_candles_optimizer") {
+        return;
+    }
     let (config, clips, ratio) = configs().remove(0);
     let model = Mae::seeded(config, 1, &Device::Cpu).expect("a model");
     let mut cpu = cpu(&model, Precision::F32, 2, false);
@@ -310,6 +319,11 @@ fn updates_are_those_of_candles_optimizer() {
 
 #[test]
 fn gradients_of_several_batches_add_up_and_none_are_left_over() {
+    if ran_on_each_instruction_set(
+        "cpu_step::gradients_of_several_batches_add_up_and_none_are_left_over",
+    ) {
+        return;
+    }
     let (config, clips, ratio) = configs().remove(0);
     let model = Mae::seeded(config, 1, &Device::Cpu).expect("a model");
     let noise = [1, 2].map(|seed| noise(&config, clips, ratio, seed));
@@ -340,6 +354,9 @@ fn gradients_of_several_batches_add_up_and_none_are_left_over() {
 
 #[test]
 fn a_step_that_masks_nothing_is_that_of_candle() {
+    if ran_on_each_instruction_set("cpu_step::a_step_that_masks_nothing_is_that_of_candle") {
+        return;
+    }
     for (at, (config, clips, _)) in configs()
         .into_iter()
         .enumerate()
@@ -414,6 +431,9 @@ struct Moved {
 
 #[test]
 fn gradients_agree_with_finite_differences() {
+    if ran_on_each_instruction_set("cpu_step::gradients_agree_with_finite_differences") {
+        return;
+    }
     for (at, (config, clips, ratio)) in configs().into_iter().enumerate() {
         let model = Mae::seeded(config, at as u64, &Device::Cpu).expect("a model");
         let noise = noise(&config, clips, ratio, at as u64);

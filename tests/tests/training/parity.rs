@@ -13,6 +13,7 @@ use fixture::{Fixture, Model, Recipe, list};
 use pipeline::sampling::mask::{Masks, from_noise};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use tests::ran_on_each_instruction_set;
 use trainer::model::loss::{cross_entropy, smoothed_targets};
 use trainer::model::{Classifier, ClassifierConfig, Mae, MaeConfig};
 use trainer::optim::AdamW;
@@ -466,6 +467,9 @@ fn folder() -> (PathBuf, bool) {
 
 #[test]
 fn parity_with_the_reference() {
+    if ran_on_each_instruction_set("parity::parity_with_the_reference") {
+        return;
+    }
     let (folder, is_own) = folder();
     let (mut failures, mut compared) = (Vec::new(), Vec::new());
     for path in list(&folder).unwrap_or_else(|problem| panic!("{problem}")) {

@@ -13,7 +13,10 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use tests::{TestClip, shard_sources, small_mae, small_pretraining, small_run, write_shards};
+use tests::{
+    TestClip, ran_on_each_instruction_set, shard_sources, small_mae, small_pretraining, small_run,
+    write_shards,
+};
 use trainer::backend::{Learner, LearnerError, MaeLearner, NamedValues, SavedLearner};
 use trainer::config::{
     CheckpointsConfig, ComputeConfig, Layer, OnNonfinite, PretrainConfig, SafetyConfig,
@@ -581,6 +584,9 @@ fn a_few_clips_are_learned_by_heart() {
 
 #[test]
 fn a_run_that_was_cut_ends_as_one_that_was_not() {
+    if ran_on_each_instruction_set("pretraining::a_run_that_was_cut_ends_as_one_that_was_not") {
+        return;
+    }
     cut_and_compare(&small_pretraining(8));
     // In bf16, too, with other numbers of threads, and computing again what was not kept.
     let compute = ComputeConfig {
@@ -666,6 +672,9 @@ fn stored(run: &Run, step: u64, file: &str) -> HashMap<String, Vec<f32>> {
 
 #[test]
 fn two_batches_of_two_learn_as_one_of_four() {
+    if ran_on_each_instruction_set("pretraining::two_batches_of_two_learn_as_one_of_four") {
+        return;
+    }
     let dir = tempfile::tempdir().expect("a folder");
     let data = data(&dir.path().join("shards"), 7);
     let trained = |name: &str, batch_size: usize, accumulate: usize| {

@@ -3,8 +3,8 @@
 
 use super::element::Element;
 use super::simd::vectorised;
+use super::team::for_each_chunk;
 use crate::optim::{AdamWConfig, ParameterRule};
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// Values per task. The norm is summed in chunks of this size, so it does not depend on the number
@@ -86,7 +86,11 @@ vectorised! {
 
 /// Euclidean norm of all values.
 fn norm(values: &[f32]) -> f64 {
-    let parts: Vec<f64> = values.par_chunks(AT_ONCE).map(squares).collect();
+    let mut parts = vec![0.0; values.len().div_ceil(AT_ONCE)];
+    for_each_chunk(&mut parts, 1, |at, part| {
+        let first = at * AT_ONCE;
+        part[0] = squares(&values[first..values.len().min(first + AT_ONCE)]);
+    });
     parts.iter().sum::<f64>().sqrt()
 }
 
@@ -149,9 +153,9 @@ pub(crate) fn update<T: Element>(
             });
         }
     }
-    pieces
-        .par_iter_mut()
-        .for_each(|piece| update_piece(piece, rates));
+    for_each_chunk(&mut pieces, 1, |_, piece| {
+        update_piece(&mut piece[0], rates)
+    });
     norm
 }
 

@@ -9,12 +9,12 @@
 //! to one task.
 
 use super::element::Element;
-use super::kernel::{LANES, Left, ROWS, Tile, tiles};
+use super::kernel::{Left, tiles};
 use super::pack::{Operand, pack, steps};
 use super::shared::Shared;
-use super::simd::{exp2, vectorised};
+use super::simd::{InstructionSet, exp2, instruction_set, vectorised};
+use super::team::{for_each, for_each_chunk};
 use bytemuck::{cast_slice, cast_slice_mut};
-use rayon::prelude::*;
 use std::cell::RefCell;
 use std::f32::consts::LOG2_E;
 
@@ -23,9 +23,6 @@ const KEYS_AT_ONCE: usize = 512;
 
 /// Panels of 8 keys at a time, whose scores and gradients fit a core's innermost cache.
 const PANELS_AT_ONCE: usize = 4;
-
-/// One value per query of a panel.
-type PerQuery = [f32; LANES];
 
 /// Sizes of an attention layer.
 #[derive(Debug, Clone, Copy)]
@@ -106,6 +103,23 @@ fn panels<T: Element, const WIDTH: usize>(
 /// all]`, `out` `[clips, queries, all]`, and `log_sums` `[clips, heads, queries]`: for each query
 /// the base-2 logarithm of the sum of its exponentials.
 pub(crate) fn forward<T: Element>(sizes: Heads, qkv: &[T], out: &mut [T], log_sums: &mut [f32]) {
+    match instruction_set() {
+        InstructionSet::Plain | InstructionSet::Avx2 => {
+            forward_in_tiles::<T, 6, 16>(sizes, qkv, out, log_sums);
+        }
+        InstructionSet::Avx512 | InstructionSet::Avx512Bf16 => {
+            forward_in_tiles::<T, 8, 32>(sizes, qkv, out, log_sums);
+        }
+    }
+}
+
+/// [`forward`] with tiles of one size.
+fn forward_in_tiles<T: Element, const ROWS: usize, const LANES: usize>(
+    sizes: Heads,
+    qkv: &[T],
+    out: &mut [T],
+    log_sums: &mut [f32],
+) {
     let Heads {
         tokens,
         heads,
@@ -115,110 +129,106 @@ pub(crate) fn forward<T: Element>(sizes: Heads, qkv: &[T], out: &mut [T], log_su
     let all = sizes.all();
     let factor = sizes.scale() * LOG2_E;
     let out = Shared::new(out, all);
-    log_sums
-        .par_chunks_exact_mut(sizes.queries())
-        .enumerate()
-        .for_each(|(job, log_sums)| {
-            SCRATCH.with_borrow_mut(|scratch| {
-                let Scratch {
-                    keys,
-                    values,
-                    scores,
-                    query,
-                    ..
-                } = scratch;
-                let (wide, long) = (steps::<T>(width), steps::<T>(tokens));
-                panels::<T, ROWS>(
-                    Operand::rows(sizes.of(qkv, job, 1), 3 * all),
-                    0..tokens,
+    for_each_chunk(log_sums, sizes.queries(), |job, log_sums| {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let Scratch {
+                keys,
+                values,
+                scores,
+                query,
+                ..
+            } = scratch;
+            let (wide, long) = (steps::<T>(width), steps::<T>(tokens));
+            panels::<T, ROWS>(
+                Operand::rows(sizes.of(qkv, job, 1), 3 * all),
+                0..tokens,
+                width,
+                keys,
+            );
+            panels::<T, ROWS>(
+                Operand::columns(sizes.of(qkv, job, 2), 3 * all),
+                0..width,
+                tokens,
+                values,
+            );
+            scores.resize(tokens.next_multiple_of(2 * ROWS) * LANES, 0);
+            query.resize(wide * LANES, 0);
+            for first in (0..sizes.queries()).step_by(LANES) {
+                let queries = first..(first + LANES).min(sizes.queries());
+                pack::<T, LANES>(
+                    Operand::rows(sizes.of(qkv, job, 0), 3 * all),
+                    queries.clone(),
                     width,
+                    query,
+                );
+                tiles::<T, ROWS, LANES>(
+                    tokens.div_ceil(ROWS),
+                    wide,
+                    Left::Packed,
                     keys,
+                    query,
+                    false,
+                    cast_slice_mut(scores),
                 );
-                panels::<T, ROWS>(
-                    Operand::columns(sizes.of(qkv, job, 2), 3 * all),
-                    0..width,
-                    tokens,
-                    values,
-                );
-                scores.resize(tokens.next_multiple_of(2 * ROWS) * LANES, 0);
-                query.resize(wide * LANES, 0);
-                for first in (0..sizes.queries()).step_by(LANES) {
-                    let queries = first..(first + LANES).min(sizes.queries());
-                    pack::<T, LANES>(
-                        Operand::rows(sizes.of(qkv, job, 0), 3 * all),
-                        queries.clone(),
-                        width,
-                        query,
-                    );
-                    tiles::<T>(
-                        tokens.div_ceil(ROWS),
-                        wide,
+                let [greatest, sums] = weights::<T, LANES>(scores, tokens, factor);
+                for (lane, query) in queries.clone().enumerate() {
+                    log_sums[query] = greatest[lane] + sums[lane].log2();
+                }
+                let shares = sums.map(f32::recip);
+                let mut result = [[0.0; LANES]; ROWS];
+                for (panel, values) in values.chunks_exact(long * ROWS).enumerate() {
+                    tiles::<T, ROWS, LANES>(
+                        1,
+                        long,
                         Left::Packed,
-                        keys,
-                        query,
+                        values,
+                        scores,
                         false,
-                        cast_slice_mut(scores),
+                        result.as_flattened_mut(),
                     );
-                    let greatest = greatest(&scores[..tokens * LANES]);
-                    let sums = weights::<T>(scores, tokens, factor, &greatest);
-                    for (query, sum) in queries.clone().zip(sums) {
-                        log_sums[query] = greatest[query - first] * factor + sum.log2();
-                    }
-                    let shares = sums.map(f32::recip);
-                    let mut result: Tile = [0.0; ROWS * LANES];
-                    for (panel, values) in values.chunks_exact(long * ROWS).enumerate() {
-                        tiles::<T>(1, long, Left::Packed, values, scores, false, &mut result);
-                        let column = panel * ROWS;
-                        let columns = ROWS.min(width - column);
-                        for (lane, query) in queries.clone().enumerate() {
-                            let row = job / heads * sizes.queries() + query;
-                            // SAFETY: the columns of a head and the tokens of a clip are written by
-                            // one task only.
-                            let out =
-                                unsafe { out.part(row, job % heads * width + column, columns) };
-                            for (at, out) in out.iter_mut().enumerate() {
-                                *out = T::from_f32(result[at * LANES + lane] * shares[lane]);
-                            }
+                    let column = panel * ROWS;
+                    let columns = ROWS.min(width - column);
+                    for (lane, query) in queries.clone().enumerate() {
+                        let row = job / heads * sizes.queries() + query;
+                        // SAFETY: the columns of a head and the tokens of a clip are written by
+                        // one task only.
+                        let out = unsafe { out.part(row, job % heads * width + column, columns) };
+                        for (at, out) in out.iter_mut().enumerate() {
+                            *out = T::from_f32(result[at][lane] * shares[lane]);
                         }
                     }
                 }
-            });
+            }
         });
+    });
 }
 
 vectorised! {
-    /// The maximum score of each query.
-    fn greatest(scores: &[u32]) -> PerQuery {
+    /// Replaces the scores of `keys` by weights, `[steps][LANES]`. Returns the maximum of each
+    /// query, times `factor`, and the sum of its weights.
+    fn weights<T: Element, const LANES: usize>(
+        scores: &mut [u32],
+        keys: usize,
+        factor: f32
+    ) -> [[f32; LANES]; 2] {
         let mut greatest = [f32::NEG_INFINITY; LANES];
-        for row in scores.chunks_exact(LANES) {
+        for row in scores.chunks_exact(LANES).take(keys) {
             for (greatest, &score) in greatest.iter_mut().zip(row) {
                 let score = f32::from_bits(score);
                 // NaN is kept, so that the loss shows it.
                 *greatest = if score <= *greatest { *greatest } else { score };
             }
         }
-        greatest
-    }
-}
-
-vectorised! {
-    /// Replaces scores by weights, `[steps][32]`, and returns the sum of the weights of each query.
-    fn weights<T: Element>(
-        scores: &mut [u32],
-        keys: usize,
-        factor: f32,
-        greatest: &PerQuery
-    ) -> PerQuery {
+        greatest.iter_mut().for_each(|greatest| *greatest *= factor);
         let in_lane = T::in_lane();
         let mut sums = [0f32; LANES];
-        let most: PerQuery = std::array::from_fn(|lane| greatest[lane] * factor);
         for (step, first) in (0..keys).step_by(in_lane).enumerate() {
             // One or two keys per step; an odd last key is paired with a weight of zero.
             let mut rows = [[0f32; LANES]; 2];
             for (key, row) in (first..keys.min(first + in_lane)).zip(&mut rows) {
                 let scores = &scores[key * LANES..][..LANES];
                 for lane in 0..LANES {
-                    let weight = exp2(f32::from_bits(scores[lane]) * factor - most[lane]);
+                    let weight = exp2(f32::from_bits(scores[lane]) * factor - greatest[lane]);
                     sums[lane] += weight;
                     row[lane] = T::from_f32(weight).to_f32();
                 }
@@ -231,13 +241,32 @@ vectorised! {
                 };
             }
         }
-        sums
+        [greatest, sums]
     }
 }
 
 /// Backward of [`forward`]: from `gradient`, the gradient of `out`, computes the gradient of `qkv`
 /// into `to`.
 pub(crate) fn backward<T: Element>(
+    sizes: Heads,
+    qkv: &[T],
+    out: &[T],
+    log_sums: &[f32],
+    gradient: &[T],
+    to: &mut [T],
+) {
+    match instruction_set() {
+        InstructionSet::Plain | InstructionSet::Avx2 => {
+            backward_in_tiles::<T, 6, 16>(sizes, qkv, out, log_sums, gradient, to);
+        }
+        InstructionSet::Avx512 | InstructionSet::Avx512Bf16 => {
+            backward_in_tiles::<T, 8, 32>(sizes, qkv, out, log_sums, gradient, to);
+        }
+    }
+}
+
+/// [`backward`] with tiles of one size.
+fn backward_in_tiles<T: Element, const ROWS: usize, const LANES: usize>(
     sizes: Heads,
     qkv: &[T],
     out: &[T],
@@ -253,86 +282,89 @@ pub(crate) fn backward<T: Element>(
     } = sizes;
     let all = sizes.all();
     let to = Shared::new(to, 3 * all);
-    log_sums
-        .par_chunks_exact(sizes.queries())
-        .enumerate()
-        .for_each(|(job, log_sums)| {
-            SCRATCH.with_borrow_mut(|scratch| {
-                let first_row = job / heads * tokens;
-                let first_column = job % heads * width;
-                let of_head = |x: &[T], query: usize| {
-                    (job / heads * sizes.queries() + query) * all + first_column..x.len()
-                };
-                let along = |query: usize| -> f32 {
-                    let out = &out[of_head(out, query)][..width];
-                    let gradient = &gradient[of_head(gradient, query)][..width];
-                    out.iter()
-                        .zip(gradient)
-                        .map(|(out, gradient)| out.to_f32() * gradient.to_f32())
-                        .sum()
-                };
-                let panel_values = width.div_ceil(ROWS) * ROWS * LANES;
-                scratch.query_gradient.clear();
-                scratch
-                    .query_gradient
-                    .resize(sizes.queries().div_ceil(LANES) * panel_values, 0.0);
-                scratch.along.clear();
-                scratch.along.extend((0..sizes.queries()).map(along));
-                for first_key in (0..tokens).step_by(KEYS_AT_ONCE) {
-                    let keys = first_key..(first_key + KEYS_AT_ONCE).min(tokens);
-                    let gradient = &gradient[of_head(gradient, 0)];
-                    backward_of_keys(sizes, qkv, job, gradient, log_sums, keys.clone(), scratch);
-                    for (part, of_keys) in
-                        [(1, &scratch.key_gradient), (2, &scratch.value_gradient)]
-                    {
-                        let padded = keys.len().next_multiple_of(ROWS);
-                        for (block, of_keys) in of_keys.chunks_exact(padded * LANES).enumerate() {
-                            let column = block * LANES;
-                            for (values, key) in of_keys.chunks_exact(LANES).zip(keys.clone()) {
-                                let columns = LANES.min(width - column);
-                                // SAFETY: the columns of a head and the tokens of a clip are
-                                // written by one task only.
-                                let to = unsafe {
-                                    to.part(
-                                        first_row + key,
-                                        part * all + first_column + column,
-                                        columns,
-                                    )
-                                };
-                                super::element::round(values, to);
-                            }
+    for_each(log_sums.len() / sizes.queries(), |job| {
+        let log_sums = &log_sums[job * sizes.queries()..][..sizes.queries()];
+        SCRATCH.with_borrow_mut(|scratch| {
+            let first_row = job / heads * tokens;
+            let first_column = job % heads * width;
+            let of_head = |x: &[T], query: usize| {
+                (job / heads * sizes.queries() + query) * all + first_column..x.len()
+            };
+            let along = |query: usize| -> f32 {
+                let out = &out[of_head(out, query)][..width];
+                let gradient = &gradient[of_head(gradient, query)][..width];
+                out.iter()
+                    .zip(gradient)
+                    .map(|(out, gradient)| out.to_f32() * gradient.to_f32())
+                    .sum()
+            };
+            let panel_values = width.div_ceil(ROWS) * ROWS * LANES;
+            scratch.query_gradient.clear();
+            scratch
+                .query_gradient
+                .resize(sizes.queries().div_ceil(LANES) * panel_values, 0.0);
+            scratch.along.clear();
+            scratch.along.extend((0..sizes.queries()).map(along));
+            for first_key in (0..tokens).step_by(KEYS_AT_ONCE) {
+                let keys = first_key..(first_key + KEYS_AT_ONCE).min(tokens);
+                let gradient = &gradient[of_head(gradient, 0)];
+                backward_of_keys::<T, ROWS, LANES>(
+                    sizes,
+                    qkv,
+                    job,
+                    gradient,
+                    log_sums,
+                    keys.clone(),
+                    scratch,
+                );
+                for (part, of_keys) in [(1, &scratch.key_gradient), (2, &scratch.value_gradient)] {
+                    let padded = keys.len().next_multiple_of(ROWS);
+                    for (block, of_keys) in of_keys.chunks_exact(padded * LANES).enumerate() {
+                        let column = block * LANES;
+                        for (values, key) in of_keys.chunks_exact(LANES).zip(keys.clone()) {
+                            let columns = LANES.min(width - column);
+                            // SAFETY: the columns of a head and the tokens of a clip are
+                            // written by one task only.
+                            let to = unsafe {
+                                to.part(
+                                    first_row + key,
+                                    part * all + first_column + column,
+                                    columns,
+                                )
+                            };
+                            super::element::round(values, to);
                         }
                     }
                 }
-                for token in 0..sizes.key_only {
-                    // SAFETY: as above.
-                    unsafe { to.part(first_row + token, first_column, width) }.fill(T::default());
-                }
-                for (panel, values) in scratch
-                    .query_gradient
-                    .chunks_exact(panel_values)
-                    .enumerate()
+            }
+            for token in 0..sizes.key_only {
+                // SAFETY: as above.
+                unsafe { to.part(first_row + token, first_column, width) }.fill(T::default());
+            }
+            for (panel, values) in scratch
+                .query_gradient
+                .chunks_exact(panel_values)
+                .enumerate()
+            {
+                for (lane, query) in
+                    (panel * LANES..sizes.queries().min((panel + 1) * LANES)).enumerate()
                 {
-                    for (lane, query) in
-                        (panel * LANES..sizes.queries().min((panel + 1) * LANES)).enumerate()
-                    {
-                        // SAFETY: as above.
-                        let to = unsafe {
-                            to.part(first_row + sizes.key_only + query, first_column, width)
-                        };
-                        to.iter_mut()
-                            .enumerate()
-                            .for_each(|(at, to)| *to = T::from_f32(values[at * LANES + lane]));
-                    }
+                    // SAFETY: as above.
+                    let to =
+                        unsafe { to.part(first_row + sizes.key_only + query, first_column, width) };
+                    to.iter_mut()
+                        .enumerate()
+                        .for_each(|(at, to)| *to = T::from_f32(values[at * LANES + lane]));
                 }
-            });
+            }
         });
+    });
 }
 
 /// The backward of some keys: writes their gradients and those of their values to the scratch,
 /// `[blocks of 32 columns][keys][32]`, and adds their contribution to the gradients of the queries
 /// there, `[panels of 32 queries][width][32]`.
-fn backward_of_keys<T: Element>(
+fn backward_of_keys<T: Element, const ROWS: usize, const LANES: usize>(
     sizes: Heads,
     qkv: &[T],
     job: usize,
@@ -384,7 +416,7 @@ fn backward_of_keys<T: Element>(
         .zip(scratch.query_gradient.chunks_exact_mut(panel_values))
     {
         let queries = first..(first + LANES).min(sizes.queries());
-        let per_query = |values: &[f32]| -> PerQuery {
+        let per_query = |values: &[f32]| -> [f32; LANES] {
             std::array::from_fn(|lane| values.get(first + lane).copied().unwrap_or_default())
         };
         let log_sums = per_query(log_sums);
@@ -416,30 +448,34 @@ fn backward_of_keys<T: Element>(
         );
         let across_used = steps::<T>(queries.len());
         debug_assert!(across_used <= across, "a panel of queries");
-        let [mut scores, mut slopes] = [[0f32; PANELS_AT_ONCE * ROWS * LANES]; 2];
-        let [mut weights_across, mut slopes_across] = [[0u32; PANELS_AT_ONCE * ROWS * LANES]; 2];
+        let [mut scores, mut slopes] = [[[[0f32; LANES]; ROWS]; PANELS_AT_ONCE]; 2];
+        let scores = scores.as_flattened_mut().as_flattened_mut();
+        let slopes = slopes.as_flattened_mut().as_flattened_mut();
+        let [mut weights_across, mut slopes_across] = [[[[0u32; LANES]; ROWS]; PANELS_AT_ONCE]; 2];
+        let weights_across = weights_across.as_flattened_mut().as_flattened_mut();
+        let slopes_across = slopes_across.as_flattened_mut().as_flattened_mut();
         let panels = padded / ROWS;
         for first_panel in (0..panels).step_by(PANELS_AT_ONCE) {
             let at_once = PANELS_AT_ONCE.min(panels - first_panel);
             let keys = &scratch.keys[first_panel * wide * ROWS..];
             let values = &scratch.values[first_panel * wide * ROWS..];
-            tiles::<T>(
+            tiles::<T, ROWS, LANES>(
                 at_once,
                 wide,
                 Left::Packed,
                 keys,
                 &scratch.query,
                 false,
-                &mut scores,
+                scores,
             );
-            tiles::<T>(
+            tiles::<T, ROWS, LANES>(
                 at_once,
                 wide,
                 Left::Packed,
                 values,
                 &scratch.gradient,
                 false,
-                &mut slopes,
+                slopes,
             );
             let rows = at_once * ROWS;
             let used = rows.min(count - first_panel * ROWS);
@@ -448,7 +484,7 @@ fn backward_of_keys<T: Element>(
             let of_rows = ..rows * LANES;
             let strips = [&mut weights_across[of_rows], &mut slopes_across[of_rows]];
             let factors = [scale * LOG2_E, scale];
-            slopes_of_scores::<T>(
+            slopes_of_scores::<T, LANES>(
                 &mut scores[of_rows],
                 &mut slopes[of_rows],
                 factors,
@@ -458,15 +494,15 @@ fn backward_of_keys<T: Element>(
                 right,
             );
             let [weights, slopes] = if T::in_lane() == 1 {
-                [cast_slice(&scores), cast_slice(&slopes)]
+                [cast_slice(&*scores), cast_slice(&*slopes)]
             } else {
-                [&weights_across[..], &slopes_across]
+                [&*weights_across, &*slopes_across]
             };
             for block in 0..blocks {
                 let at = (block * padded + first_panel * ROWS) * LANES;
                 let queries = &scratch.query_across[block * across_used * LANES..];
                 let gradients = &scratch.gradient_across[block * across_used * LANES..];
-                tiles::<T>(
+                tiles::<T, ROWS, LANES>(
                     at_once,
                     across_used,
                     Left::Across,
@@ -475,7 +511,7 @@ fn backward_of_keys<T: Element>(
                     true,
                     &mut scratch.key_gradient[at..],
                 );
-                tiles::<T>(
+                tiles::<T, ROWS, LANES>(
                     at_once,
                     across_used,
                     Left::Across,
@@ -488,7 +524,7 @@ fn backward_of_keys<T: Element>(
         }
         for (panel, query_gradient) in query_gradient.chunks_exact_mut(ROWS * LANES).enumerate() {
             let keys = &scratch.keys_across[panel * long * ROWS..];
-            tiles::<T>(
+            tiles::<T, ROWS, LANES>(
                 1,
                 long,
                 Left::Packed,
@@ -507,11 +543,11 @@ vectorised! {
     /// along)`, in place. Where lanes are pairs, both are also written as strips that are read
     /// across. The gradients are also written as rows of a right operand. Rows from `used` on are
     /// zero.
-    fn slopes_of_scores<T: Element>(
+    fn slopes_of_scores<T: Element, const LANES: usize>(
         scores: &mut [f32],
         slopes: &mut [f32],
         factors: [f32; 2],
-        per_query: [&PerQuery; 2],
+        per_query: [&[f32; LANES]; 2],
         used: usize,
         strips: [&mut [u32]; 2],
         right: &mut [u32],

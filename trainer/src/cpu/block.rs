@@ -4,6 +4,7 @@ use super::attention::{self, Heads};
 use super::element::Element;
 use super::gemm::{Part, add_gemm, gemm, gemm2};
 use super::layout::{Affine, BlockLayout, NormLayout};
+use super::memory::resize;
 use super::norm_gelu::{
     Norm, Statistics, add_bias, add_residual, column_sums, gelu, gelu_backward, layer_norm,
     layer_norm_backward,
@@ -116,12 +117,6 @@ pub(crate) struct Block<'a, T> {
     pub(crate) scales: [&'a [f32]; 2],
 }
 
-/// Resizes `values` to `length`; the contents are unspecified.
-fn sized<T: Copy + Default>(values: &mut Vec<T>, length: usize) -> &mut [T] {
-    values.resize(length, T::default());
-    values
-}
-
 /// Computes the block's result `to`, `[clips, kept, width]`, from `x`, `[clips, tokens, width]`.
 /// Without `to`, computes only what the backward needs.
 pub(crate) fn forward<T: Element>(
@@ -147,20 +142,20 @@ pub(crate) fn forward<T: Element>(
         heads,
         width: width / heads,
     };
-    let normed = sized(&mut scratch.normed, rows * width);
-    let statistics = sized(&mut scratch.statistics, rows);
+    let normed = resize(&mut scratch.normed, rows * width);
+    let statistics = resize(&mut scratch.statistics, rows);
 
     layer_norm(x, weights.norm(&layout.norm1), normed, statistics);
-    let qkv = sized(&mut saved.qkv, rows * 3 * width);
+    let qkv = resize(&mut saved.qkv, rows * 3 * width);
     affine(normed, weights, &layout.qkv, [rows, width, 3 * width], qkv);
-    let attended = sized(&mut saved.attended, kept * width);
+    let attended = resize(&mut saved.attended, kept * width);
     attention::forward(
         sizes,
         qkv,
         attended,
-        sized(&mut saved.log_sums, kept * heads),
+        resize(&mut saved.log_sums, kept * heads),
     );
-    let middle = sized(&mut saved.middle, kept * width);
+    let middle = resize(&mut saved.middle, kept * width);
     let scale =
         |scales: &[f32], row: usize| scales.get(row / tokens.kept()).copied().unwrap_or(1.0);
     let (x_row, attention_scale) = (
@@ -180,8 +175,8 @@ pub(crate) fn forward<T: Element>(
     let normed = &mut normed[..kept * width];
     let statistics = &mut statistics[..kept];
     layer_norm(middle, weights.norm(&layout.norm2), normed, statistics);
-    let inner = sized(&mut saved.inner, kept * hidden);
-    let active = sized(&mut scratch.wide, kept * hidden);
+    let inner = resize(&mut saved.inner, kept * hidden);
+    let active = resize(&mut scratch.wide, kept * hidden);
     let right = Operand::rows(weights.weight(&layout.fc1), width);
     let bias = weights.bias(&layout.fc1);
     gemm2(
@@ -235,9 +230,9 @@ pub(crate) fn backward<T: Element>(
         width: width / heads,
     };
     // The MLP.
-    let normed = sized(&mut scratch.normed, kept * width);
-    let statistics = sized(&mut scratch.statistics, kept);
-    let wide = sized(&mut scratch.wide, kept * hidden);
+    let normed = resize(&mut scratch.normed, kept * width);
+    let statistics = resize(&mut scratch.statistics, kept);
+    let wide = resize(&mut scratch.wide, kept * hidden);
     let of_branch = scaled(gradient, of_mlp, &mut scratch.scaled);
     column_sums(of_branch, &mut gradients.values[layout.fc2.bias.clone()]);
     let of_result = T::operand(of_branch, &mut scratch.rounded);
@@ -260,7 +255,7 @@ pub(crate) fn backward<T: Element>(
         normed,
         statistics,
     );
-    let normed_gradient = sized(&mut scratch.normed_gradient, kept * width);
+    let normed_gradient = resize(&mut scratch.normed_gradient, kept * width);
     affine_backward(
         wide,
         normed,
@@ -286,7 +281,7 @@ pub(crate) fn backward<T: Element>(
         scaled(gradient, of_attention, &mut scratch.scaled),
         &mut scratch.rounded,
     );
-    let of_attended = sized(&mut scratch.attended, kept * width);
+    let of_attended = resize(&mut scratch.attended, kept * width);
     column_sums(of_middle, &mut gradients.values[layout.proj.bias.clone()]);
     weight_gradient(of_middle, &saved.attended, &layout.proj, kept, gradients);
     let right = Operand::columns(weights.weight(&layout.proj), width);
@@ -297,7 +292,7 @@ pub(crate) fn backward<T: Element>(
         of_attended,
         |part| super::element::round(part.sums, part.out),
     );
-    let of_qkv = sized(&mut scratch.wide, rows * 3 * width);
+    let of_qkv = resize(&mut scratch.wide, rows * 3 * width);
     attention::backward(
         sizes,
         &saved.qkv,
@@ -315,10 +310,10 @@ pub(crate) fn backward<T: Element>(
         }
         std::mem::swap(gradient, stream);
     }
-    let normed = sized(&mut scratch.normed, rows * width);
-    let statistics = sized(&mut scratch.statistics, rows);
+    let normed = resize(&mut scratch.normed, rows * width);
+    let statistics = resize(&mut scratch.statistics, rows);
     layer_norm(x, weights.norm(&layout.norm1), normed, statistics);
-    let normed_gradient = sized(&mut scratch.normed_gradient, rows * width);
+    let normed_gradient = resize(&mut scratch.normed_gradient, rows * width);
     affine_backward(
         of_qkv,
         normed,
@@ -362,7 +357,7 @@ fn scaled<'a>(values: &'a [f32], scales: &[f32], to: &'a mut Vec<f32>) -> &'a [f
         return values;
     }
     let of_clip = values.len() / scales.len();
-    to.resize(values.len(), 0.0);
+    resize(to, values.len());
     for ((to, values), &scale) in to
         .chunks_exact_mut(of_clip)
         .zip(values.chunks_exact(of_clip))

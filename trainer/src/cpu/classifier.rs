@@ -5,11 +5,12 @@ use super::block::{Gradients, Scratch, Weights, affine, affine_backward};
 use super::element::Element;
 use super::encoder::{Encoder, Pass, Values};
 use super::layout::ClassifierLayout;
+use super::memory::resize;
 use super::norm_gelu::{Statistics, layer_norm, layer_norm_backward};
 use super::stack::{BranchScales, Mode};
+use super::team::for_each_chunk;
 use crate::model::ClassifierConfig;
 use pipeline::sampling::mask::Masks;
-use rayon::prelude::*;
 
 /// A batch of whole clips with soft targets.
 #[derive(Debug, Clone, Copy)]
@@ -101,8 +102,8 @@ impl<T: Element> Workspace<T> {
         } else {
             0
         };
-        self.tokens.resize(rows * self.config.encoder.width, 0.0);
-        self.token_statistics.resize(rows, Statistics::default());
+        resize(&mut self.tokens, rows * self.config.encoder.width);
+        resize(&mut self.token_statistics, rows);
         if tokens {
             layer_norm(
                 self.encoder.result(),
@@ -163,15 +164,14 @@ impl<T: Element> Workspace<T> {
             scales,
         };
         self.encoder.forward(pass, pixels, mode, &mut self.scratch);
-        self.pooled.resize(clips * width, 0.0);
+        resize(&mut self.pooled, clips * width);
         let of_clip = masks.visible() * width;
-        let clips_of_stream = self.encoder.result().par_chunks_exact(of_clip);
-        self.pooled
-            .par_chunks_exact_mut(width)
-            .zip(clips_of_stream)
-            .for_each(|(pooled, stream)| mean_row(stream, pooled));
-        self.features.resize(clips * width, 0.0);
-        self.statistics.resize(clips, Statistics::default());
+        let stream = self.encoder.result();
+        for_each_chunk(&mut self.pooled, width, |clip, pooled| {
+            mean_row(&stream[clip * of_clip..][..of_clip], pooled);
+        });
+        resize(&mut self.features, clips * width);
+        resize(&mut self.statistics, clips);
         layer_norm(
             &self.pooled,
             weights.norm(&layout.encoder.norm),
@@ -191,7 +191,7 @@ impl<T: Element> Workspace<T> {
                     .map(|(&value, &scale)| T::from_f32(value * scale)),
             );
         }
-        self.logits.resize(clips * self.config.classes, 0.0);
+        resize(&mut self.logits, clips * self.config.classes);
         affine(
             &self.head_input,
             weights,
@@ -247,7 +247,7 @@ impl<T: Element> Workspace<T> {
             .as_ref()
             .expect("only a classifier with a head has a loss");
         let of_logits = T::operand(&self.logits, &mut self.rounded);
-        self.features_gradient.resize(masks.len() * width, 0.0);
+        resize(&mut self.features_gradient, masks.len() * width);
         affine_backward(
             of_logits,
             &self.head_input,
@@ -266,7 +266,7 @@ impl<T: Element> Workspace<T> {
         let weight = &weights.exact[norm.weight.clone()];
         let of_norm = &mut gradients.values[norm.both()];
         self.pooled_gradient.clear();
-        self.pooled_gradient.resize(masks.len() * width, 0.0);
+        resize(&mut self.pooled_gradient, masks.len() * width);
         layer_norm_backward(
             &self.features_gradient,
             &self.pooled,
@@ -277,13 +277,10 @@ impl<T: Element> Workspace<T> {
         );
 
         let tokens = masks.visible();
-        self.stream_gradient
-            .resize(masks.len() * tokens * width, 0.0);
-        let of_clips = self
-            .stream_gradient
-            .par_chunks_exact_mut(tokens * width)
-            .zip(self.pooled_gradient.par_chunks_exact(width));
-        of_clips.for_each(|(stream, pooled)| {
+        resize(&mut self.stream_gradient, masks.len() * tokens * width);
+        let pooled = &self.pooled_gradient;
+        for_each_chunk(&mut self.stream_gradient, tokens * width, |clip, stream| {
+            let pooled = &pooled[clip * width..][..width];
             for token in stream.chunks_exact_mut(width) {
                 token
                     .iter_mut()

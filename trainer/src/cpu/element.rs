@@ -1,6 +1,8 @@
 //! Types of the activations and weights in gemms: f32, or bf16 with sums in f32.
 
-use super::simd::{Isa, isa, vectorised};
+use super::memory::resize;
+use super::simd::{InstructionSet, instruction_set, vectorised};
+use super::team::for_each_chunk;
 use half::bf16;
 
 /// An operand type of the kernels.
@@ -81,7 +83,11 @@ impl Element for bf16 {
     }
     #[inline(always)]
     fn in_lane() -> usize {
-        if isa() == Isa::Avx512Bf16 { 2 } else { 1 }
+        if instruction_set() == InstructionSet::Avx512Bf16 {
+            2
+        } else {
+            1
+        }
     }
     #[inline(always)]
     fn pair(self, next: Self) -> u32 {
@@ -103,12 +109,10 @@ impl Element for bf16 {
     }
     const IS_ROUNDED: bool = true;
     fn operand<'a>(values: &'a [f32], scratch: &'a mut Vec<Self>) -> &'a [Self] {
-        use rayon::prelude::*;
-        scratch.resize(values.len(), Self::ZERO);
-        scratch
-            .par_chunks_mut(ROUNDED_AT_ONCE)
-            .zip(values.par_chunks(ROUNDED_AT_ONCE))
-            .for_each(|(out, values)| round(values, out));
+        resize(scratch, values.len());
+        for_each_chunk(scratch, ROUNDED_AT_ONCE, |at, out| {
+            round(&values[at * ROUNDED_AT_ONCE..][..out.len()], out);
+        });
         scratch
     }
 }

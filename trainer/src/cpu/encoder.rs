@@ -6,14 +6,15 @@ use super::block::{Gradients, Scratch, Tokens, Weights, affine, weight_gradient}
 use super::element::Element;
 use super::gemm::add;
 use super::layout::{ClassLayout, EncoderLayout, PositionsLayout};
+use super::memory::resize;
 use super::norm_gelu::column_sums;
 use super::simd::vectorised;
 use super::stack::{Blocks, BranchScales, Mode, Stack};
+use super::team::for_each_chunk;
 use crate::model::TransformerConfig;
 use half::bf16;
 use pipeline::sampling::mask::Masks;
 use pipeline::transform::{MEAN, STD};
-use rayon::prelude::*;
 use schemas::geometry::PatchGrid;
 
 /// Values of a batch in the type that the loader produces.
@@ -106,9 +107,9 @@ impl<T: Element> Encoder<T> {
         let width = self.width;
         let values = self.grid.tubelet_values();
         let rows = masks.len() * masks.visible();
-        self.patches.resize(rows * values, T::default());
+        resize(&mut self.patches, rows * values);
         convert(visible, &mut self.patches);
-        self.embedded.resize(rows * width, 0.0);
+        resize(&mut self.embedded, rows * width);
         affine(
             &self.patches,
             weights,
@@ -118,17 +119,15 @@ impl<T: Element> Encoder<T> {
         );
         let tokens = self.tokens(masks);
         let stream = self.stack.input();
-        stream.resize(masks.len() * tokens.all * width, 0.0);
+        resize(stream, masks.len() * tokens.all * width);
         let positions = Positions {
             layout: &layout.positions,
             space: self.grid.space(),
             width,
         };
-        let of_clips = self
-            .embedded
-            .par_chunks_exact(masks.visible() * width)
-            .zip(stream.par_chunks_exact_mut(tokens.all * width));
-        of_clips.enumerate().for_each(|(clip, (embedded, stream))| {
+        let of_clip = masks.visible() * width;
+        for_each_chunk(stream, tokens.all * width, |clip, stream| {
+            let embedded = &self.embedded[clip * of_clip..][..of_clip];
             let (class, tokens) = stream.split_at_mut(tokens.dropped * width);
             set_class(weights.exact, layout.class.as_ref(), class);
             for ((out, embedded), &token) in tokens
@@ -279,18 +278,15 @@ const CONVERTED_AT_ONCE: usize = 1 << 15;
 
 /// Converts the values of a batch to normalised ones of type `T`.
 pub(crate) fn convert<T: Element>(values: Values<'_>, out: &mut [T]) {
-    let chunks = out.par_chunks_mut(CONVERTED_AT_ONCE);
-    match values {
-        Values::U8(values) => chunks
-            .zip(values.par_chunks(CONVERTED_AT_ONCE))
-            .for_each(|(out, values)| normalise(values, out)),
-        Values::F32(values) => chunks
-            .zip(values.par_chunks(CONVERTED_AT_ONCE))
-            .for_each(|(out, values)| super::element::round(values, out)),
-        Values::Bf16(values) => chunks
-            .zip(values.par_chunks(CONVERTED_AT_ONCE))
-            .for_each(|(out, values)| widen(values, out)),
-    }
+    for_each_chunk(out, CONVERTED_AT_ONCE, |at, out| {
+        let first = at * CONVERTED_AT_ONCE;
+        let range = first..first + out.len();
+        match values {
+            Values::U8(values) => normalise(&values[range], out),
+            Values::F32(values) => super::element::round(&values[range], out),
+            Values::Bf16(values) => widen(&values[range], out),
+        }
+    });
 }
 
 vectorised! {

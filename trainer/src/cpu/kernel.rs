@@ -1,39 +1,37 @@
-//! The micro-kernel of every gemm: a tile of 8 rows and 32 lanes, summed over steps in registers.
+//! The micro-kernel of every gemm: a tile of sums, summed over steps in registers.
 //!
 //! Most of the `unsafe` code of `cpu` is here. A step is one value of the summed dimension, or a
 //! pair of bf16. All instruction sets sum in the same order; those with fused multiply-add round
 //! once per step.
+//!
+//! The size of a tile depends on the number of registers: 6 rows of two vectors fill the 16 of
+//! AVX2, 12 rows of two vectors the 32 of AVX-512. Larger tiles would not stay in registers, and
+//! smaller ones load more operands per multiplication than the CPU can.
 
 use super::element::Element;
-use super::simd::{Isa, isa};
+use super::simd::{InstructionSet, instruction_set, prefetch};
+use super::vector::*;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
-
-/// Rows of a tile.
-pub(crate) const ROWS: usize = 8;
-/// Lanes of a tile.
-pub(crate) const LANES: usize = 32;
-
-/// A tile of sums.
-pub(crate) type Tile = [f32; ROWS * LANES];
 
 /// Layout of the left operand of a tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Left {
-    /// `[steps][8]`, packed.
+    /// `[steps][ROWS]`, packed.
     Packed,
-    /// `[8][LANES]`, where the step is the column: a strip of a right operand, read across.
+    /// `[ROWS][LANES]`, where the step is the column: a strip of a right operand, read across.
     Across,
 }
 
 /// Computes `count` tiles `sums[i][j] = sum over steps of left[i][step] * right[step][j]`, with
-/// `right` `[steps][32]` and the `left` of each tile in `layout`. With `adds`, adds them to `sums`,
-/// `[count][8][32]`. Lanes are values of f32, or pairs of bf16 where [`Element::in_lane`] is 2.
+/// `right` `[steps][LANES]` and the `left` of each tile in `layout`. With `adds`, adds them to
+/// `sums`, `[count][ROWS][LANES]`. Lanes are values of f32, or pairs of bf16 where
+/// [`Element::in_lane`] is 2. `LANES` is 32 with AVX-512, and 16 without.
 ///
 /// # Panics
 /// When an operand is too short.
 #[inline]
-pub(crate) fn tiles<T: Element>(
+pub(crate) fn tiles<T: Element, const ROWS: usize, const LANES: usize>(
     count: usize,
     steps: usize,
     layout: Left,
@@ -65,34 +63,35 @@ pub(crate) fn tiles<T: Element>(
     let left = left.as_ptr();
     let right = right.as_ptr();
     let sums = sums.as_mut_ptr();
+    let function: unsafe fn(Shape, *const u32, *const u32, *mut f32) =
+        match (instruction_set(), layout, LANES) {
+            #[cfg(target_arch = "x86_64")]
+            (InstructionSet::Avx512Bf16, Left::Packed, 32) if T::in_lane() == 2 => {
+                avx512_pairs::<ROWS, 1, ROWS>
+            }
+            #[cfg(target_arch = "x86_64")]
+            (InstructionSet::Avx512Bf16, Left::Across, 32) if T::in_lane() == 2 => {
+                avx512_pairs::<ROWS, 32, 1>
+            }
+            #[cfg(target_arch = "x86_64")]
+            (InstructionSet::Avx512 | InstructionSet::Avx512Bf16, Left::Packed, 32) => {
+                avx512::<ROWS, 1, ROWS>
+            }
+            #[cfg(target_arch = "x86_64")]
+            (InstructionSet::Avx512 | InstructionSet::Avx512Bf16, Left::Across, 32) => {
+                avx512::<ROWS, 32, 1>
+            }
+            #[cfg(target_arch = "x86_64")]
+            (InstructionSet::Avx2, Left::Packed, 16) => avx2::<ROWS, 1, ROWS>,
+            #[cfg(target_arch = "x86_64")]
+            (InstructionSet::Avx2, Left::Across, 16) => avx2::<ROWS, 16, 1>,
+            (_, Left::Packed, 16) => plain::<ROWS, 1, ROWS>,
+            (_, Left::Across, 16) => plain::<ROWS, 16, 1>,
+            _ => unreachable!("tiles have the lanes of the instruction set"),
+        };
     // SAFETY: the lengths are checked, the CPU has the instructions, and 4-byte lanes are f32 or
     // pairs, according to the element type.
-    unsafe {
-        match (isa(), layout) {
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512Bf16, Left::Packed) if T::in_lane() == 2 => {
-                avx512_pairs::<1, ROWS>(shape, left, right, sums)
-            }
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512Bf16, Left::Across) if T::in_lane() == 2 => {
-                avx512_pairs::<LANES, 1>(shape, left, right, sums)
-            }
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512 | Isa::Avx512Bf16, Left::Packed) => {
-                avx512::<1, ROWS>(shape, left.cast(), right.cast(), sums)
-            }
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512 | Isa::Avx512Bf16, Left::Across) => {
-                avx512::<LANES, 1>(shape, left.cast(), right.cast(), sums)
-            }
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, Left::Packed) => avx2::<1, ROWS>(shape, left.cast(), right.cast(), sums),
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, Left::Across) => avx2::<LANES, 1>(shape, left.cast(), right.cast(), sums),
-            (_, Left::Packed) => plain::<1, ROWS>(shape, left.cast(), right.cast(), sums),
-            (_, Left::Across) => plain::<LANES, 1>(shape, left.cast(), right.cast(), sums),
-        }
-    }
+    unsafe { function(shape, left, right, sums) }
 }
 
 /// Sizes of the operands.
@@ -105,219 +104,174 @@ struct Shape {
     adds: bool,
 }
 
-/// `ROW` and `STEP` are the distances between consecutive rows and steps of `left`.
+/// Vectors per row of a tile.
+const VECTORS: usize = 2;
+
+/// Steps per pass of a kernel's loop.
+const UNROLLED: usize = 4;
+
+/// Steps between the prefetch of a right operand and its use: some hundred cycles.
+const PREFETCHED: usize = 16;
+
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-unsafe fn avx512<const ROW: usize, const STEP: usize>(
-    shape: Shape,
-    left: *const f32,
-    right: *const f32,
-    sums: *mut f32,
-) {
-    let Shape {
-        count,
-        steps,
-        distance,
-        adds,
-    } = shape;
-    for at in 0..count {
-        // SAFETY: the caller has checked the lengths.
-        unsafe {
-            let left = left.add(at * distance);
-            let sums = sums.add(at * ROWS * LANES);
-            let mut tile = [[_mm512_setzero_ps(); 2]; ROWS];
-            if adds {
-                for (row, tile) in tile.iter_mut().enumerate() {
-                    *tile = [
-                        _mm512_loadu_ps(sums.add(row * LANES)),
-                        _mm512_loadu_ps(sums.add(row * LANES + 16)),
-                    ];
-                }
-            }
-            for step in 0..steps {
-                let right = right.add(step * LANES);
-                let low = _mm512_loadu_ps(right);
-                let high = _mm512_loadu_ps(right.add(16));
-                for (row, tile) in tile.iter_mut().enumerate() {
-                    let value = _mm512_set1_ps(*left.add(row * ROW + step * STEP));
-                    *tile = [
-                        _mm512_fmadd_ps(value, low, tile[0]),
-                        _mm512_fmadd_ps(value, high, tile[1]),
-                    ];
-                }
-            }
-            for (row, tile) in tile.into_iter().enumerate() {
-                _mm512_storeu_ps(sums.add(row * LANES), tile[0]);
-                _mm512_storeu_ps(sums.add(row * LANES + 16), tile[1]);
-            }
-        }
-    }
-}
-
-/// [`avx512`] for pairs of bf16.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn avx512_pairs<const ROW: usize, const STEP: usize>(
+unsafe fn avx512<const ROWS: usize, const ROW: usize, const STEP: usize>(
     shape: Shape,
     left: *const u32,
     right: *const u32,
     sums: *mut f32,
 ) {
-    let Shape {
-        count,
-        steps,
-        distance,
-        adds,
-    } = shape;
-    for at in 0..count {
-        // SAFETY: the caller has checked the lengths; vectors of the same size hold any bits.
-        unsafe {
-            let left = left.add(at * distance);
-            let sums = sums.add(at * ROWS * LANES);
-            let pairs = |vector: __m512i| std::mem::transmute::<__m512i, __m512bh>(vector);
-            let mut tile = [[_mm512_setzero_ps(); 2]; ROWS];
-            if adds {
-                for (row, tile) in tile.iter_mut().enumerate() {
-                    *tile = [
-                        _mm512_loadu_ps(sums.add(row * LANES)),
-                        _mm512_loadu_ps(sums.add(row * LANES + 16)),
-                    ];
-                }
-            }
-            for step in 0..steps {
-                let right = right.add(step * LANES);
-                let low = pairs(_mm512_loadu_si512(right.cast()));
-                let high = pairs(_mm512_loadu_si512(right.add(16).cast()));
-                for (row, tile) in tile.iter_mut().enumerate() {
-                    let value = pairs(_mm512_set1_epi32(
-                        (*left.add(row * ROW + step * STEP)).cast_signed(),
-                    ));
-                    *tile = [
-                        _mm512_dpbf16_ps(tile[0], value, low),
-                        _mm512_dpbf16_ps(tile[1], value, high),
-                    ];
-                }
-            }
-            for (row, tile) in tile.into_iter().enumerate() {
-                _mm512_storeu_ps(sums.add(row * LANES), tile[0]);
-                _mm512_storeu_ps(sums.add(row * LANES + 16), tile[1]);
-            }
-        }
-    }
+    // SAFETY: as for the caller.
+    unsafe { tiles_of::<Avx512, ROWS, ROWS, ROW, STEP>(shape, left, right, sums) }
 }
 
-/// Computes a tile in quarters of 4 rows and 16 lanes each, which is what 16 registers hold.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn avx512_pairs<const ROWS: usize, const ROW: usize, const STEP: usize>(
+    shape: Shape,
+    left: *const u32,
+    right: *const u32,
+    sums: *mut f32,
+) {
+    // SAFETY: as for the caller.
+    unsafe { tiles_of::<Avx512Pairs, ROWS, ROWS, ROW, STEP>(shape, left, right, sums) }
+}
+
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn avx2<const ROW: usize, const STEP: usize>(
+unsafe fn avx2<const ROWS: usize, const ROW: usize, const STEP: usize>(
     shape: Shape,
-    left: *const f32,
-    right: *const f32,
+    left: *const u32,
+    right: *const u32,
     sums: *mut f32,
 ) {
-    let Shape {
-        count,
-        steps,
-        distance,
-        adds,
-    } = shape;
-    for quarter in 0..4 * count {
-        let at = quarter / 4;
-        let first_row = quarter / 2 % 2 * 4;
-        let first_lane = quarter % 2 * 16;
-        // SAFETY: the caller has checked the lengths.
+    // SAFETY: as for the caller.
+    unsafe { tiles_of::<Avx2, ROWS, ROWS, ROW, STEP>(shape, left, right, sums) }
+}
+
+/// Two rows at a time are what the registers of SSE2 hold.
+unsafe fn plain<const ROWS: usize, const ROW: usize, const STEP: usize>(
+    shape: Shape,
+    left: *const u32,
+    right: *const u32,
+    sums: *mut f32,
+) {
+    // SAFETY: as for the caller.
+    unsafe { tiles_of::<Plain, ROWS, 2, ROW, STEP>(shape, left, right, sums) }
+}
+
+/// Computes tiles of `ROWS` rows, `AT_ONCE` rows at a time. `ROW` and `STEP` are the distances
+/// between consecutive rows and steps of `left`. Loops and no closures, which would not be
+/// compiled for the caller's instructions.
+///
+/// # Safety
+/// The operands have the lengths of the shape, and the caller has the instructions of `V`.
+#[inline(always)]
+unsafe fn tiles_of<
+    V: Vector,
+    const ROWS: usize,
+    const AT_ONCE: usize,
+    const ROW: usize,
+    const STEP: usize,
+>(
+    shape: Shape,
+    left: *const u32,
+    right: *const u32,
+    sums: *mut f32,
+) {
+    let lanes = VECTORS * V::LANES;
+    let groups = ROWS / AT_ONCE;
+    for group in 0..shape.count * groups {
+        let at = group / groups;
+        let first_row = group % groups * AT_ONCE;
+        // SAFETY: as for the caller.
         unsafe {
-            let left = left.add(at * distance);
-            let sums = sums.add((at * ROWS + first_row) * LANES + first_lane);
-            let mut tile = [[_mm256_setzero_ps(); 2]; 4];
-            if adds {
+            let left = left.add(at * shape.distance + first_row * ROW);
+            let sums = sums.add((at * ROWS + first_row) * lanes);
+            let mut tile = [[V::zero(); VECTORS]; AT_ONCE];
+            if shape.adds {
                 for (row, tile) in tile.iter_mut().enumerate() {
-                    *tile = [
-                        _mm256_loadu_ps(sums.add(row * LANES)),
-                        _mm256_loadu_ps(sums.add(row * LANES + 8)),
-                    ];
+                    for (vector, tile) in tile.iter_mut().enumerate() {
+                        *tile = V::load(sums.add(row * lanes + vector * V::LANES));
+                    }
                 }
             }
-            for step in 0..steps {
-                let right = right.add(step * LANES + first_lane);
-                let low = _mm256_loadu_ps(right);
-                let high = _mm256_loadu_ps(right.add(8));
-                for (row, tile) in tile.iter_mut().enumerate() {
-                    let value = _mm256_set1_ps(*left.add((first_row + row) * ROW + step * STEP));
-                    *tile = [
-                        _mm256_fmadd_ps(value, low, tile[0]),
-                        _mm256_fmadd_ps(value, high, tile[1]),
-                    ];
+            let mut left = left;
+            let mut right = right;
+            for _ in 0..shape.steps / UNROLLED {
+                for _ in 0..UNROLLED {
+                    add_step::<V, AT_ONCE, ROW>(left, right, &mut tile);
+                    left = left.wrapping_add(STEP);
+                    right = right.wrapping_add(lanes);
                 }
+            }
+            for _ in 0..shape.steps % UNROLLED {
+                add_step::<V, AT_ONCE, ROW>(left, right, &mut tile);
+                left = left.wrapping_add(STEP);
+                right = right.wrapping_add(lanes);
             }
             for (row, tile) in tile.into_iter().enumerate() {
-                _mm256_storeu_ps(sums.add(row * LANES), tile[0]);
-                _mm256_storeu_ps(sums.add(row * LANES + 8), tile[1]);
+                for (vector, tile) in tile.into_iter().enumerate() {
+                    tile.store(sums.add(row * lanes + vector * V::LANES));
+                }
             }
         }
     }
 }
 
-unsafe fn plain<const ROW: usize, const STEP: usize>(
-    shape: Shape,
-    left: *const f32,
-    right: *const f32,
-    sums: *mut f32,
+/// Adds the products of one step to a tile.
+#[inline(always)]
+unsafe fn add_step<V: Vector, const ROWS: usize, const ROW: usize>(
+    left: *const u32,
+    right: *const u32,
+    tile: &mut [[V; VECTORS]; ROWS],
 ) {
-    let Shape {
-        count,
-        steps,
-        distance,
-        adds,
-    } = shape;
-    for row in 0..count * ROWS {
-        let at = row / ROWS;
-        let row = row % ROWS;
-        // SAFETY: the caller has checked the lengths.
-        unsafe {
-            let left = left.add(at * distance);
-            let sums = sums.add(at * ROWS * LANES);
-            let sums = std::slice::from_raw_parts_mut(sums.add(row * LANES), LANES);
-            if !adds {
-                sums.fill(0.0);
-            }
-            for step in 0..steps {
-                let value = *left.add(row * ROW + step * STEP);
-                let right = std::slice::from_raw_parts(right.add(step * LANES), LANES);
-                sums.iter_mut()
-                    .zip(right)
-                    .for_each(|(sum, &right)| *sum += value * right);
+    // SAFETY: as for the caller.
+    unsafe {
+        let mut factors = [V::load_factor(right); VECTORS];
+        for (vector, factor) in factors.iter_mut().enumerate() {
+            *factor = V::load_factor(right.wrapping_add(vector * V::LANES));
+            prefetch(right.wrapping_add((PREFETCHED * VECTORS + vector) * V::LANES));
+        }
+        for (row, tile) in tile.iter_mut().enumerate() {
+            let value = V::splat(left.wrapping_add(row * ROW));
+            for (tile, &factor) in tile.iter_mut().zip(&factors) {
+                *tile = tile.add_product(value, factor);
             }
         }
     }
 }
 
-/// Transposes eight lanes of each of eight rows to `[8 lanes][8 rows]`: rows start `from` values
-/// apart in `values`, and `to` lanes apart in `out`.
+/// Transposes eight lanes of each of `rows` rows, 4, 6 or 8, to `[8 lanes][rows]`: rows start `from`
+/// values apart in `values`, and `to` lanes apart in `out`.
 ///
 /// # Panics
 /// When either is too short.
 #[inline]
-pub(crate) fn transpose<T: Element>(values: &[T], from: usize, out: &mut [u32], to: usize) {
+pub(crate) fn transpose<T: Element>(
+    values: &[T],
+    from: usize,
+    rows: usize,
+    out: &mut [u32],
+    to: usize,
+) {
     let in_lane = T::in_lane();
     assert!(
-        values.len() >= 7 * from + 8 * in_lane && out.len() >= 7 * to + 8,
-        "eight rows of eight lanes"
+        values.len() >= (rows - 1) * from + 8 * in_lane && out.len() >= 7 * to + rows,
+        "{rows} rows of eight lanes"
     );
     #[cfg(target_arch = "x86_64")]
-    if isa() >= Isa::Avx2 && size_of::<T>() * in_lane == size_of::<u32>() {
-        // SAFETY: the lengths are checked, the CPU has AVX2, and a lane has the bytes of its
-        // values.
-        return unsafe {
-            transpose_avx2(
-                values.as_ptr().cast(),
-                from * size_of::<T>(),
-                out.as_mut_ptr().cast(),
-                to,
-            )
+    if instruction_set() >= InstructionSet::Avx2 {
+        let function: unsafe fn(*const T, usize, *mut f32, usize) = match rows {
+            4 => transpose_avx2::<T, 4>,
+            6 => transpose_avx2::<T, 6>,
+            8 => transpose_avx2::<T, 8>,
+            _ => unreachable!("rows of a tile"),
         };
+        // SAFETY: the lengths are checked, and the CPU has AVX2.
+        return unsafe { function(values.as_ptr(), from, out.as_mut_ptr().cast(), to) };
     }
-    for (row, column) in (0..8).flat_map(|row| (0..8).map(move |column| (row, column))) {
+    for (row, column) in (0..rows).flat_map(|row| (0..8).map(move |column| (row, column))) {
         let at = row * from + column * in_lane;
         out[column * to + row] = if in_lane == 1 {
             values[at].single()
@@ -327,14 +281,27 @@ pub(crate) fn transpose<T: Element>(values: &[T], from: usize, out: &mut [u32], 
     }
 }
 
-/// `from` is in bytes.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-unsafe fn transpose_avx2(values: *const u8, from: usize, out: *mut f32, to: usize) {
+unsafe fn transpose_avx2<T: Element, const ROWS: usize>(
+    values: *const T,
+    from: usize,
+    out: *mut f32,
+    to: usize,
+) {
     // SAFETY: the caller has checked the lengths.
     unsafe {
-        let rows: [__m256; 8] =
-            std::array::from_fn(|row| _mm256_loadu_ps(values.add(row * from).cast()));
+        let mut rows = [_mm256_setzero_ps(); 8];
+        for (row, lanes) in rows.iter_mut().enumerate().take(ROWS) {
+            let values = values.add(row * from);
+            *lanes = if size_of::<T>() * T::in_lane() == size_of::<u32>() {
+                _mm256_loadu_ps(values.cast())
+            } else {
+                // A bf16 is the upper half of an f32.
+                let halves = _mm256_cvtepu16_epi32(_mm_loadu_si128(values.cast()));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(halves))
+            };
+        }
         // Interleave pairs, then groups of four, then halves.
         let pair = |at: usize| {
             [
@@ -356,14 +323,21 @@ unsafe fn transpose_avx2(values: *const u8, from: usize, out: *mut f32, to: usiz
         for column in 0..4 {
             let top = top[column / 2][column % 2];
             let bottom = bottom[column / 2][column % 2];
-            _mm256_storeu_ps(
-                out.add(column * to),
-                _mm256_permute2f128_ps::<0x20>(top, bottom),
-            );
-            _mm256_storeu_ps(
-                out.add((column + 4) * to),
-                _mm256_permute2f128_ps::<0x31>(top, bottom),
-            );
+            for (column, lanes) in [
+                (column, _mm256_permute2f128_ps::<0x20>(top, bottom)),
+                (column + 4, _mm256_permute2f128_ps::<0x31>(top, bottom)),
+            ] {
+                let out = out.add(column * to);
+                if ROWS == 8 {
+                    _mm256_storeu_ps(out, lanes);
+                    continue;
+                }
+                _mm_storeu_ps(out, _mm256_castps256_ps128(lanes));
+                if ROWS == 6 {
+                    let last = _mm256_extractf128_ps::<1>(lanes);
+                    _mm_storel_pd(out.add(4).cast(), _mm_castps_pd(last));
+                }
+            }
         }
     }
 }
@@ -371,193 +345,152 @@ unsafe fn transpose_avx2(values: *const u8, from: usize, out: *mut f32, to: usiz
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::simd::InstructionSet;
     use half::bf16;
     use pipeline::sampling::order::{Purpose, stream};
     use rand::RngExt;
 
-    /// Compares every version that the CPU supports with sums in f64.
-    #[test]
-    fn all_versions_sum_alike() {
-        let mut rng = stream(Purpose::Synth, 1, 2, 3);
-        for (steps, count, adds, layout) in [
-            (0, 1, false, Left::Packed),
-            (1, 2, true, Left::Packed),
-            (77, 3, false, Left::Packed),
-            (31, 2, true, Left::Across),
-        ] {
-            let distance = if layout == Left::Packed {
-                steps * ROWS
+    /// Runs a check with the tiles of each kind of kernel that the instruction set in use has.
+    macro_rules! for_each_tile {
+        ($check:ident) => {
+            if instruction_set() >= InstructionSet::Avx512 {
+                $check::<12, 32>();
+                $check::<8, 32>();
             } else {
-                ROWS * LANES
-            };
-            let mut noise = |count: usize| {
-                (0..count)
-                    .map(|_| rng.random::<f32>() - 0.5)
-                    .collect::<Vec<_>>()
-            };
-            let left = noise(count * distance);
-            let right = noise(steps * LANES);
-            let before = noise(count * ROWS * LANES);
-            let shape = Shape {
-                count,
-                steps,
-                distance,
-                adds,
-            };
-            let expected = |at: usize| {
-                let tile = at / (ROWS * LANES);
-                let row = at / LANES % ROWS;
-                let lane = at % LANES;
-                let left_of = |step: usize| {
-                    left[tile * distance
-                        + if layout == Left::Packed {
-                            step * ROWS + row
-                        } else {
-                            row * LANES + step
-                        }]
+                $check::<6, 16>();
+            }
+        };
+    }
+
+    #[test]
+    fn tiles_are_sums_of_products() {
+        fn check<const ROWS: usize, const LANES: usize>() {
+            let mut rng = stream(Purpose::Synth, 1, 2, 3);
+            for (steps, count, adds, layout) in [
+                (0, 1, false, Left::Packed),
+                (1, 2, true, Left::Packed),
+                (77, 3, false, Left::Packed),
+                (15, 2, true, Left::Across),
+            ] {
+                let distance = match layout {
+                    Left::Packed => steps * ROWS,
+                    Left::Across => ROWS * LANES,
                 };
-                let products = (0..steps)
-                    .map(|step| f64::from(left_of(step)) * f64::from(right[step * LANES + lane]));
-                products.sum::<f64>() + if adds { f64::from(before[at]) } else { 0.0 }
-            };
-            let check = |what: &str, sums: &[f32]| {
-                for (at, &sum) in sums.iter().enumerate() {
-                    assert!(
-                        (f64::from(sum) - expected(at)).abs() < 1e-5,
-                        "{what}, {steps} steps: {sum} for {}",
-                        expected(at)
-                    );
-                }
-            };
-            let run = |function: unsafe fn(Shape, *const f32, *const f32, *mut f32)| {
+                let mut noise = |count: usize| {
+                    (0..count)
+                        .map(|_| rng.random::<f32>() - 0.5)
+                        .collect::<Vec<_>>()
+                };
+                let left = noise(count * distance);
+                let right = noise(steps * LANES);
+                let before = noise(count * ROWS * LANES);
+                let bits = |values: &[f32]| {
+                    values
+                        .iter()
+                        .map(|value| value.to_bits())
+                        .collect::<Vec<_>>()
+                };
                 let mut sums = before.clone();
-                // SAFETY: the operands have the lengths of the shape, and the caller has checked
-                // that the CPU has the instructions.
-                unsafe { function(shape, left.as_ptr(), right.as_ptr(), sums.as_mut_ptr()) };
-                sums
-            };
-            check(
-                "plain",
-                &run(if layout == Left::Packed {
-                    plain::<1, ROWS>
-                } else {
-                    plain::<LANES, 1>
-                }),
-            );
-            #[cfg(target_arch = "x86_64")]
-            {
-                if isa() >= Isa::Avx2 {
-                    let function: unsafe fn(Shape, *const f32, *const f32, *mut f32) =
-                        |shape, left, right, sums| {
-                            // SAFETY: as for the caller.
-                            unsafe { avx2::<1, ROWS>(shape, left, right, sums) }
-                        };
-                    let across: unsafe fn(Shape, *const f32, *const f32, *mut f32) =
-                        |shape, left, right, sums| {
-                            // SAFETY: as for the caller.
-                            unsafe { avx2::<LANES, 1>(shape, left, right, sums) }
-                        };
-                    check(
-                        "AVX2",
-                        &run(if layout == Left::Packed {
-                            function
-                        } else {
-                            across
-                        }),
+                tiles::<f32, ROWS, LANES>(
+                    count,
+                    steps,
+                    layout,
+                    &bits(&left),
+                    &bits(&right),
+                    adds,
+                    &mut sums,
+                );
+                for (at, &sum) in sums.iter().enumerate() {
+                    let tile = at / (ROWS * LANES);
+                    let row = at / LANES % ROWS;
+                    let lane = at % LANES;
+                    let left = |step: usize| match layout {
+                        Left::Packed => left[tile * distance + step * ROWS + row],
+                        Left::Across => left[tile * distance + row * LANES + step],
+                    };
+                    let products = (0..steps)
+                        .map(|step| f64::from(left(step)) * f64::from(right[step * LANES + lane]));
+                    let before = if adds { f64::from(before[at]) } else { 0.0 };
+                    let expected = products.sum::<f64>() + before;
+                    assert!(
+                        (f64::from(sum) - expected).abs() < 1e-5,
+                        "{ROWS}x{LANES}, {steps} steps, {layout:?}: {sum} for {expected}"
                     );
                 }
             }
-            let bits = |values: &[f32]| {
-                values
-                    .iter()
-                    .map(|value| value.to_bits())
-                    .collect::<Vec<_>>()
-            };
-            let mut sums = before.clone();
-            tiles::<f32>(
-                count,
-                steps,
-                layout,
-                &bits(&left),
-                &bits(&right),
-                adds,
-                &mut sums,
-            );
-            check("the best", &sums);
         }
+        for_each_tile!(check);
     }
 
     #[test]
     fn pairs_are_summed_as_their_values() {
-        let mut stream = stream(Purpose::Synth, 4, 5, 6);
-        let (steps, mut rng) = (19, || stream.random::<f32>() - 0.5);
-        let lanes = |rng: &mut dyn FnMut() -> f32, count: usize| {
-            let values: Vec<[bf16; 2]> = (0..count)
-                .map(|_| [0; 2].map(|_| <bf16 as Element>::from_f32(rng())))
-                .collect();
-            let lanes: Vec<u32> = values
-                .iter()
-                .map(|&[first, second]| {
-                    if bf16::in_lane() == 2 {
-                        first.pair(second)
-                    } else {
-                        first.single()
-                    }
-                })
-                .collect();
-            (values, lanes)
-        };
-        let (left, left_lanes) = lanes(&mut rng, steps * ROWS);
-        let (right, right_lanes) = lanes(&mut rng, steps * LANES);
-        let mut sums = [0f32; ROWS * LANES];
-        tiles::<bf16>(
-            1,
-            steps,
-            Left::Packed,
-            &left_lanes,
-            &right_lanes,
-            false,
-            &mut sums,
-        );
-        for (at, sum) in sums.into_iter().enumerate() {
-            let row = at / LANES;
-            let lane = at % LANES;
-            let gemm = |step: usize, which: usize| {
-                left[step * ROWS + row][which].to_f64() * right[step * LANES + lane][which].to_f64()
+        fn check<const ROWS: usize, const LANES: usize>() {
+            let mut rng = stream(Purpose::Synth, 4, 5, 6);
+            let steps = 19;
+            let mut lanes = |count: usize| {
+                let values: Vec<[bf16; 2]> = (0..count)
+                    .map(|_| [0; 2].map(|_| <bf16 as Element>::from_f32(rng.random::<f32>() - 0.5)))
+                    .collect();
+                let lanes: Vec<u32> = values
+                    .iter()
+                    .map(|&[first, second]| match bf16::in_lane() {
+                        2 => first.pair(second),
+                        _ => first.single(),
+                    })
+                    .collect();
+                (values, lanes)
             };
-            let expected: f64 = (0..steps)
-                .map(|step| {
-                    (0..bf16::in_lane())
-                        .map(|which| gemm(step, which))
-                        .sum::<f64>()
-                })
-                .sum();
-            assert!(
-                (f64::from(sum) - expected).abs() < 1e-4,
-                "{sum} for {expected}"
+            let (left, left_lanes) = lanes(steps * ROWS);
+            let (right, right_lanes) = lanes(steps * LANES);
+            let mut sums = [[0f32; LANES]; ROWS];
+            tiles::<bf16, ROWS, LANES>(
+                1,
+                steps,
+                Left::Packed,
+                &left_lanes,
+                &right_lanes,
+                false,
+                sums.as_flattened_mut(),
             );
+            for (row, lane) in (0..ROWS).flat_map(|row| (0..LANES).map(move |lane| (row, lane))) {
+                let product = |step: usize, which: usize| {
+                    left[step * ROWS + row][which].to_f64()
+                        * right[step * LANES + lane][which].to_f64()
+                };
+                let expected: f64 = (0..steps)
+                    .flat_map(|step| (0..bf16::in_lane()).map(move |which| (step, which)))
+                    .map(|(step, which)| product(step, which))
+                    .sum();
+                let sum = f64::from(sums[row][lane]);
+                assert!((sum - expected).abs() < 1e-4, "{sum} for {expected}");
+            }
         }
+        for_each_tile!(check);
     }
 
     #[test]
     fn rows_are_transposed() {
-        fn check<T: Element>(from: usize) {
+        fn check<T: Element>(rows: usize, from: usize) {
             let values: Vec<T> = (0..8 * from as u32)
                 .map(|at| T::from_f32((at % 251) as f32))
                 .collect();
-            let mut out = vec![0; 7 * 9 + 8];
-            transpose(&values, from, &mut out, 9);
-            for (row, column) in (0..8).flat_map(|row| (0..8).map(move |column| (row, column))) {
-                let at = row * from + column * T::in_lane();
-                let expected = if T::in_lane() == 1 {
-                    values[at].single()
-                } else {
-                    values[at].pair(values[at + 1])
+            let mut out = vec![0; 7 * 9 + rows];
+            transpose(&values, from, rows, &mut out, 9);
+            for (at, &lane) in out.iter().enumerate() {
+                let row = at % 9;
+                let column = at / 9;
+                let value = row * from + column * T::in_lane();
+                let expected = match T::in_lane() {
+                    _ if row >= rows => 0,
+                    1 => values[value].single(),
+                    _ => values[value].pair(values[value + 1]),
                 };
-                assert_eq!(out[column * 9 + row], expected);
+                assert_eq!(lane, expected, "{rows} rows, row {row}, column {column}");
             }
         }
-        check::<f32>(13);
-        check::<bf16>(19);
+        for rows in [4, 6, 8] {
+            check::<f32>(rows, 13);
+            check::<bf16>(rows, 19);
+        }
     }
 }

@@ -10,12 +10,14 @@ use super::element::Element;
 use super::encoder::{Encoder, Pass, Positions, Values, class_backward, convert, set_class};
 use super::gemm::add;
 use super::layout::MaeLayout;
+use super::memory::resize;
 use super::norm_gelu::{Statistics, layer_norm, layer_norm_backward};
+use super::shared::Shared;
 use super::simd::vectorised;
 use super::stack::{Blocks, BranchScales, Mode, Stack};
+use super::team::for_each_chunk2;
 use crate::model::{CHANNEL_EPSILON, MaeConfig, NormalisePer, PATCH_EPSILON};
 use pipeline::sampling::mask::Masks;
-use rayon::prelude::*;
 use std::time::{Duration, Instant};
 
 /// A batch of patches: the model's input and its target.
@@ -62,6 +64,9 @@ pub(crate) struct Workspace<T> {
     stream_gradient: Vec<f32>,
     part_gradient: Vec<f32>,
 }
+
+/// Tokens per task of the loss.
+const TOKENS_AT_ONCE: usize = 32;
 
 /// Sizes of a batch.
 #[derive(Debug, Clone, Copy)]
@@ -182,9 +187,8 @@ impl<T: Element> Workspace<T> {
         };
         self.encoder.forward(pass, visible, mode, &mut self.scratch);
         let rows = masks.len() * masks.visible();
-        self.encoded
-            .resize(rows * self.config.encoder.width, T::default());
-        self.encoded_statistics.resize(rows, Statistics::default());
+        resize(&mut self.encoded, rows * self.config.encoder.width);
+        resize(&mut self.encoded_statistics, rows);
         layer_norm(
             self.encoder.result(),
             weights.norm(&layout.encoder.norm),
@@ -204,7 +208,7 @@ impl<T: Element> Workspace<T> {
         let inputs = self.config.encoder.width;
         let width = self.config.decoder.width;
         let rows = sizes.clips * sizes.visible;
-        self.embedded.resize(rows * width, 0.0);
+        resize(&mut self.embedded, rows * width);
         affine(
             &self.encoded,
             weights,
@@ -214,7 +218,7 @@ impl<T: Element> Workspace<T> {
         );
         let stream = self.decoder.input();
         let tokens = sizes.decoder_tokens();
-        stream.resize(sizes.clips * tokens.all * width, 0.0);
+        resize(stream, sizes.clips * tokens.all * width);
         let positions = Positions {
             layout: &layout.decoder_positions,
             space: self.config.grid.space(),
@@ -247,8 +251,8 @@ impl<T: Element> Workspace<T> {
         };
         self.decoder.forward(blocks, mode, &mut self.scratch);
         let rows = sizes.clips * sizes.compared();
-        self.decoded.resize(rows * width, T::default());
-        self.decoded_statistics.resize(rows, Statistics::default());
+        resize(&mut self.decoded, rows * width);
+        resize(&mut self.decoded_statistics, rows);
         layer_norm(
             self.decoder.result(),
             weights.norm(&layout.decoder_norm),
@@ -256,7 +260,7 @@ impl<T: Element> Workspace<T> {
             &mut self.decoded_statistics,
         );
         let outputs = self.config.target_values();
-        self.predicted.resize(rows * outputs, 0.0);
+        resize(&mut self.predicted, rows * outputs);
         affine(
             &self.decoded,
             weights,
@@ -271,20 +275,29 @@ impl<T: Element> Workspace<T> {
         let values = self.config.target_values();
         let per = self.config.conventions.normalise_per;
         let per = self.config.normalise_target.then_some(per);
-        self.target.resize(self.predicted.len(), 0.0);
+        resize(&mut self.target, self.predicted.len());
         convert(batch.target, &mut self.target);
         let factor = (2.0 * share / self.predicted.len() as f64) as f32;
-        let tokens = self
-            .predicted
-            .par_chunks_exact_mut(values)
-            .zip(self.target.par_chunks_exact_mut(values));
-        let errors = tokens.map(|(predicted, target)| {
-            if per == Some(NormalisePer::Channel) {
-                normalise_channels(target);
-            }
-            token_error(predicted, target, per == Some(NormalisePer::Patch), factor)
-        });
-        let errors: Vec<f64> = errors.collect();
+        let mut errors = vec![0.0; self.predicted.len() / values];
+        let tokens = Shared::new(&mut self.target, values);
+        for_each_chunk2(
+            &mut self.predicted,
+            TOKENS_AT_ONCE * values,
+            &mut errors,
+            TOKENS_AT_ONCE,
+            |at, predicted, errors| {
+                let predicted = predicted.chunks_exact_mut(values);
+                for (token, (predicted, error)) in predicted.zip(errors).enumerate() {
+                    // SAFETY: each token is taken once.
+                    let target = unsafe { tokens.chunk(at * TOKENS_AT_ONCE + token) };
+                    if per == Some(NormalisePer::Channel) {
+                        normalise_channels(target);
+                    }
+                    let normalises = per == Some(NormalisePer::Patch);
+                    *error = token_error(predicted, target, normalises, factor);
+                }
+            },
+        );
         errors.iter().sum::<f64>() / self.predicted.len() as f64
     }
 
@@ -300,7 +313,7 @@ impl<T: Element> Workspace<T> {
         let rows = sizes.clips * sizes.compared();
         let tokens = sizes.decoder_tokens();
         let of_predicted = T::operand(&self.predicted, &mut self.rounded);
-        self.part_gradient.resize(rows * width, 0.0);
+        resize(&mut self.part_gradient, rows * width);
         affine_backward(
             of_predicted,
             &self.decoded,
@@ -376,7 +389,7 @@ impl<T: Element> Workspace<T> {
         let rows = sizes.clips * sizes.visible;
         let of_embedded = T::operand(&self.part_gradient, &mut self.rounded);
         let of_encoded = &mut self.embedded;
-        of_encoded.resize(rows * width, 0.0);
+        resize(of_encoded, rows * width);
         affine_backward(
             of_embedded,
             &self.encoded,

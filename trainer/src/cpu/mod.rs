@@ -3,8 +3,9 @@
 //! candle model is the definition; tests compare both.
 //!
 //! Modules, from the CPU up:
-//! - `simd`, `element`, `kernel`, `pack`, `shared`: vectors, types, the micro-kernel, and the
-//!   packing of operands;
+//! - `team`, `shared`, `memory`: threads, and the memory that they write;
+//! - `simd`, `element`, `vector`, `kernel`, `pack`: instruction sets, types, the micro-kernel, and
+//!   the packing of operands;
 //! - `gemm`, `attention`, `norm_gelu`: gemms, attention, layer normalisation and GELU, each forward
 //!   and backward;
 //! - `layout`, `store`, `adamw`: the places of a model's parameters, their values, and their
@@ -25,6 +26,7 @@ mod gemm;
 mod kernel;
 mod layout;
 mod mae;
+mod memory;
 mod norm_gelu;
 mod pack;
 mod random_batch;
@@ -32,6 +34,8 @@ mod shared;
 mod simd;
 mod stack;
 mod store;
+mod team;
+mod vector;
 
 pub use classifier::{Encoded, Labelled};
 pub use encoder::Values;
@@ -45,7 +49,6 @@ use crate::optim::{AdamWConfig, ParameterRule, decays};
 use half::bf16;
 use layout::{ClassifierLayout, MaeLayout};
 use pipeline::sampling::mask::Masks;
-use rayon::ThreadPoolBuilder;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
@@ -339,9 +342,8 @@ pub fn gemm_rate(precision: Precision, threads: usize) -> f64 {
         2e-9 * (rows * inner * columns) as f64 / seconds[REPETITIONS / 2]
     }
     const REPETITIONS: usize = 15;
-    let pool = ThreadPoolBuilder::new().num_threads(threads).build();
-    pool.map_or(f64::NAN, |pool| {
-        pool.install(|| match precision {
+    team::Team::new(threads).map_or(f64::NAN, |team| {
+        team.install(|| match precision {
             Precision::F32 => rate::<f32>(),
             Precision::Bf16 => rate::<bf16>(),
         })

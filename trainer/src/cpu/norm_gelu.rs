@@ -2,7 +2,7 @@
 
 use super::element::Element;
 use super::simd::{exp2, vectorised};
-use rayon::prelude::*;
+use super::team::{for_each_chunk, for_each_chunk2};
 
 /// Rows per task.
 const ROWS_AT_ONCE: usize = 64;
@@ -64,19 +64,19 @@ pub(crate) fn layer_norm<T: Element>(
     statistics: &mut [Statistics],
 ) {
     let width = norm.weight.len();
-    let rows = out
-        .par_chunks_mut(ROWS_AT_ONCE * width)
-        .zip(x.par_chunks(ROWS_AT_ONCE * width));
-    rows.zip(statistics.par_chunks_mut(ROWS_AT_ONCE))
-        .for_each(|((out, x), statistics)| {
-            for ((out, x), statistics) in out
-                .chunks_exact_mut(width)
-                .zip(x.chunks_exact(width))
-                .zip(statistics)
-            {
+    for_each_chunk2(
+        out,
+        ROWS_AT_ONCE * width,
+        statistics,
+        ROWS_AT_ONCE,
+        |at, out, statistics| {
+            let x = &x[at * ROWS_AT_ONCE * width..];
+            let rows = out.chunks_exact_mut(width).zip(x.chunks_exact(width));
+            for ((out, x), statistics) in rows.zip(statistics) {
                 *statistics = normalise_row(x, norm, out);
             }
-        });
+        },
+    );
 }
 
 vectorised! {
@@ -122,17 +122,20 @@ pub(crate) fn layer_norm_backward(
     let rows = statistics.len();
     let at_once = rows.div_ceil(MOST_PARTS).max(1);
     let mut sums = vec![0f32; rows.div_ceil(at_once) * 2 * width];
-    to.par_chunks_mut(at_once * width)
-        .zip(sums.par_chunks_mut(2 * width))
-        .enumerate()
-        .for_each(|(part, (to, sums))| {
+    for_each_chunk2(
+        to,
+        at_once * width,
+        &mut sums,
+        2 * width,
+        |part, to, sums| {
             for (at, to) in to.chunks_exact_mut(width).enumerate() {
                 let row = part * at_once + at;
                 let gradient = &gradient[row * width..][..width];
                 let x = &x[row * width..][..width];
                 normalise_row_backward(gradient, x, statistics[row], weight, to, sums);
             }
-        });
+        },
+    );
     sums.chunks_exact(2 * width)
         .for_each(|sums| super::gemm::add(sums, parameters));
 }
@@ -153,14 +156,12 @@ vectorised! {
 /// Adds the sum over the rows of `x` to `sums`, which is as long as a row: the gradient of a bias.
 pub(crate) fn column_sums<T: Element>(x: &[T], sums: &mut [f32]) {
     let width = sums.len();
-    sums.par_chunks_mut(COLUMNS_AT_ONCE)
-        .enumerate()
-        .for_each(|(chunk, sums)| {
-            let first = chunk * COLUMNS_AT_ONCE;
-            for row in x.chunks_exact(width) {
-                add_row(&row[first..first + sums.len()], sums);
-            }
-        });
+    for_each_chunk(sums, COLUMNS_AT_ONCE, |chunk, sums| {
+        let first = chunk * COLUMNS_AT_ONCE;
+        for row in x.chunks_exact(width) {
+            add_row(&row[first..first + sums.len()], sums);
+        }
+    });
 }
 
 /// The cumulative distribution function of the normal distribution at `x`, and its density times

@@ -74,13 +74,15 @@ pub(crate) fn pack<T: Element, const WIDTH: usize>(
                 let inner = first..(first + STEPS_AT_ONCE * T::in_lane()).min(inner);
                 let is_whole = inner.len() == STEPS_AT_ONCE * T::in_lane();
                 for column in (0..outer.len()).step_by(8) {
+                    let rows = 8.min(WIDTH - column);
                     let values =
                         &operand.values[(outer.start + column) * operand.outer + inner.start..];
-                    if is_whole && column + 8 <= outer.len() {
-                        kernel::transpose(values, operand.outer, &mut panel[column..], WIDTH);
+                    if is_whole && column + rows <= outer.len() {
+                        let panel = &mut panel[column..];
+                        kernel::transpose(values, operand.outer, rows, panel, WIDTH);
                         continue;
                     }
-                    for row in 0..8.min(outer.len() - column) {
+                    for row in 0..rows.min(outer.len() - column) {
                         spread::<T, WIDTH>(
                             &values[row * operand.outer..][..inner.len()],
                             &mut panel[column + row..],

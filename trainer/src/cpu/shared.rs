@@ -1,6 +1,10 @@
 //! A matrix that several tasks write concurrently.
 
+use super::simd::prefetch;
 use std::marker::PhantomData;
+
+/// Bytes of a cache line.
+const CACHE_LINE: usize = 64;
 
 /// A matrix whose parts are written by different tasks.
 pub(crate) struct Shared<'a, A> {
@@ -21,6 +25,27 @@ impl<'a, A> Shared<'a, A> {
             length: values.len(),
             columns,
             lifetime: PhantomData,
+        }
+    }
+
+    /// Chunk `at`; the last one may be shorter, and those after it are empty.
+    ///
+    /// # Safety
+    /// A chunk must not be in use twice at the same time.
+    #[expect(clippy::mut_from_ref, reason = "the caller keeps chunks apart")]
+    pub(crate) unsafe fn chunk(&self, at: usize) -> &mut [A] {
+        let first = (at * self.columns).min(self.length);
+        let length = self.columns.min(self.length - first);
+        // SAFETY: the chunk lies in the values, and the caller keeps chunks disjoint.
+        unsafe { std::slice::from_raw_parts_mut(self.values.add(first), length) }
+    }
+
+    /// Loads [`Self::part`] into the innermost cache, where it will be written.
+    pub(crate) fn prefetch(&self, row: usize, column: usize, width: usize) {
+        let first = self.values.wrapping_add(row * self.columns + column);
+        let bytes = width * size_of::<A>();
+        for byte in (0..bytes).step_by(CACHE_LINE) {
+            prefetch(first.cast::<u8>().wrapping_add(byte));
         }
     }
 

@@ -1,46 +1,6 @@
-//! Detection of the CPU's vector instructions, and compilation of plain loops for each of them.
+//! Compilation of plain loops for each instruction set, and the exponential that they use.
 
-use std::sync::LazyLock;
-
-/// Instruction sets that the kernels are written for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Isa {
-    /// Any CPU.
-    Plain,
-    /// AVX2 and FMA: 8 lanes.
-    Avx2,
-    /// AVX-512 (F, BW, DQ, VL): 16 lanes.
-    Avx512,
-    /// AVX-512 with dot products of bf16 pairs.
-    Avx512Bf16,
-}
-
-/// The best instruction set that the CPU supports.
-static ISA: LazyLock<Isa> = LazyLock::new(|| {
-    #[cfg(target_arch = "x86_64")]
-    {
-        let has_512 = is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("fma");
-        if has_512 && is_x86_feature_detected!("avx512bf16") {
-            return Isa::Avx512Bf16;
-        }
-        if has_512 {
-            return Isa::Avx512;
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            return Isa::Avx2;
-        }
-    }
-    Isa::Plain
-});
-
-/// The best instruction set that the CPU supports.
-pub(crate) fn isa() -> Isa {
-    *ISA
-}
+pub(crate) use pipeline::simd::{InstructionSet, instruction_set};
 
 /// Compiles a function of plain loops once per vector width, and calls the widest version that the
 /// CPU supports. This is a macro because the attribute that selects the instructions belongs to a
@@ -49,38 +9,51 @@ pub(crate) fn isa() -> Isa {
 macro_rules! vectorised {
     (
         $(#[$meta:meta])* $visibility:vis
-        fn $name:ident $(<$generic:ident : $bound:path>)?
+        fn $name:ident $(<$generic:ident : $bound:path $(, const $constant:ident : usize)?>)?
         ($($argument:ident : $type:ty),* $(,)?) $(-> $result:ty)? $body:block
     ) => {
         $(#[$meta])*
-        $visibility fn $name $(<$generic: $bound>)? ($($argument: $type),*) $(-> $result)? {
+        $visibility fn $name $(<$generic: $bound $(, const $constant: usize)?>)? ($($argument: $type),*) $(-> $result)? {
             #[inline(always)]
-            fn plain $(<$generic: $bound>)? ($($argument: $type),*) $(-> $result)? $body
+            fn plain $(<$generic: $bound $(, const $constant: usize)?>)? ($($argument: $type),*) $(-> $result)? $body
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
-            fn avx2 $(<$generic: $bound>)? ($($argument: $type),*) $(-> $result)? {
-                plain$(::<$generic>)?($($argument),*)
+            fn avx2 $(<$generic: $bound $(, const $constant: usize)?>)? ($($argument: $type),*) $(-> $result)? {
+                plain$(::<$generic $(, $constant)?>)?($($argument),*)
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
-            fn avx512 $(<$generic: $bound>)? ($($argument: $type),*) $(-> $result)? {
-                plain$(::<$generic>)?($($argument),*)
+            fn avx512 $(<$generic: $bound $(, const $constant: usize)?>)? ($($argument: $type),*) $(-> $result)? {
+                plain$(::<$generic $(, $constant)?>)?($($argument),*)
             }
-            match $crate::cpu::simd::isa() {
+            match $crate::cpu::simd::instruction_set() {
                 // SAFETY: the CPU has these instructions.
                 #[cfg(target_arch = "x86_64")]
-                $crate::cpu::simd::Isa::Avx512 | $crate::cpu::simd::Isa::Avx512Bf16 => unsafe {
-                    avx512$(::<$generic>)?($($argument),*)
+                $crate::cpu::simd::InstructionSet::Avx512 | $crate::cpu::simd::InstructionSet::Avx512Bf16 => unsafe {
+                    avx512$(::<$generic $(, $constant)?>)?($($argument),*)
                 },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                $crate::cpu::simd::Isa::Avx2 => unsafe { avx2$(::<$generic>)?($($argument),*) },
-                _ => plain$(::<$generic>)?($($argument),*),
+                $crate::cpu::simd::InstructionSet::Avx2 => unsafe { avx2$(::<$generic $(, $constant)?>)?($($argument),*) },
+                _ => plain$(::<$generic $(, $constant)?>)?($($argument),*),
             }
         }
     };
 }
 pub(crate) use vectorised;
+
+/// Loads the cache line of an address, which need not be valid.
+#[inline(always)]
+pub(crate) fn prefetch<A>(address: *const A) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 CPU has this instruction, and it never faults.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
 
 /// `2^x` with a relative error below 3e-7. Results below the smallest normal number become that
 /// number, and NaN stays NaN.

@@ -3,6 +3,7 @@
 use super::block::{self, Block, Gradients, SavedActivations, Scratch, Tokens, Weights};
 use super::element::Element;
 use super::layout::BlockLayout;
+use super::memory::resize;
 
 /// A stack of blocks, with the activations that its forward saves.
 #[derive(Debug, Default)]
@@ -101,7 +102,7 @@ impl<T: Element> Stack<T> {
                 .get_disjoint_mut(streams)
                 .expect("a stream before and after each block");
             let block = blocks.get(at);
-            to.resize(x.len() / block.tokens.all * block.tokens.kept(), 0.0);
+            resize(to, x.len() / block.tokens.all * block.tokens.kept());
             block::forward(
                 block,
                 x,

@@ -4,10 +4,11 @@ use super::adamw::{self, Group, Moments};
 use super::block::{Gradients, Weights};
 use super::element::{self, Element};
 use super::layout::Entry;
+use super::memory::zeros;
+use super::team::Team;
 use super::{Precision, bf16};
 use crate::model::Parameters;
 use crate::optim::{AdamWConfig, ParameterRule};
-use rayon::{ThreadPool, ThreadPoolBuilder};
 
 /// Weights, gradients and moments of a model, one parameter after the other.
 #[derive(Debug)]
@@ -15,7 +16,7 @@ pub struct Store {
     entries: Vec<Entry>,
     groups: Vec<Group>,
     optimizer: AdamWConfig,
-    pool: ThreadPool,
+    team: Team,
     weights: Vec<f32>,
     /// The weights in bf16, if gemms take them so; else empty.
     rounded: Vec<bf16>,
@@ -68,10 +69,6 @@ impl Store {
         precision: Precision,
         threads: usize,
     ) -> candle_core::Result<Self> {
-        let pool = ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|at| format!("compute-{at}"))
-            .build();
         let count = entries.last().map_or(0, |entry| entry.range.end);
         let groups = entries.iter().map(|entry| Group {
             range: entry.range.clone(),
@@ -80,21 +77,17 @@ impl Store {
         let mut store = Self {
             groups: groups.collect(),
             optimizer,
-            pool: pool.map_err(candle_core::Error::wrap)?,
-            weights: vec![0.0; count],
-            rounded: vec![
-                bf16::ZERO;
-                if precision == Precision::Bf16 {
-                    count
-                } else {
-                    0
-                }
-            ],
-            gradients: vec![0.0; count],
+            team: Team::new(threads)?,
+            weights: zeros(count),
+            rounded: match precision {
+                Precision::F32 => Vec::new(),
+                Precision::Bf16 => zeros(count),
+            },
+            gradients: zeros(count),
             has_gradients: false,
             moments: Moments {
-                first: vec![0.0; count],
-                second: vec![0.0; count],
+                first: zeros(count),
+                second: zeros(count),
                 steps: 0,
             },
             entries,
@@ -124,11 +117,11 @@ impl Store {
     /// Runs `step`, which adds to the gradients, unless the loss that it returns is not finite.
     pub(crate) fn accumulate<T: Rounded>(
         &mut self,
-        step: impl FnOnce(Weights<'_, T>, &mut Gradients<'_>) -> f64 + Send,
+        step: impl FnOnce(Weights<'_, T>, &mut Gradients<'_>) -> f64,
     ) -> f64 {
         let Self {
             entries,
-            pool,
+            team,
             weights,
             rounded,
             gradients,
@@ -146,17 +139,14 @@ impl Store {
             values: gradients,
             adds: *has_gradients,
         };
-        let loss = pool.install(|| step(T::weights(weights, rounded), &mut gradients));
+        let loss = team.install(|| step(T::weights(weights, rounded), &mut gradients));
         *has_gradients |= loss.is_finite();
         loss
     }
 
     /// Runs `compute` on the weights.
-    pub(crate) fn read<T: Rounded, R: Send>(
-        &self,
-        compute: impl FnOnce(Weights<'_, T>) -> R + Send,
-    ) -> R {
-        self.pool
+    pub(crate) fn read<T: Rounded, R>(&self, compute: impl FnOnce(Weights<'_, T>) -> R) -> R {
+        self.team
             .install(|| compute(T::weights(&self.weights, &self.rounded)))
     }
 
@@ -167,7 +157,7 @@ impl Store {
         let Self {
             groups,
             optimizer,
-            pool,
+            team,
             weights,
             rounded,
             gradients,
@@ -178,7 +168,7 @@ impl Store {
         if !std::mem::take(has_gradients) {
             return f64::NAN;
         }
-        pool.install(|| {
+        team.install(|| {
             if rounded.is_empty() {
                 adamw::update::<f32>(optimizer, groups, lr, weights, &mut [], gradients, moments)
             } else {
