@@ -6,8 +6,8 @@
 
 Both train the paper's model on one batch of random numbers: the encoder on the visible tenth of 1568 tokens, the decoder (4 blocks, width 512, 16 heads) on all,
 mean squared error, backward, AdamW. PyTorch has fused attention, and autocast for bf16. Each round starts a process of each; the figures are medians over rounds
-of each process's median, in seconds, and the most memory of any. The instruction set is forced for this project and for PyTorch, oneDNN and MKL, so that any
-machine shows what a lesser one would do. "share" is the step's rate over that of one large product.
+of each process's median, in seconds, and the most memory of any. --instruction-set forces this project, PyTorch, oneDNN and MKL, so that a CPU with AVX-512 can
+measure AVX2. "share" is the step's FLOP/s over those of one large product of ours.
 """
 
 import argparse
@@ -27,10 +27,10 @@ DECODER = (512, 4, 16)
 def torch_step(preset, clips, dtype, steps, threads):
     """One process's steps in PyTorch: prints seconds and bytes as JSON."""
     import torch
-
-    torch.set_num_threads(threads)
     from torch import nn
     from torch.nn import functional
+
+    torch.set_num_threads(threads)
 
     class Block(nn.Module):
         def __init__(self, width, heads):

@@ -1,12 +1,15 @@
 //! Attention (Vaswani et al. 2017) without a matrix of all tokens by all tokens, in the manner of
 //! FlashAttention (Dao et al. 2022).
 //!
-//! The forward takes 32 queries at a time. Their scores with all keys, `[keys][32]`, fit a core's
-//! cache. Queries are lanes, so the softmax over keys needs no sums across lanes. It replaces the
-//! scores by weights in place, which are the right operand of the gemm with the values. The result
-//! and each query's log-sum-exp are saved. The backward recomputes the scores, 8 keys by 32 queries
-//! at a time, and uses them while they are in the innermost cache. Both assign each clip and head
-//! to one task.
+//! The forward takes `LANES` queries at a time, 32 with AVX-512 and 16 without. Their scores with
+//! all keys, `[keys][LANES]`, fit a core's cache. Queries are lanes, so the softmax over keys needs
+//! no sums across lanes. It replaces the scores by weights in place, which are the right operand of
+//! the gemm with the values. The result and each query's log-sum-exp are saved. The backward
+//! recomputes the scores, some panels of `ROWS` keys at a time, and uses them while they are in the
+//! innermost cache. Both assign each clip and head to one task.
+//!
+//! Tiles are those of the gemm, but 8 rows with AVX-512, not 12: heads are 32 or 64 wide, and 12
+//! rows would leave an eighth of the tiles of their columns empty.
 
 use super::element::Element;
 use super::kernel::{Left, tiles};
@@ -21,7 +24,7 @@ use std::f32::consts::LOG2_E;
 /// Keys per pass of the backward, whose buffers fit a core's cache.
 const KEYS_AT_ONCE: usize = 512;
 
-/// Panels of 8 keys at a time, whose scores and gradients fit a core's innermost cache.
+/// Panels of `ROWS` keys at a time, whose scores and gradients fit a core's innermost cache.
 const PANELS_AT_ONCE: usize = 4;
 
 /// Sizes of an attention layer.
@@ -362,8 +365,8 @@ fn backward_in_tiles<T: Element, const ROWS: usize, const LANES: usize>(
 }
 
 /// The backward of some keys: writes their gradients and those of their values to the scratch,
-/// `[blocks of 32 columns][keys][32]`, and adds their contribution to the gradients of the queries
-/// there, `[panels of 32 queries][width][32]`.
+/// `[blocks of LANES columns][keys][LANES]`, and adds their contribution to the gradients of the
+/// queries there, `[panels of LANES queries][width][LANES]`.
 fn backward_of_keys<T: Element, const ROWS: usize, const LANES: usize>(
     sizes: Heads,
     qkv: &[T],
@@ -538,9 +541,9 @@ fn backward_of_keys<T: Element, const ROWS: usize, const LANES: usize>(
 }
 
 vectorised! {
-    /// From scores `s` and the gradients `g` of the weights, of some keys by 32 queries, computes
-    /// the weights `p = 2^(factor s - log_sum)` and the gradients of the scores, `scale p (g -
-    /// along)`, in place. Where lanes are pairs, both are also written as strips that are read
+    /// From scores `s` and the gradients `g` of the weights, of some keys by `LANES` queries,
+    /// computes the weights `p = 2^(factor s - log_sum)` and the gradients of the scores, `scale p
+    /// (g - along)`, in place. Where lanes are pairs, both are also written as strips that are read
     /// across. The gradients are also written as rows of a right operand. Rows from `used` on are
     /// zero.
     fn slopes_of_scores<T: Element, const LANES: usize>(

@@ -13,28 +13,39 @@ macro_rules! vectorised {
         ($($argument:ident : $type:ty),* $(,)?) $(-> $result:ty)? $body:block
     ) => {
         $(#[$meta])*
-        $visibility fn $name $(<$generic: $bound $(, const $constant: usize)?>)? ($($argument: $type),*) $(-> $result)? {
+        $visibility fn $name $(<$generic: $bound $(, const $constant: usize)?>)?
+        ($($argument: $type),*) $(-> $result)? {
+            use $crate::cpu::simd::{InstructionSet, instruction_set};
+
             #[inline(always)]
-            fn plain $(<$generic: $bound $(, const $constant: usize)?>)? ($($argument: $type),*) $(-> $result)? $body
+            fn plain $(<$generic: $bound $(, const $constant: usize)?>)?
+            ($($argument: $type),*) $(-> $result)? $body
+
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
-            fn avx2 $(<$generic: $bound $(, const $constant: usize)?>)? ($($argument: $type),*) $(-> $result)? {
+            fn avx2 $(<$generic: $bound $(, const $constant: usize)?>)?
+            ($($argument: $type),*) $(-> $result)? {
                 plain$(::<$generic $(, $constant)?>)?($($argument),*)
             }
+
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
-            fn avx512 $(<$generic: $bound $(, const $constant: usize)?>)? ($($argument: $type),*) $(-> $result)? {
+            fn avx512 $(<$generic: $bound $(, const $constant: usize)?>)?
+            ($($argument: $type),*) $(-> $result)? {
                 plain$(::<$generic $(, $constant)?>)?($($argument),*)
             }
-            match $crate::cpu::simd::instruction_set() {
+
+            match instruction_set() {
                 // SAFETY: the CPU has these instructions.
                 #[cfg(target_arch = "x86_64")]
-                $crate::cpu::simd::InstructionSet::Avx512 | $crate::cpu::simd::InstructionSet::Avx512Bf16 => unsafe {
+                InstructionSet::Avx512 | InstructionSet::Avx512Bf16 => unsafe {
                     avx512$(::<$generic $(, $constant)?>)?($($argument),*)
                 },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                $crate::cpu::simd::InstructionSet::Avx2 => unsafe { avx2$(::<$generic $(, $constant)?>)?($($argument),*) },
+                InstructionSet::Avx2 => unsafe {
+                    avx2$(::<$generic $(, $constant)?>)?($($argument),*)
+                },
                 _ => plain$(::<$generic $(, $constant)?>)?($($argument),*),
             }
         }

@@ -97,13 +97,14 @@ impl Vector for Avx2 {
     }
 }
 
-/// 16 lanes of f32, with AVX-512.
+/// 16 lanes of f32, with AVX-512; where lanes of the operands are `PAIRS` of bf16, with
+/// AVX512-BF16.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512(__m512);
+pub(crate) struct Avx512<const PAIRS: bool>(__m512);
 
 #[cfg(target_arch = "x86_64")]
-impl Vector for Avx512 {
+impl<const PAIRS: bool> Vector for Avx512<PAIRS> {
     type Factor = __m512;
     const LANES: usize = 16;
     #[inline(always)]
@@ -128,45 +129,14 @@ impl Vector for Avx512 {
     }
     #[inline(always)]
     unsafe fn add_product(self, left: __m512, right: __m512) -> Self {
-        Self(unsafe { _mm512_fmadd_ps(left, right, self.0) })
-    }
-}
-
-/// 16 lanes of sums of pairs of bf16, with AVX512-BF16.
-#[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy)]
-pub(crate) struct Avx512Pairs(__m512);
-
-#[cfg(target_arch = "x86_64")]
-impl Vector for Avx512Pairs {
-    type Factor = __m512bh;
-    const LANES: usize = 16;
-    #[inline(always)]
-    unsafe fn zero() -> Self {
-        Self(unsafe { _mm512_setzero_ps() })
-    }
-    #[inline(always)]
-    unsafe fn load(sums: *const f32) -> Self {
-        Self(unsafe { _mm512_loadu_ps(sums) })
-    }
-    #[inline(always)]
-    unsafe fn store(self, sums: *mut f32) {
-        unsafe { _mm512_storeu_ps(sums, self.0) }
-    }
-    #[inline(always)]
-    unsafe fn load_factor(lanes: *const u32) -> __m512bh {
-        // Vectors of the same size hold any bits.
-        unsafe { std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(lanes.cast())) }
-    }
-    #[inline(always)]
-    unsafe fn splat(lane: *const u32) -> __m512bh {
-        unsafe {
-            let lanes = _mm512_set1_epi32(lane.read().cast_signed());
-            std::mem::transmute::<__m512i, __m512bh>(lanes)
+        if !PAIRS {
+            return Self(unsafe { _mm512_fmadd_ps(left, right, self.0) });
         }
-    }
-    #[inline(always)]
-    unsafe fn add_product(self, left: __m512bh, right: __m512bh) -> Self {
-        Self(unsafe { _mm512_dpbf16_ps(self.0, left, right) })
+        // Registers hold any bits, so pairs are loaded as f32 are.
+        unsafe {
+            let left = std::mem::transmute::<__m512, __m512bh>(left);
+            let right = std::mem::transmute::<__m512, __m512bh>(right);
+            Self(_mm512_dpbf16_ps(self.0, left, right))
+        }
     }
 }

@@ -62,6 +62,16 @@ fn urls_are_refused_before_anything_is_made() {
 }
 
 #[test]
+fn an_unknown_instruction_set_is_an_error() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let output = command(dir.path(), &["bench", "step", "--preset", "tiny"])
+        .env("INSTRUCTION_SET", "avx9")
+        .output()
+        .expect("run");
+    assert_shown("unknown-instruction-set", &output);
+}
+
+#[test]
 fn every_command_has_help() {
     let dir = tempfile::tempdir().expect("a folder");
     assert_shown("help", &trainer(dir.path(), &["--help"]));
