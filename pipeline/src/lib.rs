@@ -41,6 +41,7 @@
 //! - [`simd`]: which vector instructions are used.
 
 pub mod atomic_file;
+mod cores;
 pub mod frames;
 pub mod live;
 pub mod loader;
@@ -53,7 +54,4 @@ pub mod transform;
 pub mod video;
 pub mod worker;
 
-/// Number of cores that this process may use.
-pub fn all_cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-}
+pub use cores::{all_cores, physical_cores};

@@ -92,7 +92,7 @@ pub struct BenchStepArgs {
     /// Recompute activations in the backward to save memory.
     #[arg(long, alias = "recompute")]
     pub gradient_checkpointing: bool,
-    /// Compute threads [default: all cores].
+    /// Compute threads [default: physical cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
     /// Timed steps, after one warm-up step.

@@ -18,7 +18,7 @@ pub use visualise::VisualiseArgs;
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Arg, Args, Parser, Subcommand};
-use pipeline::all_cores;
+use pipeline::{all_cores, physical_cores};
 use pipeline::loader::{DEFAULT_MAX_BAD, DEFAULT_MEMORY_BYTES};
 use pipeline::sampling::mask::MaskKind;
 use pipeline::video::discover::local_path;
@@ -233,7 +233,7 @@ pub struct ComputeArgs {
     /// Device: cpu, cuda, or cuda:N.
     #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = DeviceChoice::parse)]
     pub device: DeviceChoice,
-    /// Compute threads on the CPU [default: all cores]. Results do not depend on their number.
+    /// Compute threads on the CPU [default: physical cores]. Results do not depend on their number.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
 }
@@ -242,7 +242,7 @@ impl ComputeArgs {
     /// Threads that compute.
     pub fn threads(&self) -> usize {
         self.threads
-            .map_or_else(all_cores, |threads| threads as usize)
+            .map_or_else(physical_cores, |threads| threads as usize)
     }
 }
 
@@ -318,7 +318,7 @@ pub struct CurvesArgs {
     pub json: bool,
 }
 
-/// Loader threads beside a training on all cores.
+/// Loader threads beside a training on all physical cores.
 pub fn loader_threads_beside_training() -> usize {
     (all_cores() / 2).clamp(1, 8)
 }

@@ -64,7 +64,7 @@ pub struct StudyArgs {
         value_parser = clap::value_parser!(u64).range(1..),
     )]
     pub finetune_steps: u64,
-    /// Compute threads [default: all cores].
+    /// Compute threads [default: physical cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
     #[command(flatten)]

@@ -5,7 +5,7 @@ use crate::cli::{StudyArgs, loader_threads_beside_training};
 use crate::commands::sources;
 use anyhow::Context;
 use console::{interrupt, output};
-use pipeline::all_cores;
+use pipeline::physical_cores;
 use pipeline::atomic_file;
 use std::process::ExitCode;
 use trainer::config::LiveConfig;
@@ -44,7 +44,7 @@ pub fn study(args: &StudyArgs) -> anyhow::Result<ExitCode> {
         loading: args.load.loading(loader_threads_beside_training()),
         threads: args
             .threads
-            .map_or_else(all_cores, |threads| threads as usize),
+            .map_or_else(physical_cores, |threads| threads as usize),
         stop: interrupt::flag(),
     };
     let progress = std::cell::RefCell::new(TrainingProgress::new());

@@ -6,7 +6,7 @@ use crate::cli::{BenchLoaderArgs, Consumer, FormArg, loader_threads_beside_train
 use crate::commands::sources;
 use anyhow::{Context, ensure};
 use console::output;
-use pipeline::all_cores;
+use pipeline::{all_cores, physical_cores};
 use pipeline::loader::Loader;
 use pipeline::loader::batch::{Batch, Form, ValueType};
 use pipeline::sampling::order::Cursor;
@@ -149,7 +149,7 @@ impl Bench<'_> {
     /// alternating order, so that both run under the same conditions. During the second kind the
     /// loader is idle, because its buffers are full.
     fn steps(&mut self, time: Duration, config: &PretrainConfig) -> anyhow::Result<StepFigures> {
-        let mut model = step::model(config, all_cores())?;
+        let mut model = step::model(config, physical_cores())?;
         let rate = config.common.optimizer.base_lr * 1e-3;
         let cached = self.next()?;
         train_on(&mut model, &cached, rate)?;

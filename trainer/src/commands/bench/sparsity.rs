@@ -7,7 +7,7 @@ use crate::commands::sources;
 use anyhow::{Context, ensure};
 use candle_core::Device;
 use console::output;
-use pipeline::all_cores;
+use pipeline::physical_cores;
 use pipeline::loader::Loader;
 use pipeline::loader::batch::{Batch, Form};
 use pipeline::sampling::mask::Masks;
@@ -84,7 +84,7 @@ pub fn sparsity(args: &BenchSparsityArgs) -> anyhow::Result<()> {
     };
     let mut bench = Bench {
         config: &config,
-        model: step::model(&config, all_cores())?,
+        model: step::model(&config, physical_cores())?,
         steps: args.steps,
     };
     let parameters = bench.model.store().count() as u64;

@@ -5,7 +5,7 @@ use crate::cli::BenchStepArgs;
 use crate::cli::usage::peak_memory_bytes;
 use candle_core::Device;
 use console::output;
-use pipeline::all_cores;
+use pipeline::physical_cores;
 use schemas::report::{StepParts, StepReport};
 use std::time::{Duration, Instant};
 use toml::Value;
@@ -59,7 +59,7 @@ pub fn step(args: &BenchStepArgs) -> anyhow::Result<()> {
     let config = super::config(args.preset, args.config.as_deref(), &layers(args)?)?;
     let threads = args
         .threads
-        .map_or_else(all_cores, |threads| threads as usize);
+        .map_or_else(physical_cores, |threads| threads as usize);
     let model_config = config.model();
     let clips = config.common.data.batch_size;
     let mut model = model(&config, threads)?;
