@@ -44,7 +44,7 @@ def ours(data, *flags):
 
 
 os.makedirs(args.work, exist_ok=True)
-for payload in ["i420", "h264"]:
+for payload in ["i420-delta", "i420", "h264"]:
     if not os.path.exists(path(payload)):
         subprocess.run([args.shardtool, "build", args.videos, "--every", "0.4", "--payload", payload, "--out", path(payload)], check=True)
 if not os.path.exists(path("peers/memmap")):
@@ -58,9 +58,10 @@ runs = {}
 for name in SHARD_PEERS:
     runs["shards", name] = lambda name=name: peer("shard_peers.py", "bench", path("peers"), name, 300, 2)
 for name, data, flags in [
+    ("ours, i420-delta, f32 clips", "i420-delta", ["--form", "clips", "--values", "f32"]),
+    ("ours, i420-delta, f32 patches", "i420-delta", ["--form", "patches", "--values", "f32"]),
+    ("ours, i420-delta, u8 clips", "i420-delta", ["--form", "clips", "--values", "u8"]),
     ("ours, i420, f32 clips", "i420", ["--form", "clips", "--values", "f32"]),
-    ("ours, i420, f32 patches", "i420", ["--form", "patches", "--values", "f32"]),
-    ("ours, i420, u8 clips", "i420", ["--form", "clips", "--values", "u8"]),
     ("ours, h264, f32 clips", "h264", ["--form", "clips", "--values", "f32"]),
 ]:
     runs["shards", name] = lambda data=data, flags=flags: ours(path(data), *flags)

@@ -66,12 +66,14 @@ def colours(row):
     from torch.nn import functional
 
     height, width = row["height"], row["width"]
-    if (row["color_matrix"], row["color_range"], row["payload"]) != ("bt601", "limited", "i420"):
+    if (row["color_matrix"], row["color_range"]) != ("bt601", "limited") or row["payload"] not in ("i420", "i420-delta"):
         sys.exit(f"{row['video']}: its planes are {row['color_matrix']}, {row['color_range']} range; the comparison is for bt601 of limited range")
     high, wide = (height + 1) // 2, (width + 1) // 2
-    planes = numpy.frombuffer(row["data"], numpy.uint8).reshape(FRAMES, -1).astype(numpy.float32)
-    luma = torch.from_numpy(planes[:, : height * width].reshape(FRAMES, height, width).copy())
-    chroma = torch.from_numpy(planes[:, height * width :].reshape(FRAMES, 2, high, wide).copy())
+    planes = numpy.frombuffer(row["data"], numpy.uint8).reshape(FRAMES, -1)
+    luma, chroma = planes[:, : height * width].reshape(FRAMES, height, width), planes[:, height * width :].reshape(FRAMES, 2, high, wide)
+    if row["payload"] == "i420-delta":
+        luma, chroma = (part.cumsum(-1, dtype=numpy.uint8).cumsum(-2, dtype=numpy.uint8) for part in (luma, chroma))
+    luma, chroma = (torch.from_numpy(part.astype(numpy.float32)) for part in (luma, chroma))
     chroma = functional.interpolate(chroma, size=(2 * high, wide), mode="bilinear", align_corners=False)
     beyond = torch.cat([chroma[..., 1:], chroma[..., -1:]], -1)
     chroma = torch.stack([chroma, (chroma + beyond) / 2], -1).flatten(3)[:, :, :height, :width]

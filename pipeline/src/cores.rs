@@ -16,7 +16,11 @@ pub fn all_cores() -> usize {
 pub fn physical_cores() -> usize {
     let cpus = sched_getaffinity(None).map_or_else(
         |_| Vec::new(),
-        |set| (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect(),
+        |set| {
+            (0..CpuSet::MAX_CPU)
+                .filter(|&cpu| set.is_set(cpu))
+                .collect()
+        },
     );
     distinct_cores(Path::new("/sys/devices/system/cpu"), &cpus)
         .map_or_else(all_cores, |cores| cores.min(all_cores()))

@@ -59,11 +59,12 @@ impl<'a> Frames<'a> {
             .map(move |frame| self.alike(frame))
     }
 
-    /// The first `count` frames of `size`; `None` if there are fewer.
-    pub fn first(self, count: usize, size: FrameSize) -> Option<Self> {
-        self.bytes()
-            .get(..count * self.frame_bytes(size))
-            .map(|frames| self.alike(frames))
+    /// The `count` frames of `size` from frame `first` on; `None` if there are fewer.
+    pub fn window(self, first: usize, count: usize, size: FrameSize) -> Option<Self> {
+        let frame_bytes = self.frame_bytes(size);
+        let from = self.bytes().get(first.checked_mul(frame_bytes)?..)?;
+        let frames = from.get(..count.checked_mul(frame_bytes)?)?;
+        Some(self.alike(frames))
     }
 
     /// Other frames of the same kind.

@@ -2,6 +2,7 @@
 
 use crate::frames::Frames;
 use crate::live::{LiveError, LiveReader, LiveSet};
+use crate::shard::clip::Windows;
 use crate::shard::{ClipReader, ShardError, ShardSet};
 use crate::stats::{Stage, StageClock};
 use crate::video::discover::path_name;
@@ -399,12 +400,18 @@ impl Source {
         })
     }
 
-    /// Announces that clip `clip` will soon be read.
-    pub(crate) fn fetch(&self, clip: usize) {
+    /// Announces that the windows of `frames` frames from `starts` on of clip `clip` will soon be
+    /// read.
+    pub(crate) fn fetch(
+        &self,
+        clip: usize,
+        frames: usize,
+        starts: impl IntoIterator<Item = usize>,
+    ) {
         match self {
             Self::Shards(shards) => {
                 let (shard, row) = shards.locate(clip);
-                shard.fetch(row);
+                shard.fetch(row, frames, starts);
             }
             // Where its packets lie in the file, only the demuxer knows.
             Self::Live(_) => {}
@@ -429,10 +436,10 @@ pub(crate) struct SourceReader {
 
 /// A clip that was read, in windows.
 pub(crate) enum Loaded<'a> {
-    /// Its frames from the first on.
-    Whole(Frames<'a>),
+    /// All windows, where they lie in the clip.
+    Stored(Windows<'a>),
     /// Each window on its own.
-    Windows(&'a LiveReader),
+    Live(&'a LiveReader),
 }
 
 impl SourceReader {
@@ -456,26 +463,20 @@ impl SourceReader {
         match source {
             Source::Shards(shards) => {
                 let (shard, row) = shards.locate(clip);
-                let entry = &shard.clips()[row];
-                // Frames after the last window need not be decoded.
-                let count = starts.iter().max().map_or(0, |start| start + frames);
-                let read = self.shards.frames_timed(shard, row, count, clock)?;
-                Ok((
-                    Loaded::Whole(read),
-                    ClipBytes {
-                        stored: entry.stored_bytes(),
-                        decoded: count * entry.size.frame_bytes(),
-                    },
-                ))
+                let size = shard.clips()[row].size;
+                let read = self.shards.windows(shard, row, frames, starts, clock)?;
+                let count = read.frames.bytes().len() / read.frames.frame_bytes(size).max(1);
+                let bytes = ClipBytes {
+                    stored: read.stored_bytes,
+                    decoded: count * size.frame_bytes(),
+                };
+                Ok((Loaded::Stored(read), bytes))
             }
             Source::Live(videos) => {
                 self.live.windows(videos, clip, starts)?;
                 clock.lap(Stage::Decode);
                 let decoded = starts.len() * frames * videos.clip(clip).size.frame_bytes();
-                Ok((
-                    Loaded::Windows(&self.live),
-                    ClipBytes { stored: 0, decoded },
-                ))
+                Ok((Loaded::Live(&self.live), ClipBytes { stored: 0, decoded }))
             }
         }
     }
@@ -486,8 +487,8 @@ impl<'a> Loaded<'a> {
     /// of its first frame among them.
     pub(crate) fn window(&self, window: usize, start: usize) -> (Frames<'a>, usize) {
         match self {
-            Self::Whole(frames) => (*frames, start),
-            Self::Windows(reader) => (reader.frames(window), 0),
+            Self::Stored(read) => (read.frames, start - read.first_frame),
+            Self::Live(reader) => (reader.frames(window), 0),
         }
     }
 }

@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// Version of the shard format that is written. A reader refuses a version that it does not know.
-pub const FORMAT_VERSION: u32 = 3;
+pub const FORMAT_VERSION: u32 = 4;
 
-/// Oldest version of the format that is read. Version 3 added the columns that [`arrow_schema_of`]
-/// omits for older ones.
+/// Oldest version of the format that is read. Later versions added the columns that
+/// [`arrow_schema_of`] omits for older ones.
 pub const OLDEST_FORMAT_VERSION: u32 = 2;
 
 /// Key of [`FORMAT_VERSION`] in the metadata of the Parquet file.
@@ -92,12 +92,29 @@ pub struct ClipMeta {
     pub data_xxh3: u64,
 }
 
+/// The parts of a clip's payload, which are compressed apart: a window of the clip costs the parts
+/// that it touches. These are the columns `part_frames`, `part_bytes` and `part_xxh3`; before
+/// format version 4, a clip is one part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parts {
+    /// Number of frames of each part; the last one may have fewer.
+    pub frames: u32,
+    /// Stored bytes of each part. Together they are the body of the clip's page.
+    pub bytes: Vec<u32>,
+    /// XXH3-64 of each part of the payload, before compression.
+    pub xxh3: Vec<u64>,
+}
+
 /// Storage format of a clip's frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Payload {
     /// Exact 8-bit planes: `frames` tightly packed I420 frames, one after another.
     I420,
+    /// As [`Self::I420`], but each plane as its two-dimensional differences: a sample minus its
+    /// left neighbour, minus its upper one, plus the one above its left, modulo 256, where samples
+    /// outside of the plane are 0. Cumulative sums along both axes give the samples.
+    I420Delta,
     /// `frames` tightly packed frames of 8-bit R'G'B', three bytes per pixel, one after another.
     Rgb,
     /// One closed group of pictures of H.264 as an Annex B byte stream: a single IDR picture, the
@@ -128,7 +145,12 @@ pub enum ColorMatrix {
     Bt2020,
 }
 
-names!(Payload { Self::I420 => "i420", Self::Rgb => "rgb", Self::H264 => "h264" });
+names!(Payload {
+    Self::I420 => "i420",
+    Self::I420Delta => "i420-delta",
+    Self::Rgb => "rgb",
+    Self::H264 => "h264"
+});
 names!(ColorRange { Self::Limited => "limited", Self::Full => "full" });
 names!(ColorMatrix { Self::Bt601 => "bt601", Self::Bt709 => "bt709", Self::Bt2020 => "bt2020" });
 
@@ -136,42 +158,46 @@ names!(ColorMatrix { Self::Bt601 => "bt601", Self::Bt709 => "bt709", Self::Bt202
 /// and dark.
 pub const HDR_TRANSFERS: [&str; 2] = ["smpte2084", "arib-std-b67"];
 
-/// Columns that format version 3 added.
-const SINCE_VERSION_3: [&str; 5] = [
-    "damaged",
-    "pixel_aspect_num",
-    "pixel_aspect_den",
-    "color_transfer",
-    "color_primaries",
+/// Columns that a format version added, and the version.
+const ADDED: [(&str, u32); 8] = [
+    ("damaged", 3),
+    ("pixel_aspect_num", 3),
+    ("pixel_aspect_den", 3),
+    ("color_transfer", 3),
+    ("color_primaries", 3),
+    ("part_frames", 4),
+    ("part_bytes", 4),
+    ("part_xxh3", 4),
 ];
 
 /// Returns the Arrow schema of shards of `version`, which must be one that is read.
 pub fn arrow_schema_of(version: u32) -> Arc<Schema> {
-    let schema = arrow_schema();
-    if version >= FORMAT_VERSION {
-        return schema;
-    }
-    let is_known = |field: &&Arc<Field>| !SINCE_VERSION_3.contains(&field.name().as_str());
-    Arc::new(Schema::new(
-        schema
-            .fields()
+    let is_later = |name: &str| {
+        ADDED
             .iter()
-            .filter(is_known)
+            .any(|&(added, since)| added == name && since > version)
+    };
+    let schema = arrow_schema();
+    let fields = schema.fields().iter();
+    Arc::new(Schema::new(
+        fields
+            .filter(|field| !is_later(field.name()))
             .cloned()
             .collect::<Vec<_>>(),
     ))
 }
 
-/// Returns the Arrow schema of shards: the fields of [`ClipMeta`] in their order, then `data`:
-/// `frames` frames of `width` x `height` in the format of [`Payload`]
+/// Returns the Arrow schema of shards: the fields of [`ClipMeta`] in their order, those of
+/// [`Parts`], then `data`: `frames` frames of `width` x `height` in the format of [`Payload`]
 /// ([`crate::geometry::FrameSize`] describes the layout of planes).
 ///
 /// `data` is a required `LargeBinary`, PLAIN, without dictionary or statistics, one value per page:
-/// a page is 4 length bytes and the payload, compressed as one zstd frame. A reader with the offset
-/// index reads a clip with one slice and one decompression.
+/// a page is 4 length bytes and the payload, compressed as one zstd frame for each part. To other
+/// readers, zstd frames that follow each other are one stream. A reader with the offset index reads
+/// any part of a clip with one slice and one decompression.
 pub fn arrow_schema() -> Arc<Schema> {
     let required = |name: &str, data_type| Field::new(name, data_type, false);
-    let pts = Arc::new(required("item", DataType::Int64));
+    let list = |item| DataType::List(Arc::new(required("item", item)));
     Arc::new(Schema::new(vec![
         required("video", DataType::Utf8),
         required("video_blake3", DataType::Utf8),
@@ -183,7 +209,7 @@ pub fn arrow_schema() -> Arc<Schema> {
         Field::new("fps", DataType::Float64, true),
         required("width", DataType::UInt32),
         required("height", DataType::UInt32),
-        required("pts_ns", DataType::List(pts)),
+        required("pts_ns", list(DataType::Int64)),
         required("repeated_frames", DataType::UInt32),
         required("damaged", DataType::Boolean),
         required("source_width", DataType::UInt32),
@@ -202,6 +228,9 @@ pub fn arrow_schema() -> Arc<Schema> {
         required("decoder", DataType::Utf8),
         required("payload", DataType::Utf8),
         required("data_xxh3", DataType::UInt64),
+        required("part_frames", DataType::UInt32),
+        required("part_bytes", list(DataType::UInt32)),
+        required("part_xxh3", list(DataType::UInt64)),
         required(DATA_COLUMN, DataType::LargeBinary),
     ]))
 }

@@ -29,6 +29,10 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 /// Program and version, as manifests name them.
 const CREATED_BY: &str = concat!("shardtool ", env!("CARGO_PKG_VERSION"));
 
+/// Oldest format version of which a build is continued: its clips are those of the version that is
+/// written, only stored otherwise.
+const OLDEST_CONTINUED_VERSION: u32 = 3;
+
 /// The record of a build.
 pub struct Journal {
     dir: PathBuf,
@@ -196,6 +200,12 @@ impl Journal {
         self.written = self.records.len();
         self.written_xxh3.update(&lines);
         Ok(Manifest {
+            // Shards of the version before stay as they are.
+            format_version: if shards.len() > self.manifest.shards.len() {
+                FORMAT_VERSION
+            } else {
+                self.manifest.format_version
+            },
             finished: false,
             classes: self.classes.clone(),
             shards: shards.to_vec(),
@@ -258,7 +268,7 @@ impl Journal {
 
     fn check_options(&self, options: &BuildOptions) -> anyhow::Result<()> {
         let mut differences = Vec::new();
-        if self.manifest.format_version != FORMAT_VERSION {
+        if self.manifest.format_version < OLDEST_CONTINUED_VERSION {
             let version = self.manifest.format_version;
             differences.push(format!(
                 "its shards are of format version {version}, now it is {FORMAT_VERSION}"

@@ -4,7 +4,7 @@ use pipeline::video::VideoProbe;
 use pipeline::video::clips::Fault;
 use pipeline::worker::path_bytes;
 use schemas::manifest::BuildOptions;
-use schemas::shard::{ClipMeta, HDR_TRANSFERS};
+use schemas::shard::{ClipMeta, HDR_TRANSFERS, Parts};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -87,6 +87,8 @@ pub enum Reply {
         uncompressed_bytes: usize,
         /// XXH3-64 of the payload.
         xxh3: u64,
+        /// The parts of the body.
+        parts: Parts,
         /// Bytes that follow: the page's body.
         stored_bytes: usize,
     },

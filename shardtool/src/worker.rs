@@ -179,11 +179,13 @@ fn send_clip(
         matrix: video.color_matrix,
     };
     let payload = payload::encode(&clip.data, video.size, color, options).map_err(failed)?;
-    let encoded = page::encode(&payload, options.level).map_err(failed)?;
+    let encoded =
+        page::encode(&payload, options.payload, options.frames, options.level).map_err(failed)?;
     let reply = Reply::Clip {
         meta: Box::new(clip_meta(path, blake3, options, video, clip)),
         uncompressed_bytes: encoded.uncompressed_bytes,
         xxh3: encoded.xxh3,
+        parts: encoded.parts,
         stored_bytes: encoded.body.len(),
     };
     Ok(replies.send_with(&reply, [encoded.body.as_slice()])?)

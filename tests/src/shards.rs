@@ -66,7 +66,8 @@ pub fn write_shards_with(dir: &Path, clips: &[TestClip], options: BuildOptions) 
             matrix: clip.meta.color_matrix,
         };
         let payload = payload::encode(&clip.payload, size, color, &options).expect("encoded");
-        let encoded = page::encode(&payload, options.level).expect("compressed");
+        let encoded = page::encode(&payload, options.payload, clip.meta.frames, options.level)
+            .expect("compressed");
         writer
             .push(
                 ClipMeta {

@@ -26,7 +26,8 @@ mod worker;
 
 use self::batch::{Batch, Skipped};
 use self::buffers::{BatchMut, Buffer, Ring};
-use crate::sampling::order::{Cursor, Order, SampleId};
+use crate::sampling::order::{Cursor, Order, Purpose, SampleId};
+use crate::sampling::sample::Augmentation;
 use crate::source::WeightedSource;
 use crate::stats::{Consumption, Counters, Delivered};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -223,6 +224,27 @@ impl Loader {
         }
     }
 
+    /// Announces that the windows of the `repeats` of a sample will soon be read.
+    fn fetch(&self, sample: SampleId, repeats: impl Iterator<Item = u32>) {
+        let options = &self.shared.options;
+        let set = &self.shared.sources[sample.set as usize];
+        let clip = sample.clip as usize;
+        let info = set.clip(clip);
+        let frames = options.format.grid.frames;
+        let starts = repeats.map(|repeat| match options.pass {
+            Pass::Training => {
+                let sample = SampleId { repeat, ..sample };
+                let mut rng = sample.stream(Purpose::Augment, options.seed);
+                Augmentation::draw_first_frame(&mut rng, info.frames, frames)
+            }
+            Pass::Once(views) => {
+                let view = views.view(repeat as usize, info.frames, frames, info.size);
+                view.first_frame
+            }
+        });
+        set.source.fetch(clip, frames, starts);
+    }
+
     /// Sends the tasks of one more group, if there is one. The channel always has room for them.
     fn issue(&mut self) -> Result<(), LoadError> {
         let options = &self.shared.options;
@@ -256,9 +278,8 @@ impl Loader {
         // The last task takes the group itself: a reference kept here could be the last to go.
         for (slot, group) in std::iter::repeat_n(group, slots).enumerate() {
             let sample = self.draw(first_draw + slot as u64);
-            self.shared.sources[sample.set as usize]
-                .source
-                .fetch(sample.clip as usize);
+            let repeats = (first_repeat as u32..).take(group.batches.len());
+            self.fetch(sample, repeats);
             if let Some(tasks) = &self.tasks {
                 // The workers live as long as this channel.
                 let _ = tasks.send(Task {

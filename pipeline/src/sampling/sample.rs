@@ -79,13 +79,21 @@ impl Augmentation {
         frames: usize,
         size: FrameSize,
     ) -> View {
-        let first_frame = rng.random_range(0..=stored_frames - frames);
+        let first_frame = Self::draw_first_frame(rng, stored_frames, frames);
         let crop = self.draw_crop(rng, size);
         View {
             first_frame,
             crop,
             flip: rng.random_bool(self.flip),
         }
+    }
+
+    /// Draws [`View::first_frame`] alone, as [`Self::draw`] does with the same generator.
+    ///
+    /// # Panics
+    /// When the stored clip has fewer than `frames` frames.
+    pub fn draw_first_frame(rng: &mut impl Rng, stored_frames: usize, frames: usize) -> usize {
+        rng.random_range(0..=stored_frames - frames)
     }
 
     /// A random resized crop: area uniform, aspect uniform in its logarithm, and when ten draws do

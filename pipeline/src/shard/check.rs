@@ -73,7 +73,7 @@ impl<'a> ArrowReader<'a> {
         let hash = catch_unwind(AssertUnwindSafe(|| self.hash(row)));
         let hash = hash.unwrap_or_else(|_| Err(ParquetError::General("it panicked".to_owned())));
         match hash {
-            Ok(Some(hash)) if hash == clip.xxh3() => Ok(()),
+            Ok(Some(hash)) if hash == clip.xxh3 => Ok(()),
             Ok(Some(_)) => Err(damaged("Parquet's own reader gets other pixels".to_owned())),
             Ok(None) => Err(damaged("Parquet's own reader does not find it".to_owned())),
             Err(error) => Err(damaged(format!(

@@ -2,10 +2,13 @@
 //!
 //! A shard is a Parquet file with one clip per row ([`schemas::shard`]). Clips are compressed where
 //! they are made, into ready pages ([`page::encode`]), so the one thread that writes a shard only
-//! appends bytes. A clip is read by one slice of the mapped file and one decompression
-//! ([`reader::ClipReader`]). [`synthetic`]: shards to try things out with.
+//! appends bytes. A window of a clip is read from the parts of its page that it touches: slices of
+//! the mapped file, decompressed one by one ([`clip::ClipReader`]). [`synthetic`]: shards to try
+//! things out with.
 
 pub mod check;
+pub mod clip;
+mod delta;
 mod mapping;
 pub mod page;
 pub mod payload;
@@ -17,8 +20,9 @@ pub mod writer;
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::Xxh3;
 
+pub use clip::ClipReader;
 pub use page::EncodedClip;
-pub use reader::{ClipEntry, ClipReader, Shard, ShardSet};
+pub use reader::{ClipEntry, Shard, ShardSet};
 pub use writer::ShardSetWriter;
 
 /// What can go wrong with shards.

@@ -1,5 +1,6 @@
 //! Decoded frames to the bytes that a shard stores, and back.
 
+use super::delta;
 use crate::frames::{Color, Frames};
 use crate::transform::picture::to_rgb;
 use crate::video::VideoError;
@@ -24,6 +25,7 @@ pub fn encode<'a>(
 ) -> Result<Cow<'a, [u8]>, VideoError> {
     Ok(match options.payload {
         Payload::I420 => Cow::Borrowed(frames),
+        Payload::I420Delta => Cow::Owned(delta::apply(frames, size)),
         Payload::Rgb => {
             let each = Frames::I420(frames, color).each(size);
             Cow::Owned(
@@ -75,7 +77,7 @@ pub struct PayloadDecoder {
 }
 
 impl PayloadDecoder {
-    /// Decodes the first `count` frames of a payload.
+    /// Decodes the first `count` frames of a payload, of which differences have been undone.
     ///
     /// # Errors
     /// When the payload does not hold `count` frames of that size; [`VideoError::Setup`] when a
@@ -88,7 +90,7 @@ impl PayloadDecoder {
     ) -> Result<Frames<'a>, VideoError> {
         let PayloadFormat { kind, size, color } = format;
         let frames = match kind {
-            Payload::I420 => Frames::I420(payload, color),
+            Payload::I420 | Payload::I420Delta => Frames::I420(payload, color),
             Payload::Rgb => Frames::Rgb(payload),
             Payload::H264 => {
                 let gop = match &mut self.gop {
@@ -100,7 +102,7 @@ impl PayloadDecoder {
                 Frames::I420(&self.frames, color)
             }
         };
-        frames.first(count, size).ok_or_else(|| {
+        frames.window(0, count, size).ok_or_else(|| {
             let got = frames.bytes().len() / frames.frame_bytes(size).max(1);
             VideoError::Frame {
                 reason: format!(

@@ -1,11 +1,8 @@
-//! Reads clips from mapped shards: one slice and one decompression each.
+//! Opens shards: maps them and reads their index. [`super::clip`] reads their clips.
 
-use super::mapping::{Mapping, lost};
-use super::page::{LENGTH_BYTES, page_sizes};
+use super::mapping::Mapping;
 use super::{ShardError, index_xxh3, rows};
-use crate::frames::{Color, Frames};
-use crate::shard::payload::{PayloadDecoder, PayloadFormat};
-use crate::stats::{Stage, StageClock};
+use crate::frames::Color;
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
@@ -16,13 +13,16 @@ use parquet::file::metadata::PageIndexPolicy;
 use schemas::geometry::FrameSize;
 use schemas::manifest::{MANIFEST_FILE, Manifest, ShardEntry};
 use schemas::shard::{
-    ClipMeta, DATA_COLUMN, FORMAT_VERSION, FORMAT_VERSION_KEY, OLDEST_FORMAT_VERSION, Payload,
-    arrow_schema_of,
+    ClipMeta, DATA_COLUMN, FORMAT_VERSION, FORMAT_VERSION_KEY, OLDEST_FORMAT_VERSION, Parts,
+    Payload, arrow_schema_of,
 };
 use std::fs;
+use std::ops::Range;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
-use xxhash_rust::xxh3::xxh3_64;
+
+/// Bytes of a page's header, at most.
+const PAGE_HEADER_BYTES: usize = 64;
 
 /// The index entry of a clip, which is kept in memory: enough to read and transform it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,10 +37,25 @@ pub struct ClipEntry {
     pub payload: Payload,
     /// Class number.
     pub label: Option<i32>,
-    xxh3: u64,
+    /// XXH3-64 of the payload.
+    pub(super) xxh3: u64,
     page_offset: usize,
     page_bytes: usize,
-    compressed: bool,
+    pub(super) compressed: bool,
+    /// Frames of each part but the last; at least 1.
+    pub(super) part_frames: usize,
+    /// Its parts among those of the shard.
+    first_part: usize,
+    parts: usize,
+}
+
+/// A part of a clip, which is read on its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Part {
+    /// Where its stored bytes start in the body of the page. They end where the next part starts.
+    pub(super) start: usize,
+    /// XXH3-64 of its bytes of the payload.
+    pub(super) xxh3: u64,
 }
 
 impl ClipEntry {
@@ -49,23 +64,24 @@ impl ClipEntry {
         self.page_bytes
     }
 
-    /// The minimal and maximal bytes of its payload.
-    const fn payload_bytes(&self) -> (usize, usize) {
-        let (planes, pixels) = (
-            self.frames * self.size.frame_bytes(),
-            self.size.width * self.size.height,
-        );
-        match self.payload {
-            Payload::I420 => (planes, planes),
+    /// Where its page lies in the file.
+    pub(super) const fn page(&self) -> Range<usize> {
+        self.page_offset..self.page_offset + self.page_bytes
+    }
+
+    /// The minimal and maximal bytes of its payload; `None` if no page can be as large.
+    pub(super) fn payload_bytes(&self) -> Option<(usize, usize)> {
+        let pixels = self.size.width.checked_mul(self.size.height)?;
+        if pixels.checked_mul(self.frames)? > i32::MAX as usize {
+            return None;
+        }
+        let planes = self.frames * self.size.frame_bytes();
+        Some(match self.payload {
+            Payload::I420 | Payload::I420Delta => (planes, planes),
             Payload::Rgb => (3 * self.frames * pixels, 3 * self.frames * pixels),
             // Lossless noise takes a little more than its planes. Small sides are padded.
             Payload::H264 => (1, 2 * planes + self.frames * 4096),
-        }
-    }
-
-    /// XXH3-64 of the payload.
-    pub(super) const fn xxh3(&self) -> u64 {
-        self.xxh3
+        })
     }
 }
 
@@ -73,8 +89,9 @@ impl ClipEntry {
 #[derive(Debug)]
 pub struct Shard {
     path: PathBuf,
-    file: Mapping,
+    pub(super) file: Mapping,
     clips: Vec<ClipEntry>,
+    parts: Vec<Part>,
 }
 
 impl Shard {
@@ -131,14 +148,15 @@ impl Shard {
 
     fn open_trusting(path: &Path) -> Result<Self, ShardError> {
         let (file, metadata) = open_parquet(path)?;
-        let metas = read_metas(path, &file, &metadata)?;
+        let rows = read_rows(path, &file, &metadata)?;
         let not_a_shard = |reason: &str| ShardError::NotAShard {
             path: path.to_owned(),
             reason: reason.to_owned(),
         };
         let parquet = metadata.metadata();
-        let mut metas = metas.into_iter();
-        let mut clips = Vec::with_capacity(metas.len());
+        let mut clips = Vec::with_capacity(rows.len());
+        let mut parts = Vec::with_capacity(rows.len());
+        let mut rows = rows.into_iter();
         for (index, group) in parquet.row_groups().iter().enumerate() {
             let column = group.num_columns() - 1;
             let compressed = match group.column(column).compression() {
@@ -159,7 +177,7 @@ impl Shard {
                 return Err(not_a_shard("it does not hold one clip a page"));
             }
             for page in pages {
-                let meta = metas
+                let (meta, table) = rows
                     .next()
                     .ok_or_else(|| not_a_shard("it has fewer rows than pages"))?;
                 let range = page
@@ -174,6 +192,19 @@ impl Shard {
                     .is_none_or(|end| end > file.len())
                 {
                     return Err(not_a_shard("a page lies outside of the file"));
+                }
+                let first_part = parts.len();
+                match &table {
+                    Some(table) => {
+                        let whole = parts_of(&meta, table, page_bytes);
+                        parts.extend(whole.ok_or_else(|| {
+                            not_a_shard("the parts of a clip do not make up the clip")
+                        })?);
+                    }
+                    None => parts.push(Part {
+                        start: 0,
+                        xxh3: meta.data_xxh3,
+                    }),
                 }
                 clips.push(ClipEntry {
                     frames: meta.frames as usize,
@@ -191,6 +222,10 @@ impl Shard {
                     page_offset,
                     page_bytes,
                     compressed,
+                    part_frames: 1.max(table.as_ref().map_or(meta.frames, |table| table.frames))
+                        as usize,
+                    first_part,
+                    parts: parts.len() - first_part,
                 });
             }
         }
@@ -198,7 +233,13 @@ impl Shard {
             path: path.to_owned(),
             file,
             clips,
+            parts,
         })
+    }
+
+    /// The parts of a clip of this shard, at least one.
+    pub(super) fn parts(&self, clip: &ClipEntry) -> &[Part] {
+        &self.parts[clip.first_part..][..clip.parts]
     }
 
     /// The clips in the order of their rows.
@@ -206,14 +247,29 @@ impl Shard {
         &self.clips
     }
 
-    /// Asks the system to read the pixels of clip `row` from disk, without waiting for them.
+    /// Asks the system to read from disk what the windows of `frames` frames from `starts` on of
+    /// clip `row` need, without waiting for it.
     ///
     /// # Panics
     /// When `row` is not a row of the shard.
-    pub fn fetch(&self, row: usize) {
+    pub fn fetch(&self, row: usize, frames: usize, starts: impl IntoIterator<Item = usize>) {
         let clip = &self.clips[row];
-        self.file
-            .fetch(clip.page_offset..clip.page_offset + clip.page_bytes);
+        let (page, parts) = (clip.page(), self.parts(clip));
+        // The body begins a few bytes after the page.
+        let place = |part: usize| {
+            parts
+                .get(part)
+                .map_or(page.end, |part| page.end.min(page.start + part.start))
+        };
+        for start in starts {
+            let first = place(start / clip.part_frames);
+            let end = place((start + frames).div_ceil(clip.part_frames));
+            self.file
+                .fetch(first..page.end.min(end + PAGE_HEADER_BYTES));
+            if first > page.start {
+                self.file.fetch(page.start..page.start + 1);
+            }
+        }
     }
 
     /// Path of the file.
@@ -227,164 +283,8 @@ impl Shard {
     /// As [`Shard::open`].
     pub fn metas(&self) -> Result<Vec<ClipMeta>, ShardError> {
         let (file, metadata) = open_parquet(&self.path)?;
-        read_metas(&self.path, &file, &metadata)
-    }
-}
-
-/// Reads clips into memory that it reuses: one reader per thread.
-///
-/// ```
-/// use pipeline::shard::ClipReader;
-/// # use pipeline::shard::synthetic;
-///
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let dir = tempfile::tempdir()?;
-/// # let data = synthetic::write(dir.path(), 5)?;
-/// let mut reader = ClipReader::default();
-/// let (shard, row) = data.locate(3);
-/// let frames = reader.frames(shard, row, 8)?;
-/// assert_eq!(frames.bytes(), synthetic::clip(3).1);
-/// # Ok(()) }
-/// ```
-#[derive(Default)]
-pub struct ClipReader {
-    pages: PageReader,
-    decoder: PayloadDecoder,
-}
-
-impl ClipReader {
-    /// Reads the payload of clip `row` of `shard` as stored, checked against its hash.
-    ///
-    /// # Errors
-    /// [`ShardError::Damaged`] when the bytes are not those that were written.
-    ///
-    /// # Panics
-    /// When `row` is not a row of the shard.
-    pub fn payload<'a>(&'a mut self, shard: &'a Shard, row: usize) -> Result<&'a [u8], ShardError> {
-        self.pages.payload(shard, row)
-    }
-
-    /// Reads the first `count` frames of clip `row` of `shard`, after checking the payload against
-    /// its hash.
-    ///
-    /// # Errors
-    /// As [`Self::payload`], and [`ShardError::Undecodable`] when the payload holds fewer frames,
-    /// or its decoder is missing.
-    ///
-    /// # Panics
-    /// When `row` is not a row of the shard.
-    pub fn frames<'a>(
-        &'a mut self,
-        shard: &'a Shard,
-        row: usize,
-        count: usize,
-    ) -> Result<Frames<'a>, ShardError> {
-        self.frames_timed(shard, row, count, &mut StageClock::default())
-    }
-
-    /// [`Self::frames`], charging the time to the stages of `clock`.
-    pub(crate) fn frames_timed<'a>(
-        &'a mut self,
-        shard: &'a Shard,
-        row: usize,
-        count: usize,
-        clock: &mut StageClock,
-    ) -> Result<Frames<'a>, ShardError> {
-        let clip = &shard.clips[row];
-        let payload = self.pages.payload(shard, row)?;
-        clock.lap(Stage::Read);
-        let format = PayloadFormat {
-            kind: clip.payload,
-            size: clip.size,
-            color: clip.color,
-        };
-        let frames = self.decoder.decode(format, payload, count);
-        clock.lap(Stage::Decode);
-        frames.map_err(|source| ShardError::Undecodable {
-            path: shard.path.clone(),
-            row,
-            source,
-        })
-    }
-}
-
-/// Reads payloads into memory that it reuses.
-#[derive(Default)]
-struct PageReader {
-    zstd: Option<zstd::bulk::Decompressor<'static>>,
-    page: Vec<u8>,
-}
-
-impl PageReader {
-    fn payload<'a>(&'a mut self, shard: &'a Shard, row: usize) -> Result<&'a [u8], ShardError> {
-        // A shard that is gone or truncated is not the damage of one clip.
-        let loss = || shard.file.loss().map(|reason| lost(&shard.path, reason));
-        match loss() {
-            Some(error) => Err(error),
-            None => self
-                .valid_payload(shard, row)
-                .map_err(|error| loss().unwrap_or(error)),
-        }
-    }
-
-    fn valid_payload<'a>(
-        &'a mut self,
-        shard: &'a Shard,
-        row: usize,
-    ) -> Result<&'a [u8], ShardError> {
-        let clip = &shard.clips[row];
-        let damaged = |reason: String| ShardError::Damaged {
-            path: shard.path.clone(),
-            row,
-            reason,
-        };
-        let page = &shard.file[clip.page_offset..clip.page_offset + clip.page_bytes];
-        let sizes =
-            page_sizes(page).ok_or_else(|| damaged("its page header cannot be read".to_owned()))?;
-        let body_offset = page
-            .len()
-            .checked_sub(sizes.compressed)
-            .ok_or_else(|| damaged("its page is truncated".to_owned()))?;
-        let (least, most) = clip.payload_bytes();
-        let payload_bytes = sizes.uncompressed.saturating_sub(LENGTH_BYTES);
-        if !(least..=most).contains(&payload_bytes) {
-            let expected = if least == most {
-                least.to_string()
-            } else {
-                format!("{least} to {most}")
-            };
-            return Err(damaged(format!(
-                "expected {expected} bytes of pixels, the page has {}",
-                sizes.uncompressed
-            )));
-        }
-        let body = &page[body_offset..];
-        let page = if clip.compressed {
-            let zstd = match &mut self.zstd {
-                Some(zstd) => zstd,
-                None => self.zstd.insert(
-                    zstd::bulk::Decompressor::new().map_err(|error| damaged(error.to_string()))?,
-                ),
-            };
-            self.page.resize(sizes.uncompressed, 0);
-            let written = zstd
-                .decompress_to_buffer(body, &mut self.page[..])
-                .map_err(|error| damaged(error.to_string()))?;
-            &self.page[..written]
-        } else {
-            body
-        };
-        let payload = page
-            .get(LENGTH_BYTES..)
-            .filter(|payload| payload.len() == payload_bytes);
-        let payload = payload
-            .ok_or_else(|| damaged("its page is shorter than its header says".to_owned()))?;
-        if xxh3_64(payload) != clip.xxh3 {
-            return Err(damaged(
-                "its pixels do not have the hash that was stored with them".to_owned(),
-            ));
-        }
-        Ok(payload)
+        let rows = read_rows(&self.path, &file, &metadata)?;
+        Ok(rows.into_iter().map(|(meta, _)| meta).collect())
     }
 }
 
@@ -555,14 +455,39 @@ pub(super) fn open_parquet(path: &Path) -> Result<(Mapping, ArrowReaderMetadata)
     Ok((map, metadata))
 }
 
-fn read_metas(
+/// The parts that `table` describes; `None` if they are not the parts of the clip of `meta`, whose
+/// page has `page_bytes` bytes.
+fn parts_of(
+    meta: &ClipMeta,
+    table: &Parts,
+    page_bytes: usize,
+) -> Option<impl Iterator<Item = Part>> {
+    let parts = meta.frames.max(1).div_ceil(table.frames.max(1)) as usize;
+    let stored: usize = table.bytes.iter().map(|&bytes| bytes as usize).sum();
+    let whole = table.frames > 0
+        && (table.bytes.len(), table.xxh3.len()) == (parts, parts)
+        && stored <= page_bytes
+        // A part of H.264 is of no use without those before it.
+        && (meta.payload != Payload::H264 || parts == 1);
+    let starts = table.bytes.iter().scan(0, |next, &bytes| {
+        let start = *next;
+        *next += bytes as usize;
+        Some(start)
+    });
+    let parts = starts.zip(&table.xxh3);
+    whole.then(|| parts.map(|(start, &xxh3)| Part { start, xxh3 }))
+}
+
+/// All columns but the pixels. Before format version 4, clips have no table of parts.
+fn read_rows(
     path: &Path,
     file: &Mapping,
     metadata: &ArrowReaderMetadata,
-) -> Result<Vec<ClipMeta>, ShardError> {
+) -> Result<Vec<(ClipMeta, Option<Parts>)>, ShardError> {
     let schema = metadata.parquet_schema();
-    let meta_columns =
-        (0..schema.num_columns()).filter(|&column| schema.column(column).name() != DATA_COLUMN);
+    // The root of a list names the column, its leaf does not.
+    let meta_columns = (0..schema.num_columns())
+        .filter(|&column| schema.column(column).path().parts()[0] != DATA_COLUMN);
     let projection = ProjectionMask::leaves(schema, meta_columns);
     let read_error = || ShardError::parquet("read", path);
     let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(
@@ -572,14 +497,18 @@ fn read_metas(
     .with_projection(projection)
     .build()
     .map_err(read_error())?;
-    let mut metas = Vec::new();
+    let mut all = Vec::new();
     for batch in reader {
         let batch = batch.map_err(|error| read_error()(error.into()))?;
-        let rows = rows::from_batch(&batch);
-        metas.extend(rows.ok_or_else(|| ShardError::NotAShard {
+        let metas = rows::from_batch(&batch).ok_or_else(|| ShardError::NotAShard {
             path: path.to_owned(),
             reason: "a row names an unknown payload, colour range or matrix".to_owned(),
-        })?);
+        })?;
+        let mut parts = rows::parts_from_batch(&batch).map(Vec::into_iter);
+        all.extend(metas.into_iter().map(|meta| {
+            let parts = parts.as_mut().and_then(Iterator::next);
+            (meta, parts)
+        }));
     }
-    Ok(metas)
+    Ok(all)
 }

@@ -1,20 +1,35 @@
-//! [`ClipMeta`] to Arrow arrays and back; the order is [`arrow_schema`]'s.
+//! [`ClipMeta`] and [`Parts`] to Arrow arrays and back; the order is [`arrow_schema`]'s.
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int32Array, Int64Builder, ListBuilder,
-    RecordBatch, StringArray, UInt32Array, UInt64Array,
+    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int32Array, ListBuilder,
+    PrimitiveBuilder, RecordBatch, StringArray, UInt32Array, UInt64Array,
 };
 use arrow::datatypes::{
-    DataType, Field, Float64Type, Int32Type, Int64Type, UInt32Type, UInt64Type,
+    ArrowPrimitiveType, Field, Float64Type, Int32Type, Int64Type, UInt32Type, UInt64Type,
 };
-use schemas::shard::{ClipMeta, ColorMatrix, ColorRange, Payload};
+use schemas::shard::{ClipMeta, ColorMatrix, ColorRange, Parts, Payload};
 use std::sync::Arc;
 
 /// Value of colour columns that the source did not have, or an older shard does not record.
 const UNKNOWN: &str = "unknown";
 
-/// The columns of `rows` in the schema's order, all but `data`.
-pub fn to_arrays(rows: &[ClipMeta]) -> Vec<ArrayRef> {
+/// A list column.
+fn lists<'a, T: ArrowPrimitiveType>(rows: impl Iterator<Item = &'a [T::Native]>) -> ArrayRef {
+    let item = Field::new("item", T::DATA_TYPE, false);
+    let mut lists = ListBuilder::new(PrimitiveBuilder::<T>::new()).with_field(item);
+    for row in rows {
+        lists.values().append_slice(row);
+        lists.append(true);
+    }
+    Arc::new(lists.finish())
+}
+
+/// The columns of `rows`, whose payloads are stored in `parts`, in the schema's order, all but
+/// `data`.
+pub fn to_arrays<'a>(
+    rows: &[ClipMeta],
+    parts: impl Iterator<Item = &'a Parts> + Clone,
+) -> Vec<ArrayRef> {
     let text = |get: fn(&ClipMeta) -> &str| -> ArrayRef {
         Arc::new(
             rows.iter()
@@ -25,15 +40,6 @@ pub fn to_arrays(rows: &[ClipMeta]) -> Vec<ArrayRef> {
     let number = |get: fn(&ClipMeta) -> u32| -> ArrayRef {
         Arc::new(rows.iter().map(get).collect::<UInt32Array>())
     };
-    let mut pts = ListBuilder::new(Int64Builder::new()).with_field(Field::new(
-        "item",
-        DataType::Int64,
-        false,
-    ));
-    for row in rows {
-        pts.values().append_slice(&row.pts_ns);
-        pts.append(true);
-    }
     let flag = |get: fn(&ClipMeta) -> bool| -> ArrayRef {
         Arc::new(BooleanArray::from_iter(
             rows.iter().map(|row| Some(get(row))),
@@ -54,7 +60,7 @@ pub fn to_arrays(rows: &[ClipMeta]) -> Vec<ArrayRef> {
         Arc::new(rows.iter().map(|row| row.fps).collect::<Float64Array>()),
         number(|row| row.width),
         number(|row| row.height),
-        Arc::new(pts.finish()),
+        lists::<Int64Type>(rows.iter().map(|row| row.pts_ns.as_slice())),
         number(|row| row.repeated_frames),
         flag(|row| row.damaged),
         number(|row| row.source_width),
@@ -77,7 +83,37 @@ pub fn to_arrays(rows: &[ClipMeta]) -> Vec<ArrayRef> {
                 .map(|row| row.data_xxh3)
                 .collect::<UInt64Array>(),
         ),
+        Arc::new(
+            parts
+                .clone()
+                .map(|parts| parts.frames)
+                .collect::<UInt32Array>(),
+        ),
+        lists::<UInt32Type>(parts.clone().map(|parts| parts.bytes.as_slice())),
+        lists::<UInt64Type>(parts.map(|parts| parts.xxh3.as_slice())),
     ]
+}
+
+/// The parts of the clips of a batch of a shard's schema. `None` when it has no such columns:
+/// before format version 4, a clip is one part.
+pub fn parts_from_batch(batch: &RecordBatch) -> Option<Vec<Parts>> {
+    let column = |name: &str| batch.column_by_name(name);
+    let frames = column("part_frames")?.as_primitive_opt::<UInt32Type>()?;
+    let bytes = column("part_bytes")?.as_list_opt::<i32>()?;
+    let xxh3 = column("part_xxh3")?.as_list_opt::<i32>()?;
+    (0..batch.num_rows())
+        .map(|row| {
+            Some(Parts {
+                frames: frames.value(row),
+                bytes: values::<UInt32Type>(&bytes.value(row))?,
+                xxh3: values::<UInt64Type>(&xxh3.value(row))?,
+            })
+        })
+        .collect()
+}
+
+fn values<T: ArrowPrimitiveType>(list: &dyn Array) -> Option<Vec<T::Native>> {
+    Some(list.as_primitive_opt::<T>()?.values().to_vec())
 }
 
 /// The rows of a batch of a shard's schema, without `data`. `None` when the name of a payload or
@@ -124,11 +160,7 @@ pub fn from_batch(batch: &RecordBatch) -> Option<Vec<ClipMeta>> {
                 fps: fps.is_valid(row).then(|| fps.value(row)),
                 width: width.value(row),
                 height: height.value(row),
-                pts_ns: pts
-                    .value(row)
-                    .as_primitive_opt::<Int64Type>()?
-                    .values()
-                    .to_vec(),
+                pts_ns: values::<Int64Type>(&pts.value(row))?,
                 repeated_frames: repeated_frames.value(row),
                 damaged: damaged.is_some_and(|damaged| damaged.value(row)),
                 source_width: source_width.value(row),

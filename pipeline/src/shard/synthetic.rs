@@ -1,7 +1,7 @@
 //! Shards of made-up clips, without any video: for the examples of this crate, and for trying
 //! things out.
 
-use super::{EncodedClip, ShardError, ShardSet, ShardSetWriter, page};
+use super::{ShardError, ShardSet, ShardSetWriter, page};
 use crate::atomic_file;
 use schemas::geometry::FrameSize;
 use schemas::manifest::{
@@ -106,7 +106,7 @@ pub fn write(dir: &Path, clips: u32) -> Result<ShardSet, ShardError> {
     let mut writer = ShardSetWriter::new(dir, options.clone(), Vec::new());
     for number in 0..clips {
         let (meta, frames) = clip(number);
-        let encoded: EncodedClip = page::encode(&frames, options.level)?;
+        let encoded = page::encode(&frames, options.payload, FRAMES, options.level)?;
         writer.push(meta, encoded)?;
     }
     let manifest = Manifest {

@@ -42,12 +42,11 @@ const META_LEVEL: i32 = 3;
 /// # let dir = tempfile::tempdir()?;
 /// # let dir = dir.path();
 /// let options = synthetic::options();
-/// let level = options.level;
-/// let mut writer = ShardSetWriter::new(dir, options, Vec::new());
+/// let mut writer = ShardSetWriter::new(dir, options.clone(), Vec::new());
 /// for number in 0..5 {
 ///     let (meta, frames) = synthetic::clip(number);
 ///     // Usually on another thread than the writer's.
-///     let encoded = page::encode(&frames, level)?;
+///     let encoded = page::encode(&frames, options.payload, meta.frames, options.level)?;
 ///     writer.push(meta, encoded)?;
 /// }
 /// let shards = writer.finish()?;
@@ -218,7 +217,8 @@ impl OpenShard {
             .schema_descr()
             .column(self.writer.schema_descr().num_columns() - 1);
         let mut group = self.writer.next_row_group()?;
-        for (array, field) in rows::to_arrays(metas).iter().zip(schema.fields()) {
+        let arrays = rows::to_arrays(metas, clips.iter().map(|clip| &clip.parts));
+        for (array, field) in arrays.iter().zip(schema.fields()) {
             for leaf in compute_leaves(field, array)? {
                 let mut column = writers
                     .next()

@@ -4,6 +4,7 @@ use super::{local, named, positive};
 use crate::labels::{FORMS, LabelSource};
 use clap::Args;
 use pipeline::shard::payload::DEFAULT_CRF;
+use pipeline::shard::reader::read_manifest;
 use schemas::manifest::{
     BuildOptions, DEFAULT_GAP_SECONDS, OnCorrupt, PixelAspect, Sampling, ShortVideo, Tiling,
 };
@@ -115,15 +116,16 @@ pub struct BuildArgs {
         value_parser = gap_seconds,
     )]
     pub gap_seconds: f64,
-    /// Storage format of frames: exact planes, RGB (twice the size, for other readers), or a short
-    /// H.264 stream per clip (about 17 times smaller, lossy).
+    /// Storage format of frames: differences of exact planes, the planes themselves (half as many
+    /// bytes again), RGB (four times the bytes, for other readers), or a short H.264 stream per
+    /// clip (about 12 times smaller, lossy) [default: i420-delta; i420 with --level 0, and where a
+    /// build with it is continued].
     #[arg(
         long,
-        value_name = "i420|rgb|h264",
-        default_value = "i420",
+        value_name = "i420-delta|i420|rgb|h264",
         value_parser = named(Payload::NAMES, Payload::from_name),
     )]
-    pub payload: Payload,
+    pub payload: Option<Payload>,
     /// Quality of --payload h264: x264's constant rate factor, 0 (lossless) to 50 [default: 18].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=50))]
     pub crf: Option<u32>,
@@ -173,11 +175,12 @@ impl BuildArgs {
     /// # Errors
     /// When --every is less than a tick, or --crf is given to a payload that has none.
     pub fn options(&self) -> anyhow::Result<BuildOptions> {
-        let is_h264 = self.payload == Payload::H264;
+        let payload = self.payload.unwrap_or_else(|| self.default_payload());
+        let is_h264 = payload == Payload::H264;
         anyhow::ensure!(
             is_h264 || self.crf.is_none(),
             "--crf is the quality of --payload h264; --payload {} has none: omit one of them",
-            self.payload.name()
+            payload.name()
         );
         let mut options = BuildOptions {
             frames: self.frames,
@@ -193,7 +196,7 @@ impl BuildArgs {
             short_side: self.short_side,
             pixel_aspect: self.pixel_aspect,
             gap_seconds: Some(self.gap_seconds).filter(|seconds| seconds.is_finite()),
-            payload: self.payload,
+            payload,
             crf: is_h264.then(|| self.crf.unwrap_or(DEFAULT_CRF)),
             // H.264 does not compress further.
             level: self.level.unwrap_or(if is_h264 { 0 } else { 3 }),
@@ -219,6 +222,18 @@ impl BuildArgs {
             options.tiling = Tiling::ClipsPerVideo(clips);
         }
         Ok(options)
+    }
+
+    /// The exact payload that is smallest, unless the folder has the one that was the default in
+    /// version 0.1.
+    fn default_payload(&self) -> Payload {
+        let before = read_manifest(&self.out).map(|manifest| manifest.options.payload);
+        let continues = !self.force && matches!(before, Ok(Payload::I420));
+        if continues || self.level == Some(0) {
+            Payload::I420
+        } else {
+            Payload::I420Delta
+        }
     }
 
     fn samples_frames(&self) -> bool {

@@ -25,8 +25,9 @@ use std::sync::Arc;
 /// estimates only.
 fn typical_ratio(options: &BuildOptions) -> f64 {
     match (options.payload, options.level) {
-        (Payload::I420, 0) => 1.0,
+        (Payload::I420 | Payload::I420Delta, 0) => 1.0,
         (Payload::I420, _) => 0.5,
+        (Payload::I420Delta, _) => 0.35,
         (Payload::Rgb, 0) => 2.0,
         (Payload::Rgb, _) => 1.3,
         // Six steps of the rate factor halve the bytes, approximately.

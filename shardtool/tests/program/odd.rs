@@ -266,7 +266,7 @@ fn shards_of_version_2_are_read_and_not_appended_to() {
     let built = shardtool(dir.path(), &["build", "film.mp4", "--out", "old"]);
     assert_eq!(built.status.code(), Some(1));
     assert!(
-        shown(&built).contains("its shards are of format version 2, now it is 3"),
+        shown(&built).contains("its shards are of format version 2, now it is 4"),
         "{}",
         shown(&built)
     );

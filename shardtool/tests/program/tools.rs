@@ -112,7 +112,7 @@ fn a_clip_comes_back_as_a_video_and_as_pictures() {
     let mut reader = pipeline::shard::ClipReader::default();
     let set = pipeline::shard::ShardSet::open(&dir.path().join("shards")).expect("shards");
     let (shard, row) = set.locate(2);
-    let stored = reader.payload(shard, row).expect("read");
+    let stored = reader.frames(shard, row, 16).expect("read").bytes();
     assert_eq!(frames.len(), stored.len());
     let error: f64 = frames
         .iter()
@@ -156,7 +156,8 @@ fn every_payload_is_built_checked_drawn_and_exported() {
         Some(0)
     );
     for (payload, flags) in [
-        ("rgb", &["--payload", "rgb", "--level", "0"][..]),
+        ("i420-delta", &["--payload", "i420-delta"][..]),
+        ("rgb", &["--payload", "rgb", "--level", "0"]),
         ("h264", &["--payload", "h264", "--crf", "10"]),
         ("i420", &["--payload", "i420", "--level", "0"]),
     ] {
@@ -192,6 +193,7 @@ fn every_payload_is_built_checked_drawn_and_exported() {
         let expected = match payload {
             "rgb" => 2 * clip_bytes..2 * clip_bytes + 100,
             "i420" => clip_bytes..clip_bytes + 100,
+            "i420-delta" => clip_bytes / 100..clip_bytes / 2,
             _ => 1..clip_bytes / 10,
         };
         assert!(
@@ -232,7 +234,8 @@ fn every_payload_is_built_checked_drawn_and_exported() {
         let frames = ffmpeg_frames(&dir.join("clip.mp4"), &["-fps_mode", "passthrough"]);
         let set = pipeline::shard::ShardSet::open(&exact.path().join("shards")).expect("shards");
         let mut reader = pipeline::shard::ClipReader::default();
-        let planes = reader.payload(set.locate(2).0, 2).expect("read");
+        let planes = reader.frames(set.locate(2).0, 2, 16).expect("read");
+        let planes = planes.bytes();
         let error: f64 = frames
             .iter()
             .zip(planes)
@@ -296,7 +299,7 @@ fn a_rate_factor_without_h264_is_refused() {
     let output = shardtool(dir.path(), &["build", ".", "--crf", "20"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        String::from_utf8_lossy(&output.stderr).contains("--payload i420 has none"),
+        String::from_utf8_lossy(&output.stderr).contains("--payload i420-delta has none"),
         "{}",
         shown(&output)
     );
@@ -323,7 +326,7 @@ fn damage_is_named_by_every_reading_command() {
         ("the version", |dir| {
             edit(dir, "shards/manifest.json", |bytes| {
                 *bytes = String::from_utf8_lossy(bytes)
-                    .replace("\"format_version\": 3", "\"format_version\": 9")
+                    .replace("\"format_version\": 4", "\"format_version\": 9")
                     .into_bytes()
             })
         }),

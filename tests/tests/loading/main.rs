@@ -7,3 +7,4 @@ mod payloads;
 mod shards;
 mod single_pass;
 mod transform;
+mod windows;

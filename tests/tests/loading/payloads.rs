@@ -237,6 +237,11 @@ fn all_payloads_train_alike_also_when_stored_clips_are_longer() {
         };
         let exact = of("i420", Payload::I420, None);
         assert_eq!(
+            difference(&exact, &of("delta", Payload::I420Delta, None)),
+            0.0,
+            "{stored_frames} frames as differences"
+        );
+        assert_eq!(
             difference(&exact, &of("lossless", Payload::H264, Some(0))),
             0.0,
             "{stored_frames} frames without loss"

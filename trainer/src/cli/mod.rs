@@ -18,10 +18,10 @@ pub use visualise::VisualiseArgs;
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Arg, Args, Parser, Subcommand};
-use pipeline::{all_cores, physical_cores};
 use pipeline::loader::{DEFAULT_MAX_BAD, DEFAULT_MEMORY_BYTES};
 use pipeline::sampling::mask::MaskKind;
 use pipeline::video::discover::local_path;
+use pipeline::{all_cores, physical_cores};
 use std::path::PathBuf;
 use trainer::config::Preset;
 use trainer::train::Loading;

@@ -74,6 +74,7 @@ pub(super) fn supervise(
                 meta,
                 uncompressed_bytes,
                 xxh3,
+                parts,
                 stored_bytes,
             } => {
                 clips += 1;
@@ -85,6 +86,7 @@ pub(super) fn supervise(
                         body,
                         uncompressed_bytes,
                         xxh3,
+                        parts,
                     },
                 )
             }

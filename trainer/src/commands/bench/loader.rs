@@ -6,10 +6,10 @@ use crate::cli::{BenchLoaderArgs, Consumer, FormArg, loader_threads_beside_train
 use crate::commands::sources;
 use anyhow::{Context, ensure};
 use console::output;
-use pipeline::{all_cores, physical_cores};
 use pipeline::loader::Loader;
 use pipeline::loader::batch::{Batch, Form, ValueType};
 use pipeline::sampling::order::Cursor;
+use pipeline::{all_cores, physical_cores};
 use schemas::report::{LoaderFigures, LoaderLimit, LoaderReport, StepFigures};
 use std::time::{Duration, Instant};
 use trainer::backend::{LearnerError, patches};
