@@ -28,6 +28,7 @@ use self::batch::{Batch, Skipped};
 use self::buffers::{BatchMut, Buffer, Ring};
 use crate::sampling::order::{Cursor, Order, Purpose, SampleId};
 use crate::sampling::sample::Augmentation;
+use crate::simd;
 use crate::source::WeightedSource;
 use crate::stats::{Consumption, Counters, Delivered};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -135,10 +136,11 @@ impl Loader {
     /// Starts loading from `sources`, mixed by their weights.
     ///
     /// # Errors
-    /// When an option is invalid, a data set is empty or its clips have too few frames, or a thread
-    /// cannot be started.
+    /// When an option is invalid, a data set is empty or its clips have too few frames, a thread
+    /// cannot be started, or `INSTRUCTION_SET` is invalid.
     pub fn new(sources: Arc<[WeightedSource]>, options: LoaderOptions) -> Result<Self, LoadError> {
         let groups = check(&sources, &options)?;
+        simd::chosen()?;
         let slots = options.batch_size / options.rank.of;
         let sets: Vec<(u64, f64)> = sources
             .iter()

@@ -5,6 +5,7 @@ use crate::loader::buffers::MemoryKind;
 use crate::sampling::mask::MaskRule;
 use crate::sampling::order::Cursor;
 use crate::sampling::sample::{Augmentation, Views};
+use crate::simd::InstructionSetError;
 use crate::source::{SourceError, WeightedSource};
 use crate::transform::TargetForm;
 use crate::transform::augment::AugmentPolicy;
@@ -185,6 +186,9 @@ pub enum LoadError {
     /// The patches do not fit the clip.
     #[error(transparent)]
     Grid(#[from] GridError),
+    /// The environment names a set of vector instructions that cannot be used.
+    #[error(transparent)]
+    InstructionSet(#[from] InstructionSetError),
     /// There is nothing to load.
     #[error("{} holds no clips", path.display())]
     Empty {

@@ -1,11 +1,10 @@
 //! Resampled samples of Y'CbCr or R'G'B' to values of R'G'B': colour and normalisation in one
 //! affine map.
 
-#[cfg(target_arch = "x86_64")]
-use super::resample::has_vectors;
 use super::resample::{CENTRE, SCALE};
 use super::value::Value;
 use crate::frames::{Color, Frames};
+use crate::simd::InstructionSet;
 use schemas::shard::{ColorMatrix, ColorRange};
 
 /// How resampled samples become values: an affine map, with the normalisation and the samples'
@@ -16,7 +15,12 @@ pub(crate) struct Normalise {
     /// The range of values. Y'CbCr can express colours beyond it, which 8-bit RGB cannot.
     pub(super) black: f32,
     pub(super) white: f32,
+    /// Instructions to use, which the CPU has.
+    set: InstructionSet,
 }
+
+/// Pixels that [`Normalise::interleaved_plainly`] converts before it interleaves them.
+const CHUNK: usize = 16;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Matrix {
@@ -34,8 +38,10 @@ pub(super) enum Matrix {
 }
 
 impl Normalise {
-    /// The map from frames like `frames` to values of type `T`.
-    pub(crate) fn new<T: Value>(frames: Frames<'_>) -> Self {
+    /// The map from frames like `frames` to values of type `T`, by instructions of `set`, which the
+    /// CPU must have.
+    pub(crate) fn new<T: Value>(frames: Frames<'_>, set: InstructionSet) -> Self {
+        assert!(set <= InstructionSet::best(), "the CPU has {set:?}");
         let (mean, std) = T::MEAN_AND_STD;
         let to_values = (f64::from(mean), f64::from(std));
         let matrix = match frames {
@@ -49,17 +55,85 @@ impl Normalise {
             matrix,
             black: -mean / std,
             white: (1.0 - mean) / std,
+            set,
         }
     }
 
     /// Converts a row of samples to a row of each channel of `out`, clamped to the range of 8 bits.
     pub(crate) fn row<T: Value>(self, samples: [&[i16]; 3], out: [&mut [T]; 3]) {
         #[cfg(target_arch = "x86_64")]
-        if has_vectors() {
-            // SAFETY: the CPU has AVX2.
+        if self.set >= InstructionSet::Avx2 {
+            // SAFETY: the CPU has `set`.
             return unsafe { super::x86::row(self, samples, out) };
         }
         self.row_plainly(samples, out);
+    }
+
+    /// Converts the rows of a patch, `stride` samples apart, to the rows of each channel of `out`,
+    /// each of `width` values. Other threads see them after [`Self::finish`].
+    pub(super) fn planes<T: Value>(
+        self,
+        samples: [&[i16]; 3],
+        stride: usize,
+        width: usize,
+        out: [&mut [T]; 3],
+    ) {
+        #[cfg(target_arch = "x86_64")]
+        if self.set >= InstructionSet::Avx2 {
+            // SAFETY: the CPU has `set`.
+            return unsafe { super::x86::planes(self, samples, stride, width, out) };
+        }
+        let [red, green, blue] = out;
+        let rows = red.chunks_exact_mut(width);
+        let rows = rows.zip(green.chunks_exact_mut(width));
+        for (y, ((red, green), blue)) in rows.zip(blue.chunks_exact_mut(width)).enumerate() {
+            let samples = samples.map(|part| &part[y * stride..][..width]);
+            self.row_plainly(samples, [red, green, blue]);
+        }
+    }
+
+    /// Converts the rows of a patch, `stride` samples apart, to the rows of `out`, each of `width`
+    /// pixels of three values. Other threads see them after [`Self::finish`].
+    pub(super) fn interleaved<T: Value>(
+        self,
+        samples: [&[i16]; 3],
+        stride: usize,
+        width: usize,
+        out: &mut [T],
+    ) {
+        #[cfg(target_arch = "x86_64")]
+        if self.set >= InstructionSet::Avx2 {
+            // SAFETY: the CPU has `set`.
+            return unsafe { super::x86::interleaved(self, samples, stride, width, out) };
+        }
+        for (y, out) in out.chunks_exact_mut(3 * width).enumerate() {
+            let samples = samples.map(|part| &part[y * stride..][..width]);
+            self.interleaved_plainly(samples, out);
+        }
+    }
+
+    /// Ends the writing of a sample.
+    pub(super) fn finish(self) {
+        #[cfg(target_arch = "x86_64")]
+        if self.set >= InstructionSet::Avx2 {
+            super::x86::fence();
+        }
+    }
+
+    /// Converts a row of samples to pixels of three values.
+    pub(super) fn interleaved_plainly<T: Value>(self, samples: [&[i16]; 3], out: &mut [T]) {
+        let mut channels = [[T::zeroed(); CHUNK]; 3];
+        for (at, out) in out.chunks_mut(3 * CHUNK).enumerate() {
+            let count = out.len() / 3;
+            let samples = samples.map(|samples| &samples[at * CHUNK..][..count]);
+            let mut rows = channels.each_mut().map(|channel| &mut channel[..count]);
+            self.row_plainly(samples, rows.each_mut().map(|row| &mut **row));
+            for (x, out) in out.chunks_exact_mut(3).enumerate() {
+                out.iter_mut()
+                    .zip(&rows)
+                    .for_each(|(out, row)| *out = row[x]);
+            }
+        }
     }
 
     pub(super) fn row_plainly<T: Value>(
@@ -144,7 +218,6 @@ fn affine(zero: f64, steps: f64, (mean, std): (f64, f64)) -> (f32, f32) {
 mod tests {
     use super::*;
     use crate::sampling::order::{Purpose, stream};
-    use crate::transform::target::{interleave, interleave_plainly};
     use crate::transform::tests::{FULL, whole};
     use crate::transform::{ClipView, Transform, denormalise};
     use half::bf16;
@@ -247,21 +320,51 @@ mod tests {
     }
 
     fn check_row<T: Value + PartialEq + std::fmt::Debug>(frames: Frames<'_>, samples: [&[i16]; 3]) {
-        let normalise = Normalise::new::<T>(frames);
-        let rows = |row: &dyn Fn([&mut [T]; 3])| {
-            let [mut red, mut green, mut blue] =
-                samples.map(|samples| vec![T::zeroed(); samples.len()]);
-            row([&mut red, &mut green, &mut blue]);
-            let mut pixels = vec![T::zeroed(); 3 * red.len()];
-            interleave([&red, &green, &blue], &mut pixels);
-            let mut plain = vec![T::zeroed(); 3 * red.len()];
-            interleave_plainly([&red, &green, &blue], &mut plain);
-            assert_eq!(pixels, plain);
-            pixels
-        };
-        assert_eq!(
-            rows(&|out| normalise.row(samples, out)),
-            rows(&|out| normalise.row_plainly(samples, out))
-        );
+        let width = samples[0].len();
+        let [mut red, mut green, mut blue] = [(); 3].map(|()| vec![T::zeroed(); width]);
+        let plain = Normalise::new::<T>(frames, InstructionSet::Plain);
+        plain.row_plainly(samples, [&mut red, &mut green, &mut blue]);
+        let pixels: Vec<T> = (0..width)
+            .flat_map(|x| [red[x], green[x], blue[x]])
+            .collect();
+        for set in InstructionSet::supported() {
+            let normalise = Normalise::new::<T>(frames, set);
+            let mut rows = [(); 3].map(|()| vec![T::zeroed(); width]);
+            normalise.row(samples, rows.each_mut().map(Vec::as_mut_slice));
+            assert!(rows == [&red, &green, &blue].map(Clone::clone), "{set:?}");
+            // As one row, and as two of a part; `shift` makes an address that is not aligned.
+            let side = width.div_ceil(3);
+            for (stride, side, height) in [(width, width, 1), (width - side, side, 2)] {
+                for shift in [0, 1] {
+                    let mut out = vec![T::zeroed(); shift + 3 * height * side];
+                    normalise.interleaved(samples, stride, side, &mut out[shift..]);
+                    let mut planes = [(); 3].map(|()| vec![T::zeroed(); shift + height * side]);
+                    normalise.planes(
+                        samples,
+                        stride,
+                        side,
+                        planes.each_mut().map(|plane| &mut plane[shift..]),
+                    );
+                    normalise.finish();
+                    for y in 0..height {
+                        let expected = &pixels[3 * y * stride..][..3 * side];
+                        assert_eq!(
+                            &out[shift + 3 * y * side..][..3 * side],
+                            expected,
+                            "{set:?}"
+                        );
+                        for (x, pixel) in expected.chunks_exact(3).enumerate() {
+                            let at = shift + y * side + x;
+                            assert!(
+                                planes
+                                    .iter()
+                                    .zip(pixel)
+                                    .all(|(plane, value)| plane[at] == *value)
+                            );
+                        }
+                    }
+                }
+            }
+        }
     }
 }

@@ -29,6 +29,7 @@ use self::target::{Band, Place};
 use crate::frames::Frames;
 use crate::sampling::mask::Mask;
 use crate::sampling::sample::View;
+use crate::simd::{InstructionSet, instruction_set};
 use schemas::geometry::{FrameSize, PatchGrid, TargetFrames};
 use std::ops::Range;
 
@@ -78,22 +79,40 @@ impl<'a> ClipView<'a> {
 /// Transform::default().clip(clip, 4, 32, &mut out);
 /// assert!(out.iter().all(|&value| denormalise(value) == 128));
 /// ```
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Transform {
+    set: InstructionSet,
     resampler: Resampler,
     /// Where each token's pixels go.
     places: Vec<Place>,
     /// The columns that are computed, in the current rows and in those before them.
     spans: Vec<Range<usize>>,
     previous: Vec<Range<usize>>,
-    /// A row of the three channels, of values of any type: none is larger.
-    row: Vec<f32>,
     /// A frame of the three channels, for targets of gradients.
     frame: Vec<f32>,
     hog: Hog,
 }
 
+impl Default for Transform {
+    fn default() -> Self {
+        Self::new(instruction_set())
+    }
+}
+
 impl Transform {
+    /// A transform that uses `set`, which the CPU must have.
+    fn new(set: InstructionSet) -> Self {
+        Self {
+            set,
+            resampler: Resampler::new(set),
+            places: Vec::new(),
+            spans: Vec::new(),
+            previous: Vec::new(),
+            frame: Vec::new(),
+            hog: Hog::default(),
+        }
+    }
+
     /// Writes `frames` frames of `clip` to `out`: `[3, frames, side, side]`, RGB.
     ///
     /// # Panics
@@ -111,7 +130,7 @@ impl Transform {
             "values of a training clip"
         );
         self.resampler.begin_clip(clip, side, side);
-        let normalise = Normalise::new::<T>(clip.frames);
+        let normalise = Normalise::new::<T>(clip.frames, self.set);
         let (red, rest) = out.split_at_mut(frames * side * side);
         let (green, blue) = rest.split_at_mut(frames * side * side);
         let rows = red.chunks_exact_mut(side).zip(green.chunks_exact_mut(side));
@@ -120,12 +139,13 @@ impl Transform {
             self.resampler.begin_rows();
             for y in 0..side {
                 let ((red, green), blue) = outputs.next().expect("a row of output for each row");
-                let samples = self
-                    .resampler
-                    .row(frame, y, std::slice::from_ref(&(0..side)));
-                normalise.row(samples, [red, green, blue]);
+                let samples =
+                    self.resampler
+                        .rows(frame, y..y + 1, std::slice::from_ref(&(0..side)));
+                normalise.planes(samples, 0, side, [red, green, blue]);
             }
         }
+        normalise.finish();
         assert!(
             outputs.next().is_none(),
             "the clip has fewer frames than the view needs"
@@ -221,12 +241,8 @@ impl Transform {
         (slices, kind): (usize, TargetFrames),
         mut out: PatchesMut<'_, T>,
     ) {
-        let (side, patch) = (grid.size, grid.patch);
-        let normalise = Normalise::new::<T>(clip.frames);
-        self.row.resize(3 * side, 0.0);
-        let row: &mut [T] = &mut bytemuck::cast_slice_mut(&mut self.row)[..3 * side];
-        let (red, rest) = row.split_at_mut(side);
-        let (green, blue) = rest.split_at_mut(side);
+        let patch = grid.patch;
+        let normalise = Normalise::new::<T>(clip.frames, self.set);
         let mut targets = grid.target_frames(slices, kind).enumerate().peekable();
         let mut made = 0;
         for (number, frame) in clip.window(grid.frames).enumerate() {
@@ -245,25 +261,19 @@ impl Transform {
                     target.map(|target| (target, slices)),
                 );
                 band.spans(&mut self.spans);
+                if self.spans.is_empty() {
+                    continue;
+                }
                 if self.spans != self.previous {
                     self.resampler.begin_rows();
                     self.previous.clone_from(&self.spans);
                 }
-                for y in 0..patch {
-                    let samples = self.resampler.row(frame, row * patch + y, &self.spans);
-                    for span in &self.spans {
-                        let samples = samples.map(|row| &row[span.clone()]);
-                        let out = [
-                            &mut red[span.clone()],
-                            &mut green[span.clone()],
-                            &mut blue[span.clone()],
-                        ];
-                        normalise.row(samples, out);
-                    }
-                    band.write_row(y, [red, green, blue], &mut out);
-                }
+                let rows = row * patch..(row + 1) * patch;
+                let samples = self.resampler.rows(frame, rows, &self.spans);
+                band.write(samples, normalise, &mut out);
             }
         }
+        normalise.finish();
         assert_eq!(
             made, grid.frames,
             "the clip has fewer frames than the view needs"
@@ -279,7 +289,7 @@ impl Transform {
         target: &mut [T],
     ) {
         let side = grid.size;
-        let normalise = Normalise::new::<f32>(clip.frames);
+        let normalise = Normalise::new::<f32>(clip.frames, self.set);
         let slice_values = hog::patch_values(grid.patch);
         self.frame.resize(3 * side * side, 0.0);
         let mut targets = grid
@@ -304,9 +314,9 @@ impl Transform {
             self.resampler.begin_rows();
             let rows = red.chunks_exact_mut(side).zip(green.chunks_exact_mut(side));
             for (y, ((red, green), blue)) in rows.zip(blue.chunks_exact_mut(side)).enumerate() {
-                let samples = self
-                    .resampler
-                    .row(frame, y, std::slice::from_ref(&(0..side)));
+                let samples =
+                    self.resampler
+                        .rows(frame, y..y + 1, std::slice::from_ref(&(0..side)));
                 normalise.row(samples, [red, green, blue]);
             }
             self.hog.compute([red, green, blue], side, grid.patch);
@@ -460,7 +470,7 @@ mod tests {
     #[test]
     fn patches_are_those_of_the_whole_clip() {
         let mut rng = stream(Purpose::Augment, 1, 2, 3);
-        let mut transform = Transform::default();
+        let mut transforms: Vec<_> = InstructionSet::supported().map(Transform::new).collect();
         let grids = [
             (
                 PatchGrid {
@@ -536,9 +546,11 @@ mod tests {
                     .flat_map(|frames| forms.map(|form| (frames, form)))
                 {
                     let clip = ClipView { frames, size, view };
-                    check_patches::<f32>(&mut transform, clip, grid, mask, form);
-                    check_patches::<bf16>(&mut transform, clip, grid, mask, form);
-                    check_patches::<u8>(&mut transform, clip, grid, mask, form);
+                    for transform in &mut transforms {
+                        check_patches::<f32>(transform, clip, grid, mask, form);
+                        check_patches::<bf16>(transform, clip, grid, mask, form);
+                        check_patches::<u8>(transform, clip, grid, mask, form);
+                    }
                 }
             }
         }
@@ -553,7 +565,7 @@ mod tests {
     ) {
         let slices = form.slices();
         let mut whole = vec![T::zeroed(); grid.clip_values()];
-        transform.clip(clip, grid.frames, grid.size, &mut whole);
+        Transform::new(InstructionSet::Plain).clip(clip, grid.frames, grid.size, &mut whole);
         let mut visible = vec![T::zeroed(); mask.visible.len() * grid.tubelet_values()];
         let mut target = vec![T::zeroed(); mask.predicted.len() * form.values(grid)];
         let out = PatchesMut {

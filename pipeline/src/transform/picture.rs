@@ -2,6 +2,7 @@
 
 use crate::frames::Frames;
 use crate::sampling::sample::{Crop, View};
+use crate::simd::instruction_set;
 use crate::transform::resample::Resampler;
 use crate::transform::{ClipView, Normalise, denormalise};
 use schemas::geometry::FrameSize;
@@ -51,12 +52,12 @@ pub fn to_rgb(frame: Frames<'_>, size: FrameSize, width: usize, height: usize) -
         width,
         height,
     );
-    let normalise = Normalise::new::<f32>(frame);
+    let normalise = Normalise::new::<f32>(frame, instruction_set());
     let [mut red, mut green, mut blue] = [(); 3].map(|()| vec![0f32; width]);
     let mut out = Vec::with_capacity(3 * width * height);
     for y in 0..height {
         normalise.row(
-            resampler.row(frame.bytes(), y, std::slice::from_ref(&(0..width))),
+            resampler.rows(frame.bytes(), y..y + 1, std::slice::from_ref(&(0..width))),
             [&mut red, &mut green, &mut blue],
         );
         out.extend(

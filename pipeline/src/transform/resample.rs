@@ -6,6 +6,7 @@
 
 use crate::frames::Frames;
 use crate::sampling::sample::View;
+use crate::simd::{InstructionSet, instruction_set};
 use crate::transform::ClipView;
 use schemas::geometry::FrameSize;
 use std::ops::Range;
@@ -16,8 +17,8 @@ pub const SCALE: i16 = 128;
 /// The sample that is held as 0.
 pub const CENTRE: i16 = 128;
 
-/// Columns that a vector computes at once, and the bytes of a row that it reads.
-const GROUP: usize = 8;
+/// Columns that a vector computes at once, and the bytes of a row that it reads for each half.
+const GROUP: usize = 16;
 const WINDOW: usize = 16;
 
 /// The two input samples of an output, and the weight of the second.
@@ -65,17 +66,17 @@ struct Columns {
     groups: Vec<Group>,
 }
 
-/// [`GROUP`] columns from one window of a row.
+/// [`GROUP`] columns, each half of them from one window of a row.
 #[derive(Debug)]
 struct Group {
     /// The first of the columns.
     column: usize,
-    /// Start of the window.
-    window: usize,
+    /// Start of the window of each half.
+    windows: [usize; 2],
     /// Of each column, the indices in the window of its two samples.
-    picks: [u8; WINDOW],
+    picks: [u8; 2 * GROUP],
     /// Their weights.
-    weights: [u8; WINDOW],
+    weights: [u8; 2 * GROUP],
 }
 
 impl Columns {
@@ -107,20 +108,9 @@ impl Columns {
         }
     }
 
-    /// Resamples `row` to the columns in `span` of `out`, and perhaps some around it.
-    fn apply(&self, row: &[u8], span: &Range<usize>, out: &mut [i16], vectors: bool) {
-        #[cfg(target_arch = "x86_64")]
-        if vectors && !self.groups.is_empty() {
-            // SAFETY: `vectors` is set only if the CPU has AVX2.
-            return unsafe {
-                x86::columns(
-                    &self.groups[span.start / GROUP..span.end.div_ceil(GROUP)],
-                    row,
-                    out,
-                )
-            };
-        }
-        let _ = vectors;
+    /// Resamples `row` to the columns in `span` of `out`.
+    #[inline(always)]
+    fn apply_plainly(&self, row: &[u8], span: &Range<usize>, out: &mut [i16]) {
         for (&(first, second, weight), out) in
             self.taps[span.clone()].iter().zip(&mut out[span.clone()])
         {
@@ -134,24 +124,30 @@ impl Columns {
 }
 
 impl Group {
-    /// `None` if no window of a row of `width` samples holds all inputs of `taps`.
+    /// `None` if no window of a row of `width` samples holds all inputs of a half of `taps`.
     fn new(column: usize, taps: &[(usize, usize, u8)], width: usize) -> Option<Self> {
-        let window = taps
-            .iter()
-            .map(|tap| tap.0)
-            .min()?
-            .min(width.checked_sub(WINDOW)?);
-        let (mut picks, mut weights) = ([0; WINDOW], [0; WINDOW]);
-        for (at, &(first, second, weight)) in taps.iter().enumerate() {
-            (picks[2 * at], picks[2 * at + 1]) = ((first - window) as u8, (second - window) as u8);
-            (weights[2 * at], weights[2 * at + 1]) = (SCALE as u8 - weight, weight);
-        }
-        (taps.iter().all(|tap| tap.1 - window < WINDOW)).then_some(Self {
+        let mut group = Self {
             column,
-            window,
-            picks,
-            weights,
-        })
+            windows: [0; 2],
+            picks: [0; 2 * GROUP],
+            weights: [0; 2 * GROUP],
+        };
+        for (half, taps) in taps.chunks(GROUP / 2).enumerate() {
+            let first = taps.iter().map(|tap| tap.0).min()?;
+            let window = first.min(width.checked_sub(WINDOW)?);
+            group.windows[half] = window;
+            for (at, &(first, second, weight)) in taps.iter().enumerate() {
+                if second - window >= WINDOW {
+                    return None;
+                }
+                let at = half * GROUP + 2 * at;
+                group.picks[at] = (first - window) as u8;
+                group.picks[at + 1] = (second - window) as u8;
+                group.weights[at] = SCALE as u8 - weight;
+                group.weights[at + 1] = weight;
+            }
+        }
+        Some(group)
     }
 }
 
@@ -175,13 +171,23 @@ pub struct Resampler {
     /// Of each plane or channel, the last even and odd row: the two that an output row lies
     /// between.
     lines: [[Line; 2]; 3],
+    /// Width of the output.
+    width: usize,
     out: [Vec<i16>; 3],
     channel: Vec<u8>,
-    vectors: bool,
+    set: InstructionSet,
 }
 
 impl Default for Resampler {
     fn default() -> Self {
+        Self::new(instruction_set())
+    }
+}
+
+impl Resampler {
+    /// A resampler that uses `set`, which the CPU must have.
+    pub(super) fn new(set: InstructionSet) -> Self {
+        assert!(set <= InstructionSet::best(), "the CPU has {set:?}");
         Self {
             size: FrameSize {
                 width: 0,
@@ -191,14 +197,13 @@ impl Default for Resampler {
             columns: Default::default(),
             rows: Default::default(),
             lines: Default::default(),
+            width: 0,
             out: Default::default(),
             channel: Vec::new(),
-            vectors: has_vectors(),
+            set,
         }
     }
-}
 
-impl Resampler {
     /// Sets the crop and flip of `clip`, and the output size `width` x `height`, for frames like
     /// those of `clip`.
     pub fn begin_clip(&mut self, clip: ClipView<'_>, width: usize, height: usize) {
@@ -228,7 +233,7 @@ impl Resampler {
             .iter_mut()
             .flatten()
             .for_each(|line| line.samples.resize(width, 0));
-        self.out.iter_mut().for_each(|out| out.resize(width, 0));
+        self.width = width;
         self.begin_rows();
     }
 
@@ -240,91 +245,88 @@ impl Resampler {
             .for_each(|line| line.row = None);
     }
 
-    /// Computes row `y` of the output of one frame, whose bytes are `frame`: luma and the two
+    /// Computes some rows of the output of one frame, whose bytes are `frame`: luma and the two
     /// chromas, or red, green and blue. Only the columns in `spans` are computed; the others are
     /// unspecified.
-    pub fn row(&mut self, frame: &[u8], y: usize, spans: &[Range<usize>]) -> [&[i16]; 3] {
-        for part in 0..3 {
-            let kind = usize::from(part > 0 && !self.is_rgb);
-            let (first, second, weight) = self.rows[kind][y];
-            for row in [first, second] {
-                self.resample_columns(frame, part, kind, row, spans);
-            }
-            let [even, odd] = &self.lines[part];
-            let of = |row: usize| {
-                if row.is_multiple_of(2) {
-                    &even.samples
-                } else {
-                    &odd.samples
-                }
-            };
-            let (first, second) = (of(first), of(second));
-            for span in spans {
-                let span = span.clone();
-                blend(
-                    &first[span.clone()],
-                    &second[span.clone()],
-                    weight,
-                    &mut self.out[part][span],
-                    self.vectors,
-                );
-            }
-        }
-        let [first, second, third] = &self.out;
-        [first, second, third]
-    }
-
-    /// Resamples row `row` of a plane or channel, if it is not kept already.
-    fn resample_columns(
+    pub fn rows(
         &mut self,
         frame: &[u8],
-        part: usize,
-        kind: usize,
-        row: usize,
+        rows: Range<usize>,
         spans: &[Range<usize>],
-    ) {
-        let line = &mut self.lines[part][row % 2];
-        if line.row == Some(row) {
-            return;
+    ) -> [&[i16]; 3] {
+        // Every row is written before it is read, so a longer one may keep what it holds.
+        let values = rows.len() * self.width;
+        for out in &mut self.out {
+            out.resize(out.len().max(values), 0);
         }
-        line.row = Some(row);
-        let samples = if self.is_rgb {
-            let pixels = &frame[3 * self.size.width * row..][..3 * self.size.width];
-            self.channel.clear();
-            self.channel
-                .extend(pixels.chunks_exact(3).map(|pixel| pixel[part]));
-            &self.channel
-        } else {
-            let width = self.size.plane_size(part).0;
-            &frame[self.size.plane_range(part)][width * row..][..width]
-        };
-        for span in spans {
-            self.columns[kind].apply(samples, span, &mut line.samples, self.vectors);
+        self.compute(frame, rows, spans);
+        self.out.each_ref().map(|out| &out[..values])
+    }
+
+    fn compute(&mut self, frame: &[u8], rows: Range<usize>, spans: &[Range<usize>]) {
+        #[cfg(target_arch = "x86_64")]
+        if self.set >= InstructionSet::Avx2 {
+            // SAFETY: the CPU has `set`.
+            return unsafe { x86::compute(self, frame, rows, spans) };
+        }
+        self.compute_with(frame, rows, spans, Columns::apply_plainly, blend_plainly);
+    }
+
+    /// [`Self::rows`], with functions that resample the columns of a row and that blend two lines.
+    #[inline(always)]
+    fn compute_with(
+        &mut self,
+        frame: &[u8],
+        rows: Range<usize>,
+        spans: &[Range<usize>],
+        columns: impl Fn(&Columns, &[u8], &Range<usize>, &mut [i16]),
+        blend: impl Fn(&[i16], &[i16], i16, &mut [i16]),
+    ) {
+        for part in 0..3 {
+            let kind = usize::from(part > 0 && !self.is_rgb);
+            for (y, out) in rows
+                .clone()
+                .zip(self.out[part].chunks_exact_mut(self.width))
+            {
+                let (first, second, weight) = self.rows[kind][y];
+                for row in [first, second] {
+                    let line = &mut self.lines[part][row % 2];
+                    if line.row == Some(row) {
+                        continue;
+                    }
+                    line.row = Some(row);
+                    let samples = if self.is_rgb {
+                        let pixels = &frame[3 * self.size.width * row..][..3 * self.size.width];
+                        self.channel.clear();
+                        self.channel
+                            .extend(pixels.chunks_exact(3).map(|pixel| pixel[part]));
+                        &self.channel
+                    } else {
+                        let width = self.size.plane_size(part).0;
+                        &frame[self.size.plane_range(part)][width * row..][..width]
+                    };
+                    for span in spans {
+                        columns(&self.columns[kind], samples, span, &mut line.samples);
+                    }
+                }
+                let of = |row: usize| &self.lines[part][row % 2].samples;
+                let (first, second) = (of(first), of(second));
+                for span in spans {
+                    blend(
+                        &first[span.clone()],
+                        &second[span.clone()],
+                        weight,
+                        &mut out[span.clone()],
+                    );
+                }
+            }
         }
     }
-}
-
-/// Whether the CPU has AVX2.
-pub fn has_vectors() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return std::arch::is_x86_feature_detected!("avx2");
-    #[cfg(not(target_arch = "x86_64"))]
-    return false;
 }
 
 /// Blends two lines.
-fn blend(first: &[i16], second: &[i16], weight: i16, out: &mut [i16], vectors: bool) {
-    #[cfg(target_arch = "x86_64")]
-    if vectors {
-        // SAFETY: `vectors` is set only if the CPU has AVX2.
-        return unsafe { x86::blend(first, second, weight, out) };
-    }
-    let _ = vectors;
-    blend_lines(first, second, weight, out);
-}
-
 #[inline(always)]
-fn blend_lines(first: &[i16], second: &[i16], weight: i16, out: &mut [i16]) {
+fn blend_plainly(first: &[i16], second: &[i16], weight: i16, out: &mut [i16]) {
     for ((&first, &second), out) in first.iter().zip(second).zip(out) {
         *out = first + ((i32::from(second - first) * i32::from(weight) + (1 << 14)) >> 15) as i16;
     }
@@ -332,40 +334,66 @@ fn blend_lines(first: &[i16], second: &[i16], weight: i16, out: &mut [i16]) {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{GROUP, Group, WINDOW, blend_lines};
+    use super::{Columns, GROUP, Resampler, WINDOW, blend_plainly};
     use std::arch::x86_64::{
-        _mm_loadu_si128, _mm_maddubs_epi16, _mm_set1_epi8, _mm_shuffle_epi8, _mm_storeu_si128,
-        _mm_xor_si128, _mm256_add_epi16, _mm256_loadu_si256, _mm256_mulhrs_epi16,
-        _mm256_set1_epi16, _mm256_storeu_si256, _mm256_sub_epi16,
+        _mm256_add_epi16, _mm256_loadu_si256, _mm256_loadu2_m128i, _mm256_maddubs_epi16,
+        _mm256_mulhrs_epi16, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_shuffle_epi8,
+        _mm256_storeu_si256, _mm256_sub_epi16, _mm256_xor_si256,
     };
+    use std::ops::Range;
 
     /// Samples of 16 bits in a vector.
     const LANES: usize = 16;
 
-    /// [`super::Columns::apply`], a window at a time.
+    /// [`Resampler::compute_with`] of the functions below.
     #[target_feature(enable = "avx2")]
-    pub(super) fn columns(groups: &[Group], row: &[u8], out: &mut [i16]) {
-        for group in groups {
-            let window = &row[group.window..][..WINDOW];
+    pub(super) fn compute(
+        resampler: &mut Resampler,
+        frame: &[u8],
+        rows: Range<usize>,
+        spans: &[Range<usize>],
+    ) {
+        resampler.compute_with(
+            frame,
+            rows,
+            spans,
+            |taps, row, span, out| columns(taps, row, span, out),
+            |first, second, weight, out| blend(first, second, weight, out),
+        );
+    }
+
+    /// [`Columns::apply_plainly`], a window at a time, and perhaps some columns around `span`.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn columns(columns: &Columns, row: &[u8], span: &Range<usize>, out: &mut [i16]) {
+        if columns.groups.is_empty() {
+            return columns.apply_plainly(row, span, out);
+        }
+        for group in &columns.groups[span.start / GROUP..span.end.div_ceil(GROUP)] {
+            let [low, high] = group.windows;
+            let (low, high) = (&row[low..][..WINDOW], &row[high..][..WINDOW]);
             let out = &mut out[group.column..][..GROUP];
-            // SAFETY: each pointer is to 16 bytes: a window, picks, weights, and 8 numbers of 16
-            // bits.
+            // SAFETY: each window has 16 bytes; picks, weights, and 16 numbers of 16 bits have 32.
             unsafe {
-                let window = _mm_loadu_si128(window.as_ptr().cast());
+                let (low, high) = (low.as_ptr().cast(), high.as_ptr().cast());
+                let windows = _mm256_loadu2_m128i(high, low);
                 // The distance from 128 of a byte is the byte with its highest bit flipped, read as
                 // signed.
-                let window = _mm_xor_si128(window, _mm_set1_epi8(i8::MIN));
-                let pairs = _mm_shuffle_epi8(window, _mm_loadu_si128(group.picks.as_ptr().cast()));
-                let sums = _mm_maddubs_epi16(_mm_loadu_si128(group.weights.as_ptr().cast()), pairs);
-                _mm_storeu_si128(out.as_mut_ptr().cast(), sums);
+                let windows = _mm256_xor_si256(windows, _mm256_set1_epi8(i8::MIN));
+                let picks = _mm256_loadu_si256(group.picks.as_ptr().cast());
+                let pairs = _mm256_shuffle_epi8(windows, picks);
+                let weights = _mm256_loadu_si256(group.weights.as_ptr().cast());
+                let sums = _mm256_maddubs_epi16(weights, pairs);
+                _mm256_storeu_si256(out.as_mut_ptr().cast(), sums);
             }
         }
     }
 
-    /// [`blend_lines`], 16 samples at a time: multiplying, rounding and shifting by 15 is one
+    /// [`blend_plainly`], 16 samples at a time: multiplying, rounding and shifting by 15 is one
     /// instruction. The difference of two samples fits 16 bits.
+    #[inline]
     #[target_feature(enable = "avx2")]
-    pub(super) fn blend(first: &[i16], second: &[i16], weight: i16, out: &mut [i16]) {
+    fn blend(first: &[i16], second: &[i16], weight: i16, out: &mut [i16]) {
         let weights = _mm256_set1_epi16(weight);
         let (firsts, seconds) = (first.chunks_exact(LANES), second.chunks_exact(LANES));
         let (first_rest, second_rest) = (firsts.remainder(), seconds.remainder());
@@ -380,7 +408,7 @@ mod x86 {
                 _mm256_storeu_si256(out.as_mut_ptr().cast(), sums);
             }
         }
-        blend_lines(first_rest, second_rest, weight, outs.into_remainder());
+        blend_plainly(first_rest, second_rest, weight, outs.into_remainder());
     }
 }
 
@@ -398,27 +426,22 @@ mod tests {
         (0..height)
             .flat_map(|y| {
                 resampler
-                    .row(frame, y, std::slice::from_ref(&(0..width)))
+                    .rows(frame, y..y + 1, std::slice::from_ref(&(0..width)))
                     .concat()
             })
             .collect()
     }
 
     #[test]
-    fn vectors_equal_plain_loops_and_both_are_close_to_double_precision() {
+    fn every_set_equals_plain_loops_and_both_are_close_to_double_precision() {
         let mut rng = stream(Purpose::Augment, 1, 2, 3);
         let color = Color {
             range: ColorRange::Limited,
             matrix: ColorMatrix::Bt601,
         };
-        // The same two resamplers for all cases: the state of an earlier clip must not matter.
-        let (mut with_vectors, mut plainly) = (
-            Resampler::default(),
-            Resampler {
-                vectors: false,
-                ..Resampler::default()
-            },
-        );
+        // The same resamplers for all cases: the state of an earlier clip must not matter.
+        let mut plainly = Resampler::new(InstructionSet::Plain);
+        let mut resamplers: Vec<_> = InstructionSet::supported().map(Resampler::new).collect();
         for case in 0..200 {
             let mut draw = |least: usize, most: usize| rng.random_range(least..=most);
             // Rows shorter than a window, crops of one sample, outputs that are no multiple of a
@@ -451,33 +474,35 @@ mod tests {
                         flip,
                     },
                 };
-                for resampler in [&mut with_vectors, &mut plainly] {
-                    resampler.begin_clip(clip, width, height);
-                }
+                plainly.begin_clip(clip, width, height);
                 let plain = resampled(&mut plainly, frames.bytes(), width, height);
-                let fast = resampled(&mut with_vectors, frames.bytes(), width, height);
-                assert!(
-                    fast == plain,
-                    "case {case}: {size:?} {crop:?} to {width}x{height}"
-                );
-                // Some columns of it, in two spans.
+                // Some columns, in two spans, of several rows at once.
                 let (from, to) = (draw(0, width - 1), draw(0, width - 1));
                 let spans = [0..from.min(to), from.max(to)..width];
-                for resampler in [&mut with_vectors, &mut plainly] {
+                let many = draw(1, height);
+                for resampler in &mut resamplers {
+                    resampler.begin_clip(clip, width, height);
+                    let fast = resampled(resampler, frames.bytes(), width, height);
+                    assert!(
+                        fast == plain,
+                        "case {case}: {size:?} {crop:?} to {width}x{height}, {:?}",
+                        resampler.set
+                    );
                     resampler.begin_rows();
-                    for y in 0..height {
-                        for (part, row) in resampler
-                            .row(frames.bytes(), y, &spans)
-                            .into_iter()
-                            .enumerate()
-                        {
-                            let whole = &plain[(3 * y + part) * width..][..width];
-                            assert!(
-                                spans
-                                    .iter()
-                                    .all(|span| row[span.clone()] == whole[span.clone()]),
-                                "case {case}: {spans:?} of row {y}"
-                            );
+                    for start in (0..height).step_by(many) {
+                        let rows = start..(start + many).min(height);
+                        let parts = resampler.rows(frames.bytes(), rows.clone(), &spans);
+                        for (part, samples) in parts.into_iter().enumerate() {
+                            assert_eq!(samples.len(), rows.len() * width);
+                            for (y, row) in rows.clone().zip(samples.chunks_exact(width)) {
+                                let whole = &plain[(3 * y + part) * width..][..width];
+                                assert!(
+                                    spans
+                                        .iter()
+                                        .all(|span| row[span.clone()] == whole[span.clone()]),
+                                    "case {case}: {spans:?} of row {y}"
+                                );
+                            }
                         }
                     }
                 }

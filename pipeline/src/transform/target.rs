@@ -1,8 +1,8 @@
 //! What a model predicts of a masked clip, and where the pixels of each patch go.
 
+use super::color::Normalise;
 use super::hog;
-#[cfg(target_arch = "x86_64")]
-use super::resample::has_vectors;
+use super::value::Value;
 use schemas::geometry::{PatchGrid, TargetFrames};
 use std::ops::Range;
 
@@ -131,56 +131,35 @@ impl<'a> Band<'a> {
         }
     }
 
-    /// Writes row `y` of the patches: `row` holds its red, green and blue values.
-    #[inline]
-    pub(super) fn write_row<T: Copy>(
+    /// Writes the patches: `samples` are the rows of the band, luma and the two chromas, or red,
+    /// green and blue. A patch is written as a whole before the next: a predicted one is a single
+    /// run of memory, a visible one has such a run for each channel.
+    pub(super) fn write<T: Value>(
         &self,
-        y: usize,
-        [red, green, blue]: [&[T]; 3],
+        samples: [&[i16]; 3],
+        normalise: Normalise,
         out: &mut PatchesMut<'_, T>,
     ) {
         let Self { grid, frame, .. } = *self;
-        let patch = grid.patch;
+        let (patch, area) = (grid.patch, grid.patch * grid.patch);
         for column in 0..grid.side() {
-            let pixels = column * patch..(column + 1) * patch;
+            let samples = samples.map(|part| &part[column * patch..]);
             if let Place::Visible(at) = self.tokens[column] {
                 let tubelet =
                     &mut out.visible[at * grid.tubelet_values()..][..grid.tubelet_values()];
-                for (channel, row) in [red, green, blue].into_iter().enumerate() {
-                    let line = (channel * grid.tubelet + frame % grid.tubelet) * patch + y;
-                    tubelet[line * patch..][..patch].copy_from_slice(&row[pixels.clone()]);
-                }
+                let start = frame % grid.tubelet * area;
+                let (red, rest) = tubelet.split_at_mut(grid.tubelet * area);
+                let (green, blue) = rest.split_at_mut(grid.tubelet * area);
+                let channels = [red, green, blue].map(|channel| &mut channel[start..][..area]);
+                normalise.planes(samples, grid.size, patch, channels);
             }
             if let Some((places, slice, slices)) = self.target
                 && let Place::Predicted(at) = places[column]
             {
-                let line = at * grid.target_values(slices) + (slice * patch + y) * patch * 3;
-                let channels = [&red[pixels.clone()], &green[pixels.clone()], &blue[pixels]];
-                interleave(channels, &mut out.target[line..][..3 * patch]);
+                let start = at * grid.target_values(slices) + 3 * slice * area;
+                let out = &mut out.target[start..][..3 * area];
+                normalise.interleaved(samples, grid.size, patch, out);
             }
         }
-    }
-}
-
-/// Interleaves the pixels of three channels.
-#[inline]
-pub(super) fn interleave<T: Copy>(channels: [&[T]; 3], out: &mut [T]) {
-    #[cfg(target_arch = "x86_64")]
-    if has_vectors() {
-        // SAFETY: the CPU has AVX2.
-        return unsafe { super::x86::interleave(channels, out) };
-    }
-    interleave_plainly(channels, out);
-}
-
-#[inline(always)]
-pub(super) fn interleave_plainly<T: Copy>([red, green, blue]: [&[T]; 3], out: &mut [T]) {
-    // Lengths that the loop shares, so that it needs no checks.
-    let count = red.len();
-    let (green, blue, out) = (&green[..count], &blue[..count], &mut out[..3 * count]);
-    for x in 0..count {
-        out[3 * x] = red[x];
-        out[3 * x + 1] = green[x];
-        out[3 * x + 2] = blue[x];
     }
 }

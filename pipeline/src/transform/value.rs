@@ -22,9 +22,9 @@ mod private {
     #[cfg(target_arch = "x86_64")]
     use std::arch::x86_64::{
         __m256, _mm_packus_epi16, _mm_packus_epi32, _mm_storel_epi64, _mm_storeu_si128,
-        _mm256_add_epi32, _mm256_and_si256, _mm256_castps_si256, _mm256_castsi256_si128,
-        _mm256_cvtps_epi32, _mm256_extracti128_si256, _mm256_set1_epi32, _mm256_srli_epi32,
-        _mm256_storeu_ps,
+        _mm_stream_si128, _mm256_add_epi32, _mm256_and_si256, _mm256_castps_si256,
+        _mm256_castsi256_si128, _mm256_cvtps_epi32, _mm256_extracti128_si256, _mm256_set1_epi32,
+        _mm256_srli_epi32, _mm256_storeu_ps, _mm256_stream_ps,
     };
 
     pub trait Value: Sized {
@@ -39,12 +39,13 @@ mod private {
             Self::from_f32(value)
         }
 
-        /// Writes [`Self::from_f32`] of each of 8 values.
+        /// Writes [`Self::from_f32`] of each of 8 values, past the caches if `STREAM`.
         ///
         /// # Safety
-        /// `out` must have room for them, and the CPU must have AVX2.
+        /// `out` must have room for them, aligned to their size if `STREAM`, and the CPU must have
+        /// AVX2.
         #[cfg(target_arch = "x86_64")]
-        unsafe fn store(values: __m256, out: *mut Self);
+        unsafe fn store<const STREAM: bool>(values: __m256, out: *mut Self);
     }
 
     impl Value for f32 {
@@ -55,10 +56,17 @@ mod private {
         }
 
         #[cfg(target_arch = "x86_64")]
+        #[inline]
         #[target_feature(enable = "avx2")]
-        unsafe fn store(values: __m256, out: *mut Self) {
-            // SAFETY: the caller has room for 8 floats.
-            unsafe { _mm256_storeu_ps(out, values) };
+        unsafe fn store<const STREAM: bool>(values: __m256, out: *mut Self) {
+            // SAFETY: the caller has room for 8 floats, aligned if `STREAM`.
+            unsafe {
+                if STREAM {
+                    _mm256_stream_ps(out, values);
+                } else {
+                    _mm256_storeu_ps(out, values);
+                }
+            }
         }
     }
 
@@ -72,8 +80,9 @@ mod private {
         }
 
         #[cfg(target_arch = "x86_64")]
+        #[inline]
         #[target_feature(enable = "avx2")]
-        unsafe fn store(values: __m256, out: *mut Self) {
+        unsafe fn store<const STREAM: bool>(values: __m256, out: *mut Self) {
             let bits = _mm256_castps_si256(values);
             let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
             let rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
@@ -82,8 +91,14 @@ mod private {
                 _mm256_castsi256_si128(upper),
                 _mm256_extracti128_si256::<1>(upper),
             );
-            // SAFETY: the caller has room for 8 values of 16 bits.
-            unsafe { _mm_storeu_si128(out.cast(), halves) };
+            // SAFETY: the caller has room for 8 values of 16 bits, aligned if `STREAM`.
+            unsafe {
+                if STREAM {
+                    _mm_stream_si128(out.cast(), halves);
+                } else {
+                    _mm_storeu_si128(out.cast(), halves);
+                }
+            }
         }
     }
 
@@ -100,13 +115,15 @@ mod private {
         }
 
         #[cfg(target_arch = "x86_64")]
+        #[inline]
         #[target_feature(enable = "avx2")]
-        unsafe fn store(values: __m256, out: *mut Self) {
+        unsafe fn store<const STREAM: bool>(values: __m256, out: *mut Self) {
             let numbers = _mm256_cvtps_epi32(values);
             let halves = _mm_packus_epi32(
                 _mm256_castsi256_si128(numbers),
                 _mm256_extracti128_si256::<1>(numbers),
             );
+            // There is no vector of 8 bytes to stream.
             // SAFETY: the caller has room for 8 bytes.
             unsafe { _mm_storel_epi64(out.cast(), _mm_packus_epi16(halves, halves)) };
         }
