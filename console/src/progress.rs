@@ -1,13 +1,43 @@
 //! Progress on standard error.
 
 use crate::output;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::cell::Cell;
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 /// Where there is no terminal, a line is written this often.
 const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// The bars of several things at a time, one below the other.
+pub struct Bars(MultiProgress);
+
+impl Bars {
+    /// None yet.
+    pub fn new() -> Self {
+        Self(MultiProgress::with_draw_target(ProgressDrawTarget::stderr()))
+    }
+
+    /// Another bar, as [`Progress::without_eta`].
+    pub fn add(&self, position: &str) -> Progress {
+        let progress = Progress::without_eta(position);
+        Progress {
+            bar: self.0.add(progress.bar),
+            ..progress
+        }
+    }
+
+    /// Writes a line above the bars.
+    pub fn say(&self, line: &str) {
+        self.0.suspend(|| output::say(line));
+    }
+}
+
+impl Default for Bars {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 /// A bar on a terminal; elsewhere a line from time to time.
 pub struct Progress {

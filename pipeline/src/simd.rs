@@ -1,4 +1,4 @@
-//! Which vector instructions are used: the best set of this CPU, or the one that the environment
+//! Which vector instructions are used: the fastest set of this CPU, or the one that the environment
 //! variable `INSTRUCTION_SET` names, so that tests and measurements reach the code of every set.
 //!
 //! The sets are ordered: a CPU that has one has all before it.
@@ -55,6 +55,17 @@ impl InstructionSet {
         Self::Plain
     }
 
+    /// The set that is fastest on this CPU: the best, but not that of pairs on those of Intel,
+    /// which multiply them at half the rate of f32 (Sapphire Rapids: 82 against 171 GFLOP/s with
+    /// one thread; Zen 4: 402 against 210 with two).
+    pub fn fastest() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if Self::best() == Self::Avx512Bf16 && is_intel() {
+            return Self::Avx512;
+        }
+        Self::best()
+    }
+
     /// The sets that the CPU supports, the best last.
     pub fn supported() -> impl Iterator<Item = Self> {
         let best = Self::best();
@@ -81,11 +92,20 @@ impl InstructionSet {
 }
 
 static CHOSEN: LazyLock<Result<InstructionSet, String>> = LazyLock::new(|| {
-    let best = InstructionSet::best();
-    std::env::var_os("INSTRUCTION_SET").map_or(Ok(best), |name| {
-        InstructionSet::from_name(&name.to_string_lossy(), best)
+    std::env::var_os("INSTRUCTION_SET").map_or(Ok(InstructionSet::fastest()), |name| {
+        InstructionSet::from_name(&name.to_string_lossy(), InstructionSet::best())
     })
 });
+
+/// Whether the CPU names Intel as its maker.
+#[cfg(target_arch = "x86_64")]
+fn is_intel() -> bool {
+    let leaf = std::arch::x86_64::__cpuid(0);
+    [leaf.ebx, leaf.edx, leaf.ecx]
+        .map(u32::to_le_bytes)
+        .as_flattened()
+        == b"GenuineIntel"
+}
 
 /// `INSTRUCTION_SET` is unknown, or a set that the CPU lacks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

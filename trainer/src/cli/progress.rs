@@ -1,6 +1,6 @@
 //! Progress of a training.
 
-use console::progress::Progress;
+use console::progress::{Bars, Progress};
 use indicatif::FormattedDuration;
 use schemas::report::StepMetrics;
 use std::time::Duration;
@@ -18,8 +18,17 @@ pub struct TrainingProgress {
 impl TrainingProgress {
     /// Progress that shows itself at the first step.
     pub fn new() -> Self {
+        Self::with(Progress::without_eta("step {pos}/{len}"))
+    }
+
+    /// The progress of one of several trainings.
+    pub fn of(name: &str, bars: &Bars) -> Self {
+        Self::with(bars.add(&format!("{name}: step {{pos}}/{{len}}")))
+    }
+
+    fn with(progress: Progress) -> Self {
         Self {
-            progress: Progress::without_eta("step {pos}/{len}"),
+            progress,
             recent: Recent::new(),
         }
     }

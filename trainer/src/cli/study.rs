@@ -64,7 +64,16 @@ pub struct StudyArgs {
         value_parser = clap::value_parser!(u64).range(1..),
     )]
     pub finetune_steps: u64,
-    /// Compute threads [default: physical cores].
+    /// Runs at a time, which share the threads. Small models keep a thread busier than several: on
+    /// many cores, one job per core is fastest. Seconds in the result are of runs side by side.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=1024),
+    )]
+    pub jobs: u32,
+    /// Compute threads of all runs together [default: physical cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
     #[command(flatten)]

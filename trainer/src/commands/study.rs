@@ -4,13 +4,16 @@ use crate::cli::progress::TrainingProgress;
 use crate::cli::{StudyArgs, loader_threads_beside_training};
 use crate::commands::sources;
 use anyhow::Context;
+use console::progress::Bars;
 use console::{interrupt, output};
 use pipeline::atomic_file;
 use pipeline::physical_cores;
+use std::collections::HashMap;
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 use trainer::config::LiveConfig;
 use trainer::plot::png;
-use trainer::study::{self, Budget, Settings, StudyData, StudyError};
+use trainer::study::{self, Budget, Progress, Settings, StudyData, StudyError};
 use trainer::train::Event;
 
 /// Frames per clip in all studies.
@@ -34,6 +37,8 @@ pub fn study(args: &StudyArgs) -> anyhow::Result<ExitCode> {
         train: open(&args.train)?,
         validation: open(&args.val)?,
     };
+    let as_count = |count: u32| count as usize;
+    let jobs = as_count(args.jobs);
     let settings = Settings {
         out: args.out.clone(),
         seeds: u64::from(args.seeds),
@@ -41,35 +46,49 @@ pub fn study(args: &StudyArgs) -> anyhow::Result<ExitCode> {
             pretrain_steps: args.pretrain_steps,
             finetune_steps: args.finetune_steps,
         },
-        loading: args.load.loading(loader_threads_beside_training()),
-        threads: args
-            .threads
-            .map_or_else(physical_cores, |threads| threads as usize),
+        loading: args
+            .load
+            .loading((loader_threads_beside_training() / jobs).max(1)),
+        threads: args.threads.map_or_else(physical_cores, as_count),
+        jobs,
         stop: interrupt::flag(),
     };
-    let progress = std::cell::RefCell::new(TrainingProgress::new());
-    let on_run = |number: usize, of: usize, name: &str| {
-        progress.replace(TrainingProgress::new()).finish();
-        output::say(&format!("run {number} of {of}: {name}"));
-    };
-    let on_event = |event: Event<'_>| match event {
-        Event::Step(metrics, all) => progress.borrow_mut().advance(metrics, all),
-        Event::Nonfinite(step, _) => {
-            output::say(&format!("warning: step {} was not finite", step.step))
+    let bars = Bars::new();
+    let running = Mutex::new(HashMap::new());
+    let on_progress = |name: &str, progress: Progress<'_>| {
+        let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
+        let warn = |text: &str| bars.say(&format!("warning: {name}: {text}"));
+        match progress {
+            Progress::Begins(number, of) => {
+                bars.say(&format!("run {number} of {of}: {name}"));
+                running.insert(name.to_owned(), TrainingProgress::of(name, &bars));
+            }
+            Progress::Event(Event::Step(metrics, all)) => {
+                if let Some(run) = running.get_mut(name) {
+                    run.advance(metrics, all);
+                }
+            }
+            Progress::Event(Event::Nonfinite(step, _)) => {
+                warn(&format!("step {} was not finite", step.step));
+            }
+            Progress::Event(Event::InvalidCheckpoint(checkpoint)) => {
+                warn(&format!("skipped an invalid checkpoint: {checkpoint}"));
+            }
+            Progress::Event(Event::Skipped(clip)) => warn(&format!("skipped: {}", clip.reason)),
+            Progress::Ends => {
+                if let Some(run) = running.remove(name) {
+                    run.finish();
+                }
+            }
         }
-        Event::InvalidCheckpoint(checkpoint) => output::say(&format!(
-            "warning: skipped an invalid checkpoint: {checkpoint}"
-        )),
-        Event::Skipped(clip) => output::say(&format!("warning: skipped: {}", clip.reason)),
     };
-    let report = match study::study(args.study, &data, &settings, on_run, on_event) {
+    let report = match study::study(args.study, &data, &settings, on_progress) {
         Err(StudyError::Stopped) => {
             output::say("stopped; run the same command again to continue");
             return Ok(ExitCode::from(interrupt::EXIT_CODE));
         }
         report => report?,
     };
-    progress.into_inner().finish();
     let table = study::render_table(&report);
     let json = serde_json::to_string_pretty(&report)?;
     let picture = png(&study::draw(&report))?;

@@ -1,31 +1,34 @@
 //! Attention (Vaswani et al. 2017) without a matrix of all tokens by all tokens, in the manner of
 //! FlashAttention (Dao et al. 2022).
 //!
-//! The forward takes `LANES` queries at a time, 32 with AVX-512 and 16 without. Their scores with
-//! all keys, `[keys][LANES]`, fit a core's cache. Queries are lanes, so the softmax over keys needs
-//! no sums across lanes. It replaces the scores by weights in place, which are the right operand of
-//! the gemm with the values. The result and each query's log-sum-exp are saved. The backward
-//! recomputes the scores, some panels of `ROWS` keys at a time, and uses them while they are in the
-//! innermost cache. Both assign each clip and head to one task.
+//! The forward takes `LANES` queries at a time, 32 with AVX-512 and 16 without, and some keys, whose
+//! scores, `[keys][LANES]`, fit the innermost cache. Queries are lanes, so the softmax over keys
+//! needs no sums across lanes. Weights replace the scores in place, and are the right operand of
+//! the gemm with the values. Where later keys have a greater score, sums and results so far are
+//! scaled down (Milakov and Gimelshein 2018). The result and each query's log-sum-exp are saved.
+//! The backward recomputes the scores of some keys and [`ACROSS`] queries. Both assign each clip
+//! and head to one task.
 //!
 //! Tiles are those of the gemm, but 8 rows with AVX-512, not 12: heads are 32 or 64 wide, and 12
 //! rows would leave an eighth of the tiles of their columns empty.
 
 use super::element::Element;
-use super::kernel::{Left, tiles};
-use super::pack::{Operand, pack, steps};
+use super::kernel::{ACROSS, Left, Tiles, tiles};
+use super::norm_gelu::sum;
+use super::pack::{Operand, pack_panels, steps};
 use super::shared::Shared;
 use super::simd::{InstructionSet, exp2, instruction_set, vectorised};
 use super::team::{for_each, for_each_chunk};
-use bytemuck::{cast_slice, cast_slice_mut};
+use bytemuck::cast_slice;
 use std::cell::RefCell;
 use std::f32::consts::LOG2_E;
+use std::ops::Range;
 
-/// Keys per pass of the backward, whose buffers fit a core's cache.
-const KEYS_AT_ONCE: usize = 512;
+/// Keys at a time in the forward: a multiple of the rows of all tiles, and of a pair.
+const FORWARD_KEYS: usize = 192;
 
-/// Panels of `ROWS` keys at a time, whose scores and gradients fit a core's innermost cache.
-const PANELS_AT_ONCE: usize = 4;
+/// Keys at a time in the backward: likewise.
+const BACKWARD_KEYS: usize = 48;
 
 /// Sizes of an attention layer.
 #[derive(Debug, Clone, Copy)]
@@ -65,22 +68,31 @@ impl Heads {
     }
 }
 
-/// Buffers of a thread.
+/// Buffers of a thread: some stay in the innermost cache, and those of all keys in its core's
+/// cache or the next. Packed operands are named by the matrix, and by what is summed over.
 #[derive(Default)]
 struct Scratch {
-    keys: Vec<u32>,
-    values: Vec<u32>,
-    keys_across: Vec<u32>,
-    scores: Vec<u32>,
-    query: Vec<u32>,
-    query_across: Vec<u32>,
-    gradient: Vec<u32>,
-    gradient_across: Vec<u32>,
+    keys_by_width: Vec<u32>,
+    keys_by_key: Vec<u32>,
+    values_by_width: Vec<u32>,
+    values_by_key: Vec<u32>,
+    queries_by_width: Vec<u32>,
+    queries_by_query: Vec<u32>,
+    gradients_by_width: Vec<u32>,
+    gradients_by_query: Vec<u32>,
+    /// Scores, and the weights that replace them.
+    scores: Vec<f32>,
+    /// Gradients of the weights, and those of the scores, which replace them.
+    slopes: Vec<f32>,
+    /// Slopes as a right operand, in which keys are summed over.
+    slopes_by_key: Vec<u32>,
+    /// Strips of pairs.
+    weight_strips: Vec<u32>,
+    slope_strips: Vec<u32>,
+    result: Vec<f32>,
+    query_gradient: Vec<f32>,
     key_gradient: Vec<f32>,
     value_gradient: Vec<f32>,
-    query_gradient: Vec<f32>,
-    /// For each query, the dot product of its result and the result's gradient.
-    along: Vec<f32>,
 }
 
 thread_local! {
@@ -90,16 +102,12 @@ thread_local! {
 /// Packs `outer` rows of an operand into panels of `WIDTH`.
 fn panels<T: Element, const WIDTH: usize>(
     operand: Operand<'_, T>,
-    outer: std::ops::Range<usize>,
+    outer: Range<usize>,
     inner: usize,
     out: &mut Vec<u32>,
 ) {
-    let size = steps::<T>(inner) * WIDTH;
-    out.resize(outer.len().div_ceil(WIDTH) * size, 0);
-    for (panel, lanes) in out.chunks_exact_mut(size).enumerate() {
-        let first = outer.start + panel * WIDTH;
-        pack::<T, WIDTH>(operand, first..(first + WIDTH).min(outer.end), inner, lanes);
-    }
+    out.resize(outer.len().div_ceil(WIDTH) * WIDTH * steps::<T>(inner), 0);
+    pack_panels::<T, WIDTH>(operand, outer, inner, out);
 }
 
 /// Computes `softmax(q k^T / sqrt(width)) v` of every clip and head. `qkv` is `[clips, tokens, 3 *
@@ -135,70 +143,57 @@ fn forward_in_tiles<T: Element, const ROWS: usize, const LANES: usize>(
     for_each_chunk(log_sums, sizes.queries(), |job, log_sums| {
         SCRATCH.with_borrow_mut(|scratch| {
             let Scratch {
-                keys,
-                values,
+                keys_by_width: keys,
+                values_by_key: values,
+                queries_by_width: query,
                 scores,
-                query,
+                result,
                 ..
             } = scratch;
             let (wide, long) = (steps::<T>(width), steps::<T>(tokens));
+            let [queries_of, keys_of, values_of] = [0, 1, 2].map(|part| sizes.of(qkv, job, part));
+            panels::<T, ROWS>(Operand::rows(keys_of, 3 * all), 0..tokens, width, keys);
             panels::<T, ROWS>(
-                Operand::rows(sizes.of(qkv, job, 1), 3 * all),
-                0..tokens,
-                width,
-                keys,
-            );
-            panels::<T, ROWS>(
-                Operand::columns(sizes.of(qkv, job, 2), 3 * all),
+                Operand::columns(values_of, 3 * all),
                 0..width,
                 tokens,
                 values,
             );
-            scores.resize(tokens.next_multiple_of(2 * ROWS) * LANES, 0);
-            query.resize(wide * LANES, 0);
+            scores.resize(FORWARD_KEYS * LANES, 0.0);
+            let result_values = width.next_multiple_of(ROWS) * LANES;
+            result.resize(result_values, 0.0);
             for first in (0..sizes.queries()).step_by(LANES) {
                 let queries = first..(first + LANES).min(sizes.queries());
-                pack::<T, LANES>(
-                    Operand::rows(sizes.of(qkv, job, 0), 3 * all),
-                    queries.clone(),
-                    width,
-                    query,
-                );
-                tiles::<T, ROWS, LANES>(
-                    tokens.div_ceil(ROWS),
-                    wide,
-                    Left::Packed,
-                    keys,
-                    query,
-                    false,
-                    cast_slice_mut(scores),
-                );
-                let [greatest, sums] = weights::<T, LANES>(scores, tokens, factor);
-                for (lane, query) in queries.clone().enumerate() {
-                    log_sums[query] = greatest[lane] + sums[lane].log2();
+                let operand = Operand::rows(queries_of, 3 * all);
+                panels::<T, LANES>(operand, queries.clone(), width, query);
+                let mut softmax = Softmax::<LANES>::NONE;
+                for first_key in (0..tokens).step_by(FORWARD_KEYS) {
+                    let count = FORWARD_KEYS.min(tokens - first_key);
+                    let of_keys = Tiles::packed::<ROWS, LANES>(count.div_ceil(ROWS), wide, false);
+                    let keys = &keys[first_key * wide..];
+                    tiles::<T, ROWS, LANES>(&of_keys, keys, query, scores);
+                    let before = &mut result[..if first_key > 0 { result_values } else { 0 }];
+                    weights::<T, LANES>(scores, count, factor, &mut softmax, before);
+                    let of_values = Tiles {
+                        distance: long * ROWS,
+                        ..Tiles::packed::<ROWS, LANES>(
+                            width.div_ceil(ROWS),
+                            steps::<T>(count),
+                            first_key > 0,
+                        )
+                    };
+                    let values = &values[first_key / T::in_lane() * ROWS..];
+                    tiles::<T, ROWS, LANES>(&of_values, values, cast_slice(scores), result);
                 }
-                let shares = sums.map(f32::recip);
-                let mut result = [[0.0; LANES]; ROWS];
-                for (panel, values) in values.chunks_exact(long * ROWS).enumerate() {
-                    tiles::<T, ROWS, LANES>(
-                        1,
-                        long,
-                        Left::Packed,
-                        values,
-                        scores,
-                        false,
-                        result.as_flattened_mut(),
-                    );
-                    let column = panel * ROWS;
-                    let columns = ROWS.min(width - column);
-                    for (lane, query) in queries.clone().enumerate() {
-                        let row = job / heads * sizes.queries() + query;
-                        // SAFETY: the columns of a head and the tokens of a clip are written by
-                        // one task only.
-                        let out = unsafe { out.part(row, job % heads * width + column, columns) };
-                        for (at, out) in out.iter_mut().enumerate() {
-                            *out = T::from_f32(result[at][lane] * shares[lane]);
-                        }
+                for (lane, query) in queries.enumerate() {
+                    log_sums[query] = softmax.greatest[lane] + softmax.sums[lane].log2();
+                    let row = job / heads * sizes.queries() + query;
+                    // SAFETY: the columns of a head and the tokens of a clip are written by one
+                    // task only.
+                    let out = unsafe { out.part(row, job % heads * width, width) };
+                    let share = softmax.sums[lane].recip();
+                    for (column, out) in out.iter_mut().enumerate() {
+                        *out = T::from_f32(result[column * LANES + lane] * share);
                     }
                 }
             }
@@ -206,32 +201,64 @@ fn forward_in_tiles<T: Element, const ROWS: usize, const LANES: usize>(
     });
 }
 
+/// Of each query, the greatest score so far, times the factor, and the sum of weights relative to
+/// it.
+struct Softmax<const LANES: usize> {
+    greatest: [f32; LANES],
+    sums: [f32; LANES],
+}
+
+impl<const LANES: usize> Softmax<LANES> {
+    /// Of no scores.
+    const NONE: Self = Self {
+        greatest: [f32::NEG_INFINITY; LANES],
+        sums: [0.0; LANES],
+    };
+}
+
 vectorised! {
-    /// Replaces the scores of `keys` by weights, `[steps][LANES]`. Returns the maximum of each
-    /// query, times `factor`, and the sum of its weights.
+    /// Replaces the scores of `keys` by weights, `[steps][LANES]`, and adds them to `softmax`.
+    /// Scales down the sums and results of earlier keys. Scores of NaN become weights of NaN, so
+    /// that the loss shows them.
     fn weights<T: Element, const LANES: usize>(
-        scores: &mut [u32],
+        scores: &mut [f32],
         keys: usize,
-        factor: f32
-    ) -> [[f32; LANES]; 2] {
-        let mut greatest = [f32::NEG_INFINITY; LANES];
-        for row in scores.chunks_exact(LANES).take(keys) {
-            for (greatest, &score) in greatest.iter_mut().zip(row) {
-                let score = f32::from_bits(score);
-                // NaN is kept, so that the loss shows it.
-                *greatest = if score <= *greatest { *greatest } else { score };
+        factor: f32,
+        softmax: &mut Softmax<LANES>,
+        result: &mut [f32],
+    ) {
+        // Two rows at a time: each waits for the one before it.
+        let mut greatest = [[f32::NEG_INFINITY; LANES]; 2];
+        for rows in scores[..keys * LANES].chunks(2 * LANES) {
+            for (greatest, row) in greatest.iter_mut().zip(rows.chunks_exact(LANES)) {
+                for (greatest, &score) in greatest.iter_mut().zip(row) {
+                    *greatest = if score > *greatest { score } else { *greatest };
+                }
             }
         }
-        greatest.iter_mut().for_each(|greatest| *greatest *= factor);
+        let [mut greatest, second] = greatest;
+        for (greatest, second) in greatest.iter_mut().zip(second) {
+            *greatest = if second > *greatest { second } else { *greatest };
+        }
+        let mut shrink = [0f32; LANES];
+        let mut sums = softmax.sums;
+        for lane in 0..LANES {
+            let (before, now) = (softmax.greatest[lane], greatest[lane] * factor);
+            greatest[lane] = if now > before { now } else { before };
+            shrink[lane] = exp2(before - greatest[lane]);
+            sums[lane] *= shrink[lane];
+        }
+        for row in result.chunks_exact_mut(LANES) {
+            row.iter_mut().zip(&shrink).for_each(|(result, shrink)| *result *= shrink);
+        }
         let in_lane = T::in_lane();
-        let mut sums = [0f32; LANES];
         for (step, first) in (0..keys).step_by(in_lane).enumerate() {
             // One or two keys per step; an odd last key is paired with a weight of zero.
             let mut rows = [[0f32; LANES]; 2];
             for (key, row) in (first..keys.min(first + in_lane)).zip(&mut rows) {
                 let scores = &scores[key * LANES..][..LANES];
                 for lane in 0..LANES {
-                    let weight = exp2(f32::from_bits(scores[lane]) * factor - greatest[lane]);
+                    let weight = exp2(scores[lane].mul_add(factor, -greatest[lane]));
                     sums[lane] += weight;
                     row[lane] = T::from_f32(weight).to_f32();
                 }
@@ -239,12 +266,12 @@ vectorised! {
             let out = &mut scores[step * LANES..][..LANES];
             for lane in 0..LANES {
                 out[lane] = match in_lane {
-                    1 => rows[0][lane].to_bits(),
-                    _ => T::rounded_pair(rows[0][lane], rows[1][lane]),
+                    1 => rows[0][lane],
+                    _ => f32::from_bits(T::rounded_pair(rows[0][lane], rows[1][lane])),
                 };
             }
         }
-        [greatest, sums]
+        *softmax = Softmax { greatest, sums };
     }
 }
 
@@ -279,312 +306,270 @@ fn backward_in_tiles<T: Element, const ROWS: usize, const LANES: usize>(
 ) {
     let Heads {
         tokens,
+        key_only,
         heads,
         width,
-        ..
     } = sizes;
     let all = sizes.all();
     let to = Shared::new(to, 3 * all);
     for_each(log_sums.len() / sizes.queries(), |job| {
+        let first_row = job / heads * tokens;
+        let first_column = job % heads * width;
+        // Rows of the result and its gradient, from a query of this clip and head on.
+        let from = |query: usize| (job / heads * sizes.queries() + query) * all + first_column;
         let log_sums = &log_sums[job * sizes.queries()..][..sizes.queries()];
         SCRATCH.with_borrow_mut(|scratch| {
-            let first_row = job / heads * tokens;
-            let first_column = job % heads * width;
-            let of_head = |x: &[T], query: usize| {
-                (job / heads * sizes.queries() + query) * all + first_column..x.len()
-            };
-            let along = |query: usize| -> f32 {
-                let out = &out[of_head(out, query)][..width];
-                let gradient = &gradient[of_head(gradient, query)][..width];
-                out.iter()
-                    .zip(gradient)
-                    .map(|(out, gradient)| out.to_f32() * gradient.to_f32())
-                    .sum()
-            };
-            let panel_values = width.div_ceil(ROWS) * ROWS * LANES;
-            scratch.query_gradient.clear();
-            scratch
-                .query_gradient
-                .resize(sizes.queries().div_ceil(LANES) * panel_values, 0.0);
-            scratch.along.clear();
-            scratch.along.extend((0..sizes.queries()).map(along));
-            for first_key in (0..tokens).step_by(KEYS_AT_ONCE) {
-                let keys = first_key..(first_key + KEYS_AT_ONCE).min(tokens);
-                let gradient = &gradient[of_head(gradient, 0)];
-                backward_of_keys::<T, ROWS, LANES>(
+            pack_keys::<T, ROWS, LANES>(sizes, qkv, job, scratch);
+            for first in (0..sizes.queries()).step_by(ACROSS) {
+                let queries = first..(first + ACROSS).min(sizes.queries());
+                let mut per_query = [[0.0; ACROSS]; 2];
+                let [log_sums_of, along] = &mut per_query;
+                log_sums_of[..queries.len()].copy_from_slice(&log_sums[queries.clone()]);
+                for (along, query) in along.iter_mut().zip(queries.clone()) {
+                    let out = &out[from(query)..][..width];
+                    let gradient = &gradient[from(query)..][..width];
+                    *along = sum(width, |at| out[at].to_f32() * gradient[at].to_f32());
+                }
+                let gradient = &gradient[from(first)..];
+                backward_of_queries::<T, ROWS, LANES>(
                     sizes,
-                    qkv,
-                    job,
-                    gradient,
-                    log_sums,
-                    keys.clone(),
+                    [sizes.of(qkv, job, 0), gradient],
+                    queries.clone(),
+                    &per_query,
                     scratch,
                 );
-                for (part, of_keys) in [(1, &scratch.key_gradient), (2, &scratch.value_gradient)] {
-                    let padded = keys.len().next_multiple_of(ROWS);
-                    for (block, of_keys) in of_keys.chunks_exact(padded * LANES).enumerate() {
-                        let column = block * LANES;
-                        for (values, key) in of_keys.chunks_exact(LANES).zip(keys.clone()) {
-                            let columns = LANES.min(width - column);
-                            // SAFETY: the columns of a head and the tokens of a clip are
-                            // written by one task only.
-                            let to = unsafe {
-                                to.part(
-                                    first_row + key,
-                                    part * all + first_column + column,
-                                    columns,
-                                )
-                            };
-                            super::element::round(values, to);
-                        }
+                for (lane, query) in queries.enumerate() {
+                    let row = first_row + key_only + query;
+                    // SAFETY: the columns of a head and the tokens of a clip are written by one
+                    // task only.
+                    let to = unsafe { to.part(row, first_column, width) };
+                    let panel = lane / LANES * width.next_multiple_of(ROWS) * LANES;
+                    let values = &scratch.query_gradient[panel + lane % LANES..];
+                    for (to, &value) in to.iter_mut().zip(values.iter().step_by(LANES)) {
+                        *to = T::from_f32(value);
                     }
                 }
             }
-            for token in 0..sizes.key_only {
+            for token in 0..key_only {
                 // SAFETY: as above.
                 unsafe { to.part(first_row + token, first_column, width) }.fill(T::default());
             }
-            for (panel, values) in scratch
-                .query_gradient
-                .chunks_exact(panel_values)
-                .enumerate()
-            {
-                for (lane, query) in
-                    (panel * LANES..sizes.queries().min((panel + 1) * LANES)).enumerate()
-                {
+            for (part, gradient) in [(1, &scratch.key_gradient), (2, &scratch.value_gradient)] {
+                let rows = gradient.chunks_exact(LANES);
+                let padded = tokens.next_multiple_of(ROWS);
+                for (at, values) in rows.enumerate().filter(|(at, _)| at % padded < tokens) {
+                    let column = at / padded * LANES;
+                    let columns = LANES.min(width - column);
+                    let first_column = part * all + first_column + column;
                     // SAFETY: as above.
-                    let to =
-                        unsafe { to.part(first_row + sizes.key_only + query, first_column, width) };
-                    to.iter_mut()
-                        .enumerate()
-                        .for_each(|(at, to)| *to = T::from_f32(values[at * LANES + lane]));
+                    let to = unsafe { to.part(first_row + at % padded, first_column, columns) };
+                    super::element::round(values, to);
                 }
             }
         });
     });
 }
 
-/// The backward of some keys: writes their gradients and those of their values to the scratch,
-/// `[blocks of LANES columns][keys][LANES]`, and adds their contribution to the gradients of the
-/// queries there, `[panels of LANES queries][width][LANES]`.
-fn backward_of_keys<T: Element, const ROWS: usize, const LANES: usize>(
+/// Packs keys and values for the backward, and clears their gradients, `[blocks of LANES
+/// columns][keys][LANES]`.
+fn pack_keys<T: Element, const ROWS: usize, const LANES: usize>(
     sizes: Heads,
     qkv: &[T],
     job: usize,
-    gradient: &[T],
-    log_sums: &[f32],
-    keys: std::ops::Range<usize>,
     scratch: &mut Scratch,
 ) {
-    let width = sizes.width;
+    let Heads { tokens, width, .. } = sizes;
+    let row = 3 * sizes.all();
+    let [keys, values] = [1, 2].map(|part| sizes.of(qkv, job, part));
+    let (by_width, by_key) = (Operand::rows(keys, row), Operand::columns(keys, row));
+    panels::<T, ROWS>(by_width, 0..tokens, width, &mut scratch.keys_by_width);
+    panels::<T, ROWS>(by_key, 0..width, tokens, &mut scratch.keys_by_key);
+    let by_width = Operand::rows(values, row);
+    panels::<T, ROWS>(by_width, 0..tokens, width, &mut scratch.values_by_width);
+    for gradient in [&mut scratch.key_gradient, &mut scratch.value_gradient] {
+        gradient.clear();
+        gradient.resize(
+            width.next_multiple_of(LANES) * tokens.next_multiple_of(ROWS),
+            0.0,
+        );
+    }
+}
+
+/// The backward of at most [`ACROSS`] queries: writes their gradients to the scratch, `[panels of
+/// LANES queries][width][LANES]`, and adds their contribution to the gradients of keys and values.
+/// `rows` are the queries and the gradients of their results; `per_query` are `log_sums`, and the
+/// dot products of results and their gradients.
+fn backward_of_queries<T: Element, const ROWS: usize, const LANES: usize>(
+    sizes: Heads,
+    [query_rows, gradient]: [&[T]; 2],
+    queries: Range<usize>,
+    per_query: &[[f32; ACROSS]; 2],
+    scratch: &mut Scratch,
+) {
+    let Heads { tokens, width, .. } = sizes;
     let all = sizes.all();
-    let scale = sizes.scale();
-    let (wide, count, padded) = (
-        steps::<T>(width),
-        keys.len(),
-        keys.len().next_multiple_of(ROWS),
+    let (count, scale) = (queries.len(), sizes.scale());
+    let query_panels = count.div_ceil(LANES);
+    let [wide, across, long] = [width, count, tokens].map(steps::<T>);
+    let query_rows = &query_rows[queries.start * 3 * all..];
+    let of_queries = (
+        Operand::rows(query_rows, 3 * all),
+        Operand::columns(query_rows, 3 * all),
     );
-    let (long, across, blocks) = (steps::<T>(count), steps::<T>(LANES), width.div_ceil(LANES));
-    let [queries_of, keys_of, values_of] = [0, 1, 2].map(|part| sizes.of(qkv, job, part));
-    panels::<T, ROWS>(
-        Operand::rows(keys_of, 3 * all),
-        keys.clone(),
+    panels::<T, LANES>(of_queries.0, 0..count, width, &mut scratch.queries_by_width);
+    panels::<T, LANES>(of_queries.1, 0..width, count, &mut scratch.queries_by_query);
+    let of_gradient = (
+        Operand::rows(gradient, all),
+        Operand::columns(gradient, all),
+    );
+    panels::<T, LANES>(
+        of_gradient.0,
+        0..count,
         width,
-        &mut scratch.keys,
+        &mut scratch.gradients_by_width,
     );
-    panels::<T, ROWS>(
-        Operand::rows(values_of, 3 * all),
-        keys.clone(),
-        width,
-        &mut scratch.values,
-    );
-    panels::<T, ROWS>(
-        Operand::columns(&keys_of[keys.start * 3 * all..], 3 * all),
+    panels::<T, LANES>(
+        of_gradient.1,
         0..width,
         count,
-        &mut scratch.keys_across,
+        &mut scratch.gradients_by_query,
     );
-    for of_keys in [&mut scratch.key_gradient, &mut scratch.value_gradient] {
-        of_keys.clear();
-        of_keys.resize(blocks * padded * LANES, 0.0);
+    for buffer in [&mut scratch.scores, &mut scratch.slopes] {
+        buffer.resize(buffer.len().max(BACKWARD_KEYS * ACROSS), 0.0);
     }
+    for buffer in [
+        &mut scratch.weight_strips,
+        &mut scratch.slope_strips,
+        &mut scratch.slopes_by_key,
+    ] {
+        buffer.resize(BACKWARD_KEYS * ACROSS, 0);
+    }
+    let panel_values = width.next_multiple_of(ROWS) * LANES;
+    scratch.query_gradient.clear();
     scratch
-        .scores
-        .resize((padded.next_multiple_of(2 * ROWS)) * LANES, 0);
-    scratch.query.resize(wide * LANES, 0);
-    scratch.gradient.resize(wide * LANES, 0);
-    let panel_values = width.div_ceil(ROWS) * ROWS * LANES;
-    for (first, query_gradient) in (0..sizes.queries())
-        .step_by(LANES)
-        .zip(scratch.query_gradient.chunks_exact_mut(panel_values))
-    {
-        let queries = first..(first + LANES).min(sizes.queries());
-        let per_query = |values: &[f32]| -> [f32; LANES] {
-            std::array::from_fn(|lane| values.get(first + lane).copied().unwrap_or_default())
+        .query_gradient
+        .resize(query_panels * panel_values, 0.0);
+    for first_key in (0..tokens).step_by(BACKWARD_KEYS) {
+        let keys = BACKWARD_KEYS.min(tokens - first_key);
+        let rows = keys.next_multiple_of(ROWS);
+        let scores_of_keys = Tiles {
+            width: ACROSS,
+            ..Tiles::packed::<ROWS, LANES>(rows / ROWS, wide, false)
         };
-        let log_sums = per_query(log_sums);
-        let along = per_query(&scratch.along);
-        pack::<T, LANES>(
-            Operand::rows(queries_of, 3 * all),
-            queries.clone(),
-            width,
-            &mut scratch.query,
-        );
-        pack::<T, LANES>(
-            Operand::rows(gradient, all),
-            queries.clone(),
-            width,
-            &mut scratch.gradient,
-        );
-        let query_rows = Operand::columns(&queries_of[first * 3 * all..], 3 * all);
-        panels::<T, LANES>(
-            query_rows,
-            0..width,
-            queries.len(),
-            &mut scratch.query_across,
-        );
-        panels::<T, LANES>(
-            Operand::columns(&gradient[first * all..], all),
-            0..width,
-            queries.len(),
-            &mut scratch.gradient_across,
-        );
-        let across_used = steps::<T>(queries.len());
-        debug_assert!(across_used <= across, "a panel of queries");
-        let [mut scores, mut slopes] = [[[[0f32; LANES]; ROWS]; PANELS_AT_ONCE]; 2];
-        let scores = scores.as_flattened_mut().as_flattened_mut();
-        let slopes = slopes.as_flattened_mut().as_flattened_mut();
-        let [mut weights_across, mut slopes_across] = [[[[0u32; LANES]; ROWS]; PANELS_AT_ONCE]; 2];
-        let weights_across = weights_across.as_flattened_mut().as_flattened_mut();
-        let slopes_across = slopes_across.as_flattened_mut().as_flattened_mut();
-        let panels = padded / ROWS;
-        for first_panel in (0..panels).step_by(PANELS_AT_ONCE) {
-            let at_once = PANELS_AT_ONCE.min(panels - first_panel);
-            let keys = &scratch.keys[first_panel * wide * ROWS..];
-            let values = &scratch.values[first_panel * wide * ROWS..];
-            tiles::<T, ROWS, LANES>(
-                at_once,
-                wide,
-                Left::Packed,
-                keys,
-                &scratch.query,
-                false,
-                scores,
-            );
-            tiles::<T, ROWS, LANES>(
-                at_once,
-                wide,
-                Left::Packed,
-                values,
-                &scratch.gradient,
-                false,
-                slopes,
-            );
-            let rows = at_once * ROWS;
-            let used = rows.min(count - first_panel * ROWS);
-            let right = &mut scratch.scores[first_panel * ROWS / T::in_lane() * LANES..]
-                [..rows / T::in_lane() * LANES];
-            let of_rows = ..rows * LANES;
-            let strips = [&mut weights_across[of_rows], &mut slopes_across[of_rows]];
-            let factors = [scale * LOG2_E, scale];
-            slopes_of_scores::<T, LANES>(
-                &mut scores[of_rows],
-                &mut slopes[of_rows],
-                factors,
-                [&log_sums, &along],
-                used,
-                strips,
-                right,
-            );
-            let [weights, slopes] = if T::in_lane() == 1 {
-                [cast_slice(&*scores), cast_slice(&*slopes)]
-            } else {
-                [&*weights_across, &*slopes_across]
-            };
-            for block in 0..blocks {
-                let at = (block * padded + first_panel * ROWS) * LANES;
-                let queries = &scratch.query_across[block * across_used * LANES..];
-                let gradients = &scratch.gradient_across[block * across_used * LANES..];
-                tiles::<T, ROWS, LANES>(
-                    at_once,
-                    across_used,
-                    Left::Across,
-                    slopes,
-                    queries,
-                    true,
-                    &mut scratch.key_gradient[at..],
-                );
-                tiles::<T, ROWS, LANES>(
-                    at_once,
-                    across_used,
-                    Left::Across,
-                    weights,
-                    gradients,
-                    true,
-                    &mut scratch.value_gradient[at..],
-                );
+        for panel in 0..query_panels {
+            for (left, right, sums) in [
+                (
+                    &scratch.keys_by_width,
+                    &scratch.queries_by_width,
+                    &mut scratch.scores,
+                ),
+                (
+                    &scratch.values_by_width,
+                    &scratch.gradients_by_width,
+                    &mut scratch.slopes,
+                ),
+            ] {
+                let left = &left[first_key * wide..];
+                let right = &right[panel * wide * LANES..];
+                tiles::<T, ROWS, LANES>(&scores_of_keys, left, right, &mut sums[panel * LANES..]);
             }
         }
-        for (panel, query_gradient) in query_gradient.chunks_exact_mut(ROWS * LANES).enumerate() {
-            let keys = &scratch.keys_across[panel * long * ROWS..];
-            tiles::<T, ROWS, LANES>(
-                1,
-                long,
-                Left::Packed,
-                keys,
-                &scratch.scores,
-                true,
-                query_gradient,
-            );
+        slopes_of_scores::<T>(
+            [
+                &mut scratch.scores[..rows * ACROSS],
+                &mut scratch.slopes[..rows * ACROSS],
+            ],
+            [scale * LOG2_E, scale],
+            per_query,
+            [keys, query_panels * LANES],
+            [&mut scratch.weight_strips, &mut scratch.slope_strips],
+            &mut scratch.slopes_by_key,
+        );
+        let [weights, slopes, slopes_by_key]: [&[u32]; 3] = if T::in_lane() == 1 {
+            let slopes = cast_slice(&scratch.slopes);
+            [cast_slice(&scratch.scores), slopes, slopes]
+        } else {
+            [
+                &scratch.weight_strips,
+                &scratch.slope_strips,
+                &scratch.slopes_by_key,
+            ]
+        };
+        let across_queries = Tiles {
+            layout: Left::Across,
+            distance: ROWS * ACROSS,
+            ..Tiles::packed::<ROWS, LANES>(rows / ROWS, across, true)
+        };
+        for block in 0..width.div_ceil(LANES) {
+            let at = (block * tokens.next_multiple_of(ROWS) + first_key) * LANES;
+            for (left, right, sums) in [
+                (slopes, &scratch.queries_by_query, &mut scratch.key_gradient),
+                (
+                    weights,
+                    &scratch.gradients_by_query,
+                    &mut scratch.value_gradient,
+                ),
+            ] {
+                let right = &right[block * across * LANES..];
+                tiles::<T, ROWS, LANES>(&across_queries, left, right, &mut sums[at..]);
+            }
+        }
+        let over_keys = Tiles {
+            distance: long * ROWS,
+            lanes: ACROSS,
+            ..Tiles::packed::<ROWS, LANES>(width.div_ceil(ROWS), steps::<T>(keys), true)
+        };
+        let left = &scratch.keys_by_key[first_key / T::in_lane() * ROWS..];
+        let gradients = scratch.query_gradient.chunks_exact_mut(panel_values);
+        for (panel, sums) in gradients.enumerate() {
+            tiles::<T, ROWS, LANES>(&over_keys, left, &slopes_by_key[panel * LANES..], sums);
         }
     }
 }
 
 vectorised! {
-    /// From scores `s` and the gradients `g` of the weights, of some keys by `LANES` queries,
+    /// From scores `s` and the gradients `g` of the weights, of some keys by [`ACROSS`] queries,
     /// computes the weights `p = 2^(factor s - log_sum)` and the gradients of the scores, `scale p
-    /// (g - along)`, in place. Where lanes are pairs, both are also written as strips that are read
-    /// across. The gradients are also written as rows of a right operand. Rows from `used` on are
-    /// zero.
-    fn slopes_of_scores<T: Element, const LANES: usize>(
-        scores: &mut [f32],
-        slopes: &mut [f32],
+    /// (g - along)`, in place. Where lanes are pairs, writes both as strips that are read across,
+    /// and the gradients also as rows of a right operand. Only the first `used` keys and queries
+    /// count; further rows are zero.
+    fn slopes_of_scores<T: Element>(
+        values: [&mut [f32]; 2],
         factors: [f32; 2],
-        per_query: [&[f32; LANES]; 2],
-        used: usize,
+        per_query: &[[f32; ACROSS]; 2],
+        used: [usize; 2],
         strips: [&mut [u32]; 2],
         right: &mut [u32],
     ) {
-        let [log_sums, along] = per_query;
-        let [weights_across, slopes_across] = strips;
+        let [scores, slopes] = values;
         let [factor, scale] = factors;
-        scores[used * LANES..].fill(0.0);
-        slopes[used * LANES..].fill(0.0);
-        let used_scores = scores[..used * LANES].chunks_exact_mut(LANES);
-        for (scores, slopes) in used_scores.zip(slopes.chunks_exact_mut(LANES)) {
-            for lane in 0..LANES {
-                let weight = exp2(scores[lane] * factor - log_sums[lane]);
-                let slope = scale * weight * (slopes[lane] - along[lane]);
-                scores[lane] = T::from_f32(weight).to_f32();
-                slopes[lane] = T::from_f32(slope).to_f32();
+        let [log_sums, along] = per_query;
+        let [keys, queries] = used;
+        scores[keys * ACROSS..].fill(0.0);
+        slopes[keys * ACROSS..].fill(0.0);
+        let rows = scores.chunks_exact_mut(ACROSS).zip(slopes.chunks_exact_mut(ACROSS));
+        for (scores, slopes) in rows.take(keys) {
+            let (scores, slopes) = (&mut scores[..queries], &mut slopes[..queries]);
+            for query in 0..queries {
+                let weight = exp2(scores[query].mul_add(factor, -log_sums[query]));
+                let slope = scale * weight * (slopes[query] - along[query]);
+                scores[query] = T::from_f32(weight).to_f32();
+                slopes[query] = T::from_f32(slope).to_f32();
             }
         }
         if T::in_lane() == 1 {
-            for (slope, right) in slopes.iter().zip(right) {
-                *right = slope.to_bits();
+            return;
+        }
+        for (values, strip) in [&*scores, &*slopes].into_iter().zip(strips) {
+            let strips = strip.chunks_exact_mut(ACROSS);
+            for (values, strip) in values.chunks_exact(ACROSS).zip(strips) {
+                T::rounded_pairs(&values[..queries], &mut strip[..queries / 2]);
             }
-        } else {
-            for (values, strip) in [(&*scores, weights_across), (&*slopes, slopes_across)] {
-                let strips = strip.chunks_exact_mut(LANES);
-                for (values, strip) in values.chunks_exact(LANES).zip(strips) {
-                    T::rounded_pairs(values, &mut strip[..LANES / 2]);
-                }
-            }
-            let rights = right.chunks_exact_mut(LANES);
-            for (slopes, right) in slopes.chunks_exact(2 * LANES).zip(rights) {
-                for lane in 0..LANES {
-                    right[lane] = T::rounded_pair(slopes[lane], slopes[LANES + lane]);
-                }
+        }
+        let rights = right.chunks_exact_mut(ACROSS);
+        for (slopes, right) in slopes.chunks_exact(2 * ACROSS).zip(rights) {
+            for query in 0..queries {
+                right[query] = T::rounded_pair(slopes[query], slopes[ACROSS + query]);
             }
         }
     }

@@ -277,16 +277,20 @@ pub(crate) fn class_backward(
 const CONVERTED_AT_ONCE: usize = 1 << 15;
 
 /// Converts the values of a batch to normalised ones of type `T`.
-pub(crate) fn convert<T: Element>(values: Values<'_>, out: &mut [T]) {
+fn convert<T: Element>(values: Values<'_>, out: &mut [T]) {
     for_each_chunk(out, CONVERTED_AT_ONCE, |at, out| {
-        let first = at * CONVERTED_AT_ONCE;
-        let range = first..first + out.len();
-        match values {
-            Values::U8(values) => normalise(&values[range], out),
-            Values::F32(values) => super::element::round(&values[range], out),
-            Values::Bf16(values) => widen(&values[range], out),
-        }
+        convert_from(values, at * CONVERTED_AT_ONCE, out)
     });
+}
+
+/// Converts the values from `first` on, as many as `out` has.
+pub(crate) fn convert_from<T: Element>(values: Values<'_>, first: usize, out: &mut [T]) {
+    let range = first..first + out.len();
+    match values {
+        Values::U8(values) => normalise(&values[range], out),
+        Values::F32(values) => super::element::round(&values[range], out),
+        Values::Bf16(values) => widen(&values[range], out),
+    }
 }
 
 vectorised! {

@@ -17,94 +17,126 @@ use super::vector::{Plain, Vector};
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
+/// Columns of a strip: how many steps [`Left::Across`] has at most.
+pub(crate) const ACROSS: usize = 64;
+
 /// Layout of the left operand of a tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Left {
     /// `[steps][ROWS]`, packed.
     Packed,
-    /// `[ROWS][LANES]`, where the step is the column: a strip of a right operand, read across.
+    /// `[ROWS][ACROSS]`, where the step is the column: a strip of a right operand, read across.
     Across,
 }
 
-/// Computes `count` tiles `sums[i][j] = sum over steps of left[i][step] * right[step][j]`, with
-/// `right` `[steps][LANES]` and the `left` of each tile in `layout`. With `adds`, adds them to
-/// `sums`, `[count][ROWS][LANES]`. Lanes are values of f32, or pairs of bf16 where
-/// [`Element::in_lane`] is 2. `LANES` is 32 with AVX-512, and 16 without.
+/// Tiles that share their right operand, `[steps][lanes]`. The left operands lie one after the
+/// other, `distance` lanes apart; so do the sums, `[count][ROWS][width]`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tiles {
+    pub(crate) count: usize,
+    pub(crate) steps: usize,
+    pub(crate) layout: Left,
+    /// Distance from the left operand of one tile to that of the next.
+    pub(crate) distance: usize,
+    /// Distance from one step of the right operand to the next.
+    pub(crate) lanes: usize,
+    /// Distance from one row of sums to the next.
+    pub(crate) width: usize,
+    /// Whether to add to the sums.
+    pub(crate) adds: bool,
+}
+
+impl Tiles {
+    /// Packed operands with no space between them.
+    pub(crate) const fn packed<const ROWS: usize, const LANES: usize>(
+        count: usize,
+        steps: usize,
+        adds: bool,
+    ) -> Self {
+        Self {
+            count,
+            steps,
+            layout: Left::Packed,
+            distance: steps * ROWS,
+            lanes: LANES,
+            width: LANES,
+            adds,
+        }
+    }
+}
+
+/// The kernel for a layout: its distances are constants, so that addresses cost no instructions.
+macro_rules! choose {
+    ($kernel:ident, $rows:ident, $lanes:ident, $layout:ident, $right:ident) => {
+        match ($layout, $right == $lanes) {
+            (Left::Packed, true) => $kernel::<$rows, 1, $rows, $lanes>,
+            (Left::Packed, false) => $kernel::<$rows, 1, $rows, ACROSS>,
+            (Left::Across, _) => $kernel::<$rows, ACROSS, 1, $lanes>,
+        }
+    };
+}
+
+/// Computes tiles `sums[i][j] = sum over steps of left[i][step] * right[step][j]`, or adds them to
+/// `sums`; see [`Tiles`]. Lanes are values of f32, or pairs of bf16 where [`Element::in_lane`] is
+/// 2. `LANES` is 32 with AVX-512, and 16 without.
 ///
 /// # Panics
 /// When an operand is too short.
 #[inline]
 pub(crate) fn tiles<T: Element, const ROWS: usize, const LANES: usize>(
-    count: usize,
-    steps: usize,
-    layout: Left,
+    tiles: &Tiles,
     left: &[u32],
     right: &[u32],
-    adds: bool,
     sums: &mut [f32],
 ) {
-    let distance = match layout {
-        Left::Packed => steps * ROWS,
-        Left::Across => ROWS * LANES,
-    };
-    assert!(
-        layout == Left::Packed || steps <= LANES,
-        "a strip has {LANES} columns"
-    );
-    assert!(
-        left.len() >= count * distance
-            && right.len() >= steps * LANES
-            && sums.len() >= count * ROWS * LANES,
-        "operands of {steps} steps"
-    );
-    let shape = Shape {
+    let Tiles {
         count,
         steps,
+        layout,
         distance,
-        adds,
+        lanes,
+        width,
+        ..
+    } = *tiles;
+    let Some(others) = count.checked_sub(1) else {
+        return;
     };
+    let left_lanes = match layout {
+        Left::Packed => steps * ROWS,
+        Left::Across => (ROWS - 1) * ACROSS + steps,
+    };
+    let right_lanes = steps.saturating_sub(1) * lanes + LANES.min(steps * LANES);
+    let all_sums = (count * ROWS - 1) * width + LANES;
+    assert!(
+        left.len() >= others * distance + left_lanes
+            && right.len() >= right_lanes
+            && sums.len() >= all_sums
+            && (layout == Left::Packed || steps <= ACROSS)
+            && width >= LANES
+            && (lanes == LANES || lanes == ACROSS && layout == Left::Packed),
+        "operands of {tiles:?}"
+    );
     let left = left.as_ptr();
     let right = right.as_ptr();
     let sums = sums.as_mut_ptr();
-    let function: unsafe fn(Shape, *const u32, *const u32, *mut f32) =
-        match (instruction_set(), layout, LANES) {
+    let function: unsafe fn(&Tiles, *const u32, *const u32, *mut f32) =
+        match (instruction_set(), LANES) {
             #[cfg(target_arch = "x86_64")]
-            (InstructionSet::Avx512Bf16, Left::Packed, 32) if T::in_lane() == 2 => {
-                avx512_pairs::<ROWS, 1, ROWS>
+            (InstructionSet::Avx512Bf16, 32) if T::in_lane() == 2 => {
+                choose!(avx512_pairs, ROWS, LANES, layout, lanes)
             }
             #[cfg(target_arch = "x86_64")]
-            (InstructionSet::Avx512Bf16, Left::Across, 32) if T::in_lane() == 2 => {
-                avx512_pairs::<ROWS, 32, 1>
+            (InstructionSet::Avx512 | InstructionSet::Avx512Bf16, 32) => {
+                choose!(avx512, ROWS, LANES, layout, lanes)
             }
             #[cfg(target_arch = "x86_64")]
-            (InstructionSet::Avx512 | InstructionSet::Avx512Bf16, Left::Packed, 32) => {
-                avx512::<ROWS, 1, ROWS>
-            }
-            #[cfg(target_arch = "x86_64")]
-            (InstructionSet::Avx512 | InstructionSet::Avx512Bf16, Left::Across, 32) => {
-                avx512::<ROWS, 32, 1>
-            }
-            #[cfg(target_arch = "x86_64")]
-            (InstructionSet::Avx2, Left::Packed, 16) => avx2::<ROWS, 1, ROWS>,
-            #[cfg(target_arch = "x86_64")]
-            (InstructionSet::Avx2, Left::Across, 16) => avx2::<ROWS, 16, 1>,
-            (_, Left::Packed, 16) => plain::<ROWS, 1, ROWS>,
-            (_, Left::Across, 16) => plain::<ROWS, 16, 1>,
+            (InstructionSet::Avx2, 16) => choose!(avx2, ROWS, LANES, layout, lanes),
+            (_, 16) => choose!(plain, ROWS, LANES, layout, lanes),
             _ => unreachable!("tiles have the lanes of the instruction set"),
         };
     // SAFETY: the lengths are checked, the CPU has the instructions, and 4-byte lanes are f32 or
     // pairs, according to the element type.
-    unsafe { function(shape, left, right, sums) }
-}
-
-/// Sizes of the operands.
-#[derive(Debug, Clone, Copy)]
-struct Shape {
-    count: usize,
-    steps: usize,
-    /// Distance from the left operand of one tile to that of the next.
-    distance: usize,
-    adds: bool,
+    unsafe { function(tiles, left, right, sums) }
 }
 
 /// Vectors per row of a tile.
@@ -118,49 +150,54 @@ const PREFETCHED: usize = 16;
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-unsafe fn avx512<const ROWS: usize, const ROW: usize, const STEP: usize>(
-    shape: Shape,
+unsafe fn avx512<const ROWS: usize, const ROW: usize, const STEP: usize, const RIGHT: usize>(
+    tiles: &Tiles,
     left: *const u32,
     right: *const u32,
     sums: *mut f32,
 ) {
     // SAFETY: as for the caller.
-    unsafe { tiles_of::<Avx512<false>, ROWS, ROWS, ROW, STEP>(shape, left, right, sums) }
+    unsafe { tiles_of::<Avx512<false>, ROWS, ROWS, ROW, STEP, RIGHT>(tiles, left, right, sums) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn avx512_pairs<const ROWS: usize, const ROW: usize, const STEP: usize>(
-    shape: Shape,
+unsafe fn avx512_pairs<
+    const ROWS: usize,
+    const ROW: usize,
+    const STEP: usize,
+    const RIGHT: usize,
+>(
+    tiles: &Tiles,
     left: *const u32,
     right: *const u32,
     sums: *mut f32,
 ) {
     // SAFETY: as for the caller.
-    unsafe { tiles_of::<Avx512<true>, ROWS, ROWS, ROW, STEP>(shape, left, right, sums) }
+    unsafe { tiles_of::<Avx512<true>, ROWS, ROWS, ROW, STEP, RIGHT>(tiles, left, right, sums) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn avx2<const ROWS: usize, const ROW: usize, const STEP: usize>(
-    shape: Shape,
+unsafe fn avx2<const ROWS: usize, const ROW: usize, const STEP: usize, const RIGHT: usize>(
+    tiles: &Tiles,
     left: *const u32,
     right: *const u32,
     sums: *mut f32,
 ) {
     // SAFETY: as for the caller.
-    unsafe { tiles_of::<Avx2, ROWS, ROWS, ROW, STEP>(shape, left, right, sums) }
+    unsafe { tiles_of::<Avx2, ROWS, ROWS, ROW, STEP, RIGHT>(tiles, left, right, sums) }
 }
 
 /// Two rows at a time are what the registers of SSE2 hold.
-unsafe fn plain<const ROWS: usize, const ROW: usize, const STEP: usize>(
-    shape: Shape,
+unsafe fn plain<const ROWS: usize, const ROW: usize, const STEP: usize, const RIGHT: usize>(
+    tiles: &Tiles,
     left: *const u32,
     right: *const u32,
     sums: *mut f32,
 ) {
     // SAFETY: as for the caller.
-    unsafe { tiles_of::<Plain, ROWS, 2, ROW, STEP>(shape, left, right, sums) }
+    unsafe { tiles_of::<Plain, ROWS, 2, ROW, STEP, RIGHT>(tiles, left, right, sums) }
 }
 
 /// Computes tiles of `ROWS` rows, `AT_ONCE` rows at a time. `ROW` and `STEP` are the distances
@@ -168,7 +205,7 @@ unsafe fn plain<const ROWS: usize, const ROW: usize, const STEP: usize>(
 /// compiled for the caller's instructions.
 ///
 /// # Safety
-/// The operands have the lengths of the shape, and the caller has the instructions of `V`.
+/// The operands have the lengths that `tiles` says, and the caller has the instructions of `V`.
 #[inline(always)]
 unsafe fn tiles_of<
     V: Vector,
@@ -176,46 +213,45 @@ unsafe fn tiles_of<
     const AT_ONCE: usize,
     const ROW: usize,
     const STEP: usize,
+    const RIGHT: usize,
 >(
-    shape: Shape,
+    tiles: &Tiles,
     left: *const u32,
     right: *const u32,
     sums: *mut f32,
 ) {
-    let lanes = VECTORS * V::LANES;
     let groups = ROWS / AT_ONCE;
-    for group in 0..shape.count * groups {
+    for group in 0..tiles.count * groups {
         let at = group / groups;
         let first_row = group % groups * AT_ONCE;
         // SAFETY: as for the caller.
         unsafe {
-            let left = left.add(at * shape.distance + first_row * ROW);
-            let sums = sums.add((at * ROWS + first_row) * lanes);
+            let mut left = left.add(at * tiles.distance + first_row * ROW);
+            let mut right = right;
+            let sums = sums.add((at * ROWS + first_row) * tiles.width);
             let mut tile = [[V::zero(); VECTORS]; AT_ONCE];
-            if shape.adds {
+            if tiles.adds {
                 for (row, tile) in tile.iter_mut().enumerate() {
                     for (vector, tile) in tile.iter_mut().enumerate() {
-                        *tile = V::load(sums.add(row * lanes + vector * V::LANES));
+                        *tile = V::load(sums.add(row * tiles.width + vector * V::LANES));
                     }
                 }
             }
-            let mut left = left;
-            let mut right = right;
-            for _ in 0..shape.steps / UNROLLED {
+            for _ in 0..tiles.steps / UNROLLED {
                 for _ in 0..UNROLLED {
-                    add_step::<V, AT_ONCE, ROW>(left, right, &mut tile);
+                    add_step::<V, AT_ONCE, ROW, RIGHT>(left, right, &mut tile);
                     left = left.wrapping_add(STEP);
-                    right = right.wrapping_add(lanes);
+                    right = right.wrapping_add(RIGHT);
                 }
             }
-            for _ in 0..shape.steps % UNROLLED {
-                add_step::<V, AT_ONCE, ROW>(left, right, &mut tile);
+            for _ in 0..tiles.steps % UNROLLED {
+                add_step::<V, AT_ONCE, ROW, RIGHT>(left, right, &mut tile);
                 left = left.wrapping_add(STEP);
-                right = right.wrapping_add(lanes);
+                right = right.wrapping_add(RIGHT);
             }
             for (row, tile) in tile.into_iter().enumerate() {
                 for (vector, tile) in tile.into_iter().enumerate() {
-                    tile.store(sums.add(row * lanes + vector * V::LANES));
+                    tile.store(sums.add(row * tiles.width + vector * V::LANES));
                 }
             }
         }
@@ -224,7 +260,7 @@ unsafe fn tiles_of<
 
 /// Adds the products of one step to a tile.
 #[inline(always)]
-unsafe fn add_step<V: Vector, const ROWS: usize, const ROW: usize>(
+unsafe fn add_step<V: Vector, const ROWS: usize, const ROW: usize, const RIGHT: usize>(
     left: *const u32,
     right: *const u32,
     tile: &mut [[V; VECTORS]; ROWS],
@@ -233,8 +269,9 @@ unsafe fn add_step<V: Vector, const ROWS: usize, const ROW: usize>(
     unsafe {
         let mut factors = [V::load_factor(right); VECTORS];
         for (vector, factor) in factors.iter_mut().enumerate() {
-            *factor = V::load_factor(right.wrapping_add(vector * V::LANES));
-            prefetch(right.wrapping_add((PREFETCHED * VECTORS + vector) * V::LANES));
+            let right = right.wrapping_add(vector * V::LANES);
+            *factor = V::load_factor(right);
+            prefetch(right.wrapping_add(PREFETCHED * RIGHT));
         }
         for (row, tile) in tile.iter_mut().enumerate() {
             let value = V::splat(left.wrapping_add(row * ROW));
@@ -369,24 +406,43 @@ mod tests {
     fn tiles_are_sums_of_products() {
         fn check<const ROWS: usize, const LANES: usize>() {
             let mut rng = stream(Purpose::Synth, 1, 2, 3);
-            for (steps, count, adds, layout) in [
-                (0, 1, false, Left::Packed),
-                (1, 2, true, Left::Packed),
-                (77, 3, false, Left::Packed),
-                (15, 2, true, Left::Across),
+            let packed = |count, steps, adds| Tiles::packed::<ROWS, LANES>(count, steps, adds);
+            for of_tiles in [
+                packed(1, 0, false),
+                packed(2, 1, true),
+                packed(3, 77, false),
+                Tiles {
+                    distance: 90 * ROWS,
+                    lanes: ACROSS,
+                    ..packed(3, 77, true)
+                },
+                Tiles {
+                    width: ACROSS,
+                    ..packed(2, 33, false)
+                },
+                Tiles {
+                    layout: Left::Across,
+                    distance: ROWS * ACROSS,
+                    ..packed(2, 63, true)
+                },
             ] {
-                let distance = match layout {
-                    Left::Packed => steps * ROWS,
-                    Left::Across => ROWS * LANES,
-                };
+                let Tiles {
+                    count,
+                    steps,
+                    layout,
+                    distance,
+                    lanes,
+                    width,
+                    adds,
+                } = of_tiles;
                 let mut noise = |count: usize| {
                     (0..count)
                         .map(|_| rng.random::<f32>() - 0.5)
                         .collect::<Vec<_>>()
                 };
                 let left = noise(count * distance);
-                let right = noise(steps * LANES);
-                let before = noise(count * ROWS * LANES);
+                let right = noise(steps * lanes);
+                let before = noise(count * ROWS * width);
                 let bits = |values: &[f32]| {
                     values
                         .iter()
@@ -394,30 +450,26 @@ mod tests {
                         .collect::<Vec<_>>()
                 };
                 let mut sums = before.clone();
-                tiles::<f32, ROWS, LANES>(
-                    count,
-                    steps,
-                    layout,
-                    &bits(&left),
-                    &bits(&right),
-                    adds,
-                    &mut sums,
-                );
-                for (at, &sum) in sums.iter().enumerate() {
-                    let tile = at / (ROWS * LANES);
-                    let row = at / LANES % ROWS;
-                    let lane = at % LANES;
+                tiles::<f32, ROWS, LANES>(&of_tiles, &bits(&left), &bits(&right), &mut sums);
+                for (at, (&sum, &before)) in sums.iter().zip(&before).enumerate() {
+                    let tile = at / (ROWS * width);
+                    let row = at / width % ROWS;
+                    let lane = at % width;
                     let left = |step: usize| match layout {
                         Left::Packed => left[tile * distance + step * ROWS + row],
-                        Left::Across => left[tile * distance + row * LANES + step],
+                        Left::Across => left[tile * distance + row * ACROSS + step],
                     };
+                    if lane >= LANES {
+                        assert_eq!(sum, before, "beyond the tile");
+                        continue;
+                    }
                     let products = (0..steps)
-                        .map(|step| f64::from(left(step)) * f64::from(right[step * LANES + lane]));
-                    let before = if adds { f64::from(before[at]) } else { 0.0 };
+                        .map(|step| f64::from(left(step)) * f64::from(right[step * lanes + lane]));
+                    let before = if adds { f64::from(before) } else { 0.0 };
                     let expected = products.sum::<f64>() + before;
                     assert!(
                         (f64::from(sum) - expected).abs() < 1e-5,
-                        "{ROWS}x{LANES}, {steps} steps, {layout:?}: {sum} for {expected}"
+                        "{ROWS}x{LANES}, {of_tiles:?}: {sum} for {expected}"
                     );
                 }
             }
@@ -447,12 +499,9 @@ mod tests {
             let (right, right_lanes) = lanes(steps * LANES);
             let mut sums = [[0f32; LANES]; ROWS];
             tiles::<bf16, ROWS, LANES>(
-                1,
-                steps,
-                Left::Packed,
+                &Tiles::packed::<ROWS, LANES>(1, steps, false),
                 &left_lanes,
                 &right_lanes,
-                false,
                 sums.as_flattened_mut(),
             );
             for (row, lane) in (0..ROWS).flat_map(|row| (0..LANES).map(move |lane| (row, lane))) {

@@ -7,12 +7,11 @@
 
 use super::block::{Gradients, Scratch, Tokens, Weights, affine, affine_backward};
 use super::element::Element;
-use super::encoder::{Encoder, Pass, Positions, Values, class_backward, convert, set_class};
+use super::encoder::{Encoder, Pass, Positions, Values, class_backward, convert_from, set_class};
 use super::gemm::add;
 use super::layout::MaeLayout;
 use super::memory::resize;
 use super::norm_gelu::{Statistics, layer_norm, layer_norm_backward};
-use super::shared::Shared;
 use super::simd::vectorised;
 use super::stack::{Blocks, BranchScales, Mode, Stack};
 use super::team::for_each_chunk2;
@@ -58,7 +57,6 @@ pub(crate) struct Workspace<T> {
     encoded_statistics: Vec<Statistics>,
     decoded: Vec<T>,
     decoded_statistics: Vec<Statistics>,
-    target: Vec<f32>,
     predicted: Vec<f32>,
     rounded: Vec<T>,
     stream_gradient: Vec<f32>,
@@ -111,7 +109,6 @@ impl<T: Element> Workspace<T> {
             encoded_statistics: Vec::new(),
             decoded: Vec::new(),
             decoded_statistics: Vec::new(),
-            target: Vec::new(),
             predicted: Vec::new(),
             rounded: Vec::new(),
             stream_gradient: Vec::new(),
@@ -275,26 +272,24 @@ impl<T: Element> Workspace<T> {
         let values = self.config.target_values();
         let per = self.config.conventions.normalise_per;
         let per = self.config.normalise_target.then_some(per);
-        resize(&mut self.target, self.predicted.len());
-        convert(batch.target, &mut self.target);
         let factor = (2.0 * share / self.predicted.len() as f64) as f32;
         let mut errors = vec![0.0; self.predicted.len() / values];
-        let tokens = Shared::new(&mut self.target, values);
         for_each_chunk2(
             &mut self.predicted,
             TOKENS_AT_ONCE * values,
             &mut errors,
             TOKENS_AT_ONCE,
             |at, predicted, errors| {
+                let mut target = vec![0f32; values];
                 let predicted = predicted.chunks_exact_mut(values);
                 for (token, (predicted, error)) in predicted.zip(errors).enumerate() {
-                    // SAFETY: each token is taken once.
-                    let target = unsafe { tokens.chunk(at * TOKENS_AT_ONCE + token) };
+                    let first = (at * TOKENS_AT_ONCE + token) * values;
+                    convert_from(batch.target, first, &mut target);
                     if per == Some(NormalisePer::Channel) {
-                        normalise_channels(target);
+                        normalise_channels(&mut target);
                     }
                     let normalises = per == Some(NormalisePer::Patch);
-                    *error = token_error(predicted, target, normalises, factor);
+                    *error = token_error(predicted, &mut target, normalises, factor);
                 }
             },
         );

@@ -145,7 +145,7 @@ pub(crate) fn layer_norm_backward(
 const MOST_PARTS: usize = 16;
 
 /// Columns per task of [`column_sums`].
-const COLUMNS_AT_ONCE: usize = 256;
+const COLUMNS_AT_ONCE: usize = 64;
 
 vectorised! {
     fn add_row<T: Element>(row: &[T], sums: &mut [f32]) {

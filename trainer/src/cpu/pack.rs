@@ -50,6 +50,43 @@ pub(crate) fn steps<T: Element>(inner: usize) -> usize {
     inner.div_ceil(T::in_lane())
 }
 
+/// Packs the rows `outer` and `inner` values of `operand` into `panels`, `[panels][steps][WIDTH]`,
+/// padded with zeros.
+pub(crate) fn pack_panels<T: Element, const WIDTH: usize>(
+    operand: Operand<'_, T>,
+    outer: Range<usize>,
+    inner: usize,
+    panels: &mut [u32],
+) {
+    let size = steps::<T>(inner) * WIDTH;
+    debug_assert!(
+        panels.len() == outer.len().div_ceil(WIDTH) * size,
+        "the size of panels"
+    );
+    let panel_rows = |panel: usize| {
+        let first = outer.start + panel * WIDTH;
+        first..(first + WIDTH).min(outer.end)
+    };
+    if size == 0 {
+        return;
+    }
+    if operand.inner == 1 {
+        for (panel, lanes) in panels.chunks_exact_mut(size).enumerate() {
+            pack::<T, WIDTH>(operand, panel_rows(panel), inner, lanes);
+        }
+        return;
+    }
+    // Each row in memory has a part of every panel: read it once, while it is in the cache.
+    for (block, first) in (0..inner).step_by(STEPS_AT_ONCE * T::in_lane()).enumerate() {
+        let operand = operand.after(first);
+        let inner = (STEPS_AT_ONCE * T::in_lane()).min(inner - first);
+        for (panel, lanes) in panels.chunks_exact_mut(size).enumerate() {
+            let lanes = &mut lanes[block * STEPS_AT_ONCE * WIDTH..][..steps::<T>(inner) * WIDTH];
+            pack::<T, WIDTH>(operand, panel_rows(panel), inner, lanes);
+        }
+    }
+}
+
 /// Packs the rows `outer` (at most `WIDTH`) and `inner` values of `operand` into `panel`,
 /// `[steps][WIDTH]`, padded with zeros.
 pub(crate) fn pack<T: Element, const WIDTH: usize>(
@@ -93,10 +130,16 @@ pub(crate) fn pack<T: Element, const WIDTH: usize>(
         }
         (false, 1) => {
             for (step, lanes) in panel.chunks_exact_mut(WIDTH).enumerate() {
-                singles(
-                    &operand.values[step * operand.inner..][outer.clone()],
-                    lanes,
-                );
+                let row = &operand.values[step * operand.inner..][outer.clone()];
+                match (row.first_chunk::<WIDTH>(), lanes.first_chunk_mut::<WIDTH>()) {
+                    // A constant length compiles to straight code, which matters for short rows.
+                    (Some(row), Some(lanes)) => {
+                        for at in 0..WIDTH {
+                            lanes[at] = row[at].single();
+                        }
+                    }
+                    _ => singles(row, lanes),
+                }
             }
         }
         (false, _) => {

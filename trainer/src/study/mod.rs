@@ -14,11 +14,14 @@ use crate::train::{self, Event, Loading, Outcome, Run, RunError};
 use candle_core::Device;
 use pipeline::source::WeightedSource;
 use schemas::report::{StudyArm, StudyReport, StudyRun};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 /// Steps at the end of a pre-training over which the reported loss is averaged.
 const LAST_STEPS: usize = 50;
@@ -45,10 +48,22 @@ pub struct Settings {
     pub budget: Budget,
     /// Settings of the loader.
     pub loading: Loading,
-    /// Compute threads.
+    /// Compute threads of all runs together.
     pub threads: usize,
-    /// Set to stop the study.
+    /// Runs at a time.
+    pub jobs: usize,
+    /// Set to stop the study. A run that fails sets it.
     pub stop: Arc<AtomicBool>,
+}
+
+/// What a study does while it runs.
+pub enum Progress<'a> {
+    /// A run begins: its number, from 1, and how many there are.
+    Begins(usize, usize),
+    /// Something happened in a run.
+    Event(Event<'a>),
+    /// A run ended.
+    Ends,
 }
 
 /// An error of a study.
@@ -96,9 +111,9 @@ pub enum StudyError {
     Stopped,
 }
 
-/// Runs a study: every arm with every seed, one after the other. Finished runs are not repeated,
-/// and an interrupted one is resumed. Calls `on_run` with number, total and name of each run, and
-/// `on_event` for the events of a run.
+/// Runs a study: every arm with every seed, `jobs` runs at a time. All pre-trainings come before the
+/// fine-tunings, and arms share those that are equal. Finished runs are not repeated, and an
+/// interrupted one is resumed. Calls `report` with the name of a run and what it does.
 ///
 /// # Errors
 /// When a run fails, or the study is stopped.
@@ -106,14 +121,13 @@ pub fn study(
     study: Study,
     data: &StudyData,
     settings: &Settings,
-    mut on_run: impl FnMut(usize, usize, &str),
-    mut on_event: impl FnMut(Event<'_>),
+    report: impl Fn(&str, Progress<'_>) + Sync,
 ) -> Result<StudyReport, StudyError> {
     let names = classes::of_all(&data.train)?;
     let train = classes::number(data.train.clone(), &names, true)?;
     let validation = classes::number(data.validation.clone(), &names, true)?;
     let arms = study.arms(settings.budget);
-    let all = arms.len() * settings.seeds as usize;
+    let seeds = 0..settings.seeds;
     let few = data.other.as_ref().map(|other| {
         spread_over(
             &data.unlabelled,
@@ -128,83 +142,142 @@ pub fn study(
         };
         sets.cloned().ok_or(StudyError::NoOther)
     };
-    // Fail before anything is computed.
-    for pretraining in arms.iter().filter_map(|arm| arm.pretraining.as_ref()) {
-        footage(pretraining.footage)?;
-    }
-    let mut report = StudyReport {
-        name: study.name().to_owned(),
-        axis: study.axis().to_owned(),
-        arms: Vec::new(),
-    };
-    for (number, arm) in arms.iter().enumerate() {
-        let mut runs = Vec::new();
-        for seed in 0..settings.seeds {
-            on_run(
-                number * settings.seeds as usize + seed as usize + 1,
-                all,
-                &format!("{}, {}, seed {seed}", arm.series, arm.name),
-            );
-            let mut start = None;
-            let mut pretrained = None;
-            if let Some(pretraining) = &arm.pretraining {
-                let dir = settings
-                    .out
-                    .join(format!("pretrain-{}-{seed}", pretraining.key));
-                let task = Task::from(pretraining.config.clone()).with_seed(seed);
-                run(
-                    settings,
-                    &dir,
-                    task,
-                    footage(pretraining.footage)?,
-                    None,
-                    None,
-                    &mut on_event,
-                )?;
-                start = Some(Weights::open(&dir)?.tensors);
-                pretrained = Some(measured(&dir)?);
-            }
-            let dir = settings.out.join(format!("finetune-{}-{seed}", arm.key()));
-            let config = plan::finetuning(arm, &names, seed);
-            let split = classes::split(
-                train.clone(),
-                Some(validation.clone()),
-                &names,
-                0.0,
-                Some(arm.videos_per_class),
-                seed,
-            )?;
-            let outcome = run(
-                settings,
-                &dir,
-                config.into(),
-                split.train,
-                split.validation,
-                start,
-                &mut on_event,
-            )?;
-            let scores = outcome
-                .validation
-                .expect("a finished fine-tuning was validated");
-            let (_, finetune_seconds, _) = measured(&dir)?;
-            runs.push(StudyRun {
-                seed,
-                top1: scores.top1,
-                validation_loss: scores.loss,
-                pretrain_loss: pretrained.map(|(loss, ..)| loss),
-                pretrain_seconds: pretrained.map_or(0.0, |(_, seconds, _)| seconds),
-                pretrain_wait_seconds: pretrained.map_or(0.0, |(.., wait)| wait),
-                finetune_seconds,
-                dir: dir.display().to_string(),
-            });
+    let mut pretrainings = BTreeMap::new();
+    let mut finetunings = BTreeMap::new();
+    for (arm, seed) in arms
+        .iter()
+        .flat_map(|arm| seeds.clone().map(move |seed| (arm, seed)))
+    {
+        if let Some(pretraining) = &arm.pretraining {
+            // Fail before anything is computed.
+            let footage = footage(pretraining.footage)?;
+            pretrainings.insert(pretraining.run(seed), (pretraining, seed, footage));
         }
-        report.arms.push(StudyArm {
+        finetunings.insert(arm.run(seed), (arm, seed));
+    }
+    let all = pretrainings.len() + finetunings.len();
+    let began = AtomicUsize::new(0);
+    let run = |name: &str, task, data, validation, start| {
+        report(
+            name,
+            Progress::Begins(began.fetch_add(1, Ordering::Relaxed) + 1, all),
+        );
+        let on_event = |event: Event<'_>| report(name, Progress::Event(event));
+        let outcome = run(settings, name, task, data, validation, start, on_event);
+        report(name, Progress::Ends);
+        outcome
+    };
+    in_parallel(
+        settings,
+        pretrainings,
+        |name, (pretraining, seed, footage)| {
+            let task = Task::from(pretraining.config.clone()).with_seed(seed);
+            run(name, task, footage, None, None)
+        },
+    )?;
+    let scores = in_parallel(settings, finetunings, |name, (arm, seed)| {
+        let weights =
+            |pretraining: &Pretraining| Weights::open(&settings.out.join(pretraining.run(seed)));
+        let start = arm.pretraining.as_ref().map(weights).transpose()?;
+        let split = classes::split(
+            train.clone(),
+            Some(validation.clone()),
+            &names,
+            0.0,
+            Some(arm.videos_per_class),
+            seed,
+        )?;
+        let task = plan::finetuning(arm, &names, seed).into();
+        let start = start.map(|weights| weights.tensors);
+        let outcome = run(name, task, split.train, split.validation, start)?;
+        Ok(outcome
+            .validation
+            .expect("a finished fine-tuning was validated"))
+    })?;
+    let of_run = |arm: &Arm, seed| {
+        let dir = settings.out.join(arm.run(seed));
+        let pretraining = arm.pretraining.as_ref();
+        let pretrained = pretraining
+            .map(|pretraining| measured(&settings.out.join(pretraining.run(seed))))
+            .transpose()?;
+        let scores = &scores[&arm.run(seed)];
+        Ok(StudyRun {
+            seed,
+            top1: scores.top1,
+            validation_loss: scores.loss,
+            pretrain_loss: pretrained.map(|(loss, ..)| loss),
+            pretrain_seconds: pretrained.map_or(0.0, |(_, seconds, _)| seconds),
+            pretrain_wait_seconds: pretrained.map_or(0.0, |(.., wait)| wait),
+            finetune_seconds: measured(&dir)?.1,
+            dir: dir.display().to_string(),
+        })
+    };
+    let arms = arms.iter().map(|arm| {
+        Ok(StudyArm {
             series: arm.series.to_owned(),
             name: arm.name.clone(),
-            runs,
-        });
+            runs: seeds
+                .clone()
+                .map(|seed| of_run(arm, seed))
+                .collect::<Result<_, StudyError>>()?,
+        })
+    });
+    Ok(StudyReport {
+        name: study.name().to_owned(),
+        axis: study.axis().to_owned(),
+        arms: arms.collect::<Result<_, StudyError>>()?,
+    })
+}
+
+/// Calls `run` for all runs, `jobs` at a time in the order of their names; returns their results.
+/// After an error no further run begins, and the others are stopped.
+fn in_parallel<J: Send, R: Send>(
+    settings: &Settings,
+    runs: BTreeMap<String, J>,
+    run: impl Fn(&str, J) -> Result<R, StudyError> + Sync,
+) -> Result<BTreeMap<String, R>, StudyError> {
+    let jobs = settings.jobs.min(runs.len());
+    let waiting = Mutex::new(runs.into_iter());
+    let next = || {
+        waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .next()
+    };
+    let work = || -> Result<Vec<(String, R)>, StudyError> {
+        let mut results = Vec::new();
+        while let Some((name, job)) = next() {
+            if settings.stop.load(Ordering::SeqCst) {
+                return Err(StudyError::Stopped);
+            }
+            let result =
+                run(&name, job).inspect_err(|_| settings.stop.store(true, Ordering::SeqCst))?;
+            results.push((name, result));
+        }
+        Ok(results)
+    };
+    let results: Vec<_> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+        workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect()
+    });
+    // The error that stopped the others comes first.
+    let mut all = BTreeMap::new();
+    let mut stopped = false;
+    for result in results {
+        match result {
+            Ok(results) => all.extend(results),
+            Err(StudyError::Stopped) => stopped = true,
+            Err(error) => return Err(error),
+        }
     }
-    Ok(report)
+    if stopped {
+        Err(StudyError::Stopped)
+    } else {
+        Ok(all)
+    }
 }
 
 /// About `wanted` clips of `sets`, evenly spread, and at least one per set.
@@ -226,13 +299,14 @@ fn spread_over(sets: &[WeightedSource], wanted: usize) -> Arc<[WeightedSource]> 
 /// Runs one training to its end.
 fn run(
     settings: &Settings,
-    dir: &Path,
+    name: &str,
     task: Task,
     data: Arc<[WeightedSource]>,
     validation: Option<Arc<[WeightedSource]>>,
     start: Option<std::collections::HashMap<String, candle_core::Tensor>>,
-    on_event: &mut impl FnMut(Event<'_>),
+    on_event: impl FnMut(Event<'_>),
 ) -> Result<Outcome, StudyError> {
+    let dir = &settings.out.join(name);
     let write = |source| StudyError::Write {
         path: dir.to_owned(),
         source,
@@ -256,7 +330,7 @@ fn run(
         init_weights: start,
         dir: dir.to_owned(),
         device: Device::Cpu,
-        compute_threads: settings.threads,
+        compute_threads: (settings.threads / settings.jobs).max(1),
         loading: settings.loading,
         stop: Arc::clone(&settings.stop),
     };

@@ -51,6 +51,13 @@ pub struct Pretraining {
     pub footage: Footage,
 }
 
+impl Pretraining {
+    /// Name of the run with a seed: its folder in that of the study.
+    pub fn run(&self, seed: u64) -> String {
+        format!("pretrain-{}-{seed}", self.key)
+    }
+}
+
 /// One point of a study: an optional pre-training, and a fine-tuning.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Arm {
@@ -74,6 +81,11 @@ impl Arm {
             .as_ref()
             .map_or("scratch", |pretraining| &pretraining.key);
         format!("{init_from}-{}-{}", self.videos_per_class, self.steps)
+    }
+
+    /// Name of its fine-tuning with a seed: its folder in that of the study.
+    pub fn run(&self, seed: u64) -> String {
+        format!("finetune-{}-{seed}", self.key())
     }
 }
 

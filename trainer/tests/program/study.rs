@@ -114,13 +114,21 @@ fn runs_are_shared_kept_and_not_done_again() {
     );
     assert_ne!(any, few);
 
-    // What is missing is done again, to the same end.
-    fs::remove_dir_all(dir.path().join("study/finetune-scratch-64-1-1")).expect("removed");
-    let again = report(&study(dir.path(), &["labels", "--json"]));
-    assert_eq!(
-        accuracies(&again, "from scratch", "64"),
-        accuracies(&labels, "from scratch", "64")
-    );
+    // What is missing is done again, to the same end, also when runs take place side by side.
+    for run in [
+        "finetune-scratch-64-1-1",
+        "pretrain-base-0",
+        "finetune-base-16-1-0",
+    ] {
+        fs::remove_dir_all(dir.path().join("study").join(run)).expect("removed");
+    }
+    let again = report(&study(dir.path(), &["labels", "--jobs", "3", "--json"]));
+    for (series, name) in [("from scratch", "64"), ("pre-trained", "16")] {
+        assert_eq!(
+            accuracies(&again, series, name),
+            accuracies(&labels, series, name)
+        );
+    }
 }
 
 #[test]
