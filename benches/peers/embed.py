@@ -6,7 +6,7 @@
 VIDEOS is a folder of videos with a short side of 256 pixels or less, whose frames both then take as they are. So many clips of them are taken; WORK gets
 shards and weights (one step each), once. From files on disk to features on disk, without the start of the process, its libraries and the reading of weights;
 PyTorch reads and computes one clip before its clock starts. Work: 16 frames at stride 4 of 30 a second, the largest central square, resized to 224; of an
-evaluation three squares of one clip a video.
+evaluation three squares of one clip a video. Of fine-tuning the median step of a few, whole clips, every weight trained, without loading.
 
 PyTorch has fused attention and projections, no gradients, and the faster of autocast and bf16 weights at the fastest of the batch sizes, which are tried first.
 From videos it has torchcodec in threads; from shards its best case, an array of decoded RGB frames in a file. Figures are medians over rounds: clips (views) a
@@ -18,6 +18,7 @@ is 1 to 1.5 levels of 255 darker than an exact conversion.
 import argparse
 import glob
 import json
+import math
 import os
 import shutil
 import statistics
@@ -26,6 +27,7 @@ import sys
 import time
 
 SIZE, FRAMES, TUBELET, PATCH = 224, 16, 2, 16
+KINDS = ["videos", "shards", "eval", "finetune"]
 HEADS = {"tiny": 3, "small": 6, "base": 12, "large": 16, "huge": 16}
 
 
@@ -154,6 +156,8 @@ def torch_run(job):
 
     torch.set_num_threads(job["threads"])
     model, views = encoder(job["weights"], job["heads"]), job["views"]
+    if job.get("steps"):
+        return torch_finetune(model, job)
     values = torch.bfloat16 if job["way"] == "weights" else torch.float32
     model = model.to(values)
 
@@ -187,6 +191,25 @@ def torch_run(job):
     print(json.dumps({"seconds": seconds, "cpu_seconds": cpu, "waited": waited}))
 
 
+def torch_finetune(model, job):
+    """Trains the classifier for some steps on random clips: prints the median seconds of a step."""
+    import torch
+
+    parameters = [*model.parameters(), *model.head]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-6, weight_decay=0.05)
+    clips, labels = torch.randn(job["batch"], 3, FRAMES, SIZE, SIZE), torch.zeros(job["batch"], dtype=torch.long)
+    seconds = []
+    for _ in range(job["steps"] + 1):
+        began = time.perf_counter()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=job["way"] == "autocast"):
+            loss = torch.nn.functional.nll_loss(model(clips).log(), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds.append(time.perf_counter() - began)
+    print(json.dumps({"seconds": statistics.median(seconds[1:])}))
+
+
 # Both, in turns.
 
 
@@ -208,6 +231,16 @@ def peer(path, name, job):
 def ours(trainer, command, weights, data, dtype, threads, extra):
     out, cpu = run([trainer, command, "--weights", weights, "--data", data, "--dtype", dtype, "--threads", threads, "--json", *extra])
     return {**json.loads(out), "cpu_seconds": cpu}
+
+
+def finetune(trainer, weights, data, out, dtype, threads, steps, batch):
+    """The median seconds of a step of ours, after the first one."""
+    shutil.rmtree(out, ignore_errors=True)
+    options = {"--weights": weights, "--data": data, "--holdout": 0, "--steps": steps + 1, "--batch-size": batch, "--dtype": dtype, "--threads": threads, "--out": out}
+    run([trainer, "finetune", *[word for option in options.items() for word in option]])
+    with open(os.path.join(out, "metrics.jsonl")) as metrics:
+        seconds = [step["step_seconds"] for step in map(json.loads, metrics) if "step_seconds" in step]
+    return {"seconds": statistics.median(seconds[1:])}
 
 
 def prepare(args, path):
@@ -273,13 +306,15 @@ def main():
     parser.add_argument("--presets", nargs="+", default=["base", "small"], choices=HEADS)
     parser.add_argument("--clips", type=int, default=16, help="videos are taken until they have so many clips")
     parser.add_argument("--dtypes", nargs="+", default=["f32", "bf16"], choices=["f32", "bf16"])
-    parser.add_argument("--kinds", nargs="+", default=["videos", "shards", "eval"], choices=["videos", "shards", "eval"])
+    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2, help="threads that compute, of both")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 2, 4, 8], help="batch sizes that are tried for PyTorch")
     parser.add_argument("--tune-clips", type=int, default=8, help="clips that the tries take")
     parser.add_argument("--ways", nargs="+", default=["autocast", "weights"], help="what is tried of bf16 for PyTorch")
     parser.add_argument("--batch-size", type=int, default=4, help="of ours")
+    parser.add_argument("--finetune-clips", type=int, default=2, help="clips per step of fine-tuning, of both")
+    parser.add_argument("--finetune-steps", type=int, default=3, help="steps of fine-tuning after the first one")
     parser.add_argument("--json", metavar="FILE", help="write all figures there [default: WORK/embed.json]")
     args = parser.parse_args()
     os.makedirs(args.work, exist_ok=True)
@@ -310,22 +345,26 @@ def main():
                         extra = [*batch, "--views", "1x3"]
                         one = ours(args.trainer, "eval", classifier_run, path("eval-shards"), dtype, args.threads, extra)
                         two = job | {"weights": safetensors(classifier_run), "clips": eval_clips, "views": 3}
+                    elif kind == "finetune":
+                        sizes = {"steps": args.finetune_steps, "batch": args.finetune_clips}
+                        one = finetune(args.trainer, encoder_run, path("shards"), path("finetuned"), dtype, args.threads, *sizes.values())
+                        two = job | sizes | {"weights": safetensors(classifier_run), "way": "f32" if dtype == "f32" else "autocast"}
                     else:
                         one = ours(args.trainer, "embed", encoder_run, path(kind), dtype, args.threads, [*batch, "--out", path("ours.parquet")])
                         two = job | {"source": kind}
                     ran[kind][0].append(one)
                     ran[kind][1].append(peer(path, "job", two))
-                    if kind != "eval":
+                    if kind in ["videos", "shards"]:
                         ran[kind][1][-1]["agreement"] = agreement(path("ours.parquet"), job["out"], clips)
             for kind, sides in ran.items():
-                count = 3 * len(eval_clips) if kind == "eval" else len(clips)
+                count = {"eval": 3 * len(eval_clips), "finetune": args.finetune_clips}.get(kind, len(clips))
                 rates = [statistics.median(count / one["seconds"] for one in side) for side in sides]
-                cpu = [statistics.median(one["cpu_seconds"] / count for one in side) for side in sides]
+                cpu = [statistics.median(one.get("cpu_seconds", math.nan) / count for one in side) for side in sides]
                 agrees = sides[1][-1].get("agreement")
                 record.append({"preset": preset, "dtype": dtype, "kind": kind, "count": count, "ours": sides[0], "torch": sides[1]})
                 record[-1] |= {"way": job["way"], "batch": job["batch"], "per_second": rates, "cpu_seconds_each": cpu, "agreement": agrees}
                 tail = f"   {agrees[0]:9.6f} {agrees[1]:8.4f}" if agrees else ""
-                name = "eval 1x3, views" if kind == "eval" else f"embed, {kind}"
+                name = {"eval": "eval 1x3, views", "finetune": "finetune, clips"}.get(kind, f"embed, {kind}")
                 print(
                     f"{preset:5} {dtype:4} {name:15} {rates[0]:9.3f} {rates[1]:9.3f} {rates[0] / rates[1]:6.2f}"
                     f"   {cpu[0]:7.3f} {cpu[1]:7.3f} {cpu[1] / cpu[0]:6.2f}{tail}   PyTorch: batch {job['batch']}, {job['way']}",

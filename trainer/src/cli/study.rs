@@ -64,8 +64,8 @@ pub struct StudyArgs {
         value_parser = clap::value_parser!(u64).range(1..),
     )]
     pub finetune_steps: u64,
-    /// Runs at a time, which share the threads. Small models keep a thread busier than several: on
-    /// many cores, one job per core is fastest. Seconds in the result are of runs side by side.
+    /// Runs at a time, which share the threads: small models keep one thread busier than several.
+    /// Results do not depend on it, but the seconds in them are those of runs side by side.
     #[arg(
         long,
         value_name = "N",

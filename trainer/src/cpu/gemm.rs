@@ -201,6 +201,7 @@ fn in_tasks<T: Element, const COMMON: usize, const OWN: usize>(
     let most_panels = (TASK_BYTES / (4 * BLOCK.min(steps.max(1)) * OWN)).max(1);
     let tasks = panels
         .div_ceil(most_panels)
+        .max(1)
         .next_multiple_of(TASKS * threads());
     let own_at_once = panels.div_ceil(tasks) * OWN;
     let mut packed = COMMON_PANELS.take();
