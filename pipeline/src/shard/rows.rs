@@ -1,4 +1,5 @@
-//! [`ClipMeta`] and [`Parts`] to Arrow arrays and back; the order is [`arrow_schema`]'s.
+//! [`ClipMeta`] and [`Parts`] to Arrow arrays and back, in the order of
+//! [`schemas::shard::arrow_schema`].
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int32Array, ListBuilder,
