@@ -5,6 +5,7 @@
 # With TEST_VIDEOS=FOLDER, real footage in FOLDER/real, FOLDER/odd and FOLDER/bench is tested as well.
 # TensorBoard, which reads what a run writes for it, comes from PyPI (180 MB), unless TENSORBOARD_PYTHON names a Python that has it.
 # SKIP_TENSORBOARD=1 tests without it.
+# With PARQUET_PYTHON=PYTHON, a Python that has pyarrow, duckdb, polars and numpy, shards are read there as well.
 # With TRANSFORMERS_PYTHON=PYTHON, a Python that has torch and transformers, exported weights are loaded there as well.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -364,10 +364,11 @@ def main():
                 record.append({"preset": preset, "dtype": dtype, "kind": kind, "count": count, "ours": sides[0], "torch": sides[1]})
                 record[-1] |= {"way": job["way"], "batch": job["batch"], "per_second": rates, "cpu_seconds_each": cpu, "agreement": agrees}
                 tail = f"   {agrees[0]:9.6f} {agrees[1]:8.4f}" if agrees else ""
+                used = f"   PyTorch: batch {job['batch']}, {job['way']}" if kind != "finetune" else f"   both: batch {args.finetune_clips}"
                 name = {"eval": "eval 1x3, views", "finetune": "finetune, clips"}.get(kind, f"embed, {kind}")
                 print(
                     f"{preset:5} {dtype:4} {name:15} {rates[0]:9.3f} {rates[1]:9.3f} {rates[0] / rates[1]:6.2f}"
-                    f"   {cpu[0]:7.3f} {cpu[1]:7.3f} {cpu[1] / cpu[0]:6.2f}{tail}   PyTorch: batch {job['batch']}, {job['way']}",
+                    f"   {cpu[0]:7.3f} {cpu[1]:7.3f} {cpu[1] / cpu[0]:6.2f}{tail}{used}",
                     flush=True,
                 )
                 with open(args.json or path("embed.json"), "w") as out:

@@ -136,6 +136,18 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    fn pairs_are_not_the_default_on_intel() {
+        let cpus = std::fs::read_to_string("/proc/cpuinfo").expect("the CPUs");
+        let is_intel = cpus.contains("GenuineIntel");
+        let expected = match InstructionSet::best() {
+            InstructionSet::Avx512Bf16 if is_intel => InstructionSet::Avx512,
+            best => best,
+        };
+        assert_eq!(InstructionSet::fastest(), expected);
+    }
+
+    #[test]
     fn sets_are_named_and_refused_where_the_cpu_lacks_them() {
         for best in InstructionSet::ALL {
             for set in InstructionSet::ALL {
