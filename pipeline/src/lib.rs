@@ -31,6 +31,7 @@
 //!   clips from them, encodes test material. [`worker`]: the processes in which that is done.
 //! - [`frames`]: decoded frames in memory.
 //! - [`shard`]: the Parquet format, writer and reader side by side.
+//! - [`choice`]: which clips of shards are used, by their columns; [`table`]: tables in files.
 //! - [`live`]: clips straight from videos, without shards.
 //! - [`source`]: where clips come from, shards or videos.
 //! - [`sampling`]: which clip comes when, which window, crop and flip it gets, and its mask.
@@ -41,6 +42,7 @@
 //! - [`simd`]: which vector instructions are used.
 
 pub mod atomic_file;
+pub mod choice;
 mod cores;
 pub mod frames;
 pub mod live;
@@ -50,6 +52,7 @@ pub mod shard;
 pub mod simd;
 pub mod source;
 pub mod stats;
+pub mod table;
 pub mod transform;
 pub mod video;
 pub mod worker;

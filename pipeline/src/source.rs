@@ -7,6 +7,7 @@ use crate::shard::{ClipReader, ShardError, ShardSet};
 use crate::stats::{Stage, StageClock};
 use crate::video::discover::path_name;
 use schemas::geometry::FrameSize;
+use schemas::manifest::ShardEntry;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -135,6 +136,8 @@ pub fn fingerprint(sources: &[WeightedSource]) -> u64 {
 enum Identity<'a> {
     /// The two hashes of each shard.
     Shards(Vec<(&'a str, &'a str)>),
+    /// The two hashes of each shard, and which of its rows are used.
+    Parts(Vec<(&'a str, &'a str, &'a Option<Vec<(u32, u32)>>)>),
     /// Name, bytes and clips of each video.
     Videos(Vec<(String, u64, usize)>),
 }
@@ -249,12 +252,19 @@ impl Source {
     fn identity(&self) -> Identity<'_> {
         match self {
             Self::Shards(shards) => {
-                let entries = shards.manifest().shards.iter();
-                Identity::Shards(
-                    entries
-                        .map(|entry| (entry.index_xxh3.as_str(), entry.pixels_xxh3.as_str()))
-                        .collect(),
-                )
+                let entries = &shards.manifest().shards;
+                fn hashes(entry: &ShardEntry) -> (&str, &str) {
+                    (&entry.index_xxh3, &entry.pixels_xxh3)
+                }
+                if entries.iter().all(|entry| entry.rows.is_none()) {
+                    Identity::Shards(entries.iter().map(hashes).collect())
+                } else {
+                    let parts = entries.iter().map(|entry| {
+                        let (index, pixels) = hashes(entry);
+                        (index, pixels, &entry.rows)
+                    });
+                    Identity::Parts(parts.collect())
+                }
             }
             Self::Live(videos) => Identity::Videos(videos.identities().collect()),
         }

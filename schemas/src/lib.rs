@@ -6,6 +6,7 @@
 //! - [`geometry`]: sizes of frames, and the grid of patches.
 //! - [`shard`]: the columns of a shard.
 //! - [`manifest`]: the manifest of a build, and the lists beside it.
+//! - [`choice`]: which clips of a data set to use.
 //! - [`report`]: the JSON that commands print, and the lines of metrics.
 
 /// Defines the names of a closed set of values, by which they are stored and given as flags.
@@ -28,6 +29,7 @@ macro_rules! names {
     };
 }
 
+pub mod choice;
 pub mod geometry;
 pub mod manifest;
 pub mod report;

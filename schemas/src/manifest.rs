@@ -1,6 +1,7 @@
 //! The manifest: the description of a build in `manifest.json` beside the shards, and the lines of
 //! the two lists next to it.
 
+use crate::choice::Choice;
 use crate::shard::Payload;
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +53,21 @@ pub struct Manifest {
     /// complete: until then the file may change without the manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejected_xxh3: Option<String>,
+    /// How the manifest was made from others, if it was not made by a build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub derived: Option<Derived>,
+}
+
+/// How a manifest was made from others, by `shardtool filter` or `shardtool merge`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Derived {
+    /// Folders of the other manifests, as they were given.
+    pub from: Vec<String>,
+    /// The clips that were chosen.
+    pub choice: Choice,
+    /// Whether the shards are copies.
+    pub copied: bool,
 }
 
 /// A video of which finished shards hold the first clips, but not all.
@@ -85,6 +101,14 @@ pub struct VideoRecord {
     pub label: Option<i32>,
     /// Class name, if the labels have names.
     pub class: Option<String>,
+    /// XXH3-64 of its rows in the list of the build (times, labels, splits and names), in 16
+    /// hexadecimal digits; none without a list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub list_xxh3: Option<String>,
+    /// Times at which scenes begin, in seconds of stream time, without the first; only in builds
+    /// with `--scenes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cuts: Option<Vec<f64>>,
     /// Number of its clips in the shards.
     pub clips: u64,
     /// Number of these whose end repeats the last frame because the video is too short.
@@ -127,6 +151,14 @@ pub struct BuildOptions {
     /// it are skipped. None is no limit, as in format version 2.
     #[serde(default)]
     pub gap_seconds: Option<f64>,
+    /// How cuts between scenes are found, which no clip straddles. None keeps clips with cuts, as
+    /// before format version 5.
+    #[serde(default)]
+    pub scenes: Option<SceneDetector>,
+    /// Names of splits and their shares of the videos, which are assigned by the hash of a video's
+    /// bytes; empty if the list gives the splits, or there are none.
+    #[serde(default)]
+    pub split: Vec<(String, f64)>,
     /// Storage format of frames.
     pub payload: Payload,
     /// x264's constant rate factor, 0 (lossless) to 50; payload `h264` only.
@@ -142,6 +174,17 @@ pub struct BuildOptions {
 
 const fn keep() -> PixelAspect {
     PixelAspect::Keep
+}
+
+/// How cuts between scenes are found, by the change from one frame of the source to the next: the
+/// mean of the absolute differences of hue, saturation and value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SceneDetector {
+    /// The change is at least 27.
+    Content,
+    /// The change is at least 15, and three times that of the frames around it.
+    Adaptive,
 }
 
 /// What to do with pixels that are not square.
@@ -208,6 +251,8 @@ pub enum Labelling {
     Dirs,
     /// A label file.
     File,
+    /// The list of what to build.
+    List,
 }
 
 /// Starts of the clips of a video.
@@ -228,9 +273,9 @@ pub enum Tiling {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShardEntry {
-    /// File name in the folder of shards.
+    /// File name in the folder of shards; of a shard in another folder, its path from there.
     pub file: String,
-    /// Number of clips in the shard.
+    /// Number of clips of the data set in the shard.
     pub clips: u64,
     /// Size of the file in bytes.
     pub bytes: u64,
@@ -243,6 +288,14 @@ pub struct ShardEntry {
     /// Clips are read without it; it covers what no clip's own hash does: the headers of pages and
     /// of compressed frames.
     pub pixels_xxh3: String,
+    /// The rows that belong to the data set, as ranges of first and end, in order; absent if all
+    /// of them do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<Vec<(u32, u32)>>,
+    /// The class number in this manifest of each class number in the shard; absent if they are the
+    /// same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Vec<i32>>,
 }
 
 /// A file without clips, or a skipped part of a file, and why.
@@ -275,6 +328,8 @@ pub enum FaultKind {
     CutShort,
     /// There is no frame for a long time.
     Gap,
+    /// A listed segment has no clip, or ends before the list says.
+    Segment,
 }
 
 impl Rejected {
@@ -297,4 +352,5 @@ names!(OnCorrupt {
     Self::Keep => "keep",
     Self::Fail => "fail"
 });
+names!(SceneDetector { Self::Content => "content", Self::Adaptive => "adaptive" });
 names!(PixelAspect { Self::Square => "square", Self::Keep => "keep" });

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// Version of the shard format that is written. A reader refuses a version that it does not know.
-pub const FORMAT_VERSION: u32 = 4;
+pub const FORMAT_VERSION: u32 = 5;
 
 /// Oldest version of the format that is read. Later versions added the columns that
 /// [`arrow_schema_of`] omits for older ones.
@@ -34,6 +34,17 @@ pub struct ClipMeta {
     pub label: Option<i32>,
     /// Class name, if the labels have names.
     pub class: Option<String>,
+    /// Name of the split, if the build has splits: `train`, `val`.
+    pub split: Option<String>,
+    /// Name of the segment in the list of the build, if it has one: a narration's or a clip's id.
+    pub segment: Option<String>,
+    /// Start of the listed segment in the video, in seconds of stream time; none if the whole
+    /// video was listed, from its start.
+    pub segment_start: Option<f64>,
+    /// End of the listed segment, in seconds of stream time; none if it ends with the video.
+    pub segment_end: Option<f64>,
+    /// Index of the clip's scene within its video, from 0; only in builds with `--scenes`.
+    pub scene: Option<u32>,
     /// Number of stored frames.
     pub frames: u32,
     /// Ticks of the sampling grid between two stored frames.
@@ -86,10 +97,52 @@ pub struct ClipMeta {
     pub codec: String,
     /// Decoder element, and version of GStreamer.
     pub decoder: String,
+    /// Scores of the frames, one column each. None before format version 5.
+    pub scores: Option<Scores>,
     /// Storage format of the frames in `data`.
     pub payload: Payload,
     /// XXH3-64 of the payload in `data`.
     pub data_xxh3: u64,
+}
+
+/// Number of 64-bit words of [`Scores::phash`]: 256 bits of each of three frames.
+pub const PHASH_WORDS: usize = 12;
+
+/// Scores of a clip, computed from its stored frames when it is built. They are for choosing clips;
+/// no clip is left out because of them. Luma is in the full range, 0 to 255, whatever the samples'.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Scores {
+    /// Mean length of the motion of blocks from frame to frame, as a share of the sum of width and
+    /// height; 0 for a single frame. Blocks are matched on a small picture whose long side has 64
+    /// pixels, so more than 7 pixels (a ninth of it), plus what the block or its neighbours moved
+    /// before, is not followed.
+    pub motion: f32,
+    /// Mean of the variance of the Laplacian (4 neighbours, mirrored at the border, as OpenCV's
+    /// default) of luma in the first, middle and last frame, in squared levels. Frames with a short
+    /// side above 128 are shrunk to 128 first, by area averages.
+    pub sharpness: f32,
+    /// Mean luma of all frames.
+    pub luma_mean: f32,
+    /// Difference of the 95th and the 5th percentile of luma in all frames, on a small picture
+    /// whose long side has 64 pixels.
+    pub luma_range: f32,
+    /// Share of the frames that are black: at least 98 % of the pixels are at most a tenth of the
+    /// range from black to white (ffmpeg's `blackdetect`).
+    pub black: f32,
+    /// Share of the pairs of successive frames with a mean difference of less than 0.001 of the
+    /// range (ffmpeg's `freezedetect`); 0 for a single frame.
+    pub frozen: f32,
+    /// Share of the picture that is dark borders (at most 24 of 255, but for 2 % of each row or
+    /// column) in all frames (ffmpeg's `cropdetect`); 1 if all of it is.
+    pub letterbox: f32,
+    /// Greatest change between two successive frames of the source within the clip: the mean of
+    /// the absolute differences of hue, saturation and value, as PySceneDetect's content value.
+    pub cut: f32,
+    /// Perceptual hashes of the first, the middle and the last frame, 256 bits in four words each:
+    /// whether each of 16x16 coefficients of the cosine transform of luma, shrunk to 64x64, is
+    /// above their median (the construction of PDQ, Facebook 2019). Hashes of pictures that are
+    /// nearly flat are random.
+    pub phash: [u64; PHASH_WORDS],
 }
 
 /// The parts of a clip's payload, which are compressed apart: a window of the clip costs the parts
@@ -159,7 +212,7 @@ names!(ColorMatrix { Self::Bt601 => "bt601", Self::Bt709 => "bt709", Self::Bt202
 pub const HDR_TRANSFERS: [&str; 2] = ["smpte2084", "arib-std-b67"];
 
 /// Columns that a format version added, and the version.
-const ADDED: [(&str, u32); 8] = [
+const ADDED: [(&str, u32); 22] = [
     ("damaged", 3),
     ("pixel_aspect_num", 3),
     ("pixel_aspect_den", 3),
@@ -168,6 +221,20 @@ const ADDED: [(&str, u32); 8] = [
     ("part_frames", 4),
     ("part_bytes", 4),
     ("part_xxh3", 4),
+    ("split", 5),
+    ("segment", 5),
+    ("segment_start", 5),
+    ("segment_end", 5),
+    ("scene", 5),
+    ("motion", 5),
+    ("sharpness", 5),
+    ("luma_mean", 5),
+    ("luma_range", 5),
+    ("black", 5),
+    ("frozen", 5),
+    ("letterbox", 5),
+    ("cut", 5),
+    ("phash", 5),
 ];
 
 /// Returns the Arrow schema of shards of `version`, which must be one that is read.
@@ -197,16 +264,22 @@ pub fn arrow_schema_of(version: u32) -> Arc<Schema> {
 /// any part of a clip with one slice and one decompression.
 pub fn arrow_schema() -> Arc<Schema> {
     let required = |name: &str, data_type| Field::new(name, data_type, false);
+    let optional = |name: &str, data_type| Field::new(name, data_type, true);
     let list = |item| DataType::List(Arc::new(required("item", item)));
     Arc::new(Schema::new(vec![
         required("video", DataType::Utf8),
         required("video_blake3", DataType::Utf8),
         required("clip", DataType::UInt32),
-        Field::new("label", DataType::Int32, true),
-        Field::new("class", DataType::Utf8, true),
+        optional("label", DataType::Int32),
+        optional("class", DataType::Utf8),
+        optional("split", DataType::Utf8),
+        optional("segment", DataType::Utf8),
+        optional("segment_start", DataType::Float64),
+        optional("segment_end", DataType::Float64),
+        optional("scene", DataType::UInt32),
         required("frames", DataType::UInt32),
         required("stride", DataType::UInt32),
-        Field::new("fps", DataType::Float64, true),
+        optional("fps", DataType::Float64),
         required("width", DataType::UInt32),
         required("height", DataType::UInt32),
         required("pts_ns", list(DataType::Int64)),
@@ -226,6 +299,15 @@ pub fn arrow_schema() -> Arc<Schema> {
         required("color_primaries", DataType::Utf8),
         required("codec", DataType::Utf8),
         required("decoder", DataType::Utf8),
+        optional("motion", DataType::Float32),
+        optional("sharpness", DataType::Float32),
+        optional("luma_mean", DataType::Float32),
+        optional("luma_range", DataType::Float32),
+        optional("black", DataType::Float32),
+        optional("frozen", DataType::Float32),
+        optional("letterbox", DataType::Float32),
+        optional("cut", DataType::Float32),
+        optional("phash", list(DataType::UInt64)),
         required("payload", DataType::Utf8),
         required("data_xxh3", DataType::UInt64),
         required("part_frames", DataType::UInt32),

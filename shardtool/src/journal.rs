@@ -66,6 +66,12 @@ impl Journal {
             "{} holds shards without a manifest; give another --out, or --force to replace them",
             dir.display()
         );
+        // Before anything is made in it.
+        ensure!(
+            !read_manifest(dir).is_ok_and(|manifest| manifest.derived.is_some()),
+            "{} holds a data set of filter or merge; give another --out",
+            dir.display()
+        );
         let videos = File::options()
             .read(true)
             .append(true)
@@ -90,6 +96,7 @@ impl Journal {
             open_video: None,
             videos_xxh3: None,
             rejected_xxh3: None,
+            derived: None,
         };
         let mut journal = Self {
             dir: dir.to_owned(),

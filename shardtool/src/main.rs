@@ -4,11 +4,16 @@ mod cli;
 mod commands;
 mod drawing;
 mod fan_out;
+mod features;
+mod inputs;
 mod journal;
 mod labels;
+mod list;
+mod near;
 mod protocol;
 mod reading;
 mod scene;
+mod split;
 mod worker;
 
 use std::process::ExitCode;
@@ -23,6 +28,9 @@ fn main() -> ExitCode {
             cli::Command::Inspect(args) => commands::inspect::run(args),
             cli::Command::Stats(args) => commands::stats::run(args),
             cli::Command::Export(args) => commands::export::run(args),
+            cli::Command::Filter(args) => commands::derive::filter(args),
+            cli::Command::Merge(args) => commands::derive::merge(args),
+            cli::Command::Duplicates(args) => commands::duplicates::run(args),
             cli::Command::Completions(args) => commands::completions::run(args),
             cli::Command::DecodeWorker => {
                 worker::run()?;

@@ -1,7 +1,7 @@
 //! The tasks and replies of a build's worker processes ([`pipeline::worker`]).
 
 use pipeline::video::VideoProbe;
-use pipeline::video::clips::Fault;
+use pipeline::video::clips::{Fault, Segment};
 use pipeline::worker::path_bytes;
 use schemas::manifest::BuildOptions;
 use schemas::shard::{ClipMeta, HDR_TRANSFERS, Parts};
@@ -31,6 +31,8 @@ pub struct BuildTask {
     /// The video.
     #[serde(with = "path_bytes")]
     pub path: PathBuf,
+    /// The stretches of it to make clips of.
+    pub segments: Vec<Segment>,
     /// How to make the clips.
     pub options: BuildOptions,
     /// Threads of the decoder.
@@ -81,8 +83,10 @@ pub enum Reply {
     },
     /// A clip; `stored_bytes` bytes follow.
     Clip {
-        /// Its columns in the shard.
+        /// Its columns in the shard, without those that the list and the labels give.
         meta: Box<ClipMeta>,
+        /// Index of its segment in [`BuildTask::segments`].
+        segment: u32,
         /// Bytes of the page's body before compression.
         uncompressed_bytes: usize,
         /// XXH3-64 of the payload.
@@ -96,6 +100,9 @@ pub enum Reply {
     Built {
         /// The video's faults, each with the number of clips that it cost.
         faults: Vec<Fault>,
+        /// Times at which its scenes begin, in seconds of stream time, without the first; none if
+        /// scenes were not looked for.
+        cuts: Option<Vec<f64>>,
     },
     /// To [`Task::Probe`].
     Probed(VideoProbe),

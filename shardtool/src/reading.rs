@@ -2,6 +2,7 @@
 
 use anyhow::{Context, anyhow, bail};
 use console::output::{self, count};
+use pipeline::choice::{self, Choice};
 use pipeline::frames::Frames;
 use pipeline::shard::{ClipReader, Shard, ShardError, ShardSet};
 use schemas::geometry::FrameSize;
@@ -24,6 +25,19 @@ pub fn open(dir: &Path) -> anyhow::Result<ShardSet> {
     })?;
     note_unfinished(dir, set.manifest());
     Ok(set)
+}
+
+/// Returns the numbers of the clips of `set` that `choice` chooses, and says how many that are.
+///
+/// # Errors
+/// When the choice is invalid, or leaves no clip.
+pub fn choose(set: &ShardSet, choice: &Choice) -> anyhow::Result<Vec<u64>> {
+    if choice.is_all() {
+        return Ok((0..set.len() as u64).collect());
+    }
+    let chosen = choice::choose(choice, set)?;
+    output::say(&chosen.render());
+    Ok(chosen.clips.into_iter().map(u64::from).collect())
 }
 
 /// Prints a note if the build is incomplete.

@@ -6,21 +6,18 @@ use pipeline::frames::Color;
 use pipeline::shard::page;
 use pipeline::shard::payload;
 use pipeline::video;
-use pipeline::video::clips::{Clip, ClipDecoder, ClipSource, Fault, FaultKind, Step};
+use pipeline::video::clips::{Clip, ClipDecoder, ClipPlanner, ClipSource, Fault, FaultKind, Step};
 use pipeline::video::decode::DecodeOptions;
 use pipeline::video::discover::{io_reason, path_name};
+use pipeline::video::measure;
+use pipeline::video::media::{LocalVideo, Media};
 use pipeline::worker::{self, Supervisor, WorkerError, WorkerProgram};
 use schemas::manifest::{BuildOptions, OnCorrupt};
-use schemas::shard::ClipMeta;
-use std::fs::File;
-use std::io::{self, Read};
+use schemas::shard::{ClipMeta, ColorRange, Scores};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
-
-/// Bytes of a file that are hashed at a time.
-const HASHED_BYTES: usize = 1 << 20;
 
 type End = worker::End<Failure>;
 type Replies = worker::Replies<Reply>;
@@ -38,7 +35,9 @@ pub fn run() -> Result<(), WorkerError> {
             timeout,
         } => {
             let timeout = Duration::from_secs_f64(timeout);
-            let probe = video::probe(&path, &options, timeout).map_err(failed)?;
+            let local = Media::of(&path).and_then(|media| LocalVideo::open(&path, &media));
+            let local = local.map_err(|error| failed(io_reason(&error)))?;
+            let probe = video::probe(local.path(), &options, timeout).map_err(failed)?;
             Ok(replies.send(&Reply::Probed(probe))?)
         }
     })
@@ -70,18 +69,24 @@ fn failed(reason: impl ToString) -> End {
 
 fn build(replies: &mut Replies, task: &BuildTask) -> Result<(), End> {
     let BuildTask { path, options, .. } = task;
-    let decode = DecodeOptions {
-        threads: task.threads,
-        timeout: Duration::from_secs_f64(task.timeout),
-    };
-    let blake3 = hash(replies, path)?;
+    let timeout = Duration::from_secs_f64(task.timeout);
+    let decode = DecodeOptions::of_build(task.threads, timeout, options);
+    let media = Media::of(path).map_err(|error| failed(io_reason(&error)))?;
+    let blake3 = hash(replies, path, &media)?;
     replies.send(&Reply::Identity {
         blake3: blake3.clone(),
     })?;
+    let local = LocalVideo::open(path, &media).map_err(|error| failed(io_reason(&error)))?;
     if matches!(options.on_corrupt, OnCorrupt::Skip | OnCorrupt::Fail) {
-        refuse_damage(replies, path, options, decode)?;
+        refuse_damage(replies, local.path(), options, decode)?;
     }
-    let mut decoder = ClipDecoder::open(path, options, decode).map_err(failed)?;
+    let mut planner =
+        ClipPlanner::new(local.path(), options, decode, &task.segments).map_err(failed)?;
+    while planner.step().map_err(failed)? {
+        replies.alive()?;
+    }
+    let mut decoder = ClipDecoder::open_planned(local.path(), options, decode, planner.finish())
+        .map_err(failed)?;
     let mut valid = 0;
     let mut damaged = Vec::new();
     loop {
@@ -95,7 +100,7 @@ fn build(replies: &mut Replies, task: &BuildTask) -> Result<(), End> {
                 valid += 1;
                 if valid <= task.skip {
                     let decoded_bytes = clip.data.len() as u64;
-                    let meta = clip_meta(path, &blake3, options, decoder.source(), clip);
+                    let meta = clip_meta(path, &blake3, options, decoder.source(), clip, None);
                     replies.send(&Reply::Skipped {
                         flags: ClipFlags::of(&meta),
                         decoded_bytes,
@@ -117,6 +122,7 @@ fn build(replies: &mut Replies, task: &BuildTask) -> Result<(), End> {
     }
     Ok(replies.send(&Reply::Built {
         faults: charge(decoder.faults(), &damaged),
+        cuts: options.scenes.map(|_| decoder.cuts()),
     })?)
 }
 
@@ -131,11 +137,7 @@ fn refuse_damage(
     while decoder.step().map_err(failed)? != Step::End {
         replies.alive()?;
     }
-    match decoder
-        .faults()
-        .into_iter()
-        .find(|fault| fault.kind != FaultKind::Gap)
-    {
+    match decoder.faults().into_iter().find(|fault| is_damage(fault)) {
         None => Ok(()),
         Some(Fault {
             seconds, reason, ..
@@ -150,19 +152,20 @@ fn refuse_damage(
     }
 }
 
-/// BLAKE3 of the file's bytes, in hex.
-fn hash(replies: &mut Replies, path: &Path) -> Result<String, End> {
-    let mut file = File::open(path).map_err(|error| failed(io_reason(&error)))?;
+/// BLAKE3 of the video's bytes, in hex.
+fn hash(replies: &mut Replies, path: &Path, media: &Media) -> Result<String, End> {
     let mut hasher = blake3::Hasher::new();
-    let mut block = vec![0; HASHED_BYTES];
-    loop {
-        replies.alive()?;
-        match file.read(&mut block) {
-            Ok(0) => return Ok(hasher.finalize().to_hex().to_string()),
-            Ok(bytes) => drop(hasher.update(&block[..bytes])),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(failed(io_reason(&error))),
-        }
+    let mut gone = None;
+    let read = media.read(path, |block| {
+        hasher.update(block);
+        replies
+            .alive()
+            .inspect_err(|error| gone = Some(error.kind()))
+    });
+    match (gone, read) {
+        (Some(kind), _) => Err(End::Gone(kind.into())),
+        (None, Err(error)) => Err(failed(io_reason(&error))),
+        (None, Ok(())) => Ok(hasher.finalize().to_hex().to_string()),
     }
 }
 
@@ -178,11 +181,15 @@ fn send_clip(
         range: video.color_range,
         matrix: video.color_matrix,
     };
+    let is_full = video.color_range == ColorRange::Full;
+    let scores = measure::scores::scores(&clip.data, video.size, is_full, clip.cut);
+    let segment = clip.segment;
     let payload = payload::encode(&clip.data, video.size, color, options).map_err(failed)?;
     let encoded =
         page::encode(&payload, options.payload, options.frames, options.level).map_err(failed)?;
     let reply = Reply::Clip {
-        meta: Box::new(clip_meta(path, blake3, options, video, clip)),
+        meta: Box::new(clip_meta(path, blake3, options, video, clip, Some(scores))),
+        segment,
         uncompressed_bytes: encoded.uncompressed_bytes,
         xxh3: encoded.xxh3,
         parts: encoded.parts,
@@ -195,25 +202,29 @@ fn send_clip(
 /// overlaps.
 fn charge(faults: Vec<Fault>, damaged: &[Vec<i64>]) -> Vec<Fault> {
     let mut charged = faults;
-    let damages = |fault: &Fault| fault.kind != FaultKind::Gap;
     for times in damaged {
         let last = times.last().map_or(f64::MAX, |&ns| ns as f64 / 1e9);
         let first = times.first().map_or(0.0, |&ns| ns as f64 / 1e9);
         let touches = |fault: &Fault| fault.seconds.1 >= first && fault.seconds.0 <= last;
         let touching = charged
             .iter()
-            .position(|fault| damages(fault) && touches(fault));
+            .position(|fault| is_damage(fault) && touches(fault));
         let before = charged
             .iter()
-            .rposition(|fault| damages(fault) && fault.seconds.0 <= last);
+            .rposition(|fault| is_damage(fault) && fault.seconds.0 <= last);
         if let Some(index) = touching
             .or(before)
-            .or_else(|| charged.iter().position(damages))
+            .or_else(|| charged.iter().position(is_damage))
         {
             charged[index].clips += 1;
         }
     }
     charged
+}
+
+/// Whether the fault is one of the file's bytes.
+fn is_damage(fault: &Fault) -> bool {
+    matches!(fault.kind, FaultKind::Damage | FaultKind::CutShort)
 }
 
 fn clip_meta(
@@ -222,14 +233,20 @@ fn clip_meta(
     options: &BuildOptions,
     video: &ClipSource,
     clip: Clip,
+    scores: Option<Scores>,
 ) -> ClipMeta {
     ClipMeta {
         video: path_name(path),
         video_blake3: blake3.to_owned(),
         clip: clip.index,
-        // The build knows the labels.
+        // The build knows the labels and the list.
         label: None,
         class: None,
+        split: None,
+        segment: None,
+        segment_start: None,
+        segment_end: None,
+        scene: options.scenes.map(|_| clip.scene),
         frames: options.frames,
         stride: options.stride,
         fps: options.sampling.fps(),
@@ -252,6 +269,7 @@ fn clip_meta(
         color_primaries: video.color_primaries.to_owned(),
         codec: video.codec.clone(),
         decoder: video.decoder.clone(),
+        scores,
         payload: options.payload,
         // The writer computes it from the encoded clip.
         data_xxh3: 0,

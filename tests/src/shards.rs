@@ -31,6 +31,8 @@ pub fn options(level: i32, shard_bytes: u64) -> BuildOptions {
         short_side: 256,
         pixel_aspect: PixelAspect::Square,
         gap_seconds: Some(DEFAULT_GAP_SECONDS),
+        scenes: None,
+        split: Vec::new(),
         payload: Payload::I420,
         crf: None,
         level,
@@ -90,6 +92,7 @@ pub fn write_shards_with(dir: &Path, clips: &[TestClip], options: BuildOptions) 
         open_video: None,
         videos_xxh3: None,
         rejected_xxh3: None,
+        derived: None,
     };
     fs::write(
         dir.join(MANIFEST_FILE),

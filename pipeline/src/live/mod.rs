@@ -12,6 +12,7 @@ pub mod worker;
 use crate::all_cores;
 use crate::video::discover::{VideoFile, discover, io_reason, path_name};
 use crate::video::fast_seek::SeekPlan;
+use crate::video::media::Media;
 use crate::video::ticks::{Timeline, clip_starts, span_ticks};
 use crate::video::{self, VideoError};
 use crate::worker::{Ending, Reported, StartError, Supervisor, WorkerProgram};
@@ -25,9 +26,7 @@ use schemas::manifest::{
 };
 use schemas::shard::Payload;
 use serde::{Deserialize, Serialize};
-use std::fs;
 use std::ops::Range;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -100,6 +99,8 @@ impl LiveOptions {
             short_side: self.short_side,
             pixel_aspect: self.pixel_aspect,
             gap_seconds: self.gap_seconds,
+            scenes: None,
+            split: Vec::new(),
             payload: Payload::I420,
             crf: None,
             level: 0,
@@ -258,11 +259,11 @@ struct Place {
 }
 
 /// Size in bytes and time of the last change: a file in which both are equal counts as unchanged.
-type Identity = (u64, i64, i64);
+type Identity = (u64, i64);
 
 fn identity(path: &Path) -> Result<Identity, String> {
-    fs::metadata(path)
-        .map(|file| (file.len(), file.mtime(), file.mtime_nsec()))
+    Media::of(path)
+        .and_then(|media| media.size_and_time(path))
         .map_err(|error| io_reason(&error))
 }
 

@@ -3,8 +3,10 @@
 use super::protocol::{Effort, Failure, Reply, Task, WindowsTask};
 use crate::video::clips::{Clip, ClipDecoder, Step};
 use crate::video::decode::DecodeOptions;
+use crate::video::discover::io_reason;
 use crate::video::fast_seek::{Doubt, FastSeek, SeekPlan, WantedTicks};
-use crate::video::{self, Content};
+use crate::video::media::{LocalVideo, Media};
+use crate::video::{self, Content, VideoError};
 use crate::worker::{self, WorkerError};
 use schemas::manifest::BuildOptions;
 use std::collections::HashMap;
@@ -38,14 +40,43 @@ type SeekModes = HashMap<(PathBuf, i64), SeekMode>;
 /// Those of [`worker::serve`].
 pub fn run() -> Result<(), WorkerError> {
     let mut seek_modes = SeekModes::new();
+    let mut unpacked = Unpacked::default();
     worker::serve(|task, replies| match task {
         Task::Probe {
             path,
             options,
             timeout,
-        } => probe(replies, &path, &options, Duration::from_secs_f64(timeout)),
-        Task::Windows(task) => windows(replies, &task, &mut seek_modes),
+        } => {
+            let path = unpacked.path(&path)?;
+            probe(replies, path, &options, Duration::from_secs_f64(timeout))
+        }
+        Task::Windows(task) => {
+            let path = unpacked.path(&task.path)?;
+            windows(replies, &task, path, &mut seek_modes)
+        }
     })
+}
+
+/// The video of the last task: windows of a member of an archive often follow each other.
+#[derive(Default)]
+struct Unpacked(Option<(PathBuf, LocalVideo)>);
+
+impl Unpacked {
+    /// The path at which the video at `path` can be opened.
+    fn path(&mut self, path: &Path) -> Result<&Path, End> {
+        let (_, local) = match self.0.take() {
+            Some((last, local)) if last == path => self.0.insert((last, local)),
+            _ => {
+                let local = Media::of(path).and_then(|media| LocalVideo::open(path, &media));
+                let local = local.map_err(|error| VideoError::Stream {
+                    element: String::new(),
+                    message: io_reason(&error),
+                })?;
+                self.0.insert((path.to_owned(), local))
+            }
+        };
+        Ok(local.path())
+    }
 }
 
 fn probe(
@@ -66,6 +97,7 @@ fn probe(
 fn windows(
     replies: &mut Replies,
     task: &WindowsTask,
+    path: &Path,
     seek_modes: &mut SeekModes,
 ) -> Result<(), End> {
     if let Some(mut fast_seek) = task.fast_seek() {
@@ -77,7 +109,7 @@ fn windows(
             } else {
                 fast_seek.wanted.fps.ceil() as u64
             };
-            let doubt = match decode(replies, task, Some(&fast_seek)) {
+            let doubt = match decode(replies, task, path, Some(&fast_seek)) {
                 Ok((decoder, clips)) => match decoder.doubt() {
                     None if task.fault(&decoder, &clips).is_none() => {
                         return send(replies, &decoder, &clips, Some(&fast_seek));
@@ -98,7 +130,7 @@ fn windows(
             seek_modes.insert(entry.clone(), mode);
         }
     }
-    let (decoder, clips) = decode(replies, task, None)?;
+    let (decoder, clips) = decode(replies, task, path, None)?;
     match task.fault(&decoder, &clips) {
         Some(fault) => Err(End::Failed(fault)),
         None => send(replies, &decoder, &clips, None),
@@ -108,15 +140,13 @@ fn windows(
 fn decode(
     replies: &mut Replies,
     task: &WindowsTask,
+    path: &Path,
     fast_seek: Option<&FastSeek>,
 ) -> Result<(ClipDecoder, Vec<Clip>), End> {
     // Readers run side by side, each with a decoder.
-    let decode = DecodeOptions {
-        threads: 1,
-        timeout: Duration::from_secs_f64(task.timeout),
-    };
-    let mut decoder =
-        ClipDecoder::open_at(&task.path, &task.options, decode, &task.starts, fast_seek)?;
+    let timeout = Duration::from_secs_f64(task.timeout);
+    let decode = DecodeOptions::of_build(1, timeout, &task.options);
+    let mut decoder = ClipDecoder::open_at(path, &task.options, decode, &task.starts, fast_seek)?;
     let mut clips = Vec::with_capacity(task.starts.len());
     loop {
         replies.alive()?;

@@ -91,7 +91,7 @@ impl<'a> ArrowReader<'a> {
         )
         .with_projection(data)
         .with_row_selection(RowSelection::from(vec![
-            RowSelector::skip(row),
+            RowSelector::skip(self.shard.stored_row(row)),
             RowSelector::select(1),
         ]))
         .build()?;

@@ -2,13 +2,13 @@
 
 use super::delta;
 use super::mapping::lost;
-use super::page::{LENGTH_BYTES, page_sizes};
+use super::page::{EncodedClip, LENGTH_BYTES, page_sizes};
 use super::payload::{PayloadDecoder, PayloadFormat};
 use super::reader::{ClipEntry, Part};
 use super::{Shard, ShardError};
 use crate::frames::Frames;
 use crate::stats::{Stage, StageClock};
-use schemas::shard::Payload;
+use schemas::shard::{Parts, Payload};
 use std::ops::Range;
 use xxhash_rust::xxh3::xxh3_64;
 use zstd::bulk::Decompressor;
@@ -152,6 +152,41 @@ impl ClipReader {
             frames,
             first_frame,
             stored_bytes,
+        })
+    }
+}
+
+impl Shard {
+    /// Returns clip `row` as it is compressed, to be appended to another shard of the same
+    /// compression ([`super::ShardSetWriter`]).
+    ///
+    /// # Errors
+    /// When the clip is damaged.
+    ///
+    /// # Panics
+    /// When there is no such row.
+    pub fn encoded(&self, row: usize) -> Result<EncodedClip, ShardError> {
+        // All of it must be intact.
+        ClipReader::default().payload(self, row)?;
+        let clip = &self.clips()[row];
+        let (body, payload_bytes) =
+            body(clip, &self.file[clip.page()]).map_err(|reason| damaged(self, row, reason))?;
+        let parts = self.parts(clip);
+        let ends = parts.iter().skip(1).map(|part| part.start);
+        let ends = ends.chain([body.len()]);
+        let bytes = parts
+            .iter()
+            .zip(ends)
+            .map(|(part, end)| (end - part.start) as u32);
+        Ok(EncodedClip {
+            uncompressed_bytes: LENGTH_BYTES + payload_bytes,
+            xxh3: clip.xxh3,
+            parts: Parts {
+                frames: clip.part_frames as u32,
+                bytes: bytes.collect(),
+                xxh3: parts.iter().map(|part| part.xxh3).collect(),
+            },
+            body: body.to_vec(),
         })
     }
 }

@@ -3,10 +3,14 @@
 use super::mapping::Mapping;
 use super::{ShardError, index_xxh3, rows};
 use crate::frames::Color;
+use arrow::array::{AsArray, Int32Array, RecordBatch, RecordBatchReader, UInt32Array};
+use arrow::compute::{concat_batches, take_record_batch};
+use arrow::datatypes::{Int32Type, SchemaRef};
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
+    ParquetRecordBatchReaderBuilder,
 };
 use parquet::basic::Compression;
 use parquet::file::metadata::PageIndexPolicy;
@@ -16,10 +20,12 @@ use schemas::shard::{
     ClipMeta, DATA_COLUMN, FORMAT_VERSION, FORMAT_VERSION_KEY, OLDEST_FORMAT_VERSION, Parts,
     Payload, arrow_schema_of,
 };
+use std::collections::BTreeSet;
 use std::fs;
 use std::ops::Range;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Bytes of a page's header, at most.
 const PAGE_HEADER_BYTES: usize = 64;
@@ -92,6 +98,9 @@ pub struct Shard {
     pub(super) file: Mapping,
     clips: Vec<ClipEntry>,
     parts: Vec<Part>,
+    /// See [`ShardEntry::rows`] and [`ShardEntry::labels`].
+    rows: Option<Vec<(u32, u32)>>,
+    labels: Option<Vec<i32>>,
 }
 
 impl Shard {
@@ -120,7 +129,10 @@ impl Shard {
                     .to_owned(),
             ));
         }
-        let shard = Self::open(&path)?;
+        let mut shard = Self::open(&path)?;
+        shard
+            .restrict(entry)
+            .ok_or_else(|| damaged("it lacks rows that the manifest names".to_owned()))?;
         if shard.clips.len() as u64 != entry.clips {
             return Err(damaged(format!(
                 "it has {} clips, the manifest says {}",
@@ -234,7 +246,61 @@ impl Shard {
             file,
             clips,
             parts,
+            rows: None,
+            labels: None,
         })
+    }
+
+    /// Leaves the rows that belong to the data set of `entry`, with its class numbers; `None` if
+    /// the shard does not have these rows.
+    fn restrict(&mut self, entry: &ShardEntry) -> Option<()> {
+        self.rows.clone_from(&entry.rows);
+        self.labels.clone_from(&entry.labels);
+        if let Some(rows) = &self.rows {
+            let mut clips = Vec::new();
+            for &(first, end) in rows {
+                clips.extend_from_slice(self.clips.get(first as usize..end as usize)?);
+            }
+            self.clips = clips;
+        }
+        for clip in &mut self.clips {
+            clip.label = relabelled(&self.labels, clip.label);
+        }
+        Some(())
+    }
+
+    /// Leaves the rows of the data set in `all`, which has an item per row of the file.
+    fn of_rows<T>(&self, all: Vec<T>) -> Vec<T> {
+        let Some(rows) = &self.rows else {
+            return all;
+        };
+        let is_in = |row: usize| {
+            let after = rows.partition_point(|&(first, _)| first as usize <= row);
+            after > 0 && row < rows[after - 1].1 as usize
+        };
+        let numbered = all.into_iter().enumerate();
+        numbered
+            .filter(|&(row, _)| is_in(row))
+            .map(|(_, item)| item)
+            .collect()
+    }
+
+    /// Number in the file of row `row` of the data set.
+    ///
+    /// # Panics
+    /// When there is no such row.
+    pub fn stored_row(&self, row: usize) -> usize {
+        let Some(ranges) = &self.rows else {
+            return row;
+        };
+        let mut rest = row as u32;
+        for &(first, end) in ranges {
+            if rest < end - first {
+                return (first + rest) as usize;
+            }
+            rest -= end - first;
+        }
+        panic!("row {row} of {}", self.clips.len())
     }
 
     /// The parts of a clip of this shard, at least one.
@@ -277,14 +343,68 @@ impl Shard {
         &self.path
     }
 
+    /// The columns of the shard, which depend on the version of its format.
+    ///
+    /// # Errors
+    /// As [`Shard::open`].
+    pub fn schema(&self) -> Result<SchemaRef, ShardError> {
+        let (_, metadata) = open_parquet(&self.path)?;
+        Ok(metadata.schema().clone())
+    }
+
+    /// Reads the columns `names` of the clips, all in one batch.
+    ///
+    /// # Errors
+    /// As [`Shard::open`].
+    pub fn columns(&self, names: &BTreeSet<&str>) -> Result<RecordBatch, ShardError> {
+        let (file, metadata) = open_parquet(&self.path)?;
+        let read_error = || ShardError::parquet("read", &self.path);
+        let reader = reader_of(&self.path, &file, &metadata, |name| names.contains(name))?;
+        let schema = reader.schema();
+        let batches = reader
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| read_error()(error.into()))?;
+        let all = concat_batches(&schema, &batches).map_err(|error| read_error()(error.into()))?;
+        let rows: UInt32Array = self.of_rows((0..all.num_rows() as u32).collect()).into();
+        let batch = take_record_batch(&all, &rows).map_err(|error| read_error()(error.into()))?;
+        Ok(match (&self.labels, batch.column_by_name("label")) {
+            (Some(_), Some(labels)) => {
+                let labels = labels.as_primitive::<Int32Type>();
+                let labels: Int32Array = labels
+                    .iter()
+                    .map(|label| relabelled(&self.labels, label))
+                    .collect();
+                let mut columns = batch.columns().to_vec();
+                if let Some((index, _)) = batch.schema().column_with_name("label") {
+                    columns[index] = Arc::new(labels);
+                }
+                RecordBatch::try_new(batch.schema(), columns)
+                    .map_err(|error| read_error()(error.into()))?
+            }
+            _ => batch,
+        })
+    }
+
     /// Reads all columns but the pixels.
     ///
     /// # Errors
     /// As [`Shard::open`].
     pub fn metas(&self) -> Result<Vec<ClipMeta>, ShardError> {
         let (file, metadata) = open_parquet(&self.path)?;
-        let rows = read_rows(&self.path, &file, &metadata)?;
-        Ok(rows.into_iter().map(|(meta, _)| meta).collect())
+        let rows = self.of_rows(read_rows(&self.path, &file, &metadata)?);
+        let metas = rows.into_iter().map(|(meta, _)| ClipMeta {
+            label: relabelled(&self.labels, meta.label),
+            ..meta
+        });
+        Ok(metas.collect())
+    }
+}
+
+/// The class number in the manifest of the stored class number `label`.
+fn relabelled(labels: &Option<Vec<i32>>, label: Option<i32>) -> Option<i32> {
+    match labels {
+        None => label,
+        Some(labels) => labels.get(usize::try_from(label?).ok()?).copied(),
     }
 }
 
@@ -478,25 +598,35 @@ fn parts_of(
     whole.then(|| parts.map(|(start, &xxh3)| Part { start, xxh3 }))
 }
 
+/// A reader of the columns whose name is `wanted`.
+fn reader_of(
+    path: &Path,
+    file: &Mapping,
+    metadata: &ArrowReaderMetadata,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<ParquetRecordBatchReader, ShardError> {
+    let schema = metadata.parquet_schema();
+    // The root of a list names the column, its leaf does not.
+    let columns = (0..schema.num_columns())
+        .filter(|&column| wanted(&schema.column(column).path().parts()[0]));
+    let projection = ProjectionMask::leaves(schema, columns);
+    ParquetRecordBatchReaderBuilder::new_with_metadata(
+        Bytes::from_owner(file.clone()),
+        metadata.clone(),
+    )
+    .with_projection(projection)
+    .build()
+    .map_err(ShardError::parquet("read", path))
+}
+
 /// All columns but the pixels. Before format version 4, clips have no table of parts.
 fn read_rows(
     path: &Path,
     file: &Mapping,
     metadata: &ArrowReaderMetadata,
 ) -> Result<Vec<(ClipMeta, Option<Parts>)>, ShardError> {
-    let schema = metadata.parquet_schema();
-    // The root of a list names the column, its leaf does not.
-    let meta_columns = (0..schema.num_columns())
-        .filter(|&column| schema.column(column).path().parts()[0] != DATA_COLUMN);
-    let projection = ProjectionMask::leaves(schema, meta_columns);
     let read_error = || ShardError::parquet("read", path);
-    let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(
-        Bytes::from_owner(file.clone()),
-        metadata.clone(),
-    )
-    .with_projection(projection)
-    .build()
-    .map_err(read_error())?;
+    let reader = reader_of(path, file, metadata, |name| name != DATA_COLUMN)?;
     let mut all = Vec::new();
     for batch in reader {
         let batch = batch.map_err(|error| read_error()(error.into()))?;

@@ -2,25 +2,29 @@
 //! [`schemas::shard::arrow_schema`].
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int32Array, ListBuilder,
-    PrimitiveBuilder, RecordBatch, StringArray, UInt32Array, UInt64Array,
+    Array, ArrayRef, AsArray, BooleanArray, Float32Array, Float64Array, Int32Array, ListArray,
+    ListBuilder, PrimitiveArray, PrimitiveBuilder, RecordBatch, StringArray, UInt32Array,
+    UInt64Array,
 };
 use arrow::datatypes::{
-    ArrowPrimitiveType, Field, Float64Type, Int32Type, Int64Type, UInt32Type, UInt64Type,
+    ArrowPrimitiveType, Field, Float32Type, Float64Type, Int32Type, Int64Type, UInt32Type,
+    UInt64Type,
 };
-use schemas::shard::{ClipMeta, ColorMatrix, ColorRange, Parts, Payload};
+use schemas::shard::{ClipMeta, ColorMatrix, ColorRange, Parts, Payload, Scores};
 use std::sync::Arc;
 
 /// Value of colour columns that the source did not have, or an older shard does not record.
 const UNKNOWN: &str = "unknown";
 
 /// A list column.
-fn lists<'a, T: ArrowPrimitiveType>(rows: impl Iterator<Item = &'a [T::Native]>) -> ArrayRef {
+fn lists<'a, T: ArrowPrimitiveType>(
+    rows: impl Iterator<Item = Option<&'a [T::Native]>>,
+) -> ArrayRef {
     let item = Field::new("item", T::DATA_TYPE, false);
     let mut lists = ListBuilder::new(PrimitiveBuilder::<T>::new()).with_field(item);
     for row in rows {
-        lists.values().append_slice(row);
-        lists.append(true);
+        lists.values().append_slice(row.unwrap_or_default());
+        lists.append(row.is_some());
     }
     Arc::new(lists.finish())
 }
@@ -46,22 +50,37 @@ pub fn to_arrays<'a>(
             rows.iter().map(|row| Some(get(row))),
         ))
     };
+    let optional_text = |get: fn(&ClipMeta) -> Option<&str>| -> ArrayRef {
+        Arc::new(rows.iter().map(get).collect::<StringArray>())
+    };
+    let seconds = |get: fn(&ClipMeta) -> Option<f64>| -> ArrayRef {
+        Arc::new(rows.iter().map(get).collect::<Float64Array>())
+    };
+    let score = |get: fn(&Scores) -> f32| -> ArrayRef {
+        let scores = rows.iter().map(|row| row.scores.as_ref());
+        Arc::new(
+            scores
+                .map(|scores| scores.map(get))
+                .collect::<Float32Array>(),
+        )
+    };
     vec![
         text(|row| &row.video),
         text(|row| &row.video_blake3),
         number(|row| row.clip),
         Arc::new(rows.iter().map(|row| row.label).collect::<Int32Array>()),
-        Arc::new(
-            rows.iter()
-                .map(|row| row.class.as_deref())
-                .collect::<StringArray>(),
-        ),
+        optional_text(|row| row.class.as_deref()),
+        optional_text(|row| row.split.as_deref()),
+        optional_text(|row| row.segment.as_deref()),
+        seconds(|row| row.segment_start),
+        seconds(|row| row.segment_end),
+        Arc::new(rows.iter().map(|row| row.scene).collect::<UInt32Array>()),
         number(|row| row.frames),
         number(|row| row.stride),
-        Arc::new(rows.iter().map(|row| row.fps).collect::<Float64Array>()),
+        seconds(|row| row.fps),
         number(|row| row.width),
         number(|row| row.height),
-        lists::<Int64Type>(rows.iter().map(|row| row.pts_ns.as_slice())),
+        lists::<Int64Type>(rows.iter().map(|row| Some(row.pts_ns.as_slice()))),
         number(|row| row.repeated_frames),
         flag(|row| row.damaged),
         number(|row| row.source_width),
@@ -78,6 +97,18 @@ pub fn to_arrays<'a>(
         text(|row| &row.color_primaries),
         text(|row| &row.codec),
         text(|row| &row.decoder),
+        score(|scores| scores.motion),
+        score(|scores| scores.sharpness),
+        score(|scores| scores.luma_mean),
+        score(|scores| scores.luma_range),
+        score(|scores| scores.black),
+        score(|scores| scores.frozen),
+        score(|scores| scores.letterbox),
+        score(|scores| scores.cut),
+        lists::<UInt64Type>(rows.iter().map(|row| {
+            let scores = row.scores.as_ref();
+            scores.map(|scores| scores.phash.as_slice())
+        })),
         text(|row| row.payload.name()),
         Arc::new(
             rows.iter()
@@ -90,8 +121,8 @@ pub fn to_arrays<'a>(
                 .map(|parts| parts.frames)
                 .collect::<UInt32Array>(),
         ),
-        lists::<UInt32Type>(parts.clone().map(|parts| parts.bytes.as_slice())),
-        lists::<UInt64Type>(parts.map(|parts| parts.xxh3.as_slice())),
+        lists::<UInt32Type>(parts.clone().map(|parts| Some(parts.bytes.as_slice()))),
+        lists::<UInt64Type>(parts.map(|parts| Some(parts.xxh3.as_slice()))),
     ]
 }
 
@@ -111,6 +142,87 @@ pub fn parts_from_batch(batch: &RecordBatch) -> Option<Vec<Parts>> {
             })
         })
         .collect()
+}
+
+fn optional_text(column: Option<&StringArray>, row: usize) -> Option<String> {
+    let column = column?;
+    column.is_valid(row).then(|| column.value(row).to_owned())
+}
+
+fn optional<T: ArrowPrimitiveType>(
+    column: Option<&PrimitiveArray<T>>,
+    row: usize,
+) -> Option<T::Native> {
+    let column = column?;
+    column.is_valid(row).then(|| column.value(row))
+}
+
+/// The columns of [`Scores`].
+struct ScoreColumns<'a> {
+    /// In the order of [`SCORES`].
+    numbers: Vec<&'a Float32Array>,
+    phash: &'a ListArray,
+}
+
+/// Names of the columns of scores that are numbers, in the order of the schema.
+const SCORES: [&str; 8] = [
+    "motion",
+    "sharpness",
+    "luma_mean",
+    "luma_range",
+    "black",
+    "frozen",
+    "letterbox",
+    "cut",
+];
+
+impl<'a> ScoreColumns<'a> {
+    /// The columns of `batch`; `None` if it has none.
+    fn of(batch: &'a RecordBatch) -> Option<Self> {
+        let number = |name: &&str| {
+            batch
+                .column_by_name(name)?
+                .as_primitive_opt::<Float32Type>()
+        };
+        Some(Self {
+            numbers: SCORES.iter().map(number).collect::<Option<_>>()?,
+            phash: batch.column_by_name("phash")?.as_list_opt::<i32>()?,
+        })
+    }
+
+    /// The scores of a row; `None` if it has none.
+    fn row(&self, row: usize) -> Option<Scores> {
+        let numbers: Vec<f32> = self
+            .numbers
+            .iter()
+            .map(|column| optional(Some(column), row))
+            .collect::<Option<_>>()?;
+        let &[
+            motion,
+            sharpness,
+            luma_mean,
+            luma_range,
+            black,
+            frozen,
+            letterbox,
+            cut,
+        ] = numbers.as_slice()
+        else {
+            return None;
+        };
+        let phash = self.phash.is_valid(row).then(|| self.phash.value(row))?;
+        Some(Scores {
+            motion,
+            sharpness,
+            luma_mean,
+            luma_range,
+            black,
+            frozen,
+            letterbox,
+            cut,
+            phash: values::<UInt64Type>(&phash)?.try_into().ok()?,
+        })
+    }
 }
 
 fn values<T: ArrowPrimitiveType>(list: &dyn Array) -> Option<Vec<T::Native>> {
@@ -133,6 +245,12 @@ pub fn from_batch(batch: &RecordBatch) -> Option<Vec<ClipMeta>> {
     let (width, height) = (number("width")?, number("height")?);
     let pts = column("pts_ns")?.as_list_opt::<i32>()?;
     let repeated_frames = number("repeated_frames")?;
+    // Shards before format version 5 do not have these.
+    let scores = ScoreColumns::of(batch);
+    let (split, segment) = (text("split"), text("segment"));
+    let seconds = |name: &str| column(name)?.as_primitive_opt::<Float64Type>();
+    let (segment_start, segment_end) = (seconds("segment_start"), seconds("segment_end"));
+    let scene = number("scene");
     // Shards of format version 2 do not have these.
     let damaged = column("damaged").and_then(|column| column.as_boolean_opt());
     let aspect = number("pixel_aspect_num").zip(number("pixel_aspect_den"));
@@ -156,6 +274,11 @@ pub fn from_batch(batch: &RecordBatch) -> Option<Vec<ClipMeta>> {
                 clip: clip.value(row),
                 label: label.is_valid(row).then(|| label.value(row)),
                 class: class.is_valid(row).then(|| class.value(row).to_owned()),
+                split: optional_text(split, row),
+                segment: optional_text(segment, row),
+                segment_start: optional(segment_start, row),
+                segment_end: optional(segment_end, row),
+                scene: optional(scene, row),
                 frames: frames.value(row),
                 stride: stride.value(row),
                 fps: fps.is_valid(row).then(|| fps.value(row)),
@@ -182,6 +305,7 @@ pub fn from_batch(batch: &RecordBatch) -> Option<Vec<ClipMeta>> {
                     .to_owned(),
                 codec: codec.value(row).to_owned(),
                 decoder: decoder.value(row).to_owned(),
+                scores: scores.as_ref().and_then(|scores| scores.row(row)),
                 payload: Payload::from_name(payload.value(row))?,
                 data_xxh3: data_xxh3.value(row),
             })

@@ -32,6 +32,8 @@ pub const fn options() -> BuildOptions {
         short_side: SIZE.height as u32,
         pixel_aspect: PixelAspect::Square,
         gap_seconds: Some(DEFAULT_GAP_SECONDS),
+        scenes: None,
+        split: Vec::new(),
         payload: Payload::I420,
         crf: None,
         level: 3,
@@ -57,6 +59,11 @@ pub fn clip(number: u32) -> (ClipMeta, Vec<u8>) {
         clip: 0,
         label: None,
         class: None,
+        split: None,
+        segment: None,
+        segment_start: None,
+        segment_end: None,
+        scene: None,
         frames: FRAMES,
         stride: 4,
         fps: Some(30.0),
@@ -81,6 +88,7 @@ pub fn clip(number: u32) -> (ClipMeta, Vec<u8>) {
         color_primaries: "unknown".to_owned(),
         codec: "none".to_owned(),
         decoder: "none".to_owned(),
+        scores: None,
         payload: Payload::I420,
         // The writer sets it.
         data_xxh3: 0,
@@ -121,6 +129,7 @@ pub fn write(dir: &Path, clips: u32) -> Result<ShardSet, ShardError> {
         open_video: None,
         videos_xxh3: None,
         rejected_xxh3: None,
+        derived: None,
     };
     let path = dir.join(MANIFEST_FILE);
     let json = serde_json::to_vec_pretty(&manifest).expect("plain data becomes JSON");

@@ -258,6 +258,8 @@ impl OpenShard {
             pixels,
             index_xxh3,
             pixels_xxh3,
+            rows: None,
+            labels: None,
         })
     }
 }

@@ -4,8 +4,12 @@ use super::damage::{Damage, DamageTracker};
 use super::decoder::{FoundDecoder, stream_time};
 use super::facts::Facts;
 use super::fast_seek::{self, FastSeek, PacketFilter};
-use super::frame::{Orientation, PixelRatio, SourceShape, UNKNOWN, primaries_name, transfer_name};
+use super::frame::{
+    FrameScaler, Orientation, PixelRatio, SourceShape, UNKNOWN, components, planar, primaries_name,
+    transfer_name, yuv,
+};
 use super::graph::{Graph, HeldPad, Output};
+use super::measure::picture::SmallPicture;
 use super::probe::exact_ns;
 use super::{POLL, VideoError, lock, media_type};
 use crate::frames::Color;
@@ -13,6 +17,7 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_video as gst_video;
 use schemas::geometry::FrameSize;
+use schemas::manifest::BuildOptions;
 use std::path::Path;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -24,6 +29,22 @@ pub struct DecodeOptions {
     pub threads: u32,
     /// Time without progress after which the decoder fails.
     pub timeout: Duration,
+    /// Rate at which the pictures of a folder are shown, per second.
+    pub picture_rate: f64,
+}
+
+/// Rate of the pictures of a folder if ticks are frames, per second.
+const DEFAULT_PICTURE_RATE: f64 = 30.0;
+
+impl DecodeOptions {
+    /// The options of a decoder for clips of `options`: each picture of a folder is a tick.
+    pub fn of_build(threads: u32, timeout: Duration, options: &BuildOptions) -> Self {
+        Self {
+            threads,
+            timeout,
+            picture_rate: options.sampling.fps().unwrap_or(DEFAULT_PICTURE_RATE),
+        }
+    }
 }
 
 impl Default for DecodeOptions {
@@ -31,6 +52,7 @@ impl Default for DecodeOptions {
         Self {
             threads: 1,
             timeout: super::DEFAULT_TIMEOUT,
+            picture_rate: DEFAULT_PICTURE_RATE,
         }
     }
 }
@@ -111,6 +133,27 @@ impl DecodedFrame {
             .map(|color| primaries_name(color.primaries()))
             .find(known);
         (transfer.unwrap_or(UNKNOWN), primaries.unwrap_or(UNKNOWN))
+    }
+
+    /// Samples the frame into `picture`.
+    ///
+    /// # Errors
+    /// As [`Self::with_planes`].
+    pub fn sample_into(&self, picture: &mut SmallPicture) -> Result<(), VideoError> {
+        let color = self.color();
+        self.with_planes(|frame| {
+            if let Some((components, colors)) = components(frame, color) {
+                picture.sample(components, colors);
+            } else {
+                // Packed formats of unusual depth.
+                let size = self.size();
+                let mut scaler = FrameScaler::new(size, Orientation::default(), color.range);
+                let mut planes = Vec::new();
+                scaler.append(frame, &mut planes)?;
+                picture.sample(planar(&planes, size), yuv(color));
+            }
+            Ok(())
+        })
     }
 
     /// Returns the frames per second, if the stream has a fixed rate.
@@ -224,7 +267,12 @@ impl VideoDecoder {
             }
         };
         Ok(Self {
-            graph: Graph::new(path, Output::Frames(Box::new(prepare)), hold)?,
+            graph: Graph::new(
+                path,
+                options.picture_rate,
+                Output::Frames(Box::new(prepare)),
+                hold,
+            )?,
             found,
             timeout: options.timeout,
             caps: None,

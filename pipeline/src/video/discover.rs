@@ -1,5 +1,6 @@
 //! Finds the videos among the inputs, in a fixed order.
 
+use super::media::{Media, TarListing, normal, tar_members};
 use crate::video::{Content, sniff};
 use schemas::manifest::Rejected;
 use std::collections::HashSet;
@@ -11,15 +12,19 @@ use std::path::{Path, PathBuf};
 
 /// Extensions of video files. A file with one of them that is no video by content is rejected by
 /// name; other files are only counted.
-const VIDEO_EXTENSIONS: &[&str] = &[
+pub const VIDEO_EXTENSIONS: &[&str] = &[
     "3gp", "avi", "flv", "h264", "hevc", "m2ts", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts",
-    "mxf", "ogv", "ts", "vob", "webm", "wmv",
+    "mxf", "ogv", "ts", "vob", "webm", "wmv", "y4m",
 ];
 
-/// A file that is video by its content.
+/// Extensions of the pictures that a folder of frames may hold.
+const PICTURE_EXTENSIONS: &[&str] = &["jpeg", "jpg", "png"];
+
+/// A video: a file, a member of a tar archive, or a folder of pictures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VideoFile {
-    /// Path by which it can be opened: the input, and the path below it.
+    /// Path by which it can be opened ([`super::media::Media::of`]): the input, and the path below
+    /// it.
     pub path: PathBuf,
     /// Path below the input, if that is a folder; the file name if the input is a file.
     pub relative: PathBuf,
@@ -34,6 +39,8 @@ pub struct Discovered {
     pub rejected: Vec<Rejected>,
     /// Number of files in folders that are no video by content nor by name.
     pub not_video: u64,
+    /// Number of videos that are folders of pictures.
+    pub picture_folders: u64,
 }
 
 /// Searches `inputs`: files as given, folders recursively, names in byte order. A file that is
@@ -58,7 +65,34 @@ pub struct Discovered {
 /// # Ok(()) }
 /// ```
 pub fn discover(inputs: &[PathBuf]) -> Discovered {
-    let mut search = Search::default();
+    search(inputs, false)
+}
+
+/// Searches `inputs` as [`discover`], but opens no file: all files are returned, videos or not, and
+/// the members of archives whose names end in `.tar`. Use [`refusal`] to find out which are not.
+pub fn files(inputs: &[PathBuf]) -> Discovered {
+    search(inputs, true)
+}
+
+/// Returns why the file at `path`, or member of an archive, is not a video; none if it is.
+pub fn refusal(path: &Path) -> Option<String> {
+    let content = match Media::of(path) {
+        Ok(Media::File) => sniff(path),
+        Ok(Media::Member { archive, member }) => member.sniff(&archive),
+        Ok(Media::Pictures(_)) => return None,
+        Err(error) => Err(error),
+    };
+    match content {
+        Ok(content) => content.not_video_reason(),
+        Err(error) => Some(io_reason(&error)),
+    }
+}
+
+fn search(inputs: &[PathBuf], by_name: bool) -> Discovered {
+    let mut search = Search {
+        by_name,
+        ..Search::default()
+    };
     for input in inputs {
         if input.is_dir() {
             search.folder(input, input);
@@ -75,6 +109,8 @@ pub fn discover(inputs: &[PathBuf]) -> Discovered {
 #[derive(Default)]
 struct Search {
     found: Discovered,
+    /// Whether files are not opened.
+    by_name: bool,
     /// Real paths that were visited: links may form loops, and inputs may overlap.
     visited: HashSet<PathBuf>,
 }
@@ -95,6 +131,9 @@ impl Search {
         };
         let mut paths: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
         paths.sort();
+        if self.pictures(folder, root, &paths) {
+            paths.retain(|path| picture_number(path).is_none());
+        }
         for path in paths {
             if path.is_dir() {
                 self.folder(&path, root);
@@ -105,8 +144,84 @@ impl Search {
         }
     }
 
+    /// Takes `folder`, which holds `paths`, as a video if it holds numbered pictures and no videos.
+    /// Returns whether its pictures are one.
+    fn pictures(&mut self, folder: &Path, root: &Path, paths: &[PathBuf]) -> bool {
+        let pictures = paths.iter().filter(|path| picture_number(path).is_some());
+        if pictures.count() < 2 || paths.iter().any(|path| has_video_extension(path)) {
+            return false;
+        }
+        let relative = match folder.strip_prefix(root) {
+            Ok(below) if below.as_os_str().is_empty() => folder.file_name().map(PathBuf::from),
+            Ok(below) => Some(below.to_owned()),
+            Err(_) => None,
+        };
+        match numbered_pictures(folder) {
+            Ok(_) => {
+                self.found.picture_folders += 1;
+                self.found.videos.push(VideoFile {
+                    path: folder.to_owned(),
+                    relative: relative.unwrap_or_else(|| folder.to_owned()),
+                });
+            }
+            Err(error) => self.reject(folder, io_reason(&error)),
+        }
+        true
+    }
+
+    /// Takes the videos in the tar archive at `path`.
+    fn archive(&mut self, path: &Path, relative: &Path) {
+        let TarListing { members, error } = match tar_members(path) {
+            Ok(listing) => listing,
+            Err(error) => return self.reject(path, io_reason(&error)),
+        };
+        for member in members.iter() {
+            let inner = normal(&member.path);
+            let name = path.join(&inner);
+            if self.by_name {
+                self.found.videos.push(VideoFile {
+                    path: name,
+                    relative: relative.join(&inner),
+                });
+                continue;
+            }
+            let reason = match member.sniff(path) {
+                Err(error) => Some(io_reason(&error)),
+                Ok(Content::Video(_)) => None,
+                Ok(_) if !has_video_extension(&inner) => {
+                    self.found.not_video += 1;
+                    continue;
+                }
+                Ok(content) => content.not_video_reason(),
+            };
+            match reason {
+                Some(reason) => self.reject(&name, reason),
+                None => self.found.videos.push(VideoFile {
+                    path: name,
+                    relative: relative.join(&inner),
+                }),
+            }
+        }
+        if let Some(error) = error {
+            self.reject(
+                path,
+                format!(
+                    "the archive is damaged after {} files: {error}",
+                    members.len()
+                ),
+            );
+        }
+    }
+
     /// `named`: the user named this file, so it must be a video.
     fn file(&mut self, path: &Path, relative: PathBuf, named: bool) {
+        if self.by_name {
+            if path.extension().is_some_and(|extension| extension == "tar") {
+                return self.archive(path, &relative);
+            }
+            let path = path.to_owned();
+            return self.found.videos.push(VideoFile { path, relative });
+        }
         let real = match fs::canonicalize(path) {
             Ok(real) => real,
             Err(_) if path.is_symlink() => {
@@ -125,6 +240,7 @@ impl Search {
             Ok(_) => match sniff(path) {
                 Err(error) => Some(io_reason(&error)),
                 Ok(Content::Video(_)) => None,
+                Ok(Content::Archive) => return self.archive(path, &relative),
                 Ok(Content::Other(_) | Content::Empty) if !should_be_video => {
                     self.found.not_video += 1;
                     return;
@@ -146,6 +262,65 @@ impl Search {
             .rejected
             .push(Rejected::file(path_name(path), reason));
     }
+}
+
+/// Returns the pictures of a folder of frames: files with the extension of a picture and a number
+/// in their name, in the order of the numbers.
+///
+/// # Errors
+/// When the folder cannot be read, or its pictures are of several sequences: their names differ in
+/// more than the number.
+pub fn numbered_pictures(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut pictures = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if let Some(name) = picture_number(&path) {
+            pictures.push((name, path));
+        }
+    }
+    pictures.sort();
+    let mut sequences: Vec<&PictureName> = pictures.iter().map(|(name, _)| name).collect();
+    sequences.dedup_by_key(|name| (name.before.clone(), name.after.clone()));
+    if let [one, other, ..] = sequences.as_slice() {
+        return Err(io::Error::other(format!(
+            "its pictures are of several sequences, {}#{} and {}#{}: put each into a folder of its \
+             own",
+            one.before, one.after, other.before, other.after
+        )));
+    }
+    Ok(pictures.into_iter().map(|(_, path)| path).collect())
+}
+
+/// The name of a numbered picture, in the order of sequences, and of numbers in them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct PictureName {
+    before: String,
+    after: String,
+    /// Number of digits without leading zeros, which orders numbers of any length.
+    length: usize,
+    digits: String,
+}
+
+/// Returns the name of a picture that has a number, the last one in it.
+fn picture_number(path: &Path) -> Option<PictureName> {
+    let extension = path.extension()?.to_str()?.to_ascii_lowercase();
+    if !PICTURE_EXTENSIONS.contains(&extension.as_str()) {
+        return None;
+    }
+    let stem = path.file_stem()?.to_str()?;
+    let end = stem.rfind(|c: char| c.is_ascii_digit())? + 1;
+    let start = stem[..end]
+        .rfind(|c: char| !c.is_ascii_digit())
+        .map_or(0, |before| {
+            before + stem[before..].chars().next().map_or(1, char::len_utf8)
+        });
+    let digits = stem[start..end].trim_start_matches('0');
+    Some(PictureName {
+        before: stem[..start].to_owned(),
+        after: format!("{}.{extension}", &stem[end..]),
+        length: digits.len(),
+        digits: digits.to_owned(),
+    })
 }
 
 /// Returns the name under which a path is stored and compared. Different paths have different
@@ -271,6 +446,35 @@ mod tests {
             bytes.insert(at.min(bytes.len()), byte);
             prop_assert_eq!(bytes_of(&name(&bytes)), bytes);
         }
+    }
+
+    #[test]
+    fn pictures_are_in_the_order_of_their_numbers() {
+        let dir = tempfile::tempdir().expect("a folder");
+        for name in [
+            "f10.jpg",
+            "f9.jpg",
+            "f0011.jpg",
+            "f2.jpg",
+            "notes.txt",
+            "cover.jpg",
+        ] {
+            fs::write(dir.path().join(name), "").expect("written");
+        }
+        let names = |pictures: Vec<PathBuf>| -> Vec<String> {
+            let names = pictures
+                .iter()
+                .filter_map(|path| path.file_name()?.to_str());
+            names.map(str::to_owned).collect()
+        };
+        let pictures = numbered_pictures(dir.path()).expect("one sequence");
+        assert_eq!(
+            names(pictures),
+            ["f2.jpg", "f9.jpg", "f10.jpg", "f0011.jpg"]
+        );
+        fs::write(dir.path().join("g1.jpg"), "").expect("written");
+        let error = numbered_pictures(dir.path()).expect_err("two sequences");
+        assert!(error.to_string().contains("f#.jpg and g#.jpg"), "{error}");
     }
 
     #[test]

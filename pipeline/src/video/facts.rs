@@ -55,13 +55,7 @@ impl Facts {
         let Some(caps) = super::sniff::type_of(&start) else {
             return Ok(None);
         };
-        let mut facts = Self {
-            caps,
-            edits: Vec::new(),
-            codec_tag: None,
-            program_video: None,
-            is_encrypted: false,
-        };
+        let mut facts = Self::of_caps(caps);
         match facts.media() {
             "video/quicktime" | "application/x-3gp" | "audio/x-m4a" | "video/mj2" => {
                 let movie = iso::movie_facts(path)?;
@@ -76,6 +70,17 @@ impl Facts {
             _ => {}
         }
         Ok(Some(facts))
+    }
+
+    /// The facts of a stream of `caps` that is in no container.
+    pub(super) const fn of_caps(caps: gst::Caps) -> Self {
+        Self {
+            caps,
+            edits: Vec::new(),
+            codec_tag: None,
+            program_video: None,
+            is_encrypted: false,
+        }
     }
 
     /// Whether the container has decoding times only.

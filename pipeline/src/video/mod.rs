@@ -7,6 +7,7 @@
 //! - `facts`: what GStreamer needs to know of a file that it does not find out itself, and the
 //!   bytes to replace for it; `iso` and `transport` read them from mp4 and transport streams, and
 //!   `spliced` is a source with replaced bytes.
+//! - [`media`]: members of tar archives, and folders of pictures; `pictures` is their source.
 //! - [`container`](mod@container): whether a file ends before its container does.
 //!
 //! Decoding:
@@ -20,6 +21,9 @@
 //! - [`damage`]: which frames are broken or missing; `messages`: the meaning of a decoder's
 //!   messages.
 //! - `av1`, `bits`: headers that GStreamer does not read.
+//!
+//! Measures:
+//! - [`measure`]: changes between frames and cuts; scores of clips.
 //!
 //! Clips:
 //! - [`ticks`]: the grid that frames are sampled on; [`gaps`]: where it has no frames.
@@ -45,8 +49,11 @@ pub mod gaps;
 pub mod gop;
 mod graph;
 mod iso;
+pub mod measure;
+pub mod media;
 mod messages;
 mod nal;
+mod pictures;
 mod probe;
 mod sniff;
 mod spliced;

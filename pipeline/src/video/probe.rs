@@ -80,13 +80,8 @@ pub fn probe(
     timeout: Duration,
 ) -> Result<VideoProbe, VideoError> {
     super::init()?;
-    let mut decoder = VideoDecoder::open(
-        path,
-        DecodeOptions {
-            threads: 1,
-            timeout,
-        },
-    )?;
+    let decode = DecodeOptions::of_build(1, timeout, options);
+    let mut decoder = VideoDecoder::open(path, decode)?;
     let first = decoder.next_frame()?.ok_or(VideoError::NoFrames)?;
     let (codec, element) = decoder.codec_and_decoder();
     let mut probe = VideoProbe {
@@ -121,7 +116,8 @@ fn read_packets(
     frame_ns: Option<i64>,
     probe: &mut VideoProbe,
 ) -> Result<(), VideoError> {
-    let graph = Graph::new(path, Output::Packets, None)?;
+    let picture_rate = DecodeOptions::of_build(1, timeout, options).picture_rate;
+    let graph = Graph::new(path, picture_rate, Output::Packets, None)?;
     graph.pipeline.start()?;
     let mut entries = Entries::default();
     let mut shown: Vec<ShownPacket> = Vec::new();

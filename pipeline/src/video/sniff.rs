@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 /// Number of bytes that are read. Transport streams need a few kilobytes; the others need fewer.
-const SNIFF_BYTES: u64 = 64 << 10;
+pub(super) const SNIFF_BYTES: u64 = 64 << 10;
 
 /// The GUID that WTV files begin with. GStreamer takes them for MPEG.
 const WTV: [u8; 16] = [
@@ -19,6 +19,8 @@ const WTV: [u8; 16] = [
 pub enum Content {
     /// A container or stream that may hold video, with its media type.
     Video(String),
+    /// A tar archive, which may hold videos.
+    Archive,
     /// Moving pictures that cannot be decoded, with their description and what to do about them.
     Unsupported(&'static str),
     /// Anything else, with its media type if that is known.
@@ -35,18 +37,33 @@ pub enum Content {
 /// # Panics
 /// When GStreamer is not initialised ([`super::init`]).
 pub fn sniff(path: &Path) -> io::Result<Content> {
-    let start = read_start(path)?;
+    let content = sniff_bytes(&read_start(path)?);
+    Ok(match content {
+        // The brand of audio files, which some writers of video use, too.
+        Content::Other(Some(media)) if media == "audio/x-m4a" && iso::has_video(path)? => {
+            Content::Video(media)
+        }
+        Content::Other(Some(media)) if media == "image/gif" && is_animated_gif(path)? => {
+            Content::Video(media)
+        }
+        content => content,
+    })
+}
+
+/// As [`sniff`](fn@sniff), of a file that begins with `start`: types that more of the file would
+/// tell are not videos.
+pub(super) fn sniff_bytes(start: &[u8]) -> Content {
     if start.is_empty() {
-        return Ok(Content::Empty);
+        return Content::Empty;
     }
     if start.starts_with(&WTV) {
-        return Ok(Content::Unsupported(
+        return Content::Unsupported(
             "a recording of Windows TV (WTV), which is not read; copy it: ffmpeg -i FILE.wtv -c \
              copy FILE.ts",
-        ));
+        );
     }
-    let Some(caps) = type_of(&start) else {
-        return Ok(Content::Other(None));
+    let Some(caps) = type_of(start) else {
+        return Content::Other(None);
     };
     let media = media_type(&caps).to_owned();
     let holds_video = match media.as_str() {
@@ -56,26 +73,19 @@ pub fn sniff(path: &Path) -> io::Result<Content> {
         | "application/x-3gp"
         | "application/x-yuv4mpeg"
         | "application/x-nuv" => true,
-        // The brand of audio files, which some writers of video use, too.
-        "audio/x-m4a" => iso::has_video(path)?,
-        "image/gif" if is_animated_gif(path)? => {
-            return Ok(Content::Unsupported(
-                "an animated GIF, which is not read; make a video of it: ffmpeg -i FILE.gif \
-                 FILE.mkv",
-            ));
-        }
-        "image/webp" if is_animated_webp(&start) => {
-            return Ok(Content::Unsupported(
+        "application/x-tar" => return Content::Archive,
+        "image/webp" if is_animated_webp(start) => {
+            return Content::Unsupported(
                 "an animated WebP (image/webp), which is not read; make a video of it",
-            ));
+            );
         }
         other => other.starts_with("video/"),
     };
-    Ok(if holds_video {
+    if holds_video {
         Content::Video(media)
     } else {
         Content::Other(Some(media))
-    })
+    }
 }
 
 /// Reads the first bytes of the file at `path`.
@@ -146,6 +156,9 @@ impl Content {
     pub fn not_video_reason(&self) -> Option<String> {
         match self {
             Self::Video(_) => None,
+            Self::Archive => {
+                Some("a tar archive within a tar archive, which is not read".to_owned())
+            }
             Self::Unsupported(what) => Some((*what).to_owned()),
             Self::Other(Some(media)) => Some(format!("not a video: its content is {media}")),
             Self::Other(None) => Some("not a video: its content is of no known type".to_owned()),

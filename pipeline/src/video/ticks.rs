@@ -19,13 +19,15 @@ pub fn tick_of(ns: i64, fps: f64) -> u64 {
         .max(0.0) as u64
 }
 
-/// The ticks of a video, and those of them that no clip may contain.
+/// The ticks of a video, and those of them that no clip may contain or straddle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timeline {
     /// Number of ticks.
     pub ticks: u64,
     /// Ticks within gaps, at which a frame would be held for too long; in order.
     pub holes: Vec<Range<u64>>,
+    /// Ticks at which a scene begins, in order.
+    pub cuts: Vec<u64>,
 }
 
 impl Timeline {
@@ -36,6 +38,7 @@ impl Timeline {
             return Self {
                 ticks: probe.packets,
                 holes: Vec::new(),
+                cuts: Vec::new(),
             };
         };
         let tick = |ns: i64| tick_of(ns.saturating_sub(probe.start_ns), fps);
@@ -46,22 +49,33 @@ impl Timeline {
             .iter()
             .filter_map(|&gap| hole_of(options, gap, probe.start_ns))
             .collect();
-        Self { ticks, holes }
+        Self {
+            ticks,
+            holes,
+            cuts: Vec::new(),
+        }
     }
 
-    /// Returns the stretches between the holes, in order.
+    /// Returns the stretches between the holes and the cuts, in order.
     pub fn stretches(&self) -> Vec<Range<u64>> {
-        let starts = std::iter::once(0).chain(self.holes.iter().map(|hole| hole.end));
-        let ends = self
-            .holes
-            .iter()
-            .map(|hole| hole.start)
-            .chain(std::iter::once(self.ticks));
-        starts
-            .zip(ends)
-            .map(|(start, end)| start..end)
-            .filter(|stretch| !stretch.is_empty())
-            .collect()
+        self.stretches_of(0..self.ticks)
+    }
+
+    /// Returns the stretches of `part` between the holes and the cuts, in order.
+    pub fn stretches_of(&self, part: Range<u64>) -> Vec<Range<u64>> {
+        let mut bounds: Vec<Range<u64>> = self.holes.clone();
+        bounds.extend(self.cuts.iter().map(|&cut| cut..cut));
+        bounds.sort_unstable_by_key(|bound| (bound.start, bound.end));
+        let part_end = part.end.min(self.ticks);
+        let mut start = part.start;
+        let mut stretches = Vec::with_capacity(bounds.len() + 1);
+        for bound in bounds {
+            stretches.push(start..bound.start.min(part_end));
+            start = start.max(bound.end);
+        }
+        stretches.push(start..part_end);
+        stretches.retain(|stretch| !stretch.is_empty());
+        stretches
     }
 }
 
@@ -90,12 +104,16 @@ pub fn span_ticks(options: &BuildOptions) -> u64 {
     u64::from(options.frames - 1) * u64::from(options.stride) + 1
 }
 
-/// Returns the first ticks of the clips of a video of `timeline`. Each stretch between holes is
-/// tiled by itself. There is always one clip: a video without a stretch as long as a clip gives one
-/// clip of its last stretch, whose last frame is repeated.
+/// Returns the first ticks of the clips of a video of `timeline`. Each stretch between holes and
+/// cuts is tiled by itself. There is always one clip: a video without a stretch as long as a clip
+/// gives one clip of its last stretch, whose last frame is repeated.
 pub fn clip_starts(options: &BuildOptions, timeline: &Timeline) -> Vec<u64> {
+    starts_in(options, &timeline.stretches())
+}
+
+/// Returns the first ticks of the clips in `stretches`, as [`clip_starts`].
+pub fn starts_in(options: &BuildOptions, stretches: &[Range<u64>]) -> Vec<u64> {
     let span = span_ticks(options);
-    let stretches = timeline.stretches();
     let fitting = stretches
         .iter()
         .filter(|stretch| stretch.end - stretch.start >= span);
@@ -214,6 +232,8 @@ mod tests {
             short_side: 256,
             pixel_aspect: PixelAspect::Square,
             gap_seconds: Some(1.0),
+            scenes: None,
+            split: Vec::new(),
             payload: Payload::I420,
             crf: None,
             level: 3,
@@ -226,6 +246,7 @@ mod tests {
         Timeline {
             ticks,
             holes: Vec::new(),
+            cuts: Vec::new(),
         }
     }
 
@@ -236,6 +257,7 @@ mod tests {
         let timeline = Timeline {
             ticks: 300_090,
             holes: std::iter::once(90..300_000).collect(),
+            cuts: Vec::new(),
         };
         let every = options(Tiling::BackToBack);
         assert_eq!(clip_starts(&every, &timeline), [0, 300_000]);
@@ -246,6 +268,7 @@ mod tests {
         let longer = Timeline {
             ticks: u64::MAX / 4,
             holes: std::iter::once(90..u64::MAX / 4 - 200).collect(),
+            cuts: Vec::new(),
         };
         let starts = clip_starts(&every, &longer);
         assert_eq!(starts.len(), 1 + 3, "{starts:?}");
@@ -256,11 +279,36 @@ mod tests {
         let short = Timeline {
             ticks: 1000,
             holes: std::iter::once(40..960).collect(),
+            cuts: Vec::new(),
         };
         assert_eq!(clip_starts(&every, &short), [960]);
         assert_eq!(
             clip_starts(&options(Tiling::ClipsPerVideo(4)), &short),
             [960]
+        );
+    }
+
+    #[test]
+    fn clips_lie_between_cuts() {
+        let timeline = Timeline {
+            ticks: 400,
+            holes: std::iter::once(150..160).collect(),
+            cuts: vec![70, 80, 260],
+        };
+        assert_eq!(
+            timeline.stretches(),
+            [0..70, 70..80, 80..150, 160..260, 260..400]
+        );
+        assert_eq!(
+            timeline.stretches_of(75..300),
+            [75..80, 80..150, 160..260, 260..300]
+        );
+        let every = options(Tiling::BackToBack);
+        assert_eq!(clip_starts(&every, &timeline), [0, 80, 160, 260, 324]);
+        assert_eq!(
+            starts_in(&every, &timeline.stretches_of(260..300)),
+            [260],
+            "a short stretch gives one clip, which is padded"
         );
     }
 

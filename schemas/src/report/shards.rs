@@ -209,6 +209,10 @@ pub struct StatsReport {
     pub classes: BTreeMap<String, u64>,
     /// Clips without a label.
     pub unlabelled: u64,
+    /// Clips per split; empty without splits.
+    pub splits: BTreeMap<String, u64>,
+    /// Distribution of each score over the clips that have scores; empty without any.
+    pub scores: BTreeMap<String, ScoreSpread>,
     /// Clips per stored size, `WIDTHxHEIGHT`.
     pub resolutions: BTreeMap<String, u64>,
     /// Clips per codec of the source.
@@ -234,6 +238,87 @@ pub struct StatsReport {
     pub rotated: u64,
     /// Clips that were mirrored.
     pub mirrored: u64,
+}
+
+/// The report of `shardtool filter` and `shardtool merge`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeriveReport {
+    /// Folder of the new data set.
+    pub out: String,
+    /// Number of its clips.
+    pub clips: u64,
+    /// Number of their videos.
+    pub videos: u64,
+    /// Number of shards that hold them.
+    pub shards: u64,
+    /// Number of clips of the inputs that were not chosen.
+    pub left_out: u64,
+    /// Whether the clips were copied.
+    pub copied: bool,
+}
+
+/// The report of `shardtool duplicates`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DuplicatesReport {
+    /// Folder of the shards.
+    pub dir: String,
+    /// Number of clips that were compared.
+    pub clips: u64,
+    /// Number of clips that are near an earlier one: all of the groups but the first of each.
+    pub duplicates: u64,
+    /// Number of clips that are too flat to be compared by their hashes.
+    pub flat: u64,
+    /// What was compared: `hash` or `features`.
+    pub by: String,
+    /// The groups, in the order of their first clips.
+    pub groups: Vec<DuplicateGroup>,
+    /// The drawing, if there is one.
+    pub sheet: Option<String>,
+}
+
+/// Clips that are nearly equal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DuplicateGroup {
+    /// The clips, in order; at least two.
+    pub clips: Vec<DuplicateClip>,
+}
+
+/// A clip of a group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DuplicateClip {
+    /// Number of the clip in the data set.
+    pub number: u64,
+    /// Path of its video.
+    pub video: String,
+    /// Index within its video.
+    pub clip: u32,
+    /// Start in its video, in seconds.
+    pub second: f64,
+    /// Distance to the nearest clip before it in the group; 0 for the first. In bits of 256, or 1
+    /// minus the cosine of features.
+    pub distance: f64,
+}
+
+/// Distribution of a score over the clips.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScoreSpread {
+    /// Minimum.
+    pub min: f64,
+    /// 5th percentile.
+    pub p05: f64,
+    /// Median.
+    pub median: f64,
+    /// Mean.
+    pub mean: f64,
+    /// 95th percentile.
+    pub p95: f64,
+    /// Maximum.
+    pub max: f64,
 }
 
 /// Distribution of a number over the clips; all 0 without clips.

@@ -2,11 +2,14 @@
 
 use super::{local, named, positive};
 use crate::labels::{FORMS, LabelSource};
+use crate::list;
+use crate::split::SplitShares;
 use clap::Args;
 use pipeline::shard::payload::DEFAULT_CRF;
 use pipeline::shard::reader::read_manifest;
 use schemas::manifest::{
-    BuildOptions, DEFAULT_GAP_SECONDS, OnCorrupt, PixelAspect, Sampling, ShortVideo, Tiling,
+    BuildOptions, DEFAULT_GAP_SECONDS, Labelling, OnCorrupt, PixelAspect, Sampling, SceneDetector,
+    ShortVideo, Tiling,
 };
 use schemas::shard::Payload;
 use std::path::PathBuf;
@@ -18,6 +21,9 @@ Examples:
   shardtool build ./videos --labels dirs --out ./train   class names from folders
   shardtool build ./videos --labels labels.csv           labels from a file, see below
   shardtool build a.mkv b.mov --every 10                 a clip every ten seconds
+  shardtool build ./videos --list train.csv val.csv      what a list names, with its splits
+  shardtool build ./films --scenes --split train=0.9,val=0.1
+                                                         clips within scenes, two splits
   shardtool build ./videos --payload h264 --frames 64    long clips, small on disk";
 
 /// Build shards of clips from videos.
@@ -26,7 +32,7 @@ Examples:
 /// stored in zstd-compressed Parquet, as exact I420 by default. A file that cannot be decoded is
 /// skipped and reported with the reason; it does not stop the build.
 #[derive(Debug, Args)]
-#[command(after_help = format!("{BUILD_EXAMPLES}\n\n{FORMS}"))]
+#[command(after_help = format!("{BUILD_EXAMPLES}\n\n{}\n\n{FORMS}", list::FORMS))]
 pub struct BuildArgs {
     /// Video files, or folders to search for them; videos are recognized by content, not by name.
     #[arg(required = true, value_name = "VIDEOS", value_parser = local())]
@@ -140,6 +146,29 @@ pub struct BuildArgs {
         value_parser = clap::value_parser!(u64).range(1..=16384),
     )]
     pub shard_mb: u64,
+    /// Build only the videos, and segments of videos, that these files list; with a label, a split
+    /// and times for each, where the files have them (see below). Several files are one list.
+    #[arg(
+        long,
+        value_name = "FILE",
+        num_args = 1..,
+        conflicts_with = "labels",
+        value_parser = local(),
+    )]
+    pub list: Vec<PathBuf>,
+    /// Column of the list that holds the labels.
+    #[arg(long, value_name = "COLUMN", requires = "list")]
+    pub list_label: Option<String>,
+    /// Whether to use the times of the list; where files are cut to the listed segments already,
+    /// ignore them.
+    #[arg(
+        long,
+        value_name = "use|ignore",
+        default_value = "use",
+        requires = "list",
+        value_parser = ["use", "ignore"],
+    )]
+    pub list_times: String,
     /// Source of labels: "none", "dirs" (the name of each file's folder), or a file with one line
     /// per video: "path,label", "path label", or columns with a header (see below).
     #[arg(
@@ -149,6 +178,22 @@ pub struct BuildArgs {
         value_parser = LabelSource::parse,
     )]
     pub labels: LabelSource,
+    /// Find cuts between scenes; no clip straddles one. "adaptive" compares the change between two
+    /// frames with those around it, "content" with a threshold.
+    #[arg(
+        long,
+        value_name = "adaptive|content",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "adaptive",
+        value_parser = named(SceneDetector::NAMES, SceneDetector::from_name),
+    )]
+    pub scenes: Option<SceneDetector>,
+    /// Assign each video to a split by the hash of its bytes, with these shares:
+    /// train=0.9,val=0.1. Videos keep their split when others are added. See `--data DIR:SPLIT` of
+    /// trainer.
+    #[arg(long, value_name = "NAME=SHARE,...", value_parser = SplitShares::parse)]
+    pub split: Option<SplitShares>,
     /// Number of videos to decode at a time [default: number of cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub jobs: Option<u32>,
@@ -196,11 +241,17 @@ impl BuildArgs {
             short_side: self.short_side,
             pixel_aspect: self.pixel_aspect,
             gap_seconds: Some(self.gap_seconds).filter(|seconds| seconds.is_finite()),
+            scenes: self.scenes,
+            split: self.split.clone().map_or_else(Vec::new, |split| split.0),
             payload,
             crf: is_h264.then(|| self.crf.unwrap_or(DEFAULT_CRF)),
             // H.264 does not compress further.
             level: self.level.unwrap_or(if is_h264 { 0 } else { 3 }),
-            labels: self.labels.kind(),
+            labels: if self.list.is_empty() {
+                self.labels.kind()
+            } else {
+                Labelling::List
+            },
             shard_bytes: self.shard_mb * 1_000_000,
         };
         if let Some(seconds) = self.every {

@@ -1,10 +1,12 @@
 //! Commands and flags.
 
 mod build;
+mod derive;
 mod shards;
 mod synth;
 
 pub use build::BuildArgs;
+pub use derive::{DeriveArgs, DuplicatesArgs, FilterArgs, MergeArgs};
 pub use shards::{ExportArgs, InspectArgs, StatsArgs, VerifyArgs};
 pub use synth::SynthArgs;
 
@@ -48,6 +50,12 @@ pub enum Command {
     Stats(StatsArgs),
     /// Export one clip as a video or as pictures.
     Export(ExportArgs),
+    /// Write a data set of some clips of another, without copying.
+    Filter(FilterArgs),
+    /// Join several data sets into one, without copying.
+    Merge(MergeArgs),
+    /// Find clips that are nearly equal.
+    Duplicates(DuplicatesArgs),
     /// Print a completion script for your shell.
     Completions(CompletionsArgs),
     /// Decode the videos that a build names on standard input.

@@ -2,6 +2,7 @@
 
 use super::local;
 use clap::Args;
+use console::choose::ChooseArgs;
 use std::path::PathBuf;
 
 /// Verify every byte of a folder of shards.
@@ -60,6 +61,9 @@ pub struct InspectArgs {
         value_parser = clap::value_parser!(u64).range(1..),
     )]
     pub limit: u64,
+    #[command(flatten)]
+    /// The clips to select from.
+    pub choose: ChooseArgs,
     /// Draw the selected clips to this PNG file: a row of up to 8 frames per clip. An existing file
     /// is replaced.
     #[arg(long, value_name = "OUT.png")]
@@ -80,7 +84,11 @@ pub struct StatsArgs {
     /// Folder of shards.
     #[arg(value_name = "DIR", value_parser = local())]
     pub dir: PathBuf,
-    /// Draw bytes per clip, classes and sizes to this PNG file. An existing file is replaced.
+    #[command(flatten)]
+    /// The clips to count.
+    pub choose: ChooseArgs,
+    /// Draw bytes per clip, classes, sizes, and histograms of the scores with examples to this PNG
+    /// file. An existing file is replaced.
     #[arg(long, value_name = "OUT.png")]
     pub picture: Option<PathBuf>,
     /// Print the report as JSON.

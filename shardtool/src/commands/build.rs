@@ -15,10 +15,11 @@ mod supervise;
 use super::dry_run;
 use crate::cli::BuildArgs;
 use crate::fan_out::fan_out;
+use crate::inputs;
 use crate::journal::Journal;
-use crate::labels;
 use crate::protocol::{BuildTask, ClipFlags, Task};
 use crate::reading;
+use crate::split;
 use crate::worker;
 use anyhow::{bail, ensure};
 use console::interrupt;
@@ -28,7 +29,6 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use pipeline::shard::ShardSetWriter;
 use pipeline::shard::payload;
 use pipeline::video;
-use pipeline::video::discover::discover;
 use pipeline::worker::Supervisor;
 use plan::{Plan, Source, size_and_time};
 use report::{
@@ -53,40 +53,18 @@ pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
     interrupt::listen()?;
     let options = args.options()?;
     payload::check(&options)?;
-    let mut discovered = discover(&args.videos);
-    for rejected in &discovered.rejected {
-        output::say(&format!("rejected {}: {}", rejected.path, rejected.reason));
-    }
-    if discovered.videos.is_empty() {
-        bail!(
-            "no video among {}",
-            count(
-                discovered.rejected.len() as u64 + discovered.not_video,
-                "file"
-            )
-        );
-    }
-    let videos = std::mem::take(&mut discovered.videos);
-    let found = labels::find(&videos, &args.labels)?;
-    let coverage = found.coverage.clone();
+    let found = inputs::find(args)?;
     if args.dry_run {
-        return dry_run::run(args, &options, &videos, discovered, coverage);
+        return dry_run::run(args, &options, found);
     }
 
     let began = Instant::now();
     let mut journal = Journal::open(&args.out, &options, args.force)?;
-    let labels = found.number(&journal.manifest.classes);
-    journal.classes = labels.classes;
-    let sources = videos
-        .into_iter()
-        .zip(labels.labels)
-        .map(|(file, label)| Source {
-            file,
-            label,
-            skip: 0,
-        })
-        .collect();
-    let plan = Plan::new(&journal, sources)?;
+    let rejected = found.rejected.clone();
+    let (not_video, coverage) = (found.not_video, found.coverage.clone());
+    let (inputs, classes) = found.number(&journal.manifest.classes);
+    journal.classes = classes;
+    let plan = Plan::new(&journal, inputs)?;
     for path in &plan.removed {
         output::say(&format!(
             "note: {path} no longer exists; its clips stay in the shards"
@@ -107,7 +85,7 @@ pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
         progress,
         content_hashes,
     };
-    let result = build.run(&plan.sources, &discovered.rejected);
+    let result = build.run(&plan.sources, &rejected);
     let Build {
         mut journal,
         progress,
@@ -115,11 +93,11 @@ pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
     } = build;
     progress.finish();
     let rejected = match result {
-        Ok(rejected) => rejected,
+        Ok(all) => all,
         Err(error) => {
             // The files rejected so far are worth knowing. An error of writing them is not the
             // first one.
-            let _ = journal.write_rejected(&discovered.rejected);
+            let _ = journal.write_rejected(&rejected);
             if interrupt::requested() {
                 output::say(&render_stop(args, &journal));
                 return Ok(ExitCode::from(interrupt::EXIT_CODE));
@@ -128,7 +106,7 @@ pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let coverage_lines = coverage.render();
-    let report = make_report(args, &journal, plan, rejected, &discovered, coverage, began);
+    let report = make_report(args, &journal, plan, rejected, not_video, coverage, began);
     if args.json {
         output::print(&serde_json::to_string_pretty(&report)?)?;
     } else {
@@ -165,7 +143,13 @@ impl Build<'_> {
         let supervisor = worker::supervisors(timeout, interrupt::flag())?;
         let work = |supervisor: &mut Supervisor, source: &Source, messages: &Sender<Message>| {
             let task = Task::Build(BuildTask {
-                path: source.file.path.clone(),
+                path: source.input.file.path.clone(),
+                segments: source
+                    .input
+                    .segments
+                    .iter()
+                    .map(|listed| listed.segment)
+                    .collect(),
                 options: options.clone(),
                 threads,
                 timeout,
@@ -204,13 +188,16 @@ impl Build<'_> {
         messages: &Receiver<Message>,
     ) -> anyhow::Result<()> {
         let (bytes, modified_ns) = size_and_time(source);
+        let label = source.input.label();
         let mut record = VideoRecord {
             path: source.name(),
             bytes,
             modified_ns,
             blake3: String::new(),
-            label: source.label.number,
-            class: source.label.class.clone(),
+            label: label.number,
+            class: label.class,
+            list_xxh3: source.input.list_xxh3(),
+            cuts: None,
             clips: 0,
             padded_clips: 0,
             damaged_clips: 0,
@@ -230,9 +217,17 @@ impl Build<'_> {
                     flags,
                     decoded_bytes,
                 } => count_clip(&mut record, flags, decoded_bytes),
-                Message::Clip(mut meta, clip) => {
-                    meta.label = record.label;
-                    meta.class = record.class.clone();
+                Message::Cuts(cuts) => record.cuts = Some(cuts),
+                Message::Clip(mut meta, segment, clip) => {
+                    let listed = &source.input.segments[segment as usize];
+                    meta.label = listed.label.number;
+                    meta.class = listed.label.class.clone();
+                    meta.split = listed
+                        .split
+                        .clone()
+                        .or_else(|| split::of_video(&self.options.split, &record.blake3));
+                    meta.segment = listed.name.clone();
+                    (meta.segment_start, meta.segment_end) = listed.seconds();
                     count_clip(
                         &mut record,
                         ClipFlags::of(&meta),

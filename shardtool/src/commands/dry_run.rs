@@ -2,7 +2,7 @@
 
 use crate::cli::BuildArgs;
 use crate::fan_out::fan_out;
-use crate::labels::Coverage;
+use crate::inputs::{Input, Inputs};
 use crate::protocol::{Failure, Reply, Task};
 use crate::worker;
 use anyhow::Context;
@@ -11,8 +11,9 @@ use console::progress::Progress;
 use crossbeam_channel::Sender;
 use pipeline::shard::payload::DEFAULT_CRF;
 use pipeline::video::VideoProbe;
-use pipeline::video::discover::{Discovered, VideoFile, path_name};
-use pipeline::video::ticks::{Timeline, clip_starts, clips_in_holes, span_ticks};
+use pipeline::video::clips::segment_ticks;
+use pipeline::video::discover::VideoFile;
+use pipeline::video::ticks::{Timeline, clips_in_holes, span_ticks, starts_in};
 use pipeline::worker::{Ending, Reported, Supervisor};
 use schemas::manifest::{BuildOptions, Rejected, ShortVideo};
 use schemas::report::DryRunReport;
@@ -41,13 +42,9 @@ fn typical_ratio(options: &BuildOptions) -> f64 {
 ///
 /// # Errors
 /// When no worker can be started, or the free space of the disk cannot be read.
-pub fn run(
-    args: &BuildArgs,
-    options: &BuildOptions,
-    videos: &[VideoFile],
-    discovered: Discovered,
-    coverage: Coverage,
-) -> anyhow::Result<ExitCode> {
+pub fn run(args: &BuildArgs, options: &BuildOptions, found: Inputs) -> anyhow::Result<ExitCode> {
+    let coverage = found.coverage;
+    let videos = &found.inputs;
     let coverage_lines = coverage.render();
     let mut report = DryRunReport {
         out: args.out.display().to_string(),
@@ -58,8 +55,8 @@ pub fn run(
         decoded_bytes: 0,
         estimated_bytes: 0,
         free_bytes: free_bytes(&args.out)?,
-        rejected: discovered.rejected,
-        not_video: discovered.not_video,
+        rejected: found.rejected,
+        not_video: found.not_video,
         unlabelled: coverage.unlabelled,
         unlabelled_examples: coverage.unlabelled_examples,
         unmatched_labels: coverage.unmatched,
@@ -68,9 +65,9 @@ pub fn run(
     let progress = Progress::new(videos.len() as u64, "{pos}/{len} videos");
     // There is nothing to finish: Ctrl-C ends the program at once.
     let supervisor = worker::supervisors(args.timeout, Arc::default())?;
-    let work = |supervisor: &mut Supervisor, video: &VideoFile, results: &Sender<_>| {
+    let work = |supervisor: &mut Supervisor, video: &Input, results: &Sender<_>| {
         // The receiver is gone only when the command itself has failed.
-        let _ = results.send(probe(supervisor, video, options, args.timeout));
+        let _ = results.send(probe(supervisor, &video.file, options, args.timeout));
     };
     fan_out(
         videos,
@@ -80,9 +77,9 @@ pub fn run(
         work,
         |video, results| {
             match results.recv()?? {
-                Ok(probe) => add_probe(&mut report, options, &probe),
+                Ok(probe) => add_probe(&mut report, options, video, &probe),
                 Err(reason) => {
-                    let rejected = Rejected::file(path_name(&video.path), reason);
+                    let rejected = Rejected::file(video.name(), reason);
                     progress.say(&format!("rejected {}: {}", rejected.path, rejected.reason));
                     report.rejected.push(rejected);
                 }
@@ -153,19 +150,19 @@ fn probe(
 }
 
 /// Adds the counts of a video with the result `probe` of probing it.
-fn add_probe(report: &mut DryRunReport, options: &BuildOptions, probe: &VideoProbe) {
+fn add_probe(report: &mut DryRunReport, options: &BuildOptions, video: &Input, probe: &VideoProbe) {
     let timeline = Timeline::of(options, probe);
     let span = span_ticks(options);
-    let fits = timeline
-        .stretches()
-        .iter()
-        .any(|stretch| stretch.end - stretch.start >= span);
-    let too_short = options.short == ShortVideo::Skip && !fits;
-    let clips = if too_short {
-        0
-    } else {
-        clip_starts(options, &timeline).len() as u64
-    };
+    let mut clips = 0;
+    for listed in &video.segments {
+        let stretches = timeline.stretches_of(segment_ticks(listed.segment, options, probe));
+        let fits = stretches
+            .iter()
+            .any(|stretch| stretch.end - stretch.start >= span);
+        if fits || options.short == ShortVideo::Repeat {
+            clips += starts_in(options, &stretches).len() as u64;
+        }
+    }
     let size = probe.shape.stored_size(options);
     report.videos += 1;
     report.video_seconds += probe.seconds();

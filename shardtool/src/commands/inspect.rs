@@ -5,8 +5,8 @@ use crate::cli::InspectArgs;
 use crate::reading::{self, class, pixel_aspect, printable, start_seconds, video_name};
 use console::output::{self, count};
 use pipeline::sampling::order::Order;
-use pipeline::shard::ShardSet;
 use schemas::report::{InspectReport, InspectedClip};
+use schemas::shard::{ClipMeta, Scores};
 use std::process::ExitCode;
 
 /// Runs the command.
@@ -15,14 +15,15 @@ use std::process::ExitCode;
 /// When the folder holds no valid build, a clip does not exist, or the sheet cannot be written.
 pub fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     let set = reading::open(&args.dir)?;
-    let clips = reading::clips(&set, &select(args, &set))?;
+    let chosen = reading::choose(&set, &args.choose.choice())?;
+    let clips = reading::clips(&set, &select(args, &chosen))?;
     if let Some(path) = &args.sheet {
         sheet::draw(&set, &clips, path)?;
     }
     let report = InspectReport {
         dir: args.dir.display().to_string(),
         finished: set.manifest().finished,
-        all_clips: set.len() as u64,
+        all_clips: chosen.len() as u64,
         clips,
         sheet: args.sheet.as_ref().map(|path| path.display().to_string()),
     };
@@ -52,18 +53,18 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns the indices of the selected clips, in order.
-fn select(args: &InspectArgs, set: &ShardSet) -> Vec<u64> {
-    let all = set.len() as u64;
+/// Returns the numbers of the selected ones of the `chosen` clips, in order.
+fn select(args: &InspectArgs, chosen: &[u64]) -> Vec<u64> {
+    let all = chosen.len() as u64;
     let mut numbers: Vec<u64> = match args.sample {
         _ if !args.clips.is_empty() => args.clips.clone(),
         Some(sample) if all > 0 => {
             let mut order = Order::new(&[(all, 1.0)], args.seed);
             (0..sample.min(all))
-                .map(|draw| order.draw(draw).clip)
+                .map(|draw| chosen[order.draw(draw).clip as usize])
                 .collect()
         }
-        _ => (0..args.limit.min(all)).collect(),
+        _ => chosen.iter().copied().take(args.limit as usize).collect(),
     };
     numbers.sort_unstable();
     numbers.dedup();
@@ -150,6 +151,16 @@ fn render_details(clip: &InspectedClip) -> String {
                 .map_or("none".to_owned(), |label| label.to_string()),
         ),
         (
+            "split",
+            meta.split.as_deref().map_or("none".to_owned(), printable),
+        ),
+        ("segment", render_segment(meta)),
+        (
+            "scene",
+            meta.scene
+                .map_or("unknown".to_owned(), |scene| scene.to_string()),
+        ),
+        (
             "frames",
             format!(
                 "{} of {}x{}, {sampling}",
@@ -190,6 +201,12 @@ fn render_details(clip: &InspectedClip) -> String {
             ),
         ),
         (
+            "scores",
+            meta.scores
+                .as_ref()
+                .map_or("unknown".to_owned(), render_scores),
+        ),
+        (
             "payload",
             format!("{}, XXH3-64 {:016x}", meta.payload.name(), meta.data_xxh3),
         ),
@@ -205,6 +222,44 @@ fn render_details(clip: &InspectedClip) -> String {
     lines
         .map(|(name, value)| format!("{name:<13} {value}"))
         .join("\n")
+}
+
+/// Renders the listed segment of a clip: `P01_11_105, 12.50 to 14.00 s`.
+fn render_segment(meta: &ClipMeta) -> String {
+    let seconds = match (meta.segment_start, meta.segment_end) {
+        (None, None) => None,
+        (start, None) => Some(format!("from {:.2} s", start.unwrap_or(0.0))),
+        (start, Some(end)) => Some(format!("{:.2} to {end:.2} s", start.unwrap_or(0.0))),
+    };
+    let parts: Vec<String> = [meta.segment.as_deref().map(printable), seconds]
+        .into_iter()
+        .flatten()
+        .collect();
+    if parts.is_empty() {
+        "the whole video".to_owned()
+    } else {
+        parts.join(", ")
+    }
+}
+
+/// Renders the scores of a clip that are numbers.
+fn render_scores(scores: &Scores) -> String {
+    let Scores {
+        motion,
+        sharpness,
+        luma_mean,
+        luma_range,
+        black,
+        frozen,
+        letterbox,
+        cut,
+        ..
+    } = scores;
+    format!(
+        "motion {motion:.5}, sharpness {sharpness:.1}, luma mean {luma_mean:.1}, luma range \
+         {luma_range:.1}, black {black:.2}, frozen {frozen:.2}, letterbox {letterbox:.2}, cut \
+         {cut:.1}"
+    )
 }
 
 /// Renders `tick`, `2nd tick`, `3rd tick`, ...

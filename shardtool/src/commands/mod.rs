@@ -3,10 +3,13 @@
 
 pub mod build;
 pub mod completions;
+pub mod derive;
 pub mod dry_run;
+pub mod duplicates;
 pub mod export;
 pub mod inspect;
-pub mod sheet;
+pub mod scores;
+mod sheet;
 pub mod stats;
 pub mod stats_picture;
 pub mod synth;

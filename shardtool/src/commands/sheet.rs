@@ -38,12 +38,31 @@ pub fn draw(set: &ShardSet, clips: &[InspectedClip], path: &Path) -> anyhow::Res
         "a sheet holds up to {MAX_CLIPS} clips, not {}; select fewer",
         clips.len()
     );
-    let rows: Vec<Row> = clips.iter().map(Row::of).collect();
+    let rows: Vec<(String, InspectedClip)> = clips
+        .iter()
+        .map(|clip| (caption(clip), clip.clone()))
+        .collect();
+    draw_captioned(set, &rows, path)
+}
+
+/// Draws clips as [`draw`], each with a caption of its own.
+///
+/// # Errors
+/// Those of [`draw`].
+pub fn draw_captioned(
+    set: &ShardSet,
+    clips: &[(String, InspectedClip)],
+    path: &Path,
+) -> anyhow::Result<()> {
+    let rows: Vec<Row> = clips
+        .iter()
+        .map(|(caption, clip)| Row::of(caption, clip))
+        .collect();
     let width = rows.iter().map(Row::width).max().unwrap_or(1);
     let height = rows.iter().map(Row::height).sum();
     let mut sheet = blank(width, height)?;
     let mut top = 0;
-    for (row, clip) in rows.iter().zip(clips) {
+    for (row, (_, clip)) in rows.iter().zip(clips) {
         text(&mut sheet, (GAP, top + GAP), 1, BLACK, &row.caption);
         for_each_frame(set, clip, |number, frame| {
             // No frame is drawn twice, also of a short clip, so an index is found once.
@@ -64,6 +83,18 @@ pub fn draw(set: &ShardSet, clips: &[InspectedClip], path: &Path) -> anyhow::Res
     save(&sheet, path)
 }
 
+/// Index, video, class and start of a clip.
+fn caption(clip: &InspectedClip) -> String {
+    let meta = &clip.meta;
+    let class = class(meta).map_or(String::new(), |class| format!("  {class}"));
+    format!(
+        "{}  {}{class}  {:.3} s",
+        clip.clip,
+        video_name(meta),
+        start_seconds(meta)
+    )
+}
+
 /// The layout of the row of a clip.
 struct Row {
     caption: String,
@@ -74,16 +105,10 @@ struct Row {
 }
 
 impl Row {
-    fn of(clip: &InspectedClip) -> Self {
+    fn of(caption: &str, clip: &InspectedClip) -> Self {
         let meta = &clip.meta;
-        let class = class(meta).map_or(String::new(), |class| format!("  {class}"));
         Self {
-            caption: format!(
-                "{}  {}{class}  {:.3} s",
-                clip.clip,
-                video_name(meta),
-                start_seconds(meta)
-            ),
+            caption: caption.to_owned(),
             frames: evenly_spaced(meta.frames as usize, MAX_FRAMES),
             size: size_within(size(meta), FRAME_WIDTH, FRAME_HEIGHT),
         }

@@ -1,12 +1,13 @@
 //! `shardtool stats`: statistics of a folder of shards.
 
+use super::scores::{SCORE_NAMES, ScoreTable};
 use super::stats_picture;
 use crate::cli::StatsArgs;
 use crate::reading::{self, class, decoded_bytes};
 use console::output::{self, count};
-use schemas::report::{Spread, StatsReport};
+use schemas::report::{ScoreSpread, Spread, StatsReport};
 use schemas::shard::{ClipMeta, Payload};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::process::ExitCode;
 
 /// Maximum number of printed values of a column; the rarer ones are counted together.
@@ -24,17 +25,31 @@ pub fn run(args: &StatsArgs) -> anyhow::Result<ExitCode> {
     );
     report.finished = set.manifest().finished;
     report.shards = set.shards().len() as u64;
-    report.stored_bytes = set.manifest().shards.iter().map(|shard| shard.bytes).sum();
+    let choice = args.choose.choice();
+    let chosen: HashSet<u64> = reading::choose(&set, &choice)?.into_iter().collect();
     let mut videos = BTreeSet::new();
-    let mut clip_bytes: Vec<u64> = Vec::with_capacity(set.len());
+    let mut clip_bytes: Vec<u64> = Vec::with_capacity(chosen.len());
+    let mut scores = ScoreTable::default();
+    let mut number = 0;
     for shard in set.shards() {
-        clip_bytes.extend(shard.clips().iter().map(|clip| clip.stored_bytes() as u64));
-        for meta in shard.metas()? {
-            add_clip(&mut report, &meta);
-            videos.insert(meta.video);
+        for (entry, meta) in shard.clips().iter().zip(shard.metas()?) {
+            if chosen.contains(&number) {
+                clip_bytes.push(entry.stored_bytes() as u64);
+                add_clip(&mut report, &meta);
+                scores.add(number, &meta);
+                videos.insert(meta.video);
+            }
+            number += 1;
         }
     }
+    report.stored_bytes = if choice.is_all() {
+        set.manifest().shards.iter().map(|shard| shard.bytes).sum()
+    } else {
+        clip_bytes.iter().sum()
+    };
     clip_bytes.sort_unstable();
+    scores.sort();
+    report.scores = scores.spreads();
     report.videos = videos.len() as u64;
     report.clip_bytes = spread(&clip_bytes);
     report.ratio = if report.decoded_bytes == 0 {
@@ -43,7 +58,7 @@ pub fn run(args: &StatsArgs) -> anyhow::Result<ExitCode> {
         report.stored_bytes as f64 / report.decoded_bytes as f64
     };
     if let Some(path) = &args.picture {
-        stats_picture::draw(&report, &clip_bytes, path)?;
+        stats_picture::draw(&report, &clip_bytes, &scores, &set, path)?;
     }
     if args.json {
         output::print(&serde_json::to_string_pretty(&report)?)?;
@@ -71,6 +86,8 @@ fn empty_report(dir: String, payload: Payload) -> StatsReport {
         clip_bytes: Spread::default(),
         classes: BTreeMap::new(),
         unlabelled: 0,
+        splits: BTreeMap::new(),
+        scores: BTreeMap::new(),
         resolutions: BTreeMap::new(),
         codecs: BTreeMap::new(),
         pixel_formats: BTreeMap::new(),
@@ -94,6 +111,9 @@ fn add_clip(report: &mut StatsReport, meta: &ClipMeta) {
     match class(meta) {
         Some(class) => *report.classes.entry(class).or_default() += 1,
         None => report.unlabelled += 1,
+    }
+    if let Some(split) = &meta.split {
+        *report.splits.entry(reading::printable(split)).or_default() += 1;
     }
     let mut count = |values: fn(&mut StatsReport) -> &mut BTreeMap<String, u64>, value: &str| {
         *values(report).entry(reading::printable(value)).or_default() += 1;
@@ -195,6 +215,7 @@ fn render_report(report: &StatsReport) -> String {
         ),
         ("classes", render_values(&report.classes)),
         ("unlabelled", report.unlabelled.to_string()),
+        ("splits", render_values(&report.splits)),
         ("sizes", render_values(&report.resolutions)),
         ("codecs", render_values(&report.codecs)),
         ("pixel formats", render_values(&report.pixel_formats)),
@@ -209,9 +230,27 @@ fn render_report(report: &StatsReport) -> String {
                 .join(", "),
         ),
     ];
-    lines
+    let mut text = lines
         .map(|(name, value)| format!("{name:<15} {value}"))
-        .join("\n")
+        .join("\n");
+    if !report.scores.is_empty() {
+        text += "\nscores          min, p5, median, p95, max";
+    }
+    for name in SCORE_NAMES {
+        let Some(spread) = report.scores.get(name) else {
+            continue;
+        };
+        let ScoreSpread {
+            min,
+            p05,
+            median,
+            p95,
+            max,
+            ..
+        } = spread;
+        text += &format!("\n  {name:<13} {min:.4}, {p05:.4}, {median:.4}, {p95:.4}, {max:.4}");
+    }
+    text
 }
 
 /// Renders a length, such as `2.50 hours of footage`; short ones in seconds.

@@ -1,10 +1,14 @@
-//! The picture of `shardtool stats`: a histogram of bytes per clip, and bar charts of classes and
-//! sizes.
+//! The picture of `shardtool stats`: a histogram of bytes per clip, bar charts of classes and
+//! sizes, and a histogram of each score with example clips at its ends.
 
+use super::scores::ScoreTable;
 use super::stats::most_frequent;
-use crate::drawing::{BLACK, GREY, LETTER, blank, fill, save, text, text_width};
+use crate::drawing::{BLACK, GREY, LETTER, blank, fill, paste, save, text, text_width};
+use crate::reading;
 use console::output::{self, count};
 use image::{Rgb, RgbImage};
+use pipeline::shard::ShardSet;
+use pipeline::transform::picture::{size_within, to_rgb};
 use schemas::report::StatsReport;
 use std::path::Path;
 
@@ -32,21 +36,42 @@ const MAX_BARS: usize = 24;
 /// Maximum number of letters of a bar's name.
 const MAX_LETTERS: usize = 24;
 
+/// Number of examples at each end of a score's histogram, and their largest size.
+const EXAMPLES: usize = 2;
+const EXAMPLE_WIDTH: u32 = 132;
+const EXAMPLE_HEIGHT: u32 = 100;
+const EXAMPLE_GAP: u32 = 8;
+
+/// Height of a score's histogram with its captions.
+const SCORE_HEIGHT: u32 = EXAMPLE_HEIGHT + 2 * LINE;
+
 const COLOR: Rgb<u8> = Rgb([52, 101, 164]);
 
 /// Draws `report`, whose clips have the sorted sizes `clip_bytes`, to the PNG file `path`.
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn draw(report: &StatsReport, clip_bytes: &[u64], path: &Path) -> anyhow::Result<()> {
+pub fn draw(
+    report: &StatsReport,
+    clip_bytes: &[u64],
+    scores: &ScoreTable,
+    set: &ShardSet,
+    path: &Path,
+) -> anyhow::Result<()> {
     let mut classes = most_frequent(&report.classes, MAX_BARS);
     if report.unlabelled > 0 {
         classes.push(("without a label".to_owned(), report.unlabelled));
     }
     let sizes = most_frequent(&report.resolutions, MAX_BARS);
     let bars_height = |bars: &[(String, u64)]| (bars.len() as u32 + 2) * LINE;
-    let height =
-        2 * MARGIN + 2 * LINE + BIN_HEIGHT + 2 * LINE + bars_height(&classes) + bars_height(&sizes);
+    let score_rows = scores.columns().count() as u32;
+    let height = 2 * MARGIN
+        + 2 * LINE
+        + BIN_HEIGHT
+        + 2 * LINE
+        + bars_height(&classes)
+        + bars_height(&sizes)
+        + score_rows * SCORE_HEIGHT;
     let mut picture = blank(WIDTH, height)?;
     let mut top = MARGIN;
     let clips = count(report.clips, "clip");
@@ -59,7 +84,11 @@ pub fn draw(report: &StatsReport, clip_bytes: &[u64], path: &Path) -> anyhow::Re
     top += 2 * LINE;
     top = histogram(&mut picture, top, clip_bytes);
     top = bars(&mut picture, top, "clips per class", &classes);
-    bars(&mut picture, top, "clips per size", &sizes);
+    top = bars(&mut picture, top, "clips per size", &sizes);
+    for (name, sorted) in scores.columns() {
+        score(&mut picture, top, name, sorted, set)?;
+        top += SCORE_HEIGHT;
+    }
     save(&picture, path)
 }
 
@@ -105,6 +134,76 @@ fn histogram(picture: &mut RgbImage, top: u32, sorted: &[u64]) -> u32 {
         &name,
     );
     bottom + 2 * LINE
+}
+
+/// Draws the histogram of a score between examples: the clips with the lowest values to its left,
+/// those with the highest to its right, each with its middle frame.
+fn score(
+    picture: &mut RgbImage,
+    top: u32,
+    name: &str,
+    sorted: &[(f32, u64)],
+    set: &ShardSet,
+) -> anyhow::Result<()> {
+    let (min, max) = (sorted[0].0, sorted[sorted.len() - 1].0);
+    let mut bins = [0u64; BINS];
+    for &(value, _) in sorted {
+        let share = f64::from(value - min) / f64::from((max - min).max(f32::MIN_POSITIVE));
+        bins[((share * BINS as f64) as usize).min(BINS - 1)] += 1;
+    }
+    let most = bins.iter().copied().max().unwrap_or(0).max(1);
+    let side = EXAMPLES as u32 * (EXAMPLE_WIDTH + EXAMPLE_GAP);
+    let left = MARGIN + side;
+    let step = (WIDTH - 2 * left) / BINS as u32;
+    let bottom = top + EXAMPLE_HEIGHT;
+    for (at, &clips) in (0..).zip(&bins) {
+        let height = length(clips, most, EXAMPLE_HEIGHT - LINE);
+        let place = (left + at * step, bottom - height);
+        fill(picture, place, (step - 1, height), COLOR);
+    }
+    fill(picture, (left, bottom), (BINS as u32 * step, 2), BLACK);
+    text(picture, (left, top), SCALE, GREY, name);
+    let line = bottom + 4;
+    let label = |value: f32| format!("{value:.4}");
+    text(picture, (left, line), 1, BLACK, &label(min));
+    let high = label(max);
+    let right = left + BINS as u32 * step;
+    let end = right.saturating_sub(text_width(&high, 1));
+    text(picture, (end, line), 1, BLACK, &high);
+    let count = EXAMPLES.min(sorted.len());
+    let lowest = sorted[..count].iter().enumerate();
+    let highest = sorted[sorted.len() - count..].iter().enumerate();
+    let lowest = lowest.map(|(at, clip)| (MARGIN, at, clip));
+    let highest = highest.map(|(at, clip)| (right + EXAMPLE_GAP, at, clip));
+    for (from, at, &(value, number)) in lowest.chain(highest) {
+        let place = (from + at as u32 * (EXAMPLE_WIDTH + EXAMPLE_GAP), top);
+        example(picture, place, number, set)?;
+        let caption = format!("{number}: {value:.4}");
+        text(picture, (place.0, line), 1, GREY, &caption);
+    }
+    Ok(())
+}
+
+/// Draws the middle frame of clip `number`.
+fn example(
+    picture: &mut RgbImage,
+    place: (u32, u32),
+    number: u64,
+    set: &ShardSet,
+) -> anyhow::Result<()> {
+    for clip in reading::clips(set, &[number])? {
+        let size = reading::size(&clip.meta);
+        let (width, height) = size_within(size, EXAMPLE_WIDTH as usize, EXAMPLE_HEIGHT as usize);
+        let middle = clip.meta.frames as usize / 2;
+        reading::for_each_frame(set, &clip, |index, frame| {
+            if index == middle {
+                let pixels = to_rgb(frame, size, width, height);
+                paste(picture, place, &pixels, width as u32);
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
 
 /// Returns the bin of `bytes` in the histogram from `min` to `max`.

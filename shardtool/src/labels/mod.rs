@@ -15,6 +15,7 @@ use names::VideoNames;
 use parse::{Line, fault};
 use pipeline::video::discover::{UrlError, VideoFile, local_path, path_name};
 use schemas::manifest::Labelling;
+use serde::Serialize;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -69,7 +70,7 @@ impl LabelSource {
 }
 
 /// The label of one video.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Label {
     /// Class number.
     pub number: Option<i32>,
@@ -77,13 +78,20 @@ pub struct Label {
     pub class: Option<String>,
 }
 
-/// Labels of all videos as their source gives them.
+/// Labels as their source gives them.
 #[derive(Debug, Default)]
-pub struct Found {
-    /// One label per video, in their order.
+pub struct Names {
+    /// One label per video or segment, in their order.
     labels: Vec<Option<String>>,
     /// Whether the labels are numbers.
     numeric: bool,
+}
+
+/// Labels of all videos.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// One label per video, in their order.
+    pub names: Names,
     /// Mismatches of videos and source.
     pub coverage: Coverage,
 }
@@ -99,6 +107,8 @@ pub struct Coverage {
     pub unmatched: u64,
     /// Paths of the first few of these.
     pub unmatched_examples: Vec<String>,
+    /// Whether the lines are those of a list of what to build.
+    pub is_list: bool,
 }
 
 impl Coverage {
@@ -120,20 +130,24 @@ impl Coverage {
         } else {
             "match"
         };
-        let lines = format!(
-            "{} of the label file {matches} no video",
-            count(self.unmatched, "line")
-        );
+        let lines = if self.is_list {
+            format!("{} not found", count(self.unmatched, "listed video"))
+        } else {
+            format!(
+                "{} of the label file {matches} no video",
+                count(self.unmatched, "line")
+            )
+        };
         let videos = render(videos, self.unlabelled, &self.unlabelled_examples);
         let lines = render(lines, self.unmatched, &self.unmatched_examples);
         [videos, lines].into_iter().flatten().collect()
     }
 }
 
-/// Labels of all videos, with their numbers.
+/// Labels with their numbers.
 #[derive(Debug, Default)]
 pub struct Labels {
-    /// One label per video, in their order.
+    /// One label per video or segment, in their order.
     pub labels: Vec<Label>,
     /// Names of the classes, in the order of their numbers.
     pub classes: Vec<String>,
@@ -147,8 +161,11 @@ pub fn find(videos: &[VideoFile], source: &LabelSource) -> anyhow::Result<Found>
     let mut found = match source {
         LabelSource::None => {
             return Ok(Found {
-                labels: vec![None; videos.len()],
-                ..Found::default()
+                names: Names {
+                    labels: vec![None; videos.len()],
+                    numeric: false,
+                },
+                coverage: Coverage::default(),
             });
         }
         LabelSource::Dirs => {
@@ -157,15 +174,18 @@ pub fn find(videos: &[VideoFile], source: &LabelSource) -> anyhow::Result<Found>
                 .map(|video| folder_name(&video.path))
                 .collect();
             Found {
-                labels,
-                ..Found::default()
+                names: Names {
+                    labels,
+                    numeric: false,
+                },
+                coverage: Coverage::default(),
             }
         }
         LabelSource::File(file) => from_file(videos, file)?,
     };
     let unlabelled = videos
         .iter()
-        .zip(&found.labels)
+        .zip(&found.names.labels)
         .filter(|(_, label)| label.is_none());
     let mut unlabelled = unlabelled.map(|(video, _)| path_name(&video.path));
     found.coverage.unlabelled_examples = unlabelled.by_ref().take(MAX_EXAMPLES).collect();
@@ -174,7 +194,17 @@ pub fn find(videos: &[VideoFile], source: &LabelSource) -> anyhow::Result<Found>
     Ok(found)
 }
 
-impl Found {
+impl Names {
+    /// Returns the labels of a list. They are numbers if all of them are.
+    pub fn of_list(labels: Vec<Option<String>>) -> Self {
+        let is_whole = |label: &String| label.parse::<i32>().is_ok_and(|number| number >= 0);
+        let mut given = labels.iter().flatten().peekable();
+        Self {
+            numeric: given.peek().is_some() && given.all(is_whole),
+            labels,
+        }
+    }
+
     /// Assigns numbers to the labels. Classes in `known` keep theirs; new ones follow them.
     pub fn number(self, known: &[String]) -> Labels {
         let names = self.labels;
@@ -249,8 +279,10 @@ fn from_file(videos: &[VideoFile], file: &Path) -> anyhow::Result<Found> {
     };
     let label = |lines_of: &Vec<usize>| lines[*lines_of.first()?].label.clone();
     Ok(Found {
-        labels: lines_of.iter().map(label).collect(),
-        numeric,
+        names: Names {
+            labels: lines_of.iter().map(label).collect(),
+            numeric,
+        },
         coverage,
     })
 }

@@ -16,13 +16,13 @@ fn found(text: impl AsRef<[u8]>, paths: &[&str]) -> anyhow::Result<Found> {
 }
 
 fn labels(text: impl AsRef<[u8]>, paths: &[&str]) -> Vec<Option<String>> {
-    found(text, paths).expect("a valid file").labels
+    found(text, paths).expect("a valid file").names.labels
 }
 
 /// The whole error without the name of the file.
 fn error(text: impl AsRef<[u8]>, paths: &[&str]) -> String {
     let error = found(text, paths)
-        .map(|found| found.labels)
+        .map(|found| found.names.labels)
         .expect_err("no valid file")
         .to_string();
     let Some((before, file)) = error.split_once('/') else {
@@ -52,7 +52,7 @@ fn names_are_numbered_in_their_order() {
     let found = found.expect("a valid file");
     assert_eq!(found.coverage.unlabelled, 1);
     assert_eq!(found.coverage.unlabelled_examples, ["in/x.mp4"]);
-    let labels = found.number(&[]);
+    let labels = found.names.number(&[]);
     assert_eq!(labels.classes, ["jump", "run", "walk"]);
     let numbers: Vec<_> = labels.labels.iter().map(|label| label.number).collect();
     assert_eq!(numbers, [Some(2), Some(1), Some(0), None]);
@@ -61,7 +61,7 @@ fn names_are_numbered_in_their_order() {
 #[test]
 fn known_classes_keep_their_numbers() {
     let found = found("a.mp4,walk\nb.mp4,jump\n", &AB).expect("a valid file");
-    let labels = found.number(&["run".to_owned(), "walk".to_owned()]);
+    let labels = found.names.number(&["run".to_owned(), "walk".to_owned()]);
     assert_eq!(labels.classes, ["run", "walk", "jump"]);
     assert_eq!(labels.labels[0].number, Some(1));
     assert_eq!(
@@ -76,7 +76,7 @@ fn known_classes_keep_their_numbers() {
 #[test]
 fn numbers_are_names_where_a_build_has_classes() {
     let found = found("a.mp4,7\nb.mp4,-1\n", &AB).expect("a valid file");
-    let labels = found.number(&["walk".to_owned()]);
+    let labels = found.names.number(&["walk".to_owned()]);
     assert_eq!(labels.classes, ["walk", "7"]);
     assert_eq!(
         labels.labels[0],
@@ -116,12 +116,13 @@ fn a_header_picks_columns_in_any_order() {
         "path,video_id,label\na.mp4,17,walk\nb.mp4,18,run\n",
     ] {
         let found = found(text, &AB).expect("a valid file");
-        assert_eq!(found.labels, some(&["walk", "run"]), "{text}");
+        assert_eq!(found.names.labels, some(&["walk", "run"]), "{text}");
         assert_eq!(found.coverage, Coverage::default(), "{text}");
     }
     assert!(
         found("path,label\na.mp4,1\nb.mp4,2\n", &AB)
             .expect("a valid file")
+            .names
             .numeric
     );
 }
@@ -129,7 +130,7 @@ fn a_header_picks_columns_in_any_order() {
 #[test]
 fn a_first_line_that_names_a_video_is_no_header() {
     let found = found("clip,action\na.mp4,walk\n", &["a.mp4", "clip.mp4"]).expect("a valid file");
-    assert_eq!(found.labels, some(&["walk", "action"]));
+    assert_eq!(found.names.labels, some(&["walk", "action"]));
     let text = error("name,kind\na.mp4,1\nb.mp4,2\n", &AB);
     assert!(
         text.starts_with("line 1 of  seems to be a header"),
@@ -144,7 +145,7 @@ fn a_label_of_several_words_follows_a_known_video_or_is_the_last_word() {
         "a.mp4 riding a bike\na b.mp4  drinking, eating\nc d running fast\nx y.mp4 sitting\n";
     let found = found(text, &paths).expect("a valid file");
     assert_eq!(
-        found.labels,
+        found.names.labels,
         some(&["riding a bike", "drinking, eating", "running fast"])
     );
     assert_eq!(found.coverage.unmatched_examples, ["x y.mp4"]);
@@ -171,7 +172,7 @@ fn numbers_stay_numbers_and_minus_one_is_none() {
     );
     let found = found.expect("a valid file");
     assert_eq!(found.coverage.unlabelled_examples, ["in/b.mp4"]);
-    let labels = found.number(&[]);
+    let labels = found.names.number(&[]);
     let numbers: Vec<_> = labels.labels.iter().map(|label| label.number).collect();
     assert_eq!(numbers, [Some(70_000), None, Some(3)]);
     assert!(labels.classes.is_empty());
@@ -198,9 +199,9 @@ fn numbers_among_names_are_names() {
         &["a.mp4", "b.mp4", "c.mp4", "d.mp4"],
     );
     let found = found.expect("a valid file");
-    assert_eq!((found.numeric, found.coverage.unlabelled), (false, 2));
-    assert_eq!(found.labels, some(&["walk", "", "", "7"]));
-    assert_eq!(found.number(&[]).classes, ["7", "walk"]);
+    assert_eq!((found.names.numeric, found.coverage.unlabelled), (false, 2));
+    assert_eq!(found.names.labels, some(&["walk", "", "", "7"]));
+    assert_eq!(found.names.number(&[]).classes, ["7", "walk"]);
     let text = error("a.mp4,walk\nb.mp4,-3\n", &AB);
     assert!(text.starts_with("line 2 of  has the label -3"), "{text}");
     // The meaning of the file does not depend on which of its videos exist.
@@ -345,7 +346,7 @@ fn files_whose_names_are_not_text_are_named_as_in_lists() {
     let file = dir.path().join("labels.txt");
     fs::write(&file, "in/a\\xff.mp4,walk\n").expect("written");
     let found = find(&[video], &LabelSource::File(file)).expect("a valid file");
-    assert_eq!(found.labels, some(&["walk"]));
+    assert_eq!(found.names.labels, some(&["walk"]));
 }
 
 #[test]
@@ -367,5 +368,5 @@ fn paths_are_found_beside_the_labels_and_from_the_root() {
     let file = root.join("set/labels.csv");
     fs::write(&file, format!("videos/a.mp4,x\n{},y\n", paths[1].display())).expect("written");
     let found = find(&videos, &LabelSource::File(file)).expect("a valid file");
-    assert_eq!(found.labels, some(&["x", "y"]));
+    assert_eq!(found.names.labels, some(&["x", "y"]));
 }

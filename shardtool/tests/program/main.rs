@@ -1,10 +1,13 @@
 //! The program `shardtool`, command by command.
 
 mod build;
+mod choose;
 mod cli;
 mod compat;
 mod corpus;
+mod lists;
 mod odd;
+mod sources;
 mod tools;
 
 use std::path::Path;

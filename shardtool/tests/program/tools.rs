@@ -326,7 +326,7 @@ fn damage_is_named_by_every_reading_command() {
         ("the version", |dir| {
             edit(dir, "shards/manifest.json", |bytes| {
                 *bytes = String::from_utf8_lossy(bytes)
-                    .replace("\"format_version\": 4", "\"format_version\": 9")
+                    .replace("\"format_version\": 5", "\"format_version\": 9")
                     .into_bytes()
             })
         }),

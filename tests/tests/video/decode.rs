@@ -13,6 +13,7 @@ use tests::{ffmpeg, ffmpeg_frames, moving_frame, options, real_videos, write_vid
 const DECODE: DecodeOptions = DecodeOptions {
     threads: 2,
     timeout: Duration::from_secs(60),
+    picture_rate: 30.0,
 };
 
 /// Makes ffmpeg give every frame once, whatever its time.

@@ -4,6 +4,7 @@ use super::{
     ComputeArgs, DataArg, FinetuneFlags, LoadArgs, Settings, hide_loading, local, settings,
 };
 use clap::Args;
+use console::choose::ChooseArgs;
 use pipeline::sampling::sample::Views;
 use std::path::PathBuf;
 use trainer::config::{Preset, Recipe};
@@ -41,8 +42,8 @@ pub struct FinetuneArgs {
     /// Preset of the encoder, with --from-scratch [default: tiny].
     #[arg(long, value_enum, requires = "from_scratch")]
     pub preset: Option<Preset>,
-    /// Folder of labelled shards. Given several times, all are mixed: evenly, or by weight with
-    /// PATH=WEIGHT.
+    /// Folder of labelled shards; one split of it with PATH:SPLIT. Given several times, all are
+    /// mixed: evenly, or by weight with PATH=WEIGHT.
     #[arg(long, value_name = "SHARDS", default_value = "./shards", value_parser = DataArg::parse)]
     pub data: Vec<DataArg>,
     /// Folder of labelled shards for validation. Without it, a share of each class's videos is held
@@ -95,6 +96,9 @@ pub struct ReadArgs {
     /// [default: video with several windows, clip otherwise].
     #[arg(long, value_enum)]
     pub span: Option<SpanArg>,
+    #[command(flatten)]
+    /// Which of them to use.
+    pub choose: ChooseArgs,
     /// Clips per batch.
     #[arg(
         long,

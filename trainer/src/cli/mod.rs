@@ -182,12 +182,23 @@ impl From<MaskKindArg> for MaskKind {
 pub struct DataArg {
     /// Folder of shards or videos.
     pub path: PathBuf,
+    /// The split that is used; all of the data if none.
+    pub split: Option<String>,
     /// Its share, relative to the others'.
     pub weight: f64,
 }
 
 impl DataArg {
-    /// `PATH`, or `PATH=WEIGHT`.
+    /// All of the data at `path`.
+    pub fn all(path: PathBuf) -> Self {
+        Self {
+            path,
+            split: None,
+            weight: 1.0,
+        }
+    }
+
+    /// `PATH`, `PATH:SPLIT`, or either with `=WEIGHT`.
     fn parse(text: &str) -> Result<Self, String> {
         let (path, weight) = match text
             .rsplit_once('=')
@@ -199,14 +210,28 @@ impl DataArg {
             Some((path, Ok(weight))) => (path, weight),
             _ => (text, 1.0),
         };
-        let path = local_path(path.into()).map_err(|error| error.to_string())?;
-        Ok(Self { path, weight })
+        let whole = local_path(path.into()).map_err(|error| error.to_string())?;
+        // A path may hold a colon.
+        let (path, split) = match path.rsplit_once(':') {
+            Some((path, split)) if !whole.exists() && !split.is_empty() && !split.contains('/') => {
+                (path.into(), Some(split.to_owned()))
+            }
+            _ => (whole, None),
+        };
+        Ok(Self {
+            path,
+            split,
+            weight,
+        })
     }
 }
 
 impl std::fmt::Display for DataArg {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "{}", self.path.display())?;
+        if let Some(split) = &self.split {
+            write!(formatter, ":{split}")?;
+        }
         if self.weight == 1.0 {
             Ok(())
         } else {
@@ -266,8 +291,8 @@ A config file holds any of the keys that a run's config.toml shows, for example:
   length = { epochs = 100.0 }   # or { steps = 5000 }")
 )]
 pub struct RunArgs {
-    /// Folder of shards or of videos, which are then decoded while training. Given several times,
-    /// all are mixed: evenly, or by weight with PATH=WEIGHT.
+    /// Folder of shards or of videos, which are then decoded while training; one split of shards
+    /// with PATH:SPLIT. Given several times, all are mixed: evenly, or by weight with PATH=WEIGHT.
     #[arg(long, value_name = "PATH", default_value = "./shards", value_parser = DataArg::parse)]
     pub data: Vec<DataArg>,
     /// Preset to start from [default: tiny].

@@ -11,6 +11,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueEnum}
 use std::fmt::Write;
 use std::marker::PhantomData;
 use std::path::Path;
+use toml::Value;
 use trainer::config::{ConfigError, Layer, OnNonfinite, parse_value};
 use trainer::cpu::Precision;
 use trainer::model::PositionKind;
@@ -43,6 +44,10 @@ enum Form {
     Choice(&'static str, &'static [(&'static str, &'static str)]),
     /// Two numbers, `MIN,MAX`.
     Range,
+    /// Text, by its name in the help.
+    Text(&'static str),
+    /// Words with commas between them, by their name in the help.
+    List(&'static str),
     /// Nothing: the flag alone sets this TOML value.
     Constant(&'static str),
 }
@@ -71,15 +76,15 @@ pub struct BenchFlags;
 pub struct FinetuneFlags;
 
 impl FlagSet for RunFlags {
-    const FLAGS: &'static [&'static [Flag]] = &[TRAINING, SAMPLES, PRETRAINING];
+    const FLAGS: &'static [&'static [Flag]] = &[TRAINING, CHOOSING, SAMPLES, PRETRAINING];
 }
 
 impl FlagSet for BenchFlags {
-    const FLAGS: &'static [&'static [Flag]] = &[SAMPLES, PRETRAINING];
+    const FLAGS: &'static [&'static [Flag]] = &[CHOOSING, SAMPLES, PRETRAINING];
 }
 
 impl FlagSet for FinetuneFlags {
-    const FLAGS: &'static [&'static [Flag]] = &[TRAINING, SAMPLES, FINETUNING];
+    const FLAGS: &'static [&'static [Flag]] = &[TRAINING, CHOOSING, SAMPLES, FINETUNING];
 }
 
 /// Flags of every training.
@@ -126,6 +131,37 @@ const TRAINING: &[Flag] = &[
     Form::Word("WHAT", words::<OnNonfinite>),
     "What to do about a step whose loss or gradients are not finite",
 ),
+];
+
+/// Flags of whatever reads shards: [`console::choose::ChooseArgs`] are the same for commands without a
+/// configuration.
+const CHOOSING: &[Flag] = &[
+    flag(
+        "split",
+        "data.choose.split",
+        Form::List("NAME,..."),
+        "Use these splits only; PATH:NAME is the split of one data set",
+    )
+    .shown(),
+    flag(
+        "where",
+        "data.choose.where",
+        Form::Text("CONDITION"),
+        "Use the clips for which this holds, such as \"motion > 0.002 and class != 'none'\"",
+    )
+    .shown(),
+    flag(
+        "classes",
+        "data.choose.classes",
+        Form::List("NAME,..."),
+        "Use the clips of these classes only",
+    ),
+    flag(
+        "select",
+        "data.choose.select",
+        Form::Text("FILE"),
+        "Use the clips that a file lists, such as a query's result",
+    ),
 ];
 
 /// Flags of whatever takes samples.
@@ -341,6 +377,7 @@ impl Flag {
         match self.form {
             Form::Value(name) => arg.value_name(name).allow_hyphen_values(true),
             Form::Range => arg.value_name("MIN,MAX"),
+            Form::Text(name) | Form::List(name) => arg.value_name(name),
             Form::Word(name, words) => arg
                 .value_name(name)
                 .value_parser(PossibleValuesParser::new(words())),
@@ -359,6 +396,8 @@ impl Flag {
         let value = match self.form {
             Form::Value(_) | Form::Word(..) => parse_value(text),
             Form::Range => parse_value(&format!("[{text}]")),
+            Form::Text(_) => Value::from(text),
+            Form::List(_) => Value::from(text.split(',').map(str::trim).collect::<Vec<_>>()),
             Form::Constant(toml) => parse_value(toml),
             Form::Choice(_, choices) => {
                 let chosen = choices.iter().find(|(word, _)| *word == text);
@@ -450,7 +489,7 @@ pub fn render_help<F: FlagSet>(examples: &str) -> String {
     let mut text = "Other flags, and the keys that they set:".to_owned();
     for flag in F::flags().filter(|flag| !flag.shown) {
         let value = match flag.form {
-            Form::Value(name) => format!(" {name}"),
+            Form::Value(name) | Form::Text(name) | Form::List(name) => format!(" {name}"),
             Form::Range => " MIN,MAX".to_owned(),
             Form::Word(_, words) => {
                 let words = words();
@@ -500,6 +539,19 @@ mod tests {
             ),
             (&["--batch-size", "2"], "data.batch_size: 2, not 8"),
             (&["--lr", "2e-3"], "optimizer.base_lr: 0.002, not 0.032"),
+            (
+                &["--split", "a, b"],
+                "data.choose.split: [\"a\", \"b\"], not set",
+            ),
+            (
+                &["--where", "label = 3"],
+                "data.choose.where: \"label = 3\", not set",
+            ),
+            (&["--classes", "3"], "data.choose.classes: [\"3\"], not set"),
+            (
+                &["--select", "a.csv"],
+                "data.choose.select: \"a.csv\", not set",
+            ),
             (&["--mask-ratio", ".75"], "masking.ratio: 0.75, not 0.9"),
             (
                 &["--mask-kind", "tube"],

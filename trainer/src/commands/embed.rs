@@ -6,7 +6,9 @@ use crate::commands::sources;
 use anyhow::{Context, bail, ensure};
 use console::{interrupt, output};
 use pipeline::atomic_file;
-use pipeline::source::{ClipOrigin, VideoOrigin, WeightedSource};
+use pipeline::choice::Choice;
+use pipeline::source::{ClipOrigin, Source, VideoOrigin, WeightedSource};
+use pipeline::video::media::Media;
 use schemas::report::{EmbedReport, NeighbourReport, QueryReport};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -74,6 +76,9 @@ pub fn embed(args: &EmbedArgs) -> anyhow::Result<()> {
         Ok(())
     })?;
     let written = rows.finish()?;
+    if wants_sheet {
+        identify_videos(&mut inference);
+    }
     let sheet = wants_sheet.then(|| {
         args.sheet
             .clone()
@@ -107,6 +112,30 @@ pub fn embed(args: &EmbedArgs) -> anyhow::Result<()> {
     } else {
         render_report(&report, args.per)
     })?)
+}
+
+/// Hashes the videos that are not in shards, so that copies of a video are known as such: a video
+/// that cannot be read is known by its path.
+fn identify_videos(inference: &mut ClipInference) {
+    for (set, catalogue) in inference.data.iter().zip(&mut inference.catalogues) {
+        let Source::Live(videos) = &*set.source else {
+            continue;
+        };
+        for (clip, origin) in catalogue.clips.iter().enumerate() {
+            let video = &mut catalogue.videos[origin.video as usize];
+            if video.blake3.is_none() {
+                let path = videos.path(clip);
+                let mut hasher = blake3::Hasher::new();
+                let read = Media::of(path).and_then(|media| {
+                    media.read(path, |block| {
+                        hasher.update(block);
+                        Ok(())
+                    })
+                });
+                video.blake3 = read.ok().map(|()| hasher.finalize().to_hex().to_string());
+            }
+        }
+    }
 }
 
 /// Metadata of the feature file.
@@ -272,13 +301,11 @@ fn open_query_files(
                 some.join(", ")
             );
         }
-        files.push(DataArg {
-            path: PathBuf::from(query),
-            weight: 1.0,
-        });
+        files.push(DataArg::all(PathBuf::from(query)));
     }
     sources::open(
         &files,
+        &Choice::default(),
         &inference::live_config(&args.read, weights),
         weights.task.common().clip.frames,
     )

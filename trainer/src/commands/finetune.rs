@@ -12,7 +12,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use trainer::config::{
-    EncoderPart, FinetuneConfig, Layer, LiveConfig, Preset, PretrainConfig, Recipe, Task,
+    CommonConfig, EncoderPart, FinetuneConfig, Layer, LiveConfig, Preset, PretrainConfig, Recipe,
+    Task,
 };
 use trainer::data::classes::{self, Split};
 use trainer::train::checkpoint::CHECKPOINTS_DIR;
@@ -52,12 +53,18 @@ pub fn finetune(args: &FinetuneArgs) -> anyhow::Result<ExitCode> {
         Some(weights) => Some(std::fs::canonicalize(&weights.path)?.display().to_string()),
         None => None,
     };
-    let data = open(&args.data, encoder.clip.frames)?;
+    let data = sources::open_all(&args.data, &LiveConfig::default(), encoder.clip.frames)?;
     let classes = classes::of_all(&data)?;
     let recipe = args
         .recipe
         .unwrap_or(Recipe::for_width(encoder.encoder.width));
-    let config = FinetuneConfig::resolve(recipe, &encoder, init_from, classes, &layers)?;
+    let mut config = FinetuneConfig::resolve(recipe, &encoder, init_from, classes, &layers)?;
+    let choice = config.common.data.choose.clone();
+    if !choice.classes.is_empty() {
+        let classes = &mut config.objective.classes;
+        classes.retain(|class| choice.classes.contains(class));
+    }
+    let data = sources::choose_from(data, &args.data, &choice)?;
     let split = split(args, &config, data)?;
     if args.freeze {
         let weights = weights.context("--freeze needs --weights")?;
@@ -93,7 +100,7 @@ fn resume(args: &FinetuneArgs, layers: &[Layer], device: Device) -> anyhow::Resu
     let weights = init_from
         .map(|path| Weights::open(Path::new(path)))
         .transpose()?;
-    let split = split(args, &config, open(&args.data, config.common.clip.frames)?)?;
+    let split = split(args, &config, open(&args.data, &config.common)?)?;
     train(
         args,
         config.into(),
@@ -104,8 +111,9 @@ fn resume(args: &FinetuneArgs, layers: &[Layer], device: Device) -> anyhow::Resu
     )
 }
 
-fn open(data: &[DataArg], frames: usize) -> anyhow::Result<Vec<WeightedSource>> {
-    sources::open(data, &LiveConfig::default(), frames)
+fn open(data: &[DataArg], config: &CommonConfig) -> anyhow::Result<Vec<WeightedSource>> {
+    let choice = &config.data.choose;
+    sources::open(data, choice, &LiveConfig::default(), config.clip.frames)
 }
 
 /// The clips of `sets` to train on and those for validation, each with its class.
@@ -118,7 +126,7 @@ fn split(
     let validation = if args.val.is_empty() {
         None
     } else {
-        Some(number(open(&args.val, config.common.clip.frames)?)?)
+        Some(number(open(&args.val, &config.common)?)?)
     };
     let data = &config.objective.split;
     let split = classes::split(

@@ -51,6 +51,7 @@ pub fn open(args: &ReadArgs, weights: &Weights) -> anyhow::Result<Vec<WeightedSo
     });
     sources::open(
         &args.data,
+        &args.choose.choice(),
         &live_config(args, weights),
         weights.task.common().clip.frames,
     )

@@ -22,6 +22,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let (config, resumed) = configuration(args)?;
     let data = sources::open(
         &args.data,
+        &config.common.data.choose,
         &config.objective.live,
         config.common.clip.frames,
     )?;

@@ -1,9 +1,10 @@
 //! From what the user names to sources of clips.
 
 use crate::cli::{DECODE_WORKER, DataArg};
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use console::output;
 use console::progress::Progress;
+use pipeline::choice::{Choice, choose};
 use pipeline::live::{LiveOptions, LiveSet};
 use pipeline::shard::ShardSet;
 use pipeline::source::{Source, WeightedSource};
@@ -17,17 +18,30 @@ use trainer::config::LiveConfig;
 /// Maximum number of rejected files that are named; the others are counted.
 const NAMED_REJECTS: usize = 5;
 
+/// Opens all data sets ([`open_all`]), and uses the clips that `choice` chooses ([`choose_from`]).
+///
+/// # Errors
+/// As the two.
+pub fn open(
+    data: &[DataArg],
+    choice: &Choice,
+    live: &LiveConfig,
+    frames: usize,
+) -> anyhow::Result<Vec<WeightedSource>> {
+    choose_from(open_all(data, live, frames)?, data, choice)
+}
+
 /// Opens all data sets: shards where a folder holds a build, videos otherwise.
 ///
 /// # Errors
 /// When one of them is neither.
-pub fn open(
+pub fn open_all(
     data: &[DataArg],
     live: &LiveConfig,
     frames: usize,
 ) -> anyhow::Result<Vec<WeightedSource>> {
     data.iter()
-        .map(|DataArg { path, weight }| {
+        .map(|DataArg { path, weight, .. }| {
             let source = if path.join(MANIFEST_FILE).exists() {
                 Source::Shards(ShardSet::open(path)?)
             } else {
@@ -49,6 +63,43 @@ pub fn open(
             })
         })
         .collect()
+}
+
+/// The clips of `sets`, the data sets of `data`, that `choice` chooses; says how many that are. The
+/// split of a data set takes the place of those of `choice`.
+///
+/// # Errors
+/// When the choice is invalid or leaves no clip of a data set, and when there is one for videos.
+pub fn choose_from(
+    sets: Vec<WeightedSource>,
+    data: &[DataArg],
+    choice: &Choice,
+) -> anyhow::Result<Vec<WeightedSource>> {
+    let mut chosen = Vec::with_capacity(sets.len());
+    for (set, DataArg { path, split, .. }) in sets.into_iter().zip(data) {
+        let mut choice = choice.clone();
+        if let Some(split) = split {
+            choice.split = vec![split.clone()];
+        }
+        if choice.is_all() {
+            chosen.push(set);
+            continue;
+        }
+        let Source::Shards(shards) = &*set.source else {
+            bail!(
+                "{} holds videos: clips are chosen by the columns of shards; `shardtool build {0}` \
+                 makes them",
+                path.display()
+            );
+        };
+        let found = choose(&choice, shards)?;
+        output::say(&format!("{}: {}", path.display(), found.render()));
+        chosen.push(WeightedSource {
+            chosen: Some(found.clips.into()),
+            ..set
+        });
+    }
+    Ok(chosen)
 }
 
 /// Clips in all of them.

@@ -7,6 +7,7 @@ use anyhow::Context;
 use console::progress::Bars;
 use console::{interrupt, output};
 use pipeline::atomic_file;
+use pipeline::choice::Choice;
 use pipeline::physical_cores;
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -25,7 +26,7 @@ const FRAMES: usize = 16;
 /// Errors that the user can fix: data without labels, a full disk.
 pub fn study(args: &StudyArgs) -> anyhow::Result<ExitCode> {
     interrupt::listen()?;
-    let open = |data| sources::open(data, &LiveConfig::default(), FRAMES);
+    let open = |data| sources::open(data, &Choice::default(), &LiveConfig::default(), FRAMES);
     let other = if args.other.is_empty() {
         None
     } else {

@@ -5,6 +5,7 @@ use crate::{commands::session, commands::sources};
 use anyhow::{Context, bail, ensure};
 use console::output;
 use pipeline::atomic_file::{self, TEMPORARY_ENDING};
+use pipeline::choice::Choice;
 use pipeline::live::LiveSpan;
 use pipeline::loader;
 use pipeline::sampling::mask::{MaskKind, MaskRule};
@@ -203,13 +204,15 @@ impl SourceClip {
             span,
             ..config.objective.live.clone()
         };
-        let asked = DataArg {
-            path: args.data.clone(),
-            weight: 1.0,
-        };
-        let source = sources::open(std::slice::from_ref(&asked), &live, frames)?
-            .pop()
-            .context("a data set per path")?;
+        let asked = DataArg::all(args.data.clone());
+        let source = sources::open(
+            std::slice::from_ref(&asked),
+            &Choice::default(),
+            &live,
+            frames,
+        )?
+        .pop()
+        .context("a data set per path")?;
         let clips = source.len();
         ensure!(clips > 0, "{data} has no clips");
         let (number, first_frame) = match (args.at, args.clip) {

@@ -5,6 +5,7 @@ use crate::model::{Conventions, DecoderClassToken, NormalisePer, PositionKind, T
 use crate::optim::{AdamWConfig, Schedule};
 use pipeline::loader::batch::ValueType;
 use pipeline::sampling::sample::Augmentation;
+use schemas::choice::Choice;
 use schemas::geometry::{PatchGrid, TargetFrames};
 use serde::{Deserialize, Serialize};
 
@@ -151,6 +152,9 @@ pub struct DataConfig {
     /// and rounds crops to 8 bits.
     #[serde(default = "f32_values")]
     pub values: ValueType,
+    /// Clips of shards that are used; all of them by default. It applies to each data set.
+    #[serde(default, skip_serializing_if = "Choice::is_all")]
+    pub choose: Choice,
     /// [`Augmentation::area`].
     pub area: [f64; 2],
     /// [`Augmentation::aspect`].

@@ -200,19 +200,45 @@ fn lookup<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
 /// Appends the keys on which two configurations differ: `schedule.length: steps = 300, not
 /// steps = 500`.
 pub(super) fn compare(key: &str, mine: &Value, other: &Value, differences: &mut Vec<String>) {
-    match (mine, other) {
-        (Value::Table(mine), Value::Table(other)) if mine.keys().eq(other.keys()) => {
-            for (name, value) in mine {
+    compare_set(key, Some(mine), Some(other), differences);
+}
+
+/// Compares values that may not be set. Tables of which one has all keys of the other are compared
+/// key by key.
+fn compare_set(
+    key: &str,
+    mine: Option<&Value>,
+    other: Option<&Value>,
+    differences: &mut Vec<String>,
+) {
+    let empty = Table::new();
+    let table = |value: Option<&'_ Value>| match value {
+        Some(Value::Table(table)) => Some(table.clone()),
+        Some(_) => None,
+        None => Some(empty.clone()),
+    };
+    let is_table = |value: Option<&Value>| value.is_some_and(Value::is_table);
+    if let (true, Some(mine), Some(other)) =
+        (is_table(mine) || is_table(other), table(mine), table(other))
+    {
+        let holds = |one: &Table, other: &Table| other.keys().all(|key| one.contains_key(key));
+        if holds(&mine, &other) || holds(&other, &mine) {
+            let larger = if holds(&mine, &other) { &mine } else { &other };
+            for name in larger.keys() {
                 let key = if key.is_empty() {
                     name.clone()
                 } else {
                     format!("{key}.{name}")
                 };
-                compare(&key, value, &other[name], differences);
+                compare_set(&key, mine.get(name), other.get(name), differences);
             }
+            return;
         }
-        _ if mine == other => {}
-        _ => differences.push(format!("{key}: {}, not {}", render(mine), render(other))),
+    }
+    if mine != other {
+        let render = |value: Option<&Value>| value.map_or("set".to_owned(), render);
+        let shown = mine.map_or("not set".to_owned(), |mine| render(Some(mine)));
+        differences.push(format!("{key}: {shown}, not {}", render(other)));
     }
 }
 

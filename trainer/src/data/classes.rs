@@ -172,13 +172,12 @@ pub fn number(
             Source::Shards(_) => {
                 let own = of_shards(&set.source)
                     .or_else(|error| if required { Err(error) } else { Ok(Vec::new()) })?;
-                let clips = (0..set.source.len()).map(|clip| {
-                    set.source
-                        .clip(clip)
-                        .label
-                        .and_then(|label| own.get(label as usize))
-                });
-                let used: Vec<Option<&String>> = clips.collect();
+                // Clips that are not used may be of other classes.
+                let mut used: Vec<Option<&String>> = vec![None; set.source.len()];
+                for clip in (0..set.len()).map(|index| set.number(index)) {
+                    let label = set.source.clip(clip).label;
+                    used[clip] = label.and_then(|label| own.get(label as usize));
+                }
                 let unknown: BTreeSet<&str> = used
                     .iter()
                     .copied()

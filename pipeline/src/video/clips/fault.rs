@@ -19,8 +19,8 @@ pub struct Fault {
 }
 
 impl ClipDecoder {
-    /// Returns the faults of the video, as far as it was decoded: damaged stretches, gaps, and an
-    /// end that is missing.
+    /// Returns the faults of the video, as far as it was decoded: damaged stretches, gaps, an end
+    /// that is missing, and segments that it does not have.
     pub fn faults(&self) -> Vec<Fault> {
         let seconds = |ns: i64| ns.max(self.start_ns) as f64 / 1e9;
         let end_ns = self
@@ -48,7 +48,12 @@ impl ClipDecoder {
             kind: FaultKind::CutShort,
             clips: 0,
         });
-        damages.chain(gaps).chain(missing_end).collect()
+        let segments = self.segment_faults.iter().cloned();
+        damages
+            .chain(gaps)
+            .chain(missing_end)
+            .chain(segments)
+            .collect()
     }
 
     /// Returns how the end of the video is missing, if it is.

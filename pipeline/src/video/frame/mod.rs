@@ -1,14 +1,17 @@
 //! Converts a decoded frame to an I420 frame: 8 bits per sample, scaled, upright.
 //!
 //! - `color`: the colours of frames, and ffmpeg's names for them.
+//! - `components`: the components of frames, for measures.
 //! - `shape`: shape and orientation of decoded frames, and the size at which they are stored.
 //! - `deep`: frames with more than 8 bits per sample to frames with 8.
 
 mod color;
+mod components;
 mod deep;
 mod shape;
 
 pub(super) use color::{UNKNOWN, primaries_name, range_only, transfer_name};
+pub(super) use components::{components, planar, yuv};
 pub use shape::{Orientation, PixelRatio, SourceShape};
 
 use super::VideoError;

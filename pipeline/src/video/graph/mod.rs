@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! file ! typefind ! demultiplexer ! [parser] ! [decoder ! [deinterlace]] ! appsink
+//! pictures (appsrc) ! [decoder] ! appsink
 //! ```
 //!
 //! GStreamer's own `decodebin` is not used: it hides the container's description of the stream,
@@ -18,6 +19,7 @@ mod elements;
 mod links;
 
 use super::facts::Facts;
+use super::pictures::{self, PictureSource};
 use super::{RunningPipeline, VideoError, lock, spliced};
 use elements::{demultiplexer, make, sink_for};
 use gstreamer as gst;
@@ -59,17 +61,22 @@ pub(super) struct Graph {
 }
 
 impl Graph {
-    /// Builds the graph of the file at `path` that ends in `output`. If `hold` is given, the first
-    /// packet waits at a pad that is sent to it.
+    /// Builds the graph of the file at `path` that ends in `output`; the pictures of a folder are
+    /// shown at `picture_rate` per second. If `hold` is given, the first packet waits at a pad that
+    /// is sent to it.
     ///
     /// # Errors
     /// [`VideoError::Setup`] when GStreamer or its plugins are missing, [`VideoError::Stream`] when
     /// the file cannot be read or is of no known type.
     pub(super) fn new(
         path: &Path,
+        picture_rate: f64,
         output: Output,
         hold: Option<Sender<HeldPad>>,
     ) -> Result<Self, VideoError> {
+        if let Some(PictureSource { element, facts }) = pictures::source(path, picture_rate)? {
+            return Self::link(facts, &[&element], false, output, hold);
+        }
         let unreadable = |message: String| VideoError::Stream {
             element: String::new(),
             message,
@@ -85,7 +92,6 @@ impl Graph {
         })?;
         let is_elementary = factory.has_type(gst::ElementFactoryType::PARSER);
         let demuxer = factory.create().build().map_err(VideoError::setup)?;
-        let pipeline = RunningPipeline(gst::Pipeline::new());
         let source = if facts.edits.is_empty() {
             let source = gst::ElementFactory::make("filesrc").property("location", path);
             source.build().map_err(VideoError::setup)?
@@ -95,13 +101,28 @@ impl Graph {
         // It gives the type to elements that parse an elementary stream.
         let typefind = make("typefind")?;
         typefind.set_property("force-caps", &facts.caps);
+        Self::link(
+            facts,
+            &[&source, &typefind, &demuxer],
+            is_elementary,
+            output,
+            hold,
+        )
+    }
+
+    /// Links `elements` one after another, and the streams of the last one when they appear.
+    fn link(
+        facts: Facts,
+        elements: &[&gst::Element],
+        is_elementary: bool,
+        output: Output,
+        hold: Option<Sender<HeldPad>>,
+    ) -> Result<Self, VideoError> {
+        let pipeline = RunningPipeline(gst::Pipeline::new());
         let sink = sink_for(&output);
-        let pipeline_elements = [&source, &typefind, &demuxer, sink.upcast_ref()];
-        pipeline
-            .0
-            .add_many(pipeline_elements)
-            .map_err(VideoError::setup)?;
-        gst::Element::link_many([&source, &typefind, &demuxer]).map_err(VideoError::setup)?;
+        let all = elements.iter().copied().chain([sink.upcast_ref()]);
+        pipeline.0.add_many(all).map_err(VideoError::setup)?;
+        gst::Element::link_many(elements.iter().copied()).map_err(VideoError::setup)?;
         let links = Arc::new(Links {
             facts,
             output,
@@ -110,7 +131,9 @@ impl Graph {
             hold: hold.map(Mutex::new),
             found: Mutex::default(),
         });
-        Links::connect_demuxer(&links, &demuxer);
+        if let Some(last) = elements.last() {
+            Links::connect_demuxer(&links, last);
+        }
         Ok(Self {
             pipeline,
             sink,

@@ -1,18 +1,15 @@
 //! The plan of a build: which videos are complete, and which are left to do.
 
+use crate::inputs::Input;
 use crate::journal::Journal;
-use crate::labels::Label;
 use anyhow::ensure;
-use pipeline::video::discover::{VideoFile, path_name};
+use pipeline::video::media::Media;
 use schemas::manifest::VideoRecord;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 
-/// A video and its label: the unit of work.
+/// A video to build: the unit of work.
 #[derive(Debug)]
 pub(super) struct Source {
-    pub(super) file: VideoFile,
-    pub(super) label: Label,
+    pub(super) input: Input,
     /// Number of its clips that finished shards hold already.
     pub(super) skip: u64,
 }
@@ -20,7 +17,7 @@ pub(super) struct Source {
 impl Source {
     /// Returns the name under which the path is stored.
     pub(super) fn name(&self) -> String {
-        path_name(&self.file.path)
+        self.input.name()
     }
 }
 
@@ -35,11 +32,12 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Compares the videos `sources` with those that the journal records.
+    /// Compares the videos `inputs` with those that the journal records.
     ///
     /// # Errors
     /// When a video with clips in the shards has changed.
-    pub(super) fn new(journal: &Journal, sources: Vec<Source>) -> anyhow::Result<Self> {
+    pub(super) fn new(journal: &Journal, inputs: Vec<Input>) -> anyhow::Result<Self> {
+        let sources = inputs.into_iter().map(|input| Source { input, skip: 0 });
         let mut recorded = journal.completed();
         let mut todo = Vec::new();
         let mut completed = 0;
@@ -49,13 +47,17 @@ impl Plan {
                 todo.push(source);
                 continue;
             };
-            let same_label =
-                (record.label, &record.class) == (source.label.number, &source.label.class);
+            let label = source.input.label();
+            let same_label = (record.label, &record.class) == (label.number, &label.class)
+                && record.list_xxh3 == source.input.list_xxh3();
             match (is_same_file(&source, record), same_label) {
                 (true, true) => completed += 1,
                 // A video without clips can be built again.
                 _ if record.clips == 0 => todo.push(source),
                 (false, _) => changed.push(format!("{} has different content", source.name())),
+                (true, false) if source.input.is_listed => {
+                    changed.push(format!("{} has different rows in the list", source.name()));
+                }
                 (true, false) => changed.push(format!("{} has a different label", source.name())),
             }
         }
@@ -97,15 +99,20 @@ fn is_same_file(source: &Source, record: &VideoRecord) -> bool {
         return true;
     }
     let mut hasher = blake3::Hasher::new();
-    let hashed =
-        fs::File::open(&source.file.path).and_then(|file| hasher.update_reader(file).map(drop));
+    let path = &source.input.file.path;
+    let hashed = Media::of(path).and_then(|media| {
+        media.read(path, |block| {
+            hasher.update(block);
+            Ok(())
+        })
+    });
     bytes == record.bytes && hashed.is_ok() && hasher.finalize().to_hex().as_str() == record.blake3
 }
 
 /// Returns the size in bytes, and the time of the last modification in nanoseconds since 1970;
 /// zeros if the file does not exist.
 pub(super) fn size_and_time(source: &Source) -> (u64, i64) {
-    fs::metadata(&source.file.path).map_or((0, 0), |file| {
-        (file.len(), file.mtime() * 1_000_000_000 + file.mtime_nsec())
-    })
+    let path = &source.input.file.path;
+    let found = Media::of(path).and_then(|media| media.size_and_time(path));
+    found.unwrap_or((0, 0))
 }

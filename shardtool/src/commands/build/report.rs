@@ -6,7 +6,6 @@ use crate::journal::Journal;
 use crate::labels::Coverage;
 use console::output::{self, count};
 use pipeline::video::clips::FaultKind;
-use pipeline::video::discover::Discovered;
 use schemas::manifest::{REJECTED_FILE, Rejected, VideoRecord};
 use schemas::report::BuildReport;
 use std::time::Instant;
@@ -78,7 +77,7 @@ pub(super) fn make_report(
     journal: &Journal,
     plan: Plan,
     rejected: Vec<Rejected>,
-    discovered: &Discovered,
+    not_video: u64,
     coverage: Coverage,
     began: Instant,
 ) -> BuildReport {
@@ -86,20 +85,19 @@ pub(super) fn make_report(
     let sum =
         |get: fn(&VideoRecord) -> u64| records.values().map(|record| get(record)).sum::<u64>();
     let manifest = &journal.manifest;
-    let skipped = |is_gap: bool| {
-        let lines = rejected
-            .iter()
-            .filter(move |line| (line.kind == Some(FaultKind::Gap)) == is_gap);
+    let skipped = |kinds: &[FaultKind]| {
+        let is_of = |line: &&Rejected| line.kind.is_some_and(|kind| kinds.contains(&kind));
+        let lines = rejected.iter().filter(is_of);
         lines.filter_map(|line| line.clips).sum::<u64>()
     };
     BuildReport {
         out: args.out.display().to_string(),
         videos: sum(|record| u64::from(record.clips > 0)),
         clips: manifest.clips,
-        damaged_clips: skipped(false),
+        damaged_clips: skipped(&[FaultKind::Damage, FaultKind::CutShort]),
         damaged_videos: records.values().filter(|record| is_damaged(record)).count() as u64,
         kept_damaged_clips: sum(|record| record.damaged_clips),
-        gap_clips: skipped(true),
+        gap_clips: skipped(&[FaultKind::Gap]),
         hdr_videos: sum(|record| u64::from(record.hdr)),
         padded_clips: sum(|record| record.padded_clips),
         shards: manifest.shards.len() as u64,
@@ -108,7 +106,7 @@ pub(super) fn make_report(
         known_videos: plan.completed,
         removed_videos: plan.removed,
         rejected,
-        not_video: discovered.not_video,
+        not_video,
         unlabelled: coverage.unlabelled,
         unlabelled_examples: coverage.unlabelled_examples,
         unmatched_labels: coverage.unmatched,

@@ -24,8 +24,10 @@ pub(super) enum Message {
         flags: ClipFlags,
         decoded_bytes: u64,
     },
-    /// A clip to append.
-    Clip(Box<ClipMeta>, EncodedClip),
+    /// A clip to append, of the segment of this index.
+    Clip(Box<ClipMeta>, u32, EncodedClip),
+    /// Times at which scenes begin, in seconds.
+    Cuts(Vec<f64>),
     /// The file, or a part of it, is rejected.
     Rejected(Rejected),
     /// The build must stop, with the reason.
@@ -72,6 +74,7 @@ pub(super) fn supervise(
             }
             Reply::Clip {
                 meta,
+                segment,
                 uncompressed_bytes,
                 xxh3,
                 parts,
@@ -82,6 +85,7 @@ pub(super) fn supervise(
                 bytes.read_exact(&mut body)?;
                 Message::Clip(
                     meta,
+                    segment,
                     EncodedClip {
                         body,
                         uncompressed_bytes,
@@ -90,7 +94,10 @@ pub(super) fn supervise(
                     },
                 )
             }
-            Reply::Built { faults } => {
+            Reply::Built { faults, cuts } => {
+                if let Some(cuts) = cuts {
+                    let _ = messages.send(Message::Cuts(cuts));
+                }
                 for fault in faults {
                     let _ = messages.send(Message::Rejected(rejected_part(source, fault)));
                 }

@@ -38,6 +38,7 @@ pub fn loader(args: &BenchLoaderArgs) -> anyhow::Result<()> {
     );
     let data = sources::open(
         &args.data,
+        &config.common.data.choose,
         &config.objective.live,
         config.common.clip.frames,
     )?;

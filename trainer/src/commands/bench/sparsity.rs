@@ -78,6 +78,7 @@ pub fn sparsity(args: &BenchSparsityArgs) -> anyhow::Result<()> {
     } else {
         Some(Arc::from(sources::open(
             &args.data,
+            &config.common.data.choose,
             &config.objective.live,
             config.common.clip.frames,
         )?))
