@@ -131,13 +131,16 @@ pub fn fingerprint(sources: &[WeightedSource]) -> u64 {
     xxh3_64(&serde_json::to_vec(&described).expect("numbers and strings"))
 }
 
+/// Ranges of rows.
+type Rows = Vec<(u32, u32)>;
+
 /// What identifies a source, wherever it is stored.
 #[derive(Debug, Serialize)]
 enum Identity<'a> {
     /// The two hashes of each shard.
     Shards(Vec<(&'a str, &'a str)>),
     /// The two hashes of each shard, and which of its rows are used.
-    Parts(Vec<(&'a str, &'a str, &'a Option<Vec<(u32, u32)>>)>),
+    Parts(Vec<(&'a str, &'a str, &'a Option<Rows>)>),
     /// Name, bytes and clips of each video.
     Videos(Vec<(String, u64, usize)>),
 }

@@ -55,7 +55,7 @@ pub struct Manifest {
     pub rejected_xxh3: Option<String>,
     /// How the manifest was made from others, if it was not made by a build.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub derived: Option<Derived>,
+    pub derived: Option<Box<Derived>>,
 }
 
 /// How a manifest was made from others, by `shardtool filter` or `shardtool merge`.

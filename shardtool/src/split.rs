@@ -25,7 +25,7 @@ fn parse(text: &str) -> Result<Vec<(String, f64)>, String> {
         let name = name.trim();
         let share: f64 = share.trim().parse().map_err(|_| form())?;
         let is_name = !name.is_empty() && !name.contains(['/', ':', '\'', '"']);
-        if !is_name || !(share > 0.0 && share <= 1.0) {
+        if !(is_name && share > 0.0 && share <= 1.0) {
             return Err(form());
         }
         if splits.iter().any(|(known, _)| known == name) {

@@ -137,7 +137,7 @@ fn refuse_damage(
     while decoder.step().map_err(failed)? != Step::End {
         replies.alive()?;
     }
-    match decoder.faults().into_iter().find(|fault| is_damage(fault)) {
+    match decoder.faults().into_iter().find(is_damage) {
         None => Ok(()),
         Some(Fault {
             seconds, reason, ..

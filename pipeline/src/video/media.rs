@@ -57,7 +57,10 @@ pub struct TarListing {
 
 /// The archive that was listed last, with its size and time: its members are built one after
 /// another.
-static LAST_LISTED: Mutex<Option<(PathBuf, (u64, i64), TarListing)>> = Mutex::new(None);
+static LAST_LISTED: Mutex<Option<Listed>> = Mutex::new(None);
+
+/// An archive, its size and time, and its files.
+type Listed = (PathBuf, (u64, i64), TarListing);
 
 /// Lists the regular files in the tar archive at `path`.
 ///

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 /// Runs `shardtool filter`.
 ///
 /// # Errors
-/// Those of [`derive`].
+/// Those of [`derive()`].
 pub fn filter(args: &FilterArgs) -> anyhow::Result<ExitCode> {
     let choice = args.choose.choice();
     ensure!(
@@ -32,7 +32,7 @@ pub fn filter(args: &FilterArgs) -> anyhow::Result<ExitCode> {
 /// Runs `shardtool merge`.
 ///
 /// # Errors
-/// Those of [`derive`].
+/// Those of [`derive()`].
 pub fn merge(args: &MergeArgs) -> anyhow::Result<ExitCode> {
     derive(&args.dirs, &Choice::default(), &args.derive)
 }
@@ -111,11 +111,11 @@ fn derive(dirs: &[PathBuf], choice: &Choice, args: &DeriveArgs) -> anyhow::Resul
         open_video: None,
         videos_xxh3: None,
         rejected_xxh3: None,
-        derived: Some(Derived {
+        derived: Some(Box::new(Derived {
             from: dirs.iter().map(|dir| dir.display().to_string()).collect(),
             choice: choice.clone(),
             copied: args.copy,
-        }),
+        })),
     };
     let path = args.out.join(MANIFEST_FILE);
     atomic_file::write(&path, &serde_json::to_vec_pretty(&manifest)?)
