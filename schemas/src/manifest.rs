@@ -251,6 +251,8 @@ pub enum Labelling {
     Dirs,
     /// A label file.
     File,
+    /// The files beside each video in its tar archive.
+    Members,
     /// The list of what to build.
     List,
 }

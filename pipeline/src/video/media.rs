@@ -237,6 +237,16 @@ impl TarMember {
         Ok(file.take(self.bytes))
     }
 
+    /// Reads all bytes of the member of the archive at `archive`.
+    ///
+    /// # Errors
+    /// When the archive cannot be read.
+    pub fn read(&self, archive: &Path) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.open(archive)?.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
     /// Finds the type of the member of the archive at `archive` by its first bytes.
     ///
     /// # Errors

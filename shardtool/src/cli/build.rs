@@ -169,11 +169,12 @@ pub struct BuildArgs {
         value_parser = ["use", "ignore"],
     )]
     pub list_times: String,
-    /// Source of labels: "none", "dirs" (the name of each file's folder), or a file with one line
+    /// Source of labels: "none", "dirs" (the name of each file's folder), "members" (the .cls or
+    /// .json file beside each video in its tar archive, as in WebDataset), or a file with one line
     /// per video: "path,label", "path label", or columns with a header (see below).
     #[arg(
         long,
-        value_name = "none|dirs|FILE",
+        value_name = "none|dirs|members|FILE",
         default_value = "none",
         value_parser = LabelSource::parse,
     )]

@@ -2,9 +2,11 @@
 //!
 //! - `parse`: the lines of a label file.
 //! - `names`: the names by which a line may call a video.
+//! - `members`: labels beside the videos in tar archives.
 //! - `matching`: which lines belong to which video.
 
 mod matching;
+mod members;
 mod names;
 mod parse;
 
@@ -42,6 +44,8 @@ pub enum LabelSource {
     None,
     /// The name of each file's folder.
     Dirs,
+    /// The `cls` or `json` file beside each video in its tar archive.
+    Members,
     /// A file with a line per video, in one of [`FORMS`].
     File(PathBuf),
 }
@@ -52,6 +56,7 @@ impl LabelSource {
         match self {
             Self::None => Labelling::None,
             Self::Dirs => Labelling::Dirs,
+            Self::Members => Labelling::Members,
             Self::File(_) => Labelling::File,
         }
     }
@@ -64,6 +69,7 @@ impl LabelSource {
         Ok(match text {
             "none" => Self::None,
             "dirs" => Self::Dirs,
+            "members" => Self::Members,
             file => Self::File(local_path(file.into())?),
         })
     }
@@ -181,6 +187,10 @@ pub fn find(videos: &[VideoFile], source: &LabelSource) -> anyhow::Result<Found>
                 coverage: Coverage::default(),
             }
         }
+        LabelSource::Members => Found {
+            names: Names::of_list(members::find(videos)?),
+            coverage: Coverage::default(),
+        },
         LabelSource::File(file) => from_file(videos, file)?,
     };
     let unlabelled = videos

@@ -7,6 +7,7 @@ mod compat;
 mod corpus;
 mod lists;
 mod odd;
+mod scenes;
 mod sources;
 mod tools;
 

@@ -59,11 +59,17 @@ fn tar(dir: &Path, arguments: &[&str]) {
 #[test]
 fn members_of_archives_make_the_clips_of_their_files() {
     let dir = tempfile::tempdir().expect("a folder");
-    let files = dir.path().join("files/deep");
-    fs::create_dir_all(&files).expect("made");
+    let files_dir = dir.path().join("files/deep");
+    let files = &files_dir;
+    fs::create_dir_all(files).expect("made");
     for seed in 0..3 {
         write_video(&files.join(format!("{seed:05}.mp4")), seed, 40, 30, SIZE);
-        fs::write(files.join(format!("{seed:05}.json")), "{\"label\": 1}").expect("written");
+        let label = if seed == 0 {
+            "{\"label\": \"run\"}"
+        } else {
+            "{\"label\": null}"
+        };
+        fs::write(files.join(format!("{seed:05}.json")), label).expect("written");
     }
     fs::create_dir(dir.path().join("tars")).expect("made");
     // As WebDataset names them, with and without "./".
@@ -100,6 +106,41 @@ fn members_of_archives_make_the_clips_of_their_files() {
         );
         assert!(pixels == expected, "{}", one.video);
     }
+    // The labels beside the videos: of a JSON file, of a cls file, and none.
+    fs::write(files_dir.join("00001.cls"), "walk\n").expect("written");
+    tar(
+        dir.path(),
+        &["cf", "labelled.tar", "--sort=name", "-C", "files", "deep"],
+    );
+    let labelled = shardtool(
+        dir.path(),
+        &[
+            &[
+                "build",
+                "labelled.tar",
+                "--labels",
+                "members",
+                "--out",
+                "labelled",
+            ],
+            &SHORT[..],
+        ]
+        .concat(),
+    );
+    assert!(
+        shown(&labelled).contains("1 video without a label"),
+        "{}",
+        shown(&labelled)
+    );
+    let classes: Vec<Option<String>> = clips(&dir.path().join("labelled"))
+        .into_iter()
+        .step_by(5)
+        .map(|(meta, _)| meta.class)
+        .collect();
+    assert_eq!(
+        classes,
+        [Some("run".to_owned()), Some("walk".to_owned()), None]
+    );
     // The build is known when it is repeated, and a member can be listed.
     let again = build(dir.path(), "tars", "from-tar");
     assert_eq!(again.known_videos, 3);

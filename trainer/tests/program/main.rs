@@ -1,5 +1,6 @@
 //! The program `trainer`, command by command.
 
+mod choose;
 mod classify;
 mod cli;
 mod compat;

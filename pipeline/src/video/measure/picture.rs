@@ -13,10 +13,10 @@
 use schemas::shard::ColorMatrix;
 
 /// Number of points in a row of the grid.
-pub const COLUMNS: usize = 128;
+pub const COLUMNS: usize = 64;
 
 /// Number of rows of the grid.
-pub const ROWS: usize = 48;
+pub const ROWS: usize = 36;
 
 /// Number of points of the grid.
 pub const POINTS: usize = COLUMNS * ROWS;
@@ -509,13 +509,13 @@ mod tests {
             .collect();
         for (data, level) in [(columns, 50), (rows, 30)] {
             let picture = sampled([plane(&data, width, height); 3], Colors::Gray);
-            assert_eq!(picture.hsv(77, 33), Some([0, 0, level]));
+            assert_eq!(picture.hsv(37, 23), Some([0, 0, level]));
         }
         // 256 pixels do not shrink: points are pixels.
         let ramp: Vec<u8> = (0..256 * 144).map(|at| (at % 256) as u8).collect();
         let picture = sampled([plane(&ramp, 256, 144); 3], Colors::Gray);
-        assert_eq!(picture.hsv(0, 0), Some([0, 0, 1]));
-        assert_eq!(picture.hsv(COLUMNS - 1, 0), Some([0, 0, 255]));
+        assert_eq!(picture.hsv(0, 0), Some([0, 0, 2]));
+        assert_eq!(picture.hsv(COLUMNS - 1, 0), Some([0, 0, 254]));
         assert_eq!(picture.hsv(COLUMNS, 0), None);
     }
 
