@@ -8,6 +8,7 @@ use pipeline::choice::{Choice, choose};
 use pipeline::live::{LiveOptions, LiveSet};
 use pipeline::shard::ShardSet;
 use pipeline::source::{Source, WeightedSource};
+use pipeline::video::discover::numbered_pictures;
 use pipeline::video::{self, Content, sniff};
 use pipeline::worker::WorkerProgram;
 use schemas::manifest::{MANIFEST_FILE, Sampling};
@@ -107,15 +108,22 @@ pub fn clips(sources: &[WeightedSource]) -> u64 {
     sources.iter().map(|set| set.len() as u64).sum()
 }
 
-/// Whether this is a video, or a folder with one in it or with folders.
+/// Whether this is a video or an archive, or a folder with one in it, with folders or with numbered
+/// pictures.
 fn may_hold_videos(path: &Path) -> anyhow::Result<bool> {
     video::init()?;
-    let is_video =
-        |path: &Path| sniff(path).is_ok_and(|content| matches!(content, Content::Video(_)));
+    let is_video = |path: &Path| {
+        let is_one = |content| matches!(content, Content::Video(_) | Content::Archive);
+        sniff(path).is_ok_and(is_one)
+    };
+    let is_pictures = numbered_pictures(path).is_ok_and(|pictures| pictures.len() > 1);
     Ok(match fs::read_dir(path) {
-        Ok(entries) => entries
-            .flatten()
-            .any(|entry| entry.path().is_dir() || is_video(&entry.path())),
+        Ok(entries) => {
+            is_pictures
+                || entries
+                    .flatten()
+                    .any(|entry| entry.path().is_dir() || is_video(&entry.path()))
+        }
         Err(_) => is_video(path),
     })
 }

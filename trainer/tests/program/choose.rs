@@ -4,6 +4,7 @@ use crate::{messages, steps, trainer};
 use schemas::geometry::FrameSize;
 use schemas::report::EmbedReport;
 use std::fs;
+use std::process::Command;
 use tempfile::TempDir;
 use tests::{
     TestClip, parse_report, shown, small_config, write_labelled_shards, write_shards, write_video,
@@ -214,5 +215,43 @@ fn the_copies_of_a_query_are_left_out() {
                 .all(|video| !video.ends_with("1.mp4") && !video.ends_with("copy.mp4")),
             "{query}: {nearest:?}"
         );
+    }
+}
+
+#[test]
+fn archives_and_pictures_are_trained_on_without_shards() {
+    let dir = with_splits();
+    let size = FrameSize {
+        width: 48,
+        height: 40,
+    };
+    write_video(&dir.path().join("a.mp4"), 1, 60, 30, size);
+    let run = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program)
+            .current_dir(dir.path())
+            .args(arguments)
+            .output()
+            .expect("run");
+        assert!(output.status.success(), "{}", shown(&output));
+    };
+    run("tar", &["cf", "a.tar", "a.mp4"]);
+    fs::create_dir(dir.path().join("frames")).expect("made");
+    run("ffmpeg", &["-v", "error", "-i", "a.mp4", "frames/%d.png"]);
+    for data in ["a.tar", "frames"] {
+        let out = format!("run-{data}");
+        let arguments = [
+            "run",
+            "--config",
+            "small.toml",
+            "--steps",
+            "2",
+            "--data",
+            data,
+            "--out",
+            &out,
+        ];
+        let output = trainer(dir.path(), &arguments);
+        assert!(output.status.success(), "{}", shown(&output));
+        assert_eq!(steps(&dir.path().join(out)).len(), 2);
     }
 }
