@@ -261,7 +261,8 @@ fn segments_of_one_video_overlap_end_early_and_are_padded() {
                 a,7,8,x,val,beyond\n\
                 a,1.0,2.0,y,train,again\n\
                 a,2.0,2.0,y,train,empty\n\
-                gone,0,1,x,train,none\n";
+                gone,0,1,x,train,none\n\
+                a,1.0,1.1,y,train,tiny\n";
     let dir = with(&["deep/a.mp4"], &[("rows.csv", rows)]);
     let report = build(dir.path(), &["--list", "rows.csv"]);
     assert_eq!(
@@ -269,12 +270,13 @@ fn segments_of_one_video_overlap_end_early_and_are_padded() {
         [
             "deep/a.mp4 x 0 @train #one 0.5..1.5 x3",
             "deep/a.mp4 x 0 @val #late 2.8..9 x1",
+            "deep/a.mp4 y 1 @train #tiny 1..1.1 x1",
             "deep/a.mp4 y 1 @train #two 1..2 x3",
             "deep/a.mp4 y 1 @val #short 2.95..3.05 x1",
         ]
     );
     assert_frames_are_ffmpegs(dir.path());
-    assert_eq!(report.padded_clips, 2, "{report:?}");
+    assert_eq!(report.padded_clips, 3, "{report:?}");
     assert_eq!((report.unmatched_labels, report.videos), (1, 1));
     let rejected: Vec<Rejected> = json_lines(&dir.path().join("shards/rejected.jsonl"));
     let reason = |path: &str, part: &str| {
