@@ -145,6 +145,59 @@ pub struct Scores {
     pub phash: [u64; PHASH_WORDS],
 }
 
+impl Scores {
+    /// Names of the columns of the scores that are numbers, in the order of the schema.
+    pub const NAMES: [&str; 8] = [
+        "motion",
+        "sharpness",
+        "luma_mean",
+        "luma_range",
+        "black",
+        "frozen",
+        "letterbox",
+        "cut",
+    ];
+
+    /// Returns the scores that are numbers, in the order of [`Self::NAMES`].
+    pub const fn numbers(&self) -> [f32; Self::NAMES.len()] {
+        [
+            self.motion,
+            self.sharpness,
+            self.luma_mean,
+            self.luma_range,
+            self.black,
+            self.frozen,
+            self.letterbox,
+            self.cut,
+        ]
+    }
+
+    /// Returns the scores with these numbers, in the order of [`Self::NAMES`], and hashes.
+    pub const fn new(numbers: [f32; Self::NAMES.len()], phash: [u64; PHASH_WORDS]) -> Self {
+        let [
+            motion,
+            sharpness,
+            luma_mean,
+            luma_range,
+            black,
+            frozen,
+            letterbox,
+            cut,
+        ] = numbers;
+        Self {
+            motion,
+            sharpness,
+            luma_mean,
+            luma_range,
+            black,
+            frozen,
+            letterbox,
+            cut,
+            phash,
+        }
+    }
+}
+
 /// The parts of a clip's payload, which are compressed apart: a window of the clip costs the parts
 /// that it touches. These are the columns `part_frames`, `part_bytes` and `part_xxh3`; before
 /// format version 4, a clip is one part.

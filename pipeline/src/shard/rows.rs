@@ -56,13 +56,10 @@ pub fn to_arrays<'a>(
     let seconds = |get: fn(&ClipMeta) -> Option<f64>| -> ArrayRef {
         Arc::new(rows.iter().map(get).collect::<Float64Array>())
     };
-    let score = |get: fn(&Scores) -> f32| -> ArrayRef {
+    let score = |number: usize| -> ArrayRef {
         let scores = rows.iter().map(|row| row.scores.as_ref());
-        Arc::new(
-            scores
-                .map(|scores| scores.map(get))
-                .collect::<Float32Array>(),
-        )
+        let column = scores.map(|scores| scores.map(|scores| scores.numbers()[number]));
+        Arc::new(column.collect::<Float32Array>())
     };
     vec![
         text(|row| &row.video),
@@ -97,14 +94,14 @@ pub fn to_arrays<'a>(
         text(|row| &row.color_primaries),
         text(|row| &row.codec),
         text(|row| &row.decoder),
-        score(|scores| scores.motion),
-        score(|scores| scores.sharpness),
-        score(|scores| scores.luma_mean),
-        score(|scores| scores.luma_range),
-        score(|scores| scores.black),
-        score(|scores| scores.frozen),
-        score(|scores| scores.letterbox),
-        score(|scores| scores.cut),
+        score(0),
+        score(1),
+        score(2),
+        score(3),
+        score(4),
+        score(5),
+        score(6),
+        score(7),
         lists::<UInt64Type>(rows.iter().map(|row| {
             let scores = row.scores.as_ref();
             scores.map(|scores| scores.phash.as_slice())
@@ -159,22 +156,10 @@ fn optional<T: ArrowPrimitiveType>(
 
 /// The columns of [`Scores`].
 struct ScoreColumns<'a> {
-    /// In the order of [`SCORES`].
+    /// In the order of [`Scores::NAMES`].
     numbers: Vec<&'a Float32Array>,
     phash: &'a ListArray,
 }
-
-/// Names of the columns of scores that are numbers, in the order of the schema.
-const SCORES: [&str; 8] = [
-    "motion",
-    "sharpness",
-    "luma_mean",
-    "luma_range",
-    "black",
-    "frozen",
-    "letterbox",
-    "cut",
-];
 
 impl<'a> ScoreColumns<'a> {
     /// The columns of `batch`; `None` if it has none.
@@ -185,7 +170,7 @@ impl<'a> ScoreColumns<'a> {
                 .as_primitive_opt::<Float32Type>()
         };
         Some(Self {
-            numbers: SCORES.iter().map(number).collect::<Option<_>>()?,
+            numbers: Scores::NAMES.iter().map(number).collect::<Option<_>>()?,
             phash: batch.column_by_name("phash")?.as_list_opt::<i32>()?,
         })
     }
@@ -197,31 +182,11 @@ impl<'a> ScoreColumns<'a> {
             .iter()
             .map(|column| optional(Some(column), row))
             .collect::<Option<_>>()?;
-        let &[
-            motion,
-            sharpness,
-            luma_mean,
-            luma_range,
-            black,
-            frozen,
-            letterbox,
-            cut,
-        ] = numbers.as_slice()
-        else {
-            return None;
-        };
         let phash = self.phash.is_valid(row).then(|| self.phash.value(row))?;
-        Some(Scores {
-            motion,
-            sharpness,
-            luma_mean,
-            luma_range,
-            black,
-            frozen,
-            letterbox,
-            cut,
-            phash: values::<UInt64Type>(&phash)?.try_into().ok()?,
-        })
+        Some(Scores::new(
+            numbers.try_into().ok()?,
+            values::<UInt64Type>(&phash)?.try_into().ok()?,
+        ))
     }
 }
 

@@ -87,12 +87,14 @@ fn derive(dirs: &[PathBuf], choice: &Choice, args: &DeriveArgs) -> anyhow::Resul
         "{} holds a build; give another --out",
         args.out.display()
     );
+    // Copies of a row would not be known as such.
+    let referred = refer(&parts, &args.out)?;
+    refuse_doubles(&referred)?;
     let shards = if args.copy {
         copy(&parts, &args.out)?
     } else {
-        refer(&parts, &args.out)?
+        referred
     };
-    refuse_doubles(&shards)?;
     let first = parts[0].set.manifest();
     let manifest = Manifest {
         format_version: if args.copy {

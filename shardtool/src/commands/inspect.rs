@@ -242,24 +242,13 @@ fn render_segment(meta: &ClipMeta) -> String {
     }
 }
 
-/// Renders the scores of a clip that are numbers.
+/// Renders the scores of a clip that are numbers: `motion 0.0012, sharpness 130.8461, ...`.
 fn render_scores(scores: &Scores) -> String {
-    let Scores {
-        motion,
-        sharpness,
-        luma_mean,
-        luma_range,
-        black,
-        frozen,
-        letterbox,
-        cut,
-        ..
-    } = scores;
-    format!(
-        "motion {motion:.5}, sharpness {sharpness:.1}, luma mean {luma_mean:.1}, luma range \
-         {luma_range:.1}, black {black:.2}, frozen {frozen:.2}, letterbox {letterbox:.2}, cut \
-         {cut:.1}"
-    )
+    let named = Scores::NAMES.iter().zip(scores.numbers());
+    let parts: Vec<String> = named
+        .map(|(name, value)| format!("{name} {value:.4}"))
+        .collect();
+    parts.join(", ")
 }
 
 /// Renders `tick`, `2nd tick`, `3rd tick`, ...

@@ -4,43 +4,18 @@ use schemas::report::ScoreSpread;
 use schemas::shard::{ClipMeta, Scores};
 use std::collections::BTreeMap;
 
-/// Names of the scores that are numbers, as their columns.
-pub const SCORE_NAMES: [&str; 8] = [
-    "motion",
-    "sharpness",
-    "luma_mean",
-    "luma_range",
-    "black",
-    "frozen",
-    "letterbox",
-    "cut",
-];
-
 /// Scores of all clips, by score.
 #[derive(Default)]
 pub struct ScoreTable {
     /// For each name the scores with the numbers of their clips.
-    columns: [Vec<(f32, u64)>; SCORE_NAMES.len()],
-}
-
-fn values(scores: &Scores) -> [f32; SCORE_NAMES.len()] {
-    [
-        scores.motion,
-        scores.sharpness,
-        scores.luma_mean,
-        scores.luma_range,
-        scores.black,
-        scores.frozen,
-        scores.letterbox,
-        scores.cut,
-    ]
+    columns: [Vec<(f32, u64)>; Scores::NAMES.len()],
 }
 
 impl ScoreTable {
     /// Adds the scores of clip `number`, if it has any.
     pub fn add(&mut self, number: u64, meta: &ClipMeta) {
         if let Some(scores) = &meta.scores {
-            let columns = self.columns.iter_mut().zip(values(scores));
+            let columns = self.columns.iter_mut().zip(scores.numbers());
             columns.for_each(|(column, value)| column.push((value, number)));
         }
     }
@@ -54,7 +29,7 @@ impl ScoreTable {
 
     /// The sorted scores with the numbers of their clips, by name; nothing without scores.
     pub fn columns(&self) -> impl Iterator<Item = (&'static str, &[(f32, u64)])> {
-        let columns = SCORE_NAMES.into_iter().zip(self.columns.iter());
+        let columns = Scores::NAMES.into_iter().zip(self.columns.iter());
         columns
             .map(|(name, column)| (name, column.as_slice()))
             .filter(|(_, column)| !column.is_empty())

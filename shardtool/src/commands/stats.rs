@@ -1,12 +1,12 @@
 //! `shardtool stats`: statistics of a folder of shards.
 
-use super::scores::{SCORE_NAMES, ScoreTable};
+use super::scores::ScoreTable;
 use super::stats_picture;
 use crate::cli::StatsArgs;
 use crate::reading::{self, class, decoded_bytes};
 use console::output::{self, count};
 use schemas::report::{ScoreSpread, Spread, StatsReport};
-use schemas::shard::{ClipMeta, Payload};
+use schemas::shard::{ClipMeta, Payload, Scores};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::process::ExitCode;
 
@@ -236,7 +236,7 @@ fn render_report(report: &StatsReport) -> String {
     if !report.scores.is_empty() {
         text += "\nscores          min, p5, median, p95, max";
     }
-    for name in SCORE_NAMES {
+    for name in Scores::NAMES {
         let Some(spread) = report.scores.get(name) else {
             continue;
         };

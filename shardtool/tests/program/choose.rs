@@ -236,6 +236,10 @@ fn a_manifest_is_made_over_others_only() {
             "both input and output",
         ),
         (
+            &["merge", "one", "runs", "--out", "x", "--copy"],
+            "hold the same clips",
+        ),
+        (
             &["merge", "one", "runs", "--out", "x"],
             "hold the same clips",
         ),
