@@ -5,6 +5,7 @@
 # With TEST_VIDEOS=FOLDER, real footage in FOLDER/real, FOLDER/odd and FOLDER/bench is tested as well.
 # TensorBoard, which reads what a run writes for it, comes from PyPI (180 MB), unless TENSORBOARD_PYTHON names a Python that has it.
 # SKIP_TENSORBOARD=1 tests without it.
+# moto, which imitates S3, comes from PyPI as well, unless STORE_TEST_MOTO names its moto_server. SKIP_MOTO=1 tests without it.
 # With PARQUET_PYTHON=PYTHON, a Python that has pyarrow, duckdb, polars and numpy, shards are read there as well.
 # With TRANSFORMERS_PYTHON=PYTHON, a Python that has torch and transformers, exported weights are loaded there as well.
 set -euo pipefail
@@ -24,6 +25,19 @@ if [ -z "${TENSORBOARD_PYTHON:-}" ] && [ "${SKIP_TENSORBOARD:-0}" != 1 ]; then
     touch "$tensorboard/complete"
   fi
   export TENSORBOARD_PYTHON=$tensorboard/bin/python
+fi
+
+if [ -z "${STORE_TEST_MOTO:-}" ] && [ "${SKIP_MOTO:-0}" != 1 ]; then
+  version=5.2.5
+  moto=${XDG_CACHE_HOME:-$HOME/.cache}/clip-trainer-moto-$version
+  if [ ! -f "$moto/complete" ]; then
+    echo "Installing moto $version into $moto (pip)" >&2
+    rm -rf "$moto"
+    python3 -m venv "$moto" || { echo "python3 has no venv: install python3-venv, or set SKIP_MOTO=1" >&2; exit 1; }
+    "$moto/bin/pip" install -q --disable-pip-version-check "moto[s3,server]==$version"
+    touch "$moto/complete"
+  fi
+  export STORE_TEST_MOTO=$moto/bin/moto_server
 fi
 
 # A single build is shorter without incremental compilation.

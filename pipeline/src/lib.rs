@@ -52,6 +52,7 @@ pub mod shard;
 pub mod simd;
 pub mod source;
 pub mod stats;
+pub mod store;
 pub mod table;
 pub mod transform;
 pub mod video;

@@ -3,7 +3,7 @@
 use crate::frames::Frames;
 use crate::live::{LiveError, LiveReader, LiveSet};
 use crate::shard::clip::Windows;
-use crate::shard::{ClipReader, ShardError, ShardSet};
+use crate::shard::{ClipReader, RemoteCounts, ShardError, ShardSet};
 use crate::stats::{Stage, StageClock};
 use crate::video::discover::path_name;
 use schemas::geometry::FrameSize;
@@ -415,12 +415,7 @@ impl Source {
 
     /// Announces that the windows of `frames` frames from `starts` on of clip `clip` will soon be
     /// read.
-    pub(crate) fn fetch(
-        &self,
-        clip: usize,
-        frames: usize,
-        starts: impl IntoIterator<Item = usize>,
-    ) {
+    pub(crate) fn fetch(&self, clip: usize, frames: usize, starts: &[usize]) {
         match self {
             Self::Shards(shards) => {
                 let (shard, row) = shards.locate(clip);
@@ -428,6 +423,30 @@ impl Source {
             }
             // Where its packets lie in the file, only the demuxer knows.
             Self::Live(_) => {}
+        }
+    }
+
+    /// Whether clips are fetched from a store.
+    pub(crate) const fn is_remote(&self) -> bool {
+        match self {
+            Self::Shards(shards) => shards.is_remote(),
+            Self::Live(_) => false,
+        }
+    }
+
+    /// Bytes that were announced and not read yet; 0 where nothing is fetched.
+    pub(crate) fn bytes_ahead(&self) -> u64 {
+        match self {
+            Self::Shards(shards) => shards.bytes_ahead(),
+            Self::Live(_) => 0,
+        }
+    }
+
+    /// How clips were read from a store; none where they are not.
+    pub(crate) fn remote_counts(&self) -> Option<RemoteCounts> {
+        match self {
+            Self::Shards(shards) => shards.remote_counts(),
+            Self::Live(_) => None,
         }
     }
 }
@@ -459,7 +478,7 @@ impl SourceReader {
     /// A reader that stops waiting for a decoder when `stop` is set.
     pub(crate) fn new(stop: Arc<AtomicBool>) -> Self {
         Self {
-            shards: ClipReader::default(),
+            shards: ClipReader::stopping(Arc::clone(&stop)),
             live: LiveReader::new(stop),
         }
     }

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 /// What a loader thread does with a clip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
+    /// Waits for its bytes from a store, and keeps them in the cache.
+    Fetch,
     /// Gets its bytes: maps, decompresses, checks the hash.
     Read,
     /// Decodes them to frames.
@@ -15,7 +17,7 @@ pub enum Stage {
     Transform,
 }
 
-const STAGES: usize = 3;
+const STAGES: usize = 4;
 
 /// A thread's stopwatch: each lap is charged to a stage.
 #[derive(Debug)]
@@ -257,12 +259,14 @@ impl Consumption {
                 ms_per_clip: ms_per_clip(busy_ns),
             }
         };
-        let (read, decode, transform) = (
+        let (fetch, read, decode, transform) = (
+            stage(Stage::Fetch),
             stage(Stage::Read),
             stage(Stage::Decode),
             stage(Stage::Transform),
         );
         let stages = [
+            (fetch, LoaderLimit::Network),
             (read, LoaderLimit::Read),
             (decode, LoaderLimit::Decode),
             (transform, LoaderLimit::Transform),
@@ -285,6 +289,7 @@ impl Consumption {
             },
             stall_fraction,
             ready_batches: self.ready as f64 / self.waits.count.max(1) as f64,
+            fetch,
             read,
             decode,
             transform,
@@ -295,6 +300,7 @@ impl Consumption {
             thread_cpu_ms_per_clip: ms_per_clip(now.cpu_ns - before.cpu_ns),
             first_batch_seconds: self.first_batch.map_or(0.0, |time| time.as_secs_f64()),
             skipped: self.skipped,
+            store: None,
         }
     }
 }

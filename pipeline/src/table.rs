@@ -16,8 +16,8 @@ pub use error::{Cause, TableError};
 pub use json::value as json_value;
 pub use text::{delimiter, records};
 
+use crate::store;
 use std::collections::HashSet;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -106,7 +106,7 @@ pub fn read(path: &Path, comments: Comments) -> Result<Table, TableError> {
 /// When the file cannot be read, is empty, or is neither text nor Parquet.
 pub fn content(path: &Path) -> Result<Content, TableError> {
     let failed = |error| TableError::of_file(path, Cause::Read(error));
-    let mut file = File::open(path).map_err(failed)?;
+    let mut file = store::open_file(path).map_err(failed)?;
     let mut bytes = Vec::new();
     file.by_ref()
         .take(4)

@@ -17,6 +17,9 @@ pub const REJECTED_FILE: &str = "rejected.jsonl";
 /// beside the shards.
 pub const VIDEOS_FILE: &str = "videos.jsonl";
 
+/// File name of the index, a table of all clips ([`IndexEntry`]), beside the shards.
+pub const INDEX_FILE: &str = "index.parquet";
+
 /// Default limit of the time for which a clip may hold a frame beyond its own, in seconds.
 pub const DEFAULT_GAP_SECONDS: f64 = 1.0;
 
@@ -53,9 +56,41 @@ pub struct Manifest {
     /// complete: until then the file may change without the manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejected_xxh3: Option<String>,
+    /// The index of all shards. Absent if the build is incomplete, and in manifests of older
+    /// builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<IndexEntry>,
+    /// The plan that it was built by, if many machines built it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<PlanEntry>,
     /// How the manifest was made from others, if it was not made by a build.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub derived: Option<Box<Derived>>,
+}
+
+/// The index: [`INDEX_FILE`], a Parquet table with a row for each clip of the data set, in order:
+/// the columns of the shards but the frames, and `shard`, `row`, `page_offset`, `page_bytes` and
+/// `compressed`, which say where its frames lie.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IndexEntry {
+    /// Size of the file in bytes.
+    pub bytes: u64,
+    /// XXH3-64 of the file, in 16 hexadecimal digits.
+    pub xxh3: String,
+}
+
+/// The plan of a build by many machines, by `shardtool plan`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanEntry {
+    /// XXH3-64 of the file of the plan, in 16 hexadecimal digits.
+    pub xxh3: String,
+    /// Number of its parts.
+    pub parts: u32,
+    /// Number of this part, from 0; none if all parts were joined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<u32>,
 }
 
 /// How a manifest was made from others, by `shardtool filter` or `shardtool merge`.

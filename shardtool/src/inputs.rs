@@ -8,7 +8,8 @@ use console::output::{self, count};
 use pipeline::video::clips::{Bound, Segment};
 use pipeline::video::discover::{self, Discovered, VideoFile, discover, path_name};
 use schemas::manifest::Rejected;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// Maximum number of listed videos that are named in a message.
 const MAX_EXAMPLES: usize = 5;
@@ -41,7 +42,7 @@ pub struct Input {
 }
 
 /// A segment of a video with what is known of it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Listed {
     /// The segment.
     pub segment: Segment,
@@ -107,22 +108,22 @@ impl Listed {
 ///
 /// # Errors
 /// When there are none, or the labels or the list cannot be read.
-pub fn find(args: &BuildArgs) -> anyhow::Result<Inputs> {
+pub fn find(videos: &[PathBuf], args: &BuildArgs) -> anyhow::Result<Inputs> {
     if args.list.is_empty() {
-        find_all(args)
+        find_all(videos, args)
     } else {
-        find_listed(args)
+        find_listed(videos, args)
     }
 }
 
 /// All videos of the folders.
-fn find_all(args: &BuildArgs) -> anyhow::Result<Inputs> {
+fn find_all(inputs: &[PathBuf], args: &BuildArgs) -> anyhow::Result<Inputs> {
     let Discovered {
         videos,
         rejected,
         not_video,
         picture_folders,
-    } = discover(&args.videos);
+    } = discover(inputs)?;
     say_rejected(&rejected);
     if videos.is_empty() {
         bail!(
@@ -149,7 +150,7 @@ fn find_all(args: &BuildArgs) -> anyhow::Result<Inputs> {
 }
 
 /// The videos and segments that a list names.
-fn find_listed(args: &BuildArgs) -> anyhow::Result<Inputs> {
+fn find_listed(inputs: &[PathBuf], args: &BuildArgs) -> anyhow::Result<Inputs> {
     let options = ListOptions {
         label: args.list_label.clone(),
         times: args.list_times == "use",
@@ -163,7 +164,7 @@ fn find_listed(args: &BuildArgs) -> anyhow::Result<Inputs> {
         !has_splits || args.split.is_none(),
         "the list gives splits already; omit --split"
     );
-    let files = discover::files(&args.videos);
+    let files = discover::files(inputs)?;
     let found = list::find(&list, &files.videos)?;
     ensure!(
         !found.videos.is_empty(),
@@ -177,7 +178,12 @@ fn find_listed(args: &BuildArgs) -> anyhow::Result<Inputs> {
     let (mut inputs, mut labels) = (Vec::new(), Vec::new());
     for listed in &found.videos {
         let file = &files.videos[listed.file];
-        if let Some(reason) = discover::refusal(&file.path) {
+        // What is in a store is looked at when it is there.
+        let refusal = match file.object {
+            None => discover::refusal(&file.path),
+            Some(_) => None,
+        };
+        if let Some(reason) = refusal {
             let file = Rejected::file(path_name(&file.path), reason);
             say_rejected(std::slice::from_ref(&file));
             rejected.push(file);

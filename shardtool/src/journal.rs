@@ -11,19 +11,24 @@
 //! manifest loses the hash before the list is replaced. So a build that is killed, at whatever
 //! moment, leaves nothing that looks like damage.
 
-use anyhow::{Context, bail, ensure};
+use crate::publish::{Publisher, Step};
+use anyhow::{Context, ensure};
+use console::{interrupt, output};
 use pipeline::atomic_file::{self, TEMPORARY_ENDING};
-use pipeline::shard::reader::read_manifest;
+use pipeline::shard::{index, read_manifest};
+use pipeline::store::Url;
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use schemas::manifest::{
-    BuildOptions, MANIFEST_FILE, Manifest, OpenVideo, REJECTED_FILE, Rejected, ShardEntry,
-    VIDEOS_FILE, VideoRecord,
+    BuildOptions, INDEX_FILE, IndexEntry, MANIFEST_FILE, Manifest, OpenVideo, PlanEntry,
+    REJECTED_FILE, Rejected, ShardEntry, VIDEOS_FILE, VideoRecord,
 };
 use schemas::shard::FORMAT_VERSION;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// Program and version, as manifests name them.
@@ -35,7 +40,13 @@ const OLDEST_CONTINUED_VERSION: u32 = 3;
 
 /// The record of a build.
 pub struct Journal {
+    /// The folder, or the URL of the place in a store.
+    place: PathBuf,
+    /// The folder, or one on the way to the store.
     dir: PathBuf,
+    publisher: Option<Publisher>,
+    /// Number of shards that are in the store, or on their way.
+    published: usize,
     /// The manifest on disk.
     pub manifest: Manifest,
     /// Class names, which the next commit writes to the manifest.
@@ -51,13 +62,25 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the folder `dir` for a build with `options`, a new one or one to resume; `force`
-    /// replaces a build that is in it.
+    /// Opens the folder, or place in a store, `target` for a build with `options`, a new one or one
+    /// to resume; `force` replaces a build that is in it. What is on its way to a store is in
+    /// `scratch`.
     ///
     /// # Errors
-    /// When the folder cannot be written, another build is running in it, or it holds a build with
-    /// other options.
-    pub fn open(dir: &Path, options: &BuildOptions, force: bool) -> anyhow::Result<Self> {
+    /// When the folder or the store cannot be written, another build is running in it, or it holds
+    /// a build with other options.
+    pub fn open(
+        target: &Target,
+        options: &BuildOptions,
+        scratch: &Path,
+        force: bool,
+    ) -> anyhow::Result<Self> {
+        let place = target.place.as_path();
+        let publisher = Url::of(place)
+            .map(|url| Publisher::open(&url?, scratch, force))
+            .transpose()?;
+        let dir = publisher.as_ref().map_or(place, Publisher::dir).to_owned();
+        let dir = dir.as_path();
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let path = dir.join(VIDEOS_FILE);
         let is_ours = path.exists() || dir.join(MANIFEST_FILE).exists();
@@ -67,10 +90,18 @@ impl Journal {
             dir.display()
         );
         // Before anything is made in it.
+        let before = read_manifest(dir).ok();
+        let is_joined = |manifest: &Manifest| {
+            let is_whole_plan = manifest
+                .plan
+                .as_ref()
+                .is_some_and(|plan| plan.part.is_none());
+            manifest.derived.is_some() || is_whole_plan
+        };
         ensure!(
-            !read_manifest(dir).is_ok_and(|manifest| manifest.derived.is_some()),
+            !before.as_ref().is_some_and(is_joined),
             "{} holds a data set of filter or merge; give another --out",
-            dir.display()
+            place.display()
         );
         let videos = File::options()
             .read(true)
@@ -78,11 +109,18 @@ impl Journal {
             .create(true)
             .open(&path);
         let videos = videos.with_context(|| format!("cannot write {}", path.display()))?;
-        if flock(&videos, FlockOperation::NonBlockingLockExclusive).is_err() {
-            bail!(
+        if !is_locked(&videos)? {
+            // A part that a scheduler has started twice: the other one makes it.
+            ensure!(
+                target.plan.is_some(),
                 "another build is at work in {}; wait for it, or give another --out",
                 dir.display()
             );
+            output::say(&format!(
+                "another process builds {}: waiting for it",
+                dir.display()
+            ));
+            wait_for(&videos)?;
         }
         let manifest = Manifest {
             format_version: FORMAT_VERSION,
@@ -96,10 +134,15 @@ impl Journal {
             open_video: None,
             videos_xxh3: None,
             rejected_xxh3: None,
+            index: None,
+            plan: target.plan.clone(),
             derived: None,
         };
         let mut journal = Self {
+            place: place.to_owned(),
             dir: dir.to_owned(),
+            publisher,
+            published: 0,
             manifest,
             classes: Vec::new(),
             records: Vec::new(),
@@ -109,18 +152,29 @@ impl Journal {
         };
         if force {
             // The manifest goes first: without it, the remaining files are not taken for a build.
-            for name in [MANIFEST_FILE, REJECTED_FILE] {
+            for name in [MANIFEST_FILE, INDEX_FILE, REJECTED_FILE] {
                 remove(&dir.join(name))?;
             }
         } else if dir.join(MANIFEST_FILE).exists() {
             journal.manifest =
                 read_manifest(dir).context("cannot resume the build; --force replaces it")?;
             journal.classes = journal.manifest.classes.clone();
-            journal.check_options(options)?;
+            journal.published = journal.manifest.shards.len();
+            journal.check_options(options, target)?;
             journal.read_records()?;
             journal.check_shards()?;
         }
         journal.remove_leftovers()?;
+        if journal.publisher.is_some() && target.plan.is_none() && !dir.join(MANIFEST_FILE).exists()
+        {
+            // The place is taken from here on.
+            journal.replace_manifest(journal.manifest.clone())?;
+            journal.publish()?;
+            journal
+                .publisher
+                .as_ref()
+                .map_or(Ok(()), Publisher::flush)?;
+        }
         Ok(journal)
     }
 
@@ -153,7 +207,46 @@ impl Journal {
         open_video: Option<OpenVideo>,
     ) -> anyhow::Result<()> {
         let manifest = self.write_records(shards, open_video)?;
-        self.replace_manifest(manifest)
+        self.replace_manifest(manifest)?;
+        self.publish()
+    }
+
+    /// The folder that shards are written to.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Sends the state of the build on its way to the store, if it goes to one. Of a part, which a
+    /// scheduler may have started twice, the manifest and the lists go only once all of it is
+    /// there: whoever writes them, and whenever, they have the same bytes.
+    fn publish(&mut self) -> anyhow::Result<()> {
+        let Some(publisher) = &self.publisher else {
+            return Ok(());
+        };
+        let shards = self.manifest.shards.iter().skip(self.published);
+        let shards = shards.map(|shard| shard.file.clone()).collect();
+        self.published = self.manifest.shards.len();
+        if self.manifest.plan.is_some() && !self.manifest.finished {
+            return publisher.send(Step {
+                shards,
+                files: Vec::new(),
+                manifest: None,
+            });
+        }
+        let read = |name: &str| {
+            let path = self.dir.join(name);
+            fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        let mut files = vec![(VIDEOS_FILE, read(VIDEOS_FILE)?)];
+        if self.manifest.finished {
+            files.push((REJECTED_FILE, read(REJECTED_FILE)?));
+            files.push((INDEX_FILE, read(INDEX_FILE)?));
+        }
+        publisher.send(Step {
+            shards,
+            files,
+            manifest: Some(read(MANIFEST_FILE)?),
+        })
     }
 
     /// Writes the manifest of a build that has finished with `shards`, and the list of rejected
@@ -167,15 +260,24 @@ impl Journal {
         shards: &[ShardEntry],
         not_video: &[Rejected],
     ) -> anyhow::Result<Vec<Rejected>> {
+        if shards.len() > self.published {
+            // The index is made of what is in the store.
+            self.commit(shards, None)?;
+        }
         let (rejected, rejected_xxh3) = self.replace_rejected(not_video)?;
         let manifest = self.write_records(shards, None)?;
         let manifest = Manifest {
             finished: true,
             rejected_xxh3: Some(rejected_xxh3),
+            index: self.write_index(shards)?,
             ..manifest
         };
         if manifest != self.manifest {
             self.replace_manifest(manifest)?;
+            self.publish()?;
+        }
+        if let Some(publisher) = &mut self.publisher {
+            publisher.finish()?;
         }
         Ok(rejected)
     }
@@ -186,6 +288,22 @@ impl Journal {
     /// As [`Self::commit`].
     pub fn write_rejected(&mut self, not_video: &[Rejected]) -> anyhow::Result<()> {
         self.replace_rejected(not_video).map(drop)
+    }
+
+    /// Writes the index of `shards`; none for a build that has finished without one before.
+    fn write_index(&self, shards: &[ShardEntry]) -> anyhow::Result<Option<IndexEntry>> {
+        if self.manifest.finished && shards == self.manifest.shards {
+            return Ok(self.manifest.index.clone());
+        }
+        let Some(publisher) = &self.publisher else {
+            return Ok(Some(index::write(&self.dir, shards)?));
+        };
+        publisher.flush()?;
+        let (bytes, entry) = index::of_store(publisher.url(), shards)?;
+        let path = self.dir.join(INDEX_FILE);
+        atomic_file::write(&path, &bytes)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Some(entry))
     }
 
     /// Appends the records that are not on disk yet; returns the manifest that counts them.
@@ -221,6 +339,7 @@ impl Journal {
             open_video,
             videos_xxh3: Some(hex(self.written_xxh3.digest())),
             rejected_xxh3: None,
+            index: None,
             ..self.manifest.clone()
         })
     }
@@ -273,8 +392,11 @@ impl Journal {
         Ok((all, xxh3))
     }
 
-    fn check_options(&self, options: &BuildOptions) -> anyhow::Result<()> {
+    fn check_options(&self, options: &BuildOptions, target: &Target) -> anyhow::Result<()> {
         let mut differences = Vec::new();
+        if self.manifest.plan != target.plan {
+            differences.push("it is of another plan".to_owned());
+        }
         if self.manifest.format_version < OLDEST_CONTINUED_VERSION {
             let version = self.manifest.format_version;
             differences.push(format!(
@@ -305,7 +427,7 @@ impl Journal {
         ensure!(
             differences.is_empty(),
             "{} holds a build with other options: {}; give another --out, or --force to replace it",
-            self.dir.display(),
+            self.place.display(),
             differences.join("; ")
         );
         Ok(())
@@ -357,8 +479,11 @@ impl Journal {
 
     fn check_shards(&self) -> anyhow::Result<()> {
         for shard in &self.manifest.shards {
-            let path = self.dir.join(&shard.file);
-            let bytes = fs::metadata(&path).map(|metadata| metadata.len());
+            let path = self.place.join(&shard.file);
+            let bytes = match &self.publisher {
+                None => fs::metadata(&path).ok().map(|metadata| metadata.len()),
+                Some(publisher) => publisher.size(&shard.file),
+            };
             let bytes = bytes.with_context(|| {
                 format!(
                     "cannot find {}, which the manifest names; --force rebuilds",
@@ -391,6 +516,35 @@ impl Journal {
         }
         Ok(())
     }
+}
+
+/// Where a build goes.
+pub struct Target {
+    /// The folder, or the URL of the place in a store.
+    pub place: PathBuf,
+    /// The part of a plan that it is.
+    pub plan: Option<PlanEntry>,
+}
+
+/// Locks the folder of these records; false if another process holds it.
+fn is_locked(videos: &File) -> anyhow::Result<bool> {
+    match flock(videos, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error).context(
+            "cannot lock videos.jsonl, which keeps two builds apart: use a file system with locks, \
+             or a store",
+        ),
+    }
+}
+
+/// Waits for the lock of a folder, unless the user wants to stop.
+fn wait_for(videos: &File) -> anyhow::Result<()> {
+    while !is_locked(videos)? {
+        ensure!(!interrupt::requested(), "stopped");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    Ok(())
 }
 
 /// XXH3-64 of `bytes`, in 16 hexadecimal digits, as in the manifest.

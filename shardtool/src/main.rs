@@ -10,9 +10,12 @@ mod journal;
 mod labels;
 mod list;
 mod near;
+mod plan;
 mod protocol;
+mod publish;
 mod reading;
 mod scene;
+mod scratch;
 mod split;
 mod worker;
 
@@ -23,8 +26,10 @@ fn main() -> ExitCode {
         pipeline::simd::chosen()?;
         match &cli.command {
             cli::Command::Build(args) => commands::build::run(args),
+            cli::Command::Plan(args) => commands::plan::run(args),
             cli::Command::Synth(args) => commands::synth::run(args),
             cli::Command::Verify(args) => commands::verify::run(args),
+            cli::Command::Index(args) => commands::index::run(args),
             cli::Command::Inspect(args) => commands::inspect::run(args),
             cli::Command::Stats(args) => commands::stats::run(args),
             cli::Command::Export(args) => commands::export::run(args),

@@ -18,6 +18,8 @@ pub enum Task {
         /// The video.
         #[serde(with = "path_bytes")]
         path: PathBuf,
+        /// Where its bytes are, if it was downloaded from a store.
+        download: Option<PathBuf>,
         /// How its clips would be made.
         options: BuildOptions,
         /// Seconds without progress after which the demultiplexer is given up.
@@ -31,6 +33,8 @@ pub struct BuildTask {
     /// The video.
     #[serde(with = "path_bytes")]
     pub path: PathBuf,
+    /// Where its bytes are, if it was downloaded from a store.
+    pub download: Option<PathBuf>,
     /// The stretches of it to make clips of.
     pub segments: Vec<Segment>,
     /// How to make the clips.

@@ -17,13 +17,17 @@ use std::path::Path;
 /// When the folder holds no build, or a shard of it is missing or damaged.
 pub fn open(dir: &Path) -> anyhow::Result<ShardSet> {
     let set = ShardSet::open(dir).map_err(|error| match error {
-        ShardError::NoManifest { .. } | ShardError::BadManifest { .. } => anyhow!(error),
+        ShardError::NoManifest { .. }
+        | ShardError::BadManifest { .. }
+        | ShardError::Store(_)
+        | ShardError::Cache { .. } => anyhow!(error),
         error => anyhow!(
             "{error}\n`shardtool verify {}` lists all damage",
             dir.display()
         ),
     })?;
     note_unfinished(dir, set.manifest());
+    set.note().iter().for_each(|note| output::say(note));
     Ok(set)
 }
 

@@ -8,13 +8,13 @@ use pipeline::shard::payload;
 use pipeline::video;
 use pipeline::video::clips::{Clip, ClipDecoder, ClipPlanner, ClipSource, Fault, FaultKind, Step};
 use pipeline::video::decode::DecodeOptions;
-use pipeline::video::discover::{io_reason, path_name};
+use pipeline::video::discover::{self, io_reason, path_name};
 use pipeline::video::measure;
 use pipeline::video::media::{LocalVideo, Media};
 use pipeline::worker::{self, Supervisor, WorkerError, WorkerProgram};
 use schemas::manifest::{BuildOptions, OnCorrupt};
 use schemas::shard::{ClipMeta, ColorRange, Scores};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -31,11 +31,13 @@ pub fn run() -> Result<(), WorkerError> {
         Task::Build(task) => build(replies, &task),
         Task::Probe {
             path,
+            download,
             options,
             timeout,
         } => {
             let timeout = Duration::from_secs_f64(timeout);
-            let local = Media::of(&path).and_then(|media| LocalVideo::open(&path, &media));
+            let path = bytes_of(&path, &download)?;
+            let local = Media::of(path).and_then(|media| LocalVideo::open(path, &media));
             let local = local.map_err(|error| failed(io_reason(&error)))?;
             let probe = video::probe(local.path(), &options, timeout).map_err(failed)?;
             Ok(replies.send(&Reply::Probed(probe))?)
@@ -67,16 +69,29 @@ fn failed(reason: impl ToString) -> End {
     End::Failed(reason.to_string().into())
 }
 
+/// Returns the path by which the bytes of the video at `path` are read. What was downloaded is known
+/// by its name only, and must be a video.
+fn bytes_of<'a>(path: &'a Path, download: &'a Option<PathBuf>) -> Result<&'a Path, End> {
+    let Some(download) = download else {
+        return Ok(path);
+    };
+    match discover::refusal(download) {
+        Some(reason) => Err(failed(reason)),
+        None => Ok(download),
+    }
+}
+
 fn build(replies: &mut Replies, task: &BuildTask) -> Result<(), End> {
     let BuildTask { path, options, .. } = task;
+    let bytes = bytes_of(path, &task.download)?;
     let timeout = Duration::from_secs_f64(task.timeout);
     let decode = DecodeOptions::of_build(task.threads, timeout, options);
-    let media = Media::of(path).map_err(|error| failed(io_reason(&error)))?;
-    let blake3 = hash(replies, path, &media)?;
+    let media = Media::of(bytes).map_err(|error| failed(io_reason(&error)))?;
+    let blake3 = hash(replies, bytes, &media)?;
     replies.send(&Reply::Identity {
         blake3: blake3.clone(),
     })?;
-    let local = LocalVideo::open(path, &media).map_err(|error| failed(io_reason(&error)))?;
+    let local = LocalVideo::open(bytes, &media).map_err(|error| failed(io_reason(&error)))?;
     if matches!(options.on_corrupt, OnCorrupt::Skip | OnCorrupt::Fail) {
         refuse_damage(replies, local.path(), options, decode)?;
     }

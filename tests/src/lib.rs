@@ -5,6 +5,7 @@ mod batches;
 pub mod corpus;
 mod footage;
 mod models;
+pub mod object_server;
 mod programs;
 mod shards;
 

@@ -92,6 +92,8 @@ pub fn write_shards_with(dir: &Path, clips: &[TestClip], options: BuildOptions) 
         open_video: None,
         videos_xxh3: None,
         rejected_xxh3: None,
+        index: None,
+        plan: None,
         derived: None,
     };
     fs::write(

@@ -322,7 +322,9 @@ impl LiveSet {
         video::init().map_err(|error: VideoError| LiveError::Setup {
             reason: error.to_string(),
         })?;
-        let found = discover(inputs);
+        let found = discover(inputs).map_err(|error| LiveError::Setup {
+            reason: error.to_string(),
+        })?;
         let mut set = Self {
             inputs: inputs.to_vec(),
             options,

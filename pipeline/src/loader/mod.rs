@@ -28,11 +28,13 @@ use self::batch::{Batch, Skipped};
 use self::buffers::{BatchMut, Buffer, Ring};
 use crate::sampling::order::{Cursor, Order, Purpose, SampleId};
 use crate::sampling::sample::Augmentation;
+use crate::shard::ShardError;
 use crate::simd;
-use crate::source::WeightedSource;
+use crate::source::{SourceError, WeightedSource};
 use crate::stats::{Consumption, Counters, Delivered};
+use crate::store::{self, StoreError};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use schemas::report::LoaderFigures;
+use schemas::report::{LoaderFigures, StoreFigures};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,6 +47,12 @@ pub use options::{DEFAULT_MAX_BAD, DEFAULT_MEMORY_BYTES, LoadError, LoaderOption
 
 /// Buffers beyond those in flight: the batch in use, and those that a device is still copying from.
 const SPARE_BUFFERS: usize = 3;
+
+/// Clips of data sets in stores that are fetched ahead, at most.
+const CLIPS_AHEAD: usize = 256;
+
+/// Bytes of them, at most.
+const BYTES_AHEAD: u64 = 256 << 20;
 
 /// How long one wait for a batch lasts before [`LoaderOptions::interrupt`] is read again.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -124,12 +132,18 @@ pub struct Loader {
     ready: VecDeque<Batch>,
     next_group: u64,
     issued_groups: u64,
+    /// The samples of the groups after those that were issued: announced, in order.
+    announced: VecDeque<Vec<SampleId>>,
+    /// First frames of the windows of a sample.
+    starts: Vec<usize>,
     bad: HashSet<(u32, u64)>,
     /// Clips that failed since the last one that did not.
     bad_in_a_row: usize,
     workers: Vec<JoinHandle<()>>,
     failed: bool,
     consumption: Consumption,
+    /// Traffic with stores before what is measured.
+    store_before: StoreFigures,
 }
 
 impl Loader {
@@ -174,11 +188,14 @@ impl Loader {
             ready: VecDeque::new(),
             next_group: first_group,
             issued_groups: first_group,
+            announced: VecDeque::new(),
+            starts: Vec::new(),
             bad: HashSet::new(),
             bad_in_a_row: 0,
             workers: Vec::with_capacity(threads),
             failed: false,
             consumption: Consumption::new(),
+            store_before: store_figures(&shared.sources).unwrap_or_default(),
         };
         for index in 0..threads {
             let shared = Arc::clone(&shared);
@@ -198,13 +215,31 @@ impl Loader {
 
     /// What was measured up to now.
     pub fn figures(&self) -> LoaderFigures {
-        self.consumption
-            .figures(&self.shared.counters, self.shared.options.threads)
+        let shared = &self.shared;
+        let figures = self
+            .consumption
+            .figures(&shared.counters, shared.options.threads);
+        let store = store_figures(&shared.sources).map(|now| {
+            let before = &self.store_before;
+            let (hits, misses) = (now.hits - before.hits, now.misses - before.misses);
+            StoreFigures {
+                requests: now.requests - before.requests,
+                retries: now.retries - before.retries,
+                bytes: now.bytes - before.bytes,
+                hits,
+                misses,
+                repeated: now.repeated - before.repeated,
+                is_cache_full: now.is_cache_full,
+                hit_rate: hits as f64 / (hits + misses).max(1) as f64,
+            }
+        });
+        LoaderFigures { store, ..figures }
     }
 
     /// Resets what is measured, as after a warm-up.
     pub fn restart_figures(&mut self) {
         self.consumption.restart(&self.shared.counters);
+        self.store_before = store_figures(&self.shared.sources).unwrap_or_default();
     }
 
     /// Clips of the whole pass; none where it is endless.
@@ -227,7 +262,7 @@ impl Loader {
     }
 
     /// Announces that the windows of the `repeats` of a sample will soon be read.
-    fn fetch(&self, sample: SampleId, repeats: impl Iterator<Item = u32>) {
+    fn announce(&mut self, sample: SampleId, repeats: impl Iterator<Item = u32>) {
         let options = &self.shared.options;
         let set = &self.shared.sources[sample.set as usize];
         let clip = sample.clip as usize;
@@ -244,28 +279,74 @@ impl Loader {
                 view.first_frame
             }
         });
-        set.source.fetch(clip, frames, starts);
+        self.starts.clear();
+        self.starts.extend(starts);
+        set.source.fetch(clip, frames, &self.starts);
     }
 
-    /// Sends the tasks of one more group, if there is one. The channel always has room for them.
-    fn issue(&mut self) -> Result<(), LoadError> {
+    /// Draws the samples of the next group that was not announced, and announces them.
+    fn announce_group(&mut self) {
+        let number = self.issued_groups + self.announced.len() as u64;
         let options = &self.shared.options;
         let Rank {
             number: rank,
             of: ranks,
         } = options.rank;
-        let group_samples = (options.batch_size * options.repeat) as u64;
-        let number = self.issued_groups;
         let left = self.clips().map_or(u64::MAX, |clips| {
             clips.saturating_sub(number * options.batch_size as u64)
         });
         let slots = (options.batch_size / ranks).min(usize::try_from(left).unwrap_or(usize::MAX));
-        if slots == 0 {
-            return Ok(());
+        let first_draw = number * options.batch_size as u64 + (rank * slots) as u64;
+        let first_repeat = self.first_repeat(number);
+        let repeats = first_repeat as u32..self.shared.options.repeat as u32;
+        let mut samples = Vec::with_capacity(slots);
+        for slot in 0..slots as u64 {
+            let sample = self.draw(first_draw + slot);
+            self.announce(sample, repeats.clone());
+            samples.push(sample);
         }
+        self.announced.push_back(samples);
+    }
+
+    /// Repeat of the first batch of group `number` that is handed out.
+    fn first_repeat(&self, number: u64) -> usize {
+        let options = &self.shared.options;
+        let group_samples = (options.batch_size * options.repeat) as u64;
         let before = options.start.samples.saturating_sub(number * group_samples) as usize;
-        let first_repeat = before / options.batch_size;
-        let batches = (first_repeat..options.repeat).map(|_| self.ring.take());
+        before / options.batch_size
+    }
+
+    /// Announces groups further ahead where clips are fetched from stores, which answer late. At
+    /// most two at a time: the first ones, which are waited for, should not share the network with
+    /// many others.
+    fn announce_ahead(&mut self) {
+        let sources = Arc::clone(&self.shared.sources);
+        if !sources.iter().any(|set| set.source.is_remote()) {
+            return;
+        }
+        for _ in 0..2 {
+            let bytes: u64 = sources.iter().map(|set| set.source.bytes_ahead()).sum();
+            let clips: usize = self.announced.iter().map(Vec::len).sum();
+            let is_end = self.announced.back().is_some_and(Vec::is_empty);
+            if bytes < BYTES_AHEAD && clips < CLIPS_AHEAD && !is_end {
+                self.announce_group();
+            }
+        }
+    }
+
+    /// Sends the tasks of one more group, if there is one. The channel always has room for them.
+    fn issue(&mut self) -> Result<(), LoadError> {
+        if self.announced.is_empty() {
+            self.announce_group();
+        }
+        // None are left after the last group of a single pass.
+        let Some(samples) = self.announced.front().filter(|samples| !samples.is_empty()) else {
+            return Ok(());
+        };
+        let slots = samples.len();
+        let number = self.issued_groups;
+        let first_repeat = self.first_repeat(number);
+        let batches = (first_repeat..self.shared.options.repeat).map(|_| self.ring.take());
         let batches = batches
             .collect::<Result<_, _>>()
             .map_err(LoadError::NoMemory)?;
@@ -276,12 +357,10 @@ impl Loader {
             batches,
             outcomes,
         });
-        let first_draw = number * options.batch_size as u64 + (rank * slots) as u64;
+        let samples = self.announced.pop_front().unwrap_or_default();
         // The last task takes the group itself: a reference kept here could be the last to go.
-        for (slot, group) in std::iter::repeat_n(group, slots).enumerate() {
-            let sample = self.draw(first_draw + slot as u64);
-            let repeats = (first_repeat as u32..).take(group.batches.len());
-            self.fetch(sample, repeats);
+        let groups = std::iter::repeat_n(group, slots);
+        for ((slot, sample), group) in samples.into_iter().enumerate().zip(groups) {
             if let Some(tasks) = &self.tasks {
                 // The workers live as long as this channel.
                 let _ = tasks.send(Task {
@@ -292,6 +371,7 @@ impl Loader {
             }
         }
         self.issued_groups += 1;
+        self.announce_ahead();
         Ok(())
     }
 
@@ -408,6 +488,9 @@ impl Loader {
     fn skip(&mut self, sample: SampleId, error: LoadError) -> Result<Skipped, LoadError> {
         let error = match error {
             LoadError::Source(error) if error.is_of_one_clip() => error,
+            LoadError::Source(SourceError::Shard(ShardError::Store(StoreError::Interrupted))) => {
+                return Err(LoadError::Interrupted);
+            }
             other => return Err(other),
         };
         self.bad_in_a_row += 1;
@@ -468,6 +551,29 @@ impl Drop for Loader {
 /// As [`Loader::new`].
 pub fn check_options(sources: &[WeightedSource], options: &LoaderOptions) -> Result<(), LoadError> {
     check(sources, options).map(|_| ())
+}
+
+/// Traffic with stores up to now; none where all of the data is local.
+fn store_figures(sources: &[WeightedSource]) -> Option<StoreFigures> {
+    let counts = sources.iter();
+    let counts = counts.filter_map(|set| set.source.remote_counts());
+    let traffic = store::traffic();
+    let none = StoreFigures {
+        requests: traffic.requests,
+        retries: traffic.retries,
+        bytes: traffic.bytes_read,
+        ..StoreFigures::default()
+    };
+    counts.fold(None, |sum, counts| {
+        let sum = sum.unwrap_or(none);
+        Some(StoreFigures {
+            hits: sum.hits + counts.hits,
+            misses: sum.misses + counts.misses,
+            repeated: sum.repeated + counts.repeated,
+            is_cache_full: sum.is_cache_full || counts.is_cache_full,
+            ..sum
+        })
+    })
 }
 
 /// Clip `index` of all data sets one after the other, with an epoch that training never has.

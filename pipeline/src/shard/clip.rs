@@ -1,15 +1,18 @@
 //! Reads clips: of a page, only the parts that hold the wanted frames, each checked by its hash.
 
 use super::delta;
-use super::mapping::lost;
+use super::mapping::{Mapping, lost};
 use super::page::{EncodedClip, LENGTH_BYTES, page_sizes};
 use super::payload::{PayloadDecoder, PayloadFormat};
-use super::reader::{ClipEntry, Part};
+use super::reader::{ClipEntry, Part, ShardFile};
+use super::remote::{Found, RemoteClip};
 use super::{Shard, ShardError};
 use crate::frames::Frames;
 use crate::stats::{Stage, StageClock};
 use schemas::shard::{Parts, Payload};
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use xxhash_rust::xxh3::xxh3_64;
 use zstd::bulk::Decompressor;
 
@@ -52,6 +55,13 @@ pub(crate) struct Windows<'a> {
 }
 
 impl ClipReader {
+    /// A reader that stops waiting for a store when `stop` is set.
+    pub fn stopping(stop: Arc<AtomicBool>) -> Self {
+        let mut reader = Self::default();
+        reader.pages.stop = stop;
+        reader
+    }
+
     /// Reads the payload of clip `row` of `shard` as stored, checked against all its hashes.
     ///
     /// # Errors
@@ -65,7 +75,9 @@ impl ClipReader {
             frames: clip.frames.max(1),
             starts: &[0],
         };
-        let payload = self.pages.read(shard, row, wanted, Form::Stored)?.payload;
+        let clock = &mut StageClock::default();
+        let read = self.pages.read(shard, row, wanted, Form::Stored, clock)?;
+        let payload = read.payload;
         // Of a single part, it has been checked.
         if shard.parts(clip).len() > 1 && xxh3_64(payload) != clip.xxh3 {
             return Err(damaged(
@@ -133,7 +145,7 @@ impl ClipReader {
             stored_bytes,
         } = self
             .pages
-            .read(shard, row, Wanted { frames, starts }, Form::Frames)?;
+            .read(shard, row, Wanted { frames, starts }, Form::Frames, clock)?;
         clock.lap(Stage::Read);
         let format = PayloadFormat {
             kind: clip.payload,
@@ -167,10 +179,12 @@ impl Shard {
     /// When there is no such row.
     pub fn encoded(&self, row: usize) -> Result<EncodedClip, ShardError> {
         // All of it must be intact.
-        ClipReader::default().payload(self, row)?;
+        let mut reader = ClipReader::default();
+        reader.payload(self, row)?;
         let clip = &self.clips()[row];
+        let page = reader.pages.page(self, row);
         let (body, payload_bytes) =
-            body(clip, &self.file[clip.page()]).map_err(|reason| damaged(self, row, reason))?;
+            body(clip, page).map_err(|reason| damaged(self, row, reason))?;
         let parts = self.parts(clip);
         let ends = parts.iter().skip(1).map(|part| part.start);
         let ends = ends.chain([body.len()]);
@@ -193,12 +207,17 @@ impl Shard {
 
 /// Windows of a clip.
 #[derive(Clone, Copy)]
-struct Wanted<'a> {
-    frames: usize,
-    starts: &'a [usize],
+pub(super) struct Wanted<'a> {
+    pub(super) frames: usize,
+    pub(super) starts: &'a [usize],
 }
 
 impl Wanted<'_> {
+    /// Whether a window has frames of part `part` of `clip`.
+    pub(super) fn touches_part(self, clip: &ClipEntry, part: usize) -> bool {
+        self.touches(&clip.part_range(part))
+    }
+
     /// Whether a window has frames of `part`, a range of frames.
     fn touches(self, part: &Range<usize>) -> bool {
         let begins_before_end = |start: usize| start < part.end;
@@ -230,6 +249,17 @@ struct PageFrames<'a> {
 /// Reads payloads into memory that it reuses.
 #[derive(Default)]
 struct PageReader {
+    parts: PartReader,
+    /// The page of a clip from a store.
+    fetched: Vec<u8>,
+    /// Whether the last page was read from `fetched`.
+    is_fetched: bool,
+    stop: Arc<AtomicBool>,
+}
+
+/// Decompresses parts into memory that it reuses.
+#[derive(Default)]
+struct PartReader {
     zstd: Option<Decompressor<'static>>,
     /// 4 length bytes, then the payload from the first part on that was read.
     page: Vec<u8>,
@@ -252,37 +282,127 @@ impl PageReader {
         row: usize,
         wanted: Wanted<'_>,
         form: Form,
+        clock: &mut StageClock,
     ) -> Result<PageFrames<'a>, ShardError> {
+        let stretch = match &shard.file {
+            ShardFile::Mapped(file) => self.read_mapped(shard, file, row, wanted, form)?,
+            ShardFile::Remote(remote) => {
+                let clip = shard.remote_clip(remote, row);
+                self.read_remote(shard, clip, row, wanted, form, clock)?
+            }
+        };
+        let payload = if stretch.is_copied {
+            &self.parts.page[stretch.range]
+        } else {
+            &self.page(shard, row)[stretch.range]
+        };
+        Ok(PageFrames {
+            payload,
+            first_frame: stretch.first_frame,
+            stored_bytes: stretch.stored_bytes,
+        })
+    }
+
+    /// The page of clip `row`, which was read last.
+    fn page<'a>(&'a self, shard: &'a Shard, row: usize) -> &'a [u8] {
+        match &shard.file {
+            ShardFile::Mapped(file) => &file[shard.clips()[row].page()],
+            ShardFile::Remote(_) if self.is_fetched => &self.fetched,
+            ShardFile::Remote(remote) => {
+                let clip = shard.remote_clip(remote, row);
+                clip.cached().unwrap_or_default()
+            }
+        }
+    }
+
+    fn read_mapped(
+        &mut self,
+        shard: &Shard,
+        file: &Mapping,
+        row: usize,
+        wanted: Wanted<'_>,
+        form: Form,
+    ) -> Result<Stretch, ShardError> {
         // A shard that is gone or truncated is not the damage of one clip.
         let loss = || {
-            let reason = shard.file.loss()?;
+            let reason = file.loss()?;
             Some(lost(shard.path(), reason))
         };
         match loss() {
             Some(error) => Err(error),
-            None => self
-                .read_parts(shard, row, wanted, form)
-                .map_err(|reason| loss().unwrap_or_else(|| damaged(shard, row, reason))),
+            None => {
+                let page = &file[shard.clips()[row].page()];
+                let read = self.parts.read(shard, row, page, wanted, form);
+                read.map_err(|reason| loss().unwrap_or_else(|| damaged(shard, row, reason)))
+            }
         }
     }
 
-    /// [`Self::read`] of a file that is there; the error is the damage.
-    fn read_parts<'a>(
-        &'a mut self,
-        shard: &'a Shard,
+    /// Reads a clip from the cache, or else from the store. What has a wrong hash is fetched again,
+    /// once.
+    fn read_remote(
+        &mut self,
+        shard: &Shard,
+        clip: RemoteClip<'_>,
         row: usize,
         wanted: Wanted<'_>,
         form: Form,
-    ) -> Result<PageFrames<'a>, String> {
+        clock: &mut StageClock,
+    ) -> Result<Stretch, ShardError> {
+        let mut again = false;
+        loop {
+            let found = clip.find(wanted, again, &mut self.fetched, &self.stop)?;
+            clock.lap(Stage::Fetch);
+            self.is_fetched = found != Found::Cached;
+            let page = match &found {
+                Found::Cached => clip.cached().unwrap_or_default(),
+                Found::Fetched(_) => &self.fetched,
+            };
+            let read = self.parts.read(shard, row, page, wanted, form);
+            clock.lap(Stage::Read);
+            match (read, found) {
+                (Ok(stretch), Found::Cached) => return Ok(stretch),
+                (Ok(stretch), Found::Fetched(parts)) => {
+                    clip.keep(wanted, &parts, &self.fetched);
+                    clock.lap(Stage::Fetch);
+                    return Ok(stretch);
+                }
+                (Err(reason), _) if again => return Err(damaged(shard, row, reason)),
+                (Err(_), _) => clip.forget(wanted),
+            }
+            again = true;
+        }
+    }
+}
+
+/// Where a stretch of a payload was left.
+struct Stretch {
+    /// Whether it is in the reader's memory; otherwise it is where it was in its page.
+    is_copied: bool,
+    range: Range<usize>,
+    first_frame: usize,
+    stored_bytes: usize,
+}
+
+impl PartReader {
+    /// Reads the parts of `page` that hold the frames that are `wanted`; the error is the damage.
+    fn read(
+        &mut self,
+        shard: &Shard,
+        row: usize,
+        page: &[u8],
+        wanted: Wanted<'_>,
+        form: Form,
+    ) -> Result<Stretch, String> {
         let clip = &shard.clips()[row];
-        let (body, payload_bytes) = body(clip, &shard.file[clip.page()])?;
+        let (body, payload_bytes) = body(clip, page)?;
         let parts = PartTable {
             parts: shard.parts(clip),
             clip,
             body,
             payload_bytes,
         };
-        let touched = |&index: &usize| wanted.touches(&parts.frames(index));
+        let touched = |&index: &usize| wanted.touches(&clip.part_range(index));
         let count = parts.parts.len();
         let first = (0..count).find(touched).unwrap_or(0);
         let last = (0..count).rfind(touched).unwrap_or(0);
@@ -330,13 +450,15 @@ impl PageReader {
                 delta::undo(part, clip.size);
             }
         }
-        let payload = if is_copied {
-            &self.page[LENGTH_BYTES..][..span.len()]
+        let before = page.len() - body.len();
+        let range = if is_copied {
+            LENGTH_BYTES..LENGTH_BYTES + span.len()
         } else {
-            &body[LENGTH_BYTES..][span]
+            before + LENGTH_BYTES + span.start..before + LENGTH_BYTES + span.end
         };
-        Ok(PageFrames {
-            payload,
+        Ok(Stretch {
+            is_copied,
+            range,
             first_frame: first * clip.part_frames,
             stored_bytes,
         })
@@ -377,12 +499,6 @@ struct PartTable<'a> {
 }
 
 impl<'a> PartTable<'a> {
-    /// The frames of a part.
-    fn frames(&self, index: usize) -> Range<usize> {
-        let start = index * self.clip.part_frames;
-        start..start + self.clip.part_frames
-    }
-
     /// Where the bytes of a part lie in the payload.
     fn payload(&self, index: usize) -> Range<usize> {
         let part_bytes = match self.parts.len() {
@@ -417,7 +533,7 @@ impl<'a> PartTable<'a> {
         match self.parts.len() {
             1 => reason.to_owned(),
             _ => {
-                let Range { start, end } = self.frames(index);
+                let Range { start, end } = self.clip.part_range(index);
                 let last = end.min(self.clip.frames) - 1;
                 format!("part {index} (frames {start} to {last}): {reason}")
             }

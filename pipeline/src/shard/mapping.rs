@@ -5,14 +5,14 @@
 //! the reader then reports what happened to the file.
 
 use super::ShardError;
-use memmap2::{Advice, Mmap};
+use memmap2::{Advice, Mmap, MmapMut};
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 use std::fs::{self, File};
 use std::io;
 use std::ops::{Deref, Range};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 
 /// A mapped file. Clones share the map.
@@ -94,6 +94,43 @@ impl Deref for Mapping {
 impl AsRef<[u8]> for Mapping {
     fn as_ref(&self) -> &[u8] {
         self
+    }
+}
+
+/// Words in a file that processes share. They survive a killed process.
+#[derive(Debug)]
+pub(super) struct SharedWords {
+    map: MmapMut,
+    words: usize,
+}
+
+impl SharedWords {
+    /// Maps the file at `path`, which is made if it is not one of `words` words: all zero then.
+    pub(super) fn open(path: &Path, words: usize) -> io::Result<Self> {
+        let mut options = File::options();
+        let file = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
+        // An empty file cannot be mapped.
+        let bytes = words.max(1) * size_of::<u64>();
+        if file.metadata()?.len() != bytes as u64 {
+            file.set_len(0)?;
+            file.set_len(bytes as u64)?;
+        }
+        // SAFETY: the words are only ever used as atomic numbers, of which every value is valid;
+        // the file is ours, and is not truncated while it is in use.
+        let map = unsafe { MmapMut::map_mut(&file) }?;
+        Ok(Self { map, words })
+    }
+
+    /// The words.
+    pub(super) fn words(&self) -> &[AtomicU64] {
+        // SAFETY: the map begins at a page, holds at least this many words, and lives as long as
+        // the slice; all access to it is atomic.
+        unsafe { std::slice::from_raw_parts(self.map.as_ptr().cast::<AtomicU64>(), self.words) }
     }
 }
 

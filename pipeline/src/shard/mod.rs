@@ -3,26 +3,34 @@
 //! A shard is a Parquet file with one clip per row ([`schemas::shard`]). Clips are compressed where
 //! they are made, into ready pages ([`page::encode`]), so the one thread that writes a shard only
 //! appends bytes. A window of a clip is read from the parts of its page that it touches: slices of
-//! the mapped file, decompressed one by one ([`clip::ClipReader`]). [`synthetic`]: shards to try
-//! things out with.
+//! the mapped file, decompressed one by one ([`clip::ClipReader`]). Of shards in an object store, the
+//! parts are fetched and kept in a cache (`remote`), and all shards are known from one [`index`].
+//! [`synthetic`]: shards to try things out with.
 
 pub mod check;
 pub mod clip;
 mod delta;
+pub mod index;
 mod mapping;
 pub mod page;
 pub mod payload;
 pub mod reader;
+mod remote;
 mod rows;
+mod set;
 pub mod synthetic;
 pub mod writer;
 
+use crate::store::StoreError;
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::Xxh3;
 
 pub use clip::ClipReader;
 pub use page::EncodedClip;
-pub use reader::{ClipEntry, Shard, ShardSet};
+pub use reader::{ClipEntry, Shard};
+pub use remote::RemoteCounts;
+pub use remote::cache::CacheOptions;
+pub use set::{ShardSet, read_manifest};
 pub use writer::ShardSetWriter;
 
 /// What can go wrong with shards.
@@ -96,6 +104,17 @@ pub enum ShardError {
     BadManifest {
         /// Which file.
         path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// An object store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The folder for what is fetched from stores cannot be used.
+    #[error("cannot use {} as a cache: {reason}", dir.display())]
+    Cache {
+        /// Which folder.
+        dir: PathBuf,
         /// Why not.
         reason: String,
     },

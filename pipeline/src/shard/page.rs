@@ -188,6 +188,25 @@ pub fn page_sizes(page: &[u8]) -> Option<PageSizes> {
     })
 }
 
+/// Writes the beginning of a page's header, from which [`page_sizes`] reads these sizes, over that
+/// of `page`. Too short a page stays as it is.
+pub(super) fn write_sizes(page: &mut [u8], uncompressed: usize, compressed: usize) {
+    let mut header = vec![0x15, 0];
+    for size in [uncompressed, compressed] {
+        header.push(0x15);
+        // Zigzag: sizes are positive.
+        let mut rest = (size as u64) << 1;
+        while rest >= 0x80 {
+            header.push(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        header.push(rest as u8);
+    }
+    if let Some(begin) = page.get_mut(..header.len()) {
+        begin.copy_from_slice(&header);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,5 +234,14 @@ mod tests {
             None,
             "a negative size"
         );
+        let mut page = [0; 20];
+        for (uncompressed, compressed) in [(150, 1), (5, 63), (1 << 30, 64), (1, 0)] {
+            write_sizes(&mut page, uncompressed, compressed);
+            let written = PageSizes {
+                uncompressed,
+                compressed,
+            };
+            assert_eq!(page_sizes(&page), Some(written));
+        }
     }
 }

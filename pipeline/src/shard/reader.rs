@@ -1,6 +1,10 @@
 //! Opens shards: maps them and reads their index. [`super::clip`] reads their clips.
 
+use super::clip::Wanted;
 use super::mapping::Mapping;
+use super::page::page_sizes;
+use super::remote::{Remote, RemoteClip};
+use super::set::{is_read, other_version};
 use super::{ShardError, index_xxh3, rows};
 use crate::frames::Color;
 use arrow::array::{AsArray, Int32Array, RecordBatch, RecordBatchReader, UInt32Array};
@@ -15,13 +19,9 @@ use parquet::arrow::arrow_reader::{
 use parquet::basic::Compression;
 use parquet::file::metadata::PageIndexPolicy;
 use schemas::geometry::FrameSize;
-use schemas::manifest::{MANIFEST_FILE, Manifest, ShardEntry};
-use schemas::shard::{
-    ClipMeta, DATA_COLUMN, FORMAT_VERSION, FORMAT_VERSION_KEY, OLDEST_FORMAT_VERSION, Parts,
-    Payload, arrow_schema_of,
-};
+use schemas::manifest::ShardEntry;
+use schemas::shard::{ClipMeta, DATA_COLUMN, FORMAT_VERSION_KEY, Parts, Payload, arrow_schema_of};
 use std::collections::BTreeSet;
-use std::fs;
 use std::ops::Range;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
@@ -45,14 +45,16 @@ pub struct ClipEntry {
     pub label: Option<i32>,
     /// XXH3-64 of the payload.
     pub(super) xxh3: u64,
-    page_offset: usize,
-    page_bytes: usize,
+    pub(super) page_offset: usize,
+    pub(super) page_bytes: usize,
+    /// Bytes of the page before its body; 0, unknown, before format version 4.
+    pub(super) header_bytes: usize,
     pub(super) compressed: bool,
     /// Frames of each part but the last; at least 1.
     pub(super) part_frames: usize,
     /// Its parts among those of the shard.
-    first_part: usize,
-    parts: usize,
+    pub(super) first_part: usize,
+    pub(super) parts: usize,
 }
 
 /// A part of a clip, which is read on its own.
@@ -75,6 +77,12 @@ impl ClipEntry {
         self.page_offset..self.page_offset + self.page_bytes
     }
 
+    /// The frames of part `part`; the last part may have fewer.
+    pub(super) const fn part_range(&self, part: usize) -> Range<usize> {
+        let start = part * self.part_frames;
+        start..start + self.part_frames
+    }
+
     /// The minimal and maximal bytes of its payload; `None` if no page can be as large.
     pub(super) fn payload_bytes(&self) -> Option<(usize, usize)> {
         let pixels = self.size.width.checked_mul(self.size.height)?;
@@ -91,11 +99,11 @@ impl ClipEntry {
     }
 }
 
-/// One open shard: its file, mapped, and an entry for each of its clips.
+/// One open shard: its file, and an entry for each of its clips.
 #[derive(Debug)]
 pub struct Shard {
     path: PathBuf,
-    pub(super) file: Mapping,
+    pub(super) file: ShardFile,
     clips: Vec<ClipEntry>,
     parts: Vec<Part>,
     /// See [`ShardEntry::rows`] and [`ShardEntry::labels`].
@@ -103,7 +111,35 @@ pub struct Shard {
     labels: Option<Vec<i32>>,
 }
 
+/// Where the bytes of a shard are.
+#[derive(Debug)]
+pub(super) enum ShardFile {
+    /// In a file, which is mapped.
+    Mapped(Mapping),
+    /// In an object of a store.
+    Remote(Remote),
+}
+
 impl Shard {
+    /// A shard in a store, as the index of its data set describes it.
+    pub(super) fn remote(
+        path: PathBuf,
+        remote: Remote,
+        clips: Vec<ClipEntry>,
+        parts: Vec<Part>,
+        entry: &ShardEntry,
+    ) -> Self {
+        Self {
+            path,
+            file: ShardFile::Remote(remote),
+            clips,
+            parts,
+            rows: entry.rows.clone(),
+            // The index has the labels of the data set.
+            labels: None,
+        }
+    }
+
     /// Maps the shard that `entry` names in folder `dir`, and checks it against its entry in the
     /// manifest: its size, the hash of all but its pixels, and its number of clips.
     ///
@@ -208,7 +244,14 @@ impl Shard {
                 let first_part = parts.len();
                 match &table {
                     Some(table) => {
-                        let whole = parts_of(&meta, table, page_bytes);
+                        let whole = parts_of(
+                            meta.frames,
+                            meta.payload,
+                            table.frames,
+                            &table.bytes,
+                            &table.xxh3,
+                            page_bytes,
+                        );
                         parts.extend(whole.ok_or_else(|| {
                             not_a_shard("the parts of a clip do not make up the clip")
                         })?);
@@ -233,6 +276,10 @@ impl Shard {
                     xxh3: meta.data_xxh3,
                     page_offset,
                     page_bytes,
+                    header_bytes: table.as_ref().map_or(0, |table| {
+                        let body: usize = table.bytes.iter().map(|&bytes| bytes as usize).sum();
+                        page_bytes - body
+                    }),
                     compressed,
                     part_frames: 1.max(table.as_ref().map_or(meta.frames, |table| table.frames))
                         as usize,
@@ -243,7 +290,7 @@ impl Shard {
         }
         Ok(Self {
             path: path.to_owned(),
-            file,
+            file: ShardFile::Mapped(file),
             clips,
             parts,
             rows: None,
@@ -308,19 +355,37 @@ impl Shard {
         &self.parts[clip.first_part..][..clip.parts]
     }
 
+    /// Clip `row` of this shard, which is `remote`.
+    pub(super) fn remote_clip<'a>(&'a self, remote: &'a Remote, row: usize) -> RemoteClip<'a> {
+        let clip = &self.clips[row];
+        RemoteClip {
+            shard: remote,
+            clip,
+            parts: self.parts(clip),
+        }
+    }
+
     /// The clips in the order of their rows.
     pub fn clips(&self) -> &[ClipEntry] {
         &self.clips
     }
 
-    /// Asks the system to read from disk what the windows of `frames` frames from `starts` on of
-    /// clip `row` need, without waiting for it.
+    /// Announces that the windows of `frames` frames from `starts` on of clip `row` will soon be
+    /// read: what they need is read from disk, or fetched from the store, without waiting for it.
     ///
     /// # Panics
     /// When `row` is not a row of the shard.
-    pub fn fetch(&self, row: usize, frames: usize, starts: impl IntoIterator<Item = usize>) {
+    pub fn fetch(&self, row: usize, frames: usize, starts: &[usize]) {
         let clip = &self.clips[row];
         let (page, parts) = (clip.page(), self.parts(clip));
+        let file = match &self.file {
+            ShardFile::Mapped(file) => file,
+            ShardFile::Remote(remote) => {
+                return self
+                    .remote_clip(remote, row)
+                    .announce(Wanted { frames, starts });
+            }
+        };
         // The body begins a few bytes after the page.
         let place = |part: usize| {
             parts
@@ -330,10 +395,9 @@ impl Shard {
         for start in starts {
             let first = place(start / clip.part_frames);
             let end = place((start + frames).div_ceil(clip.part_frames));
-            self.file
-                .fetch(first..page.end.min(end + PAGE_HEADER_BYTES));
+            file.fetch(first..page.end.min(end + PAGE_HEADER_BYTES));
             if first > page.start {
-                self.file.fetch(page.start..page.start + 1);
+                file.fetch(page.start..page.start + 1);
             }
         }
     }
@@ -348,6 +412,9 @@ impl Shard {
     /// # Errors
     /// As [`Shard::open`].
     pub fn schema(&self) -> Result<SchemaRef, ShardError> {
+        if let ShardFile::Remote(remote) = &self.file {
+            return Ok(remote.schema());
+        }
         let (_, metadata) = open_parquet(&self.path)?;
         Ok(metadata.schema().clone())
     }
@@ -357,6 +424,9 @@ impl Shard {
     /// # Errors
     /// As [`Shard::open`].
     pub fn columns(&self, names: &BTreeSet<&str>) -> Result<RecordBatch, ShardError> {
+        if let ShardFile::Remote(remote) = &self.file {
+            return remote.columns(names);
+        }
         let (file, metadata) = open_parquet(&self.path)?;
         let read_error = || ShardError::parquet("read", &self.path);
         let reader = reader_of(&self.path, &file, &metadata, |name| names.contains(name))?;
@@ -390,13 +460,47 @@ impl Shard {
     /// # Errors
     /// As [`Shard::open`].
     pub fn metas(&self) -> Result<Vec<ClipMeta>, ShardError> {
-        let (file, metadata) = open_parquet(&self.path)?;
-        let rows = self.of_rows(read_rows(&self.path, &file, &metadata)?);
-        let metas = rows.into_iter().map(|(meta, _)| ClipMeta {
-            label: relabelled(&self.labels, meta.label),
-            ..meta
-        });
-        Ok(metas.collect())
+        Ok(self.rows()?.into_iter().map(|(meta, _)| meta).collect())
+    }
+
+    /// Reads all columns but the pixels, and the parts of each clip.
+    pub(super) fn rows(&self) -> Result<Vec<(ClipMeta, Parts)>, ShardError> {
+        let unknown = || ShardError::NotAShard {
+            path: self.path.clone(),
+            reason: "a row contradicts itself".to_owned(),
+        };
+        let rows = match &self.file {
+            ShardFile::Remote(remote) => {
+                let all = remote.schema();
+                let names = all.fields().iter().map(|field| field.name().as_str());
+                let batch = remote.columns(&names.collect())?;
+                let metas = rows::from_batch(&batch).ok_or_else(unknown)?;
+                let parts = rows::parts_from_batch(&batch).ok_or_else(unknown)?;
+                return Ok(metas.into_iter().zip(parts).collect());
+            }
+            ShardFile::Mapped(_) => {
+                let (file, metadata) = open_parquet(&self.path)?;
+                self.of_rows(read_rows(&self.path, &file, &metadata)?)
+            }
+        };
+        let rows = rows.into_iter().zip(&self.clips);
+        rows.map(|((mut meta, parts), clip)| {
+            meta.label = relabelled(&self.labels, meta.label);
+            // Before format version 4, a clip is one part.
+            let parts = match (parts, &self.file) {
+                (Some(parts), _) => Some(parts),
+                (None, ShardFile::Mapped(file)) => {
+                    page_sizes(&file[clip.page()]).map(|sizes| Parts {
+                        frames: meta.frames.max(1),
+                        bytes: vec![sizes.compressed as u32],
+                        xxh3: vec![meta.data_xxh3],
+                    })
+                }
+                (None, ShardFile::Remote(_)) => None,
+            };
+            Ok((meta, parts.ok_or_else(unknown)?))
+        })
+        .collect()
     }
 }
 
@@ -406,137 +510,6 @@ fn relabelled(labels: &Option<Vec<i32>>, label: Option<i32>) -> Option<i32> {
         None => label,
         Some(labels) => labels.get(usize::try_from(label?).ok()?).copied(),
     }
-}
-
-/// All shards of a finished build, as one list of clips.
-///
-/// ```
-/// use pipeline::shard::ShardSet;
-///
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let dir = tempfile::tempdir()?;
-/// # pipeline::shard::synthetic::write(dir.path(), 40)?;
-/// # let dir = dir.path();
-/// let data = ShardSet::open(dir)?;
-/// println!("{} clips in {} shards", data.len(), data.shards().len());
-/// let (shard, row) = data.locate(data.len() - 1);
-/// let clip = shard.clips()[row];
-/// assert_eq!((clip.frames, clip.size.width, clip.size.height), (8, 64, 48));
-/// # Ok(()) }
-/// ```
-#[derive(Debug)]
-pub struct ShardSet {
-    dir: PathBuf,
-    manifest: Manifest,
-    shards: Vec<Shard>,
-    /// Number of the first clip of each shard.
-    starts: Vec<usize>,
-    clips: usize,
-}
-
-impl ShardSet {
-    /// Opens the build in folder `dir`.
-    ///
-    /// # Errors
-    /// When the folder has no manifest, or a shard that the manifest names is missing, damaged or
-    /// has a different number of clips.
-    pub fn open(dir: &Path) -> Result<Self, ShardError> {
-        let manifest = read_manifest(dir)?;
-        let mut set = Self {
-            dir: dir.to_owned(),
-            shards: Vec::new(),
-            starts: Vec::new(),
-            clips: 0,
-            manifest,
-        };
-        for entry in &set.manifest.shards {
-            let shard = Shard::open_as_listed(dir, entry)?;
-            set.starts.push(set.clips);
-            set.clips += shard.clips.len();
-            set.shards.push(shard);
-        }
-        Ok(set)
-    }
-
-    /// The folder.
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-
-    /// The build's manifest.
-    pub fn manifest(&self) -> &Manifest {
-        &self.manifest
-    }
-
-    /// The shards in order.
-    pub fn shards(&self) -> &[Shard] {
-        &self.shards
-    }
-
-    /// Number of clips in all shards.
-    pub fn len(&self) -> usize {
-        self.clips
-    }
-
-    /// Whether there are no clips.
-    pub fn is_empty(&self) -> bool {
-        self.clips == 0
-    }
-
-    /// The shard of clip `index`, and its row there.
-    ///
-    /// # Panics
-    /// When `index` is not less than [`Self::len`].
-    pub fn locate(&self, index: usize) -> (&Shard, usize) {
-        assert!(index < self.clips, "clip {index} of {}", self.clips);
-        let shard = self.starts.partition_point(|&start| start <= index) - 1;
-        (&self.shards[shard], index - self.starts[shard])
-    }
-}
-
-/// The one field of a manifest that all versions have.
-#[derive(serde::Deserialize)]
-struct Version {
-    format_version: u32,
-}
-
-/// Reads the manifest of folder `dir`.
-///
-/// # Errors
-/// When there is none, or this version does not read it.
-pub fn read_manifest(dir: &Path) -> Result<Manifest, ShardError> {
-    let path = dir.join(MANIFEST_FILE);
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(ShardError::NoManifest {
-                path: dir.to_owned(),
-            });
-        }
-        Err(error) => return Err(ShardError::io("read", &path)(error)),
-    };
-    let bad = |reason: String| ShardError::BadManifest {
-        path: path.clone(),
-        reason,
-    };
-    // Its version first: other versions may have other fields.
-    let Version { format_version } =
-        serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
-    if !is_read(format_version) {
-        return Err(bad(other_version(&format_version.to_string())));
-    }
-    serde_json::from_str(&text).map_err(|error| bad(error.to_string()))
-}
-
-fn is_read(version: u32) -> bool {
-    (OLDEST_FORMAT_VERSION..=FORMAT_VERSION).contains(&version)
-}
-
-fn other_version(version: &str) -> String {
-    format!(
-        "it has format version {version}, this program reads {OLDEST_FORMAT_VERSION} to \
-         {FORMAT_VERSION}"
-    )
 }
 
 pub(super) fn open_parquet(path: &Path) -> Result<(Mapping, ArrowReaderMetadata), ShardError> {
@@ -575,26 +548,29 @@ pub(super) fn open_parquet(path: &Path) -> Result<(Mapping, ArrowReaderMetadata)
     Ok((map, metadata))
 }
 
-/// The parts that `table` describes; `None` if they are not the parts of the clip of `meta`, whose
-/// page has `page_bytes` bytes.
-fn parts_of(
-    meta: &ClipMeta,
-    table: &Parts,
+/// The parts of a clip whose page has `page_bytes` bytes, from its columns; `None` if they do not
+/// make up the clip.
+pub(super) fn parts_of(
+    frames: u32,
+    payload: Payload,
+    part_frames: u32,
+    bytes: &[u32],
+    xxh3: &[u64],
     page_bytes: usize,
 ) -> Option<impl Iterator<Item = Part>> {
-    let parts = meta.frames.max(1).div_ceil(table.frames.max(1)) as usize;
-    let stored: usize = table.bytes.iter().map(|&bytes| bytes as usize).sum();
-    let whole = table.frames > 0
-        && (table.bytes.len(), table.xxh3.len()) == (parts, parts)
+    let parts = frames.max(1).div_ceil(part_frames.max(1)) as usize;
+    let stored: usize = bytes.iter().map(|&bytes| bytes as usize).sum();
+    let whole = part_frames > 0
+        && (bytes.len(), xxh3.len()) == (parts, parts)
         && stored <= page_bytes
         // A part of H.264 is of no use without those before it.
-        && (meta.payload != Payload::H264 || parts == 1);
-    let starts = table.bytes.iter().scan(0, |next, &bytes| {
+        && (payload != Payload::H264 || parts == 1);
+    let starts = bytes.iter().scan(0, |next, &bytes| {
         let start = *next;
         *next += bytes as usize;
         Some(start)
     });
-    let parts = starts.zip(&table.xxh3);
+    let parts = starts.zip(xxh3);
     whole.then(|| parts.map(|(start, &xxh3)| Part { start, xxh3 }))
 }
 

@@ -1,7 +1,7 @@
 //! Shards of made-up clips, without any video: for the examples of this crate, and for trying
 //! things out.
 
-use super::{ShardError, ShardSet, ShardSetWriter, page};
+use super::{ShardError, ShardSet, ShardSetWriter, index, page};
 use crate::atomic_file;
 use schemas::geometry::FrameSize;
 use schemas::manifest::{
@@ -117,18 +117,21 @@ pub fn write(dir: &Path, clips: u32) -> Result<ShardSet, ShardError> {
         let encoded = page::encode(&frames, options.payload, FRAMES, options.level)?;
         writer.push(meta, encoded)?;
     }
+    let shards = writer.finish()?.to_vec();
     let manifest = Manifest {
         format_version: FORMAT_VERSION,
         created_by: concat!("pipeline ", env!("CARGO_PKG_VERSION")).to_owned(),
         finished: true,
         options,
         classes: Vec::new(),
-        shards: writer.finish()?.to_vec(),
+        index: Some(index::write(dir, &shards)?),
+        shards,
         clips: u64::from(clips),
         videos: u64::from(clips),
         open_video: None,
         videos_xxh3: None,
         rejected_xxh3: None,
+        plan: None,
         derived: None,
     };
     let path = dir.join(MANIFEST_FILE);

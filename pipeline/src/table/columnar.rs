@@ -1,13 +1,13 @@
 //! Reads Parquet files.
 
 use super::{Cause, Format, Row, Table, TableError};
+use crate::store;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Map, Value};
-use std::fs::File;
 use std::path::Path;
 
 /// Rows that are read at once.
@@ -15,7 +15,8 @@ const BATCH: usize = 8192;
 
 /// Reads the Parquet file `path`.
 pub fn read(path: &Path) -> Result<Table, TableError> {
-    let file = File::open(path).map_err(|error| TableError::of_file(path, Cause::Read(error)))?;
+    let file =
+        store::open_file(path).map_err(|error| TableError::of_file(path, Cause::Read(error)))?;
     let failed = |text: String| TableError::of_file(path, Cause::Parquet(remedy(text)));
     let builder = ParquetRecordBatchReaderBuilder::try_new(file)
         .map_err(|error| failed(error.to_string()))?;

@@ -6,6 +6,7 @@ use arrow::datatypes::Int32Type;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tempfile::TempDir;

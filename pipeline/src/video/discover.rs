@@ -1,6 +1,7 @@
 //! Finds the videos among the inputs, in a fixed order.
 
 use super::media::{Media, TarListing, normal, tar_members};
+use crate::store::{self, ObjectMeta, StoreError, Url};
 use crate::video::{Content, sniff};
 use schemas::manifest::Rejected;
 use std::collections::HashSet;
@@ -28,6 +29,19 @@ pub struct VideoFile {
     pub path: PathBuf,
     /// Path below the input, if that is a folder; the file name if the input is a file.
     pub relative: PathBuf,
+    /// The object, if it is in a store; its path is then a URL.
+    pub object: Option<ObjectMeta>,
+}
+
+impl VideoFile {
+    /// The video at `path` of a local file system.
+    pub const fn local(path: PathBuf, relative: PathBuf) -> Self {
+        Self {
+            path,
+            relative,
+            object: None,
+        }
+    }
 }
 
 /// The files found in the inputs.
@@ -46,6 +60,12 @@ pub struct Discovered {
 /// Searches `inputs`: files as given, folders recursively, names in byte order. A file that is
 /// reached twice counts once.
 ///
+/// Inputs may be URLs of objects, or of prefixes in stores; there, videos are recognised by the
+/// extensions of their names, and files whose content is no video are found out when they are read.
+///
+/// # Errors
+/// When a store cannot be listed.
+///
 /// # Panics
 /// When GStreamer was not started ([`super::init`]).
 ///
@@ -59,18 +79,21 @@ pub struct Discovered {
 /// pipeline::video::init()?;
 /// std::fs::write(folder.join("clip.avi"), b"RIFF\x10\0\0\0AVI LIST")?;
 /// std::fs::write(folder.join("notes.txt"), "no video")?;
-/// let found = discover(&[folder.to_owned()]);
+/// let found = discover(&[folder.to_owned()])?;
 /// assert_eq!(found.videos[0].relative.to_str(), Some("clip.avi"));
 /// assert_eq!((found.videos.len(), found.not_video), (1, 1));
 /// # Ok(()) }
 /// ```
-pub fn discover(inputs: &[PathBuf]) -> Discovered {
+pub fn discover(inputs: &[PathBuf]) -> Result<Discovered, StoreError> {
     search(inputs, false)
 }
 
 /// Searches `inputs` as [`discover`], but opens no file: all files are returned, videos or not, and
 /// the members of archives whose names end in `.tar`. Use [`refusal`] to find out which are not.
-pub fn files(inputs: &[PathBuf]) -> Discovered {
+///
+/// # Errors
+/// As [`discover`].
+pub fn files(inputs: &[PathBuf]) -> Result<Discovered, StoreError> {
     search(inputs, true)
 }
 
@@ -88,13 +111,15 @@ pub fn refusal(path: &Path) -> Option<String> {
     }
 }
 
-fn search(inputs: &[PathBuf], by_name: bool) -> Discovered {
+fn search(inputs: &[PathBuf], by_name: bool) -> Result<Discovered, StoreError> {
     let mut search = Search {
         by_name,
         ..Search::default()
     };
     for input in inputs {
-        if input.is_dir() {
+        if let Some(url) = Url::of(input) {
+            search.store(&url?)?;
+        } else if input.is_dir() {
             search.folder(input, input);
         } else {
             let name = input
@@ -103,7 +128,7 @@ fn search(inputs: &[PathBuf], by_name: bool) -> Discovered {
             search.file(input, name, true);
         }
     }
-    search.found
+    Ok(search.found)
 }
 
 #[derive(Default)]
@@ -159,10 +184,10 @@ impl Search {
         match numbered_pictures(folder) {
             Ok(_) => {
                 self.found.picture_folders += 1;
-                self.found.videos.push(VideoFile {
-                    path: folder.to_owned(),
-                    relative: relative.unwrap_or_else(|| folder.to_owned()),
-                });
+                self.found.videos.push(VideoFile::local(
+                    folder.to_owned(),
+                    relative.unwrap_or_else(|| folder.to_owned()),
+                ));
             }
             Err(error) => self.reject(folder, io_reason(&error)),
         }
@@ -179,10 +204,8 @@ impl Search {
             let inner = normal(&member.path);
             let name = path.join(&inner);
             if self.by_name {
-                self.found.videos.push(VideoFile {
-                    path: name,
-                    relative: relative.join(&inner),
-                });
+                let video = VideoFile::local(name, relative.join(&inner));
+                self.found.videos.push(video);
                 continue;
             }
             let reason = match member.sniff(path) {
@@ -196,10 +219,10 @@ impl Search {
             };
             match reason {
                 Some(reason) => self.reject(&name, reason),
-                None => self.found.videos.push(VideoFile {
-                    path: name,
-                    relative: relative.join(&inner),
-                }),
+                None => {
+                    let video = VideoFile::local(name, relative.join(&inner));
+                    self.found.videos.push(video);
+                }
             }
         }
         if let Some(error) = error {
@@ -213,6 +236,45 @@ impl Search {
         }
     }
 
+    /// Takes the videos at or below `url`, by their names.
+    fn store(&mut self, url: &Url) -> Result<(), StoreError> {
+        let mut objects = match store::head(url) {
+            Ok(object) => vec![(object, true)],
+            Err(StoreError::NotFound { .. }) => {
+                let below = store::list(url)?;
+                below.into_iter().map(|object| (object, false)).collect()
+            }
+            Err(error) => return Err(error),
+        };
+        // As names in folders are ordered.
+        objects.sort_by_cached_key(|(object, _)| PathBuf::from(object.url.key()));
+        for (object, named) in objects {
+            let path = PathBuf::from(object.url.to_string());
+            if !self.visited.insert(path.clone()) {
+                continue;
+            }
+            let relative = match object.url.key().strip_prefix(url.key()) {
+                Some(below) if !named => PathBuf::from(below.trim_start_matches('/')),
+                _ => PathBuf::from(object.url.name()),
+            };
+            let is_archive = path.extension().is_some_and(|extension| extension == "tar");
+            if is_archive && !self.by_name {
+                let reason = "archives in stores are not read: copy it to a disk, and build from \
+                              the copy";
+                self.reject(&path, reason.to_owned());
+            } else if self.by_name || named || has_video_extension(&path) {
+                self.found.videos.push(VideoFile {
+                    path,
+                    relative,
+                    object: Some(object),
+                });
+            } else {
+                self.found.not_video += 1;
+            }
+        }
+        Ok(())
+    }
+
     /// `named`: the user named this file, so it must be a video.
     fn file(&mut self, path: &Path, relative: PathBuf, named: bool) {
         if self.by_name {
@@ -220,7 +282,8 @@ impl Search {
                 return self.archive(path, &relative);
             }
             let path = path.to_owned();
-            return self.found.videos.push(VideoFile { path, relative });
+            let video = VideoFile::local(path, relative);
+            return self.found.videos.push(video);
         }
         let real = match fs::canonicalize(path) {
             Ok(real) => real,
@@ -250,10 +313,10 @@ impl Search {
         };
         match reason {
             Some(reason) => self.reject(path, reason),
-            None => self.found.videos.push(VideoFile {
-                path: path.to_owned(),
-                relative,
-            }),
+            None => {
+                let video = VideoFile::local(path.to_owned(), relative);
+                self.found.videos.push(video);
+            }
         }
     }
 
@@ -335,53 +398,6 @@ pub fn path_name(path: &Path) -> String {
         }
     }
     name
-}
-
-/// An input that is a URL.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UrlError {
-    /// The URL is of another machine.
-    #[error(
-        "{0} is a URL: reading from object stores is not supported yet; copy or mount it and give \
-         a \
-         local path"
-    )]
-    Remote(String),
-    /// The URL is of a local file.
-    #[error("{url} is a URL: give the local path {path}")]
-    File {
-        /// The URL.
-        url: String,
-        /// The path in it.
-        path: String,
-    },
-}
-
-/// Returns `path` unless it is a URL (`s3://bucket/x`), which would otherwise be taken for a local
-/// folder.
-///
-/// # Errors
-/// When `path` begins with a scheme and `://`.
-pub fn local_path(path: PathBuf) -> Result<PathBuf, UrlError> {
-    let url = path.to_string_lossy();
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return Ok(path);
-    };
-    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
-        && scheme
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
-    if !is_scheme {
-        return Ok(path);
-    }
-    Err(match rest.find('/') {
-        // The part before the path is a host: empty, or this one.
-        Some(host) if scheme.eq_ignore_ascii_case("file") => UrlError::File {
-            path: rest[host..].to_owned(),
-            url: url.into_owned(),
-        },
-        _ => UrlError::Remote(url.into_owned()),
-    })
 }
 
 /// Whether the path has the extension of a video file.
@@ -475,32 +491,5 @@ mod tests {
         fs::write(dir.path().join("g1.jpg"), "").expect("written");
         let error = numbered_pictures(dir.path()).expect_err("two sequences");
         assert!(error.to_string().contains("f#.jpg and g#.jpg"), "{error}");
-    }
-
-    #[test]
-    fn urls_are_rejected() {
-        let parsed = |path: &str| local_path(path.into()).map_err(|error| error.to_string());
-        for url in [
-            "s3://bucket/x",
-            "gs://b",
-            "az://c/d",
-            "http://h/v.mp4",
-            "HTTPS://h",
-            "file://x",
-        ] {
-            let error = parsed(url).expect_err("a URL");
-            assert!(
-                error.starts_with(&format!("{url} is a URL: ")) && error.contains("local path")
-            );
-        }
-        assert_eq!(
-            parsed("file:///data/a.mp4").expect_err("a URL"),
-            "file:///data/a.mp4 is a URL: give the local path /data/a.mp4"
-        );
-        for path in [
-            "videos", "./s3://x", "/a://b", "1a://b", "://b", "a:b", "s3:/x",
-        ] {
-            assert_eq!(parsed(path), Ok(path.into()));
-        }
     }
 }

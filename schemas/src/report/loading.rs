@@ -24,6 +24,9 @@ pub struct LoaderFigures {
     pub stall_fraction: f64,
     /// Mean number of batches that were ready when one was requested.
     pub ready_batches: f64,
+    /// Waiting for a clip's bytes from a store, and keeping them.
+    #[serde(default)]
+    pub fetch: StageFigures,
     /// Reading a clip's bytes: mapping, decompressing, checking the hash.
     pub read: StageFigures,
     /// Decoding them to frames.
@@ -41,6 +44,32 @@ pub struct LoaderFigures {
     pub first_batch_seconds: f64,
     /// Number of times that a clip could not be read and was skipped.
     pub skipped: u64,
+    /// Traffic with object stores; none where all data is local.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreFigures>,
+}
+
+/// Traffic with object stores, from the start of the loader on, the first batch included.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreFigures {
+    /// Number of HTTP requests.
+    pub requests: u64,
+    /// Number of these that repeated a failed one.
+    pub retries: u64,
+    /// Bytes received.
+    pub bytes: u64,
+    /// Clips that were in the cache.
+    pub hits: u64,
+    /// Clips that were fetched.
+    pub misses: u64,
+    /// Clips that were fetched again because of a wrong hash.
+    pub repeated: u64,
+    /// Fraction of the clips that were in the cache.
+    pub hit_rate: f64,
+    /// Whether the cache had no room for a clip: it keeps what it has, and others are fetched each
+    /// time.
+    pub is_cache_full: bool,
 }
 
 /// Statistics of waits, in milliseconds.
@@ -69,6 +98,8 @@ pub struct StageFigures {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LoaderLimit {
+    /// The network, or the store.
+    Network,
     /// Reading.
     Read,
     /// Decoding.

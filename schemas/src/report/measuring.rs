@@ -23,6 +23,9 @@ pub struct LoaderReport {
     pub repeat: u64,
     /// Number of loader threads.
     pub threads: u64,
+    /// Seconds to open the data, before the loader starts.
+    #[serde(default)]
+    pub open_seconds: f64,
     /// Clips per second. Equals [`LoaderFigures::clips_per_second`].
     pub clips_per_second: f64,
     /// Fraction of the time that the consumer waited. Equals [`LoaderFigures::stall_fraction`].

@@ -1,12 +1,14 @@
 //! Arguments of `shardtool build`.
 
-use super::{local, named, positive};
+use super::{local, named, place, positive};
 use crate::labels::{FORMS, LabelSource};
 use crate::list;
+use crate::plan::Share;
 use crate::split::SplitShares;
 use clap::Args;
+use console::output::parse_bytes;
 use pipeline::shard::payload::DEFAULT_CRF;
-use pipeline::shard::reader::read_manifest;
+use pipeline::shard::read_manifest;
 use schemas::manifest::{
     BuildOptions, DEFAULT_GAP_SECONDS, Labelling, OnCorrupt, PixelAspect, Sampling, SceneDetector,
     ShortVideo, Tiling,
@@ -33,12 +35,108 @@ Examples:
 /// skipped and reported with the reason; it does not stop the build.
 #[derive(Debug, Args)]
 #[command(after_help = format!("{BUILD_EXAMPLES}\n\n{}\n\n{FORMS}", list::FORMS))]
-pub struct BuildArgs {
+pub struct BuildCommand {
     /// Video files, or folders to search for them; videos are recognized by content, not by name.
-    #[arg(required = true, value_name = "VIDEOS", value_parser = local())]
+    /// URLs of stores, too (s3://bucket/videos): there, videos are recognized by their extension.
+    #[arg(required_unless_present = "plan", value_name = "VIDEOS", value_parser = place())]
     pub videos: Vec<PathBuf>,
-    /// Output folder of the shards.
-    #[arg(long, value_name = "DIR", default_value = "./shards", value_parser = local())]
+    /// How to build.
+    #[command(flatten)]
+    pub build: BuildArgs,
+    /// Build parts of the plan that `shardtool plan` has written into this folder or place in a
+    /// store, into `parts` there.
+    #[arg(
+        long,
+        value_name = "DIR",
+        value_parser = place(),
+        conflicts_with_all = OPTIONS_OF_A_PLAN,
+    )]
+    pub plan: Option<PathBuf>,
+    /// Which parts: I, I + N, I + 2N and so on, of all parts, from 0. [default: I and N of a task
+    /// of an array of Slurm, a Job of Kubernetes or an array job of AWS Batch, if this is one; else
+    /// all parts].
+    #[arg(long, value_name = "I/N", requires = "plan", value_parser = Share::parse)]
+    pub part: Option<Share>,
+    /// Only count clips, bytes and disk space; decode and write nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Exit with 1 if any file was rejected.
+    #[arg(long)]
+    pub strict: bool,
+    /// Replace an existing build in the folder.
+    #[arg(long)]
+    pub force: bool,
+    /// Print the report as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The arguments that a plan has decided.
+const OPTIONS_OF_A_PLAN: [&str; 24] = [
+    "videos",
+    "out",
+    "frames",
+    "stride",
+    "sample",
+    "fps",
+    "clips_per_video",
+    "every",
+    "short",
+    "on_corrupt",
+    "short_side",
+    "pixel_aspect",
+    "gap_seconds",
+    "payload",
+    "crf",
+    "level",
+    "shard_mb",
+    "list",
+    "list_label",
+    "list_times",
+    "labels",
+    "scenes",
+    "split",
+    "dry_run",
+];
+
+/// Cut a build into parts, for many machines.
+///
+/// The plan is a file, plan.json in the output folder or place in a store: the videos of each part
+/// with their labels, and the options. Machines build parts of it with `shardtool build --plan`, and
+/// `shardtool merge --plan` joins them without copying. The bytes depend on the plan only.
+#[derive(Debug, Args)]
+#[command(after_help = format!("{PLAN_EXAMPLES}\n\n{}\n\n{FORMS}", list::FORMS))]
+pub struct PlanArgs {
+    /// Video files, folders to search for them, or URLs of stores.
+    #[arg(required = true, value_name = "VIDEOS", value_parser = place())]
+    pub videos: Vec<PathBuf>,
+    /// How to build.
+    #[command(flatten)]
+    pub build: BuildArgs,
+    /// Number of parts [default: one for every --part-minutes].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub parts: Option<u32>,
+    /// Minutes of footage of a part. What is in stores is not looked at: there, a gigabyte counts
+    /// as 30 minutes.
+    #[arg(long, value_name = "MINUTES", default_value_t = 30.0, value_parser = positive)]
+    pub part_minutes: f64,
+    /// Replace an existing plan.
+    #[arg(long)]
+    pub force: bool,
+}
+
+const PLAN_EXAMPLES: &str = "\
+Examples:
+  shardtool plan s3://bucket/videos --out s3://bucket/train --payload h264
+  shardtool build --plan s3://bucket/train --part 0/8    on the first of eight machines
+  shardtool merge --plan s3://bucket/train               once all parts are built
+With Slurm: sbatch --array=0-7 deploy/slurm.sbatch s3://bucket/train";
+
+/// Options and resources of a build.
+#[derive(Debug, Args)]
+pub struct BuildArgs {
+    /// Output folder of the shards, or its URL in a store.
+    #[arg(long, value_name = "DIR", default_value = "./shards", value_parser = place())]
     pub out: PathBuf,
     /// Number of frames per clip.
     #[arg(
@@ -153,7 +251,7 @@ pub struct BuildArgs {
         value_name = "FILE",
         num_args = 1..,
         conflicts_with = "labels",
-        value_parser = local(),
+        value_parser = place(),
     )]
     pub list: Vec<PathBuf>,
     /// Column of the list that holds the labels.
@@ -198,30 +296,26 @@ pub struct BuildArgs {
     /// Number of videos to decode at a time [default: number of cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub jobs: Option<u32>,
+    /// Folder for what is on its way from a store or to one [default: that of temporary files].
+    #[arg(long, value_name = "DIR", value_parser = local())]
+    pub scratch: Option<PathBuf>,
+    /// Size of the videos from stores that are in the scratch folder at a time; a single video may
+    /// be larger.
+    #[arg(long, value_name = "SIZE", default_value = "8GB", value_parser = parse_bytes)]
+    pub scratch_size: u64,
     /// Give up on a video after this many seconds without progress.
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = positive)]
     pub timeout: f64,
-    /// Only count clips, bytes and disk space; decode and write nothing.
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Exit with 1 if any file was rejected.
-    #[arg(long)]
-    pub strict: bool,
-    /// Replace an existing build in the folder.
-    #[arg(long)]
-    pub force: bool,
-    /// Print the report as JSON.
-    #[arg(long)]
-    pub json: bool,
 }
 
 impl BuildArgs {
-    /// Returns the options that determine the contents of the shards.
+    /// Returns the options that determine the contents of the shards. `force` replaces what the
+    /// folder holds.
     ///
     /// # Errors
     /// When --every is less than a tick, or --crf is given to a payload that has none.
-    pub fn options(&self) -> anyhow::Result<BuildOptions> {
-        let payload = self.payload.unwrap_or_else(|| self.default_payload());
+    pub fn options(&self, force: bool) -> anyhow::Result<BuildOptions> {
+        let payload = self.payload.unwrap_or_else(|| self.default_payload(force));
         let is_h264 = payload == Payload::H264;
         anyhow::ensure!(
             is_h264 || self.crf.is_none(),
@@ -278,9 +372,9 @@ impl BuildArgs {
 
     /// The exact payload that is smallest, unless the folder has the one that was the default in
     /// version 0.1.
-    fn default_payload(&self) -> Payload {
+    fn default_payload(&self, force: bool) -> Payload {
         let before = read_manifest(&self.out).map(|manifest| manifest.options.payload);
-        let continues = !self.force && matches!(before, Ok(Payload::I420));
+        let continues = !force && matches!(before, Ok(Payload::I420));
         if continues || self.level == Some(0) {
             Payload::I420
         } else {
@@ -290,6 +384,11 @@ impl BuildArgs {
 
     fn samples_frames(&self) -> bool {
         self.sample == "frames"
+    }
+
+    /// Returns the folder for what is on its way from a store or to one.
+    pub fn scratch(&self) -> PathBuf {
+        self.scratch.clone().unwrap_or_else(std::env::temp_dir)
     }
 
     /// Returns the number of videos to decode at a time.

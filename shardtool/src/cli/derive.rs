@@ -1,16 +1,13 @@
 //! Arguments of the commands that make data sets of others, or compare their clips.
 
-use super::local;
+use super::{local, place};
 use clap::Args;
 use console::choose::ChooseArgs;
 use std::path::PathBuf;
 
-/// Where and how a data set is written.
+/// How a data set is written.
 #[derive(Debug, Args)]
 pub struct DeriveArgs {
-    /// Folder of the new data set.
-    #[arg(long, value_name = "DIR", value_parser = local())]
-    pub out: PathBuf,
     /// Copy the clips into shards of their own, as they are compressed; otherwise, the new manifest
     /// names the shards where they are.
     #[arg(long)]
@@ -38,11 +35,14 @@ Examples:
                             to 'rows.parquet'")]
 pub struct FilterArgs {
     /// Folder of shards.
-    #[arg(value_name = "DIR", value_parser = local())]
+    #[arg(value_name = "DIR", value_parser = place())]
     pub dir: PathBuf,
     #[command(flatten)]
     /// The clips.
     pub choose: ChooseArgs,
+    /// Folder of the new data set.
+    #[arg(long, value_name = "DIR", value_parser = local())]
+    pub out: PathBuf,
     #[command(flatten)]
     /// The output.
     pub derive: DeriveArgs,
@@ -56,13 +56,30 @@ pub struct FilterArgs {
 #[command(after_help = "\
 Examples:
   shardtool merge ./part-0 ./part-1 --out ./all
-  shardtool merge ./kinetics ./ssv2 --out ./both --copy")]
+  shardtool merge ./kinetics ./ssv2 --out ./both --copy
+  shardtool merge --plan s3://bucket/train      the parts of a plan, see `shardtool plan`")]
 pub struct MergeArgs {
     /// Folders of shards.
-    #[arg(value_name = "DIR", required = true, value_parser = local())]
+    #[arg(value_name = "DIR", required_unless_present = "plan", value_parser = place())]
     pub dirs: Vec<PathBuf>,
+    /// Join the parts of the plan in this folder or place in a store, there.
+    #[arg(
+        long,
+        value_name = "DIR",
+        value_parser = place(),
+        conflicts_with_all = ["dirs", "out", "copy", "force"],
+    )]
+    pub plan: Option<PathBuf>,
+    /// Folder of the new data set.
+    #[arg(
+        long,
+        value_name = "DIR",
+        value_parser = local(),
+        required_unless_present = "plan",
+    )]
+    pub out: Option<PathBuf>,
     #[command(flatten)]
-    /// The output.
+    /// How it is written.
     pub derive: DeriveArgs,
 }
 
@@ -81,7 +98,7 @@ Examples:
   shardtool duplicates ./shards --features features.parquet")]
 pub struct DuplicatesArgs {
     /// Folder of shards.
-    #[arg(value_name = "DIR", value_parser = local())]
+    #[arg(value_name = "DIR", value_parser = place())]
     pub dir: PathBuf,
     /// Greatest Hamming distance of the hashes of two frames.
     #[arg(

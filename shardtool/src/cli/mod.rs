@@ -5,14 +5,14 @@ mod derive;
 mod shards;
 mod synth;
 
-pub use build::BuildArgs;
+pub use build::{BuildArgs, BuildCommand, PlanArgs};
 pub use derive::{DeriveArgs, DuplicatesArgs, FilterArgs, MergeArgs};
-pub use shards::{ExportArgs, InspectArgs, StatsArgs, VerifyArgs};
+pub use shards::{ExportArgs, IndexArgs, InspectArgs, StatsArgs, VerifyArgs};
 pub use synth::SynthArgs;
 
 use clap::builder::{PathBufValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
-use pipeline::video::discover::local_path;
+use pipeline::store::{self, local_path};
 use std::path::PathBuf;
 
 /// Name of the hidden command of a build's worker processes.
@@ -39,13 +39,17 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Build shards of clips from videos.
-    Build(BuildArgs),
+    Build(BuildCommand),
+    /// Cut a build into parts, for many machines.
+    Plan(PlanArgs),
     /// Generate a small labelled set of H.264 videos of moving shapes.
     Synth(SynthArgs),
     /// Verify every byte of a folder of shards.
     Verify(VerifyArgs),
     /// List the clips of a folder of shards, or draw them.
     Inspect(InspectArgs),
+    /// Write the index of a data set that has none, for reading it from a store.
+    Index(IndexArgs),
     /// Print statistics of a folder of shards.
     Stats(StatsArgs),
     /// Export one clip as a video or as pictures.
@@ -82,6 +86,11 @@ fn named<T: Clone + Send + Sync + 'static>(
     from_name: fn(&str) -> Option<T>,
 ) -> impl TypedValueParser<Value = T> {
     PossibleValuesParser::new(names).map(move |name| from_name(&name).expect("one of the names"))
+}
+
+/// Parses a path, or the URL of a place in a store.
+fn place() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(store::place)
 }
 
 /// Parses a path that is not a URL.

@@ -1,9 +1,24 @@
 //! Arguments of the commands that read a folder of shards.
 
-use super::local;
+use super::place;
 use clap::Args;
 use console::choose::ChooseArgs;
 use std::path::PathBuf;
+
+/// Write the index of a data set that has none.
+///
+/// The index is a table of all clips, index.parquet beside the manifest. Builds write it; data sets
+/// of earlier versions have none, and are opened from a store by some requests for each shard.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  shardtool index ./shards
+  shardtool index s3://bucket/train")]
+pub struct IndexArgs {
+    /// Folder of shards, or its URL in a store.
+    #[arg(value_name = "DIR", value_parser = place())]
+    pub dir: PathBuf,
+}
 
 /// Verify every byte of a folder of shards.
 ///
@@ -16,7 +31,7 @@ Examples:
   shardtool verify ./shards --deep     also read every clip with Parquet's own reader")]
 pub struct VerifyArgs {
     /// Folder of shards.
-    #[arg(value_name = "DIR", value_parser = local())]
+    #[arg(value_name = "DIR", value_parser = place())]
     pub dir: PathBuf,
     /// Also read every clip with Parquet's own reader, and decode it to frames.
     #[arg(long)]
@@ -37,7 +52,7 @@ Examples:
   shardtool inspect ./shards --sample 10 --sheet sheet.png   contact sheet of ten random clips")]
 pub struct InspectArgs {
     /// Folder of shards.
-    #[arg(value_name = "DIR", value_parser = local())]
+    #[arg(value_name = "DIR", value_parser = place())]
     pub dir: PathBuf,
     /// Print the details of this clip; may be given several times.
     #[arg(long = "clip", value_name = "N", conflicts_with_all = ["sample", "limit"])]
@@ -82,7 +97,7 @@ Examples:
   shardtool stats ./shards --json                 report for a script")]
 pub struct StatsArgs {
     /// Folder of shards.
-    #[arg(value_name = "DIR", value_parser = local())]
+    #[arg(value_name = "DIR", value_parser = place())]
     pub dir: PathBuf,
     #[command(flatten)]
     /// The clips to count.
@@ -109,7 +124,7 @@ Examples:
   shardtool export ./shards --clip 7 frames       frames/frame-0000.png and so on, exact pixels")]
 pub struct ExportArgs {
     /// Folder of shards.
-    #[arg(value_name = "DIR", value_parser = local())]
+    #[arg(value_name = "DIR", value_parser = place())]
     pub dir: PathBuf,
     /// Index of the clip, as `shardtool inspect` prints it.
     #[arg(long, value_name = "N")]

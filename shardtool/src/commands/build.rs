@@ -4,21 +4,24 @@
 //! compressed clips in the order of the videos, so that the shards are the same for any number of
 //! workers, and keeps the journal.
 //!
-//! - `plan`: which videos are complete, and which are left to do.
+//! - `resume`: which videos are complete, and which are left to do.
 //! - `supervise`: one video in a worker process.
 //! - `report`: the report, and messages.
 
-mod plan;
 mod report;
+mod resume;
 mod supervise;
 
 use super::dry_run;
-use crate::cli::BuildArgs;
+use crate::cli::{BuildArgs, BuildCommand};
 use crate::fan_out::fan_out;
-use crate::inputs;
-use crate::journal::Journal;
+use crate::inputs::{self, Input};
+use crate::journal::{Journal, Target};
+use crate::labels::Coverage;
+use crate::plan::{self, Known, Share};
 use crate::protocol::{BuildTask, ClipFlags, Task};
 use crate::reading;
+use crate::scratch::Scratch;
 use crate::split;
 use crate::worker;
 use anyhow::{bail, ensure};
@@ -28,14 +31,16 @@ use console::progress::Progress;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use pipeline::shard::ShardSetWriter;
 use pipeline::shard::payload;
+use pipeline::store;
 use pipeline::video;
 use pipeline::worker::Supervisor;
-use plan::{Plan, Source, size_and_time};
 use report::{
-    is_damaged, make_report, render_damage_advice, render_failure, render_rejected, render_report,
-    render_stop,
+    is_damaged, make_report, render_damage_advice, render_failure, render_part, render_rejected,
+    render_report, render_stop,
 };
+use resume::{Plan, Source, size_and_time};
 use schemas::manifest::{BuildOptions, OpenVideo, Rejected, VideoRecord};
+use schemas::report::BuildReport;
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -48,21 +53,115 @@ const POLL: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// Errors of the user's input or environment: no videos, a folder that is in use, a full disk.
-pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
+pub fn run(args: &BuildCommand) -> anyhow::Result<ExitCode> {
     video::init()?;
     interrupt::listen()?;
-    let options = args.options()?;
+    store::stop_when(interrupt::flag());
+    if let Some(place) = &args.plan {
+        return run_parts(args, &Known::read(place)?);
+    }
+    let options = args.build.options(args.force)?;
     payload::check(&options)?;
-    let found = inputs::find(args)?;
+    let found = inputs::find(&args.videos, &args.build)?;
     if args.dry_run {
         return dry_run::run(args, &options, found);
     }
-
-    let began = Instant::now();
-    let mut journal = Journal::open(&args.out, &options, args.force)?;
-    let rejected = found.rejected.clone();
+    let target = Target {
+        place: args.build.out.clone(),
+        plan: None,
+    };
     let (not_video, coverage) = (found.not_video, found.coverage.clone());
-    let (inputs, classes) = found.number(&journal.manifest.classes);
+    let rejected = found.rejected.clone();
+    let work = Work {
+        target,
+        options,
+        rejected,
+        not_video,
+        coverage,
+    };
+    let Some((report, coverage_lines)) = build(args, work, |known| found.number(known))? else {
+        return Ok(ExitCode::from(interrupt::EXIT_CODE));
+    };
+    if args.json {
+        output::print(&serde_json::to_string_pretty(&report)?)?;
+    } else {
+        output::print(&render_report(&report, &coverage_lines))?;
+    }
+    Ok(ExitCode::from(u8::from(
+        args.strict && !report.rejected.is_empty(),
+    )))
+}
+
+/// Builds the parts of a plan that are this machine's.
+fn run_parts(args: &BuildCommand, known: &Known) -> anyhow::Result<ExitCode> {
+    payload::check(&known.plan.options)?;
+    let parts = Share::parts(args.part, known.parts())?;
+    let mut reports = Vec::new();
+    for &part in &parts {
+        let videos = &known.plan.parts[part as usize].videos;
+        let inputs = videos
+            .iter()
+            .map(plan::Video::input)
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let work = Work {
+            target: Target {
+                place: known.part_place(part),
+                plan: Some(known.entry(Some(part))),
+            },
+            options: known.plan.options.clone(),
+            rejected: Vec::new(),
+            not_video: 0,
+            coverage: Coverage::default(),
+        };
+        let classes = known.plan.classes.clone();
+        let Some((report, _)) = build(args, work, |_| (inputs, classes))? else {
+            return Ok(ExitCode::from(interrupt::EXIT_CODE));
+        };
+        if !args.json {
+            output::print(&render_part(&report, part, known.parts()))?;
+        }
+        reports.push(report);
+    }
+    if args.json {
+        output::print(&serde_json::to_string_pretty(&reports)?)?;
+    } else if parts.is_empty() {
+        let all = count(u64::from(known.parts()), "part");
+        output::print(&format!("nothing to do: the plan has {all}"))?;
+    }
+    let is_rejected = reports.iter().any(|report| !report.rejected.is_empty());
+    Ok(ExitCode::from(u8::from(args.strict && is_rejected)))
+}
+
+/// What is built, besides the inputs.
+struct Work {
+    target: Target,
+    options: BuildOptions,
+    /// Files that are not used.
+    rejected: Vec<Rejected>,
+    not_video: u64,
+    coverage: Coverage,
+}
+
+/// Builds the inputs that `number` gives, with the names of the classes, for the classes that the
+/// folder knows. Returns the report and the lines of the labels' coverage; none if the user has
+/// stopped it.
+fn build(
+    command: &BuildCommand,
+    work: Work,
+    number: impl FnOnce(&[String]) -> (Vec<Input>, Vec<String>),
+) -> anyhow::Result<Option<(BuildReport, Vec<String>)>> {
+    let began = Instant::now();
+    let args = &command.build;
+    let Work {
+        target,
+        options,
+        rejected,
+        not_video,
+        coverage,
+    } = work;
+    let mut journal = Journal::open(&target, &options, &args.scratch(), command.force)?;
+    let out = target.place.as_path();
+    let (inputs, classes) = number(&journal.manifest.classes);
     journal.classes = classes;
     let plan = Plan::new(&journal, inputs)?;
     for path in &plan.removed {
@@ -70,7 +169,8 @@ pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
             "note: {path} no longer exists; its clips stay in the shards"
         ));
     }
-    let writer = ShardSetWriter::new(&args.out, options.clone(), journal.manifest.shards.clone());
+    let finished = journal.manifest.shards.clone();
+    let writer = ShardSetWriter::new(journal.dir(), options.clone(), finished);
     let progress = Progress::new(plan.sources.len() as u64, "{pos}/{len} videos");
     let content_hashes = journal
         .completed()
@@ -79,6 +179,7 @@ pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
         .collect();
     let mut build = Build {
         args,
+        target: &target,
         options: &options,
         journal,
         writer,
@@ -99,27 +200,21 @@ pub fn run(args: &BuildArgs) -> anyhow::Result<ExitCode> {
             // first one.
             let _ = journal.write_rejected(&rejected);
             if interrupt::requested() {
-                output::say(&render_stop(args, &journal));
-                return Ok(ExitCode::from(interrupt::EXIT_CODE));
+                output::say(&render_stop(out, &journal));
+                return Ok(None);
             }
-            return Err(error.context(render_failure(args, &journal)));
+            return Err(error.context(render_failure(out, &journal)));
         }
     };
     let coverage_lines = coverage.render();
-    let report = make_report(args, &journal, plan, rejected, not_video, coverage, began);
-    if args.json {
-        output::print(&serde_json::to_string_pretty(&report)?)?;
-    } else {
-        output::print(&render_report(&report, &coverage_lines))?;
-    }
-    Ok(ExitCode::from(u8::from(
-        args.strict && !report.rejected.is_empty(),
-    )))
+    let report = make_report(out, &journal, plan, rejected, not_video, coverage, began);
+    Ok(Some((report, coverage_lines)))
 }
 
 /// The state of the thread that appends clips.
 struct Build<'a> {
     args: &'a BuildArgs,
+    target: &'a Target,
     options: &'a BuildOptions,
     journal: Journal,
     writer: ShardSetWriter,
@@ -141,9 +236,25 @@ impl Build<'_> {
         let timeout = self.args.timeout;
         let options = self.options;
         let supervisor = worker::supervisors(timeout, interrupt::flag())?;
-        let work = |supervisor: &mut Supervisor, source: &Source, messages: &Sender<Message>| {
+        let objects = sources
+            .iter()
+            .map(|source| source.input.file.object.as_ref());
+        let dir = self.args.scratch();
+        let scratch = Scratch::new(&dir, self.args.scratch_size, objects.collect());
+        let work = |supervisor: &mut Supervisor,
+                    &(index, source): &(usize, &Source),
+                    messages: &Sender<Message>| {
+            let download = match scratch.wait(index) {
+                Ok(download) => download,
+                // A video that cannot be had is no bad video: the build stops, and can be resumed.
+                Err(error) => {
+                    let _ = messages.send(Message::Fatal(output::render_error(&error)));
+                    return;
+                }
+            };
             let task = Task::Build(BuildTask {
                 path: source.input.file.path.clone(),
+                download,
                 segments: source
                     .input
                     .segments
@@ -156,16 +267,16 @@ impl Build<'_> {
                 skip: source.skip,
             });
             supervise(supervisor, &task, source, messages);
+            scratch.remove(index);
         };
-        fan_out(
-            sources,
-            jobs,
-            queued_clips(options),
-            supervisor,
-            work,
-            |source, messages| self.append_clips(source, &messages),
-        )?;
-        if self.journal.clips() == 0 {
+        let numbered: Vec<_> = sources.iter().enumerate().collect();
+        let take = |&(_, source): &(usize, &Source), messages: Receiver<Message>| {
+            self.append_clips(source, &messages)
+        };
+        let queued = queued_clips(options);
+        scratch.run(|| fan_out(&numbered, jobs, queued, supervisor, work, take))?;
+        // A part of a plan may be without clips.
+        if self.journal.clips() == 0 && self.target.plan.is_none() {
             let records = self.journal.completed();
             let damaged = records.values().filter(|record| is_damaged(record)).count() as u64;
             let advice = render_damage_advice(damaged, records.len() as u64);
@@ -257,7 +368,7 @@ impl Build<'_> {
             format!(
                 "{} into {}",
                 count(self.journal.clips(), "clip"),
-                self.args.out.display()
+                self.target.place.display()
             ),
         );
         Ok(())

@@ -1,13 +1,15 @@
 //! `shardtool filter` and `shardtool merge`: a manifest over the shards of other manifests, or
 //! copies of the chosen clips.
 
+use super::plan;
 use crate::cli::{DeriveArgs, FilterArgs, MergeArgs};
 use crate::reading;
 use anyhow::{Context, bail, ensure};
 use console::output::{self, count};
 use pipeline::atomic_file;
 use pipeline::choice::Choice;
-use pipeline::shard::{Shard, ShardSet, ShardSetWriter};
+use pipeline::shard::{Shard, ShardSet, ShardSetWriter, index};
+use pipeline::store::Url;
 use schemas::manifest::{BuildOptions, Derived, MANIFEST_FILE, Manifest, ShardEntry, VIDEOS_FILE};
 use schemas::report::DeriveReport;
 use schemas::shard::{ClipMeta, FORMAT_VERSION};
@@ -26,7 +28,12 @@ pub fn filter(args: &FilterArgs) -> anyhow::Result<ExitCode> {
         !choice.is_all(),
         "nothing is chosen: give --classes, --split, --where or --select"
     );
-    derive(std::slice::from_ref(&args.dir), &choice, &args.derive)
+    derive(
+        std::slice::from_ref(&args.dir),
+        &choice,
+        &args.out,
+        &args.derive,
+    )
 }
 
 /// Runs `shardtool merge`.
@@ -34,7 +41,11 @@ pub fn filter(args: &FilterArgs) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// Those of [`derive()`].
 pub fn merge(args: &MergeArgs) -> anyhow::Result<ExitCode> {
-    derive(&args.dirs, &Choice::default(), &args.derive)
+    match (&args.plan, &args.out) {
+        (Some(place), _) => plan::merge(args, place),
+        (None, Some(out)) => derive(&args.dirs, &Choice::default(), out, &args.derive),
+        (None, None) => bail!("give --out"),
+    }
 }
 
 /// The chosen clips of one folder.
@@ -51,15 +62,27 @@ struct Part {
 /// # Errors
 /// When a folder cannot be read, the folders do not fit together, or the output exists already or
 /// cannot be written.
-fn derive(dirs: &[PathBuf], choice: &Choice, args: &DeriveArgs) -> anyhow::Result<ExitCode> {
-    let taken = args.out.join(MANIFEST_FILE).exists();
+fn derive(
+    dirs: &[PathBuf],
+    choice: &Choice,
+    out: &Path,
+    args: &DeriveArgs,
+) -> anyhow::Result<ExitCode> {
+    if let Some(url) = dirs.iter().find(|dir| Url::of(dir).is_some() && !args.copy) {
+        bail!(
+            "{} is in a store: --copy makes shards of the chosen clips here; to train on some \
+             clips, give the same choice to `trainer run`",
+            url.display()
+        );
+    }
+    let taken = out.join(MANIFEST_FILE).exists();
     ensure!(
         args.force || !taken,
         "{} holds a data set already; give another --out, or --force to replace its manifest",
-        args.out.display()
+        out.display()
     );
     let is_input = |dir: &PathBuf| {
-        let real = fs::canonicalize(&args.out);
+        let real = fs::canonicalize(out);
         real.is_ok_and(|out| fs::canonicalize(dir).is_ok_and(|dir| dir == out))
     };
     if let Some(dir) = dirs.iter().find(|dir| is_input(dir)) {
@@ -80,21 +103,21 @@ fn derive(dirs: &[PathBuf], choice: &Choice, args: &DeriveArgs) -> anyhow::Resul
     }
     check_options(&parts)?;
     let classes = join_classes(&mut parts)?;
-    fs::create_dir_all(&args.out)
-        .with_context(|| format!("cannot create {}", args.out.display()))?;
+    fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
     ensure!(
-        !args.out.join(VIDEOS_FILE).exists(),
+        !out.join(VIDEOS_FILE).exists(),
         "{} holds a build; give another --out",
-        args.out.display()
+        out.display()
     );
     // Copies of a row would not be known as such.
-    let referred = refer(&parts, &args.out)?;
+    let referred = refer(&parts, out)?;
     refuse_doubles(&referred)?;
     let shards = if args.copy {
-        copy(&parts, &args.out)?
+        copy(&parts, out)?
     } else {
         referred
     };
+    let index = index::write(out, &shards)?;
     let first = parts[0].set.manifest();
     let manifest = Manifest {
         format_version: if args.copy {
@@ -113,17 +136,19 @@ fn derive(dirs: &[PathBuf], choice: &Choice, args: &DeriveArgs) -> anyhow::Resul
         open_video: None,
         videos_xxh3: None,
         rejected_xxh3: None,
+        index: Some(index),
+        plan: None,
         derived: Some(Box::new(Derived {
             from: dirs.iter().map(|dir| dir.display().to_string()).collect(),
             choice: choice.clone(),
             copied: args.copy,
         })),
     };
-    let path = args.out.join(MANIFEST_FILE);
+    let path = out.join(MANIFEST_FILE);
     atomic_file::write(&path, &serde_json::to_vec_pretty(&manifest)?)
         .with_context(|| format!("cannot write {}", path.display()))?;
     let report = DeriveReport {
-        out: args.out.display().to_string(),
+        out: out.display().to_string(),
         clips: manifest.clips,
         videos: manifest.videos,
         shards: manifest.shards.len() as u64,
@@ -257,7 +282,11 @@ fn refer(parts: &[Part], out: &Path) -> anyhow::Result<Vec<ShardEntry>> {
                 (own, new) => own.clone().or_else(|| new.clone()),
             };
             entries.push(ShardEntry {
-                file: path_from(out, shard.path())?,
+                // Only names of local files are kept.
+                file: match Url::of(shard.path()) {
+                    None => path_from(out, shard.path())?,
+                    Some(_) => shard.path().display().to_string(),
+                },
                 clips,
                 rows: (!is_whole).then_some(ranges),
                 labels,

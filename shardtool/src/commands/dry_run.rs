@@ -1,14 +1,15 @@
 //! `shardtool build --dry-run`: counts the clips and bytes of a build without decoding.
 
-use crate::cli::BuildArgs;
+use crate::cli::BuildCommand;
 use crate::fan_out::fan_out;
 use crate::inputs::{Input, Inputs};
 use crate::protocol::{Failure, Reply, Task};
+use crate::scratch::Scratch;
 use crate::worker;
 use anyhow::Context;
 use console::output::{self, count};
 use console::progress::Progress;
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 use pipeline::shard::payload::DEFAULT_CRF;
 use pipeline::video::VideoProbe;
 use pipeline::video::clips::segment_ticks;
@@ -18,7 +19,7 @@ use pipeline::worker::{Ending, Reported, Supervisor};
 use schemas::manifest::{BuildOptions, Rejected, ShortVideo};
 use schemas::report::DryRunReport;
 use schemas::shard::Payload;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -42,7 +43,12 @@ fn typical_ratio(options: &BuildOptions) -> f64 {
 ///
 /// # Errors
 /// When no worker can be started, or the free space of the disk cannot be read.
-pub fn run(args: &BuildArgs, options: &BuildOptions, found: Inputs) -> anyhow::Result<ExitCode> {
+pub fn run(
+    command: &BuildCommand,
+    options: &BuildOptions,
+    found: Inputs,
+) -> anyhow::Result<ExitCode> {
+    let args = &command.build;
     let coverage = found.coverage;
     let videos = &found.inputs;
     let coverage_lines = coverage.render();
@@ -65,38 +71,41 @@ pub fn run(args: &BuildArgs, options: &BuildOptions, found: Inputs) -> anyhow::R
     let progress = Progress::new(videos.len() as u64, "{pos}/{len} videos");
     // There is nothing to finish: Ctrl-C ends the program at once.
     let supervisor = worker::supervisors(args.timeout, Arc::default())?;
-    let work = |supervisor: &mut Supervisor, video: &Input, results: &Sender<_>| {
-        // The receiver is gone only when the command itself has failed.
-        let _ = results.send(probe(supervisor, &video.file, options, args.timeout));
-    };
-    fan_out(
-        videos,
-        args.jobs(),
-        1,
-        supervisor,
-        work,
-        |video, results| {
-            match results.recv()?? {
-                Ok(probe) => add_probe(&mut report, options, video, &probe),
-                Err(reason) => {
-                    let rejected = Rejected::file(video.name(), reason);
-                    progress.say(&format!("rejected {}: {}", rejected.path, rejected.reason));
-                    report.rejected.push(rejected);
-                }
+    let objects = videos.iter().map(|video| video.file.object.as_ref());
+    let dir = args.scratch();
+    let scratch = Scratch::new(&dir, args.scratch_size, objects.collect());
+    let work =
+        |supervisor: &mut Supervisor, &(index, video): &(usize, &Input), results: &Sender<_>| {
+            let probed = scratch.wait(index).and_then(|download| {
+                probe(supervisor, &video.file, download, options, args.timeout)
+            });
+            scratch.remove(index);
+            // The receiver is gone only when the command itself has failed.
+            let _ = results.send(probed);
+        };
+    let numbered: Vec<_> = videos.iter().enumerate().collect();
+    let take = |&(_, video): &(usize, &Input), results: Receiver<anyhow::Result<_>>| {
+        match results.recv()?? {
+            Ok(probe) => add_probe(&mut report, options, video, &probe),
+            Err(reason) => {
+                let rejected = Rejected::file(video.name(), reason);
+                progress.say(&format!("rejected {}: {}", rejected.path, rejected.reason));
+                report.rejected.push(rejected);
             }
-            progress.advance(1, count(report.clips, "clip"));
-            Ok(())
-        },
-    )?;
+        }
+        progress.advance(1, count(report.clips, "clip"));
+        Ok(())
+    };
+    scratch.run(|| fan_out(&numbered, args.jobs(), 1, supervisor, work, take))?;
     progress.finish();
     report.estimated_bytes = (report.decoded_bytes as f64 * typical_ratio(options)) as u64;
-    if args.json {
+    if command.json {
         output::print(&serde_json::to_string_pretty(&report)?)?;
     } else {
         output::print(&render_report(&report, &coverage_lines))?;
     }
     Ok(ExitCode::from(u8::from(
-        args.strict && !report.rejected.is_empty(),
+        command.strict && !report.rejected.is_empty(),
     )))
 }
 
@@ -122,14 +131,16 @@ fn render_report(report: &DryRunReport, coverage_lines: &[String]) -> String {
 }
 
 /// Has a worker count the packets of a video; the inner error is why it cannot.
-fn probe(
+pub(super) fn probe(
     supervisor: &mut Supervisor,
     video: &VideoFile,
+    download: Option<PathBuf>,
     options: &BuildOptions,
     timeout: f64,
 ) -> anyhow::Result<Result<VideoProbe, String>> {
     let task = Task::Probe {
         path: video.path.clone(),
+        download,
         options: options.clone(),
         timeout,
     };

@@ -14,12 +14,16 @@ use console::progress::Progress;
 use crossbeam_channel::Sender;
 use pipeline::all_cores;
 use pipeline::shard::check::{ArrowReader, check_pixels};
-use pipeline::shard::reader::read_manifest;
+use pipeline::shard::read_manifest;
 use pipeline::shard::{ClipReader, Shard, ShardError};
+use pipeline::store::{self, StoreError, Url};
 use pipeline::video::discover::io_reason;
-use schemas::manifest::{Manifest, REJECTED_FILE, ShardEntry, VIDEOS_FILE, VideoRecord};
+use schemas::manifest::{
+    INDEX_FILE, Manifest, REJECTED_FILE, ShardEntry, VIDEOS_FILE, VideoRecord,
+};
 use schemas::report::{Problem, VerifyReport};
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::ops::Range;
 use std::path::Path;
 use std::process::ExitCode;
@@ -40,6 +44,10 @@ const VIDEOS_REMEDY: &str = "the shards are usable without it; before you add vi
 const REJECTED_REMEDY: &str =
     "the shards are usable without it; the same `shardtool build` command rewrites it";
 
+/// Remedy for an index that does not match.
+const INDEX_REMEDY: &str = "the shards are usable in a local folder without it, and not in a store; \
+                            `shardtool index` writes it again";
+
 /// The problem of a list whose hash is not that of the manifest.
 const OTHER_BYTES: &str = "its bytes are not those that the build wrote";
 
@@ -52,8 +60,14 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let manifest = read_manifest(&args.dir)?;
     reading::note_unfinished(&args.dir, &manifest);
     let mut problems = Vec::new();
-    let shards = open_shards(&args.dir, &manifest, &mut problems)?;
-    let clips = check_clips(args, &manifest, &shards, &mut problems)?;
+    let clips = match Url::of(&args.dir) {
+        None => {
+            let shards = open_shards(&args.dir, &manifest, &mut problems)?;
+            check_clips(args, &manifest, &shards, &mut problems)?
+        }
+        Some(url) => check_store(args, &url?, &manifest, &mut problems)?,
+    };
+    problems.extend(check_index(&args.dir, &manifest));
     problems.extend(check_counts(&manifest));
     problems.extend(unnamed_shards(&args.dir, &manifest)?);
     problems.extend(check_videos(&args.dir, &manifest));
@@ -77,6 +91,67 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
         output::print(&render_report(&report))?;
     }
     Ok(ExitCode::from(u8::from(!report.problems.is_empty())))
+}
+
+/// Downloads the shards at `url`, one at a time, and checks each. Returns the number of their clips.
+fn check_store(
+    args: &VerifyArgs,
+    url: &Url,
+    manifest: &Manifest,
+    problems: &mut Vec<Problem>,
+) -> anyhow::Result<u64> {
+    let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let (mut clips, mut first_clip) = (0, 0);
+    for entry in &manifest.shards {
+        let local = ShardEntry {
+            file: "shard".to_owned(),
+            ..entry.clone()
+        };
+        let path = scratch.path().join(&local.file);
+        let file =
+            File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        let downloaded = store::download(&url.join(&entry.file)?, None, &file, &mut |_| Ok(()));
+        let mut found = Vec::new();
+        match downloaded {
+            Ok(_) => {
+                let one = Manifest {
+                    shards: vec![local],
+                    ..manifest.clone()
+                };
+                let shards = open_shards(scratch.path(), &one, &mut found)?;
+                clips += check_clips(args, &one, &shards, &mut found)?;
+            }
+            Err(error) if error.is_not_found() => {
+                found.push(problem(&entry.file, "it is missing".to_owned(), RESTORE));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        problems.extend(found.into_iter().map(|problem| Problem {
+            file: entry.file.clone(),
+            clip: problem.clip.map(|clip| clip + first_clip),
+            ..problem
+        }));
+        first_clip += entry.clips;
+    }
+    Ok(clips)
+}
+
+/// Checks the index, if there is one.
+fn check_index(dir: &Path, manifest: &Manifest) -> Option<Problem> {
+    let entry = manifest.index.as_ref()?;
+    let bytes = match read(dir, INDEX_FILE) {
+        Ok(bytes) => bytes,
+        Err(error) => return Some(unreadable(INDEX_FILE, &error, INDEX_REMEDY)),
+    };
+    let is_whole = bytes.len() as u64 == entry.bytes && xxh3_hex(&bytes) == entry.xxh3;
+    (!is_whole).then(|| problem(INDEX_FILE, OTHER_BYTES.to_owned(), INDEX_REMEDY))
+}
+
+/// Reads a file beside the shards.
+fn read(dir: &Path, name: &str) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    store::open_file(&dir.join(name))?.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// A shard that could be opened.
@@ -246,12 +321,7 @@ fn check_counts(manifest: &Manifest) -> Option<Problem> {
 /// Finds shards in the folder that the manifest does not name.
 fn unnamed_shards(dir: &Path, manifest: &Manifest) -> anyhow::Result<Vec<Problem>> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
-        let name = entry
-            .with_context(|| format!("cannot read {}", dir.display()))?
-            .file_name()
-            .to_string_lossy()
-            .into_owned();
+    for name in names(dir)? {
         let named = manifest.shards.iter().any(|shard| shard.file == name);
         if name.starts_with("shard-") && name.ends_with(".parquet") && !named {
             let remedy = if manifest.finished {
@@ -271,14 +341,38 @@ fn unnamed_shards(dir: &Path, manifest: &Manifest) -> anyhow::Result<Vec<Problem
     Ok(found)
 }
 
+/// Names of the files in a folder, or of the objects at a URL; none where they cannot be listed.
+fn names(dir: &Path) -> anyhow::Result<Vec<String>> {
+    if let Some(url) = Url::of(dir) {
+        let url = url?;
+        return match store::list(&url) {
+            Ok(objects) => {
+                let names = objects
+                    .iter()
+                    .filter_map(|object| url.relative(&object.url));
+                Ok(names.collect())
+            }
+            Err(StoreError::Unlistable { .. }) => Ok(Vec::new()),
+            Err(error) => Err(error.into()),
+        };
+    }
+    let cannot = || format!("cannot read {}", dir.display());
+    let entries = fs::read_dir(dir).with_context(cannot)?;
+    let names = entries.map(|entry| {
+        let name = entry.with_context(cannot)?.file_name();
+        Ok(name.to_string_lossy().into_owned())
+    });
+    names.collect()
+}
+
 /// Checks the list of videos against the manifest. Older builds, whose manifest has no hash of it,
 /// may lack it.
 fn check_videos(dir: &Path, manifest: &Manifest) -> Vec<Problem> {
-    let text = match fs::read(dir.join(VIDEOS_FILE)) {
+    let text = match read(dir, VIDEOS_FILE) {
         Ok(text) => text,
         Err(error) => {
             let may_lack =
-                error.kind() == std::io::ErrorKind::NotFound && manifest.videos_xxh3.is_none();
+                error.kind() == io::ErrorKind::NotFound && manifest.videos_xxh3.is_none();
             return if may_lack {
                 Vec::new()
             } else {
@@ -340,7 +434,7 @@ fn check_rejected(dir: &Path, manifest: &Manifest) -> Option<Problem> {
         .rejected_xxh3
         .as_ref()
         .filter(|_| manifest.finished)?;
-    match fs::read(dir.join(REJECTED_FILE)) {
+    match read(dir, REJECTED_FILE) {
         Ok(text) if xxh3_hex(&text) == *xxh3 => None,
         // A running build replaces the manifest before the list.
         Ok(_) if read_manifest(dir).is_ok_and(|now| now.rejected_xxh3.as_ref() != Some(xxh3)) => {
@@ -355,7 +449,7 @@ fn check_rejected(dir: &Path, manifest: &Manifest) -> Option<Problem> {
     }
 }
 
-fn unreadable(file: &str, error: &std::io::Error, remedy: &str) -> Problem {
+fn unreadable(file: &str, error: &io::Error, remedy: &str) -> Problem {
     problem(
         file,
         format!("it cannot be read: {}", io_reason(error)),

@@ -15,11 +15,13 @@ use anyhow::{Context, ensure};
 use console::output::count;
 use names::VideoNames;
 use parse::{Line, fault};
-use pipeline::video::discover::{UrlError, VideoFile, local_path, path_name};
+use pipeline::store::{self, UrlError};
+use pipeline::video::discover::{VideoFile, path_name};
 use schemas::manifest::Labelling;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// The forms of a label file, for help and errors.
@@ -64,19 +66,19 @@ impl LabelSource {
     /// Parses the flag's value.
     ///
     /// # Errors
-    /// When the value is a URL.
+    /// When the value is a URL that cannot be used.
     pub fn parse(text: &str) -> Result<Self, UrlError> {
         Ok(match text {
             "none" => Self::None,
             "dirs" => Self::Dirs,
             "members" => Self::Members,
-            file => Self::File(local_path(file.into())?),
+            file => Self::File(store::place(file.into())?),
         })
     }
 }
 
 /// The label of one video.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Label {
     /// Class number.
     pub number: Option<i32>,
@@ -253,8 +255,10 @@ impl Names {
 
 /// Reads the labels of `videos` from the label file `file`.
 fn from_file(videos: &[VideoFile], file: &Path) -> anyhow::Result<Found> {
-    let bytes =
-        fs::read(file).with_context(|| format!("cannot read the labels in {}", file.display()))?;
+    let mut bytes = Vec::new();
+    store::open_file(file)
+        .and_then(|mut labels| labels.read_to_end(&mut bytes))
+        .with_context(|| format!("cannot read the labels in {}", file.display()))?;
     let names = VideoNames::new(videos, file);
     let mut lines = parse::parse(&bytes, file, &names)?;
     let numeric = read_numbers(&mut lines, file)?;

@@ -73,7 +73,7 @@ impl<'a> VideoNames<'a> {
 
     /// Returns the paths by which a line may name video `index`, the most specific first.
     fn places(&self, index: usize) -> Vec<PathBuf> {
-        let VideoFile { path, relative } = &self.videos[index];
+        let VideoFile { path, relative, .. } = &self.videos[index];
         let real = self.real[index].as_ref();
         let beside_labels = self
             .labels_dir

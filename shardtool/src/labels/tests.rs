@@ -1,10 +1,7 @@
 use super::*;
 
 fn videos(paths: &[&str]) -> Vec<VideoFile> {
-    let video = |path: &&str| VideoFile {
-        path: Path::new("in").join(path),
-        relative: path.into(),
-    };
+    let video = |path: &&str| VideoFile::local(Path::new("in").join(path), path.into());
     paths.iter().map(video).collect()
 }
 
@@ -338,10 +335,7 @@ fn errors_name_the_line_and_the_accepted_forms() {
 fn files_whose_names_are_not_text_are_named_as_in_lists() {
     use std::os::unix::ffi::OsStrExt;
     let name = Path::new(std::ffi::OsStr::from_bytes(b"a\xff.mp4"));
-    let video = VideoFile {
-        path: Path::new("in").join(name),
-        relative: name.to_owned(),
-    };
+    let video = VideoFile::local(Path::new("in").join(name), name.to_owned());
     let dir = tempfile::tempdir().expect("a temporary folder");
     let file = dir.path().join("labels.txt");
     fs::write(&file, "in/a\\xff.mp4,walk\n").expect("written");
@@ -360,10 +354,7 @@ fn paths_are_found_beside_the_labels_and_from_the_root() {
         .for_each(|path| fs::write(path, "").expect("written"));
     let videos: Vec<VideoFile> = paths
         .iter()
-        .map(|path| VideoFile {
-            path: path.clone(),
-            relative: "x".into(),
-        })
+        .map(|path| VideoFile::local(path.clone(), "x".into()))
         .collect();
     let file = root.join("set/labels.csv");
     fs::write(&file, format!("videos/a.mp4,x\n{},y\n", paths[1].display())).expect("written");

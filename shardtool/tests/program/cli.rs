@@ -393,22 +393,28 @@ fn labels_that_fit_no_video_are_counted_and_named() {
 }
 
 #[test]
-fn urls_are_refused_before_anything_is_made() {
+fn urls_that_cannot_be_used_are_refused_before_anything_is_made() {
     let dir = tempfile::tempdir().expect("a folder");
     fs::create_dir(dir.path().join("videos")).expect("made");
-    for arguments in [
-        &["build", "s3://bucket/x"][..],
-        &["build", "videos", "az://container/x"],
-        &["build", "videos", "--out", "gs://bucket/x"],
-        &["build", "videos", "--labels", "https://host/labels.csv"],
-        &["build", "http://host/a.mp4", "--dry-run"],
-        &["synth", "s3://bucket/x"],
-        &["verify", "s3://bucket/x"],
+    for (arguments, expected) in [
+        (&["build", "ftp://host/x"][..], "ftp:// is not supported"),
+        (&["build", "s3://"], "write s3://bucket/key"),
+        (
+            &["build", "videos", "--out", "s3a://bucket/x"],
+            "write s3://bucket/x",
+        ),
+        (&["build", "https://host/a.mp4?key=1"], "a query"),
+        (
+            &["synth", "s3://bucket/x"],
+            "give a path in the local file system",
+        ),
+        (
+            &["filter", "shards", "--out", "s3://b/x"],
+            "give a path in the local file system",
+        ),
     ] {
         let output = shardtool(dir.path(), arguments);
         let said = shown(&output);
-        let expected = "is a URL: reading from object stores is not supported yet; copy or mount \
-                        it and give a local path";
         assert!(
             output.status.code() == Some(1) && said.contains(expected),
             "{arguments:?}: {said}"
@@ -416,7 +422,7 @@ fn urls_are_refused_before_anything_is_made() {
     }
     let output = shardtool(dir.path(), &["build", "file:///data/videos"]);
     assert!(
-        shown(&output).contains("file:///data/videos is a URL: give the local path /data/videos"),
+        shown(&output).contains("give the local path /data/videos"),
         "{}",
         shown(&output)
     );

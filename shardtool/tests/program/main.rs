@@ -9,6 +9,7 @@ mod lists;
 mod odd;
 mod scenes;
 mod sources;
+mod store;
 mod tools;
 
 use std::path::Path;

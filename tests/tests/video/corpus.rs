@@ -102,7 +102,7 @@ fn judge(case: &Case, path: &Path) -> Result<usize, String> {
 
 /// Why the file at `path` is rejected; none if it is not.
 fn refusal(path: &Path) -> Option<String> {
-    let found = discover(&[path.to_owned()]);
+    let found = discover(&[path.to_owned()]).expect("found");
     if let Some(rejected) = found.rejected.first() {
         return Some(rejected.reason.clone());
     }
@@ -330,7 +330,11 @@ fn real_files_are_what_ffmpeg_says() {
     };
     let mut videos = Vec::new();
     for folder in ["faults", "actions"] {
-        videos.extend(discover(&[Path::new(&root).join(folder)]).videos);
+        videos.extend(
+            discover(&[Path::new(&root).join(folder)])
+                .expect("found")
+                .videos,
+        );
     }
     for (number, video) in videos.iter().enumerate() {
         // Of the many alike, some.

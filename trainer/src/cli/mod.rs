@@ -18,9 +18,11 @@ pub use visualise::VisualiseArgs;
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Arg, Args, Parser, Subcommand};
+use console::output::parse_bytes;
 use pipeline::loader::{DEFAULT_MAX_BAD, DEFAULT_MEMORY_BYTES};
 use pipeline::sampling::mask::MaskKind;
-use pipeline::video::discover::local_path;
+use pipeline::shard::CacheOptions;
+use pipeline::store::{self, local_path};
 use pipeline::{all_cores, physical_cores};
 use std::path::PathBuf;
 use trainer::config::Preset;
@@ -131,6 +133,13 @@ pub struct LoadArgs {
     /// Damaged or undecodable clips before loading stops. Each is reported and skipped.
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_BAD)]
     pub max_bad: usize,
+    /// Keep what is fetched of data in stores in this folder, on a local disk; processes of one
+    /// machine share it.
+    #[arg(long, value_name = "DIR", value_parser = local())]
+    pub cache: Option<PathBuf>,
+    /// Size of the cache, such as 500GB [default: nine tenths of the free space].
+    #[arg(long, value_name = "SIZE", requires = "cache", value_parser = parse_bytes)]
+    pub cache_size: Option<u64>,
 }
 
 /// Takes the arguments of [`LoadArgs`] out of a command's help.
@@ -150,6 +159,14 @@ impl LoadArgs {
             memory_bytes: (self.loader_memory as usize) << 20,
             max_bad: self.max_bad,
         }
+    }
+
+    /// Where to keep what is fetched.
+    pub fn cache(&self) -> Option<CacheOptions> {
+        self.cache.as_ref().map(|dir| CacheOptions {
+            dir: dir.clone(),
+            bytes: self.cache_size,
+        })
     }
 }
 
@@ -210,7 +227,7 @@ impl DataArg {
             Some((path, Ok(weight))) => (path, weight),
             _ => (text, 1.0),
         };
-        let whole = local_path(path.into()).map_err(|error| error.to_string())?;
+        let whole = store::place(path.into()).map_err(|error| error.to_string())?;
         // A path may hold a colon.
         let (path, split) = match path.rsplit_once(':') {
             Some((path, split)) if !whole.exists() && !split.is_empty() && !split.contains('/') => {

@@ -8,6 +8,7 @@ use console::{interrupt, output};
 use pipeline::atomic_file;
 use pipeline::choice::Choice;
 use pipeline::source::{ClipOrigin, Source, VideoOrigin, WeightedSource};
+use pipeline::store;
 use pipeline::video::media::Media;
 use schemas::report::{EmbedReport, NeighbourReport, QueryReport};
 use std::collections::BTreeSet;
@@ -27,6 +28,7 @@ const QUERIES: usize = 6;
 /// Errors that the user can fix: invalid weights or data, a missing video, a full disk.
 pub fn embed(args: &EmbedArgs) -> anyhow::Result<()> {
     interrupt::listen()?;
+    store::stop_when(interrupt::flag());
     ensure!(
         !args.tokens || (args.read.views.count() == 1 && args.per == Per::Clip),
         "--tokens requires one view and one row per clip"
@@ -308,6 +310,7 @@ fn open_query_files(
         &Choice::default(),
         &inference::live_config(&args.read, weights),
         weights.task.common().clip.frames,
+        args.read.load.cache().as_ref(),
     )
 }
 

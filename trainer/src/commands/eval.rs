@@ -5,6 +5,7 @@ use crate::commands::inference::{ClipInference, InferenceStats, open as open_set
 use anyhow::{Context, ensure};
 use console::{interrupt, output};
 use pipeline::atomic_file;
+use pipeline::store;
 use schemas::report::{ClassReport, EvalReport};
 use std::collections::BTreeMap;
 use trainer::data::classes;
@@ -21,6 +22,7 @@ const SHOWN_CLASSES: usize = 40;
 /// Errors that the user can fix: weights of no classifier, clips without labels, other classes.
 pub fn eval(args: &EvalArgs) -> anyhow::Result<()> {
     interrupt::listen()?;
+    store::stop_when(interrupt::flag());
     let weights = Weights::open(&args.weights)?;
     ensure!(
         !weights.classes().is_empty(),

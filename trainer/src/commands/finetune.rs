@@ -1,6 +1,6 @@
 //! `trainer finetune`: from weights and labelled shards to a classifier.
 
-use crate::cli::{DataArg, FinetuneArgs, loader_threads_beside_training};
+use crate::cli::{DataArg, FinetuneArgs, LoadArgs, loader_threads_beside_training};
 use crate::{commands::probe, commands::session, commands::sources};
 use anyhow::{Context, bail};
 use candle_core::{Device, Tensor};
@@ -8,6 +8,7 @@ use console::{interrupt, output};
 use pipeline::loader::check_options;
 use pipeline::sampling::order::Cursor;
 use pipeline::source::WeightedSource;
+use pipeline::store;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -29,6 +30,7 @@ const NAME: &str = "finetune";
 /// What the user can fix: flags, weights and files that do not fit, missing labels, a full disk.
 pub fn finetune(args: &FinetuneArgs) -> anyhow::Result<ExitCode> {
     interrupt::listen()?;
+    store::stop_when(interrupt::flag());
     let device = session::device(args.compute.device)?;
     let layers = args.settings.layers(args.config.as_deref())?;
     if args.resume {
@@ -53,7 +55,12 @@ pub fn finetune(args: &FinetuneArgs) -> anyhow::Result<ExitCode> {
         Some(weights) => Some(std::fs::canonicalize(&weights.path)?.display().to_string()),
         None => None,
     };
-    let data = sources::open_all(&args.data, &LiveConfig::default(), encoder.clip.frames)?;
+    let data = sources::open_all(
+        &args.data,
+        &LiveConfig::default(),
+        encoder.clip.frames,
+        args.load.cache().as_ref(),
+    )?;
     let classes = classes::of_all(&data)?;
     let recipe = args
         .recipe
@@ -100,7 +107,7 @@ fn resume(args: &FinetuneArgs, layers: &[Layer], device: Device) -> anyhow::Resu
     let weights = init_from
         .map(|path| Weights::open(Path::new(path)))
         .transpose()?;
-    let split = split(args, &config, open(&args.data, &config.common)?)?;
+    let split = split(args, &config, open(&args.data, &config.common, &args.load)?)?;
     train(
         args,
         config.into(),
@@ -111,9 +118,20 @@ fn resume(args: &FinetuneArgs, layers: &[Layer], device: Device) -> anyhow::Resu
     )
 }
 
-fn open(data: &[DataArg], config: &CommonConfig) -> anyhow::Result<Vec<WeightedSource>> {
+fn open(
+    data: &[DataArg],
+    config: &CommonConfig,
+    load: &LoadArgs,
+) -> anyhow::Result<Vec<WeightedSource>> {
     let choice = &config.data.choose;
-    sources::open(data, choice, &LiveConfig::default(), config.clip.frames)
+    let cache = load.cache();
+    sources::open(
+        data,
+        choice,
+        &LiveConfig::default(),
+        config.clip.frames,
+        cache.as_ref(),
+    )
 }
 
 /// The clips of `sets` to train on and those for validation, each with its class.
@@ -126,7 +144,7 @@ fn split(
     let validation = if args.val.is_empty() {
         None
     } else {
-        Some(number(open(&args.val, &config.common)?)?)
+        Some(number(open(&args.val, &config.common, &args.load)?)?)
     };
     let data = &config.objective.split;
     let split = classes::split(

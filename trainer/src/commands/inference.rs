@@ -54,6 +54,7 @@ pub fn open(args: &ReadArgs, weights: &Weights) -> anyhow::Result<Vec<WeightedSo
         &args.choose.choice(),
         &live_config(args, weights),
         weights.task.common().clip.frames,
+        args.load.cache().as_ref(),
     )
 }
 

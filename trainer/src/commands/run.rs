@@ -6,6 +6,7 @@ use anyhow::bail;
 use console::interrupt;
 use pipeline::loader::check_options;
 use pipeline::sampling::order::Cursor;
+use pipeline::store;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use trainer::config::{Preset, PretrainConfig, Task};
@@ -18,6 +19,7 @@ use trainer::train::{self, Run};
 /// What the user can fix: flags and files that do not fit, missing data, a full disk.
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     interrupt::listen()?;
+    store::stop_when(interrupt::flag());
     let device = session::device(args.compute.device)?;
     let (config, resumed) = configuration(args)?;
     let data = sources::open(
@@ -25,6 +27,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         &config.common.data.choose,
         &config.objective.live,
         config.common.clip.frames,
+        args.load.cache().as_ref(),
     )?;
     let (target, task) = (config.objective.target.clone(), Task::from(config));
     // The folder of a new run is made once its data is there.

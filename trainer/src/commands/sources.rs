@@ -6,8 +6,9 @@ use console::output;
 use console::progress::Progress;
 use pipeline::choice::{Choice, choose};
 use pipeline::live::{LiveOptions, LiveSet};
-use pipeline::shard::ShardSet;
+use pipeline::shard::{CacheOptions, ShardSet};
 use pipeline::source::{Source, WeightedSource};
+use pipeline::store::Url;
 use pipeline::video::discover::numbered_pictures;
 use pipeline::video::{self, Content, sniff};
 use pipeline::worker::WorkerProgram;
@@ -28,11 +29,13 @@ pub fn open(
     choice: &Choice,
     live: &LiveConfig,
     frames: usize,
+    cache: Option<&CacheOptions>,
 ) -> anyhow::Result<Vec<WeightedSource>> {
-    choose_from(open_all(data, live, frames)?, data, choice)
+    choose_from(open_all(data, live, frames, cache)?, data, choice)
 }
 
-/// Opens all data sets: shards where a folder holds a build, videos otherwise.
+/// Opens all data sets: shards where a folder holds a build, videos otherwise. What is fetched of
+/// shards in stores is kept in `cache`.
 ///
 /// # Errors
 /// When one of them is neither.
@@ -40,11 +43,15 @@ pub fn open_all(
     data: &[DataArg],
     live: &LiveConfig,
     frames: usize,
+    cache: Option<&CacheOptions>,
 ) -> anyhow::Result<Vec<WeightedSource>> {
     data.iter()
         .map(|DataArg { path, weight, .. }| {
-            let source = if path.join(MANIFEST_FILE).exists() {
-                Source::Shards(ShardSet::open(path)?)
+            let is_remote = Url::of(path).is_some();
+            let source = if is_remote || path.join(MANIFEST_FILE).exists() {
+                let shards = ShardSet::open_with(path, cache)?;
+                shards.note().iter().for_each(|note| output::say(note));
+                Source::Shards(shards)
             } else {
                 ensure!(
                     path.exists(),

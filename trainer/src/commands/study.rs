@@ -9,6 +9,7 @@ use console::{interrupt, output};
 use pipeline::atomic_file;
 use pipeline::choice::Choice;
 use pipeline::physical_cores;
+use pipeline::store;
 use std::collections::HashMap;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
@@ -26,7 +27,10 @@ const FRAMES: usize = 16;
 /// Errors that the user can fix: data without labels, a full disk.
 pub fn study(args: &StudyArgs) -> anyhow::Result<ExitCode> {
     interrupt::listen()?;
-    let open = |data| sources::open(data, &Choice::default(), &LiveConfig::default(), FRAMES);
+    store::stop_when(interrupt::flag());
+    let cache = args.load.cache();
+    let (choice, live) = (Choice::default(), LiveConfig::default());
+    let open = |data| sources::open(data, &choice, &live, FRAMES, cache.as_ref());
     let other = if args.other.is_empty() {
         None
     } else {

@@ -210,6 +210,7 @@ impl SourceClip {
             &Choice::default(),
             &live,
             frames,
+            None,
         )?
         .pop()
         .context("a data set per path")?;

@@ -40,17 +40,20 @@ fn assert_shown(name: &str, output: &Output) {
 }
 
 #[test]
-fn urls_are_refused_before_anything_is_made() {
+fn urls_that_cannot_be_used_are_refused_before_anything_is_made() {
     let dir = tempfile::tempdir().expect("a folder");
-    for arguments in [
-        &["run", "--data", "s3://bucket/x"][..],
-        &["run", "--data", "gs://bucket/x=2"],
-        &["run", "--out", "s3://bucket/x"],
-        &["finetune", "--data", "https://host/x"],
-        &["embed", "--weights", "w", "--out", "s3://bucket/x.parquet"],
+    let local = "give a path in the local file system";
+    for (arguments, expected) in [
+        (&["run", "--data", "ftp://bucket/x"][..], "is not supported"),
+        (&["run", "--data", "gs://=2"], "write gs://bucket/key"),
+        (&["run", "--out", "s3://bucket/x"], local),
+        (&["run", "--data", "s3://b/x", "--cache", "s3://b/x"], local),
+        (
+            &["embed", "--weights", "w", "--out", "s3://bucket/x.parquet"],
+            local,
+        ),
     ] {
         let said = trainer(dir.path(), arguments);
-        let expected = "is a URL: reading from object stores is not supported yet";
         let refused = said.status.code() == Some(1) && shown(&said).contains(expected);
         assert!(refused, "{arguments:?}: {}", shown(&said));
     }

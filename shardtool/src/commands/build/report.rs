@@ -1,13 +1,13 @@
 //! The report of a build, and its messages.
 
-use super::plan::Plan;
-use crate::cli::BuildArgs;
+use super::resume::Plan;
 use crate::journal::Journal;
 use crate::labels::Coverage;
 use console::output::{self, count};
 use pipeline::video::clips::FaultKind;
 use schemas::manifest::{REJECTED_FILE, Rejected, VideoRecord};
 use schemas::report::BuildReport;
+use std::path::Path;
 use std::time::Instant;
 
 /// Renders the line about a rejected file or part of a file.
@@ -50,30 +50,30 @@ pub(super) fn render_damage_advice(damaged: u64, videos: u64) -> String {
 }
 
 /// Renders the context of an error that has stopped a build.
-pub(super) fn render_failure(args: &BuildArgs, journal: &Journal) -> String {
+pub(super) fn render_failure(out: &Path, journal: &Journal) -> String {
     match journal.manifest.shards.len() as u64 {
-        0 => format!("the build into {} has failed", args.out.display()),
+        0 => format!("the build into {} has failed", out.display()),
         shards => format!(
             "the build into {} has stopped; {} are complete and usable, and the same command \
              resumes the build",
-            args.out.display(),
+            out.display(),
             count(shards, "shard")
         ),
     }
 }
 
 /// Renders the message after a clean stop.
-pub(super) fn render_stop(args: &BuildArgs, journal: &Journal) -> String {
+pub(super) fn render_stop(out: &Path, journal: &Journal) -> String {
     let shards = count(journal.manifest.shards.len() as u64, "shard");
     format!(
         "stopped: {shards} of {} are complete; run the same command again to resume",
-        args.out.display()
+        out.display()
     )
 }
 
 /// Makes the report of a complete build.
 pub(super) fn make_report(
-    args: &BuildArgs,
+    out: &Path,
     journal: &Journal,
     plan: Plan,
     rejected: Vec<Rejected>,
@@ -91,7 +91,7 @@ pub(super) fn make_report(
         lines.filter_map(|line| line.clips).sum::<u64>()
     };
     BuildReport {
-        out: args.out.display().to_string(),
+        out: out.display().to_string(),
         videos: sum(|record| u64::from(record.clips > 0)),
         clips: manifest.clips,
         damaged_clips: skipped(&[FaultKind::Damage, FaultKind::CutShort]),
@@ -177,4 +177,25 @@ pub(super) fn render_report(report: &BuildReport, coverage_lines: &[String]) -> 
         .iter()
         .for_each(|line| text += &format!("{line}\n"));
     text + &format!("next: trainer run --data {}", report.out)
+}
+
+/// Renders the report of a part of a plan as a line.
+pub(super) fn render_part(report: &BuildReport, part: u32, parts: u32) -> String {
+    let known = match report.known_videos {
+        0 => String::new(),
+        known => format!(" ({known} built before)"),
+    };
+    let rejected = match report.rejected.len() {
+        0 => String::new(),
+        rejected => format!(", {rejected} rejected"),
+    };
+    format!(
+        "part {part} of {parts}: {} from {}{known} in {}, {}{rejected}, {:.1} s: {}",
+        count(report.clips, "clip"),
+        count(report.videos, "video"),
+        count(report.shards, "shard"),
+        output::bytes(report.stored_bytes),
+        report.seconds,
+        report.out
+    )
 }

@@ -1,6 +1,6 @@
 //! One video in a worker process: its replies become messages to the thread that appends clips.
 
-use super::plan::Source;
+use super::resume::Source;
 use crate::protocol::{ClipFlags, Failure, Reply, Task};
 use console::output::count;
 use crossbeam_channel::Sender;

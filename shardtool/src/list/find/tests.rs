@@ -25,10 +25,8 @@ impl Fixture {
         }
         let root = dir.path().join("root");
         fs::create_dir_all(&root).expect("made");
-        let candidate = |relative: &&str| Candidate {
-            path: root.join(relative),
-            relative: PathBuf::from(relative),
-        };
+        let candidate =
+            |relative: &&str| Candidate::local(root.join(relative), PathBuf::from(relative));
         Self {
             list: read(&paths, &ListOptions::default()).expect("a list"),
             candidates: files.iter().map(candidate).collect(),
@@ -243,10 +241,8 @@ fn links_to_the_folder() {
     let list = dir.path().join("list.csv");
     fs::write(&list, format!("path\n{}\n", real.join("a.mp4").display())).expect("written");
     let list = read(&[list], &ListOptions::default()).expect("a list");
-    let candidate = |relative: &str| Candidate {
-        path: link.join(relative),
-        relative: Path::new(relative).to_owned(),
-    };
+    let candidate =
+        |relative: &str| Candidate::local(link.join(relative), Path::new(relative).to_owned());
     let found = find(&list, &[candidate("a.mp4"), candidate("x/a.mp4")]).expect("found");
     assert_eq!(
         found.videos,

@@ -10,7 +10,7 @@ use pipeline::loader::Loader;
 use pipeline::loader::batch::{Batch, Form, ValueType};
 use pipeline::sampling::order::Cursor;
 use pipeline::{all_cores, physical_cores};
-use schemas::report::{LoaderFigures, LoaderLimit, LoaderReport, StepFigures};
+use schemas::report::{LoaderFigures, LoaderLimit, LoaderReport, StepFigures, StoreFigures};
 use std::time::{Duration, Instant};
 use trainer::backend::{LearnerError, patches};
 use trainer::config::PretrainConfig;
@@ -36,12 +36,15 @@ pub fn loader(args: &BenchLoaderArgs) -> anyhow::Result<()> {
         is_trainable,
         "--consumer step trains on patches: leave --form clips out"
     );
+    let began = Instant::now();
     let data = sources::open(
         &args.data,
         &config.common.data.choose,
         &config.objective.live,
         config.common.clip.frames,
+        args.load.cache().as_ref(),
     )?;
+    let open_seconds = began.elapsed().as_secs_f64();
     let data_clips = sources::clips(&data);
     let threads = if args.consumer == Consumer::Step {
         loader_threads_beside_training()
@@ -93,6 +96,7 @@ pub fn loader(args: &BenchLoaderArgs) -> anyhow::Result<()> {
         batch_size: options.batch_size as u64,
         repeat: options.repeat as u64,
         threads: options.threads as u64,
+        open_seconds,
         clips_per_second: figures.clips_per_second,
         stall_fraction: figures.stall_fraction,
         batch_wait_ms: figures.batch_wait_ms,
@@ -215,7 +219,7 @@ fn render_report(report: &LoaderReport) -> String {
          stall        {:.2} % of the time, with {:.1} batches ready on average\n\
          CPU          {:.2} ms per clip, consumer and decoders included\n\
          memory       {:.0} MB peak\n\
-         first batch  after {:.2} s\n\
+         first batch  after {:.2} s, {:.2} s of which to open the data\n\
          skipped      {} clips\n\n\
          stages\n",
         report.data.join(", "),
@@ -237,9 +241,13 @@ fn render_report(report: &LoaderReport) -> String {
         loader.ready_batches,
         report.cpu_ms_per_clip,
         megabytes(report.peak_memory_bytes as f64),
-        loader.first_batch_seconds,
+        report.open_seconds + loader.first_batch_seconds,
+        report.open_seconds,
         loader.skipped,
     );
+    if loader.store.is_some() {
+        text += &stage("fetch", loader.fetch);
+    }
     text += &stage("read", loader.read);
     text += &stage("decode", loader.decode);
     text += &stage("transform", loader.transform);
@@ -248,6 +256,9 @@ fn render_report(report: &LoaderReport) -> String {
         "idle",
         100.0 * loader.idle_fraction
     );
+    if let Some(store) = &loader.store {
+        text += &render_store(store);
+    }
     if let Some(step) = &report.step {
         text += &format!(
             "A step takes {:.3} s with new batches and {:.3} s with a repeated batch: loading \
@@ -257,6 +268,23 @@ fn render_report(report: &LoaderReport) -> String {
     }
     text += &render_limit(loader, report.a100s);
     text
+}
+
+/// Renders the traffic with stores.
+fn render_store(store: &StoreFigures) -> String {
+    format!(
+        "store        {} requests, {} repeated after a failure, {} received\n\
+         cache        {:.1} % of the clips ({} of {}){}; {} fetched again because of a wrong \
+         hash\n\n",
+        store.requests,
+        store.retries,
+        output::bytes(store.bytes),
+        100.0 * store.hit_rate,
+        store.hits,
+        store.hits + store.misses,
+        if store.is_cache_full { ", full" } else { "" },
+        store.repeated
+    )
 }
 
 /// Renders the bottleneck as a sentence.
@@ -271,6 +299,9 @@ fn render_limit(loader: &LoaderFigures, a100s: f64) -> String {
                 "The consumer is the bottleneck: it gets batches as fast as it takes them ({fed}) \
                  and never waits long."
             )
+        }
+        LoaderLimit::Network => {
+            format!("The network or the store is the bottleneck: this machine feeds {fed}.")
         }
         LoaderLimit::Read => {
             format!("Reading and decompressing are the bottleneck: this machine feeds {fed}.")

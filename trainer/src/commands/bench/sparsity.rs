@@ -81,6 +81,7 @@ pub fn sparsity(args: &BenchSparsityArgs) -> anyhow::Result<()> {
             &config.common.data.choose,
             &config.objective.live,
             config.common.clip.frames,
+            args.load.cache().as_ref(),
         )?))
     };
     let mut bench = Bench {

@@ -1,8 +1,9 @@
-//! The plan of a build: which videos are complete, and which are left to do.
+//! What is left of a build: which videos are complete, and which are left to do.
 
 use crate::inputs::Input;
 use crate::journal::Journal;
 use anyhow::ensure;
+use pipeline::store;
 use pipeline::video::media::Media;
 use schemas::manifest::VideoRecord;
 
@@ -100,6 +101,13 @@ fn is_same_file(source: &Source, record: &VideoRecord) -> bool {
     }
     let mut hasher = blake3::Hasher::new();
     let path = &source.input.file.path;
+    if source.input.file.object.is_some() {
+        let hashed = bytes == record.bytes
+            && store::open_file(path)
+                .and_then(|file| hasher.update_reader(file).map(drop))
+                .is_ok();
+        return hashed && hasher.finalize().to_hex().as_str() == record.blake3;
+    }
     let hashed = Media::of(path).and_then(|media| {
         media.read(path, |block| {
             hasher.update(block);
@@ -112,6 +120,9 @@ fn is_same_file(source: &Source, record: &VideoRecord) -> bool {
 /// Returns the size in bytes, and the time of the last modification in nanoseconds since 1970;
 /// zeros if the file does not exist.
 pub(super) fn size_and_time(source: &Source) -> (u64, i64) {
+    if let Some(object) = &source.input.file.object {
+        return (object.bytes, object.modified_ns);
+    }
     let path = &source.input.file.path;
     let found = Media::of(path).and_then(|media| media.size_and_time(path));
     found.unwrap_or((0, 0))

@@ -1,0 +1,333 @@
+//! A build into a store: shards go up as they are finished, and then the manifest that names them.
+//!
+//! The build itself works in a folder on its way to the store, as in any folder. What the manifest
+//! in the store names is there; other objects of a build that was killed are read by nobody, and
+//! are replaced when it is repeated. A build takes its place by a first, empty manifest, and replaces
+//! it only if it is the one that it wrote or read: of two builds into one place, one fails. A part
+//! of a plan may be built twice at once; its manifest is written when all of it is there, with the
+//! same bytes by both.
+
+use anyhow::{Context, anyhow, bail, ensure};
+use crossbeam_channel::{Sender, bounded};
+use pipeline::atomic_file;
+use pipeline::store::{self, StoreError, Url};
+use rustix::fs::{FlockOperation, flock};
+use schemas::manifest::{MANIFEST_FILE, VIDEOS_FILE};
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use tempfile::TempDir;
+
+/// Beginning of the names of folders on the way to a store.
+const STAGING: &str = "shardtool-";
+
+/// File that is locked for as long as its folder is in use.
+const LOCK_FILE: &str = "lock";
+
+/// Finished states of the build that may wait to go up, besides the one that is going.
+const WAITING: usize = 1;
+
+/// What sends a build to a store.
+pub struct Publisher {
+    url: Url,
+    staging: Staging,
+    /// Sizes of the objects that are there, by name.
+    sizes: HashMap<String, u64>,
+    steps: Option<Sender<Message>>,
+    thread: Option<JoinHandle<()>>,
+    /// Why it has stopped.
+    failure: Arc<Mutex<Option<anyhow::Error>>>,
+}
+
+/// A folder that is removed with all that is in it.
+struct Staging {
+    dir: TempDir,
+    _lock: File,
+}
+
+/// What the thread that uploads is told.
+enum Message {
+    Step(Step),
+    /// To answer once everything before is in the store.
+    Flush(Sender<()>),
+}
+
+/// A state of the build: new shards, new contents of lists, and the manifest that names them.
+pub struct Step {
+    /// Names of the new shards, in the folder.
+    pub shards: Vec<String>,
+    /// Names and bytes of other files.
+    pub files: Vec<(&'static str, Vec<u8>)>,
+    /// The manifest, if it is to be replaced.
+    pub manifest: Option<Vec<u8>>,
+}
+
+impl Publisher {
+    /// Prepares a build into `url`, with a folder in `scratch`, and gets what a build before has
+    /// left there. `force` removes its manifest.
+    ///
+    /// # Errors
+    /// When the store or the folder cannot be used.
+    pub fn open(url: &Url, scratch: &Path, force: bool) -> anyhow::Result<Self> {
+        let staging = Staging::make(scratch)?;
+        let place = |name: &str| url.join(name);
+        let mut sizes = HashMap::new();
+        let mut etag = None;
+        if force {
+            store::delete(&place(MANIFEST_FILE)?)?;
+        }
+        match store::read(&place(MANIFEST_FILE)?) {
+            Ok(manifest) => {
+                etag = manifest.etag;
+                let keep = |name: &str, bytes: &[u8]| {
+                    let path = staging.dir.path().join(name);
+                    fs::write(&path, bytes)
+                        .with_context(|| format!("cannot write {}", path.display()))
+                };
+                keep(MANIFEST_FILE, &manifest.bytes)?;
+                match store::read(&place(VIDEOS_FILE)?) {
+                    Ok(videos) => keep(VIDEOS_FILE, &videos.bytes)?,
+                    Err(StoreError::NotFound { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+                for object in store::list(url)? {
+                    if let Some(name) = url.relative(&object.url) {
+                        sizes.insert(name, object.bytes);
+                    }
+                }
+            }
+            Err(StoreError::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let (steps, received) = bounded::<Message>(WAITING);
+        let failure = Arc::<Mutex<Option<anyhow::Error>>>::default();
+        let mut upload = Upload {
+            url: url.clone(),
+            dir: staging.dir.path().to_owned(),
+            etag,
+        };
+        let failed = Arc::clone(&failure);
+        let thread = std::thread::Builder::new()
+            .name("publish".to_owned())
+            .spawn(move || {
+                for message in received {
+                    let step = match message {
+                        Message::Step(step) => step,
+                        Message::Flush(done) => {
+                            let _ = done.send(());
+                            continue;
+                        }
+                    };
+                    if let Err(error) = upload.publish(step) {
+                        *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                        return;
+                    }
+                }
+            })?;
+        Ok(Self {
+            url: url.clone(),
+            staging,
+            sizes,
+            steps: Some(steps),
+            thread: Some(thread),
+            failure,
+        })
+    }
+
+    /// The folder on the way to the store.
+    pub fn dir(&self) -> &Path {
+        self.staging.dir.path()
+    }
+
+    /// The place in the store.
+    pub const fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// Bytes of the object `name` that a build before has left; none if there is no such object.
+    pub fn size(&self, name: &str) -> Option<u64> {
+        self.sizes.get(name).copied()
+    }
+
+    /// Sends a state of the build on its way; waits while others are before it.
+    ///
+    /// # Errors
+    /// When a state before could not be sent.
+    pub fn send(&self, step: Step) -> anyhow::Result<()> {
+        let steps = self.steps.as_ref().context("the build was finished")?;
+        steps.send(Message::Step(step)).map_err(|_| self.failure())
+    }
+
+    /// Waits until all states that were sent are in the store; more may follow.
+    ///
+    /// # Errors
+    /// When one could not be sent.
+    pub fn flush(&self) -> anyhow::Result<()> {
+        let (done, is_done) = bounded(1);
+        let steps = self.steps.as_ref().context("the build was finished")?;
+        steps
+            .send(Message::Flush(done))
+            .map_err(|_| self.failure())?;
+        is_done.recv().map_err(|_| self.failure())
+    }
+
+    /// Waits until all states are in the store.
+    ///
+    /// # Errors
+    /// When one could not be sent.
+    pub fn finish(&mut self) -> anyhow::Result<()> {
+        self.steps = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            bail!("the thread that uploads has panicked");
+        }
+        match self.failure.lock() {
+            Ok(failure) if failure.is_none() => Ok(()),
+            _ => Err(self.failure()),
+        }
+    }
+
+    fn failure(&self) -> anyhow::Error {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure
+            .take()
+            .unwrap_or_else(|| anyhow!("cannot write to {}", self.url))
+    }
+}
+
+impl Staging {
+    /// Makes a folder in `scratch`, and removes those of builds that were killed.
+    fn make(scratch: &Path) -> anyhow::Result<Self> {
+        let cannot = || format!("cannot write to {}; choose --scratch", scratch.display());
+        for entry in fs::read_dir(scratch).with_context(cannot)? {
+            let path = entry.with_context(cannot)?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let is_unused = name.starts_with(STAGING)
+                && File::open(path.join(LOCK_FILE)).is_ok_and(|lock| {
+                    flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
+                });
+            if is_unused {
+                // Another build may be removing it as well.
+                let _ = fs::remove_dir_all(&path);
+            }
+        }
+        let mut builder = tempfile::Builder::new();
+        let dir = builder
+            .prefix(STAGING)
+            .tempdir_in(scratch)
+            .with_context(cannot)?;
+        let lock = File::create(dir.path().join(LOCK_FILE)).with_context(cannot)?;
+        flock(&lock, FlockOperation::LockExclusive).with_context(cannot)?;
+        Ok(Self { dir, _lock: lock })
+    }
+}
+
+/// The thread that uploads.
+struct Upload {
+    url: Url,
+    dir: PathBuf,
+    /// Of the manifest in the store, if there is one.
+    etag: Option<String>,
+}
+
+impl Upload {
+    fn publish(&mut self, step: Step) -> anyhow::Result<()> {
+        for name in step.shards {
+            let path = self.dir.join(&name);
+            let object = self.url.join(&name)?;
+            if let Err(error) = store::upload(&object, &path) {
+                if !matches!(error, StoreError::Exists { .. }) {
+                    return Err(error.into());
+                }
+                // No manifest names it: a build that was killed has left it.
+                self.check_manifest()?;
+                store::delete(&object)?;
+                store::upload(&object, &path)?;
+            }
+            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+        let Some(manifest) = step.manifest else {
+            return Ok(());
+        };
+        if self.is_there(&manifest)? {
+            return Ok(());
+        }
+        for (name, bytes) in step.files {
+            store::overwrite(&self.url.join(name)?, bytes.into())?;
+        }
+        let object = self.url.join(MANIFEST_FILE)?;
+        let written = match &self.etag {
+            Some(etag) => store::replace(&object, manifest.clone().into(), Some(etag)),
+            None => store::create(&object, manifest.clone().into())
+                .and_then(|()| Ok(store::head(&object)?.etag)),
+        };
+        match written {
+            Ok(etag) => self.etag = etag,
+            // Another process may have made the same part.
+            Err(StoreError::Exists { .. } | StoreError::Changed { .. }) => {
+                ensure!(self.is_there(&manifest)?, self.conflict());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// Whether the store has `manifest` already.
+    ///
+    /// # Errors
+    /// When it has another one that is not ours.
+    fn is_there(&mut self, manifest: &[u8]) -> anyhow::Result<bool> {
+        match store::read(&self.url.join(MANIFEST_FILE)?) {
+            Ok(found) if found.bytes == manifest => {
+                self.etag = found.etag;
+                Ok(true)
+            }
+            Ok(found) => {
+                ensure!(
+                    self.etag.is_some() && found.etag == self.etag,
+                    self.conflict()
+                );
+                Ok(false)
+            }
+            Err(StoreError::NotFound { .. }) => {
+                ensure!(self.etag.is_none(), self.conflict());
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Fails if the manifest in the store is not the one that this build wrote or read.
+    fn check_manifest(&self) -> anyhow::Result<()> {
+        let etag = match store::head(&self.url.join(MANIFEST_FILE)?) {
+            Ok(found) => found.etag,
+            Err(StoreError::NotFound { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        ensure!(etag == self.etag, self.conflict());
+        Ok(())
+    }
+
+    fn conflict(&self) -> String {
+        format!(
+            "another build has written into {}; wait for it, or give another --out",
+            self.url
+        )
+    }
+}
+
+/// Writes a file of a build that is in a folder, or in a store.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write(place: &Path, name: &str, bytes: Vec<u8>) -> anyhow::Result<()> {
+    let path = place.join(name);
+    match Url::of(place) {
+        Some(url) => Ok(store::overwrite(&url?.join(name)?, bytes.into())?),
+        None => atomic_file::write(&path, &bytes)
+            .with_context(|| format!("cannot write {}", path.display())),
+    }
+}

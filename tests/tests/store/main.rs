@@ -1,0 +1,6 @@
+//! Data in object stores: requests, loading and building.
+
+mod answers;
+mod loading;
+mod moto;
+mod requests;
