@@ -260,9 +260,15 @@ impl Journal {
         shards: &[ShardEntry],
         not_video: &[Rejected],
     ) -> anyhow::Result<Vec<Rejected>> {
-        if shards.len() > self.published {
+        if let Some(publisher) = &self.publisher {
             // The index is made of what is in the store.
-            self.commit(shards, None)?;
+            let new = shards.iter().skip(self.published);
+            publisher.send(Step {
+                shards: new.map(|shard| shard.file.clone()).collect(),
+                files: Vec::new(),
+                manifest: None,
+            })?;
+            self.published = shards.len();
         }
         let (rejected, rejected_xxh3) = self.replace_rejected(not_video)?;
         let manifest = self.write_records(shards, None)?;

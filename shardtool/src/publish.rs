@@ -23,9 +23,6 @@ use tempfile::TempDir;
 /// Beginning of the names of folders on the way to a store.
 const STAGING: &str = "shardtool-";
 
-/// File that is locked for as long as its folder is in use.
-const LOCK_FILE: &str = "lock";
-
 /// Finished states of the build that may wait to go up, besides the one that is going.
 const WAITING: usize = 1;
 
@@ -41,7 +38,7 @@ pub struct Publisher {
     failure: Arc<Mutex<Option<anyhow::Error>>>,
 }
 
-/// A folder that is removed with all that is in it.
+/// A folder that is locked for as long as it is in use, and removed with all that is in it.
 struct Staging {
     dir: TempDir,
     _lock: File,
@@ -112,17 +109,19 @@ impl Publisher {
         let thread = std::thread::Builder::new()
             .name("publish".to_owned())
             .spawn(move || {
+                let mut has_failed = false;
+                // After a failure, messages are taken and dropped, so that nobody waits for them.
                 for message in received {
-                    let step = match message {
-                        Message::Step(step) => step,
-                        Message::Flush(done) => {
-                            let _ = done.send(());
-                            continue;
+                    match message {
+                        _ if has_failed => {}
+                        Message::Flush(done) => drop(done.send(())),
+                        Message::Step(step) => {
+                            if let Err(error) = upload.publish(step) {
+                                has_failed = true;
+                                *failed.lock().unwrap_or_else(PoisonError::into_inner) =
+                                    Some(error);
+                            }
                         }
-                    };
-                    if let Err(error) = upload.publish(step) {
-                        *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                        return;
                     }
                 }
             })?;
@@ -156,6 +155,7 @@ impl Publisher {
     /// # Errors
     /// When a state before could not be sent.
     pub fn send(&self, step: Step) -> anyhow::Result<()> {
+        self.check()?;
         let steps = self.steps.as_ref().context("the build was finished")?;
         steps.send(Message::Step(step)).map_err(|_| self.failure())
     }
@@ -184,10 +184,13 @@ impl Publisher {
         {
             bail!("the thread that uploads has panicked");
         }
-        match self.failure.lock() {
-            Ok(failure) if failure.is_none() => Ok(()),
-            _ => Err(self.failure()),
-        }
+        self.check()
+    }
+
+    /// Fails if a state could not be sent.
+    fn check(&self) -> anyhow::Result<()> {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.take().map_or(Ok(()), Err)
     }
 
     fn failure(&self) -> anyhow::Error {
@@ -205,24 +208,28 @@ impl Staging {
         for entry in fs::read_dir(scratch).with_context(cannot)? {
             let path = entry.with_context(cannot)?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let is_unused = name.starts_with(STAGING)
-                && File::open(path.join(LOCK_FILE)).is_ok_and(|lock| {
-                    flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
-                });
-            if is_unused {
+            if name.starts_with(STAGING) && locked(&path).is_some() {
                 // Another build may be removing it as well.
                 let _ = fs::remove_dir_all(&path);
             }
         }
-        let mut builder = tempfile::Builder::new();
-        let dir = builder
-            .prefix(STAGING)
-            .tempdir_in(scratch)
-            .with_context(cannot)?;
-        let lock = File::create(dir.path().join(LOCK_FILE)).with_context(cannot)?;
-        flock(&lock, FlockOperation::LockExclusive).with_context(cannot)?;
-        Ok(Self { dir, _lock: lock })
+        loop {
+            let mut builder = tempfile::Builder::new();
+            let made = builder.prefix(STAGING).tempdir_in(scratch);
+            let dir = made.with_context(cannot)?;
+            // Until it is locked, another build may take it for one that is left, and remove it.
+            if let Some(lock) = locked(dir.path()).filter(|_| dir.path().exists()) {
+                return Ok(Self { dir, _lock: lock });
+            }
+        }
     }
+}
+
+/// Locks a folder; none if another process holds it.
+fn locked(folder: &Path) -> Option<File> {
+    let folder = File::open(folder).ok()?;
+    flock(&folder, FlockOperation::NonBlockingLockExclusive).ok()?;
+    Some(folder)
 }
 
 /// The thread that uploads.
@@ -255,14 +262,25 @@ impl Upload {
         if self.is_there(&manifest)? {
             return Ok(());
         }
-        for (name, bytes) in step.files {
-            store::overwrite(&self.url.join(name)?, bytes.into())?;
-        }
+        let url = &self.url;
+        let overwrite = &|(name, bytes): (&str, Vec<u8>)| -> anyhow::Result<()> {
+            Ok(store::overwrite(&url.join(name)?, bytes.into())?)
+        };
+        std::thread::scope(|scope| {
+            let files = step.files.into_iter();
+            let files: Vec<_> = files
+                .map(|file| scope.spawn(move || overwrite(file)))
+                .collect();
+            let written = files.into_iter().map(|file| {
+                let panicked = |_| Err(anyhow!("a thread that uploads has panicked"));
+                file.join().unwrap_or_else(panicked)
+            });
+            written.collect::<anyhow::Result<()>>()
+        })?;
         let object = self.url.join(MANIFEST_FILE)?;
         let written = match &self.etag {
             Some(etag) => store::replace(&object, manifest.clone().into(), Some(etag)),
-            None => store::create(&object, manifest.clone().into())
-                .and_then(|()| Ok(store::head(&object)?.etag)),
+            None => store::create(&object, manifest.clone().into()),
         };
         match written {
             Ok(etag) => self.etag = etag,

@@ -162,7 +162,7 @@ impl<'a> Scratch<'a> {
             }
             Ok(())
         };
-        match store::download(&object.url, object.etag.as_deref(), &file, &mut alive) {
+        match store::download(&object.url, Some(object), &file, &mut alive) {
             Ok(_) => Ok(file),
             Err(StoreError::Io { source, .. }) => Err(source).with_context(|| {
                 format!(

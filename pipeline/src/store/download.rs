@@ -3,7 +3,7 @@
 use super::client::Client;
 use super::error::{Operation, StoreError};
 use super::failure::Failed;
-use super::objects::{head, read_async};
+use super::objects::{ObjectMeta, head, read_async};
 use super::runtime::{check_stop, persist, spawn, wait, windowed};
 use super::url::Url;
 use futures_util::StreamExt;
@@ -20,24 +20,22 @@ use std::sync::mpsc::sync_channel;
 const RANGE_BYTES: u64 = 8 << 20;
 
 /// Copies an object into `file`, from its start, and returns its size. `progress` is called with
-/// the number of bytes so far, and can end the copy. All bytes are of one content: that of `etag`
-/// if it is given.
+/// the number of bytes so far, and can end the copy. All bytes are of one content: that of `known`,
+/// as the object was listed, if it is given.
 ///
 /// # Errors
 /// [`StoreError::Changed`] if the object has another ETag; when it cannot be read or the file not
 /// be written.
 pub fn download(
     url: &Url,
-    etag: Option<&str>,
+    known: Option<&ObjectMeta>,
     file: &File,
     progress: &mut dyn FnMut(u64) -> io::Result<()>,
 ) -> Result<u64, StoreError> {
-    let meta = head(url)?;
-    if etag.is_some() && etag != meta.etag.as_deref() {
-        return Err(StoreError::Changed {
-            url: url.to_string(),
-        });
-    }
+    let meta = match known {
+        Some(known) => known.clone(),
+        None => head(url)?,
+    };
     let mut got = 0;
     let pinned = meta.etag.as_deref();
     let result = each_range(url, meta.bytes, pinned, |range, bytes| {

@@ -233,16 +233,22 @@ pub fn start_read(
     })
 }
 
-/// Writes an object if there is none of this name.
+/// Writes an object if there is none of this name. Returns its ETag.
 ///
 /// # Errors
 /// [`StoreError::Exists`] if there is one; when the store cannot be reached.
-pub fn create(url: &Url, bytes: Bytes) -> Result<(), StoreError> {
+pub fn create(url: &Url, bytes: Bytes) -> Result<Option<String>, StoreError> {
     let (result, attempts) = put(url, bytes.clone(), PutMode::Create)?;
     match result {
-        // The answer to an earlier attempt was lost: the object may be its own.
-        Err(StoreError::Exists { .. }) if attempts > 1 && read(url)?.bytes == bytes => Ok(()),
-        result => result.map(drop),
+        Err(StoreError::Exists { .. }) if attempts > 1 => {
+            // The answer to an earlier attempt was lost: the object may be its own.
+            let found = read(url)?;
+            match found.bytes == bytes {
+                true => Ok(found.etag),
+                false => result,
+            }
+        }
+        result => result,
     }
 }
 

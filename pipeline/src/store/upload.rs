@@ -43,7 +43,7 @@ pub fn upload(url: &Url, file: &Path) -> Result<bool, StoreError> {
     if size <= PART_BYTES {
         let bytes = read_at(&source, 0, size).map_err(failed)?;
         return match create(url, bytes) {
-            Ok(()) => Ok(true),
+            Ok(_) => Ok(true),
             Err(StoreError::Exists { .. }) => {
                 check_equal(&head(url)?, &source, size, file).map(|()| false)
             }

@@ -238,14 +238,15 @@ impl Search {
 
     /// Takes the videos at or below `url`, by their names.
     fn store(&mut self, url: &Url) -> Result<(), StoreError> {
-        let mut objects = match store::head(url) {
-            Ok(object) => vec![(object, true)],
-            Err(StoreError::NotFound { .. }) => {
-                let below = store::list(url)?;
-                below.into_iter().map(|object| (object, false)).collect()
-            }
-            Err(error) => return Err(error),
+        let below = match store::list(url) {
+            // Who may read an object may not always list the bucket.
+            Err(StoreError::Unlistable { .. } | StoreError::Denied { .. }) => Vec::new(),
+            listed => listed?,
         };
+        let mut objects: Vec<_> = below.into_iter().map(|object| (object, false)).collect();
+        if objects.is_empty() {
+            objects.push((store::head(url)?, true));
+        }
         // As names in folders are ordered.
         objects.sort_by_cached_key(|(object, _)| PathBuf::from(object.url.key()));
         for (object, named) in objects {

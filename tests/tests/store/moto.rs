@@ -184,12 +184,16 @@ fn transfers(folder: &Url, address: &str) {
             steps.push(bytes);
             Ok(())
         };
-        let etag = meta.etag.as_deref();
-        let got = store::download(&url, etag, copy.as_file(), &mut progress).expect("downloaded");
+        let known = Some(&meta);
+        let got = store::download(&url, known, copy.as_file(), &mut progress).expect("downloaded");
         assert_eq!(got, size as u64);
         assert!(std::fs::read(copy.path()).expect("read") == content);
         assert!(steps.is_sorted() && steps.last() == Some(&got), "{steps:?}");
-        let error = store::download(&url, Some("\"0\""), copy.as_file(), &mut |_| Ok(()));
+        let other = store::ObjectMeta {
+            etag: Some("\"0\"".to_owned()),
+            ..meta
+        };
+        let error = store::download(&url, Some(&other), copy.as_file(), &mut |_| Ok(()));
         assert!(
             matches!(error, Err(StoreError::Changed { .. })),
             "{error:?}"

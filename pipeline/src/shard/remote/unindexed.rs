@@ -1,16 +1,16 @@
 //! The index of a data set in a store that has none: of each shard, everything but the frames is
 //! fetched.
 
+use super::super::ShardError;
 use super::super::index::IndexWriter;
 use super::super::reader::Shard;
-use super::super::{ShardError, mapping::lost};
 use super::Slot;
 use crate::store::{Pending, StoreError, Url};
 use schemas::manifest::{INDEX_FILE, IndexEntry, ShardEntry};
 use std::collections::VecDeque;
-use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,8 +29,6 @@ type Requests = Vec<(Range<u64>, Arc<Slot>, Option<Pending>)>;
 pub fn make_index(url: &Url, shards: &[ShardEntry]) -> Result<(Vec<u8>, IndexEntry), ShardError> {
     let name = url.join(INDEX_FILE).map_err(StoreError::from)?;
     let mut writer = IndexWriter::new(Path::new(&name.to_string()))?;
-    let scratch =
-        tempfile::tempdir().map_err(|error| lost(Path::new("a folder"), error.to_string()))?;
     let mut entries = shards.iter();
     let mut ahead: VecDeque<(&ShardEntry, Requests)> = VecDeque::new();
     loop {
@@ -43,21 +41,21 @@ pub fn make_index(url: &Url, shards: &[ShardEntry]) -> Result<(Vec<u8>, IndexEnt
         let Some((entry, requests)) = ahead.pop_front() else {
             break;
         };
-        let local = ShardEntry {
-            file: "shard".to_owned(),
-            ..entry.clone()
-        };
-        let path = scratch.path().join(&local.file);
-        let file = File::create(&path).and_then(|file| file.set_len(entry.bytes).map(|()| file));
-        let file = file.map_err(ShardError::io("create", &path))?;
+        // Without a name, it is gone with this process, however that ends.
+        let unnamed = Path::new("a temporary file");
+        let file = tempfile::tempfile().and_then(|file| file.set_len(entry.bytes).map(|()| file));
+        let file = file.map_err(ShardError::io("create", unnamed))?;
         for (range, slot, _request) in requests {
             let contents = slot.wait(&AtomicBool::new(false))?;
             let written = file.write_all_at(&contents.bytes, range.start);
-            written.map_err(ShardError::io("write", &path))?;
+            written.map_err(ShardError::io("write", unnamed))?;
         }
-        let shard = Shard::open_as_listed(scratch.path(), &local);
+        let local = ShardEntry {
+            file: format!("/proc/self/fd/{}", file.as_raw_fd()),
+            ..entry.clone()
+        };
+        let shard = Shard::open_as_listed(Path::new(""), &local);
         writer.push(&shard.map_err(|error| of_object(error, url, entry))?)?;
-        fs::remove_file(&path).map_err(ShardError::io("remove", &path))?;
     }
     writer.finish()
 }
