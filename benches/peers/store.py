@@ -1,7 +1,7 @@
 """Clips out of an object store with a delay per request: ours, and the loaders that a user would
 pick instead, in turns on the same clips, each at the pace of a training.
 
-    cargo build --release --bin object-server
+    cargo build --release -p tests --bin object-server
     pip install torch numpy pyarrow boto3 av mosaicml-streaming litdata webdataset
     benches/peers/store.py SHARDS WORK [--delay-ms 150] [--rate 136] [--rounds 3]
 

@@ -340,6 +340,22 @@ fn parts_make_the_data_set_of_one_machine() {
         let said = store.fail(&["merge", "--plan", out]);
         assert!(said.contains("1 part of 3 cannot be joined"), "{said}");
         store.succeed(&["build", "--plan", out, "--part", "0/3"]);
+        // Twice at once: one of them may be refused, and the result is whole.
+        let merges = [(), ()].map(|()| {
+            let mut merge = store.command(&["merge", "--plan", out]);
+            merge.stdout(Stdio::piped()).stderr(Stdio::piped());
+            merge.spawn().expect("started")
+        });
+        let outputs = merges.map(|merge| merge.wait_with_output().expect("ended"));
+        for output in outputs.iter().filter(|output| !output.status.success()) {
+            assert!(
+                shown(output).contains("another merge is at work"),
+                "{}",
+                shown(output)
+            );
+        }
+        assert!(outputs.iter().any(|output| output.status.success()));
+        store.succeed(&["verify", out]);
         let report: DeriveReport =
             parse_report(&store.succeed(&["merge", "--plan", out, "--json"]));
         assert_eq!(report.videos, VIDEOS);
