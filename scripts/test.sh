@@ -14,30 +14,24 @@ cd "$(dirname "$0")/.."
 command -v cargo >/dev/null || { echo "cargo is missing: install Rust with https://rustup.rs" >&2; exit 1; }
 scripts/system-packages.sh
 
-if [ -z "${TENSORBOARD_PYTHON:-}" ] && [ "${SKIP_TENSORBOARD:-0}" != 1 ]; then
-  version=2.20.0
-  tensorboard=${XDG_CACHE_HOME:-$HOME/.cache}/clip-trainer-tensorboard-$version
-  if [ ! -f "$tensorboard/complete" ]; then
-    echo "Installing TensorBoard $version into $tensorboard (pip)" >&2
-    rm -rf "$tensorboard"
-    python3 -m venv "$tensorboard" || { echo "python3 has no venv: install python3-venv, or set SKIP_TENSORBOARD=1" >&2; exit 1; }
-    "$tensorboard/bin/pip" install -q --disable-pip-version-check "tensorboard==$version"
-    touch "$tensorboard/complete"
-  fi
-  export TENSORBOARD_PYTHON=$tensorboard/bin/python
-fi
+# from_pypi NAME VERSION PACKAGE SKIP: sets $folder to a virtual environment with the package.
+from_pypi() {
+  folder=${XDG_CACHE_HOME:-$HOME/.cache}/clip-trainer-$1-$2
+  [ ! -f "$folder/complete" ] || return 0
+  echo "Installing $1 $2 into $folder (pip)" >&2
+  rm -rf "$folder"
+  python3 -m venv "$folder" || { echo "python3 has no venv: install python3-venv, or set $4=1" >&2; exit 1; }
+  "$folder/bin/pip" install -q --disable-pip-version-check "$3==$2"
+  touch "$folder/complete"
+}
 
+if [ -z "${TENSORBOARD_PYTHON:-}" ] && [ "${SKIP_TENSORBOARD:-0}" != 1 ]; then
+  from_pypi tensorboard 2.20.0 tensorboard SKIP_TENSORBOARD
+  export TENSORBOARD_PYTHON=$folder/bin/python
+fi
 if [ -z "${STORE_TEST_MOTO:-}" ] && [ "${SKIP_MOTO:-0}" != 1 ]; then
-  version=5.2.5
-  moto=${XDG_CACHE_HOME:-$HOME/.cache}/clip-trainer-moto-$version
-  if [ ! -f "$moto/complete" ]; then
-    echo "Installing moto $version into $moto (pip)" >&2
-    rm -rf "$moto"
-    python3 -m venv "$moto" || { echo "python3 has no venv: install python3-venv, or set SKIP_MOTO=1" >&2; exit 1; }
-    "$moto/bin/pip" install -q --disable-pip-version-check "moto[s3,server]==$version"
-    touch "$moto/complete"
-  fi
-  export STORE_TEST_MOTO=$moto/bin/moto_server
+  from_pypi moto 5.2.5 'moto[s3,server]' SKIP_MOTO
+  export STORE_TEST_MOTO=$folder/bin/moto_server
 fi
 
 # A single build is shorter without incremental compilation.

@@ -240,7 +240,10 @@ impl Journal {
         let mut files = vec![(VIDEOS_FILE, read(VIDEOS_FILE)?)];
         if self.manifest.finished {
             files.push((REJECTED_FILE, read(REJECTED_FILE)?));
-            files.push((INDEX_FILE, read(INDEX_FILE)?));
+            // An index that was not written again is in the store.
+            if self.dir.join(INDEX_FILE).exists() {
+                files.push((INDEX_FILE, read(INDEX_FILE)?));
+            }
         }
         publisher.send(Step {
             shards,

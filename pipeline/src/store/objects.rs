@@ -238,18 +238,7 @@ pub fn start_read(
 /// # Errors
 /// [`StoreError::Exists`] if there is one; when the store cannot be reached.
 pub fn create(url: &Url, bytes: Bytes) -> Result<Option<String>, StoreError> {
-    let (result, attempts) = put(url, bytes.clone(), PutMode::Create)?;
-    match result {
-        Err(StoreError::Exists { .. }) if attempts > 1 => {
-            // The answer to an earlier attempt was lost: the object may be its own.
-            let found = read(url)?;
-            match found.bytes == bytes {
-                true => Ok(found.etag),
-                false => result,
-            }
-        }
-        result => result,
-    }
+    put_once(url, bytes, PutMode::Create)
 }
 
 /// Writes an object, whatever was there.
@@ -275,10 +264,15 @@ pub fn replace(
         Some(expected) => PutMode::Update(version(url, expected)),
         None => PutMode::Overwrite,
     };
+    put_once(url, bytes, mode)
+}
+
+/// Writes an object under a condition, which it may itself have broken: the answer to an earlier
+/// attempt may have been lost.
+fn put_once(url: &Url, bytes: Bytes, mode: PutMode) -> Result<Option<String>, StoreError> {
     let (result, attempts) = put(url, bytes.clone(), mode)?;
     match result {
-        Err(StoreError::Changed { .. }) if attempts > 1 => {
-            // As in `create`.
+        Err(StoreError::Exists { .. } | StoreError::Changed { .. }) if attempts > 1 => {
             let found = read(url)?;
             match found.bytes == bytes {
                 true => Ok(found.etag),

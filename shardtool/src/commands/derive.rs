@@ -282,7 +282,7 @@ fn refer(parts: &[Part], out: &Path) -> anyhow::Result<Vec<ShardEntry>> {
                 (own, new) => own.clone().or_else(|| new.clone()),
             };
             entries.push(ShardEntry {
-                // Only names of local files are kept.
+                // What is in a store is copied: its name is for messages only.
                 file: match Url::of(shard.path()) {
                     None => path_from(out, shard.path())?,
                     Some(_) => shard.path().display().to_string(),

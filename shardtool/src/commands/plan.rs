@@ -67,11 +67,11 @@ pub fn run(args: &PlanArgs) -> anyhow::Result<ExitCode> {
     coverage.iter().for_each(|line| output::say(line));
     let known = Known::read(place)?;
     output::print(&format!(
-        "{} of {}{:.1} hours in {}: {}\nnext: {}   and so on, or an array of a scheduler\n\
+        "{} of {}{:.1} minutes in {}: {}\nnext: {}   and so on, or an array of a scheduler\n\
          then: shardtool merge --plan {}",
         count(videos, "video"),
         if is_stored { "about " } else { "" },
-        all / 60.0,
+        all,
         count(u64::from(known.parts()), "part"),
         place.join(PLAN_FILE).display(),
         known.command(0),

@@ -138,6 +138,10 @@ fn a_build_from_a_store_into_one_is_that_of_a_folder() {
     let again = store.build("s3://b/train");
     assert_eq!((again.clips, again.known_videos), (report.clips, VIDEOS));
     assert!(store.server.requests().bytes_sent - before.bytes_sent < 100_000);
+    // A file that gives no clips changes the lists, and no shard.
+    let text = store.dir.path().join("b/videos/text.mp4");
+    fs::write(&text, "no video").expect("written");
+    assert_eq!(store.build("s3://b/train").rejected.len(), 1);
     let verified = shown(&store.succeed(&["verify", "s3://b/train"]));
     assert!(verified.contains("no problems"), "{verified}");
     assert!(store.is_scratch_empty());
