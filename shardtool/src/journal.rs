@@ -15,7 +15,8 @@ use crate::publish::{Publisher, Step};
 use anyhow::{Context, ensure};
 use console::{interrupt, output};
 use pipeline::atomic_file::{self, TEMPORARY_ENDING};
-use pipeline::shard::{index, read_manifest};
+use pipeline::shard::index::{self, IndexWriter};
+use pipeline::shard::{Shard, read_manifest};
 use pipeline::store::Url;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -28,7 +29,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// Program and version, as manifests name them.
@@ -37,6 +38,9 @@ const CREATED_BY: &str = concat!("shardtool ", env!("CARGO_PKG_VERSION"));
 /// Oldest format version of which a build is continued: its clips are those of the version that is
 /// written, only stored otherwise.
 const OLDEST_CONTINUED_VERSION: u32 = 3;
+
+/// Time from one manifest in a store to the next: each comes with the whole list of videos.
+const NAME_EVERY: Duration = Duration::from_secs(10);
 
 /// The record of a build.
 pub struct Journal {
@@ -47,6 +51,10 @@ pub struct Journal {
     publisher: Option<Publisher>,
     /// Number of shards that are in the store, or on their way.
     published: usize,
+    /// When the manifest in the store was written last.
+    named: Option<Instant>,
+    /// The index of the shards up to now, if they go to a store: there they cannot be read cheaply.
+    index: Option<IndexWriter>,
     /// The manifest on disk.
     pub manifest: Manifest,
     /// Class names, which the next commit writes to the manifest.
@@ -143,6 +151,8 @@ impl Journal {
             dir: dir.to_owned(),
             publisher,
             published: 0,
+            named: None,
+            index: None,
             manifest,
             classes: Vec::new(),
             records: Vec::new(),
@@ -167,13 +177,9 @@ impl Journal {
         journal.remove_leftovers()?;
         if journal.publisher.is_some() && target.plan.is_none() && !dir.join(MANIFEST_FILE).exists()
         {
-            // The place is taken from here on.
+            // Takes the place. Of two builds, the other one stops at its next step.
             journal.replace_manifest(journal.manifest.clone())?;
             journal.publish()?;
-            journal
-                .publisher
-                .as_ref()
-                .map_or(Ok(()), Publisher::flush)?;
         }
         Ok(journal)
     }
@@ -208,6 +214,7 @@ impl Journal {
     ) -> anyhow::Result<()> {
         let manifest = self.write_records(shards, open_video)?;
         self.replace_manifest(manifest)?;
+        self.push_index(shards)?;
         self.publish()
     }
 
@@ -216,17 +223,24 @@ impl Journal {
         &self.dir
     }
 
-    /// Sends the state of the build on its way to the store, if it goes to one. Of a part, which a
-    /// scheduler may have started twice, the manifest and the lists go only once all of it is
-    /// there: whoever writes them, and whenever, they have the same bytes.
+    /// Sends the state of the build on its way to the store, if it goes to one: its new shards, and
+    /// from time to time the manifest and the lists. Of a part, which a scheduler may have started
+    /// twice, these go only once all of it is there: whoever writes them, and whenever, they have
+    /// the same bytes.
     fn publish(&mut self) -> anyhow::Result<()> {
         let Some(publisher) = &self.publisher else {
             return Ok(());
         };
-        let shards = self.manifest.shards.iter().skip(self.published);
-        let shards = shards.map(|shard| shard.file.clone()).collect();
-        self.published = self.manifest.shards.len();
-        if self.manifest.plan.is_some() && !self.manifest.finished {
+        let new = self.manifest.shards.get(self.published..);
+        let shards = new.into_iter().flatten().map(|shard| shard.file.clone());
+        let shards = shards.collect();
+        let is_due = match self.named {
+            Some(named) => named.elapsed() >= NAME_EVERY,
+            None => true,
+        };
+        let is_part = self.manifest.plan.is_some();
+        if !self.manifest.finished && (is_part || !is_due) {
+            self.published = self.manifest.shards.len();
             return publisher.send(Step {
                 shards,
                 files: Vec::new(),
@@ -237,7 +251,10 @@ impl Journal {
             let path = self.dir.join(name);
             fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
         };
-        let mut files = vec![(VIDEOS_FILE, read(VIDEOS_FILE)?)];
+        let mut files = Vec::new();
+        if self.manifest.videos > 0 {
+            files.push((VIDEOS_FILE, read(VIDEOS_FILE)?));
+        }
         if self.manifest.finished {
             files.push((REJECTED_FILE, read(REJECTED_FILE)?));
             // An index that was not written again is in the store.
@@ -245,6 +262,11 @@ impl Journal {
                 files.push((INDEX_FILE, read(INDEX_FILE)?));
             }
         }
+        // What takes the place names nothing: the first shard does not wait for its turn.
+        if self.manifest.videos > 0 || !self.manifest.shards.is_empty() {
+            self.named = Some(Instant::now());
+        }
+        self.published = self.manifest.shards.len();
         publisher.send(Step {
             shards,
             files,
@@ -263,16 +285,6 @@ impl Journal {
         shards: &[ShardEntry],
         not_video: &[Rejected],
     ) -> anyhow::Result<Vec<Rejected>> {
-        if let Some(publisher) = &self.publisher {
-            // The index is made of what is in the store.
-            let new = shards.iter().skip(self.published);
-            publisher.send(Step {
-                shards: new.map(|shard| shard.file.clone()).collect(),
-                files: Vec::new(),
-                manifest: None,
-            })?;
-            self.published = shards.len();
-        }
         let (rejected, rejected_xxh3) = self.replace_rejected(not_video)?;
         let manifest = self.write_records(shards, None)?;
         let manifest = Manifest {
@@ -300,19 +312,40 @@ impl Journal {
     }
 
     /// Writes the index of `shards`; none for a build that has finished without one before.
-    fn write_index(&self, shards: &[ShardEntry]) -> anyhow::Result<Option<IndexEntry>> {
+    fn write_index(&mut self, shards: &[ShardEntry]) -> anyhow::Result<Option<IndexEntry>> {
         if self.manifest.finished && shards == self.manifest.shards {
             return Ok(self.manifest.index.clone());
         }
-        let Some(publisher) = &self.publisher else {
+        if self.publisher.is_none() {
             return Ok(Some(index::write(&self.dir, shards)?));
-        };
-        publisher.flush()?;
-        let (bytes, entry) = index::of_store(publisher.url(), shards)?;
+        }
+        self.push_index(shards)?;
         let path = self.dir.join(INDEX_FILE);
+        let index = self.index.take().map(IndexWriter::finish);
+        let (bytes, entry) = index.context("there is no index")??;
         atomic_file::write(&path, &bytes)
             .with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Some(entry))
+    }
+
+    /// Appends those of `shards` that are not on their way yet to the index.
+    fn push_index(&mut self, shards: &[ShardEntry]) -> anyhow::Result<()> {
+        let Some(publisher) = &self.publisher else {
+            return Ok(());
+        };
+        let (sent, new) = shards.split_at(self.published.min(shards.len()));
+        if self.index.is_none() {
+            let mut index = IndexWriter::new(&self.place.join(INDEX_FILE))?;
+            index.push_stored(publisher.url(), sent)?;
+            self.index = Some(index);
+        }
+        for shard in new {
+            let shard = Shard::open_as_listed(&self.dir, shard)?;
+            self.index
+                .iter_mut()
+                .try_for_each(|index| index.push(&shard))?;
+        }
+        Ok(())
     }
 
     /// Appends the records that are not on disk yet; returns the manifest that counts them.

@@ -32,7 +32,7 @@ pub struct Publisher {
     staging: Staging,
     /// Sizes of the objects that are there, by name.
     sizes: HashMap<String, u64>,
-    steps: Option<Sender<Message>>,
+    steps: Option<Sender<Step>>,
     thread: Option<JoinHandle<()>>,
     /// Why it has stopped.
     failure: Arc<Mutex<Option<anyhow::Error>>>,
@@ -42,13 +42,6 @@ pub struct Publisher {
 struct Staging {
     dir: TempDir,
     _lock: File,
-}
-
-/// What the thread that uploads is told.
-enum Message {
-    Step(Step),
-    /// To answer once everything before is in the store.
-    Flush(Sender<()>),
 }
 
 /// A state of the build: new shards, new contents of lists, and the manifest that names them.
@@ -98,7 +91,7 @@ impl Publisher {
             Err(StoreError::NotFound { .. }) => {}
             Err(error) => return Err(error.into()),
         }
-        let (steps, received) = bounded::<Message>(WAITING);
+        let (steps, received) = bounded(WAITING);
         let failure = Arc::<Mutex<Option<anyhow::Error>>>::default();
         let mut upload = Upload {
             url: url.clone(),
@@ -110,18 +103,11 @@ impl Publisher {
             .name("publish".to_owned())
             .spawn(move || {
                 let mut has_failed = false;
-                // After a failure, messages are taken and dropped, so that nobody waits for them.
-                for message in received {
-                    match message {
-                        _ if has_failed => {}
-                        Message::Flush(done) => drop(done.send(())),
-                        Message::Step(step) => {
-                            if let Err(error) = upload.publish(step) {
-                                has_failed = true;
-                                *failed.lock().unwrap_or_else(PoisonError::into_inner) =
-                                    Some(error);
-                            }
-                        }
+                // After a failure, steps are taken and dropped, so that nobody waits for them.
+                for step in received {
+                    if !has_failed && let Err(error) = upload.publish(step) {
+                        has_failed = true;
+                        *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                     }
                 }
             })?;
@@ -157,20 +143,7 @@ impl Publisher {
     pub fn send(&self, step: Step) -> anyhow::Result<()> {
         self.check()?;
         let steps = self.steps.as_ref().context("the build was finished")?;
-        steps.send(Message::Step(step)).map_err(|_| self.failure())
-    }
-
-    /// Waits until all states that were sent are in the store; more may follow.
-    ///
-    /// # Errors
-    /// When one could not be sent.
-    pub fn flush(&self) -> anyhow::Result<()> {
-        let (done, is_done) = bounded(1);
-        let steps = self.steps.as_ref().context("the build was finished")?;
-        steps
-            .send(Message::Flush(done))
-            .map_err(|_| self.failure())?;
-        is_done.recv().map_err(|_| self.failure())
+        steps.send(step).map_err(|_| self.failure())
     }
 
     /// Waits until all states are in the store.
@@ -242,41 +215,22 @@ struct Upload {
 
 impl Upload {
     fn publish(&mut self, step: Step) -> anyhow::Result<()> {
-        for name in step.shards {
-            let path = self.dir.join(&name);
-            let object = self.url.join(&name)?;
-            if let Err(error) = store::upload(&object, &path) {
-                if !matches!(error, StoreError::Exists { .. }) {
-                    return Err(error.into());
-                }
-                // No manifest names it: a build that was killed has left it.
-                self.check_manifest()?;
-                store::delete(&object)?;
-                store::upload(&object, &path)?;
-            }
-            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
-        }
-        let Some(manifest) = step.manifest else {
+        let Step {
+            shards,
+            files,
+            manifest,
+        } = step;
+        // Requests take long, whatever they are for: those that need not wait do not.
+        let (is_there, uploaded) = std::thread::scope(|scope| {
+            let lists = scope.spawn(|| self.write_lists(manifest.as_deref(), files));
+            let uploaded = shards.iter().try_for_each(|name| self.upload(name));
+            (lists.join(), uploaded)
+        });
+        uploaded?;
+        let is_there = is_there.map_err(|_| anyhow!("a thread that uploads has panicked"))??;
+        let Some(manifest) = manifest.filter(|_| !is_there) else {
             return Ok(());
         };
-        if self.is_there(&manifest)? {
-            return Ok(());
-        }
-        let url = &self.url;
-        let overwrite = &|(name, bytes): (&str, Vec<u8>)| -> anyhow::Result<()> {
-            Ok(store::overwrite(&url.join(name)?, bytes.into())?)
-        };
-        std::thread::scope(|scope| {
-            let files = step.files.into_iter();
-            let files: Vec<_> = files
-                .map(|file| scope.spawn(move || overwrite(file)))
-                .collect();
-            let written = files.into_iter().map(|file| {
-                let panicked = |_| Err(anyhow!("a thread that uploads has panicked"));
-                file.join().unwrap_or_else(panicked)
-            });
-            written.collect::<anyhow::Result<()>>()
-        })?;
         let object = self.url.join(MANIFEST_FILE)?;
         let written = match &self.etag {
             Some(etag) => store::replace(&object, manifest.clone().into(), Some(etag)),
@@ -293,16 +247,55 @@ impl Upload {
         Ok(())
     }
 
+    /// Writes a shard that no manifest names yet, and removes its file.
+    fn upload(&self, name: &str) -> anyhow::Result<()> {
+        let path = self.dir.join(name);
+        let object = self.url.join(name)?;
+        if let Err(error) = store::upload(&object, &path) {
+            if !matches!(error, StoreError::Exists { .. }) {
+                return Err(error.into());
+            }
+            // No manifest names it: a build that was killed has left it.
+            self.check_manifest()?;
+            store::delete(&object)?;
+            store::upload(&object, &path)?;
+        }
+        fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
+    }
+
+    /// Writes the lists that `manifest` counts, unless the store has that manifest already.
+    fn write_lists(
+        &self,
+        manifest: Option<&[u8]>,
+        files: Vec<(&str, Vec<u8>)>,
+    ) -> anyhow::Result<bool> {
+        if let Some(manifest) = manifest
+            && self.etag.is_some()
+            && self.is_there(manifest)?
+        {
+            return Ok(true);
+        }
+        std::thread::scope(|scope| {
+            let write = |(name, bytes): (&str, Vec<u8>)| {
+                let object = self.url.join(name)?;
+                Ok(scope.spawn(move || store::overwrite(&object, bytes.into())))
+            };
+            let written = files.into_iter().map(write);
+            for file in written.collect::<anyhow::Result<Vec<_>>>()? {
+                let panicked = |_| anyhow!("a thread that uploads has panicked");
+                file.join().map_err(panicked)??;
+            }
+            Ok(false)
+        })
+    }
+
     /// Whether the store has `manifest` already.
     ///
     /// # Errors
     /// When it has another one that is not ours.
-    fn is_there(&mut self, manifest: &[u8]) -> anyhow::Result<bool> {
+    fn is_there(&self, manifest: &[u8]) -> anyhow::Result<bool> {
         match store::read(&self.url.join(MANIFEST_FILE)?) {
-            Ok(found) if found.bytes == manifest => {
-                self.etag = found.etag;
-                Ok(true)
-            }
+            Ok(found) if found.bytes == manifest => Ok(true),
             Ok(found) => {
                 ensure!(
                     self.etag.is_some() && found.etag == self.etag,

@@ -7,11 +7,11 @@
 //! or `merge` leaves out are not in its index.
 
 use super::reader::{ClipEntry, Part, Shard, parts_of};
-use super::remote::make_index;
+use super::remote::push_stored;
 use super::{ShardError, rows};
 use crate::atomic_file;
 use crate::frames::Color;
-use crate::store::Url;
+use crate::store::{StoreError, Url};
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int32Array, ListArray, RecordBatch, RecordBatchReader,
     StringArray, UInt32Array, UInt64Array,
@@ -134,7 +134,10 @@ pub fn write(dir: &Path, shards: &[ShardEntry]) -> Result<IndexEntry, ShardError
 /// # Errors
 /// When a shard cannot be fetched, or is not what its entry says.
 pub fn of_store(url: &Url, shards: &[ShardEntry]) -> Result<(Vec<u8>, IndexEntry), ShardError> {
-    make_index(url, shards)
+    let name = url.join(INDEX_FILE).map_err(StoreError::from)?;
+    let mut writer = IndexWriter::new(Path::new(&name.to_string()))?;
+    writer.push_stored(url, shards)?;
+    writer.finish()
 }
 
 /// Writes an index into memory, shard by shard.
@@ -167,6 +170,14 @@ impl IndexWriter {
         self.shards += 1;
         let written = self.writer.write(&rows);
         written.map_err(ShardError::parquet("write", &self.path))
+    }
+
+    /// Appends the clips of the next `shards`, which are at `url` in a store.
+    ///
+    /// # Errors
+    /// When a shard cannot be fetched, or is not what its entry says.
+    pub fn push_stored(&mut self, url: &Url, shards: &[ShardEntry]) -> Result<(), ShardError> {
+        push_stored(self, url, shards)
     }
 
     /// The file, and its entry in the manifest.

@@ -13,12 +13,12 @@
 pub mod cache;
 mod unindexed;
 
-pub(super) use self::unindexed::make_index;
+pub(super) use self::unindexed::push_stored;
 
 use self::cache::{CacheOptions, CachedSet};
 use super::ShardError;
 use super::clip::Wanted;
-use super::index::Index;
+use super::index::{self, Index};
 use super::mapping::Mapping;
 use super::page::{LENGTH_BYTES, write_sizes};
 use super::reader::{ClipEntry, Part, Shard};
@@ -446,7 +446,7 @@ pub(super) fn index_of(url: &Url, manifest: &Manifest) -> Result<Index, ShardErr
     match &manifest.index {
         Some(entry) => Index::open(&name, store::read(&place)?.bytes, entry),
         None => {
-            let (bytes, entry) = make_index(url, &manifest.shards)?;
+            let (bytes, entry) = index::of_store(url, &manifest.shards)?;
             Index::open(&name, bytes.into(), &entry)
         }
     }

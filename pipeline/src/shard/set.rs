@@ -54,7 +54,18 @@ impl ShardSet {
     /// # Errors
     /// As [`Self::open`], and when the cache cannot be used.
     pub fn open_with(dir: &Path, cache: Option<&CacheOptions>) -> Result<Self, ShardError> {
-        let manifest = read_manifest(dir)?;
+        Self::open_as(dir, read_manifest(dir)?, cache)
+    }
+
+    /// Opens the build in `dir`, whose `manifest` was read before.
+    ///
+    /// # Errors
+    /// As [`Self::open_with`].
+    pub fn open_as(
+        dir: &Path,
+        manifest: Manifest,
+        cache: Option<&CacheOptions>,
+    ) -> Result<Self, ShardError> {
         let (shards, remote) = match Url::of(dir) {
             None => {
                 let shards = manifest.shards.iter();

@@ -1,7 +1,7 @@
 //! `shardtool filter` and `shardtool merge`: a manifest over the shards of other manifests, or
 //! copies of the chosen clips.
 
-use super::plan;
+use super::join;
 use crate::cli::{DeriveArgs, FilterArgs, MergeArgs};
 use crate::reading;
 use anyhow::{Context, bail, ensure};
@@ -42,7 +42,7 @@ pub fn filter(args: &FilterArgs) -> anyhow::Result<ExitCode> {
 /// Those of [`derive()`].
 pub fn merge(args: &MergeArgs) -> anyhow::Result<ExitCode> {
     match (&args.plan, &args.out) {
-        (Some(place), _) => plan::merge(args, place),
+        (Some(place), _) => join::merge(args, place),
         (None, Some(out)) => derive(&args.dirs, &Choice::default(), out, &args.derive),
         (None, None) => bail!("give --out"),
     }

@@ -9,6 +9,7 @@ pub mod duplicates;
 pub mod export;
 pub mod index;
 pub mod inspect;
+pub mod join;
 pub mod plan;
 pub mod scores;
 mod sheet;

@@ -22,13 +22,13 @@ use tests::{TestClip, loader_options, options, write_shards_with};
 const CLIPS: u64 = 24;
 
 /// A folder of buckets: one data set in bucket `data`.
-struct Store {
+pub struct Store {
     dir: TempDir,
-    server: ObjectServer,
+    pub server: ObjectServer,
 }
 
 impl Store {
-    fn new(payload: Payload, level: i32) -> Self {
+    pub fn new(payload: Payload, level: i32) -> Self {
         let store = Self::without_index(payload, level);
         let shards = store.local();
         let mut manifest = pipeline::shard::read_manifest(&shards).expect("a manifest");
@@ -49,15 +49,15 @@ impl Store {
         Self { dir, server }
     }
 
-    fn local(&self) -> PathBuf {
+    pub fn local(&self) -> PathBuf {
         self.dir.path().join("data/set")
     }
 
-    fn url(&self) -> PathBuf {
+    pub fn url(&self) -> PathBuf {
         format!("{}/data/set", self.server.url()).into()
     }
 
-    fn cache(&self, bytes: Option<u64>) -> CacheOptions {
+    pub fn cache(&self, bytes: Option<u64>) -> CacheOptions {
         CacheOptions {
             dir: self.dir.path().join("cache"),
             bytes,
@@ -76,14 +76,15 @@ impl Store {
     }
 
     /// The first batches of training from the folder.
-    fn local_batches(&self, count: usize) -> Vec<Batch> {
+    pub fn local_batches(&self, count: usize) -> Vec<Batch> {
         let set = ShardSet::open(&self.local()).expect("opened");
         load(set, count).0.expect("loaded")
     }
 
     /// Files of shards in the cache.
-    fn cached_files(&self) -> Vec<PathBuf> {
-        let sets = fs::read_dir(self.dir.path().join("cache")).expect("a cache");
+    pub fn cached_files(&self) -> Vec<PathBuf> {
+        let sets = fs::read_dir(self.dir.path().join("cache"));
+        let sets = sets.into_iter().flatten();
         let sets = sets.map(|entry| entry.expect("an entry").path());
         let files = sets.filter(|path| path.is_dir()).flat_map(|set| {
             let files = fs::read_dir(set).expect("a data set");
@@ -94,6 +95,18 @@ impl Store {
                 .is_some_and(|name| name.to_string_lossy().starts_with('0'))
         };
         files.filter(is_shard).collect()
+    }
+
+    /// Parts of clips that count as cached.
+    pub fn kept_parts(&self) -> u32 {
+        let file = self
+            .cached_files()
+            .first()
+            .map(|path| path.with_file_name("parts"));
+        let bits = file
+            .and_then(|file| fs::read(file).ok())
+            .unwrap_or_default();
+        bits.iter().map(|byte| byte.count_ones()).sum()
     }
 }
 
@@ -107,7 +120,7 @@ fn sources(set: ShardSet) -> Arc<[WeightedSource]> {
 }
 
 /// Batches of 4 clips with two windows of 6 of 24 frames each.
-fn training() -> LoaderOptions {
+pub fn training() -> LoaderOptions {
     LoaderOptions {
         repeat: 2,
         ..loader_options(2)
@@ -115,13 +128,22 @@ fn training() -> LoaderOptions {
 }
 
 fn load(set: ShardSet, count: usize) -> (Result<Vec<Batch>, LoadError>, Option<StoreFigures>) {
-    let mut loader = Loader::new(sources(set), training()).expect("a loader");
+    load_with(set, training(), count)
+}
+
+/// The first batches, and the traffic for them.
+pub fn load_with(
+    set: ShardSet,
+    options: LoaderOptions,
+    count: usize,
+) -> (Result<Vec<Batch>, LoadError>, Option<StoreFigures>) {
+    let mut loader = Loader::new(sources(set), options).expect("a loader");
     let batches = (&mut loader).take(count).collect();
     (batches, loader.figures().store)
 }
 
 /// Batches of an epoch: each clip is read once for two of them.
-const EPOCH: usize = 12;
+pub const EPOCH: usize = 12;
 
 #[test]
 fn batches_from_a_store_are_those_of_the_folder() {
@@ -273,8 +295,8 @@ fn a_clip_that_stays_wrong_is_damaged_and_skipped() {
 }
 
 #[test]
-fn a_store_that_goes_away_is_waited_for() {
-    let _guard = environment(&[]);
+fn a_store_that_goes_away_for_a_minute_is_waited_for() {
+    let _guard = environment(&[("STORE_RETRY_SECONDS", "")]);
     let store = Store::new(Payload::I420, 3);
     let local = store.local_batches(2 * EPOCH);
     let set = store.open(None).expect("opened");
@@ -289,7 +311,7 @@ fn a_store_that_goes_away_is_waited_for() {
                     ..Faults::default()
                 });
                 scope.spawn(|| {
-                    std::thread::sleep(Duration::from_secs(2));
+                    std::thread::sleep(Duration::from_secs(60));
                     store.server.set(Faults::default());
                 });
             }

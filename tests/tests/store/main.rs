@@ -3,4 +3,5 @@
 mod answers;
 mod loading;
 mod moto;
+mod processes;
 mod requests;

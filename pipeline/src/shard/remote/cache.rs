@@ -229,10 +229,12 @@ fn pixel_bytes(manifest: &Manifest) -> u64 {
 fn mark(dir: &Path) -> io::Result<()> {
     fs::create_dir_all(dir)?;
     let tag = dir.join(TAG);
+    let is_empty = fs::read_dir(dir)?.next().is_none();
+    // After the look at the folder: another process may be making it, with its tag first.
     if tag.exists() {
         return Ok(());
     }
-    if fs::read_dir(dir)?.next().is_some() {
+    if !is_empty {
         return Err(io::Error::other(format!(
             "it holds files that are no cache (it has no {TAG}); give an empty or a new folder"
         )));

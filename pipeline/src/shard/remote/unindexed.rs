@@ -6,7 +6,7 @@ use super::super::index::IndexWriter;
 use super::super::reader::Shard;
 use super::Slot;
 use crate::store::{Pending, StoreError, Url};
-use schemas::manifest::{INDEX_FILE, IndexEntry, ShardEntry};
+use schemas::manifest::ShardEntry;
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
@@ -22,13 +22,15 @@ const SHARDS_AHEAD: usize = 32;
 /// The requests for a shard.
 type Requests = Vec<(Range<u64>, Arc<Slot>, Option<Pending>)>;
 
-/// Makes the index of `shards`, all those of a manifest at `url`, and its entry for the manifest.
+/// Appends the clips of `shards` at `url` to an index.
 ///
 /// # Errors
 /// When a shard cannot be fetched, or is not what the manifest says.
-pub fn make_index(url: &Url, shards: &[ShardEntry]) -> Result<(Vec<u8>, IndexEntry), ShardError> {
-    let name = url.join(INDEX_FILE).map_err(StoreError::from)?;
-    let mut writer = IndexWriter::new(Path::new(&name.to_string()))?;
+pub fn push_stored(
+    writer: &mut IndexWriter,
+    url: &Url,
+    shards: &[ShardEntry],
+) -> Result<(), ShardError> {
     let mut entries = shards.iter();
     let mut ahead: VecDeque<(&ShardEntry, Requests)> = VecDeque::new();
     loop {
@@ -57,7 +59,7 @@ pub fn make_index(url: &Url, shards: &[ShardEntry]) -> Result<(Vec<u8>, IndexEnt
         let shard = Shard::open_as_listed(Path::new(""), &local);
         writer.push(&shard.map_err(|error| of_object(error, url, entry))?)?;
     }
-    writer.finish()
+    Ok(())
 }
 
 /// Requests everything but the frames of a shard.
