@@ -40,13 +40,18 @@
 //! - [`loader`]: worker threads that put all of it together, as an iterator of `Result<Batch>`;
 //!   [`stats`]: its counters.
 //! - [`simd`]: which vector instructions are used.
+//!
+//! Without the feature `video`, which is on by default, the crate does without GStreamer: it reads
+//! shards of all payloads but H.264, and has neither `worker` nor live videos.
 
 pub mod atomic_file;
 pub mod choice;
 mod cores;
 pub mod frames;
+#[cfg(feature = "video")]
 pub mod live;
 pub mod loader;
+mod panic_message;
 pub mod sampling;
 pub mod shard;
 pub mod simd;
@@ -55,7 +60,13 @@ pub mod stats;
 pub mod store;
 pub mod table;
 pub mod transform;
+#[cfg(feature = "video")]
 pub mod video;
+#[cfg(not(feature = "video"))]
+mod without_video;
+#[cfg(feature = "video")]
 pub mod worker;
 
 pub use cores::{all_cores, physical_cores};
+#[cfg(not(feature = "video"))]
+pub use without_video::{live, video};

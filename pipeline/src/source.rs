@@ -5,7 +5,7 @@ use crate::live::{LiveError, LiveReader, LiveSet};
 use crate::shard::clip::Windows;
 use crate::shard::{ClipReader, RemoteCounts, ShardError, ShardSet};
 use crate::stats::{Stage, StageClock};
-use crate::video::discover::path_name;
+use crate::video::VideoError;
 use schemas::geometry::FrameSize;
 use schemas::manifest::ShardEntry;
 use serde::Serialize;
@@ -218,10 +218,11 @@ impl SourceError {
     /// Whether only this clip is bad, so that loading can continue without it.
     pub const fn is_of_one_clip(&self) -> bool {
         match self {
-            Self::Shard(error) => matches!(
-                error,
-                ShardError::Damaged { .. } | ShardError::Undecodable { .. }
-            ),
+            // Without a decoder, no clip can be read.
+            Self::Shard(ShardError::Undecodable { source, .. }) => {
+                !matches!(source, VideoError::Setup { .. })
+            }
+            Self::Shard(error) => matches!(error, ShardError::Damaged { .. }),
             Self::Live(error) => error.is_of_one_clip(),
         }
     }
@@ -320,7 +321,7 @@ impl Source {
                 }
             }
             Self::Live(videos) => Origin {
-                video: Some(path_name(videos.path(clip))),
+                video: Some(videos.name(clip)),
                 stored: None,
             },
         }
@@ -357,10 +358,10 @@ impl Source {
             }
             Self::Live(videos) => {
                 for clip in 0..videos.len() {
-                    let (path, number, seconds) = videos.origin(clip);
+                    let (number, seconds) = videos.origin(clip);
                     if number == 0 {
                         catalogue.videos.push(VideoOrigin {
-                            path: path_name(path),
+                            path: videos.name(clip),
                             blake3: None,
                         });
                     }

@@ -384,20 +384,27 @@ impl LiveSet {
         &self.locate(index).0.path
     }
 
-    /// The file of the video of clip `index`, the clip's number within it, and the times of its
-    /// first and last frame, in seconds from the video's first frame.
+    /// The name of the video of clip `index`.
     ///
     /// # Panics
     /// When there is no such clip.
-    pub fn origin(&self, index: usize) -> (&Path, usize, [f64; 2]) {
-        let (video, place) = self.locate(index);
+    pub fn name(&self, index: usize) -> String {
+        path_name(self.path(index))
+    }
+
+    /// The number of clip `index` within its video, and the times of its first and last frame, in
+    /// seconds from the video's first frame.
+    ///
+    /// # Panics
+    /// When there is no such clip.
+    pub fn origin(&self, index: usize) -> (usize, [f64; 2]) {
+        let (_, place) = self.locate(index);
         let first = self.firsts.partition_point(|&first| first <= index) - 1;
         // The time of a source frame is not known without decoding: its number takes its place.
         let second = |tick: u64| tick as f64 / self.options.sampling.fps().unwrap_or(1.0);
         let last = place.start + (place.frames as u64 - 1) * u64::from(self.options.stride);
         let last = last.min(place.stretch_end.saturating_sub(1));
         (
-            &video.path,
             index - self.firsts[first],
             [second(place.start), second(last)],
         )

@@ -3,6 +3,7 @@
 use super::batch::SlotMut;
 use super::buffers::BatchMut;
 use super::{LoadError, LoaderOptions, Outcome, Pass, ReadGroup, Shared, Task};
+use crate::panic_message::panic_message;
 use crate::sampling::mask::MaskScratch;
 use crate::sampling::order::{Purpose, SampleId};
 use crate::sampling::sample::View;
@@ -10,7 +11,6 @@ use crate::source::{ClipBytes, ClipInfo, SourceError, SourceReader, WeightedSour
 use crate::stats::{Stage, StageClock};
 use crate::transform::augment::Augmenter;
 use crate::transform::{ClipView, Transform};
-use crate::worker::panic_message;
 use crossbeam_channel::{Receiver, Sender};
 use rustix::time::{ClockId, clock_gettime};
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,7 +1,7 @@
 //! The worker's side: tasks in, replies out.
 
-use super::panic_message;
 use super::protocol::{Message, read, write};
+use crate::panic_message::panic_message;
 use crate::video::{self, VideoError};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use serde::Serialize;
