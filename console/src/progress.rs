@@ -1,4 +1,5 @@
-//! Progress on standard error.
+//! Progress on standard error. With `PROGRESS=json` in the environment it is lines of JSON, for
+//! programs: `{"progress":{"done":3,"total":10,"message":"7 clips"}}`.
 
 use crate::output;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -9,13 +10,30 @@ use std::time::{Duration, Instant};
 /// Where there is no terminal, a line is written this often.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
+/// The same for lines of JSON.
+const JSON_EVERY: Duration = Duration::from_millis(100);
+
+/// Whether lines of JSON are wanted.
+fn wants_json() -> bool {
+    std::env::var_os("PROGRESS").is_some_and(|form| form == "json")
+}
+
+/// Where bars are drawn.
+fn target() -> ProgressDrawTarget {
+    if wants_json() {
+        ProgressDrawTarget::hidden()
+    } else {
+        ProgressDrawTarget::stderr()
+    }
+}
+
 /// The bars of several things at a time, one below the other.
 pub struct Bars(MultiProgress);
 
 impl Bars {
     /// None yet.
     pub fn new() -> Self {
-        Self(MultiProgress::with_draw_target(ProgressDrawTarget::stderr()))
+        Self(MultiProgress::with_draw_target(target()))
     }
 
     /// Another bar, as [`Progress::without_eta`].
@@ -63,7 +81,7 @@ impl Progress {
     }
 
     fn with_style(position: &str, end: &str) -> Self {
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        let bar = ProgressBar::with_draw_target(None, target());
         let template = format!("{{bar:24}} {position}  {{msg}}  {end}");
         bar.set_style(ProgressStyle::with_template(&template).expect("a valid template"));
         Self {
@@ -87,11 +105,14 @@ impl Progress {
         if self.bar.length() != Some(total) {
             self.bar.set_length(total);
         }
-        let is_due = self
-            .last_line
-            .get()
-            .is_none_or(|last| last.elapsed() >= LINE_EVERY);
-        if is_due && !io::stderr().is_terminal() {
+        let since = self.last_line.get().map(|last| last.elapsed());
+        let is_due = |every| since.is_none_or(|since| since >= every);
+        if wants_json() {
+            if is_due(JSON_EVERY) || done == total {
+                self.last_line.set(Some(Instant::now()));
+                output::say(&render_json(done, total, &message));
+            }
+        } else if is_due(LINE_EVERY) && !io::stderr().is_terminal() {
             self.last_line.set(Some(Instant::now()));
             output::say(&render_line(&self.position, done, total, &message));
         }
@@ -117,6 +138,11 @@ fn render_line(position: &str, done: u64, total: u64, message: &str) -> String {
     format!("{position}  {message}").trim_end().to_owned()
 }
 
+fn render_json(done: u64, total: u64, message: &str) -> String {
+    let progress = serde_json::json!({ "done": done, "total": total, "message": message });
+    serde_json::json!({ "progress": progress }).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,6 +154,14 @@ mod tests {
             "3/10 videos  7 clips"
         );
         assert_eq!(render_line("step {pos}/{len}", 3, 10, ""), "step 3/10");
+    }
+
+    #[test]
+    fn lines_of_json_have_the_same() {
+        let line = render_json(3, 10, "7 \"clips\"");
+        let value: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(value["progress"]["message"], "7 \"clips\"");
+        assert_eq!(value["progress"]["total"], 10);
     }
 
     #[test]

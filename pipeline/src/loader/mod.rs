@@ -141,6 +141,8 @@ pub struct Loader {
     bad_in_a_row: usize,
     workers: Vec<JoinHandle<()>>,
     failed: bool,
+    /// Since when the user waits for the next batch, and how many were ready then.
+    asked: Option<(Instant, usize)>,
     consumption: Consumption,
     /// Traffic with stores before what is measured.
     store_before: StoreFigures,
@@ -194,6 +196,7 @@ impl Loader {
             bad_in_a_row: 0,
             workers: Vec::with_capacity(threads),
             failed: false,
+            asked: None,
             consumption: Consumption::new(),
             store_before: store_figures(&shared.sources).unwrap_or_default(),
         };
@@ -375,11 +378,36 @@ impl Loader {
         Ok(())
     }
 
-    /// The next batch; none after the last.
-    fn receive(&mut self) -> Result<Option<Batch>, LoadError> {
-        let began = Instant::now();
+    /// Waits for the next batch, for `duration` at most. Returns whether the iterator has an answer
+    /// now; it need not be a batch.
+    ///
+    /// The time counts as waiting for the next batch, as if the iterator itself had been asked.
+    pub fn wait(&mut self, duration: Duration) -> bool {
+        self.ask();
+        let deadline = Instant::now() + duration;
+        loop {
+            let is_end = self.failed || self.next_group == self.issued_groups;
+            if is_end || !self.ready.is_empty() || self.early.contains_key(&self.next_group) {
+                return true;
+            }
+            match self.finished.recv_deadline(deadline) {
+                Ok(group) => drop(self.early.insert(group.number, group)),
+                Err(RecvTimeoutError::Timeout) => return false,
+                Err(RecvTimeoutError::Disconnected) => return true,
+            }
+        }
+    }
+
+    /// Since when the user waits for the next batch, and how many were ready then.
+    fn ask(&mut self) -> (Instant, usize) {
         let groups_ready = self.early.len() + self.finished.len();
         let ready = self.ready.len() + groups_ready * self.shared.options.repeat;
+        *self.asked.get_or_insert_with(|| (Instant::now(), ready))
+    }
+
+    /// The next batch; none after the last.
+    fn receive(&mut self) -> Result<Option<Batch>, LoadError> {
+        let (began, ready) = self.ask();
         while self.ready.is_empty() {
             if self.next_group == self.issued_groups {
                 return Ok(None);
@@ -392,6 +420,7 @@ impl Loader {
             }
         }
         let wait = began.elapsed();
+        self.asked = None;
         let batch = self.ready.pop_front().expect("it is not empty");
         if self.ready.is_empty() {
             self.issue()?;

@@ -7,8 +7,8 @@ use crate::sampling::order::Cursor;
 use crate::sampling::sample::{Augmentation, Views};
 use crate::simd::InstructionSetError;
 use crate::source::{SourceError, WeightedSource};
-use crate::transform::TargetForm;
 use crate::transform::augment::AugmentPolicy;
+use crate::transform::{Normalisation, TargetForm};
 use schemas::geometry::{GridError, PatchGrid};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -52,6 +52,8 @@ pub struct LoaderOptions {
     pub augmentation: Augmentation,
     /// Further augmentation of training samples; for [`Form::Tokens`] only.
     pub policy: AugmentPolicy,
+    /// How values that are not bytes are normalised.
+    pub normalisation: Normalisation,
     /// Seed of order, crops, flips and masks.
     pub seed: u64,
     /// Which part of each batch to make.
@@ -106,6 +108,7 @@ impl LoaderOptions {
             format,
             augmentation: Augmentation::default(),
             policy: AugmentPolicy::default(),
+            normalisation: Normalisation::default(),
             seed: 0,
             rank: Rank::default(),
             threads: 1,
@@ -297,6 +300,19 @@ pub(super) fn check(
     if !options.policy.is_plain() && options.format.form != Form::Tokens {
         return refused(
             "samples are augmented only where all of their tokens are visible".to_owned(),
+        );
+    }
+    let Normalisation { mean, std } = options.normalisation;
+    if !(mean.iter().all(|mean| mean.is_finite())
+        && std.iter().all(|&std| std.is_normal() && std > 0.0))
+    {
+        return refused(format!(
+            "mean {mean:?} and std {std:?}; give finite numbers, std above 0"
+        ));
+    }
+    if !options.policy.is_plain() && options.normalisation != Normalisation::default() {
+        return refused(
+            "samples are augmented only with the mean and std of the programs".to_owned(),
         );
     }
     match (options.format.mask_rule, options.format.form) {

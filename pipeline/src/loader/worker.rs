@@ -62,6 +62,7 @@ impl Worker {
         clock: &mut StageClock,
     ) -> Result<(ClipInfo, ClipBytes), SourceError> {
         let format = &options.format;
+        self.transform.normalisation = options.normalisation;
         let number = clip.first.clip as usize;
         self.starts.clear();
         self.starts

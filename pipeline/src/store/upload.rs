@@ -50,12 +50,21 @@ pub fn upload(url: &Url, file: &Path) -> Result<bool, StoreError> {
             Err(error) => Err(error),
         };
     }
-    match head(url) {
-        Ok(found) => return check_equal(&found, &source, size, file).map(|()| false),
-        Err(StoreError::NotFound { .. }) => {}
-        Err(error) => return Err(error),
+    let client = Client::of(url)?;
+    // Both at a time: hardly ever is it there.
+    let (id, found) = std::thread::scope(|scope| {
+        let id = scope.spawn(|| begin(&client, url));
+        let found = head(url);
+        (id.join(), found)
+    });
+    let id = id.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    if !matches!(found, Err(StoreError::NotFound { .. })) {
+        if let Ok(id) = id {
+            abort(&client, url, id);
+        }
+        return check_equal(&found?, &source, size, file).map(|()| false);
     }
-    in_parts(url, &source, size, file)?;
+    in_parts(&client, url, id?, &source, size, file)?;
     match head(url)?.bytes {
         found if found == size => Ok(true),
         found => {
@@ -105,13 +114,18 @@ fn check_equal(
     if differs { Err(exists()) } else { result }
 }
 
-fn in_parts(url: &Url, source: &File, size: u64, file: &Path) -> Result<(), StoreError> {
-    let client = Client::of(url)?;
-    let id = begin(&client, url)?;
-    let result = send_parts(&client, url, &id, source, size, file)
-        .and_then(|parts| complete(&client, url, &id, parts));
+fn in_parts(
+    client: &Client,
+    url: &Url,
+    id: MultipartId,
+    source: &File,
+    size: u64,
+    file: &Path,
+) -> Result<(), StoreError> {
+    let result = send_parts(client, url, &id, source, size, file)
+        .and_then(|parts| complete(client, url, &id, parts));
     if result.is_err() {
-        abort(&client, url, id);
+        abort(client, url, id);
     }
     result
 }

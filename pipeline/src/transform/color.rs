@@ -2,7 +2,7 @@
 //! affine map.
 
 use super::resample::{CENTRE, SCALE};
-use super::value::Value;
+use super::value::{Normalisation, Value};
 use crate::frames::{Color, Frames};
 use crate::simd::InstructionSet;
 use schemas::shard::{ColorMatrix, ColorRange};
@@ -12,9 +12,10 @@ use schemas::shard::{ColorMatrix, ColorRange};
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Normalise {
     pub(super) matrix: Matrix,
-    /// The range of values. Y'CbCr can express colours beyond it, which 8-bit RGB cannot.
-    pub(super) black: f32,
-    pub(super) white: f32,
+    /// The range of values of each channel. Y'CbCr can express colours beyond it, which 8-bit RGB
+    /// cannot.
+    pub(super) black: [f32; 3],
+    pub(super) white: [f32; 3],
     /// Instructions to use, which the CPU has.
     set: InstructionSet,
 }
@@ -26,35 +27,40 @@ const CHUNK: usize = 16;
 pub(super) enum Matrix {
     /// From Y'CbCr.
     Yuv {
-        luma: f32,
-        offset: f32,
+        luma: [f32; 3],
+        offset: [f32; 3],
         red_cr: f32,
         green_cb: f32,
         green_cr: f32,
         blue_cb: f32,
     },
     /// From R'G'B'.
-    Rgb { gain: f32, offset: f32 },
+    Rgb { gain: [f32; 3], offset: [f32; 3] },
 }
 
 impl Normalise {
     /// The map from frames like `frames` to values of type `T`, by instructions of `set`, which the
     /// CPU must have.
-    pub(crate) fn new<T: Value>(frames: Frames<'_>, set: InstructionSet) -> Self {
+    pub(crate) fn new<T: Value>(
+        frames: Frames<'_>,
+        normalisation: Normalisation,
+        set: InstructionSet,
+    ) -> Self {
         assert!(set <= InstructionSet::best(), "the CPU has {set:?}");
-        let (mean, std) = T::MEAN_AND_STD;
-        let to_values = (f64::from(mean), f64::from(std));
+        let normalisation = T::normalisation(normalisation);
         let matrix = match frames {
-            Frames::I420(_, color) => Matrix::yuv(color, to_values),
+            Frames::I420(_, color) => Matrix::yuv(color, normalisation),
             Frames::Rgb(_) => {
-                let (gain, offset) = affine(0.0, 255.0, to_values);
+                let (gain, offset) = affine(0.0, 255.0, normalisation);
                 Matrix::Rgb { gain, offset }
             }
         };
+        let Normalisation { mean, std } = normalisation;
+        let of = |value: f32| std::array::from_fn(|channel| (value - mean[channel]) / std[channel]);
         Self {
             matrix,
-            black: -mean / std,
-            white: (1.0 - mean) / std,
+            black: of(0.0),
+            white: of(1.0),
             set,
         }
     }
@@ -145,7 +151,9 @@ impl Normalise {
         // Slices of one length, so that the loops below need no checks.
         let [first, second, third] = samples.map(|row| &row[..width]);
         let (green, blue) = (&mut green[..width], &mut blue[..width]);
-        let value = |value: f32| T::from_f32(value.clamp(self.black, self.white));
+        let value = |channel: usize, value: f32| {
+            T::from_f32(value.clamp(self.black[channel], self.white[channel]))
+        };
         match self.matrix {
             Matrix::Yuv {
                 luma,
@@ -156,20 +164,20 @@ impl Normalise {
                 blue_cb,
             } => {
                 for x in 0..width {
-                    let (y, cb, cr) = (
-                        f32::from(first[x]) * luma + offset,
-                        f32::from(second[x]),
-                        f32::from(third[x]),
-                    );
-                    red[x] = value(y + red_cr * cr);
-                    green[x] = value(y + green_cb * cb + green_cr * cr);
-                    blue[x] = value(y + blue_cb * cb);
+                    let y = f32::from(first[x]);
+                    let (cb, cr) = (f32::from(second[x]), f32::from(third[x]));
+                    let grey = |channel: usize| y * luma[channel] + offset[channel];
+                    red[x] = value(0, grey(0) + red_cr * cr);
+                    green[x] = value(1, grey(1) + green_cb * cb + green_cr * cr);
+                    blue[x] = value(2, grey(2) + blue_cb * cb);
                 }
             }
             Matrix::Rgb { gain, offset } => {
-                for (samples, out) in [(first, red), (second, green), (third, blue)] {
+                let channels = [(first, red), (second, green), (third, blue)];
+                for (channel, (samples, out)) in channels.into_iter().enumerate() {
                     for x in 0..width {
-                        out[x] = value(f32::from(samples[x]) * gain + offset);
+                        let sample = f32::from(samples[x]);
+                        out[x] = value(channel, sample * gain[channel] + offset[channel]);
                     }
                 }
             }
@@ -180,7 +188,7 @@ impl Normalise {
 impl Matrix {
     /// ITU-T H.273: `R = Y + 2(1-Kr)Cr`, `B = Y + 2(1-Kb)Cb`, and G from `Y = Kr R + Kg G + Kb B`;
     /// limited range has 219 steps of luma from 16 and 224 of chroma, full range 255.
-    fn yuv(color: Color, to_values: (f64, f64)) -> Self {
+    fn yuv(color: Color, normalisation: Normalisation) -> Self {
         let (kr, kb) = match color.matrix {
             ColorMatrix::Bt601 => (0.299, 0.114),
             ColorMatrix::Bt709 => (0.2126, 0.0722),
@@ -191,26 +199,31 @@ impl Matrix {
             ColorRange::Limited => (16.0, 219.0, 224.0),
             ColorRange::Full => (0.0, 255.0, 255.0),
         };
-        let (luma, offset) = affine(luma_zero, luma_steps, to_values);
-        let chroma = |gain: f64| (gain / chroma_steps / to_values.1 / f64::from(SCALE)) as f32;
+        let (luma, offset) = affine(luma_zero, luma_steps, normalisation);
+        let chroma = |channel: usize, gain: f64| {
+            let std = f64::from(normalisation.std[channel]);
+            (gain / chroma_steps / std / f64::from(SCALE)) as f32
+        };
         Self::Yuv {
             luma,
             offset,
-            red_cr: chroma(2.0 * (1.0 - kr)),
-            green_cb: chroma(-2.0 * (1.0 - kb) * kb / kg),
-            green_cr: chroma(-2.0 * (1.0 - kr) * kr / kg),
-            blue_cb: chroma(2.0 * (1.0 - kb)),
+            red_cr: chroma(0, 2.0 * (1.0 - kr)),
+            green_cb: chroma(1, -2.0 * (1.0 - kb) * kb / kg),
+            green_cr: chroma(1, -2.0 * (1.0 - kr) * kr / kg),
+            blue_cb: chroma(2, 2.0 * (1.0 - kb)),
         }
     }
 }
 
-/// Gain and offset from resampled samples to values of a `mean` and `std`: `zero` is black, and
-/// white is `steps` above it.
-fn affine(zero: f64, steps: f64, (mean, std): (f64, f64)) -> (f32, f32) {
+/// Gain and offset of each channel, from resampled samples to values: `zero` is black, and white is
+/// `steps` above it.
+fn affine(zero: f64, steps: f64, normalisation: Normalisation) -> ([f32; 3], [f32; 3]) {
     let centre = (f64::from(CENTRE) - zero) / steps;
+    let mean = normalisation.mean.map(f64::from);
+    let std = normalisation.std.map(f64::from);
     (
-        (1.0 / steps / std / f64::from(SCALE)) as f32,
-        ((centre - mean) / std) as f32,
+        std.map(|std| (1.0 / steps / std / f64::from(SCALE)) as f32),
+        std::array::from_fn(|channel| ((centre - mean[channel]) / std[channel]) as f32),
     )
 }
 
@@ -312,23 +325,53 @@ mod tests {
                 ),
                 Frames::Rgb(&[]),
             ] {
-                check_row::<f32>(frames, samples);
-                check_row::<bf16>(frames, samples);
-                check_row::<u8>(frames, samples);
+                for normalisation in [Normalisation::default(), Normalisation::IMAGENET] {
+                    check_row::<f32>(frames, normalisation, samples);
+                    check_row::<bf16>(frames, normalisation, samples);
+                    check_row::<u8>(frames, normalisation, samples);
+                }
             }
         }
     }
 
-    fn check_row<T: Value + PartialEq + std::fmt::Debug>(frames: Frames<'_>, samples: [&[i16]; 3]) {
+    #[test]
+    fn each_channel_has_its_own_normalisation() {
+        // Pure green of full range.
+        let samples = [150u8, 44, 21].map(|byte| [(i16::from(byte) - 128) * 128]);
+        let frames = Frames::I420(&[], FULL);
+        let values = |normalisation: Normalisation| {
+            let mut out = [[0f32]; 3];
+            Normalise::new::<f32>(frames, normalisation, InstructionSet::Plain).row(
+                samples.each_ref().map(<[i16; 1]>::as_slice),
+                out.each_mut().map(<[f32; 1]>::as_mut_slice),
+            );
+            out.map(|[value]| value)
+        };
+        let plain = values(Normalisation::default()).map(|value| value * 0.225 + 0.45);
+        let Normalisation { mean, std } = Normalisation::IMAGENET;
+        for (channel, value) in values(Normalisation::IMAGENET).into_iter().enumerate() {
+            let expected = (plain[channel] - mean[channel]) / std[channel];
+            assert!(
+                (value - expected).abs() < 1e-5,
+                "{channel}: {value}, {expected}"
+            );
+        }
+    }
+
+    fn check_row<T: Value + PartialEq + std::fmt::Debug>(
+        frames: Frames<'_>,
+        normalisation: Normalisation,
+        samples: [&[i16]; 3],
+    ) {
         let width = samples[0].len();
         let [mut red, mut green, mut blue] = [(); 3].map(|()| vec![T::zeroed(); width]);
-        let plain = Normalise::new::<T>(frames, InstructionSet::Plain);
+        let plain = Normalise::new::<T>(frames, normalisation, InstructionSet::Plain);
         plain.row_plainly(samples, [&mut red, &mut green, &mut blue]);
         let pixels: Vec<T> = (0..width)
             .flat_map(|x| [red[x], green[x], blue[x]])
             .collect();
         for set in InstructionSet::supported() {
-            let normalise = Normalise::new::<T>(frames, set);
+            let normalise = Normalise::new::<T>(frames, normalisation, set);
             let mut rows = [(); 3].map(|()| vec![T::zeroed(); width]);
             normalise.row(samples, rows.each_mut().map(Vec::as_mut_slice));
             assert!(rows == [&red, &green, &blue].map(Clone::clone), "{set:?}");

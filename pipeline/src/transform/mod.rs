@@ -1,7 +1,8 @@
 //! Stored frames to a training clip: crop, resize, colour, normalise, in one pass over the output.
 //!
 //! The result is that of the usual transform of RGB frames: a bilinear resize of the crop without
-//! antialias (sample centres at half pixels, clamped to the crop), then `(x / 255 - 0.45) / 0.225`.
+//! antialias (sample centres at half pixels, clamped to the crop), then `(x / 255 - mean) / std`,
+//! 0.45 and 0.225 unless others are given.
 //! Here planes are interpolated first ([`resample`]) and converted to RGB afterwards (`color`); the
 //! two steps are linear, so only rounding, clamping and the interpolation of chroma differ. Chroma
 //! is where H.264 places it by default: level with the even columns of luma, and between its rows.
@@ -36,7 +37,7 @@ use std::ops::Range;
 pub(crate) use self::color::Normalise;
 pub use self::target::{PatchesMut, TargetForm};
 pub(crate) use self::value::from_normalised;
-pub use self::value::{MEAN, STD, Value, denormalise};
+pub use self::value::{MEAN, Normalisation, STD, Value, denormalise};
 
 /// What training uses of a stored clip: its frames, their size, and the window, crop and flip.
 #[derive(Debug, Clone, Copy)]
@@ -82,6 +83,8 @@ impl<'a> ClipView<'a> {
 #[derive(Debug)]
 pub struct Transform {
     set: InstructionSet,
+    /// How values are normalised.
+    pub normalisation: Normalisation,
     resampler: Resampler,
     /// Where each token's pixels go.
     places: Vec<Place>,
@@ -104,6 +107,7 @@ impl Transform {
     fn new(set: InstructionSet) -> Self {
         Self {
             set,
+            normalisation: Normalisation::default(),
             resampler: Resampler::new(set),
             places: Vec::new(),
             spans: Vec::new(),
@@ -130,7 +134,7 @@ impl Transform {
             "values of a training clip"
         );
         self.resampler.begin_clip(clip, side, side);
-        let normalise = Normalise::new::<T>(clip.frames, self.set);
+        let normalise = Normalise::new::<T>(clip.frames, self.normalisation, self.set);
         let (red, rest) = out.split_at_mut(frames * side * side);
         let (green, blue) = rest.split_at_mut(frames * side * side);
         let rows = red.chunks_exact_mut(side).zip(green.chunks_exact_mut(side));
@@ -242,7 +246,7 @@ impl Transform {
         mut out: PatchesMut<'_, T>,
     ) {
         let patch = grid.patch;
-        let normalise = Normalise::new::<T>(clip.frames, self.set);
+        let normalise = Normalise::new::<T>(clip.frames, self.normalisation, self.set);
         let mut targets = grid.target_frames(slices, kind).enumerate().peekable();
         let mut made = 0;
         for (number, frame) in clip.window(grid.frames).enumerate() {
@@ -289,7 +293,7 @@ impl Transform {
         target: &mut [T],
     ) {
         let side = grid.size;
-        let normalise = Normalise::new::<f32>(clip.frames, self.set);
+        let normalise = Normalise::new::<f32>(clip.frames, Normalisation::default(), self.set);
         let slice_values = hog::patch_values(grid.patch);
         self.frame.resize(3 * side * side, 0.0);
         let mut targets = grid

@@ -4,7 +4,7 @@ use crate::frames::Frames;
 use crate::sampling::sample::{Crop, View};
 use crate::simd::instruction_set;
 use crate::transform::resample::Resampler;
-use crate::transform::{ClipView, Normalise, denormalise};
+use crate::transform::{ClipView, Normalisation, Normalise, denormalise};
 use schemas::geometry::FrameSize;
 
 /// Converts `frame`, a single one of `size`, to `width` x `height` pixels of R'G'B': three bytes
@@ -52,7 +52,7 @@ pub fn to_rgb(frame: Frames<'_>, size: FrameSize, width: usize, height: usize) -
         width,
         height,
     );
-    let normalise = Normalise::new::<f32>(frame, instruction_set());
+    let normalise = Normalise::new::<f32>(frame, Normalisation::default(), instruction_set());
     let [mut red, mut green, mut blue] = [(); 3].map(|()| vec![0f32; width]);
     let mut out = Vec::with_capacity(3 * width * height);
     for y in 0..height {

@@ -8,6 +8,40 @@ pub const MEAN: f32 = 0.45;
 /// Standard deviation of the normalisation.
 pub const STD: f32 = 0.225;
 
+/// How samples become values: a sample `x` of 0..=255 is `(x / 255 - mean) / std` of its channel.
+///
+/// ```
+/// use pipeline::transform::{MEAN, Normalisation};
+///
+/// assert_eq!(Normalisation::default().mean, [MEAN; 3]);
+/// assert_eq!(Normalisation::IMAGENET.std, [0.229, 0.224, 0.225]);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Normalisation {
+    /// Of red, green and blue, in 0..=1.
+    pub mean: [f32; 3],
+    /// Their standard deviations.
+    pub std: [f32; 3],
+}
+
+impl Normalisation {
+    /// That of most models for pictures, and of VideoMAE.
+    pub const IMAGENET: Self = Self {
+        mean: [0.485, 0.456, 0.406],
+        std: [0.229, 0.224, 0.225],
+    };
+}
+
+impl Default for Normalisation {
+    /// [`MEAN`] and [`STD`] for all channels.
+    fn default() -> Self {
+        Self {
+            mean: [MEAN; 3],
+            std: [STD; 3],
+        }
+    }
+}
+
 /// The type of a training clip's values: `f32` and [`bf16`] are normalised, `u8` are R'G'B'
 /// samples, which the user normalises.
 pub trait Value: bytemuck::Pod + private::Value {}
@@ -17,7 +51,7 @@ impl Value for bf16 {}
 impl Value for u8 {}
 
 mod private {
-    use super::{MEAN, STD};
+    use super::Normalisation;
     use half::bf16;
     #[cfg(target_arch = "x86_64")]
     use std::arch::x86_64::{
@@ -28,8 +62,10 @@ mod private {
     };
 
     pub trait Value: Sized {
-        /// A sample `x` of 0..=255 is made as `(x / 255 - mean) / std`.
-        const MEAN_AND_STD: (f32, f32);
+        /// How samples become values of this type, where `normalisation` is asked for.
+        fn normalisation(normalisation: Normalisation) -> Normalisation {
+            normalisation
+        }
 
         /// Converts a value in the range of converted samples.
         fn from_f32(value: f32) -> Self;
@@ -49,8 +85,6 @@ mod private {
     }
 
     impl Value for f32 {
-        const MEAN_AND_STD: (f32, f32) = (MEAN, STD);
-
         fn from_f32(value: f32) -> Self {
             value
         }
@@ -71,8 +105,6 @@ mod private {
     }
 
     impl Value for bf16 {
-        const MEAN_AND_STD: (f32, f32) = (MEAN, STD);
-
         /// Rounds to the nearest, half-way cases to even; values are never NaN.
         fn from_f32(value: f32) -> Self {
             let bits = value.to_bits();
@@ -103,7 +135,12 @@ mod private {
     }
 
     impl Value for u8 {
-        const MEAN_AND_STD: (f32, f32) = (0.0, 1.0 / 255.0);
+        fn normalisation(_: Normalisation) -> Normalisation {
+            Normalisation {
+                mean: [0.0; 3],
+                std: [1.0 / 255.0; 3],
+            }
+        }
 
         /// Rounds to the nearest, half-way cases to even.
         fn from_f32(value: f32) -> Self {

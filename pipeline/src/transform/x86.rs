@@ -70,27 +70,37 @@ fn pixels(
             green_cr,
             blue_cb,
         } => {
-            let y = _mm256_add_ps(scaled(first, luma), _mm256_set1_ps(offset));
-            (
-                _mm256_add_ps(y, scaled(third, red_cr)),
+            let grey = |channel: usize| {
                 _mm256_add_ps(
-                    _mm256_add_ps(y, scaled(second, green_cb)),
+                    scaled(first, luma[channel]),
+                    _mm256_set1_ps(offset[channel]),
+                )
+            };
+            (
+                _mm256_add_ps(grey(0), scaled(third, red_cr)),
+                _mm256_add_ps(
+                    _mm256_add_ps(grey(1), scaled(second, green_cb)),
                     scaled(third, green_cr),
                 ),
-                _mm256_add_ps(y, scaled(second, blue_cb)),
+                _mm256_add_ps(grey(2), scaled(second, blue_cb)),
             )
         }
         Matrix::Rgb { gain, offset } => {
-            let value = |samples| _mm256_add_ps(scaled(samples, gain), _mm256_set1_ps(offset));
-            (value(first), value(second), value(third))
+            let value = |samples, channel: usize| {
+                _mm256_add_ps(
+                    scaled(samples, gain[channel]),
+                    _mm256_set1_ps(offset[channel]),
+                )
+            };
+            (value(first, 0), value(second, 1), value(third, 2))
         }
     };
-    let (black, white) = (
-        _mm256_set1_ps(normalise.black),
-        _mm256_set1_ps(normalise.white),
-    );
-    let clamped = |value| _mm256_min_ps(_mm256_max_ps(value, black), white);
-    (clamped(red), clamped(green), clamped(blue))
+    let clamped = |value, channel: usize| {
+        let black = _mm256_set1_ps(normalise.black[channel]);
+        let white = _mm256_set1_ps(normalise.white[channel]);
+        _mm256_min_ps(_mm256_max_ps(value, black), white)
+    };
+    (clamped(red, 0), clamped(green, 1), clamped(blue, 2))
 }
 
 /// The samples of `width` pixels from `start`.

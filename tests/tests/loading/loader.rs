@@ -5,6 +5,7 @@ use pipeline::loader::batch::{Batch, Form, ValueType};
 use pipeline::loader::{LoadError, Loader, LoaderOptions, Rank, examples};
 use pipeline::sampling::mask::{MaskKind, MaskRule};
 use pipeline::sampling::order::{Cursor, SampleId};
+use pipeline::sampling::sample::Views;
 use pipeline::shard::{ShardError, ShardSet};
 use pipeline::source::{Source, SourceError, WeightedSource};
 use pipeline::transform::TargetForm;
@@ -107,6 +108,34 @@ fn threads_and_prefetch_do_not_change_the_batches() {
         );
         assert!(other_seed != expected);
     }
+}
+
+#[test]
+fn waiting_before_the_next_batch_changes_nothing_but_who_waits() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let data = shards(dir.path());
+    let expected = batches(&data, rich_options(2), 9);
+    let mut loader = Loader::new(Arc::clone(&data), rich_options(2)).expect("a loader");
+    let mut got = Vec::new();
+    while got.len() < expected.len() {
+        if loader.wait(Duration::from_micros(100)) {
+            let began = Instant::now();
+            got.push(loader.next().expect("endless").expect("a batch"));
+            assert!(began.elapsed() < Duration::from_secs(1));
+        }
+    }
+    assert!(got == expected);
+    // The wait counts as the batch's own: the first one takes longer than a look.
+    assert!(
+        got[0].wait >= Duration::from_micros(100),
+        "{:?}",
+        got[0].wait
+    );
+    // A single pass ends with an answer, too.
+    let once = loader_options(1).once(Views::ONE);
+    let mut loader = Loader::new(data, once).expect("a loader");
+    while loader.wait(Duration::from_secs(5)) && loader.next().is_some() {}
+    assert!(loader.wait(Duration::ZERO) && loader.next().is_none());
 }
 
 #[test]

@@ -287,7 +287,7 @@ fn first_frame(
         .timing(0, 0, frames)?
         .frames_per_second
         .unwrap_or(USUAL_RATE);
-    let (_, _, [_, end]) = videos.origin(0);
+    let (_, [_, end]) = videos.origin(0);
     ensure!(at <= end, "--at {at}: {data} ends at {end:.2} s");
     let wanted = (at * rate).round() as usize;
     let last = source.clip(0).frames - frames;
