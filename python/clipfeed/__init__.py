@@ -10,10 +10,11 @@ Shards are made by ``clipfeed.build`` or the program ``shardtool``. Reading, dec
 colour conversion and masks are done by native threads: use no worker processes.
 """
 
+from ._batch import Batch
 from ._build import build
 from ._clips import Clips, inspect
 from ._errors import DataError, Error, OptionError, ProcessError
-from ._loader import Batch, Loader
+from ._loader import Loader
 from ._native import VERSION as __version__
 
 __all__ = [

@@ -69,7 +69,8 @@ def build(
                 bar.close()
     if process.returncode != 0:
         raise DataError("".join(said).strip() or f"shardtool ended with {process.returncode}")
-    return json.loads(report)
+    result: dict[str, Any] = json.loads(report)
+    return result
 
 
 def _bar() -> Any:

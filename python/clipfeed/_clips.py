@@ -36,8 +36,9 @@ class Clips:
         cache: Path | None = None,
         cache_size: int | None = None,
     ):
-        self._arguments = dict(data=paths_of(data), where=where, split=split, cache=cache,
-                               cache_size=cache_size)
+        self._arguments: dict[str, Any] = dict(
+            data=paths_of(data), where=where, split=split, cache=cache, cache_size=cache_size
+        )
         self._open()
 
     def _open(self) -> None:
@@ -48,7 +49,7 @@ class Clips:
     def __len__(self) -> int:
         return len(self._data)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+    def __getitem__(self, index: int) -> tuple[np.ndarray[Any, Any], int]:
         import numpy as np
 
         if os.getpid() != self._pid:
@@ -70,14 +71,14 @@ class Clips:
         self._open()
 
     @property
-    def clip_ids(self) -> np.ndarray:
+    def clip_ids(self) -> np.ndarray[Any, Any]:
         """The number of each clip in the data, int64."""
         import numpy as np
 
         return np.frombuffer(self._ids, dtype="int64")
 
     @property
-    def labels(self) -> np.ndarray:
+    def labels(self) -> np.ndarray[Any, Any]:
         """The class of each clip, int64; -1 for none."""
         import numpy as np
 
@@ -86,7 +87,8 @@ class Clips:
     @property
     def classes(self) -> list[str]:
         """Names of the classes; empty where classes are numbers only."""
-        return json.loads(self._data.describe())[0]["classes"]
+        names: list[str] = json.loads(self._data.describe())[0]["classes"]
+        return names
 
 
 def inspect(data: Path) -> dict[str, Any]:
@@ -98,4 +100,5 @@ def inspect(data: Path) -> dict[str, Any]:
     Raises:
         DataError: there is none, or it cannot be read.
     """
-    return json.loads(open_data([data]).describe())[0]
+    found: dict[str, Any] = json.loads(open_data([data]).describe())[0]
+    return found

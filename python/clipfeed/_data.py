@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Union
+from typing import Any, Union
 
 from ._errors import OptionError
 from ._native import Data
@@ -19,8 +19,9 @@ def open_data(
     split: str | Sequence[str] | None = None,
     cache: Path | None = None,
     cache_size: int | None = None,
+    live: dict[str, Any] | None = None,
 ) -> Data:
-    """Opens data sets, and chooses clips of them."""
+    """Opens data sets, and chooses clips of them; videos where ``live`` says how."""
     paths = paths_of(data)
     if not paths:
         raise OptionError("data: give a folder or the URL of a data set, or several")
@@ -32,7 +33,8 @@ def open_data(
         raise OptionError("cache_size is that of a cache: give its folder as `cache`")
     splits = [split] if isinstance(split, str) else list(split or [])
     folder = None if cache is None else (os.fspath(cache), cache_size)
-    return Data(paths, [float(weight) for weight in weights], where, splits, folder)
+    numbers = [float(weight) for weight in weights]
+    return Data(paths, numbers, where, splits, folder, live)
 
 
 def paths_of(data: Path | Sequence[Path]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import NoReturn
 
 
 class Error(Exception):
@@ -36,6 +37,6 @@ def check_process(name: str, pid: int) -> None:
         raise ProcessError(f"a {name} cannot be used in a worker of a DataLoader: {_ADVICE}")
 
 
-def no_pickle(name: str):
+def no_pickle(name: str) -> NoReturn:
     """Fails: a process that is spawned gets a copy of what it works on."""
     raise ProcessError(f"a {name} cannot be copied into another process; {_ADVICE}")

@@ -1,147 +1,23 @@
-"""Batches for training and evaluation."""
+"""Loaders: batches for training and evaluation."""
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn
 
 from . import _native
+from ._batch import Batch, Format
 from ._data import Path, open_data
 from ._errors import DataError, OptionError, check_process, no_pickle
-
-if TYPE_CHECKING:
-    import numpy as np
 
 # Milliseconds of one wait without the GIL: signals are handled between waits.
 _WAIT = 50
 
 # What has to be the same for a state to mean the same batches.
 _SAME = ("batch_size", "repeat", "seed", "shuffle", "data")
-
-
-class Batch:
-    """Some clips, with masks and labels.
-
-    Arrays are made when they are asked for. ``clips``, ``visible`` and ``target`` are the memory of
-    the batch itself, without a copy, which goes back to the loader when nothing refers to it.
-    bfloat16 is not known to numpy: such arrays have dtype uint16, and
-    ``torch.from_numpy(a).view(torch.bfloat16)`` shares their memory.
-
-    B is the number of clips, T that of frames, S the size in pixels, N the number of tokens:
-    ``T / tubelet * (S / patch) ** 2``, in the order of time, rows and columns.
-    """
-
-    def __init__(self, native: _native.Batch, form: str, dtype: str, tokens: int):
-        self._native = native
-        self._form = form
-        self._dtype = dtype
-        self._tokens = tokens
-
-    def __len__(self) -> int:
-        return len(self._native)
-
-    def __repr__(self) -> str:
-        return f"Batch({len(self)} clips, form={self._form!r}, dtype={self._dtype!r})"
-
-    @property
-    def clips(self) -> np.ndarray:
-        """All pixels, (B, 3, T, S, S): normalised R, G, B, or their values for uint8."""
-        self._need("clips", "clips")
-        return _array(self._native.pixels())
-
-    @property
-    def visible(self) -> np.ndarray:
-        """The pixels of the visible tokens, (B, visible, 3, tubelet, patch, patch)."""
-        self._need("visible", "patches")
-        return _array(self._native.pixels())
-
-    @property
-    def target(self) -> np.ndarray:
-        """The pixels of the masked tokens, (B, masked, target_frames, patch, patch, 3)."""
-        self._need("target", "patches")
-        return _array(self._native.target())
-
-    @property
-    def bool_masked_pos(self) -> np.ndarray:
-        """Which tokens are masked, (B, N), bool."""
-        return _from_bytes(self._native.masked(), "bool", (len(self), self._tokens))
-
-    @property
-    def visible_index(self) -> np.ndarray:
-        """The visible tokens of each clip, ascending, (B, visible), int64."""
-        return _from_bytes(self._native.visible_index(), "int64", (len(self), -1))
-
-    @property
-    def masked_index(self) -> np.ndarray:
-        """The masked tokens of each clip, ascending, (B, masked), int64."""
-        return _from_bytes(self._native.masked_index(), "int64", (len(self), -1))
-
-    @property
-    def labels(self) -> np.ndarray:
-        """The class of each clip, (B,), int64; -1 for none."""
-        return _from_bytes(self._native.labels(), "int64", (len(self),))
-
-    @property
-    def clip_ids(self) -> np.ndarray:
-        """The number of each clip in the data, (B,), int64: several data sets are counted on."""
-        return _from_bytes(self._native.clip_ids(), "int64", (len(self),))
-
-    @property
-    def skipped(self) -> list[tuple[int, str]]:
-        """Clips that are missing because they could not be read: their numbers, and why."""
-        return self._native.skipped()
-
-    def torch(self) -> dict[str, Any]:
-        """Tensors that share the memory of the batch, named as Hugging Face's models name them.
-
-        With clips: ``pixel_values`` (B, T, 3, S, S), ``bool_masked_pos`` where there are masks, and
-        ``labels`` where all clips have one. With patches: ``visible``, ``target``,
-        ``visible_index``, ``masked_index``, ``bool_masked_pos``, ``labels``.
-        """
-        import torch
-
-        def tensor(array: np.ndarray) -> Any:
-            tensor = torch.from_numpy(array)
-            return tensor.view(torch.bfloat16) if array.dtype.name == "uint16" else tensor
-
-        if self._form == "clips":
-            tensors = {"pixel_values": tensor(self.clips).transpose(1, 2)}
-        else:
-            tensors = {
-                "visible": tensor(self.visible),
-                "target": tensor(self.target),
-                "visible_index": tensor(self.visible_index),
-                "masked_index": tensor(self.masked_index),
-            }
-        masked = tensor(self.bool_masked_pos)
-        if masked.any():
-            tensors["bool_masked_pos"] = masked
-        labels = tensor(self.labels)
-        if (labels >= 0).all():
-            tensors["labels"] = labels
-        return tensors
-
-    def fill(self, out: Any) -> None:
-        """Copies the pixels into memory of the caller, such as a pinned tensor, without the GIL.
-
-        ``out`` is a tensor on the CPU or an array, contiguous, of the shape and type of ``clips``;
-        with patches a pair, for ``visible`` and ``target``.
-        """
-        if self._form == "clips":
-            outs = [out]
-        else:
-            if not isinstance(out, (tuple, list)) or len(out) != 2:
-                raise OptionError("out: give a pair, for `visible` and `target`")
-            outs = list(out)
-        for part, one in enumerate(outs):
-            self._native.copy_to(part, *_memory(one, self._dtype))
-
-    def _need(self, name: str, form: str) -> None:
-        if self._form != form:
-            raise OptionError(f"a batch of form {self._form!r} has no `{name}`: make the Loader "
-                              f"with form={form!r}")
 
 
 class Loader:
@@ -176,6 +52,9 @@ class Loader:
         weights: share of each data set, relative to the others.
         where, split: which clips are used: a condition over the columns of the shards, as
             ``"label < 5 and motion > 0.1"``, and names of splits.
+        fps, stride: ticks per second, and ticks from one frame of a clip to the next, where data is
+            a folder of videos, or one. They are decoded by processes; this needs a clipfeed that
+            was installed with its feature ``video``.
         area, aspect, flip: ranges of a crop's share of the frame and of its width over height, and
             the probability of a flip.
         cache, cache_size: a folder for what is fetched from object stores, and its limit in bytes.
@@ -214,6 +93,8 @@ class Loader:
         weights: Sequence[float] | None = None,
         where: str | None = None,
         split: str | Sequence[str] | None = None,
+        fps: float = 30.0,
+        stride: int = 4,
         area: tuple[float, float] = (0.5, 1.0),
         aspect: tuple[float, float] = (3 / 4, 4 / 3),
         flip: float = 0.5,
@@ -224,14 +105,17 @@ class Loader:
         self._pid = os.getpid()
         check_process("Loader", self._pid)
         rank, world_size = _ranks(rank, world_size)
-        self._options = dict(
+        self._options: dict[str, Any] = dict(
             batch_size=batch_size, frames=frames, size=size, tubelet=tubelet, patch=patch,
             mask_ratio=mask_ratio, mask_kind=mask_kind, form=form, dtype=dtype, mean=list(mean),
-            std=list(std), target_frames=target_frames, repeat=repeat, shuffle=shuffle, seed=seed, rank=rank,
-            world_size=world_size, threads=threads, prefetch=prefetch, memory=memory,
+            std=list(std), target_frames=target_frames, repeat=repeat, shuffle=shuffle, seed=seed,
+            rank=rank, world_size=world_size, threads=threads, prefetch=prefetch, memory=memory,
             area=list(area), aspect=list(aspect), flip=flip, max_bad=max_bad,
         )
-        self._data = open_data(data, weights, where, split, cache, cache_size)
+        live = dict(frames=frames, fps=fps, stride=stride, python=sys.executable)
+        self._data = open_data(data, weights, where, split, cache, cache_size, live)
+        tokens = frames // max(1, tubelet) * (size // max(1, patch)) ** 2
+        self._format = Format(form, dtype, tokens)
         clips = len(self._data)
         if shuffle:
             self._batches = max(1, clips * repeat // max(1, batch_size))
@@ -268,7 +152,7 @@ class Loader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __reduce__(self):
+    def __reduce__(self) -> NoReturn:
         no_pickle("Loader")
 
     def __repr__(self) -> str:
@@ -336,7 +220,7 @@ class Loader:
 
         loader = self
 
-        class Batches(IterableDataset):
+        class Batches(IterableDataset):  # type: ignore[misc]
             """Batches of a Loader."""
 
             def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -356,7 +240,6 @@ class Loader:
         if self._native is not None and os.getpid() == self._pid:
             self._native.close()
         self._native = None
-        self._batches_left = 0
 
     def _check(self) -> None:
         check_process("Loader", self._pid)
@@ -382,10 +265,7 @@ class Loader:
         if batch is None:
             return None
         self._position = batch.position()
-        options = self._options
-        side = options["size"] // options["patch"]
-        tokens = options["frames"] // options["tubelet"] * side * side
-        return Batch(batch, options["form"], options["dtype"], tokens)
+        return Batch(batch, self._format)
 
 
 def _ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
@@ -398,35 +278,3 @@ def _ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
         return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     except ValueError:
         raise OptionError("the variables RANK and WORLD_SIZE are not numbers") from None
-
-
-def _array(native: _native.Array) -> np.ndarray:
-    import numpy as np
-
-    return np.asarray(native)
-
-
-def _from_bytes(data: bytearray, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-    import numpy as np
-
-    return np.frombuffer(data, dtype=dtype).reshape(shape)
-
-
-def _memory(out: Any, dtype: str) -> tuple[int, int]:
-    """Address and bytes of a tensor or an array."""
-    if hasattr(out, "data_ptr"):
-        if out.device.type != "cpu" or not out.is_contiguous():
-            raise OptionError("out: give a contiguous tensor on the CPU; copy from it to the GPU")
-        kind, place = str(out.dtype).rpartition(".")[2], (out.data_ptr(), out.nbytes)
-    else:
-        import numpy as np
-
-        array = np.asarray(out)
-        if not (array.flags.c_contiguous and array.flags.writeable):
-            raise OptionError("out: give a contiguous array that can be written")
-        kind, place = array.dtype.name, (array.ctypes.data, array.nbytes)
-        if dtype == "bfloat16" and kind == "uint16":
-            kind = dtype
-    if kind != dtype:
-        raise OptionError(f"out has dtype {kind}, the batch {dtype}")
-    return place

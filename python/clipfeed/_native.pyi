@@ -3,6 +3,8 @@ from typing import Any
 VERSION: str
 HAS_VIDEO: bool
 
+def decode() -> None: ...
+
 class Array:
     @property
     def __array_interface__(self) -> dict[str, Any]: ...
@@ -34,6 +36,7 @@ class Data:
         condition: str | None,
         splits: list[str],
         cache: tuple[str, int | None] | None,
+        live: dict[str, Any] | None,
     ) -> None: ...
     def __len__(self) -> int: ...
     def fingerprint(self) -> str: ...

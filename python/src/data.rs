@@ -2,6 +2,7 @@
 
 use crate::array::Array;
 use crate::errors::{of_choice, of_load, of_shard, of_source, option};
+use crate::live::{self, Live};
 use crate::loader::Loader;
 use crate::options::Options;
 use pipeline::choice::{Choice, choose};
@@ -9,10 +10,12 @@ use pipeline::frames::Frames;
 use pipeline::loader;
 use pipeline::shard::{CacheOptions, ClipReader, ShardSet};
 use pipeline::source::{Source, WeightedSource, fingerprint};
+use pipeline::store::Url;
 use pipeline::transform::picture::to_rgb;
 use pyo3::prelude::*;
 use pyo3::types::PyByteArray;
 use schemas::geometry::FrameSize;
+use schemas::manifest::MANIFEST_FILE;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -52,7 +55,8 @@ impl Data {
 #[pymethods]
 impl Data {
     /// Opens the data sets at `paths`, folders or URLs, and chooses clips by `condition` and
-    /// `splits`. Bytes of `cache` without a number are nine tenths of what is free.
+    /// `splits`. Bytes of `cache` without a number are nine tenths of what is free. With `live`, a
+    /// path without shards is one of videos.
     #[new]
     fn open(
         py: Python<'_>,
@@ -61,6 +65,7 @@ impl Data {
         condition: Option<String>,
         splits: Vec<String>,
         cache: Option<(PathBuf, Option<u64>)>,
+        live: Option<Live>,
     ) -> PyResult<Self> {
         let choice = Choice {
             condition,
@@ -72,20 +77,32 @@ impl Data {
         let mut firsts = Vec::new();
         let mut clips = 0;
         for (path, weight) in paths.into_iter().zip(weights) {
-            let set = py.detach(|| ShardSet::open_with(&path, cache.as_ref()));
-            let set = set.map_err(|error| of_shard(py, &error))?;
-            let chosen = if choice.is_all() {
-                None
-            } else {
-                let chosen = py.detach(|| choose(&choice, &set));
-                Some(chosen.map_err(|error| of_choice(py, &error))?.clips.into())
+            let is_local = Url::of(&path).is_none();
+            let is_videos = is_local && path.exists() && !path.join(MANIFEST_FILE).exists();
+            let source = match &live {
+                Some(live) if is_videos => live::open(py, &path, live)?,
+                _ => {
+                    let set = py.detach(|| ShardSet::open_with(&path, cache.as_ref()));
+                    Source::Shards(set.map_err(|error| of_shard(py, &error))?)
+                }
+            };
+            let chosen = match &source {
+                _ if choice.is_all() => None,
+                Source::Shards(set) => {
+                    let chosen = py.detach(|| choose(&choice, set));
+                    Some(chosen.map_err(|error| of_choice(py, &error))?.clips.into())
+                }
+                Source::Live(_) => {
+                    let message = "where and split are for shards, which have columns";
+                    return Err(option(py, message));
+                }
             };
             firsts.push(clips);
-            clips += set.len() as u64;
+            clips += source.len() as u64;
             sets.push(WeightedSource {
                 weight,
                 chosen,
-                ..Source::Shards(set).into()
+                ..source.into()
             });
         }
         Ok(Self {

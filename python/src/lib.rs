@@ -2,6 +2,7 @@
 //! Epochs, ranks, states and errors' classes are Python's half, `python/clipfeed/`.
 //!
 //! - `data`: open data sets, single clips of them, loaders over them.
+//! - `live`: videos in place of shards.
 //! - `options`: the settings of a loader, from a dict.
 //! - `loader`: batches, waited for without the GIL.
 //! - `batch`: what is in one; `array`: memory that numpy uses without a copy.
@@ -11,6 +12,7 @@ mod array;
 mod batch;
 mod data;
 mod errors;
+mod live;
 mod loader;
 mod options;
 
@@ -24,13 +26,15 @@ mod _native {
     #[pymodule_export]
     use super::data::Data;
     #[pymodule_export]
+    use super::live::decode;
+    #[pymodule_export]
     use super::loader::Loader;
 
     /// The version of the package.
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-    /// Whether H.264 in shards can be read.
+    /// Whether videos, and H.264 in shards, can be read.
     #[pymodule_export]
     const HAS_VIDEO: bool = cfg!(feature = "video");
 }

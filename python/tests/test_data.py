@@ -88,6 +88,14 @@ def test_shards_are_built(videos, tmp_path, monkeypatch, capfd):
         clipfeed.build(videos, tmp_path / "other")
 
 
+@pytest.mark.skipif(not clipfeed._native.HAS_VIDEO, reason="this build reads no videos")
+def test_videos_are_read_directly(videos):
+    loader = clipfeed.Loader(videos, batch_size=4, frames=16, size=64, stride=2, shuffle=False)
+    assert sum(len(batch) for batch in loader) >= 4
+    with pytest.raises(clipfeed.OptionError, match="shards"):
+        clipfeed.Loader(videos, where="label = 1")
+
+
 def test_importing_loads_neither_numpy_nor_torch():
     code = "import clipfeed, sys; print([n for n in ('numpy', 'torch') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

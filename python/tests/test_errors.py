@@ -52,6 +52,8 @@ def test_arguments_are_checked(shards, wrong, message):
 
 def test_data_that_is_not_there_is_named(tmp_path):
     with pytest.raises(clipfeed.DataError, match="shardtool build"):
+        clipfeed.Loader(tmp_path / "nothing", **OPTIONS)
+    with pytest.raises(clipfeed.DataError, match="no (shards|video)"):
         clipfeed.Loader(tmp_path, **OPTIONS)
     with pytest.raises(clipfeed.OptionError, match="give a folder"):
         clipfeed.Loader([], **OPTIONS)
