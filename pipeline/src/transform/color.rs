@@ -16,6 +16,8 @@ pub(crate) struct Normalise {
     /// cannot.
     pub(super) black: [f32; 3],
     pub(super) white: [f32; 3],
+    /// Whether all channels are normalised alike.
+    is_alike: bool,
     /// Instructions to use, which the CPU has.
     set: InstructionSet,
 }
@@ -61,8 +63,14 @@ impl Normalise {
             matrix,
             black: of(0.0),
             white: of(1.0),
+            is_alike: mean == [mean[0]; 3] && std == [std[0]; 3],
             set,
         }
+    }
+
+    /// Whether all channels are normalised alike.
+    pub(super) const fn is_alike(self) -> bool {
+        self.is_alike
     }
 
     /// Converts a row of samples to a row of each channel of `out`, clamped to the range of 8 bits.

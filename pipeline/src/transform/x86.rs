@@ -45,9 +45,12 @@ const fn lanes(output: usize, channel: usize) -> i32 {
 /// [`Normalise::row_plainly`], none of them fused.
 // No `map` of arrays here and below: it is not compiled for these instructions, so it would be
 // called, with its vectors in memory.
+///
+/// With `ALIKE` all channels are normalised alike, as the first one: constants of three channels do
+/// not fit into the registers.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn pixels(
+fn pixels<const ALIKE: bool>(
     normalise: Normalise,
     [first, second, third]: [&[i16]; 3],
     x: usize,
@@ -61,6 +64,7 @@ fn pixels(
     };
     let (first, second, third) = (load(first), load(second), load(third));
     let scaled = |value, gain| _mm256_mul_ps(value, _mm256_set1_ps(gain));
+    let of = |channel: usize| if ALIKE { 0 } else { channel };
     let (red, green, blue) = match normalise.matrix {
         Matrix::Yuv {
             luma,
@@ -87,6 +91,7 @@ fn pixels(
         }
         Matrix::Rgb { gain, offset } => {
             let value = |samples, channel: usize| {
+                let channel = of(channel);
                 _mm256_add_ps(
                     scaled(samples, gain[channel]),
                     _mm256_set1_ps(offset[channel]),
@@ -96,8 +101,8 @@ fn pixels(
         }
     };
     let clamped = |value, channel: usize| {
-        let black = _mm256_set1_ps(normalise.black[channel]);
-        let white = _mm256_set1_ps(normalise.white[channel]);
+        let black = _mm256_set1_ps(normalise.black[of(channel)]);
+        let white = _mm256_set1_ps(normalise.white[of(channel)]);
         _mm256_min_ps(_mm256_max_ps(value, black), white)
     };
     (clamped(red, 0), clamped(green, 1), clamped(blue, 2))
@@ -133,22 +138,24 @@ pub(super) fn planes<T: Value>(
     width: usize,
     out: [&mut [T]; 3],
 ) {
-    if out.iter().all(|out| is_aligned(out, width)) {
-        write_planes::<T, true>(normalise, samples, stride, width, out);
-    } else {
-        write_planes::<T, false>(normalise, samples, stride, width, out);
+    let is_aligned = out.iter().all(|out| is_aligned(out, width));
+    match (is_aligned, normalise.is_alike()) {
+        (true, true) => write_planes::<T, true, true>(normalise, samples, stride, width, out),
+        (true, false) => write_planes::<T, true, false>(normalise, samples, stride, width, out),
+        (false, true) => write_planes::<T, false, true>(normalise, samples, stride, width, out),
+        (false, false) => write_planes::<T, false, false>(normalise, samples, stride, width, out),
     }
 }
 
 /// [`Normalise::row`], 8 pixels at a time.
 #[target_feature(enable = "avx2")]
 pub(super) fn row<T: Value>(normalise: Normalise, samples: [&[i16]; 3], out: [&mut [T]; 3]) {
-    write_planes::<T, false>(normalise, samples, 0, out[0].len(), out);
+    write_planes::<T, false, false>(normalise, samples, 0, out[0].len(), out);
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn write_planes<T: Value, const STREAM: bool>(
+fn write_planes<T: Value, const STREAM: bool, const ALIKE: bool>(
     normalise: Normalise,
     samples: [&[i16]; 3],
     stride: usize,
@@ -166,7 +173,7 @@ fn write_planes<T: Value, const STREAM: bool>(
     for (y, ((red, green), blue)) in rows.zip(blue.chunks_exact_mut(width)).enumerate() {
         let samples = part(samples, y * stride, width);
         for x in (0..whole).step_by(LANES) {
-            let (reds, greens, blues) = pixels(normalise, samples, x);
+            let (reds, greens, blues) = pixels::<ALIKE>(normalise, samples, x);
             store(reds, &mut red[x..]);
             store(greens, &mut green[x..]);
             store(blues, &mut blue[x..]);
@@ -189,15 +196,22 @@ pub(super) fn interleaved<T: Value>(
     width: usize,
     out: &mut [T],
 ) {
-    if is_aligned(out, width) {
-        write_interleaved::<T, true>(normalise, samples, stride, width, out);
-    } else {
-        write_interleaved::<T, false>(normalise, samples, stride, width, out);
+    match (is_aligned(out, width), normalise.is_alike()) {
+        (true, true) => write_interleaved::<T, true, true>(normalise, samples, stride, width, out),
+        (true, false) => {
+            write_interleaved::<T, true, false>(normalise, samples, stride, width, out)
+        }
+        (false, true) => {
+            write_interleaved::<T, false, true>(normalise, samples, stride, width, out)
+        }
+        (false, false) => {
+            write_interleaved::<T, false, false>(normalise, samples, stride, width, out);
+        }
     }
 }
 
 #[target_feature(enable = "avx2")]
-fn write_interleaved<T: Value, const STREAM: bool>(
+fn write_interleaved<T: Value, const STREAM: bool, const ALIKE: bool>(
     normalise: Normalise,
     samples: [&[i16]; 3],
     stride: usize,
@@ -216,7 +230,7 @@ fn write_interleaved<T: Value, const STREAM: bool>(
         let (outs, rest) = out.as_chunks_mut::<{ 3 * LANES }>();
         let whole = LANES * outs.len();
         for (at, out) in outs.iter_mut().enumerate() {
-            let (red, green, blue) = pixels(normalise, samples, LANES * at);
+            let (red, green, blue) = pixels::<ALIKE>(normalise, samples, LANES * at);
             let red = _mm256_permutevar8x32_ps(red, reds);
             let green = _mm256_permutevar8x32_ps(green, greens);
             let blue = _mm256_permutevar8x32_ps(blue, blues);
