@@ -96,9 +96,9 @@ class Batch:
     def torch(self) -> dict[str, Any]:
         """Tensors that share the memory of the batch, named as Hugging Face's models name them.
 
-        With clips: ``pixel_values`` (B, T, 3, S, S), ``bool_masked_pos`` where there are masks, and
-        ``labels`` where all clips have one. With patches: ``visible``, ``target``,
-        ``visible_index``, ``masked_index``, ``bool_masked_pos``, ``labels``.
+        With clips: ``pixel_values`` (B, T, 3, S, S), and ``bool_masked_pos``; without masks
+        ``labels`` in its place, where all clips have one. With patches: ``visible``, ``target``,
+        ``visible_index``, ``masked_index`` and ``bool_masked_pos``.
         """
         import torch
 
@@ -115,11 +115,10 @@ class Batch:
                 "visible_index": tensor(self.visible_index),
                 "masked_index": tensor(self.masked_index),
             }
-        masked = tensor(self.bool_masked_pos)
+        masked, labels = tensor(self.bool_masked_pos), tensor(self.labels)
         if masked.any():
             tensors["bool_masked_pos"] = masked
-        labels = tensor(self.labels)
-        if (labels >= 0).all():
+        elif (labels >= 0).all():
             tensors["labels"] = labels
         return tensors
 
