@@ -25,7 +25,7 @@ def build(
     """Builds shards from videos: files, folders or URLs. Continues a build that was stopped.
 
     Runs ``shardtool build``, which must be installed (or named by the variable SHARDTOOL): options
-    are its flags, with underscores, as ``frames=32, stride=2, payload="i420-delta"``;
+    are its flags, with underscores, as ``frames=32, payload="h264", list=["a.csv", "b.csv"]``;
     ``shardtool build --help`` describes them. Shows a bar of tqdm, if that is installed.
 
     Returns:
@@ -44,6 +44,8 @@ def build(
         flag = "--" + name.replace("_", "-")
         if value is True:
             command.append(flag)
+        elif isinstance(value, (list, tuple)):
+            command += [flag, *map(str, value)]
         elif value is not False and value is not None:
             command += [flag, str(value)]
     bar = _bar() if progress else None

@@ -46,7 +46,7 @@ class Loader:
             be smaller, and each rank gets its share of the clips.
         seed: of order, windows, crops, flips and masks.
         rank, world_size: by default those of the variables RANK and WORLD_SIZE, else 0 of 1.
-        threads: by default one for each core.
+        threads: by default one for each core, shared by the LOCAL_WORLD_SIZE ranks of a machine.
         prefetch: batches made ahead, at most.
         memory: bytes of batches made ahead, at most.
         weights: share of each data set, relative to the others.
@@ -109,7 +109,8 @@ class Loader:
             batch_size=batch_size, frames=frames, size=size, tubelet=tubelet, patch=patch,
             mask_ratio=mask_ratio, mask_kind=mask_kind, form=form, dtype=dtype, mean=list(mean),
             std=list(std), target_frames=target_frames, repeat=repeat, shuffle=shuffle, seed=seed,
-            rank=rank, world_size=world_size, threads=threads, prefetch=prefetch, memory=memory,
+            rank=rank, world_size=world_size, threads=threads,
+            local_ranks=_number("LOCAL_WORLD_SIZE", 1), prefetch=prefetch, memory=memory,
             area=list(area), aspect=list(aspect), flip=flip, max_bad=max_bad,
         )
         live = dict(frames=frames, fps=fps, stride=stride, python=sys.executable)
@@ -274,7 +275,12 @@ def _ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
         raise OptionError("give both rank and world_size, or neither")
     if rank is not None and world_size is not None:
         return rank, world_size
+    return _number("RANK", 0), _number("WORLD_SIZE", 1)
+
+
+def _number(variable: str, default: int) -> int:
+    """A number in the environment, as torchrun sets it."""
     try:
-        return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        return int(os.environ.get(variable, default))
     except ValueError:
-        raise OptionError("the variables RANK and WORLD_SIZE are not numbers") from None
+        raise OptionError(f"the variable {variable} is not a number") from None

@@ -33,6 +33,8 @@ pub struct Options {
     rank: usize,
     world_size: usize,
     threads: Option<usize>,
+    /// Processes that share this machine's cores.
+    local_ranks: usize,
     prefetch: usize,
     memory: usize,
     area: [f64; 2],
@@ -119,7 +121,9 @@ impl Options {
                     of: self.world_size,
                 },
             },
-            threads: self.threads.unwrap_or_else(pipeline::all_cores),
+            threads: self
+                .threads
+                .unwrap_or_else(|| (pipeline::all_cores() / self.local_ranks.max(1)).max(1)),
             prefetch: self.prefetch,
             memory_bytes: self.memory,
             max_bad: self.max_bad,
