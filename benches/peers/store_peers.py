@@ -72,38 +72,38 @@ def folder_bytes(path):
     return sum(os.path.getsize(file) for file in glob.glob(os.path.join(path, "*")))
 
 
-def write(side, shards, out):
+def write(side, shards, out, clips=None):
+    """Writes the clips of shards, or what `clips` yields in place of them, for a peer."""
     kind = side.split("-")[0]
-    globals()[f"write_{kind}"](shards, out)
+    globals()[f"write_{kind}"](clips or rows(shards), file_bytes(shards), out)
 
 
-def write_mds(shards, out):
+def write_mds(clips, limit, out):
     from streaming import MDSWriter
 
-    columns, limit = {"clip": "bytes"}, file_bytes(shards)
-    with MDSWriter(out=out, columns=columns, size_limit=limit) as writer:
-        for data in rows(shards):
+    with MDSWriter(out=out, columns={"clip": "bytes"}, size_limit=limit) as writer:
+        for data in clips:
             writer.write({"clip": data})
 
 
-def write_litdata(shards, out):
+def write_litdata(clips, limit, out):
     from litdata.streaming.writer import BinaryWriter
 
-    writer = BinaryWriter(out, chunk_bytes=file_bytes(shards))
-    for index, data in enumerate(rows(shards)):
+    writer = BinaryWriter(out, chunk_bytes=limit)
+    for index, data in enumerate(clips):
         # Of a dictionary it makes Arrow tables, which two workers fail to read (0.2.76).
         writer.add_item(index, data)
     writer.done()
     writer.merge()
 
 
-def write_webdataset(shards, out):
+def write_webdataset(clips, limit, out):
     tar, number, room = None, 0, 0
-    for index, data in enumerate(rows(shards)):
+    for index, data in enumerate(clips):
         if room < len(data):
             if tar:
                 tar.close()
-            tar, room = tarfile.open(os.path.join(out, f"{number:05}.tar"), "w"), file_bytes(shards)
+            tar, room = tarfile.open(os.path.join(out, f"{number:05}.tar"), "w"), limit
             number += 1
         entry = tarfile.TarInfo(f"{index:08}.clip")
         entry.size = len(data)

@@ -87,15 +87,17 @@ impl Batch {
     }
 
     /// For each clip and token a byte: 1 if it is masked.
-    fn masked<'py>(&self, py: Python<'py>) -> Bound<'py, PyByteArray> {
+    fn masked<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyByteArray>> {
         let masks = self.batch.masks();
-        let mut bytes = vec![1; self.batch.len() * masks.tokens()];
-        for (mask, row) in masks.iter().zip(bytes.chunks_exact_mut(masks.tokens())) {
-            mask.visible
-                .iter()
-                .for_each(|&token| row[token as usize] = 0);
-        }
-        PyByteArray::new(py, &bytes)
+        PyByteArray::new_with(py, self.batch.len() * masks.tokens(), |bytes| {
+            bytes.fill(1);
+            for (mask, row) in masks.iter().zip(bytes.chunks_exact_mut(masks.tokens())) {
+                mask.visible
+                    .iter()
+                    .for_each(|&token| row[token as usize] = 0);
+            }
+            Ok(())
+        })
     }
 
     /// Of each clip the visible tokens, ascending, as i64.

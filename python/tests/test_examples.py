@@ -83,7 +83,7 @@ def test_two_ranks_train_as_one(shards, tmp_path):
     def losses(launcher):
         said = run("pretrain_accelerate.py", shards, *SMALL, "--cpu", "--epochs", 2, "--out",
                    tmp_path / "model", launcher=launcher)
-        return [float(loss) for loss in re.findall(r"loss ([\d.]+)", said)]
+        return [float(loss) for loss in re.findall(r"last batch ([\d.]+)", said)]
 
     one = losses([])
     two = losses(["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"])
