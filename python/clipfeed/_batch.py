@@ -20,6 +20,7 @@ class Format:
     form: str
     dtype: str
     tokens: int
+    has_masks: bool
 
 
 class Batch:
@@ -115,11 +116,10 @@ class Batch:
                 "visible_index": tensor(self.visible_index),
                 "masked_index": tensor(self.masked_index),
             }
-        masked, labels = tensor(self.bool_masked_pos), tensor(self.labels)
-        if masked.any():
-            tensors["bool_masked_pos"] = masked
-        elif (labels >= 0).all():
-            tensors["labels"] = labels
+        if self._format.has_masks:
+            tensors["bool_masked_pos"] = tensor(self.bool_masked_pos)
+        elif (labels := self.labels).min() >= 0:
+            tensors["labels"] = tensor(labels)
         return tensors
 
     def fill(self, out: Any) -> None:

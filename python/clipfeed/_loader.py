@@ -116,7 +116,7 @@ class Loader:
         live = dict(frames=frames, fps=fps, stride=stride, python=sys.executable)
         self._data = open_data(data, weights, where, split, cache, cache_size, live)
         tokens = frames // max(1, tubelet) * (size // max(1, patch)) ** 2
-        self._format = Format(form, dtype, tokens)
+        self._format = Format(form, dtype, tokens, mask_ratio is not None)
         clips = len(self._data)
         if shuffle:
             self._batches = max(1, clips * repeat // max(1, batch_size))
