@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -50,8 +51,12 @@ def build(
             command += [flag, str(value)]
     bar = _bar() if progress else None
     environment = {**os.environ, "PROGRESS": "json"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                          env=environment) as process:
+    # The report goes to a file: a pipe that nobody reads meanwhile would fill, and stop the build.
+    with (
+        tempfile.TemporaryFile("w+") as output,
+        subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, text=True,
+                         env=environment) as process,
+    ):
         said: deque[str] = deque(maxlen=20)
         try:
             for line in process.stderr or []:
@@ -61,7 +66,9 @@ def build(
                     said.append(line)
                     if progress:
                         _say(bar, line)
-            report = process.stdout.read() if process.stdout else ""
+            process.wait()
+            output.seek(0)
+            report = output.read()
         except BaseException:
             # shardtool ends its workers, and what is done stays.
             process.terminate()

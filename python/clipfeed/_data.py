@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any, Union
 
@@ -34,7 +35,10 @@ def open_data(
     splits = [split] if isinstance(split, str) else list(split or [])
     folder = None if cache is None else (os.fspath(cache), cache_size)
     numbers = [float(weight) for weight in weights]
-    return Data(paths, numbers, where, splits, folder, live)
+    opened = Data(paths, numbers, where, splits, folder, live)
+    for note in opened.notes():
+        warnings.warn(note, stacklevel=3)
+    return opened
 
 
 def paths_of(data: Path | Sequence[Path]) -> list[str]:

@@ -59,7 +59,8 @@ def test_a_store_gives_the_same_batches(tmp_path, server, monkeypatch):
         rust = rust_batches(tmp_path / "bucket" / "data")
         assert [digest(batch.clips) for batch in batches] == [batch["pixels"] for batch in rust]
         assert loader.stats()["store"]["hit_rate"] > 0
-        assert clipfeed.Clips("s3://bucket/data")[2][1] == 2
+        with pytest.warns(UserWarning, match="has no index"):
+            assert clipfeed.Clips("s3://bucket/data")[2][1] == 2
         with pytest.raises(clipfeed.DataError, match="nothing"):
             clipfeed.Loader("s3://bucket/nothing", **GRID)
 
@@ -86,6 +87,15 @@ def test_shards_are_built(videos, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(clipfeed.OptionError, match="cargo install"):
         clipfeed.build(videos, tmp_path / "other")
+
+
+def test_a_long_report_does_not_stop_the_build(tmp_path, monkeypatch):
+    program = tmp_path / "shardtool"
+    program.write_text("#!/bin/sh\nprintf '{\"long\": \"'\n"
+                       "head -c 1000000 /dev/zero | tr '\\0' x\nprintf '\"}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("SHARDTOOL", str(program))
+    assert len(clipfeed.build("videos", tmp_path, progress=False)["long"]) == 1_000_000
 
 
 @pytest.mark.skipif(not clipfeed._native.HAS_VIDEO, reason="this build reads no videos")
