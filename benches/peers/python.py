@@ -5,6 +5,7 @@
     pip install mosaicml-streaming litdata webdataset torchcodec
     shardtool build VIDEOS --every 0.04 --payload i420 --out SHARDS
     benches/peers/python.py SHARDS WORK [--consumer rate:136] [--rounds 5] [--json]
+                            [--transform torchvision]
 
 The clips of SHARDS (16 frames, payload i420 or i420-delta) are written to WORK in the format of
 each peer, once; peers that are not installed are left out. Use one folder WORK per SHARDS.
@@ -13,14 +14,15 @@ TorchCodec needs the libraries of FFmpeg, and the program ffmpeg writes its clip
 Work: batches of 8 clips of 16x224x224, one random resized crop (area 0.5 to 1, aspect 3/4 to 4/3)
 and flip for all frames of a clip, normalised, f32, in random order. Peers are used with torch's
 DataLoader as their documentation shows, with the fastest transform of several in PyTorch (see
-python_peers.py). They read
+python_peers.py), or, with `--transform torchvision`, that of torchvision's documentation. They
+read
 
     i420     planes, compressed with zstd clip by clip, as in our shards
     jpeg     each frame as JPEG of quality 90
     clips    a file of H.264 per clip, crf 18
     videos   the same frames out of the source videos, found by their times
 
-Their workers hand over bytes, which a thread normalises. Files are in the page cache. One process
+With the fastest transform workers hand over bytes, which a thread normalises. Files are in the page cache. One process
 per run; each peer runs with each number of `--workers` (ours: threads) in every round, and the best
 one is shown. Figures are medians over rounds:
 
@@ -86,6 +88,7 @@ def run(args, side, workers):
     """Figures of one run of a peer; None where it fails."""
     command = [sys.executable, python_peers.__file__, side, args.shards, args.work]
     command += ["--workers", workers, "--seconds", args.seconds, "--warm-up", args.warm_up]
+    command += ["--transform", args.transform]
     command += ["--rate", args.rate] if args.rate else []
     environment = os.environ | {"LITDATA_DISABLE_VERSION_CHECK": "1"}
     # Of its own session, so that nothing of it outlives it.
@@ -232,6 +235,8 @@ def main():
     parser.add_argument("shards")
     parser.add_argument("work")
     parser.add_argument("--consumer", default="none", metavar="none|rate:R")
+    transforms = ["tuned", "torchvision"]
+    parser.add_argument("--transform", default=transforms[0], choices=transforms, help="of peers")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--warm-up", type=float, default=2)
@@ -254,7 +259,8 @@ def main():
             print(words, file=sys.stderr, flush=True)
     entries = summary(args, results, sizes)
     if args.json:
-        report = {"consumer": args.consumer, "cores": os.cpu_count(), "clips": args.clips}
+        report = {"consumer": args.consumer, "transform": args.transform}
+        report |= {"cores": os.cpu_count(), "clips": args.clips}
         print(json.dumps(report | {"results": entries}, indent=2))
     else:
         table(args, entries)

@@ -1,6 +1,7 @@
 """The peers of python.py: their files, and one run of one of them, which prints a line of JSON.
 
     python_peers.py PEER SHARDS WORK [--workers 2] [--seconds 5] [--warm-up 2] [--rate 136]
+                    [--transform tuned|torchvision]
 """
 
 import argparse
@@ -165,11 +166,28 @@ def data_bytes(side, path):
         return sum(map(os.path.getsize, {clip[0] for clip in json.load(file)}))
 
 
-# The work: one random resized crop and flip of all frames of a clip, normalised. The fastest of
-# several ways in PyTorch: bytes are cropped before anything is computed; workers resample, planes
-# one by one, RGB with channels last in memory; they hand over bytes, a quarter of f32; and a thread
-# of the process that trains normalises them into memory that is used again. Of planes, that is the
-# product with a matrix that also turns them to R, G, B.
+# The work: one random resized crop and flip of all frames of a clip, normalised. "torchvision": as
+# its documentation shows, in the workers. "tuned": the fastest of several ways in PyTorch: bytes are
+# cropped before anything is computed; workers resample, planes one by one, RGB with channels last in
+# memory; they hand over bytes, a quarter of f32; and a thread of the process that trains normalises
+# them into memory that is used again. Of planes, that is the product with a matrix that also turns
+# them to R, G, B.
+
+
+@functools.cache
+def torchvision_transform():
+    """The work as torchvision's documentation shows it, of frames (T, 3, H, W)."""
+    import torch
+    from torchvision.transforms import v2
+
+    return v2.Compose(
+        [
+            v2.RandomResizedCrop((SIZE, SIZE), AREA, ASPECT, antialias=False),
+            v2.RandomHorizontalFlip(FLIP),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(MEAN, STD),
+        ]
+    )
 
 
 def planes(data, height, width):
@@ -263,13 +281,16 @@ def drawn(height, width):
     return crop, float(torch.rand(())) < FLIP
 
 
-def sample_of_i420(packed, height, width):
+def sample_of_i420(packed, height, width, transform):
     """A crop of planes; it starts and ends between samples of chroma."""
     import pyarrow
     import torch
 
     length = FRAMES * plane_spans(height, width)[-1][-1]
-    luma, chroma = planes(pyarrow.Codec("zstd").decompress(packed, length), height, width)
+    data = pyarrow.Codec("zstd").decompress(packed, length)
+    if transform == "torchvision":
+        return torchvision_transform()(rgb(data, height, width).transpose(0, 1)).transpose(0, 1)
+    luma, chroma = planes(data, height, width)
     crop, flip = drawn(height, width)
     top, left, high, wide = (value // 2 for value in crop)
     luma = luma[:, :, 2 * top : 2 * (top + high), 2 * left : 2 * (left + wide)]
@@ -282,18 +303,21 @@ def sample_of_i420(packed, height, width):
     return torch.stack([luma, chroma[:, 0], chroma[:, 1]])
 
 
-def cropped(frames, crop, flip):
+def sample_of_frames(frames, transform):
     """A crop of frames of bytes whose channels are last in memory, which stay so."""
     import torch
 
-    top, left, high, wide = crop
+    if transform == "torchvision":
+        frames = frames if isinstance(frames, torch.Tensor) else torch.stack(frames)
+        return torchvision_transform()(frames).transpose(0, 1)
+    (top, left, high, wide), flip = drawn(*frames[0].shape[1:])
     crops = [frame[:, top : top + high, left : left + wide].movedim(0, 2) for frame in frames]
     crops = torch.stack(crops).movedim(3, 1)
     crops = resized(crops)
     return (crops.flip(3) if flip else crops).transpose(0, 1).contiguous()
 
 
-def sample_of_jpeg(packed, height, width):
+def sample_of_jpeg(packed, transform):
     """A crop of JPEG files."""
     import torch
     from torchvision.io import decode_jpeg
@@ -302,18 +326,21 @@ def sample_of_jpeg(packed, height, width):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         files = torch.frombuffer(packed[SIZES.size :], dtype=torch.uint8).split(sizes)
-    return cropped(decode_jpeg(list(files)), *drawn(height, width))
+    return sample_of_frames(decode_jpeg(list(files)), transform)
 
 
-def sample(kind, data):
-    """A stored clip to a crop of bytes and its label."""
+def sample(args, data):
+    """A stored clip to a crop, of bytes where the transform is the tuned one, and its label."""
     frames, height, width, label = HEADER.unpack_from(data)
     assert frames == FRAMES
     packed = memoryview(data)[HEADER.size :]
-    return globals()[f"sample_of_{kind}"](packed, height, width), label
+    if args.kind == "i420":
+        return sample_of_i420(packed, height, width, args.transform), label
+    return sample_of_jpeg(packed, args.transform), label
 
 
-# The loaders. Each gives batches of clips and labels, of an epoch; peers' are of bytes.
+# The loaders. Each gives batches of clips and labels, of an epoch; peers' are of bytes where the
+# transform is the tuned one.
 
 
 def mds_loader(args):
@@ -323,7 +350,7 @@ def mds_loader(args):
 
     class Clips(StreamingDataset):
         def __getitem__(self, index):
-            return sample(args.kind, super().__getitem__(index)["clip"])
+            return sample(args, super().__getitem__(index)["clip"])
 
     clips = Clips(local=args.data, shuffle=True, batch_size=BATCH)
     return DataLoader(clips, BATCH, **workers(args))
@@ -335,7 +362,7 @@ def litdata_loader(args):
 
     class Clips(StreamingDataset):
         def __getitem__(self, index):
-            return sample(args.kind, super().__getitem__(index))
+            return sample(args, super().__getitem__(index))
 
     clips = Clips(args.data, shuffle=True)
     return StreamingDataLoader(clips, batch_size=BATCH, **workers(args))
@@ -347,7 +374,7 @@ def webdataset_loader(args):
     from torch.utils.data import default_collate
 
     def clip(stored):
-        return sample(args.kind, stored["clip"])
+        return sample(args, stored["clip"])
 
     urls = sorted(glob.glob(os.path.join(args.data, "*.tar")))
     clips = webdataset.WebDataset(urls, shardshuffle=len(urls)).shuffle(100).map(clip)
@@ -376,7 +403,7 @@ def torchcodec_loader(args):
                 frames = decoder.get_frames_in_range(0, FRAMES).data
             else:
                 frames = decoder.get_frames_played_at(seconds).data
-            return cropped(frames, *drawn(*frames.shape[2:])), label
+            return sample_of_frames(frames, args.transform), label
 
     return DataLoader(Clips(), BATCH, shuffle=True, drop_last=True, **workers(args))
 
@@ -407,7 +434,7 @@ def clipfeed_loader(args):
                 if patches:
                     yield tensors["visible"], tensors
                 else:
-                    yield tensors["pixel_values"].transpose(1, 2), tensors
+                    yield tensors["pixel_values"], tensors
 
     return Tensors()
 
@@ -430,7 +457,9 @@ def check(side, pixels):
     """Stops where a batch is not what it should be."""
     tokens = FRAMES // 2 * (SIZE // 16) ** 2
     shape = (BATCH, 3, FRAMES, SIZE, SIZE)
-    if side == "clipfeed-patches":
+    if side == "clipfeed-clips":
+        shape = (BATCH, FRAMES, 3, SIZE, SIZE)
+    elif side == "clipfeed-patches":
         shape = (BATCH, tokens // 10, 3, 2, 16, 16)
     found = (tuple(pixels.shape), str(pixels.dtype))
     if found != (shape, "torch.float32"):
@@ -452,7 +481,7 @@ def run(args):
         clean_stale_shared_memory()
     begin = time.monotonic()
     batches = endless(globals()[f"{args.format}_loader"](args))
-    if args.format != "clipfeed":
+    if args.format != "clipfeed" and args.transform == "tuned":
         batches = normalised(args.kind, batches)
     first, start, clips, waited = None, None, 0, 0.0
     while True:
@@ -487,6 +516,7 @@ def main():
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--warm-up", type=float, default=2)
+    parser.add_argument("--transform", choices=["tuned", "torchvision"], default="tuned")
     parser.add_argument("--rate", type=float, help="clips per second that are taken; default: all")
     args = parser.parse_args()
     args.format, args.kind = args.side.split("-")

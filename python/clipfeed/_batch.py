@@ -103,23 +103,26 @@ class Batch:
         """
         import torch
 
-        def tensor(array: np.ndarray[Any, Any]) -> Any:
-            tensor = torch.from_numpy(array)
-            return tensor.view(torch.bfloat16) if array.dtype.name == "uint16" else tensor
+        # Few calls, and none that computes: after a step of training every one of them is cold.
+        tensor = torch.from_numpy
+
+        def pixels(array: np.ndarray[Any, Any]) -> Any:
+            is_bits = self._format.dtype == "bfloat16"
+            return tensor(array).view(torch.bfloat16) if is_bits else tensor(array)
 
         if self._format.form == "clips":
-            tensors = {"pixel_values": tensor(self.clips).transpose(1, 2)}
+            tensors = {"pixel_values": pixels(self.clips.swapaxes(1, 2))}
         else:
             tensors = {
-                "visible": tensor(self.visible),
-                "target": tensor(self.target),
+                "visible": pixels(self.visible),
+                "target": pixels(self.target),
                 "visible_index": tensor(self.visible_index),
                 "masked_index": tensor(self.masked_index),
             }
         if self._format.has_masks:
             tensors["bool_masked_pos"] = tensor(self.bool_masked_pos)
-        elif (labels := self.labels).min() >= 0:
-            tensors["labels"] = tensor(labels)
+        elif self._native.is_labelled():
+            tensors["labels"] = tensor(self.labels)
         return tensors
 
     def fill(self, out: Any) -> None:

@@ -13,9 +13,6 @@ from ._batch import Batch, Format
 from ._data import Path, open_data
 from ._errors import DataError, OptionError, check_process, no_pickle
 
-# Milliseconds of one wait without the GIL: signals are handled between waits.
-_WAIT = 50
-
 # What has to be the same for a state to mean the same batches.
 _SAME = ("batch_size", "repeat", "seed", "shuffle", "data")
 
@@ -260,8 +257,6 @@ class Loader:
         native = self._native
         if native is None:
             raise DataError("the loader was closed")
-        while not native.wait(_WAIT):
-            pass
         batch = native.next()
         if batch is None:
             return None

@@ -101,27 +101,52 @@ impl Batch {
     }
 
     /// Of each clip the visible tokens, ascending, as i64.
-    fn visible_index<'py>(&self, py: Python<'py>) -> Bound<'py, PyByteArray> {
+    fn visible_index<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyByteArray>> {
+        let count = self
+            .batch
+            .masks()
+            .iter()
+            .map(|mask| mask.visible.len())
+            .sum();
         let tokens = self.batch.masks().iter().flat_map(|mask| mask.visible);
-        integers(py, tokens.map(|&token| i64::from(token)))
+        integers(py, count, tokens.map(|&token| i64::from(token)))
     }
 
     /// Of each clip the masked tokens, ascending, as i64.
-    fn masked_index<'py>(&self, py: Python<'py>) -> Bound<'py, PyByteArray> {
+    fn masked_index<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyByteArray>> {
+        let count = self
+            .batch
+            .masks()
+            .iter()
+            .map(|mask| mask.masked.len())
+            .sum();
         let tokens = self.batch.masks().iter().flat_map(|mask| mask.masked);
-        integers(py, tokens.map(|&token| i64::from(token)))
+        integers(py, count, tokens.map(|&token| i64::from(token)))
     }
 
     /// Classes as i64, -1 for none.
-    fn labels<'py>(&self, py: Python<'py>) -> Bound<'py, PyByteArray> {
+    fn labels<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyByteArray>> {
         let labels = self.batch.labels.iter();
-        integers(py, labels.map(|label| label.map_or(-1, i64::from)))
+        integers(
+            py,
+            labels.len(),
+            labels.map(|label| label.map_or(-1, i64::from)),
+        )
+    }
+
+    /// Whether all clips have a class.
+    fn is_labelled(&self) -> bool {
+        self.batch.labels.iter().all(Option::is_some)
     }
 
     /// Numbers of the clips as i64.
-    fn clip_ids<'py>(&self, py: Python<'py>) -> Bound<'py, PyByteArray> {
+    fn clip_ids<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyByteArray>> {
         let samples = self.batch.samples.iter();
-        integers(py, samples.map(|&sample| self.clip_id(sample) as i64))
+        integers(
+            py,
+            samples.len(),
+            samples.map(|&sample| self.clip_id(sample) as i64),
+        )
     }
 
     /// Clips that could not be read, and why not.
@@ -153,7 +178,16 @@ impl Batch {
     }
 }
 
-fn integers(py: Python<'_>, values: impl Iterator<Item = i64>) -> Bound<'_, PyByteArray> {
-    let bytes: Vec<u8> = values.flat_map(i64::to_ne_bytes).collect();
-    PyByteArray::new(py, &bytes)
+/// `count` values as bytes, written once.
+fn integers<'py>(
+    py: Python<'py>,
+    count: usize,
+    values: impl Iterator<Item = i64>,
+) -> PyResult<Bound<'py, PyByteArray>> {
+    PyByteArray::new_with(py, count * size_of::<i64>(), |bytes| {
+        for (bytes, value) in bytes.chunks_exact_mut(size_of::<i64>()).zip(values) {
+            bytes.copy_from_slice(&value.to_ne_bytes());
+        }
+        Ok(())
+    })
 }

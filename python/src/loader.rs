@@ -7,6 +7,9 @@ use pyo3::prelude::*;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+/// How long one wait for a batch lasts before signals are handled.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
 /// An iterator over batches.
 #[pyclass(frozen)]
 pub struct Loader {
@@ -35,18 +38,21 @@ impl Loader {
 
 #[pymethods]
 impl Loader {
-    /// Waits for the next batch, without the GIL. Returns whether `next` has an answer.
-    fn wait(&self, py: Python<'_>, milliseconds: u64) -> bool {
-        let duration = Duration::from_millis(milliseconds);
-        py.detach(|| {
-            let mut loader = self.lock();
-            loader.as_mut().is_none_or(|loader| loader.wait(duration))
-        })
-    }
-
-    /// The next batch; none after the last.
+    /// The next batch; none after the last. Waits without the GIL, and handles signals.
     fn next(&self, py: Python<'_>) -> PyResult<Option<Batch>> {
-        let batch = py.detach(|| self.lock().as_mut().and_then(Iterator::next));
+        let batch = loop {
+            let batch = py.detach(|| {
+                let mut loader = self.lock();
+                let Some(loader) = loader.as_mut() else {
+                    return Some(None);
+                };
+                loader.wait(POLL_INTERVAL).then(|| loader.next())
+            });
+            if let Some(batch) = batch {
+                break batch;
+            }
+            py.check_signals()?;
+        };
         let batch = batch.transpose().map_err(|error| of_load(py, &error))?;
         Ok(batch.map(|batch| Batch::new(batch, Arc::clone(&self.firsts))))
     }

@@ -111,10 +111,11 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    /// Allocates memory and writes zeros to all of it, so that every page is present.
+    /// Allocates memory. Pages of the system's come when they are first written to, by the threads
+    /// that fill the buffer: all of them at once would hold up the user.
     fn allocate(kind: &MemoryKind, bytes: usize) -> std::io::Result<Self> {
         let bytes = bytes.max(1);
-        let mut memory = match kind {
+        Ok(match kind {
             MemoryKind::Host => {
                 let memory = MmapMut::map_anon(bytes)?;
                 // Fewer, larger pages where the system has them; advice only.
@@ -125,15 +126,15 @@ impl Memory {
             #[cfg(feature = "cuda")]
             MemoryKind::Pinned(context) => {
                 // No flags: write-combined memory is slow to read, and bad clips are taken out by
-                // reading. SAFETY: it is filled with zeros below, before anything reads it.
+                // reading. SAFETY: it is filled with zeros before anything reads it.
                 let mut memory = unsafe { context.alloc_pinned_with_flags(bytes, 0) }
                     .map_err(std::io::Error::other)?;
                 let start = memory.as_mut_ptr().map_err(std::io::Error::other)?;
-                Self::Pinned(memory, start)
+                let mut memory = Self::Pinned(memory, start);
+                memory.bytes_mut().fill(0);
+                memory
             }
-        };
-        memory.bytes_mut().fill(0);
-        Ok(memory)
+        })
     }
 
     fn bytes(&self) -> &[u8] {

@@ -2,8 +2,8 @@
 
 use super::batch::Batch;
 use super::buffers::{BatchMut, MemoryKind, Ring};
-use super::nth_clip;
 use super::options::{LoadError, LoaderOptions, check};
+use super::upcoming::nth_clip;
 use super::worker::{ClipSlots, Worker};
 use crate::sampling::mask::MaskRule;
 use crate::sampling::order::{Cursor, SampleId};
@@ -45,8 +45,8 @@ pub fn examples(
     for slot in 0..count {
         let mut bad = 0;
         let (sample, label) = loop {
-            let (source, first) =
-                nth_clip(sources, ((2 * slot + 1) * all / (2 * count) + bad) % all);
+            let first = nth_clip(sources, ((2 * slot + 1) * all / (2 * count) + bad) % all);
+            let source = &sources[first.set as usize];
             worker.views.clear();
             worker
                 .views

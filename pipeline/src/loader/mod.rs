@@ -16,18 +16,19 @@
 //! depends on the seed and its number, never on which worker made it or when.
 //!
 //! - [`batch`]: what a batch holds. [`buffers`]: the memory of batches. `options`: settings and
-//!   their checks. `worker`: the body of a thread. `examples`: single batches without threads.
+//!   their checks. `upcoming`: which clips come next.
+//!   `worker`: the body of a thread. `examples`: single batches without threads.
 
 pub mod batch;
 pub mod buffers;
 mod examples;
 mod options;
+mod upcoming;
 mod worker;
 
 use self::batch::{Batch, Skipped};
 use self::buffers::{BatchMut, Buffer, Ring};
-use crate::sampling::order::{Cursor, Order, Purpose, SampleId};
-use crate::sampling::sample::Augmentation;
+use crate::sampling::order::{Cursor, SampleId};
 use crate::shard::ShardError;
 use crate::simd;
 use crate::source::{SourceError, WeightedSource};
@@ -37,22 +38,17 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use schemas::report::{LoaderFigures, StoreFigures};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub use examples::{example, examples};
 use options::check;
 pub use options::{DEFAULT_MAX_BAD, DEFAULT_MEMORY_BYTES, LoadError, LoaderOptions, Pass, Rank};
+use upcoming::Upcoming;
 
 /// Buffers beyond those in flight: the batch in use, and those that a device is still copying from.
 const SPARE_BUFFERS: usize = 3;
-
-/// Clips of data sets in stores that are fetched ahead, at most.
-const CLIPS_AHEAD: usize = 256;
-
-/// Bytes of them, at most.
-const BYTES_AHEAD: u64 = 256 << 20;
 
 /// How long one wait for a batch lasts before [`LoaderOptions::interrupt`] is read again.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -61,9 +57,17 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 struct Shared {
     sources: Arc<[WeightedSource]>,
     options: LoaderOptions,
+    upcoming: Mutex<Upcoming>,
     counters: Counters,
     /// Set when the loader is dropped.
     stop: Arc<AtomicBool>,
+}
+
+impl Shared {
+    fn upcoming(&self) -> MutexGuard<'_, Upcoming> {
+        // Draws depend on their number alone.
+        self.upcoming.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A group in flight: as many batches as clips have repeats.
@@ -120,7 +124,6 @@ struct Task {
 /// ```
 pub struct Loader {
     shared: Arc<Shared>,
-    order: Order,
     ring: Ring,
     tasks: Option<Sender<Task>>,
     /// The workers' end of the tasks, to take them back.
@@ -132,10 +135,6 @@ pub struct Loader {
     ready: VecDeque<Batch>,
     next_group: u64,
     issued_groups: u64,
-    /// The samples of the groups after those that were issued: announced, in order.
-    announced: VecDeque<Vec<SampleId>>,
-    /// First frames of the windows of a sample.
-    starts: Vec<usize>,
     bad: HashSet<(u32, u64)>,
     /// Clips that failed since the last one that did not.
     bad_in_a_row: usize,
@@ -158,11 +157,6 @@ impl Loader {
         let groups = check(&sources, &options)?;
         simd::chosen()?;
         let slots = options.batch_size / options.rank.of;
-        let sets: Vec<(u64, f64)> = sources
-            .iter()
-            .map(|set| (set.len() as u64, set.weight))
-            .collect();
-        let order = Order::new(&sets, options.seed);
         let layout = options.format.layout(slots);
         let ring = Ring::new(
             layout,
@@ -173,7 +167,9 @@ impl Loader {
         let (done, finished) = bounded(groups);
         let first_group = options.start.samples / (options.batch_size * options.repeat) as u64;
         let threads = options.threads;
+        let upcoming = Upcoming::new(&sources, options.seed, first_group);
         let shared = Arc::new(Shared {
+            upcoming: Mutex::new(upcoming),
             sources,
             options,
             counters: Counters::default(),
@@ -181,7 +177,6 @@ impl Loader {
         });
         let mut loader = Self {
             shared: Arc::clone(&shared),
-            order,
             ring,
             tasks: Some(tasks),
             waiting,
@@ -190,8 +185,6 @@ impl Loader {
             ready: VecDeque::new(),
             next_group: first_group,
             issued_groups: first_group,
-            announced: VecDeque::new(),
-            starts: Vec::new(),
             bad: HashSet::new(),
             bad_in_a_row: 0,
             workers: Vec::with_capacity(threads),
@@ -212,6 +205,8 @@ impl Loader {
         }
         for _ in 0..groups {
             loader.issue()?;
+            let mut upcoming = shared.upcoming();
+            upcoming.announce_ahead(&shared.sources, &shared.options);
         }
         Ok(loader)
     }
@@ -245,111 +240,18 @@ impl Loader {
         self.store_before = store_figures(&self.shared.sources).unwrap_or_default();
     }
 
-    /// Clips of the whole pass; none where it is endless.
-    fn clips(&self) -> Option<u64> {
-        let all = || self.shared.sources.iter().map(|set| set.len() as u64).sum();
-        matches!(self.shared.options.pass, Pass::Once(_)).then(all)
-    }
-
-    /// The sample of draw number `draw`.
-    fn draw(&mut self, draw: u64) -> SampleId {
-        let sources = &self.shared.sources;
-        match self.shared.options.pass {
-            Pass::Training => {
-                let sample = self.order.draw(draw);
-                let clip = sources[sample.set as usize].number(sample.clip as usize) as u64;
-                SampleId { clip, ..sample }
-            }
-            Pass::Once(_) => nth_clip(sources, draw as usize).1,
-        }
-    }
-
-    /// Announces that the windows of the `repeats` of a sample will soon be read.
-    fn announce(&mut self, sample: SampleId, repeats: impl Iterator<Item = u32>) {
-        let options = &self.shared.options;
-        let set = &self.shared.sources[sample.set as usize];
-        let clip = sample.clip as usize;
-        let info = set.clip(clip);
-        let frames = options.format.grid.frames;
-        let starts = repeats.map(|repeat| match options.pass {
-            Pass::Training => {
-                let sample = SampleId { repeat, ..sample };
-                let mut rng = sample.stream(Purpose::Augment, options.seed);
-                Augmentation::draw_first_frame(&mut rng, info.frames, frames)
-            }
-            Pass::Once(views) => {
-                let view = views.view(repeat as usize, info.frames, frames, info.size);
-                view.first_frame
-            }
-        });
-        self.starts.clear();
-        self.starts.extend(starts);
-        set.source.fetch(clip, frames, &self.starts);
-    }
-
-    /// Draws the samples of the next group that was not announced, and announces them.
-    fn announce_group(&mut self) {
-        let number = self.issued_groups + self.announced.len() as u64;
-        let options = &self.shared.options;
-        let Rank {
-            number: rank,
-            of: ranks,
-        } = options.rank;
-        let left = self.clips().map_or(u64::MAX, |clips| {
-            clips.saturating_sub(number * options.batch_size as u64)
-        });
-        let slots = (options.batch_size / ranks).min(usize::try_from(left).unwrap_or(usize::MAX));
-        let first_draw = number * options.batch_size as u64 + (rank * slots) as u64;
-        let first_repeat = self.first_repeat(number);
-        let repeats = first_repeat as u32..self.shared.options.repeat as u32;
-        let mut samples = Vec::with_capacity(slots);
-        for slot in 0..slots as u64 {
-            let sample = self.draw(first_draw + slot);
-            self.announce(sample, repeats.clone());
-            samples.push(sample);
-        }
-        self.announced.push_back(samples);
-    }
-
-    /// Repeat of the first batch of group `number` that is handed out.
-    fn first_repeat(&self, number: u64) -> usize {
-        let options = &self.shared.options;
-        let group_samples = (options.batch_size * options.repeat) as u64;
-        let before = options.start.samples.saturating_sub(number * group_samples) as usize;
-        before / options.batch_size
-    }
-
-    /// Announces groups further ahead where clips are fetched from stores, which answer late. At
-    /// most two at a time: the first ones, which are waited for, should not share the network with
-    /// many others.
-    fn announce_ahead(&mut self) {
-        let sources = Arc::clone(&self.shared.sources);
-        if !sources.iter().any(|set| set.source.is_remote()) {
-            return;
-        }
-        for _ in 0..2 {
-            let bytes: u64 = sources.iter().map(|set| set.source.bytes_ahead()).sum();
-            let clips: usize = self.announced.iter().map(Vec::len).sum();
-            let is_end = self.announced.back().is_some_and(Vec::is_empty);
-            if bytes < BYTES_AHEAD && clips < CLIPS_AHEAD && !is_end {
-                self.announce_group();
-            }
-        }
-    }
-
     /// Sends the tasks of one more group, if there is one. The channel always has room for them.
     fn issue(&mut self) -> Result<(), LoadError> {
-        if self.announced.is_empty() {
-            self.announce_group();
-        }
+        let shared = &self.shared;
+        let samples = shared.upcoming().take(&shared.sources, &shared.options);
         // None are left after the last group of a single pass.
-        let Some(samples) = self.announced.front().filter(|samples| !samples.is_empty()) else {
+        if samples.is_empty() {
             return Ok(());
-        };
+        }
         let slots = samples.len();
         let number = self.issued_groups;
-        let first_repeat = self.first_repeat(number);
-        let batches = (first_repeat..self.shared.options.repeat).map(|_| self.ring.take());
+        let first_repeat = shared.options.first_repeat(number);
+        let batches = (first_repeat..shared.options.repeat).map(|_| self.ring.take());
         let batches = batches
             .collect::<Result<_, _>>()
             .map_err(LoadError::NoMemory)?;
@@ -360,7 +262,6 @@ impl Loader {
             batches,
             outcomes,
         });
-        let samples = self.announced.pop_front().unwrap_or_default();
         // The last task takes the group itself: a reference kept here could be the last to go.
         let groups = std::iter::repeat_n(group, slots);
         for ((slot, sample), group) in samples.into_iter().enumerate().zip(groups) {
@@ -374,7 +275,6 @@ impl Loader {
             }
         }
         self.issued_groups += 1;
-        self.announce_ahead();
         Ok(())
     }
 
@@ -603,24 +503,4 @@ fn store_figures(sources: &[WeightedSource]) -> Option<StoreFigures> {
             ..sum
         })
     })
-}
-
-/// Clip `index` of all data sets one after the other, with an epoch that training never has.
-fn nth_clip(sources: &[WeightedSource], mut index: usize) -> (&WeightedSource, SampleId) {
-    for (source, set) in sources.iter().zip(0..) {
-        if index < source.len() {
-            let clip = source.number(index) as u64;
-            return (
-                source,
-                SampleId {
-                    set,
-                    epoch: u64::MAX,
-                    clip,
-                    repeat: 0,
-                },
-            );
-        }
-        index -= source.len();
-    }
-    panic!("there are fewer clips than this index")
 }

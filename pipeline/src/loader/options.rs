@@ -132,6 +132,19 @@ impl LoaderOptions {
         }
     }
 
+    /// Clips of the whole pass; none where it is endless.
+    pub(super) fn clips(&self, sources: &[WeightedSource]) -> Option<u64> {
+        let all = || sources.iter().map(|set| set.len() as u64).sum();
+        matches!(self.pass, Pass::Once(_)).then(all)
+    }
+
+    /// Repeat of the first batch of group `number` that is handed out.
+    pub(super) fn first_repeat(&self, number: u64) -> usize {
+        let group_samples = (self.batch_size * self.repeat) as u64;
+        let before = self.start.samples.saturating_sub(number * group_samples) as usize;
+        before / self.batch_size
+    }
+
     /// Groups in flight.
     const fn groups(&self) -> usize {
         // While the batches of a group are handed out one by one, the next group is made.

@@ -14,7 +14,7 @@ use crate::transform::{ClipView, Transform};
 use crossbeam_channel::{Receiver, Sender};
 use rustix::time::{ClockId, clock_gettime};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -178,10 +178,12 @@ pub(super) fn run(shared: &Shared, tasks: &Receiver<Task>, finished: &Sender<Rea
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = outcome;
         // The last worker to release the group owns it.
-        if let Some(group) = Arc::into_inner(group)
-            && finished.send(group).is_err()
-        {
-            return;
+        if let Some(group) = Arc::into_inner(group) {
+            if finished.send(group).is_err() || shared.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            let mut upcoming = shared.upcoming();
+            upcoming.announce_ahead(&shared.sources, &shared.options);
         }
         free_since = Instant::now();
     }
