@@ -22,9 +22,9 @@ read
     clips    a file of H.264 per clip, crf 18
     videos   the same frames out of the source videos, found by their times
 
-With the fastest transform workers hand over bytes, which a thread normalises. Files are in the page cache. One process
-per run; each peer runs with each number of `--workers` (ours: threads) in every round, and the best
-one is shown. Figures are medians over rounds:
+With the fastest transform workers hand over bytes, which a thread normalises. Files are in the page
+cache. One process per run; each peer runs with each number of `--workers` (ours: threads) in every
+round, and the best one is shown. Figures are medians over rounds:
 
     clips/s   taken by a consumer that does nothing else, after a warm-up
     stall     share of the time that the consumer waited for a batch; with `--consumer rate:R`, one

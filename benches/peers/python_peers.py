@@ -167,11 +167,11 @@ def data_bytes(side, path):
 
 
 # The work: one random resized crop and flip of all frames of a clip, normalised. "torchvision": as
-# its documentation shows, in the workers. "tuned": the fastest of several ways in PyTorch: bytes are
-# cropped before anything is computed; workers resample, planes one by one, RGB with channels last in
-# memory; they hand over bytes, a quarter of f32; and a thread of the process that trains normalises
-# them into memory that is used again. Of planes, that is the product with a matrix that also turns
-# them to R, G, B.
+# its documentation shows, in the workers. "tuned": the fastest of several ways in PyTorch: bytes
+# are cropped before anything is computed; workers resample, planes one by one, RGB with channels
+# last in memory; they hand over bytes, a quarter of f32; and a thread of the process that trains
+# normalises them into memory that is used again. Of planes, that is the product with a matrix that
+# also turns them to R, G, B.
 
 
 @functools.cache
