@@ -7,6 +7,7 @@
 # SKIP_TENSORBOARD=1 tests without it.
 # moto, which imitates S3, comes from PyPI as well, unless STORE_TEST_MOTO names its moto_server. SKIP_MOTO=1 tests without it.
 # The Python package is built and tested as well (scripts/test-python.sh). SKIP_PYTHON=1 skips it.
+# The trainer is built with MPI as well, and several ranks train together (scripts/test-mpi.sh). SKIP_MPI=1 skips it.
 # With PARQUET_PYTHON=PYTHON, a Python that has pyarrow, duckdb, polars and numpy, shards are read there as well.
 # With TRANSFORMERS_PYTHON=PYTHON, a Python that has torch and transformers, exported weights are loaded there as well.
 set -euo pipefail
@@ -44,3 +45,4 @@ else
 fi
 cargo test --workspace --doc --locked
 [ "${SKIP_PYTHON:-0}" = 1 ] || scripts/test-python.sh
+[ "${SKIP_MPI:-0}" = 1 ] || scripts/test-mpi.sh

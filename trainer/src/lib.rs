@@ -26,5 +26,6 @@ pub mod log;
 pub mod model;
 pub mod optim;
 pub mod plot;
+pub mod ranks;
 pub mod study;
 pub mod train;

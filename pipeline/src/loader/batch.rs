@@ -8,6 +8,7 @@ use crate::transform::{ClipView, PatchesMut, TargetForm, Transform, Value};
 use half::bf16;
 use schemas::geometry::PatchGrid;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use std::time::Duration;
 
 /// Which pixels of a clip are made, and how they are ordered.
@@ -302,6 +303,9 @@ pub struct Batch {
     pub labels: Vec<Option<i32>>,
     /// Clips that are missing from it, because they could not be read.
     pub skipped: Vec<Skipped>,
+    /// The places without a clip among those that were asked for, ascending: one for each skipped
+    /// clip. The others follow each other in `samples`.
+    pub gaps: Vec<usize>,
     /// Masks and pixels.
     pub buffer: Buffer,
     /// Where the next batch begins.
@@ -316,9 +320,16 @@ impl Batch {
         self.samples.len()
     }
 
-    /// Whether there are no clips: a loader gives no such batches.
+    /// Whether there are no clips: see [`super::LoaderOptions::keeps_empty`].
     pub const fn is_empty(&self) -> bool {
         self.samples.is_empty()
+    }
+
+    /// Which of the clips are those of `places`: clips that are missing have a place, but no
+    /// number.
+    pub fn clips_at(&self, places: Range<usize>) -> Range<usize> {
+        let number = |place: usize| place - self.gaps.partition_point(|&gap| gap < place);
+        number(places.start)..number(places.end)
     }
 
     /// The clips' masks.

@@ -142,6 +142,7 @@ fn finish(
         samples,
         labels,
         skipped: Vec::new(),
+        gaps: Vec::new(),
         buffer: batch.finish(),
         next: Cursor::default(),
         wait: Duration::ZERO,

@@ -390,7 +390,7 @@ impl Loader {
             let mut buffer: Buffer = batch.finish();
             buffer.truncate(slots);
             gaps.iter().rev().for_each(|&slot| buffer.remove(slot));
-            if samples.is_empty() {
+            if samples.is_empty() && !options.keeps_empty {
                 continue;
             }
             let repeated = |sample: &SampleId| SampleId {
@@ -401,6 +401,7 @@ impl Loader {
                 format: options.format,
                 samples: samples.iter().map(repeated).collect(),
                 labels: labels.clone(),
+                gaps: gaps.clone(),
                 // The first batch of the group reports them.
                 skipped: std::mem::take(&mut skipped),
                 buffer,

@@ -68,6 +68,9 @@ pub struct LoaderOptions {
     pub memory_bytes: usize,
     /// Bad clips that are skipped before loading stops with an error.
     pub max_bad: usize,
+    /// Whether batches without clips, as all of theirs were bad, are handed out too: ranks that take
+    /// batches together need them.
+    pub keeps_empty: bool,
     /// Where to begin: at the end of a batch ([`super::batch::Batch::next`]).
     pub start: Cursor,
     /// When it is set, a batch that is not ready is not waited for: [`LoadError::Interrupted`].
@@ -116,6 +119,7 @@ impl LoaderOptions {
             memory: MemoryKind::Host,
             memory_bytes: DEFAULT_MEMORY_BYTES,
             max_bad: DEFAULT_MAX_BAD,
+            keeps_empty: false,
             start: Cursor::default(),
             interrupt: Arc::default(),
         }

@@ -32,10 +32,25 @@ pub struct StepMetrics {
     /// Validation metrics of a classifier after this step, if it was validated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<ValidationMetrics>,
+    /// On several ranks, the cost of their sums.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranks: Option<RanksFigures>,
     /// Measurements of the loader since the process began; default values in lines of versions
     /// without measurements.
     #[serde(default)]
     pub loader: LoaderFigures,
+}
+
+/// What it costs to sum gradients over ranks, as rank 0 measures it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RanksFigures {
+    /// Number of ranks.
+    pub count: usize,
+    /// Seconds of the step's sums, with the wait for ranks that are slower.
+    pub sum_seconds: f64,
+    /// Those of them after the rank's own backward: the others are hidden by it.
+    pub exposed_seconds: f64,
 }
 
 /// Metrics of a classifier on clips.

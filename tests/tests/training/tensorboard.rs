@@ -34,6 +34,7 @@ fn metrics(step: u64) -> StepMetrics {
         wait_seconds: 0.1 * at,
         nonfinite: 0,
         validation: None,
+        ranks: None,
         loader: LoaderFigures::default(),
     }
 }

@@ -3,7 +3,7 @@
 use super::values::NamedValues;
 use super::{CLIPS, LearnerError, ModelOutput, PATCHES, Reconstruction, TOKENS, reconstruction};
 use crate::config::{ComputeConfig, FinetuneConfig, PretrainConfig};
-use crate::cpu::Precision;
+use crate::cpu::{Part, Precision};
 use crate::data::Uploader;
 use crate::data::targets::SoftTargets;
 use crate::model::loss::cross_entropy;
@@ -13,6 +13,7 @@ use crate::model::{
 use crate::optim::AdamW;
 use candle_core::{Device, Result, Tensor};
 use pipeline::loader::batch::{Batch, Form};
+use std::ops::Range;
 
 /// What training adds to a model of candle's operations.
 #[derive(Debug)]
@@ -23,6 +24,13 @@ pub struct CandleState {
     pub(super) uploader: Uploader,
     /// The gradients that wait for an update, in the order of the parameters.
     pub(super) waiting: Option<Vec<Tensor>>,
+    /// Sums of micro-batches of one batch: that of `2^n` of them at place `n`, as in
+    /// [`crate::cpu`].
+    sums: Vec<Vec<Tensor>>,
+    /// The sum of all of them.
+    batch: Vec<Tensor>,
+    /// The same in memory of the host, where ranks sum it; empty for one rank.
+    host: Vec<f32>,
 }
 
 impl CandleState {
@@ -32,6 +40,9 @@ impl CandleState {
             optimizer,
             uploader: Uploader::new(device)?,
             waiting: None,
+            sums: Vec::new(),
+            batch: Vec::new(),
+            host: Vec::new(),
         })
     }
 
@@ -62,11 +73,111 @@ impl CandleState {
         Ok(value)
     }
 
+    /// [`Self::accumulate`] of a part of a batch.
+    fn accumulate_part<'a>(&'a mut self, loss: &Tensor, share: f64, part: Part<'a>) -> Result<f64> {
+        if matches!(part, Part::Whole) {
+            return self.accumulate(loss, share);
+        }
+        let value = f64::from(loss.to_scalar::<f32>()?);
+        if !value.is_finite() {
+            self.accumulate_nothing(part)?;
+            return Ok(value);
+        }
+        let gradients = self.optimizer.gradients(&loss.backward()?)?;
+        let shares = gradients.iter().map(|gradient| gradient * share);
+        self.take_part(shares.collect::<Result<_>>()?, part)?;
+        Ok(value)
+    }
+
+    pub(super) fn accumulate_nothing<'a>(&'a mut self, part: Part<'a>) -> Result<()> {
+        let zeros = self.parameters.iter();
+        let zeros = zeros.map(|(_, parameter)| parameter.as_tensor().zeros_like());
+        let zeros = zeros.collect::<Result<_>>()?;
+        self.take_part(zeros, part)
+    }
+
+    /// Adds the gradients of a micro-batch to the tree of sums.
+    fn take_part<'a>(&'a mut self, gradients: Vec<Tensor>, part: Part<'a>) -> Result<()> {
+        let Part::Micro {
+            index,
+            count,
+            buckets,
+        } = part
+        else {
+            return Ok(());
+        };
+        let is_last = index + 1 == count;
+        let mut sum = gradients;
+        for (level, other) in self.sums.iter().enumerate() {
+            let is_lower = level < index.trailing_ones() as usize;
+            if is_lower || (is_last && index >> level & 1 == 1) {
+                sum = added(other, &sum)?;
+            }
+        }
+        if !is_last {
+            let level = index.trailing_ones() as usize;
+            match self.sums.get_mut(level) {
+                Some(place) => *place = sum,
+                None => self.sums.push(sum),
+            }
+            return Ok(());
+        }
+        self.batch = sum;
+        if let Some(buckets) = buckets {
+            self.host.clear();
+            for tensor in &self.batch {
+                self.host.extend(tensor.flatten_all()?.to_vec1::<f32>()?);
+            }
+            // A receiver that is gone has failed, and says so itself.
+            let _ = buckets.send(&mut self.host);
+        }
+        Ok(())
+    }
+
+    pub(super) fn add_batch(&mut self) -> Result<()> {
+        let mut batch = std::mem::take(&mut self.batch);
+        if !self.host.is_empty() {
+            let mut values = self.host.as_slice();
+            for tensor in &mut batch {
+                let own = values
+                    .split_off(..tensor.elem_count())
+                    .expect("it has the values of all");
+                *tensor = Tensor::from_slice(own, tensor.shape(), tensor.device())?;
+            }
+        }
+        self.waiting = Some(match self.waiting.take() {
+            None => batch,
+            Some(waiting) => added(&waiting, &batch)?,
+        });
+        Ok(())
+    }
+
     pub(super) fn update(&mut self, lr: f64) -> Result<f64> {
         match self.waiting.take() {
             Some(gradients) => self.optimizer.step_along(gradients, lr),
             None => Ok(f64::NAN),
         }
+    }
+
+    /// Lets `change` replace all weights and moments, which are those after `updates` updates.
+    pub(super) fn replace(
+        &mut self,
+        updates: u64,
+        change: &mut dyn FnMut(&mut [f32]),
+    ) -> std::result::Result<(), LearnerError> {
+        let mut changed = |tensor: &Tensor| {
+            let mut values = tensor.flatten_all()?.to_vec1::<f32>()?;
+            change(&mut values);
+            Tensor::from_vec(values, tensor.shape(), tensor.device())
+        };
+        for (_, weight) in self.parameters.iter() {
+            weight.set(&changed(weight.as_tensor())?)?;
+        }
+        let moments = self.optimizer.moments();
+        let moments = moments
+            .map(|(name, moment)| Ok((name, changed(moment)?)))
+            .collect::<Result<_>>()?;
+        Ok(self.optimizer.restore(moments, updates)?)
     }
 
     pub(super) fn weights(&self) -> Result<Vec<NamedValues<'_>>> {
@@ -82,6 +193,11 @@ impl CandleState {
             .map(|(name, moment)| NamedValues::of_tensor(name, moment))
             .collect()
     }
+}
+
+/// The sums of tensors, one by one.
+fn added(first: &[Tensor], second: &[Tensor]) -> Result<Vec<Tensor>> {
+    first.iter().zip(second).map(|(a, b)| a + b).collect()
 }
 
 /// An autoencoder that trains by candle.
@@ -118,6 +234,22 @@ impl CandleMae {
         let batch = self.state.uploader.upload(batch)?;
         let loss = self.model.loss(&batch)?;
         Ok(self.state.accumulate(&loss, share)?)
+    }
+
+    pub(super) fn accumulate_part<'a>(
+        &'a mut self,
+        batch: &Batch,
+        clips: Range<usize>,
+        share: f64,
+        part: Part<'a>,
+    ) -> std::result::Result<f64, LearnerError> {
+        if !matches!(batch.format.form, Form::Patches { .. }) {
+            return Err(LearnerError::BatchForm { expected: PATCHES });
+        }
+        let loss = self
+            .model
+            .loss(&self.state.uploader.upload_clips(batch, clips)?)?;
+        Ok(self.state.accumulate_part(&loss, share, part)?)
     }
 
     pub(super) fn reconstruct(
@@ -163,6 +295,19 @@ impl CandleClassifier {
         let batch = self.state.uploader.upload(batch)?;
         let loss = self.loss(tokens(&batch)?, soft_targets)?;
         Ok(self.state.accumulate(&loss, share)?)
+    }
+
+    pub(super) fn accumulate_part<'a>(
+        &'a mut self,
+        batch: &Batch,
+        clips: Range<usize>,
+        soft_targets: &SoftTargets,
+        share: f64,
+        part: Part<'a>,
+    ) -> std::result::Result<f64, LearnerError> {
+        let batch = self.state.uploader.upload_clips(batch, clips)?;
+        let loss = self.loss(tokens(&batch)?, soft_targets)?;
+        Ok(self.state.accumulate_part(&loss, share, part)?)
     }
 
     /// The loss of clips, `[clips, tokens, 3 * tubelet * patch * patch]`.

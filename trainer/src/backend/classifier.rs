@@ -4,12 +4,13 @@ use super::candle::CandleClassifier;
 use super::learner::{Learner, SavedLearner, State, StateMut, restore};
 use super::{LearnerError, ModelOutput, cpu};
 use crate::config::FinetuneConfig;
-use crate::cpu::{BranchScales, CpuClassifier, Labelled};
+use crate::cpu::{BranchScales, CpuClassifier, Labelled, Part};
 use crate::data::targets::SoftTargets;
 use crate::model::Classifier;
 use candle_core::{Device, Tensor};
 use pipeline::loader::batch::Batch;
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// A classifier of clips with its gradients and moments.
 #[derive(Debug)]
@@ -93,25 +94,33 @@ impl ClassifierLearner {
     ) -> Result<f64, LearnerError> {
         match self {
             Self::Cpu(model) => {
-                let SoftTargets {
-                    targets,
-                    branches,
-                    dropout,
-                } = soft_targets;
-                let pixels = cpu::tokens(&batch)?;
-                let branches = BranchScales(branches);
-                Ok(model.accumulate(
-                    &Labelled {
-                        masks: batch.masks(),
-                        pixels,
-                        targets,
-                        branches,
-                        dropout,
-                    },
-                    share,
-                ))
+                let clips = 0..batch.len();
+                Ok(model.accumulate(&labelled(&batch, clips, soft_targets)?, share))
             }
             Self::Candle(learner) => learner.accumulate(batch, soft_targets, share),
+        }
+    }
+
+    /// [`Self::accumulate`] of some clips of a batch, whose targets these are, as `part` of it.
+    ///
+    /// # Errors
+    /// As [`Self::accumulate`].
+    pub fn accumulate_part<'a>(
+        &'a mut self,
+        batch: &Batch,
+        clips: Range<usize>,
+        soft_targets: &SoftTargets,
+        share: f64,
+        part: Part<'a>,
+    ) -> Result<f64, LearnerError> {
+        match self {
+            Self::Cpu(model) => {
+                let labelled = labelled(batch, clips, soft_targets)?;
+                Ok(model.accumulate_part(&labelled, share, part))
+            }
+            Self::Candle(learner) => {
+                learner.accumulate_part(batch, clips, soft_targets, share, part)
+            }
         }
     }
 
@@ -125,6 +134,21 @@ impl ClassifierLearner {
             Self::Candle(learner) => learner.infer(batch),
         }
     }
+}
+
+/// Some clips of a batch, with their targets.
+fn labelled<'a>(
+    batch: &'a Batch,
+    clips: Range<usize>,
+    soft_targets: &'a SoftTargets,
+) -> Result<Labelled<'a>, LearnerError> {
+    Ok(Labelled {
+        masks: batch.masks().of(clips.clone()),
+        pixels: cpu::tokens(batch, clips)?,
+        targets: &soft_targets.targets,
+        branches: BranchScales(&soft_targets.branches),
+        dropout: &soft_targets.dropout,
+    })
 }
 
 impl Learner for ClassifierLearner {

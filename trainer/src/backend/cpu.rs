@@ -11,6 +11,7 @@ use candle_core::{Device, Tensor};
 use pipeline::loader::batch::{Batch, Pixels, ValueType, values};
 use pipeline::sampling::mask::Masks;
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// An autoencoder with the weights of `model`, which is on the CPU, computed on `threads` threads.
 ///
@@ -154,7 +155,7 @@ pub(super) fn infer(
         features,
         tokens,
         logits,
-    } = model.infer(batch.masks(), tokens(batch)?, with_tokens);
+    } = model.infer(batch.masks(), tokens(batch, 0..batch.len())?, with_tokens);
     Ok(ModelOutput {
         features: features.to_vec(),
         tokens: tokens.to_vec(),
@@ -162,35 +163,37 @@ pub(super) fn infer(
     })
 }
 
-/// The patches of a batch of [`pipeline::loader::batch::Form::Patches`], where they lie in the
+/// The patches of some clips of a batch of [`pipeline::loader::batch::Form::Patches`], where they lie in the
 /// loader's memory.
 ///
 /// # Errors
 /// [`LearnerError::BatchForm`] for another form.
-pub fn patches(batch: &Batch) -> Result<Patches<'_>, LearnerError> {
+pub fn patches(batch: &Batch, clips: Range<usize>) -> Result<Patches<'_>, LearnerError> {
     let Pixels::Patches { visible, target } = batch.pixels() else {
         return Err(LearnerError::BatchForm { expected: PATCHES });
     };
     Ok(Patches {
-        masks: batch.masks(),
-        visible: typed(batch, visible),
-        target: typed(batch, target),
+        masks: batch.masks().of(clips.clone()),
+        visible: typed(batch, clips.clone(), visible),
+        target: typed(batch, clips, target),
     })
 }
 
-/// The tokens of a batch of [`pipeline::loader::batch::Form::Tokens`], where they lie in the
+/// The tokens of some clips of a batch of [`pipeline::loader::batch::Form::Tokens`], where they lie in the
 /// loader's memory.
 ///
 /// # Errors
 /// [`LearnerError::BatchForm`] for another form.
-pub(super) fn tokens(batch: &Batch) -> Result<cpu::Values<'_>, LearnerError> {
+pub(super) fn tokens(batch: &Batch, clips: Range<usize>) -> Result<cpu::Values<'_>, LearnerError> {
     let Pixels::Tokens(pixels) = batch.pixels() else {
         return Err(LearnerError::BatchForm { expected: TOKENS });
     };
-    Ok(typed(batch, pixels))
+    Ok(typed(batch, clips, pixels))
 }
 
-fn typed<'a>(batch: &Batch, bytes: &'a [u8]) -> cpu::Values<'a> {
+fn typed<'a>(batch: &Batch, clips: Range<usize>, bytes: &'a [u8]) -> cpu::Values<'a> {
+    let of_clip = bytes.len() / batch.len().max(1);
+    let bytes = &bytes[clips.start * of_clip..clips.end * of_clip];
     match batch.format.values {
         ValueType::U8 => cpu::Values::U8(bytes),
         ValueType::F32 => cpu::Values::F32(values(bytes)),

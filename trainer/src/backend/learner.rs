@@ -3,7 +3,7 @@
 use super::candle::CandleState;
 use super::values::{NamedValues, sorted};
 use super::{LearnerError, cpu};
-use crate::cpu::Store;
+use crate::cpu::{Part, Store};
 use candle_core::Tensor;
 use pipeline::loader::buffers::MemoryKind;
 use std::collections::HashMap;
@@ -35,6 +35,46 @@ pub trait Learner {
             StateMut::Cpu(store) => Ok(store.update(lr)),
             StateMut::Candle(state) => Ok(state.update(lr)?),
         }
+    }
+
+    /// Takes a part of a batch that has no clips: gradients of 0.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn accumulate_nothing<'a>(&'a mut self, part: Part<'a>) -> Result<(), LearnerError> {
+        match self.state_mut() {
+            StateMut::Cpu(store) => store.accumulate_nothing(part),
+            StateMut::Candle(state) => state.accumulate_nothing(part)?,
+        }
+        Ok(())
+    }
+
+    /// Adds the gradients of a batch, whose parts were accumulated, to those that wait.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn add_batch(&mut self) -> Result<(), LearnerError> {
+        match self.state_mut() {
+            StateMut::Cpu(store) => store.add_batch(),
+            StateMut::Candle(state) => state.add_batch()?,
+        }
+        Ok(())
+    }
+
+    /// Lets `change` replace all weights and moments, which are those after `updates` updates.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn replace(
+        &mut self,
+        updates: u64,
+        change: &mut dyn FnMut(&mut [f32]),
+    ) -> Result<(), LearnerError> {
+        match self.state_mut() {
+            StateMut::Cpu(store) => store.replace(updates, change),
+            StateMut::Candle(state) => state.replace(updates, change)?,
+        }
+        Ok(())
     }
 
     /// Discards the gradients that wait.

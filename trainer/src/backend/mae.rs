@@ -4,10 +4,11 @@ use super::candle::CandleMae;
 use super::learner::{Learner, SavedLearner, State, StateMut, restore};
 use super::{LearnerError, Reconstruction, cpu};
 use crate::config::PretrainConfig;
-use crate::cpu::CpuMae;
+use crate::cpu::{CpuMae, Part};
 use crate::model::{Mae, MaeConfig};
 use candle_core::Device;
 use pipeline::loader::batch::Batch;
+use std::ops::Range;
 
 /// A masked autoencoder with its gradients and moments.
 #[derive(Debug)]
@@ -100,8 +101,31 @@ impl MaeLearner {
     /// [`LearnerError::BatchForm`] for another form, or when the device fails.
     pub fn accumulate(&mut self, batch: Batch, share: f64) -> Result<f64, LearnerError> {
         match self {
-            Self::Cpu(model) => Ok(model.accumulate(&cpu::patches(&batch)?, share)),
+            Self::Cpu(model) => {
+                let clips = 0..batch.len();
+                Ok(model.accumulate(&cpu::patches(&batch, clips)?, share))
+            }
             Self::Candle(learner) => learner.accumulate(batch, share),
+        }
+    }
+
+    /// [`Self::accumulate`] of some clips of a batch, as `part` of it.
+    ///
+    /// # Errors
+    /// As [`Self::accumulate`].
+    pub fn accumulate_part<'a>(
+        &'a mut self,
+        batch: &Batch,
+        clips: Range<usize>,
+        share: f64,
+        part: Part<'a>,
+    ) -> Result<f64, LearnerError> {
+        match self {
+            Self::Cpu(model) => {
+                let patches = cpu::patches(batch, clips)?;
+                Ok(model.accumulate_part(&patches, share, part))
+            }
+            Self::Candle(learner) => learner.accumulate_part(batch, clips, share, part),
         }
     }
 

@@ -114,6 +114,7 @@ mod tests {
             wait_seconds: step_seconds / 4.0,
             nonfinite: 0,
             validation: None,
+            ranks: None,
             loader: LoaderFigures::default(),
         };
         let mut recent = Recent::new();

@@ -119,6 +119,12 @@ const TRAINING: &[Flag] = &[
 )
 .was("accumulate"),
     flag(
+    "micro-batches",
+    "data.micro_batches",
+    Form::Value("N"),
+    "Micro-batches of each batch, a power of two: as many ranks or fewer give the same results",
+),
+    flag(
     "gradient-checkpointing",
     "compute.gradient_checkpointing",
     Form::Constant("true"),
@@ -584,6 +590,7 @@ mod tests {
             (&["--seed", "7"], "seed: 7, not 0"),
             (&["--grad-accum", "4"], "data.grad_accum: 4, not 1"),
             (&["--accumulate", "4"], "data.grad_accum: 4, not 1"),
+            (&["--micro-batches", "4"], "data.micro_batches: 4, not 1"),
             (&["--repeat-aug", "2"], "data.repeat_aug: 2, not 1"),
             (&["--repeat", "2"], "data.repeat_aug: 2, not 1"),
             (

@@ -1,8 +1,8 @@
 //! `trainer finetune`: from weights and labelled shards to a classifier.
 
 use crate::cli::{DataArg, FinetuneArgs, LoadArgs, loader_threads_beside_training};
-use crate::{commands::probe, commands::session, commands::sources};
-use anyhow::{Context, bail};
+use crate::{commands::probe, commands::session, commands::sources, commands::together};
+use anyhow::{Context, bail, ensure};
 use candle_core::{Device, Tensor};
 use console::{interrupt, output};
 use pipeline::loader::check_options;
@@ -17,6 +17,7 @@ use trainer::config::{
     Task,
 };
 use trainer::data::classes::{self, Split};
+use trainer::ranks::Ranks;
 use trainer::train::checkpoint::CHECKPOINTS_DIR;
 use trainer::train::weights::Weights;
 use trainer::train::{self, Run};
@@ -29,12 +30,47 @@ const NAME: &str = "finetune";
 /// # Errors
 /// What the user can fix: flags, weights and files that do not fit, missing labels, a full disk.
 pub fn finetune(args: &FinetuneArgs) -> anyhow::Result<ExitCode> {
+    let ranks = Ranks::start()?;
+    together::end(&ranks, finetune_with(&ranks, args))
+}
+
+/// [`finetune`] on each of `ranks`.
+fn finetune_with(ranks: &Ranks, args: &FinetuneArgs) -> anyhow::Result<ExitCode> {
+    let (mut run, resumed) = match together::agree(ranks, prepare(ranks, args))? {
+        Prepared::Run(run, resumed) => (*run, resumed),
+        Prepared::Probe(code) => return Ok(code),
+    };
+    train::check_alike(ranks, &run)?;
+    run.dir = together::folder(ranks, || {
+        resumed.map_or_else(|| session::create(args.out.as_deref(), NAME, &run.task), Ok)
+    })?;
+    let resume = resume_command(args, &run.dir);
+    session::train(ranks, &run, &resume, args.json, |report| {
+        match report.finished {
+            true => format!(
+                "\nnext: trainer eval --weights {} --data SHARDS",
+                report.out
+            ),
+            false => String::new(),
+        }
+    })
+}
+
+/// What remains to be done.
+enum Prepared {
+    /// A run, whose folder is not known yet, and its folder if it is resumed.
+    Run(Box<Run>, Option<PathBuf>),
+    /// Nothing: a probe was trained.
+    Probe(ExitCode),
+}
+
+fn prepare(ranks: &Ranks, args: &FinetuneArgs) -> anyhow::Result<Prepared> {
     interrupt::listen()?;
     store::stop_when(interrupt::flag());
     let device = session::device(args.compute.device)?;
     let layers = args.settings.layers(args.config.as_deref())?;
     if args.resume {
-        return resume(args, &layers, device);
+        return resume(ranks, args, &layers, device);
     }
     let weights = args.weights.as_deref().map(Weights::open).transpose()?;
     if let Some(weights) = &weights {
@@ -72,12 +108,14 @@ pub fn finetune(args: &FinetuneArgs) -> anyhow::Result<ExitCode> {
         classes.retain(|class| choice.classes.contains(class));
     }
     let data = sources::choose_from(data, &args.data, &choice)?;
-    let split = split(args, &config, data)?;
+    let split = split(ranks, args, &config, data)?;
     if args.freeze {
         let weights = weights.context("--freeze needs --weights")?;
-        return probe::probe(args, &config, &weights, split, device);
+        ensure!(ranks.count() == 1, "--freeze trains on one rank");
+        return probe::probe(args, &config, &weights, split, device).map(Prepared::Probe);
     }
-    train(
+    session::share_batches(ranks, &mut config.common.data);
+    prepared(
         args,
         config.into(),
         split,
@@ -88,7 +126,12 @@ pub fn finetune(args: &FinetuneArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Resumes a run. Flags may repeat what it was started with, but not change it.
-fn resume(args: &FinetuneArgs, layers: &[Layer], device: Device) -> anyhow::Result<ExitCode> {
+fn resume(
+    ranks: &Ranks,
+    args: &FinetuneArgs,
+    layers: &[Layer],
+    device: Device,
+) -> anyhow::Result<Prepared> {
     let (dir, saved) = session::saved(args.out.as_deref(), NAME)?;
     let Task::Finetune(saved) = saved else {
         bail!(
@@ -107,8 +150,13 @@ fn resume(args: &FinetuneArgs, layers: &[Layer], device: Device) -> anyhow::Resu
     let weights = init_from
         .map(|path| Weights::open(Path::new(path)))
         .transpose()?;
-    let split = split(args, &config, open(&args.data, &config.common, &args.load)?)?;
-    train(
+    let split = split(
+        ranks,
+        args,
+        &config,
+        open(&args.data, &config.common, &args.load)?,
+    )?;
+    prepared(
         args,
         config.into(),
         split,
@@ -136,6 +184,7 @@ fn open(
 
 /// The clips of `sets` to train on and those for validation, each with its class.
 fn split(
+    ranks: &Ranks,
     args: &FinetuneArgs,
     config: &FinetuneConfig,
     sets: Vec<WeightedSource>,
@@ -155,6 +204,15 @@ fn split(
         data.videos_per_class,
         config.common.seed,
     )?;
+    if ranks.is_root() {
+        describe(args, config, &split);
+    }
+    Ok(split)
+}
+
+/// Says what the clips are divided into, and which classes get none.
+fn describe(args: &FinetuneArgs, config: &FinetuneConfig, split: &Split) {
+    let data = &config.objective.split;
     let [train, kept] = split.videos.iter().fold([0, 0], |[train, kept], videos| {
         [train + videos[0], kept + videos[1]]
     });
@@ -197,10 +255,9 @@ fn split(
             unseen.join(", ")
         ));
     }
-    Ok(split)
 }
 
-fn train(
+fn prepared(
     args: &FinetuneArgs,
     task: Task,
     Split {
@@ -209,7 +266,7 @@ fn train(
     start: Option<HashMap<String, Tensor>>,
     resumed: Option<PathBuf>,
     device: Device,
-) -> anyhow::Result<ExitCode> {
+) -> anyhow::Result<Prepared> {
     let loading = args.load.loading(loader_threads_beside_training());
     for sets in std::iter::once(&train).chain(&validation) {
         check_options(
@@ -217,32 +274,30 @@ fn train(
             &train::task_options(&task, loading, Cursor::default()),
         )?;
     }
-    let dir = resumed.map_or_else(|| session::create(args.out.as_deref(), NAME, &task), Ok)?;
-    let mut resume = format!("trainer finetune --out {} --resume", dir.display());
+    let run = Run {
+        task,
+        data: train,
+        validation,
+        init_weights: start,
+        dir: PathBuf::new(),
+        device,
+        compute_threads: args.compute.threads(),
+        loading,
+        stop: interrupt::flag(),
+    };
+    Ok(Prepared::Run(Box::new(run), resumed))
+}
+
+/// The command that resumes the run in `dir`.
+fn resume_command(args: &FinetuneArgs, dir: &Path) -> String {
+    let mut command = format!("trainer finetune --out {} --resume", dir.display());
     for (flag, data) in args
         .data
         .iter()
         .map(|data| ("data", data))
         .chain(args.val.iter().map(|data| ("val", data)))
     {
-        resume += &format!(" --{flag} {data}");
+        command += &format!(" --{flag} {data}");
     }
-    let run = Run {
-        task,
-        data: train,
-        validation,
-        init_weights: start,
-        dir,
-        device,
-        compute_threads: args.compute.threads(),
-        loading,
-        stop: interrupt::flag(),
-    };
-    session::train(&run, &resume, args.json, |report| match report.finished {
-        true => format!(
-            "\nnext: trainer eval --weights {} --data SHARDS",
-            report.out
-        ),
-        false => String::new(),
-    })
+    command
 }

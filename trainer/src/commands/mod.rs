@@ -16,4 +16,5 @@ pub mod run;
 mod session;
 mod sources;
 pub mod study;
+pub mod together;
 pub mod visualise;

@@ -1,7 +1,7 @@
 //! `trainer run`: from flags to a finished pre-training.
 
 use crate::cli::{DeviceChoice, RunArgs, loader_threads_beside_training};
-use crate::{commands::session, commands::sources};
+use crate::{commands::session, commands::sources, commands::together};
 use anyhow::bail;
 use console::interrupt;
 use pipeline::loader::check_options;
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use trainer::config::{Preset, PretrainConfig, Task};
 use trainer::plot::reconstruction;
+use trainer::ranks::Ranks;
 use trainer::train::{self, Run};
 
 /// Runs the command.
@@ -18,10 +19,44 @@ use trainer::train::{self, Run};
 /// # Errors
 /// What the user can fix: flags and files that do not fit, missing data, a full disk.
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let ranks = Ranks::start()?;
+    together::end(&ranks, run_with(&ranks, args))
+}
+
+/// [`run`] on each of `ranks`.
+fn run_with(ranks: &Ranks, args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let (mut run, resumed) = together::agree(ranks, prepare(ranks, args))?;
+    let Task::Pretrain(config) = &run.task else {
+        unreachable!("it is prepared so")
+    };
+    let target = config.objective.target.clone();
+    let name = args.preset.unwrap_or(Preset::Tiny).name();
+    // The folder of a new run is made once its data is there.
+    train::check_alike(ranks, &run)?;
+    run.dir = together::folder(ranks, || {
+        resumed.map_or_else(|| session::create(args.out.as_deref(), name, &run.task), Ok)
+    })?;
+    let resume = resume_command(args, &run.dir);
+    session::train(ranks, &run, &resume, args.json, |report| {
+        match &report.picture {
+            Some(picture) => format!(
+                "\npicture: {picture}\n  rows of each clip: {}",
+                reconstruction::rows(target.kind, target.normalise).join(";\n    ")
+            ),
+            None => String::new(),
+        }
+    })
+}
+
+/// The run, whose folder is not known yet, and its folder if it is resumed.
+fn prepare(ranks: &Ranks, args: &RunArgs) -> anyhow::Result<(Run, Option<PathBuf>)> {
     interrupt::listen()?;
     store::stop_when(interrupt::flag());
     let device = session::device(args.compute.device)?;
-    let (config, resumed) = configuration(args)?;
+    let (mut config, resumed) = configuration(args)?;
+    if resumed.is_none() {
+        session::share_batches(ranks, &mut config.common.data);
+    }
     let data = sources::open(
         &args.data,
         &config.common.data.choose,
@@ -29,37 +64,24 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         config.common.clip.frames,
         args.load.cache().as_ref(),
     )?;
-    let (target, task) = (config.objective.target.clone(), Task::from(config));
-    // The folder of a new run is made once its data is there.
-    let name = args.preset.unwrap_or(Preset::Tiny).name();
+    let task = Task::from(config);
     let loading = args.load.loading(loader_threads_beside_training());
     check_options(
         &data,
         &train::task_options(&task, loading, Cursor::default()),
     )?;
-    let dir = resumed.map_or_else(|| session::create(args.out.as_deref(), name, &task), Ok)?;
-    let compute_threads = args.compute.threads();
-    let resume = resume_command(args, &dir);
     let run = Run {
         task,
         data: data.into(),
         validation: None,
         init_weights: None,
-        dir,
+        dir: PathBuf::new(),
         device,
-        compute_threads,
+        compute_threads: args.compute.threads(),
         loading,
         stop: interrupt::flag(),
     };
-    session::train(&run, &resume, args.json, |report| match &report.picture {
-        Some(picture) => {
-            format!(
-                "\npicture: {picture}\n  rows of each clip: {}",
-                reconstruction::rows(target.kind, target.normalise).join(";\n    ")
-            )
-        }
-        None => String::new(),
-    })
+    Ok((run, resumed))
 }
 
 /// The command that resumes the run in `dir`.

@@ -12,8 +12,9 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use trainer::config::Task;
+use trainer::config::{DataConfig, Task};
 use trainer::log::{CONFIG_FILE, CURVES_FILE, History, HistoryError, REPORT_FILE, TENSORBOARD_DIR};
+use trainer::ranks::Ranks;
 use trainer::train::nonfinite::NONFINITE_FILE;
 use trainer::train::{self, Event, Outcome, Run, RunError};
 
@@ -26,16 +27,20 @@ pub const RUNS_DIR: &str = "runs";
 /// # Errors
 /// When the run fails.
 pub fn train(
+    ranks: &Ranks,
     run: &Run,
     resume: &str,
     json: bool,
     more: impl FnOnce(&RunReport) -> String,
 ) -> anyhow::Result<ExitCode> {
+    if !ranks.is_root() {
+        return train_beside(ranks, run);
+    }
     let mut progress = TrainingProgress::new();
     // The first step pays for start-up.
     let (mut steps, mut seconds, mut waited) = (0, 0.0, 0.0);
     let (mut clips, mut skipped) = (0.0, 0);
-    let outcome = train::train(run, |event| match event {
+    let outcome = train::train_with(ranks, run, |event| match event {
         Event::Step(metrics, all) => {
             progress.advance(metrics, all);
             if steps > 0 {
@@ -82,6 +87,22 @@ pub fn train(
         "stopped after step {steps} of {all_steps}; to resume: {resume}"
     ));
     Ok(ExitCode::from(interrupt::EXIT_CODE))
+}
+
+/// Trains on a rank that is not 0.
+fn train_beside(ranks: &Ranks, run: &Run) -> anyhow::Result<ExitCode> {
+    let number = ranks.number();
+    let outcome = train::train_with(ranks, run, |event| match event {
+        Event::Skipped(clip) => {
+            output::say(&format!("rank {number}: warning: skipped: {}", clip.reason))
+        }
+        Event::Step(..) | Event::Nonfinite(..) | Event::InvalidCheckpoint(_) => {}
+    })?;
+    Ok(if outcome.steps >= outcome.all_steps {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(interrupt::EXIT_CODE)
+    })
 }
 
 /// Whether the run can be resumed after this error, once its cause is fixed.
@@ -181,6 +202,14 @@ fn losses(dir: &Path) -> Result<(f64, f64), HistoryError> {
         // It was stopped before its first step.
         Err(HistoryError::Empty { .. }) => Ok((f64::NAN, f64::NAN)),
         Err(error) => Err(error),
+    }
+}
+
+/// Divides the batches of a new run for several ranks, where the configuration does not.
+pub fn share_batches(ranks: &Ranks, data: &mut DataConfig) {
+    let wanted = ranks.count().next_power_of_two();
+    if data.micro_batches == 1 && data.batch_size.is_multiple_of(wanted) {
+        data.micro_batches = wanted;
     }
 }
 

@@ -34,6 +34,12 @@ pub(super) fn check_common(config: &CommonConfig) -> Result<(), ConfigError> {
     ] {
         check(key, value, value > 0, || "at least 1")?;
     }
+    let micro_batches = config.data.micro_batches;
+    let batch_size = config.data.batch_size;
+    let fits = micro_batches.is_power_of_two() && batch_size.is_multiple_of(micro_batches);
+    check("data.micro_batches", micro_batches, fits, || {
+        format!("a power of two that divides data.batch_size = {batch_size}")
+    })?;
     check_augmentation(&config.augmentation())?;
     check_optimizer(&config.optimizer)?;
     check_schedule(&config.schedule)?;

@@ -144,6 +144,11 @@ pub struct DataConfig {
     /// Batches per step: their gradients are averaged, as if they were one batch.
     #[serde(default = "one")]
     pub grad_accum: usize,
+    /// Micro-batches of each batch, a power of two: their gradients are computed one by one, and
+    /// summed as a balanced tree. Ranks share them: as many ranks or fewer, if a power of two,
+    /// compute the same to the bit.
+    #[serde(default = "one")]
+    pub micro_batches: usize,
     /// Samples (window, crop, flip and mask) of a clip each time that it is read. They go to as
     /// many batches.
     #[serde(default = "one")]

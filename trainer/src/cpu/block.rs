@@ -3,6 +3,7 @@
 use super::attention::{self, Heads};
 use super::element::Element;
 use super::gemm::{Part, add_gemm, gemm, gemm2};
+use super::gradients::Gradients;
 use super::layout::{Affine, BlockLayout, NormLayout};
 use super::memory::resize;
 use super::norm_gelu::{
@@ -38,15 +39,6 @@ impl<'a, T> Weights<'a, T> {
     pub(crate) fn weight(self, layer: &Affine) -> &'a [T] {
         &self.rounded[layer.weight.clone()]
     }
-}
-
-/// A model's gradients. The first backward of a step writes them, later ones add to them.
-#[derive(Debug)]
-pub(crate) struct Gradients<'a> {
-    pub(crate) values: &'a mut [f32],
-    /// Whether the gradients of the weights of linear layers are valid. If not, they are
-    /// overwritten; all other gradients are zero then.
-    pub(crate) adds: bool,
 }
 
 /// What the forward saves for the backward, besides the input.

@@ -1,9 +1,10 @@
 //! The classifier's logits, loss and gradients: the forward and backward of
 //! [`crate::model::Classifier`], by hand.
 
-use super::block::{Gradients, Scratch, Weights, affine, affine_backward};
+use super::block::{Scratch, Weights, affine, affine_backward};
 use super::element::Element;
 use super::encoder::{Encoder, Pass, Values};
+use super::gradients::Gradients;
 use super::layout::ClassifierLayout;
 use super::memory::resize;
 use super::norm_gelu::{Statistics, layer_norm, layer_norm_backward};

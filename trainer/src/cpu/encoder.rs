@@ -2,9 +2,10 @@
 //!
 //! Rows are `[clips][class, visible tokens]`; the result does not have the cls token.
 
-use super::block::{Gradients, Scratch, Tokens, Weights, affine, weight_gradient};
+use super::block::{Scratch, Tokens, Weights, affine, weight_gradient};
 use super::element::Element;
 use super::gemm::add;
+use super::gradients::Gradients;
 use super::layout::{ClassLayout, EncoderLayout, PositionsLayout};
 use super::memory::resize;
 use super::norm_gelu::column_sums;

@@ -5,10 +5,11 @@
 //! on the order of tokens, and each gets its position, so nothing is shuffled back and predicted
 //! tokens are contiguous.
 
-use super::block::{Gradients, Scratch, Tokens, Weights, affine, affine_backward};
+use super::block::{Scratch, Tokens, Weights, affine, affine_backward};
 use super::element::Element;
 use super::encoder::{Encoder, Pass, Positions, Values, class_backward, convert_from, set_class};
 use super::gemm::add;
+use super::gradients::Gradients;
 use super::layout::MaeLayout;
 use super::memory::resize;
 use super::norm_gelu::{Statistics, layer_norm, layer_norm_backward};

@@ -10,6 +10,7 @@
 //!   and backward;
 //! - `layout`, `store`, `adamw`: the places of a model's parameters, their values, and their
 //!   update;
+//! - `gradients`: where gradients go when they are complete; sums of micro-batches;
 //! - `block`, `stack`, `encoder`: a block, a stack of blocks, and the encoder; `mae`, `classifier`:
 //!   whole models;
 //! - `random_batch`: batches for benchmarks and tests.
@@ -23,6 +24,7 @@ mod classifier;
 mod element;
 mod encoder;
 mod gemm;
+mod gradients;
 mod kernel;
 mod layout;
 mod mae;
@@ -39,6 +41,7 @@ mod vector;
 
 pub use classifier::{Encoded, Labelled};
 pub use encoder::Values;
+pub use gradients::Part;
 pub use mae::{Patches, StepTimes};
 pub use random_batch::RandomBatch;
 pub use stack::BranchScales;
@@ -152,6 +155,19 @@ impl CpuMae {
     /// # Panics
     /// When the batch does not have the model's sizes.
     pub fn accumulate(&mut self, batch: &Patches<'_>, share: f64) -> f64 {
+        self.accumulate_part(batch, share, Part::Whole)
+    }
+
+    /// [`Self::accumulate`] of a part of a batch.
+    ///
+    /// # Panics
+    /// When it does not have the model's sizes.
+    pub fn accumulate_part<'a>(
+        &'a mut self,
+        batch: &Patches<'_>,
+        share: f64,
+        part: Part<'a>,
+    ) -> f64 {
         let Self {
             layout,
             store,
@@ -160,10 +176,10 @@ impl CpuMae {
             ..
         } = self;
         match workspace {
-            Typed::F32(workspace) => store.accumulate(|weights, gradients| {
+            Typed::F32(workspace) => store.accumulate(part, |weights, gradients| {
                 workspace.step(layout, weights, batch, share, gradients, times)
             }),
-            Typed::Bf16(workspace) => store.accumulate(|weights, gradients| {
+            Typed::Bf16(workspace) => store.accumulate(part, |weights, gradients| {
                 workspace.step(layout, weights, batch, share, gradients, times)
             }),
         }
@@ -267,16 +283,29 @@ impl CpuClassifier {
     /// # Panics
     /// When the batch does not have the model's sizes, or the model is an encoder alone.
     pub fn accumulate(&mut self, batch: &Labelled<'_>, share: f64) -> f64 {
+        self.accumulate_part(batch, share, Part::Whole)
+    }
+
+    /// [`Self::accumulate`] of a part of a batch.
+    ///
+    /// # Panics
+    /// As [`Self::accumulate`].
+    pub fn accumulate_part<'a>(
+        &'a mut self,
+        batch: &Labelled<'_>,
+        share: f64,
+        part: Part<'a>,
+    ) -> f64 {
         let Self {
             layout,
             store,
             workspace,
         } = self;
         match workspace {
-            Typed::F32(workspace) => store.accumulate(|weights, gradients| {
+            Typed::F32(workspace) => store.accumulate(part, |weights, gradients| {
                 workspace.step(layout, weights, batch, share, gradients)
             }),
-            Typed::Bf16(workspace) => store.accumulate(|weights, gradients| {
+            Typed::Bf16(workspace) => store.accumulate(part, |weights, gradients| {
                 workspace.step(layout, weights, batch, share, gradients)
             }),
         }

@@ -1,7 +1,8 @@
 //! A stack of transformer blocks.
 
-use super::block::{self, Block, Gradients, SavedActivations, Scratch, Tokens, Weights};
+use super::block::{self, Block, SavedActivations, Scratch, Tokens, Weights};
 use super::element::Element;
+use super::gradients::Gradients;
 use super::layout::BlockLayout;
 use super::memory::resize;
 
@@ -132,6 +133,8 @@ impl<T: Element> Stack<T> {
                 block::forward(block, x, None, saved, scratch);
             }
             block::backward(block, x, gradient, saved, scratch, gradients);
+            // Its parameters begin with this norm, and all after it are complete.
+            gradients.complete(blocks.layouts[at].norm1.affine.weight.start);
         }
     }
 

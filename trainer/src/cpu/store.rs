@@ -1,10 +1,11 @@
 //! A model's weights, accumulated gradients and optimizer moments on the CPU.
 
 use super::adamw::{self, Group, Moments};
-use super::block::{Gradients, Weights};
+use super::block::Weights;
 use super::element::{self, Element};
+use super::gradients::{self, Gradients, Part, Sink, Sums, add_all};
 use super::layout::Entry;
-use super::memory::zeros;
+use super::memory::{resize, zeros};
 use super::team::Team;
 use super::{Precision, bf16};
 use crate::model::Parameters;
@@ -21,6 +22,11 @@ pub struct Store {
     /// The weights in bf16, if gemms take them so; else empty.
     rounded: Vec<bf16>,
     gradients: Vec<f32>,
+    /// Gradients of a batch of several micro-batches, where others wait; empty until then.
+    batch: Vec<f32>,
+    sums: Sums,
+    /// First values of the buckets in which gradients are summed over ranks.
+    buckets: Vec<usize>,
     /// Whether gradients are accumulated.
     has_gradients: bool,
     moments: Moments,
@@ -84,6 +90,9 @@ impl Store {
                 Precision::Bf16 => zeros(count),
             },
             gradients: zeros(count),
+            batch: Vec::new(),
+            sums: Sums::default(),
+            buckets: gradients::buckets(entries.iter().map(|entry| entry.range.clone())),
             has_gradients: false,
             moments: Moments {
                 first: zeros(count),
@@ -114,10 +123,12 @@ impl Store {
         Ok(store)
     }
 
-    /// Runs `step`, which adds to the gradients, unless the loss that it returns is not finite.
-    pub(crate) fn accumulate<T: Rounded>(
-        &mut self,
-        step: impl FnOnce(Weights<'_, T>, &mut Gradients<'_>) -> f64,
+    /// Runs `step`, which adds to the gradients of `part`, unless the loss that it returns is not
+    /// finite.
+    pub(crate) fn accumulate<'a, T: Rounded>(
+        &'a mut self,
+        part: Part<'a>,
+        step: impl FnOnce(Weights<'_, T>, &mut Gradients<'_>) -> f64 + Send,
     ) -> f64 {
         let Self {
             entries,
@@ -125,23 +136,88 @@ impl Store {
             weights,
             rounded,
             gradients,
+            batch,
+            sums,
+            buckets,
             has_gradients,
             ..
         } = self;
-        if !*has_gradients {
+        let (adds, gradients) = match part {
+            Part::Whole => (*has_gradients, gradients),
+            Part::Micro { .. } if *has_gradients => (false, batch),
+            Part::Micro { .. } => (false, gradients),
+        };
+        resize(gradients, weights.len());
+        if !adds {
             // The weights of linear layers, nearly all values, are overwritten.
             entries
                 .iter()
                 .filter(|entry| !entry.is_linear_weight())
                 .for_each(|entry| gradients[entry.range.clone()].fill(0.0));
         }
-        let mut gradients = Gradients {
-            values: gradients,
-            adds: *has_gradients,
-        };
-        let loss = team.install(|| step(T::weights(weights, rounded), &mut gradients));
-        *has_gradients |= loss.is_finite();
-        loss
+        let weights = T::weights(weights, rounded);
+        match part {
+            Part::Whole => {
+                let mut gradients = Gradients {
+                    values: gradients,
+                    adds,
+                    sink: None,
+                };
+                let loss = team.install(|| step(weights, &mut gradients));
+                *has_gradients |= loss.is_finite();
+                loss
+            }
+            Part::Micro { index, count, .. } if index + 1 < count => team.install(|| {
+                let mut of_one = Gradients {
+                    values: &mut *gradients,
+                    adds,
+                    sink: None,
+                };
+                let loss = step(weights, &mut of_one);
+                drop(of_one);
+                sums.push(index, gradients);
+                loss
+            }),
+            Part::Micro {
+                count,
+                buckets: out,
+                ..
+            } => {
+                let sink = Sink {
+                    buckets: buckets.clone(),
+                    sums: sums.rest(count),
+                    out,
+                };
+                let mut gradients = Gradients {
+                    values: gradients,
+                    adds,
+                    sink: Some(sink),
+                };
+                team.install(|| {
+                    let loss = step(weights, &mut gradients);
+                    // What is left; all, where there was no backward.
+                    gradients.complete(0);
+                    loss
+                })
+            }
+        }
+    }
+
+    /// Takes a part of a batch that has no clips: gradients of 0.
+    pub fn accumulate_nothing<'a>(&'a mut self, part: Part<'a>) {
+        self.accumulate::<f32>(part, |_, gradients| {
+            gradients.values.fill(0.0);
+            0.0
+        });
+    }
+
+    /// Adds the gradients of a batch, whose micro-batches were accumulated, to those that wait.
+    pub fn add_batch(&mut self) {
+        if self.has_gradients {
+            let (batch, gradients) = (&mut self.batch, &mut self.gradients);
+            self.team.install(|| add_all(batch, gradients));
+        }
+        self.has_gradients = true;
     }
 
     /// Runs `compute` on the weights.
@@ -190,6 +266,17 @@ impl Store {
     /// Total number of trainable values.
     pub const fn count(&self) -> usize {
         self.weights.len()
+    }
+
+    /// Lets `change` replace all weights and moments, which are those after `updates` steps.
+    pub fn replace(&mut self, updates: u64, change: &mut dyn FnMut(&mut [f32])) {
+        change(&mut self.weights);
+        change(&mut self.moments.first);
+        change(&mut self.moments.second);
+        self.moments.steps = updates;
+        if !self.rounded.is_empty() {
+            element::round(&self.weights, &mut self.rounded);
+        }
     }
 
     /// Restores the moments as they were after `updates` steps of the optimizer: `fill` is called

@@ -52,24 +52,29 @@ enum Mixing {
 }
 
 impl SoftTargets {
-    /// The targets of a batch of [`pipeline::loader::batch::Form::Tokens`], whose clips are mixed
-    /// in place.
+    /// The targets of some clips of a batch of [`pipeline::loader::batch::Form::Tokens`], which are
+    /// mixed with each other in place.
     ///
     /// # Errors
     /// When a clip has no label among the classes.
-    pub fn new(config: &FinetuneConfig, batch: &mut Batch) -> Result<Self, UnlabelledClip> {
+    pub fn new(
+        config: &FinetuneConfig,
+        batch: &mut Batch,
+        clips: Range<usize>,
+    ) -> Result<Self, UnlabelledClip> {
         let classes = config.objective.classes.len();
-        let mut targets = smoothed(batch, classes, config.objective.recipe.smoothing)?;
-        let mut rng = batch.samples[0].stream(Purpose::Mixing, config.common.seed);
+        let smoothing = config.objective.recipe.smoothing;
+        let mut targets = smoothed(batch, clips.clone(), classes, smoothing)?;
+        let mut rng = batch.samples[clips.start].stream(Purpose::Mixing, config.common.seed);
         let mixing = Mixing::draw(&config.objective.recipe, config.common.clip.size, &mut rng);
-        if batch.len() > 1 && mixing != Mixing::None {
-            mix_pixels(&mixing, config.common.clip, batch);
+        if clips.len() > 1 && mixing != Mixing::None {
+            mix_pixels(&mixing, config.common.clip, batch, clips.clone());
             let share = mixing.share(config.common.clip.size) as f32;
             pairs(&mut targets, classes, |a, b| {
                 blend(a, b, |a, b| share * a + (1.0 - share) * b)
             });
         }
-        let (branches, dropout) = drops(config, batch);
+        let (branches, dropout) = drops(config, &batch.samples[clips]);
         Ok(Self {
             targets,
             branches,
@@ -80,12 +85,18 @@ impl SoftTargets {
 
 /// `[clips, classes]`: the label of each clip as a distribution, `smoothing` of which is spread
 /// over all classes.
-fn smoothed(batch: &Batch, classes: usize, smoothing: f64) -> Result<Vec<f32>, UnlabelledClip> {
+fn smoothed(
+    batch: &Batch,
+    clips: Range<usize>,
+    classes: usize,
+    smoothing: f64,
+) -> Result<Vec<f32>, UnlabelledClip> {
     let even = (smoothing / classes as f64) as f32;
     let top = (1.0 - smoothing) as f32;
-    let mut targets = vec![even; batch.len() * classes];
-    for (at, (&sample, label)) in batch.samples.iter().zip(&batch.labels).enumerate() {
-        let label = label
+    let mut targets = vec![even; clips.len() * classes];
+    for (at, clip) in clips.enumerate() {
+        let sample = batch.samples[clip];
+        let label = batch.labels[clip]
             .and_then(|label| usize::try_from(label).ok())
             .filter(|&label| label < classes);
         targets[at * classes + label.ok_or(UnlabelledClip { sample, classes })?] += top;
@@ -93,22 +104,25 @@ fn smoothed(batch: &Batch, classes: usize, smoothing: f64) -> Result<Vec<f32>, U
     Ok(targets)
 }
 
-/// Mixes the clips of a batch of [`pipeline::loader::batch::Form::Tokens`] in place.
-fn mix_pixels(mixing: &Mixing, grid: PatchGrid, batch: &mut Batch) {
-    match batch.format.values {
-        ValueType::U8 => mix(mixing, grid, batch.pixels_mut(), |a, b, share| {
+/// Mixes some clips of a batch of [`pipeline::loader::batch::Form::Tokens`] in place.
+fn mix_pixels(mixing: &Mixing, grid: PatchGrid, batch: &mut Batch, clips: Range<usize>) {
+    let values = batch.format.values;
+    let of_clip = grid.clip_values() * values.bytes();
+    let pixels = &mut batch.pixels_mut()[clips.start * of_clip..clips.end * of_clip];
+    match values {
+        ValueType::U8 => mix(mixing, grid, pixels, |a, b, share| {
             (a.into_f64() * share + b.into_f64() * (1.0 - share)).round() as u8
         }),
         ValueType::F32 => mix(
             mixing,
             grid,
-            bytemuck::cast_slice_mut(batch.pixels_mut()),
+            bytemuck::cast_slice_mut(pixels),
             |a: f32, b, share| (a.into_f64() * share + b.into_f64() * (1.0 - share)) as f32,
         ),
         ValueType::Bf16 => mix(
             mixing,
             grid,
-            bytemuck::cast_slice_mut(batch.pixels_mut()),
+            bytemuck::cast_slice_mut(pixels),
             |a: bf16, b, share| bf16::from_f64(a.into_f64() * share + b.into_f64() * (1.0 - share)),
         ),
     }
@@ -239,10 +253,10 @@ fn blend<T: Copy>(a: &mut [T], b: &mut [T], blended: impl Fn(T, T) -> T) {
 
 /// Scales of branches and of the head's input ([`SoftTargets`]). Those of a clip are drawn one
 /// after the other from its own stream.
-fn drops(config: &FinetuneConfig, batch: &Batch) -> (Vec<f32>, Vec<f32>) {
+fn drops(config: &FinetuneConfig, samples: &[SampleId]) -> (Vec<f32>, Vec<f32>) {
     let depth = config.common.encoder.depth;
     let width = config.common.encoder.width;
-    let clips = batch.len();
+    let clips = samples.len();
     let RecipeConfig {
         drop_path, dropout, ..
     } = config.objective.recipe;
@@ -255,7 +269,7 @@ fn drops(config: &FinetuneConfig, batch: &Batch) -> (Vec<f32>, Vec<f32>) {
         }
     ];
     let mut scales = vec![1.0; if dropout > 0.0 { clips * width } else { 0 }];
-    for (clip, sample) in batch.samples.iter().enumerate() {
+    for (clip, sample) in samples.iter().enumerate() {
         let mut rng = sample.stream(Purpose::Dropout, config.common.seed);
         let mut kept = |probability: f64| {
             if rng.random_bool(probability) {

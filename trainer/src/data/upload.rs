@@ -13,7 +13,9 @@ use pipeline::loader::batch::{Batch, BatchFormat, Form, Pixels, ValueType, value
 #[cfg(feature = "cuda")]
 use pipeline::loader::buffers::Copying;
 use pipeline::loader::buffers::MemoryKind;
+use pipeline::sampling::mask::Masks;
 use pipeline::transform::{MEAN, STD};
+use std::ops::Range;
 #[cfg(feature = "cuda")]
 use std::sync::Arc;
 
@@ -58,38 +60,21 @@ impl Uploader {
     /// # Errors
     /// When the device has no room for it.
     pub fn upload(&self, batch: Batch) -> Result<DeviceBatch> {
-        let BatchFormat {
-            grid, form, values, ..
-        } = batch.format;
-        let clips = batch.len();
-        let masks = batch.masks();
-        let visible = masks.visible();
-        let predicted = masks.predicted();
-        let masking = Masking::new(masks, &self.device)?;
-        let shapes = match form {
-            Form::Clips => vec![vec![clips, 3, grid.frames, grid.size, grid.size]],
-            Form::Tokens => vec![vec![clips, grid.tokens(), grid.tubelet_values()]],
-            Form::Patches { target } => {
-                vec![
-                    vec![clips, visible, grid.tubelet_values()],
-                    vec![clips, predicted, target.values(grid)],
-                ]
-            }
-        };
-        let mut tensors = self
-            .tensors(batch, &shapes)?
-            .into_iter()
-            .map(|tensor| normalised(tensor, values));
-        let mut next = || tensors.next().expect("a tensor of each shape");
-        let pixels = match form {
-            Form::Clips => DevicePixels::Clips(next()?),
-            Form::Tokens => DevicePixels::Tokens(next()?),
-            Form::Patches { .. } => DevicePixels::Patches {
-                visible: next()?,
-                target: next()?,
-            },
-        };
-        Ok(DeviceBatch { pixels, masking })
+        let format = batch.format;
+        let masking = Masking::new(batch.masks(), &self.device)?;
+        let shapes = shapes(&batch.format, batch.masks());
+        device_batch(&format, self.tensors(batch, &shapes)?, masking)
+    }
+
+    /// Copies some clips of a batch to the device, and waits for the copy.
+    ///
+    /// # Errors
+    /// When the device has no room for them.
+    pub fn upload_clips(&self, batch: &Batch, clips: Range<usize>) -> Result<DeviceBatch> {
+        let masks = batch.masks().of(clips.clone());
+        let shapes = shapes(&batch.format, masks);
+        let tensors = self.slices(batch, clips, &shapes)?;
+        device_batch(&batch.format, tensors, Masking::new(masks, &self.device)?)
     }
 
     /// The parts of a batch that hold pixels, in their shapes, not yet normalised.
@@ -101,21 +86,72 @@ impl Uploader {
         {
             return copied(copies, cuda, batch, shapes);
         }
+        let clips = 0..batch.len();
+        self.slices(&batch, clips, shapes)
+    }
+
+    /// The pixels of some clips of a batch, in the shapes of these clips, not yet normalised.
+    fn slices(
+        &self,
+        batch: &Batch,
+        clips: Range<usize>,
+        shapes: &[Vec<usize>],
+    ) -> Result<Vec<Tensor>> {
         let parts = match batch.pixels() {
             Pixels::Clips(pixels) | Pixels::Tokens(pixels) => vec![pixels],
             Pixels::Patches { visible, target } => vec![visible, target],
         };
-        let tensor = |(bytes, shape): (&[u8], &Vec<usize>)| match batch.format.values {
-            ValueType::U8 => Tensor::from_slice(bytes, shape.as_slice(), &self.device),
-            ValueType::F32 => {
-                Tensor::from_slice(values::<f32>(bytes), shape.as_slice(), &self.device)
-            }
-            ValueType::Bf16 => {
-                Tensor::from_slice(values::<half::bf16>(bytes), shape.as_slice(), &self.device)
+        let tensor = |(bytes, shape): (&[u8], &Vec<usize>)| {
+            let of_clip = shape[1..].iter().product::<usize>() * batch.format.values.bytes();
+            let bytes = &bytes[clips.start * of_clip..clips.end * of_clip];
+            match batch.format.values {
+                ValueType::U8 => Tensor::from_slice(bytes, shape.as_slice(), &self.device),
+                ValueType::F32 => {
+                    Tensor::from_slice(values::<f32>(bytes), shape.as_slice(), &self.device)
+                }
+                ValueType::Bf16 => {
+                    Tensor::from_slice(values::<half::bf16>(bytes), shape.as_slice(), &self.device)
+                }
             }
         };
         parts.into_iter().zip(shapes).map(tensor).collect()
     }
+}
+
+/// Shapes of the parts of a batch that hold pixels, of the clips of `masks`.
+fn shapes(format: &BatchFormat, masks: Masks<'_>) -> Vec<Vec<usize>> {
+    let (grid, clips) = (format.grid, masks.len());
+    match format.form {
+        Form::Clips => vec![vec![clips, 3, grid.frames, grid.size, grid.size]],
+        Form::Tokens => vec![vec![clips, grid.tokens(), grid.tubelet_values()]],
+        Form::Patches { target } => {
+            vec![
+                vec![clips, masks.visible(), grid.tubelet_values()],
+                vec![clips, masks.predicted(), target.values(grid)],
+            ]
+        }
+    }
+}
+
+/// A batch of its parts, which are not normalised yet.
+fn device_batch(
+    format: &BatchFormat,
+    tensors: Vec<Tensor>,
+    masking: Masking,
+) -> Result<DeviceBatch> {
+    let mut tensors = tensors
+        .into_iter()
+        .map(|tensor| normalised(tensor, format.values));
+    let mut next = || tensors.next().expect("a tensor of each shape");
+    let pixels = match format.form {
+        Form::Clips => DevicePixels::Clips(next()?),
+        Form::Tokens => DevicePixels::Tokens(next()?),
+        Form::Patches { .. } => DevicePixels::Patches {
+            visible: next()?,
+            target: next()?,
+        },
+    };
+    Ok(DeviceBatch { pixels, masking })
 }
 
 /// Values of type `values` as normalised f32. Bytes are normalised here, on the device.

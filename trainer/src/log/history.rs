@@ -58,6 +58,7 @@ impl From<StepMetrics> for Point {
             clips_per_second,
             step_seconds,
             wait_seconds,
+            ranks: _,
             nonfinite: _,
             validation,
             loader: _,

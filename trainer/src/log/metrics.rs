@@ -73,6 +73,7 @@ pub(super) mod tests {
             wait_seconds,
             nonfinite,
             validation: None,
+            ranks: None,
             loader,
         }
     }

@@ -23,10 +23,12 @@ use crate::backend::SavedLearner;
 use crate::config::Task;
 use crate::log::{PICTURE_FILE, RunLog};
 use crate::optim::Schedule;
+use crate::ranks::Ranks;
 use candle_core::{Device, Tensor};
-use pipeline::loader::{Loader, LoaderOptions};
+use pipeline::loader::{LoadError, Loader, LoaderOptions, Rank};
+use pipeline::simd;
 use pipeline::source::{self, WeightedSource};
-use schemas::report::{StepMetrics, ValidationMetrics};
+use schemas::report::{RanksFigures, StepMetrics, ValidationMetrics};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -71,9 +73,31 @@ impl Run {
 /// # Errors
 /// When data, device or disk fail, the loss is no longer finite, or another process uses the
 /// folder.
-pub fn train(run: &Run, mut on_event: impl FnMut(Event<'_>)) -> Result<Outcome, RunError> {
+pub fn train(run: &Run, on_event: impl FnMut(Event<'_>)) -> Result<Outcome, RunError> {
+    train_with(&Ranks::alone(), run, on_event)
+}
+
+/// [`train`] with other ranks, which all call this after [`check_alike`]. Rank 0 reads and writes the run's folder; only
+/// its events are of steps.
+///
+/// # Errors
+/// As [`train`], on the rank that fails: the others wait for it until it aborts them
+/// ([`Ranks::abort`]).
+pub fn train_with(
+    ranks: &Ranks,
+    run: &Run,
+    mut on_event: impl FnMut(Event<'_>),
+) -> Result<Outcome, RunError> {
+    let count = ranks.count();
+    let batch_size = run.task.common().data.batch_size;
+    if !batch_size.is_multiple_of(count) {
+        return Err(RunError::UnevenBatch { batch_size, count });
+    }
+    if !ranks.is_root() {
+        return TrainLoop::start(run, ranks, None, &mut on_event)?.run();
+    }
     let folder = RunFolder::take(&run.dir)?;
-    train_in(run, &folder, &mut on_event).or_else(|error| {
+    train_in(run, ranks, &folder, &mut on_event).or_else(|error| {
         if matches!(
             error,
             RunError::Checkpoint(_) | RunError::Log(_) | RunError::Write { .. }
@@ -85,15 +109,42 @@ pub fn train(run: &Run, mut on_event: impl FnMut(Event<'_>)) -> Result<Outcome, 
     })
 }
 
-/// [`train`], in a folder that no other process uses.
-fn train_in(run: &Run, folder: &RunFolder, on_event: OnEvent<'_>) -> Result<Outcome, RunError> {
-    let mut train_loop = TrainLoop::start(run, folder, on_event)?;
+/// Checks that all ranks are about to do the same run.
+///
+/// # Errors
+/// [`crate::ranks::RanksError::Unlike`] where they differ, on all of them.
+pub fn check_alike(ranks: &Ranks, run: &Run) -> Result<(), RunError> {
+    let state = new_state(run);
+    let data = format!(
+        "{} clips, {:016x}",
+        state.clips,
+        state.data.unwrap_or_default()
+    );
+    let simd = simd::chosen().map_err(LoadError::from)?;
+    // Weights are updated by each rank on its own, so roundings have to be the same.
+    ranks.check("version", env!("CARGO_PKG_VERSION"))?;
+    ranks.check("instruction set (INSTRUCTION_SET)", &format!("{simd:?}"))?;
+    ranks.check("data", &data)?;
+    Ok(ranks.check("configuration", &run.task.to_toml())?)
+}
+
+/// [`train_with`] on rank 0, in a folder that no other process uses.
+fn train_in(
+    run: &Run,
+    ranks: &Ranks,
+    folder: &RunFolder,
+    on_event: OnEvent<'_>,
+) -> Result<Outcome, RunError> {
+    let mut train_loop = TrainLoop::start(run, ranks, Some(folder), on_event)?;
     let outcome = train_loop.run();
+    let Some(root) = train_loop.root else {
+        return outcome;
+    };
     if outcome.is_ok() {
-        train_loop.log.finish()?;
+        root.log.finish()?;
     } else if folder.check().is_ok() {
         // A report on the steps that were done; the first failure is the one to return.
-        let _ = train_loop.log.finish();
+        let _ = root.log.finish();
     }
     outcome
 }
@@ -101,47 +152,77 @@ fn train_in(run: &Run, folder: &RunFolder, on_event: OnEvent<'_>) -> Result<Outc
 /// A run in progress.
 struct TrainLoop<'a> {
     run: &'a Run,
-    folder: &'a RunFolder,
-    checkpoints: Checkpoints,
-    log: RunLog,
+    ranks: &'a Ranks,
+    /// None on the other ranks than 0.
+    root: Option<RootFiles<'a>>,
     on_event: OnEvent<'a>,
     objective: Objective<'a>,
     state: RunState,
-    /// The last checkpoint, and the step that it is of.
-    last_checkpoint: Option<PathBuf>,
     saved_step: u64,
     /// The last validation.
     validation: Option<ValidationMetrics>,
 }
 
+/// What rank 0 writes.
+struct RootFiles<'a> {
+    folder: &'a RunFolder,
+    checkpoints: Checkpoints,
+    log: RunLog,
+    last_checkpoint: Option<PathBuf>,
+}
+
 impl<'a> TrainLoop<'a> {
-    fn start(run: &'a Run, folder: &'a RunFolder, on_event: OnEvent<'a>) -> Result<Self, RunError> {
-        let mut checkpoints = Checkpoints::new(&run.dir, &run.task);
+    fn start(
+        run: &'a Run,
+        ranks: &'a Ranks,
+        folder: Option<&'a RunFolder>,
+        on_event: OnEvent<'a>,
+    ) -> Result<Self, RunError> {
+        let (mut start, files) = match folder {
+            Some(folder) => {
+                let mut checkpoints = Checkpoints::new(&run.dir, &run.task);
+                let start = Start::find(run, &mut checkpoints, on_event)?;
+                (start, Some((folder, checkpoints)))
+            }
+            None => (Start::new(run)?, None),
+        };
+        start.share(ranks)?;
         let Start {
             objective,
             state,
             checkpoint,
-        } = Start::find(run, &mut checkpoints, on_event)?;
-        let log = RunLog::open(&run.dir, state.step)?;
+        } = start;
+        let root = match files {
+            Some((folder, checkpoints)) => Some(RootFiles {
+                folder,
+                checkpoints,
+                log: RunLog::open(&run.dir, state.step)?,
+                last_checkpoint: checkpoint,
+            }),
+            None => None,
+        };
         Ok(Self {
             run,
-            folder,
-            checkpoints,
-            log,
+            ranks,
+            root,
             on_event,
             objective,
             saved_step: state.step,
             state,
-            last_checkpoint: checkpoint,
             validation: None,
         })
+    }
+
+    /// Whether the run is stopped, on any rank.
+    fn is_stopped(&self) -> bool {
+        self.ranks.any(self.run.is_stopped())
     }
 
     /// Trains to the end of the run, or until it is stopped.
     fn run(&mut self) -> Result<Outcome, RunError> {
         let schedule = self.run.task.common().schedule(self.state.clips);
         let resumed_from = self.state.step;
-        if self.state.step < schedule.steps && !self.run.is_stopped() {
+        if self.state.step < schedule.steps && !self.is_stopped() {
             self.take_steps(&schedule)?;
         }
         let is_finished = self.state.step >= schedule.steps;
@@ -160,7 +241,7 @@ impl<'a> TrainLoop<'a> {
             all_steps: schedule.steps,
             nonfinite: self.state.nonfinite,
             parameters: self.objective.learner().parameter_count(),
-            checkpoint: self.last_checkpoint.clone(),
+            checkpoint: self.last_checkpoint(),
             picture: has_picture.then(|| self.run.dir.join(PICTURE_FILE)),
             validation: self.validation,
         })
@@ -169,12 +250,14 @@ impl<'a> TrainLoop<'a> {
     fn take_steps(&mut self, schedule: &Schedule) -> Result<(), RunError> {
         let mut loader = self.loader()?;
         let mut step_began = Instant::now();
-        while self.state.step < schedule.steps && !self.run.is_stopped() {
+        while self.state.step < schedule.steps && !self.is_stopped() {
             let lr = schedule.rate(self.state.step);
             let Some(step) = self.take_step(&mut loader, lr)? else {
                 break;
             };
-            self.folder.check()?;
+            if let Some(root) = &self.root {
+                root.folder.check()?;
+            }
             self.advance(&step)?;
             let seconds = step_began.elapsed().as_secs_f64();
             let is_due = self
@@ -184,8 +267,10 @@ impl<'a> TrainLoop<'a> {
             step_began = Instant::now();
             self.validation = validation.or(self.validation);
             let metrics = self.metrics(&step, seconds, validation, &loader);
-            self.log.push(&metrics)?;
-            (self.on_event)(Event::Step(&metrics, schedule.steps));
+            if let Some(root) = &mut self.root {
+                root.log.push(&metrics)?;
+                (self.on_event)(Event::Step(&metrics, schedule.steps));
+            }
             let is_last = self.state.step == schedule.steps;
             if is_last
                 || self
@@ -208,10 +293,13 @@ impl<'a> TrainLoop<'a> {
             .objective
             .loader_options(self.run.loading, self.state.cursor);
         let interrupt = Arc::clone(&self.run.stop);
+        let (number, of) = (self.ranks.number(), self.ranks.count());
         Ok(Loader::new(
             Arc::clone(&self.run.data),
             LoaderOptions {
                 interrupt,
+                rank: Rank { number, of },
+                keeps_empty: true,
                 ..options
             },
         )?)
@@ -242,31 +330,59 @@ impl<'a> TrainLoop<'a> {
             loss: step.loss(),
             lr: step.lr,
             grad_norm: step.grad_norm,
-            clips_per_second: step.clips() as f64 / step_seconds,
+            clips_per_second: step.clips as f64 / step_seconds,
             step_seconds,
             wait_seconds: step.wait.as_secs_f64(),
             nonfinite: self.state.nonfinite,
             validation,
+            ranks: (self.ranks.count() > 1).then(|| RanksFigures {
+                count: self.ranks.count(),
+                sum_seconds: step.sums.all.as_secs_f64(),
+                exposed_seconds: step.sums.exposed.as_secs_f64(),
+            }),
             loader: loader.figures(),
         }
     }
 
     fn validate(&mut self) -> Result<Option<ValidationMetrics>, RunError> {
+        if self.root.is_none() {
+            return Ok(None);
+        }
         self.objective.validate(self.run, self.on_event)
     }
 
     fn draw(&mut self) -> Result<(), RunError> {
-        self.objective
-            .draw(self.run, self.state.step, &mut self.log)
+        match &mut self.root {
+            Some(root) => self
+                .objective
+                .draw(self.run, self.state.step, &mut root.log),
+            None => Ok(()),
+        }
+    }
+
+    /// The last checkpoint.
+    fn last_checkpoint(&self) -> Option<PathBuf> {
+        self.root.as_ref()?.last_checkpoint.clone()
     }
 
     fn save(&mut self) -> Result<(), RunError> {
-        let path = self
-            .checkpoints
-            .save(self.objective.learner(), self.state)?;
-        self.last_checkpoint = Some(path);
+        if let Some(root) = &mut self.root {
+            let path = root
+                .checkpoints
+                .save(self.objective.learner(), self.state)?;
+            root.last_checkpoint = Some(path);
+        }
         self.saved_step = self.state.step;
         Ok(())
+    }
+}
+
+/// The state of a new run.
+fn new_state(run: &Run) -> RunState {
+    let clips = run.data.iter().map(|set| set.len() as u64).sum();
+    RunState {
+        data: Some(source::fingerprint(&run.data)),
+        ..RunState::new(clips)
     }
 }
 
@@ -279,18 +395,35 @@ struct Start<'a> {
 }
 
 impl<'a> Start<'a> {
+    /// The beginning of a new run.
+    fn new(run: &'a Run) -> Result<Self, RunError> {
+        Ok(Self {
+            objective: Objective::new(run)?,
+            state: new_state(run),
+            checkpoint: None,
+        })
+    }
+
+    /// Makes this the start of all ranks, as it is that of rank 0.
+    fn share(&mut self, ranks: &Ranks) -> Result<(), RunError> {
+        if ranks.count() == 1 {
+            return Ok(());
+        }
+        let own = serde_json::to_vec(&self.state).expect("plain numbers");
+        let of_root = &ranks.gather_bytes(&own)[0];
+        self.state = serde_json::from_slice(of_root).expect("as rank 0 has written it");
+        let updates = self.state.updates();
+        let learner = self.objective.learner_mut();
+        Ok(learner.replace(updates, &mut |values| ranks.broadcast(values))?)
+    }
+
     /// The latest valid checkpoint, or the beginning where there is no checkpoint.
     fn find(
         run: &'a Run,
         checkpoints: &mut Checkpoints,
         on_event: OnEvent<'_>,
     ) -> Result<Self, RunError> {
-        let clips = run.data.iter().map(|set| set.len() as u64).sum();
-        let fingerprint = source::fingerprint(&run.data);
-        let new = RunState {
-            data: Some(fingerprint),
-            ..RunState::new(clips)
-        };
+        let new = new_state(run);
         let mut invalid = Vec::new();
         for path in checkpoints.newest_first()? {
             let reason = match Self::resume(run, checkpoints, &path, &new)? {
@@ -302,11 +435,7 @@ impl<'a> Start<'a> {
             invalid.push(reason);
         }
         if invalid.is_empty() {
-            return Ok(Self {
-                objective: Objective::new(run)?,
-                state: new,
-                checkpoint: None,
-            });
+            return Self::new(run);
         }
         Err(RunError::NoneValid {
             dir: run.dir.clone(),

@@ -37,17 +37,19 @@ impl TrainLoop<'_> {
         let skipped = safety.on_nonfinite == OnNonfinite::Skip && exceeded.is_none();
         let record = self.record(step, skipped);
         let file = self.run.dir.join(NONFINITE_FILE);
-        append(&file, &record).map_err(|source| RunError::Write {
-            path: file.clone(),
-            source,
-        })?;
+        if self.root.is_some() {
+            append(&file, &record).map_err(|source| RunError::Write {
+                path: file.clone(),
+                source,
+            })?;
+        }
         let NonfiniteStep {
             step: number,
             loss,
             grad_norm,
             ..
         } = record;
-        let checkpoint = self.last_checkpoint.clone();
+        let checkpoint = self.last_checkpoint();
         match (safety.on_nonfinite, exceeded) {
             (OnNonfinite::Stop, _) => {
                 let samples = step

@@ -6,6 +6,7 @@ use super::loading::{Loading, classifier_options, loader_options};
 use super::outcome::{Event, OnEvent, RunError};
 use crate::backend::{ClassifierLearner, Learner, LearnerError, MaeLearner, SavedLearner};
 use crate::config::{FinetuneConfig, PretrainConfig, Task};
+use crate::cpu::Part;
 use crate::data::targets::SoftTargets;
 use crate::eval::{self, EvaluateError, Scores};
 use crate::log::{PICTURE_TAG, RunLog};
@@ -15,6 +16,7 @@ use pipeline::loader::{self, LoadError, LoaderOptions};
 use pipeline::sampling::order::Cursor;
 use pipeline::source::WeightedSource;
 use schemas::report::ValidationMetrics;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Number of clips in the picture.
@@ -131,8 +133,36 @@ impl<'a> Objective<'a> {
             Self::FineTuning {
                 config, learner, ..
             } => {
-                let soft_targets = SoftTargets::new(config, &mut batch)?;
+                let clips = 0..batch.len();
+                let soft_targets = SoftTargets::new(config, &mut batch, clips)?;
                 learner.accumulate(batch, &soft_targets, share)
+            }
+        }
+    }
+
+    /// [`Self::accumulate`] of some clips of a batch, as `part` of it; of no clips, the loss has no
+    /// meaning.
+    ///
+    /// # Errors
+    /// As [`Self::accumulate`].
+    pub(super) fn accumulate_part<'b>(
+        &'b mut self,
+        batch: &mut Batch,
+        clips: Range<usize>,
+        share: f64,
+        part: Part<'b>,
+    ) -> Result<f64, LearnerError> {
+        if clips.is_empty() {
+            self.learner_mut().accumulate_nothing(part)?;
+            return Ok(0.0);
+        }
+        match self {
+            Self::Pretraining { learner, .. } => learner.accumulate_part(batch, clips, share, part),
+            Self::FineTuning {
+                config, learner, ..
+            } => {
+                let soft_targets = SoftTargets::new(config, batch, clips.clone())?;
+                learner.accumulate_part(batch, clips, &soft_targets, share, part)
             }
         }
     }

@@ -5,6 +5,7 @@ use super::run_folder::FolderError;
 use crate::backend::LearnerError;
 use crate::eval::EvaluateError;
 use crate::log::LogError;
+use crate::ranks::RanksError;
 use pipeline::loader::LoadError;
 use pipeline::loader::batch::Skipped;
 use pipeline::sampling::order::SampleId;
@@ -71,6 +72,20 @@ pub enum RunError {
         dir: PathBuf,
         /// All of them, the latest first.
         invalid: Vec<InvalidCheckpoint>,
+    },
+    /// The ranks.
+    #[error(transparent)]
+    Ranks(#[from] RanksError),
+    /// Ranks cannot share a batch.
+    #[error(
+        "{count} ranks cannot share batches of {batch_size} clips evenly: set data.batch_size \
+         (--batch-size) to a multiple of {count}"
+    )]
+    UnevenBatch {
+        /// Samples of a batch.
+        batch_size: usize,
+        /// Number of ranks.
+        count: usize,
     },
     /// The device.
     #[error(transparent)]
@@ -149,6 +164,19 @@ pub enum RunError {
         /// Why not.
         source: io::Error,
     },
+}
+
+impl RunError {
+    /// Whether all ranks have it at the same moment.
+    pub const fn is_of_all_ranks(&self) -> bool {
+        matches!(
+            self,
+            Self::Ranks(_)
+                | Self::UnevenBatch { .. }
+                | Self::Nonfinite { .. }
+                | Self::TooManyNonfinite { .. }
+        )
+    }
 }
 
 fn last_checkpoint(path: Option<&Path>) -> String {

@@ -2,6 +2,9 @@
 
 use super::TrainLoop;
 use super::outcome::{Event, RunError};
+use crate::cpu::Part;
+use crate::ranks::SumTimes;
+use pipeline::loader::batch::Batch;
 use pipeline::loader::{LoadError, Loader};
 use pipeline::sampling::order::{Cursor, SampleId};
 use std::time::Duration;
@@ -12,15 +15,19 @@ pub(super) struct Step {
     pub(super) lr: f64,
     /// Its batches, whose gradients are averaged.
     pub(super) batches: Vec<StepBatch>,
+    /// Number of clips, of all ranks.
+    pub(super) clips: usize,
     /// Global norm of the gradients before clipping; NaN where the loss is not finite.
     pub(super) grad_norm: f64,
     /// How long it waited for its batches.
     pub(super) wait: Duration,
+    /// How long gradients were summed over ranks.
+    pub(super) sums: SumTimes,
     /// The place in the data after it.
     pub(super) next: Cursor,
 }
 
-/// Loss and samples of one batch of a step.
+/// Loss of one batch of a step, and the samples of it that this rank has.
 pub(super) struct StepBatch {
     pub(super) loss: f64,
     pub(super) samples: Vec<SampleId>,
@@ -32,19 +39,14 @@ impl Step {
         self.batches.iter().map(|batch| batch.loss).sum::<f64>() / self.batches.len() as f64
     }
 
-    /// Number of clips.
-    pub(super) fn clips(&self) -> usize {
-        self.batches.iter().map(|batch| batch.samples.len()).sum()
-    }
-
     pub(super) fn is_finite(&self) -> bool {
         self.loss().is_finite() && self.grad_norm.is_finite()
     }
 }
 
 impl TrainLoop<'_> {
-    /// Takes one step at rate `lr`; `None` where the run is stopped while it waits for a batch. A
-    /// step that is not finite changes nothing.
+    /// Takes one step at rate `lr`; `None` where the run is stopped while a rank waits for a batch.
+    /// A step that is not finite changes nothing.
     pub(super) fn take_step(
         &mut self,
         loader: &mut Loader,
@@ -55,25 +57,34 @@ impl TrainLoop<'_> {
         let mut step = Step {
             lr,
             batches,
+            clips: 0,
             grad_norm: f64::NAN,
             wait: Duration::ZERO,
+            sums: SumTimes::default(),
             next: Cursor::default(),
         };
-        for _ in 0..count {
+        while step.batches.len() < count {
             let batch = match loader.next().expect("a loader ends only after an error") {
-                Err(LoadError::Interrupted) => {
-                    self.objective.learner_mut().discard();
-                    return Ok(None);
-                }
-                batch => batch?,
+                Err(LoadError::Interrupted) => None,
+                batch => Some(batch?),
+            };
+            let clips = batch.as_ref().map_or(f64::NAN, |batch| batch.len() as f64);
+            let clips: f64 = self.ranks.gather(&[clips]).into_iter().sum();
+            let Some(batch) = batch.filter(|_| !clips.is_nan()) else {
+                self.objective.learner_mut().discard();
+                return Ok(None);
             };
             for skipped in batch.skipped.iter().filter(|skipped| skipped.is_new) {
                 (self.on_event)(Event::Skipped(skipped));
             }
             step.wait += batch.wait;
             step.next = batch.next;
+            if clips == 0.0 {
+                continue;
+            }
+            step.clips += clips as usize;
             let samples = batch.samples.clone();
-            let loss = self.objective.accumulate(batch, 1.0 / count as f64)?;
+            let loss = self.accumulate(batch, 1.0 / count as f64, &mut step)?;
             step.batches.push(StepBatch { loss, samples });
         }
         let learner = self.objective.learner_mut();
@@ -83,5 +94,53 @@ impl TrainLoop<'_> {
             learner.discard();
         }
         Ok(Some(step))
+    }
+
+    /// Adds the gradients of a batch, of which this rank has a part, to those that wait. Returns
+    /// the loss of the whole batch.
+    fn accumulate(
+        &mut self,
+        mut batch: Batch,
+        share: f64,
+        step: &mut Step,
+    ) -> Result<f64, RunError> {
+        let data = &self.run.task.common().data;
+        let ranks = self.ranks.count();
+        if data.micro_batches == 1 && ranks == 1 {
+            return Ok(self.objective.accumulate(batch, share)?);
+        }
+        let count = (data.micro_batches / ranks).max(1);
+        let places = data.batch_size / ranks;
+        let mut losses = Vec::with_capacity(3 * count);
+        for index in 0..count {
+            let places = places * index / count..places * (index + 1) / count;
+            let weight = places.len() as f64 / data.batch_size as f64;
+            let clips = batch.clips_at(places);
+            let is_empty = clips.is_empty();
+            let part = |buckets| Part::Micro {
+                index,
+                count,
+                buckets,
+            };
+            let share = share * weight;
+            let loss = if index + 1 < count || ranks == 1 {
+                self.objective
+                    .accumulate_part(&mut batch, clips, share, part(None))?
+            } else {
+                let objective = &mut self.objective;
+                let (loss, times) = self.ranks.sum_while(|buckets| {
+                    objective.accumulate_part(&mut batch, clips, share, part(Some(buckets)))
+                });
+                step.sums += times;
+                loss?
+            };
+            let weight = if is_empty { 0.0 } else { weight };
+            losses.extend([loss * weight, weight]);
+        }
+        self.objective.learner_mut().add_batch()?;
+        // In the order of the micro-batches, whichever rank has them.
+        let losses = self.ranks.gather(&losses);
+        let sum = |of: usize| losses.iter().skip(of).step_by(2).sum::<f64>();
+        Ok(sum(0) / sum(1))
     }
 }

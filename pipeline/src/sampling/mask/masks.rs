@@ -1,5 +1,7 @@
 //! Drawn masks: the lists of visible, masked and predicted tokens.
 
+use std::ops::Range;
+
 /// The masks of a batch, all with the same number of visible and of predicted tokens. Visible
 /// tokens are ascending: the encoder's result does not depend on their order, and memory is read in
 /// order.
@@ -85,6 +87,15 @@ impl<'a> Masks<'a> {
             self.tokens - self.visible
         );
         Self { predicted, ..self }
+    }
+
+    /// The masks of `clips` alone.
+    ///
+    /// # Panics
+    /// When there are no such clips.
+    pub fn of(self, clips: Range<usize>) -> Self {
+        let rows = &self.rows[clips.start * self.tokens..clips.end * self.tokens];
+        Self { rows, ..self }
     }
 
     /// Tokens of a clip.

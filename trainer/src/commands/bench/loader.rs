@@ -192,7 +192,7 @@ impl Bench<'_> {
 
 /// Takes a training step.
 fn train_on(model: &mut CpuMae, batch: &Batch, rate: f64) -> Result<(), LearnerError> {
-    model.accumulate(&patches(batch)?, 1.0);
+    model.accumulate(&patches(batch, 0..batch.len())?, 1.0);
     model.update(rate);
     Ok(())
 }

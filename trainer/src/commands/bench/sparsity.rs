@@ -197,7 +197,7 @@ impl Bench<'_> {
             skipped
                 .for_each(|skipped| output::say(&format!("warning: skipped: {}", skipped.reason)));
             match variant {
-                Variant::Sparse => self.step(&patches(&batch)?)?,
+                Variant::Sparse => self.step(&patches(&batch, 0..batch.len())?)?,
                 Variant::Dense => {
                     let all = AllPatches::of_clips(&self.config.model(), batch)?;
                     self.step(&all.patches())?;

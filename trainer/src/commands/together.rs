@@ -1,0 +1,77 @@
+//! What ranks do before and after they train together, so that each error is reported once.
+
+use anyhow::anyhow;
+use console::output;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use trainer::ranks::Ranks;
+use trainer::train::RunError;
+
+/// An error that all ranks know, and rank 0 reports.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct OfAll(String);
+
+/// What each rank did alone: an error of one of them is one of all.
+///
+/// # Errors
+/// That of the first rank that has failed.
+pub fn agree<T>(ranks: &Ranks, result: anyhow::Result<T>) -> anyhow::Result<T> {
+    if ranks.count() == 1 {
+        return result;
+    }
+    let message = result.as_ref().err().map(output::render_error);
+    let messages = ranks.gather_bytes(message.unwrap_or_default().as_bytes());
+    let Some(rank) = messages.iter().position(|message| !message.is_empty()) else {
+        return result;
+    };
+    let message = String::from_utf8_lossy(&messages[rank]);
+    let is_of_all = messages.iter().all(|other| *other == messages[rank]);
+    Err(anyhow!(OfAll(if is_of_all {
+        message.into_owned()
+    } else {
+        format!("rank {rank}: {message}")
+    })))
+}
+
+/// The folder that rank 0 has made or found.
+///
+/// # Errors
+/// When it has not.
+pub fn folder(
+    ranks: &Ranks,
+    on_root: impl FnOnce() -> anyhow::Result<PathBuf>,
+) -> anyhow::Result<PathBuf> {
+    let of_root = if ranks.is_root() {
+        on_root()
+    } else {
+        Ok(PathBuf::new())
+    };
+    let dir = agree(ranks, of_root)?;
+    let text = dir.display().to_string();
+    let all = ranks.gather_bytes(text.as_bytes());
+    let of_root = String::from_utf8_lossy(&all[0]);
+    Ok(Path::new(of_root.as_ref()).to_owned())
+}
+
+/// The end of a command on all ranks. An error that one rank alone has ends all of them at once.
+///
+/// # Errors
+/// On rank 0, and where there is no other.
+pub fn end(ranks: &Ranks, result: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+    let error = match result {
+        Err(error) if ranks.count() > 1 => error,
+        result => return result,
+    };
+    let is_of_all =
+        error.is::<OfAll>() || error.downcast_ref().is_some_and(RunError::is_of_all_ranks);
+    if is_of_all && ranks.is_root() {
+        return Err(error);
+    }
+    if is_of_all {
+        return Ok(ExitCode::from(1));
+    }
+    let message = output::render_error(&error);
+    output::say(&format!("rank {}: error: {message}", ranks.number()));
+    ranks.abort(1)
+}

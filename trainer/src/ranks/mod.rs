@@ -1,0 +1,266 @@
+//! Ranks: the processes that train one model together, each on its share of every batch.
+//!
+//! With the feature `mpi` they are those of `mpirun` or `srun`; without it, and without a launcher,
+//! there is one. All calls of MPI are made on the thread that has started it.
+//!
+//! Sums have one fixed form whatever the number of ranks, so they are not MPI's: each rank gets its
+//! share of the values of all (all to all), sums it as a balanced tree, and all get the sums (all
+//! gather).
+
+#[cfg(not(feature = "mpi"))]
+#[path = "alone.rs"]
+mod world;
+#[cfg(feature = "mpi")]
+#[path = "mpi.rs"]
+mod world;
+
+use std::cell::RefCell;
+use std::env;
+use std::ops::AddAssign;
+use std::sync::mpsc::{self, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+use world::World;
+
+/// Variables that launchers set for each rank: Open MPI's, MPICH's and Intel's, PMIx's.
+const OF_LAUNCHERS: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"];
+
+/// Why ranks cannot work together.
+#[derive(Debug, thiserror::Error)]
+pub enum RanksError {
+    /// MPI has not started.
+    #[error("MPI cannot be started: {0}")]
+    Start(String),
+    /// The ranks were not started alike.
+    #[error(
+        "rank {rank} has another {what} than rank 0: {theirs}, not {ours}; start all ranks with \
+         the same program, arguments and data"
+    )]
+    Unlike {
+        /// Which one.
+        rank: usize,
+        /// What differs.
+        what: &'static str,
+        /// That rank's.
+        theirs: String,
+        /// Rank 0's.
+        ours: String,
+    },
+}
+
+/// All ranks, as one of them sees them.
+#[derive(Debug)]
+pub struct Ranks {
+    world: World,
+    received: RefCell<Vec<f32>>,
+}
+
+/// How long sums over ranks took.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SumTimes {
+    /// All of it.
+    pub all: Duration,
+    /// What was left after the computation had ended.
+    pub exposed: Duration,
+}
+
+impl AddAssign for SumTimes {
+    fn add_assign(&mut self, other: Self) {
+        self.all += other.all;
+        self.exposed += other.exposed;
+    }
+}
+
+impl Ranks {
+    /// Meets the other ranks; without a launcher there are none.
+    ///
+    /// # Errors
+    /// When MPI does not start.
+    pub fn start() -> Result<Self, RanksError> {
+        if OF_LAUNCHERS.iter().all(|name| env::var_os(name).is_none()) {
+            return Ok(Self::alone());
+        }
+        Ok(Self {
+            world: World::start()?,
+            received: RefCell::default(),
+        })
+    }
+
+    /// This process alone, whatever others there are.
+    pub fn alone() -> Self {
+        Self {
+            world: World::alone(),
+            received: RefCell::default(),
+        }
+    }
+
+    /// Number of this rank.
+    pub fn number(&self) -> usize {
+        self.world.number()
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.world.count()
+    }
+
+    /// Whether this is rank 0, which writes and reports.
+    pub fn is_root(&self) -> bool {
+        self.number() == 0
+    }
+
+    /// The values of all ranks, which give equally many, in the order of the ranks.
+    pub fn gather(&self, values: &[f64]) -> Vec<f64> {
+        if self.count() == 1 {
+            return values.to_vec();
+        }
+        self.world.gather(values)
+    }
+
+    /// The bytes of each rank.
+    pub fn gather_bytes(&self, bytes: &[u8]) -> Vec<Vec<u8>> {
+        if self.count() == 1 {
+            return vec![bytes.to_vec()];
+        }
+        let lengths = self.gather(&[bytes.len() as f64]);
+        let lengths: Vec<usize> = lengths.iter().map(|&length| length as usize).collect();
+        // MPI refuses the addresses of empty vectors.
+        let all = match lengths.iter().sum() {
+            0 => Vec::new(),
+            _ => self.world.gather_bytes(bytes, &lengths),
+        };
+        let mut rest = all.as_slice();
+        let parts = lengths.into_iter().map(|length| {
+            let (part, others) = rest.split_at(length);
+            rest = others;
+            part.to_vec()
+        });
+        parts.collect()
+    }
+
+    /// Whether any rank says so.
+    pub fn any(&self, flag: bool) -> bool {
+        let flags = self.gather(&[f64::from(u8::from(flag))]);
+        flags.into_iter().any(|flag| flag != 0.0)
+    }
+
+    /// Replaces the values of all ranks by those of rank 0.
+    pub fn broadcast(&self, values: &mut [f32]) {
+        if self.count() == 1 {
+            return;
+        }
+        // MPI counts in 32 bits.
+        for part in values.chunks_mut(1 << 28) {
+            self.world.broadcast(part);
+        }
+    }
+
+    /// Checks that all ranks have the same `value`, what `what` says.
+    ///
+    /// # Errors
+    /// [`RanksError::Unlike`], on all ranks.
+    pub fn check(&self, what: &'static str, value: &str) -> Result<(), RanksError> {
+        let values = self.gather_bytes(value.as_bytes());
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match values.iter().position(|other| *other != values[0]) {
+            None => Ok(()),
+            Some(rank) => Err(RanksError::Unlike {
+                rank,
+                what,
+                theirs: text(&values[rank]),
+                ours: text(&values[0]),
+            }),
+        }
+    }
+
+    /// Replaces values by the sums of those of all ranks.
+    pub fn sum(&self, values: &mut [f32]) {
+        let count = self.count();
+        if count == 1 || values.is_empty() {
+            return;
+        }
+        let share = values.len().div_ceil(count);
+        let first = |rank: usize| (rank * share).min(values.len());
+        let lengths: Vec<usize> = (0..count)
+            .map(|rank| first(rank + 1) - first(rank))
+            .collect();
+        let own = lengths[self.number()];
+        let mut received = self.received.borrow_mut();
+        received.resize(count * own, 0.0);
+        self.world.exchange(values, &lengths, &mut received);
+        sum_tree(&mut received, own);
+        self.world.collect(&received[..own], &lengths, values);
+    }
+
+    /// Runs `compute` on another thread, and replaces each slice that it sends by the sum of those
+    /// of all ranks meanwhile. All ranks have to send slices of the same lengths in the same order.
+    pub fn sum_while<'a, R: Send>(
+        &self,
+        compute: impl FnOnce(Sender<&'a mut [f32]>) -> R + Send,
+    ) -> (R, SumTimes) {
+        let (sender, slices) = mpsc::channel();
+        thread::scope(|scope| {
+            let computing = scope.spawn(|| {
+                let result = compute(sender);
+                (result, Instant::now())
+            });
+            let mut all = Duration::ZERO;
+            for slice in slices {
+                let began = Instant::now();
+                self.sum(slice);
+                all += began.elapsed();
+            }
+            let (result, computed) = match computing.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            };
+            let exposed = computed.elapsed().min(all);
+            (result, SumTimes { all, exposed })
+        })
+    }
+
+    /// Ends all ranks at once: this one has failed, and has said why.
+    pub fn abort(&self, code: i32) -> ! {
+        self.world.abort(code)
+    }
+}
+
+/// Sums parts of `length` values into the first one, as a balanced tree.
+fn sum_tree(parts: &mut [f32], length: usize) {
+    if length == 0 {
+        return;
+    }
+    let count = parts.len() / length;
+    let mut distance = 1;
+    while distance < count {
+        for pair in parts.chunks_mut(2 * distance * length) {
+            if pair.len() > distance * length {
+                let (to, from) = pair.split_at_mut(distance * length);
+                let values = to[..length].iter_mut().zip(&from[..length]);
+                values.for_each(|(to, from)| *to += from);
+            }
+        }
+        distance *= 2;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_summed_as_a_balanced_tree() {
+        let value = |at: usize| 1.0 / (3.0 + at as f32).powi(5);
+        for (count, sum) in [
+            (1, value(0)),
+            (2, value(0) + value(1)),
+            (3, value(0) + value(1) + value(2)),
+            (4, (value(0) + value(1)) + (value(2) + value(3))),
+        ] {
+            // Two values in each part, of which the second is the first's negative.
+            let mut parts: Vec<f32> = (0..count).flat_map(|at| [value(at), -value(at)]).collect();
+            sum_tree(&mut parts, 2);
+            assert_eq!(parts[..2], [sum, -sum], "{count}");
+        }
+    }
+}
