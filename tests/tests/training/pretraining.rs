@@ -21,7 +21,7 @@ use trainer::backend::{Learner, LearnerError, MaeLearner, NamedValues, SavedLear
 use trainer::config::{
     CheckpointsConfig, ComputeConfig, Layer, OnNonfinite, PretrainConfig, SafetyConfig,
 };
-use trainer::cpu::Precision;
+use trainer::cpu::{Part, Precision};
 use trainer::data::Uploader;
 use trainer::log::METRICS_FILE;
 use trainer::model::loss::mean_squared_error;
@@ -1194,5 +1194,70 @@ fn a_batch_of_another_form_is_refused_and_changes_nothing() {
         learner.accumulate(patches(), 1.0).expect("its own form");
         assert!(learner.update(1e-3).expect("a step").is_finite());
         assert_eq!(learner.updates(), 1);
+    }
+}
+
+/// Micro-batches, with sums over ranks as if others had the same gradients, on both backends.
+#[test]
+fn micro_batches_are_a_batch_in_parts() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let data = data(&dir.path().join("shards"), 4);
+    let config = small_pretraining(1);
+    let loading = Loading {
+        threads: 1,
+        memory_bytes: DEFAULT_MEMORY_BYTES,
+        max_bad: 0,
+    };
+    let batch = || {
+        let options = train::loader_options(&config, loading, Cursor::default());
+        let mut loader = Loader::new(Arc::clone(&data), options).expect("a loader");
+        loader.next().expect("a batch").expect("loaded")
+    };
+    let learners = || {
+        let model = Mae::seeded(config.model(), config.common.seed, &Device::Cpu).expect("a model");
+        let candle = MaeLearner::candle(model, &config, &Device::Cpu).expect("a learner");
+        let cpu = MaeLearner::new(&config, &Device::Cpu, 2).expect("a learner");
+        [candle, cpu]
+    };
+    for (mut whole, mut parts) in learners().into_iter().zip(learners()) {
+        let wanted = [1.0, 0.5].map(|share| whole.accumulate(batch(), share).expect("a loss"));
+        // Four parts, one of them without clips; then two, whose sum is doubled on its way.
+        for (count, scale) in [(4, 1.0), (2, 2.0)] {
+            let batch = batch();
+            let mut losses = 0.0;
+            for index in 0..count {
+                let clips = match (count, index) {
+                    (4, 3) => 4..4,
+                    (4, 2) => 2..4,
+                    (4, _) => index..index + 1,
+                    _ => 2 * index..2 * index + 2,
+                };
+                let share = clips.len() as f64 / 4.0;
+                let (buckets, sums) = std::sync::mpsc::channel();
+                let part = Part::Micro {
+                    index,
+                    count,
+                    buckets: (index + 1 == count).then_some(buckets),
+                };
+                if clips.is_empty() {
+                    parts.accumulate_nothing(part).expect("zeros");
+                } else {
+                    let share = share * 0.5 * (3.0 - scale) / scale;
+                    let loss = parts.accumulate_part(&batch, clips.clone(), share, part);
+                    losses += clips.len() as f64 / 4.0 * loss.expect("a loss");
+                }
+                for sum in sums {
+                    sum.iter_mut()
+                        .for_each(|value: &mut f32| *value *= scale as f32);
+                }
+            }
+            parts.add_batch().expect("added");
+            assert!(
+                (losses / wanted[0] - 1.0).abs() < 1e-5,
+                "{losses} {wanted:?}"
+            );
+        }
+        let norms = [&mut whole, &mut parts].map(|learner| learner.update(1e-3).expect("a step"));
+        assert!((norms[1] / norms[0] - 1.0).abs() < 1e-4, "{norms:?}");
     }
 }
