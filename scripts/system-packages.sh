@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the build and the decoders need from Debian or Ubuntu. Does nothing where all of it is there.
+#   scripts/system-packages.sh [PACKAGE...]     # other packages in their place
 set -euo pipefail
 
 packages=(
@@ -9,6 +10,8 @@ packages=(
   ffmpeg       # only the tests use it: decoded frames are compared with its own
   python3-venv # only the tests use it: TensorBoard reads what a run has written
 )
+
+[ $# -eq 0 ] || packages=("$@")
 
 if ! command -v dpkg-query >/dev/null; then
   echo "This is not Debian or Ubuntu: install GStreamer 1.22 or later with its base, good, bad, ugly and libav plugins, and ffmpeg, yourself." >&2

@@ -16,8 +16,8 @@
 //! depends on the seed and its number, never on which worker made it or when.
 //!
 //! - [`batch`]: what a batch holds. [`buffers`]: the memory of batches. `options`: settings and
-//!   their checks. `upcoming`: which clips come next.
-//!   `worker`: the body of a thread. `examples`: single batches without threads.
+//!   their checks. `upcoming`: which clips come next. `worker`: the body of a thread. `examples`:
+//!   single batches without threads.
 
 pub mod batch;
 pub mod buffers;

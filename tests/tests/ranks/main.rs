@@ -173,9 +173,17 @@ fn a_pre_training_is_the_same_on_1_2_4_and_8_ranks() {
     let one = [&PRETRAIN[..], &["--out", "one", "--batch-size", "48"]].concat();
     let output = work.command(1, &one).output().expect("started");
     assert!(output.status.success(), "{}", shown(&output));
-    for (three, one) in work.result("three").1.iter().zip(work.result("one").1) {
-        assert!((three.0 / one.0 - 1.0).abs() < 1e-5, "{three:?}, {one:?}");
-    }
+    let (three, one) = (work.result("three").1, work.result("one").1);
+    let differences = three.iter().zip(&one).map(|(three, one)| {
+        let relative = |three: f64, one: f64| (three / one - 1.0).abs();
+        relative(three.0, one.0).max(relative(three.1, one.1))
+    });
+    let differences: Vec<f64> = differences.collect();
+    assert!(differences[0] < 1e-6, "{differences:?}");
+    assert!(
+        differences.iter().all(|&difference| difference < 1e-3),
+        "{differences:?}"
+    );
 }
 
 #[test]
@@ -305,7 +313,7 @@ fn ranks_that_were_started_differently_say_how() {
         (
             with(&[]),
             with(&["--seed", "7"]),
-            "rank 1 has another configuration than rank 0",
+            "the configuration of rank 1 is not that of rank 0: seed = 7, not seed = 0;",
         ),
         (
             with(&[]),
@@ -320,7 +328,7 @@ fn ranks_that_were_started_differently_say_how() {
         (
             with(&[]),
             [&PRETRAIN[..5], &PRETRAIN[7..], &["--out", "x"]].concat(),
-            "rank 1 has another data than rank 0",
+            "the data of rank 1 is not that of rank 0",
         ),
     ];
     for (first, second, message) in cases {

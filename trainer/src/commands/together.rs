@@ -54,24 +54,31 @@ pub fn folder(
     Ok(Path::new(of_root.as_ref()).to_owned())
 }
 
-/// The end of a command on all ranks. An error that one rank alone has ends all of them at once.
+/// The end of a command on all ranks. An error that one rank alone has ends all of them at once;
+/// otherwise none ends before rank 0 has said everything: a launcher kills the others when one ends
+/// with an error code.
 ///
 /// # Errors
-/// On rank 0, and where there is no other.
+/// Where there is one rank.
 pub fn end(ranks: &Ranks, result: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
-    let error = match result {
-        Err(error) if ranks.count() > 1 => error,
-        result => return result,
+    if ranks.count() == 1 {
+        return result;
+    }
+    let code = match result {
+        Ok(code) => code,
+        Err(error) => {
+            let message = output::render_error(&error);
+            let error_of_run = error.downcast_ref();
+            if !error.is::<OfAll>() && !error_of_run.is_some_and(RunError::is_of_all_ranks) {
+                output::say(&format!("rank {}: error: {message}", ranks.number()));
+                ranks.abort(1);
+            }
+            if ranks.is_root() {
+                output::say(&format!("error: {message}"));
+            }
+            ExitCode::from(1)
+        }
     };
-    let is_of_all =
-        error.is::<OfAll>() || error.downcast_ref().is_some_and(RunError::is_of_all_ranks);
-    if is_of_all && ranks.is_root() {
-        return Err(error);
-    }
-    if is_of_all {
-        return Ok(ExitCode::from(1));
-    }
-    let message = output::render_error(&error);
-    output::say(&format!("rank {}: error: {message}", ranks.number()));
-    ranks.abort(1)
+    ranks.wait();
+    Ok(code)
 }

@@ -33,15 +33,15 @@ pub enum RanksError {
     Start(String),
     /// The ranks were not started alike.
     #[error(
-        "rank {rank} has another {what} than rank 0: {theirs}, not {ours}; start all ranks with \
-         the same program, arguments and data"
+        "the {what} of rank {rank} is not that of rank 0: {theirs}, not {ours}; start all ranks \
+         with the same program, arguments and data"
     )]
     Unlike {
         /// Which one.
         rank: usize,
         /// What differs.
         what: &'static str,
-        /// That rank's.
+        /// That rank's, as far as it differs.
         theirs: String,
         /// Rank 0's.
         ours: String,
@@ -144,6 +144,11 @@ impl Ranks {
         flags.into_iter().any(|flag| flag != 0.0)
     }
 
+    /// Waits until all ranks are here.
+    pub fn wait(&self) {
+        self.any(false);
+    }
+
     /// Replaces the values of all ranks by those of rank 0.
     pub fn broadcast(&self, values: &mut [f32]) {
         if self.count() == 1 {
@@ -161,14 +166,13 @@ impl Ranks {
     /// [`RanksError::Unlike`], on all ranks.
     pub fn check(&self, what: &'static str, value: &str) -> Result<(), RanksError> {
         let values = self.gather_bytes(value.as_bytes());
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         match values.iter().position(|other| *other != values[0]) {
             None => Ok(()),
             Some(rank) => Err(RanksError::Unlike {
                 rank,
                 what,
-                theirs: text(&values[rank]),
-                ours: text(&values[0]),
+                theirs: only_in(&values[rank], &values[0]),
+                ours: only_in(&values[0], &values[rank]),
             }),
         }
     }
@@ -223,6 +227,14 @@ impl Ranks {
     pub fn abort(&self, code: i32) -> ! {
         self.world.abort(code)
     }
+}
+
+/// The lines of a text that another one does not have.
+fn only_in(text: &[u8], other: &[u8]) -> String {
+    let [text, other] = [text, other].map(String::from_utf8_lossy);
+    let lines = text.lines();
+    let lines = lines.filter(|line| !other.lines().any(|known| known == *line));
+    lines.collect::<Vec<_>>().join(", ")
 }
 
 /// Sums parts of `length` values into the first one, as a balanced tree.

@@ -77,8 +77,8 @@ pub fn train(run: &Run, on_event: impl FnMut(Event<'_>)) -> Result<Outcome, RunE
     train_with(&Ranks::alone(), run, on_event)
 }
 
-/// [`train`] with other ranks, which all call this after [`check_alike`]. Rank 0 reads and writes the run's folder; only
-/// its events are of steps.
+/// [`train`] with other ranks, which all call this after [`check_alike`]. Rank 0 reads and writes
+/// the run's folder; only its events are of steps.
 ///
 /// # Errors
 /// As [`train`], on the rank that fails: the others wait for it until it aborts them

@@ -111,7 +111,7 @@ impl TrainLoop<'_> {
         }
         let count = (data.micro_batches / ranks).max(1);
         let places = data.batch_size / ranks;
-        let mut losses = Vec::with_capacity(3 * count);
+        let mut losses = Vec::with_capacity(2 * count);
         for index in 0..count {
             let places = places * index / count..places * (index + 1) / count;
             let weight = places.len() as f64 / data.batch_size as f64;
