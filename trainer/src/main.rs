@@ -3,16 +3,16 @@
 mod cli;
 mod commands;
 
-use commands::{bench, curves, embed, eval, export, finetune, import, run, study, visualise};
+use commands::{
+    bench, curves, embed, eval, export, finetune, import, run, study, together, visualise,
+};
 use console::{exit, interrupt, output};
-use pipeline::loader::LoadError;
 use std::process::ExitCode;
-use trainer::eval::EvaluateError;
 
 fn main() -> ExitCode {
     exit::run(|cli: cli::Cli| match run_command(&cli.command) {
-        Err(error) if is_interrupted(&error) => {
-            output::say("stopped; nothing was written");
+        Err(error) if together::is_interrupted(&error) => {
+            output::say(together::STOPPED);
             Ok(ExitCode::from(interrupt::EXIT_CODE))
         }
         result => result,
@@ -25,8 +25,8 @@ fn run_command(command: &cli::Command) -> anyhow::Result<ExitCode> {
         cli::Command::Run(args) => return run::run(args),
         cli::Command::Finetune(args) => return finetune::finetune(args),
         cli::Command::Study(args) => return study::study(args),
-        cli::Command::Eval(args) => eval::eval(args)?,
-        cli::Command::Embed(args) => embed::embed(args)?,
+        cli::Command::Eval(args) => return eval::eval(args),
+        cli::Command::Embed(args) => return embed::embed(args),
         cli::Command::Visualise(args) => visualise::visualise(args)?,
         cli::Command::Import(args) => import::import(args)?,
         cli::Command::Export(args) => export::export(args)?,
@@ -37,12 +37,4 @@ fn run_command(command: &cli::Command) -> anyhow::Result<ExitCode> {
         cli::Command::Bench(cli::Bench::Sparsity(args)) => bench::sparsity::sparsity(args)?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Whether Ctrl-C has ended a command that writes its result at the end.
-fn is_interrupted(error: &anyhow::Error) -> bool {
-    matches!(
-        error.downcast_ref(),
-        Some(EvaluateError::Load(LoadError::Interrupted))
-    )
 }

@@ -126,7 +126,7 @@ impl LoaderOptions {
     }
 
     /// The same for one pass over the data: each clip once, in order, at `views`, which go to as
-    /// many batches; the last batch may be smaller.
+    /// many batches; the last batch may be smaller, and ranks may have no part of it.
     #[must_use]
     pub fn once(self, views: Views) -> Self {
         Self {
@@ -303,16 +303,13 @@ pub(super) fn check(
              the run"
         ));
     }
-    if let Pass::Once(views) = options.pass {
-        if views.count() == 0 || views.count() != options.repeat {
-            return refused(format!(
-                "{} x {} views of a clip; there must be at least one",
-                views.temporal, views.spatial
-            ));
-        }
-        if ranks > 1 {
-            return refused("ranks cannot share a single pass over the clips".to_owned());
-        }
+    if let Pass::Once(views) = options.pass
+        && (views.count() == 0 || views.count() != options.repeat)
+    {
+        return refused(format!(
+            "{} x {} views of a clip; there must be at least one",
+            views.temporal, views.spatial
+        ));
     }
     if !options.policy.is_plain() && options.format.form != Form::Tokens {
         return refused(

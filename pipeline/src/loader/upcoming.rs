@@ -82,11 +82,12 @@ impl Upcoming {
             number: rank,
             of: ranks,
         } = options.rank;
-        let left = options.clips(sources).map_or(u64::MAX, |clips| {
-            clips.saturating_sub(number * options.batch_size as u64)
-        });
-        let slots = (options.batch_size / ranks).min(usize::try_from(left).unwrap_or(usize::MAX));
-        let first_draw = number * options.batch_size as u64 + (rank * slots) as u64;
+        let share = options.batch_size / ranks;
+        let first_draw = number * options.batch_size as u64 + (rank * share) as u64;
+        let left = options
+            .clips(sources)
+            .map_or(u64::MAX, |clips| clips.saturating_sub(first_draw));
+        let slots = share.min(usize::try_from(left).unwrap_or(usize::MAX));
         let mut samples = Vec::with_capacity(slots);
         for draw in (first_draw..).take(slots) {
             let sample = self.draw(draw, sources, options.pass);

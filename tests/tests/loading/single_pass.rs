@@ -1,7 +1,7 @@
 //! A single pass of the loader over every clip, as evaluation needs it, and the split of videos.
 
 use pipeline::loader::batch::{Form, Pixels};
-use pipeline::loader::{LoadError, Loader, LoaderOptions};
+use pipeline::loader::{LoadError, Loader, LoaderOptions, Rank};
 use pipeline::sampling::sample::Views;
 use pipeline::source::WeightedSource;
 use schemas::geometry::PatchGrid;
@@ -58,6 +58,32 @@ fn pass(data: &Arc<[WeightedSource]>, options: LoaderOptions) -> (Batches, Pixel
         }
     }
     (order, pixels)
+}
+
+#[test]
+fn ranks_share_every_batch_of_a_pass() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let data = shards(dir.path(), 20, 6);
+    for of in [2, 3] {
+        let clips_of = |number| {
+            let options = LoaderOptions {
+                rank: Rank { number, of },
+                ..LoaderOptions::tokens(6, GRID).once(Views::ONE)
+            };
+            let (batches, _) = pass(&data, options);
+            let clips = batches.into_iter();
+            clips
+                .map(|batch| batch.into_iter().map(|(clip, _)| clip).collect())
+                .collect::<Vec<Vec<u64>>>()
+        };
+        let parts: Vec<Vec<Vec<u64>>> = (0..of).map(clips_of).collect();
+        // The last batch has two clips, which are of the first rank.
+        let counts: Vec<usize> = parts.iter().map(Vec::len).collect();
+        assert_eq!(counts, [vec![4], vec![3; of - 1]].concat());
+        let batches = (0..4).flat_map(|batch| parts.iter().filter_map(move |part| part.get(batch)));
+        let clips: Vec<u64> = batches.flatten().copied().collect();
+        assert_eq!(clips, (0..20).collect::<Vec<_>>());
+    }
 }
 
 #[test]

@@ -3,15 +3,17 @@
 //! `TRAINER_MPI` names a trainer that was built with the feature `mpi` (`scripts/test-mpi.sh`).
 //! Without it these tests do nothing.
 
+mod faults;
+mod inference;
+mod training;
+
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
-use tests::{
-    TestClip, children, damage_clip, json_lines, shown, signal, write_labelled_shards, write_shards,
-};
+use std::time::Duration;
+use tests::{TestClip, children, json_lines, shown, write_labelled_shards, write_shards};
 
 /// A configuration whose steps have several of everything: 16 clips a batch as 8 micro-batches, two
 /// batches a step, two samples of a clip.
@@ -70,6 +72,26 @@ impl Work {
         self.dir.path().join(name)
     }
 
+    /// Writes labelled shards `name` of two clips of each of some videos, of two classes.
+    fn write_labelled(&self, name: &str, videos: usize) {
+        let names: Vec<String> = (0..videos)
+            .map(|number| format!("video{number:02}"))
+            .collect();
+        let videos: Vec<(&str, &str)> = names
+            .iter()
+            .enumerate()
+            .map(|(at, name)| (name.as_str(), ["dark", "bright"][at % 2]))
+            .collect();
+        write_labelled_shards(&self.path(name), &["bright", "dark"], &videos);
+    }
+
+    /// Runs the trainer's `arguments` on some ranks, and returns what it prints.
+    fn run(&self, ranks: usize, arguments: &[&str]) -> Output {
+        let output = self.command(ranks, arguments).output().expect("started");
+        assert!(output.status.success(), "{ranks} ranks: {}", shown(&output));
+        output
+    }
+
     /// The trainer's `arguments` on some ranks.
     fn command(&self, ranks: usize, arguments: &[&str]) -> Command {
         self.commands(&[(ranks, arguments)])
@@ -99,9 +121,22 @@ impl Work {
     /// Runs a pre-training in the folder `out`.
     fn pretrain(&self, ranks: usize, out: &str, more: &[&str]) -> Output {
         let arguments = [&PRETRAIN[..], &["--out", out], more].concat();
-        let output = self.command(ranks, &arguments).output().expect("started");
-        assert!(output.status.success(), "{}", shown(&output));
-        output
+        self.run(ranks, &arguments)
+    }
+
+    /// Starts a pre-training in the folder `out`, and waits until its first step is done. With the
+    /// numbers of the ranks' processes.
+    fn start(&self, ranks: usize, out: &str, more: &[&str]) -> (Child, Vec<u32>) {
+        let arguments = [&PRETRAIN[..], &["--out", out], more].concat();
+        let mut command = self.command(ranks, &arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("started");
+        let metrics = self.path(out).join("metrics.jsonl");
+        wait_until(&mut child, || {
+            fs::metadata(&metrics).is_ok_and(|metadata| metadata.len() > 0)
+        });
+        let ranks = ranks_of(&child);
+        (child, ranks)
     }
 
     /// Weights and moments of the last checkpoint.
@@ -145,238 +180,22 @@ const PRETRAIN: [&str; 11] = [
     "1",
 ];
 
+/// Waits until `condition` is true while `child` runs.
+fn wait_until(child: &mut Child, condition: impl Fn() -> bool) {
+    while !condition() {
+        assert_eq!(child.try_wait().expect("a child"), None, "it has ended");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Numbers of the processes that a command of [`Work::command`] has started.
+fn ranks_of(timeout: &Child) -> Vec<u32> {
+    let mpirun = children(timeout.id());
+    mpirun.into_iter().flat_map(children).collect()
+}
+
 fn last_checkpoint(run: &Path) -> PathBuf {
     let entries = fs::read_dir(run.join("checkpoints")).expect("checkpoints");
     let paths = entries.map(|entry| entry.expect("an entry").path());
     paths.max().expect("one of them")
-}
-
-#[test]
-fn a_pre_training_is_the_same_on_1_2_4_and_8_ranks() {
-    let Some(work) = Work::new() else { return };
-    for dtype in ["f32", "bf16"] {
-        let results = [1, 2, 4, 8].map(|ranks| {
-            let out = format!("{dtype}-{ranks}");
-            work.pretrain(ranks, &out, &["--dtype", dtype]);
-            work.result(&out)
-        });
-        assert_eq!(results[0].1.len(), 6, "a line for each step");
-        assert!(
-            results[1..].iter().all(|other| *other == results[0]),
-            "{dtype}"
-        );
-    }
-    // Three ranks sum in another order.
-    let three = [&PRETRAIN[..], &["--out", "three", "--batch-size", "48"]].concat();
-    let output = work.command(3, &three).output().expect("started");
-    assert!(output.status.success(), "{}", shown(&output));
-    let one = [&PRETRAIN[..], &["--out", "one", "--batch-size", "48"]].concat();
-    let output = work.command(1, &one).output().expect("started");
-    assert!(output.status.success(), "{}", shown(&output));
-    let (three, one) = (work.result("three").1, work.result("one").1);
-    let differences = three.iter().zip(&one).map(|(three, one)| {
-        let relative = |three: f64, one: f64| (three / one - 1.0).abs();
-        relative(three.0, one.0).max(relative(three.1, one.1))
-    });
-    let differences: Vec<f64> = differences.collect();
-    assert!(differences[0] < 1e-6, "{differences:?}");
-    assert!(
-        differences.iter().all(|&difference| difference < 1e-3),
-        "{differences:?}"
-    );
-}
-
-#[test]
-fn a_fine_tuning_is_the_same_on_1_2_4_and_8_ranks() {
-    let Some(work) = Work::new() else { return };
-    let names: Vec<String> = (0..16).map(|number| format!("video{number:02}")).collect();
-    let videos: Vec<(&str, &str)> = names
-        .iter()
-        .enumerate()
-        .map(|(at, name)| (name.as_str(), ["dark", "bright"][at % 2]))
-        .collect();
-    write_labelled_shards(&work.path("labelled"), &["bright", "dark"], &videos);
-    work.pretrain(1, "pretrained", &["--steps", "1"]);
-    let results = [1, 2, 4, 8].map(|ranks| {
-        let out = format!("tuned-{ranks}");
-        let mut arguments = vec!["finetune", "--weights", "pretrained"];
-        arguments.extend(["--data", "labelled", "--out", &out]);
-        let settings = [
-            "data.batch_size=16",
-            "data.micro_batches=8",
-            "recipe.mixup=0.8",
-            "recipe.cutmix=1.0",
-            "recipe.drop_path=0.2",
-            "recipe.dropout=0.3",
-            "schedule.length.steps=4",
-        ];
-        for setting in settings {
-            arguments.extend(["--set", setting]);
-        }
-        arguments.extend(["--threads", "1", "--loader-threads", "1"]);
-        let output = work.command(ranks, &arguments).output().expect("started");
-        assert!(output.status.success(), "{}", shown(&output));
-        work.result(&out)
-    });
-    assert!(results[1..].iter().all(|other| *other == results[0]));
-}
-
-#[test]
-fn a_run_goes_on_with_another_number_of_ranks() {
-    let Some(work) = Work::new() else { return };
-    work.pretrain(2, "whole", &[]);
-    for (first, then) in [(2, 4), (2, 1), (1, 8)] {
-        let out = format!("{first}-{then}");
-        work.pretrain(first, &out, &[]);
-        // As if it had been killed after the first checkpoint.
-        let run = work.path(&out);
-        while last_checkpoint(&run) != run.join("checkpoints").join("step-000002") {
-            fs::remove_dir_all(last_checkpoint(&run)).expect("removed");
-        }
-        work.pretrain(then, &out, &["--resume"]);
-        assert_eq!(work.result(&out), work.result("whole"), "{out}");
-    }
-}
-
-#[test]
-fn a_rank_that_is_killed_ends_all_and_the_run_resumes_to_the_same_bits() {
-    let Some(work) = Work::new() else { return };
-    let steps = ["--steps", "40"];
-    work.pretrain(4, "whole", &steps);
-    let mut resumed = false;
-    for round in 0..10u64 {
-        let mut arguments = [&PRETRAIN[..], &["--out", "killed"], &steps].concat();
-        if resumed {
-            arguments.push("--resume");
-        }
-        let mut mpirun = work.command(4, &arguments);
-        let mut mpirun = mpirun
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("started");
-        thread::sleep(Duration::from_millis(700 + 130 * round));
-        let ranks: Vec<u32> = children(mpirun.id())
-            .into_iter()
-            .flat_map(children)
-            .collect();
-        if let Some(&victim) = ranks.get((round * 7 % 4) as usize) {
-            assert!(signal(victim, "KILL"));
-            let began = Instant::now();
-            mpirun.wait().expect("ended");
-            assert!(began.elapsed() < Duration::from_secs(10), "all end at once");
-        } else {
-            mpirun.wait().expect("ended");
-        }
-        resumed = work.path("killed").join("config.toml").exists();
-    }
-    work.pretrain(2, "killed", &[&steps[..], &["--resume"]].concat());
-    assert_eq!(work.result("killed").0, work.result("whole").0);
-}
-
-#[test]
-fn ctrl_c_on_one_rank_stops_all_after_the_step() {
-    let Some(work) = Work::new() else { return };
-    let arguments = [&PRETRAIN[..], &["--out", "stopped", "--steps", "100000"]].concat();
-    let mut mpirun = work.command(2, &arguments);
-    let mpirun = mpirun
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("started");
-    let metrics = work.path("stopped").join("metrics.jsonl");
-    while fs::metadata(&metrics).map_or(0, |metadata| metadata.len()) == 0 {
-        thread::sleep(Duration::from_millis(20));
-    }
-    let ranks: Vec<u32> = children(mpirun.id())
-        .into_iter()
-        .flat_map(children)
-        .collect();
-    assert_eq!(ranks.len(), 2);
-    assert!(signal(ranks[1], "INT"));
-    let output = mpirun.wait_with_output().expect("ended");
-    assert_eq!(output.status.code(), Some(130), "{}", shown(&output));
-    let (_, steps) = work.result("stopped");
-    assert!(!steps.is_empty());
-    assert!(
-        shown(&output).contains("to resume: trainer run"),
-        "{}",
-        shown(&output)
-    );
-}
-
-#[test]
-fn ranks_that_were_started_differently_say_how() {
-    let Some(work) = Work::new() else { return };
-    let with = |more: &[&'static str]| [&PRETRAIN[..], &["--out", "x"], more].concat();
-    let cases: [(Vec<&str>, Vec<&str>, &str); 4] = [
-        (
-            with(&[]),
-            with(&["--seed", "7"]),
-            "the configuration of rank 1 is not that of rank 0: seed = 7, not seed = 0;",
-        ),
-        (
-            with(&[]),
-            [&PRETRAIN[..5], &["--data", "gone=1"], &["--out", "x"]].concat(),
-            "rank 1: ",
-        ),
-        (
-            with(&["--data", "gone"]),
-            with(&["--data", "gone"]),
-            "error: ",
-        ),
-        (
-            with(&[]),
-            [&PRETRAIN[..5], &PRETRAIN[7..], &["--out", "x"]].concat(),
-            "the data of rank 1 is not that of rank 0",
-        ),
-    ];
-    for (first, second, message) in cases {
-        let parts: [(usize, &[&str]); 2] = [(1, &first), (1, &second)];
-        let began = Instant::now();
-        let output = work.commands(&parts).output().expect("started");
-        assert!(!output.status.success(), "{message}");
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(stderr.matches(message).count(), 1, "{message}: {stderr}");
-        assert!(began.elapsed() < Duration::from_secs(20), "{message}");
-    }
-    assert!(!work.path("x").join("metrics.jsonl").exists());
-}
-
-#[test]
-fn clips_that_are_bad_on_one_rank_are_left_out_as_on_one() {
-    let Some(work) = Work::new() else { return };
-    let shard = work.path("b").join("shard-00000.parquet");
-    for row in 0..9 {
-        damage_clip(&shard, row);
-    }
-    let results = [1, 2, 8].map(|ranks| {
-        let out = format!("bad-{ranks}");
-        work.pretrain(ranks, &out, &["--data", "b=4"]);
-        work.result(&out)
-    });
-    assert!(results[1..].iter().all(|other| *other == results[0]));
-}
-
-#[test]
-fn a_loss_that_is_not_finite_stops_all_or_is_skipped_by_all() {
-    let Some(work) = Work::new() else { return };
-    let diverging = ["--lr", "1e30"];
-    let stopped = [&PRETRAIN[..], &["--out", "stop"], &diverging].concat();
-    let output = work.command(2, &stopped).output().expect("started");
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert_eq!(stderr.matches("Nothing was changed").count(), 1, "{stderr}");
-    let skipped = |ranks, out: &str| {
-        work.pretrain(
-            ranks,
-            out,
-            &[&diverging[..], &["--on-nonfinite", "skip"]].concat(),
-        );
-        let steps: Vec<serde_json::Value> = json_lines(&work.path(out).join("metrics.jsonl"));
-        (work.result_files(out), steps[5]["nonfinite"].clone())
-    };
-    let one = skipped(1, "skip-1");
-    assert!(one.1.as_u64() > Some(0), "{:?}", one.1);
-    assert_eq!(skipped(4, "skip-4"), one);
 }

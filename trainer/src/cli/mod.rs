@@ -23,7 +23,6 @@ use pipeline::loader::{DEFAULT_MAX_BAD, DEFAULT_MEMORY_BYTES};
 use pipeline::sampling::mask::MaskKind;
 use pipeline::shard::CacheOptions;
 use pipeline::store::{self, local_path};
-use pipeline::{all_cores, physical_cores};
 use std::path::PathBuf;
 use trainer::config::Preset;
 use trainer::train::Loading;
@@ -281,10 +280,9 @@ pub struct ComputeArgs {
 }
 
 impl ComputeArgs {
-    /// Threads that compute.
-    pub fn threads(&self) -> usize {
-        self.threads
-            .map_or_else(physical_cores, |threads| threads as usize)
+    /// Threads that compute, `default` where no number was given.
+    pub fn threads(&self, default: usize) -> usize {
+        self.threads.map_or(default, |threads| threads as usize)
     }
 }
 
@@ -360,9 +358,9 @@ pub struct CurvesArgs {
     pub json: bool,
 }
 
-/// Loader threads beside a training on all physical cores.
-pub fn loader_threads_beside_training() -> usize {
-    (all_cores() / 2).clamp(1, 8)
+/// Loader threads beside a training on all of `cores`.
+pub fn loader_threads_beside_training(cores: usize) -> usize {
+    (cores / 2).clamp(1, 8)
 }
 
 /// A device.

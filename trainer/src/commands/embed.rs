@@ -3,6 +3,7 @@
 use crate::cli::{DataArg, EmbedArgs, Per};
 use crate::commands::inference::{self, ClipInference};
 use crate::commands::sources;
+use crate::commands::together;
 use anyhow::{Context, bail, ensure};
 use console::{interrupt, output};
 use pipeline::atomic_file;
@@ -13,10 +14,12 @@ use pipeline::video::media::Media;
 use schemas::report::{EmbedReport, NeighbourReport, QueryReport};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use trainer::eval::ClipOutput;
 use trainer::eval::features::{FeatureError, FeatureFile, FeatureRow, Neighbours};
 use trainer::plot::neighbours::{self, SheetClip};
 use trainer::plot::png;
+use trainer::ranks::Ranks;
 use trainer::train::weights::Weights;
 
 /// Number of query clips if no query is given.
@@ -26,19 +29,24 @@ const QUERIES: usize = 6;
 ///
 /// # Errors
 /// Errors that the user can fix: invalid weights or data, a missing video, a full disk.
-pub fn embed(args: &EmbedArgs) -> anyhow::Result<()> {
-    interrupt::listen()?;
-    store::stop_when(interrupt::flag());
-    ensure!(
-        !args.tokens || (args.read.views.count() == 1 && args.per == Per::Clip),
-        "--tokens requires one view and one row per clip"
-    );
-    let weights = Weights::open(&args.weights)?;
-    let mut sets = inference::open(&args.read, &weights)?;
-    let data_sets = sets.len();
-    let class_names = class_names(&sets);
-    sets.extend(open_query_files(args, &weights, &sets)?);
-    let mut inference = ClipInference::new(&args.read, &weights, sets)?;
+pub fn embed(args: &EmbedArgs) -> anyhow::Result<ExitCode> {
+    let ranks = Ranks::start()?;
+    together::end(&ranks, embed_with(&ranks, args))
+}
+
+/// [`embed`] on each of `ranks`. Rank 0 writes and reports.
+fn embed_with(ranks: &Ranks, args: &EmbedArgs) -> anyhow::Result<ExitCode> {
+    let Prepared {
+        weights,
+        mut inference,
+        data_sets,
+        class_names,
+    } = together::agree(ranks, prepare(ranks, args))?;
+    inference.check_alike(&weights)?;
+    if !ranks.is_root() {
+        inference.run(args.tokens, |_| Ok(()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let width = weights.task.common().encoder.width;
     let tokens = if args.tokens {
         weights.task.common().clip.tokens()
@@ -109,16 +117,48 @@ pub fn embed(args: &EmbedArgs) -> anyhow::Result<()> {
         sheet: sheet.map(|path| path.display().to_string()),
         queries,
     };
-    Ok(output::print(&if args.json {
+    output::print(&if args.json {
         serde_json::to_string_pretty(&report)?
     } else {
         render_report(&report, args.per)
-    })?)
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is known before the first clip is read.
+struct Prepared<'a> {
+    weights: Weights,
+    inference: ClipInference<'a>,
+    /// Number of data sets; later sets of the inference are query files.
+    data_sets: usize,
+    /// Class names of each data set, by index.
+    class_names: Vec<Vec<String>>,
+}
+
+fn prepare<'a>(ranks: &'a Ranks, args: &EmbedArgs) -> anyhow::Result<Prepared<'a>> {
+    interrupt::listen()?;
+    store::stop_when(interrupt::flag());
+    ensure!(
+        !args.tokens || (args.read.views.count() == 1 && args.per == Per::Clip),
+        "--tokens requires one view and one row per clip"
+    );
+    let weights = Weights::open(&args.weights)?;
+    let mut sets = inference::open(ranks, &args.read, &weights)?;
+    let data_sets = sets.len();
+    let class_names = class_names(&sets);
+    sets.extend(open_query_files(args, &weights, &sets)?);
+    let inference = ClipInference::new(ranks, &args.read, &weights, sets)?;
+    Ok(Prepared {
+        weights,
+        inference,
+        data_sets,
+        class_names,
+    })
 }
 
 /// Hashes the videos that are not in shards, so that copies of a video are known as such: a video
 /// that cannot be read is known by its path.
-fn identify_videos(inference: &mut ClipInference) {
+fn identify_videos(inference: &mut ClipInference<'_>) {
     for (set, catalogue) in inference.data.iter().zip(&mut inference.catalogues) {
         let Source::Live(videos) = &*set.source else {
             continue;
@@ -143,7 +183,7 @@ fn identify_videos(inference: &mut ClipInference) {
 /// Metadata of the feature file.
 fn metadata(
     weights: &Weights,
-    inference: &ClipInference,
+    inference: &ClipInference<'_>,
 ) -> std::collections::HashMap<String, String> {
     let grid = weights.task.common().clip;
     let entries = [
@@ -317,7 +357,7 @@ fn open_query_files(
 /// Nearest neighbours of the queries, to be drawn.
 struct Sheet<'a> {
     args: &'a EmbedArgs,
-    inference: &'a ClipInference,
+    inference: &'a ClipInference<'a>,
     class_names: &'a [Vec<String>],
     clips: &'a [EmbeddedClip],
     /// Number of data sets; later sets are query files.

@@ -2,15 +2,18 @@
 
 use crate::cli::EvalArgs;
 use crate::commands::inference::{ClipInference, InferenceStats, open as open_sets};
+use crate::commands::together;
 use anyhow::{Context, ensure};
 use console::{interrupt, output};
 use pipeline::atomic_file;
 use pipeline::store;
 use schemas::report::{ClassReport, EvalReport};
 use std::collections::BTreeMap;
+use std::process::ExitCode;
 use trainer::data::classes;
 use trainer::eval::Scores;
 use trainer::plot::{confusion, png};
+use trainer::ranks::Ranks;
 use trainer::train::weights::Weights;
 
 /// Maximum number of classes that are printed; the others are counted. --json has all.
@@ -20,18 +23,15 @@ const SHOWN_CLASSES: usize = 40;
 ///
 /// # Errors
 /// Errors that the user can fix: weights of no classifier, clips without labels, other classes.
-pub fn eval(args: &EvalArgs) -> anyhow::Result<()> {
-    interrupt::listen()?;
-    store::stop_when(interrupt::flag());
-    let weights = Weights::open(&args.weights)?;
-    ensure!(
-        !weights.classes().is_empty(),
-        "{} is of a pre-training, which has no classes: train a classifier with `trainer finetune \
-         --weights {0}`",
-        weights.path.display()
-    );
-    let sets = classes::number(open_sets(&args.read, &weights)?, weights.classes(), true)?;
-    let mut inference = ClipInference::new(&args.read, &weights, sets)?;
+pub fn eval(args: &EvalArgs) -> anyhow::Result<ExitCode> {
+    let ranks = Ranks::start()?;
+    together::end(&ranks, eval_with(&ranks, args))
+}
+
+/// [`eval`] on each of `ranks`.
+fn eval_with(ranks: &Ranks, args: &EvalArgs) -> anyhow::Result<ExitCode> {
+    let (weights, mut inference) = together::agree(ranks, prepare(ranks, args))?;
+    inference.check_alike(&weights)?;
     let mut of_clips = Scores::new(weights.classes().len());
     let mut of_videos = Scores::new(weights.classes().len());
     // For each video the sum of its clips' probabilities, and its label.
@@ -50,6 +50,9 @@ pub fn eval(args: &EvalArgs) -> anyhow::Result<()> {
         }
         Ok(())
     })?;
+    if !ranks.is_root() {
+        return Ok(ExitCode::SUCCESS);
+    }
     for (mut probabilities, label) in videos.into_values() {
         let sum: f32 = probabilities.iter().sum();
         probabilities
@@ -64,17 +67,38 @@ pub fn eval(args: &EvalArgs) -> anyhow::Result<()> {
         written.with_context(|| format!("cannot write {}", path.display()))?;
     }
     let report = build_report(args, &weights, &inference, [&of_clips, &of_videos], stats);
-    Ok(output::print(&if args.json {
+    output::print(&if args.json {
         serde_json::to_string_pretty(&report)?
     } else {
         render_report(&report)
-    })?)
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The classifier, and the clips to evaluate it on.
+fn prepare<'a>(ranks: &'a Ranks, args: &EvalArgs) -> anyhow::Result<(Weights, ClipInference<'a>)> {
+    interrupt::listen()?;
+    store::stop_when(interrupt::flag());
+    let weights = Weights::open(&args.weights)?;
+    ensure!(
+        !weights.classes().is_empty(),
+        "{} is of a pre-training, which has no classes: train a classifier with `trainer finetune \
+         --weights {0}`",
+        weights.path.display()
+    );
+    let sets = classes::number(
+        open_sets(ranks, &args.read, &weights)?,
+        weights.classes(),
+        true,
+    )?;
+    let inference = ClipInference::new(ranks, &args.read, &weights, sets)?;
+    Ok((weights, inference))
 }
 
 fn build_report(
     args: &EvalArgs,
     weights: &Weights,
-    inference: &ClipInference,
+    inference: &ClipInference<'_>,
     [of_clips, of_videos]: [&Scores; 2],
     stats: InferenceStats,
 ) -> EvalReport {

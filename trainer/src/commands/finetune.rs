@@ -1,14 +1,16 @@
 //! `trainer finetune`: from weights and labelled shards to a classifier.
 
-use crate::cli::{DataArg, FinetuneArgs, LoadArgs, loader_threads_beside_training};
-use crate::{commands::probe, commands::session, commands::sources, commands::together};
-use anyhow::{Context, bail, ensure};
+use crate::cli::{DataArg, FinetuneArgs, LoadArgs};
+use crate::commands::probe::Probe;
+use crate::commands::session::{self, Saved};
+use crate::{commands::sources, commands::together};
+use anyhow::{Context, bail};
 use candle_core::{Device, Tensor};
 use console::{interrupt, output};
 use pipeline::loader::check_options;
 use pipeline::sampling::order::Cursor;
 use pipeline::source::WeightedSource;
-use pipeline::store;
+use pipeline::{physical_cores, store};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -36,9 +38,13 @@ pub fn finetune(args: &FinetuneArgs) -> anyhow::Result<ExitCode> {
 
 /// [`finetune`] on each of `ranks`.
 fn finetune_with(ranks: &Ranks, args: &FinetuneArgs) -> anyhow::Result<ExitCode> {
-    let (mut run, resumed) = match together::agree(ranks, prepare(ranks, args))? {
-        Prepared::Run(run, resumed) => (*run, resumed),
-        Prepared::Probe(code) => return Ok(code),
+    let saved = together::saved(ranks, args.resume, || {
+        session::saved(args.out.as_deref(), NAME)
+    })?;
+    let resumed = saved.as_ref().map(|(dir, _)| dir.clone());
+    let mut run = match together::agree(ranks, prepare(ranks, args, saved))? {
+        Prepared::Run(run) => *run,
+        Prepared::Probe(probe) => return probe.train(ranks, args),
     };
     train::check_alike(ranks, &run)?;
     run.dir = together::folder(ranks, || {
@@ -58,22 +64,22 @@ fn finetune_with(ranks: &Ranks, args: &FinetuneArgs) -> anyhow::Result<ExitCode>
 
 /// What remains to be done.
 enum Prepared {
-    /// A run, whose folder is not known yet, and its folder if it is resumed.
-    Run(Box<Run>, Option<PathBuf>),
-    /// Nothing: a probe was trained.
-    Probe(ExitCode),
+    /// A run, whose folder is not known yet.
+    Run(Box<Run>),
+    /// Probes of the frozen encoder.
+    Probe(Box<Probe>),
 }
 
-fn prepare(ranks: &Ranks, args: &FinetuneArgs) -> anyhow::Result<Prepared> {
+fn prepare(ranks: &Ranks, args: &FinetuneArgs, saved: Option<Saved>) -> anyhow::Result<Prepared> {
     interrupt::listen()?;
     store::stop_when(interrupt::flag());
     let device = session::device(args.compute.device)?;
     let layers = args.settings.layers(args.config.as_deref())?;
-    if args.resume {
-        return resume(ranks, args, &layers, device);
+    if let Some(saved) = saved {
+        return resume(ranks, args, &layers, saved, device);
     }
     let weights = args.weights.as_deref().map(Weights::open).transpose()?;
-    if let Some(weights) = &weights {
+    if let Some(weights) = weights.as_ref().filter(|_| ranks.is_root()) {
         weights.skipped_checkpoints.iter().for_each(|invalid| {
             output::say(&format!(
                 "warning: skipping an invalid checkpoint: {invalid}"
@@ -111,16 +117,21 @@ fn prepare(ranks: &Ranks, args: &FinetuneArgs) -> anyhow::Result<Prepared> {
     let split = split(ranks, args, &config, data)?;
     if args.freeze {
         let weights = weights.context("--freeze needs --weights")?;
-        ensure!(ranks.count() == 1, "--freeze trains on one rank");
-        return probe::probe(args, &config, &weights, split, device).map(Prepared::Probe);
+        let probe = Probe {
+            config,
+            weights,
+            split,
+            device,
+        };
+        return Ok(Prepared::Probe(Box::new(probe)));
     }
     session::share_batches(ranks, &mut config.common.data);
     prepared(
+        ranks,
         args,
         config.into(),
         split,
         weights.map(|weights| weights.tensors),
-        None,
         device,
     )
 }
@@ -130,9 +141,9 @@ fn resume(
     ranks: &Ranks,
     args: &FinetuneArgs,
     layers: &[Layer],
+    (dir, saved): Saved,
     device: Device,
 ) -> anyhow::Result<Prepared> {
-    let (dir, saved) = session::saved(args.out.as_deref(), NAME)?;
     let Task::Finetune(saved) = saved else {
         bail!(
             "{} is a pre-training: resume it with `trainer run --out {0} --resume`",
@@ -141,12 +152,13 @@ fn resume(
     };
     let config = saved.with(layers)?;
     session::refuse_differences(&dir, &config.differences_that_matter(&saved))?;
-    // A run that was stopped before its first checkpoint starts again, from the same weights.
+    // A run that was stopped before its first checkpoint starts again, from the same weights. The
+    // other ranks get theirs from rank 0.
     let init_from = config
         .objective
         .init_from
         .as_deref()
-        .filter(|_| !dir.join(CHECKPOINTS_DIR).is_dir());
+        .filter(|_| ranks.is_root() && !dir.join(CHECKPOINTS_DIR).is_dir());
     let weights = init_from
         .map(|path| Weights::open(Path::new(path)))
         .transpose()?;
@@ -157,11 +169,11 @@ fn resume(
         open(&args.data, &config.common, &args.load)?,
     )?;
     prepared(
+        ranks,
         args,
         config.into(),
         split,
         weights.map(|weights| weights.tensors),
-        Some(dir),
         device,
     )
 }
@@ -258,16 +270,16 @@ fn describe(args: &FinetuneArgs, config: &FinetuneConfig, split: &Split) {
 }
 
 fn prepared(
+    ranks: &Ranks,
     args: &FinetuneArgs,
     task: Task,
     Split {
         train, validation, ..
     }: Split,
     start: Option<HashMap<String, Tensor>>,
-    resumed: Option<PathBuf>,
     device: Device,
 ) -> anyhow::Result<Prepared> {
-    let loading = args.load.loading(loader_threads_beside_training());
+    let loading = args.load.loading(session::loader_threads(ranks));
     for sets in std::iter::once(&train).chain(&validation) {
         check_options(
             sets,
@@ -281,11 +293,11 @@ fn prepared(
         init_weights: start,
         dir: PathBuf::new(),
         device,
-        compute_threads: args.compute.threads(),
+        compute_threads: args.compute.threads(ranks.share_of(physical_cores())),
         loading,
         stop: interrupt::flag(),
     };
-    Ok(Prepared::Run(Box::new(run), resumed))
+    Ok(Prepared::Run(Box::new(run)))
 }
 
 /// The command that resumes the run in `dir`.

@@ -5,20 +5,22 @@ use crate::commands::sources;
 use anyhow::Context;
 use console::progress::Progress;
 use console::{interrupt, output};
-use pipeline::all_cores;
 use pipeline::live::LiveSpan;
 use pipeline::loader::LoaderOptions;
 use pipeline::sampling::sample::Views;
-use pipeline::source::{Catalogue, WeightedSource};
+use pipeline::source::{self, Catalogue, WeightedSource};
+use pipeline::{all_cores, physical_cores, simd};
 use std::sync::Arc;
 use std::time::Instant;
 use trainer::backend::InferenceModel;
 use trainer::config::{LiveConfig, Task};
 use trainer::eval::{self, ClipOutput, EvaluateError};
+use trainer::ranks::Ranks;
 use trainer::train::weights::Weights;
 
 /// A model, and the clips to run it on.
-pub struct ClipInference {
+pub struct ClipInference<'a> {
+    ranks: &'a Ranks,
     /// The model.
     pub model: InferenceModel,
     /// The clips.
@@ -43,12 +45,18 @@ pub struct InferenceStats {
 ///
 /// # Errors
 /// When the data cannot be opened.
-pub fn open(args: &ReadArgs, weights: &Weights) -> anyhow::Result<Vec<WeightedSource>> {
-    weights.skipped_checkpoints.iter().for_each(|invalid| {
-        output::say(&format!(
-            "warning: skipped an invalid checkpoint: {invalid}"
-        ))
-    });
+pub fn open(
+    ranks: &Ranks,
+    args: &ReadArgs,
+    weights: &Weights,
+) -> anyhow::Result<Vec<WeightedSource>> {
+    if ranks.is_root() {
+        weights.skipped_checkpoints.iter().for_each(|invalid| {
+            output::say(&format!(
+                "warning: skipped an invalid checkpoint: {invalid}"
+            ))
+        });
+    }
     sources::open(
         &args.data,
         &args.choose.choice(),
@@ -73,12 +81,13 @@ pub fn live_config(args: &ReadArgs, weights: &Weights) -> LiveConfig {
     LiveConfig { span, ..as_trained }
 }
 
-impl ClipInference {
-    /// Prepares inference on `sets` with `weights`.
+impl<'a> ClipInference<'a> {
+    /// Prepares inference on `sets` with `weights`, as one of `ranks`.
     ///
     /// # Errors
     /// When a shard cannot be read, or the weights do not fit.
     pub fn new(
+        ranks: &'a Ranks,
         args: &ReadArgs,
         weights: &Weights,
         sets: Vec<WeightedSource>,
@@ -93,27 +102,33 @@ impl ClipInference {
             .unwrap_or(frames);
         let windows = longest + 1 - frames.min(longest);
         if views.temporal > windows {
-            output::say(&format!(
-                "note: clips have {longest} frames and a window has {frames}: there {} instead of \
-                 {}. For longer clips use shardtool build --frames, or videos",
-                if windows == 1 {
-                    "is one window".to_owned()
-                } else {
-                    format!("are {windows} windows")
-                },
-                views.temporal
-            ));
+            if ranks.is_root() {
+                output::say(&format!(
+                    "note: clips have {longest} frames and a window has {frames}: there {} \
+                     instead of {}. For longer clips use shardtool build --frames, or videos",
+                    if windows == 1 {
+                        "is one window".to_owned()
+                    } else {
+                        format!("are {windows} windows")
+                    },
+                    views.temporal
+                ));
+            }
             views.temporal = windows;
         }
         let precision = args.dtype.unwrap_or_default();
         let model = weights
-            .inference_model(&device, precision, args.compute.threads())
+            .inference_model(
+                &device,
+                precision,
+                args.compute.threads(ranks.share_of(physical_cores())),
+            )
             .with_context(|| weights.path.display().to_string())?;
         let grid = weights.task.common().clip;
         let options = args
             .load
-            .loading(all_cores())
-            .options(args.batch_size as usize, grid)
+            .loading(ranks.share_of(all_cores()))
+            .options(args.batch_size as usize * ranks.count(), grid)
             .once(views);
         let options = LoaderOptions {
             memory: model.memory(),
@@ -125,6 +140,7 @@ impl ClipInference {
             .map(|set| set.source.catalogue())
             .collect::<Result<_, _>>()?;
         Ok(Self {
+            ranks,
             model,
             data: sets.into(),
             catalogues,
@@ -133,12 +149,32 @@ impl ClipInference {
         })
     }
 
+    /// Checks that all ranks are about to do the same, before [`Self::run`].
+    ///
+    /// # Errors
+    /// [`RanksError::Unlike`](trainer::ranks::RanksError) where they differ, on all of them.
+    pub fn check_alike(&self, weights: &Weights) -> anyhow::Result<()> {
+        if self.ranks.count() == 1 {
+            return Ok(());
+        }
+        self.ranks.check_program(simd::chosen()?)?;
+        let data = source::fingerprint(&self.data);
+        self.ranks.check("data", &format!("{data:016x}"))?;
+        let options = &self.options;
+        let [views, batch] = [format!("{:?}", self.views), options.batch_size.to_string()];
+        let settings = format!("{views}\nbatch of {batch}\n{:?}", options.format);
+        self.ranks.check("reading of clips", &settings)?;
+        let weights = weights.fingerprint()?;
+        Ok(self.ranks.check("model", &format!("{weights:016x}"))?)
+    }
+
     /// Frames per window.
     pub const fn window_frames(&self) -> usize {
         self.options.format.grid.frames
     }
 
-    /// Runs the model on all clips; calls `take` with the outputs in the order of the clips.
+    /// Runs the model on all clips, with all ranks; rank 0 calls `take` with the outputs in the order
+    /// of the clips.
     ///
     /// # Errors
     /// When too many clips are bad, or `take` fails.
@@ -147,32 +183,45 @@ impl ClipInference {
         tokens: bool,
         mut take: impl FnMut(Vec<ClipOutput>) -> anyhow::Result<()>,
     ) -> anyhow::Result<InferenceStats> {
-        let progress = Progress::new(sources::clips(&self.data), "{pos}/{len} clips");
+        let clips = sources::clips(&self.data);
+        let is_root = self.ranks.is_root();
+        let progress = is_root.then(|| Progress::new(clips, "{pos}/{len} clips"));
+        let advance = |clips: usize| {
+            if let Some(progress) = &progress {
+                progress.advance(clips as u64, String::new());
+            }
+        };
         let began = Instant::now();
         let mut skipped = 0;
         let Self {
+            ranks,
             model,
             data,
             options,
             ..
         } = self;
         let on_clips = |clips: Vec<ClipOutput>| {
-            progress.advance(clips.len() as u64, String::new());
+            advance(clips.len());
             take(clips).map_err(|error| EvaluateError::Write(error.into()))
         };
-        let on_skipped = |clip: &pipeline::loader::batch::Skipped| {
+        let on_skipped = |reason: &str| {
             skipped += 1;
-            progress.advance(1, String::new());
-            progress.say(&format!("warning: skipped: {}", clip.reason));
+            advance(1);
+            if let Some(progress) = &progress {
+                progress.say(&format!("warning: skipped: {reason}"));
+            }
         };
         let result = eval::infer_all(
+            ranks,
             data,
             options.clone(),
             |batch| model.infer(batch, tokens),
             on_clips,
             on_skipped,
         );
-        progress.finish();
+        if let Some(progress) = progress {
+            progress.finish();
+        }
         result?;
         Ok(InferenceStats {
             skipped,

@@ -1,12 +1,13 @@
 //! `trainer run`: from flags to a finished pre-training.
 
-use crate::cli::{DeviceChoice, RunArgs, loader_threads_beside_training};
-use crate::{commands::session, commands::sources, commands::together};
+use crate::cli::{DeviceChoice, RunArgs};
+use crate::commands::session::{self, Saved};
+use crate::{commands::sources, commands::together};
 use anyhow::bail;
 use console::interrupt;
 use pipeline::loader::check_options;
 use pipeline::sampling::order::Cursor;
-use pipeline::store;
+use pipeline::{physical_cores, store};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use trainer::config::{Preset, PretrainConfig, Task};
@@ -25,12 +26,16 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
 
 /// [`run`] on each of `ranks`.
 fn run_with(ranks: &Ranks, args: &RunArgs) -> anyhow::Result<ExitCode> {
-    let (mut run, resumed) = together::agree(ranks, prepare(ranks, args))?;
+    let name = args.preset.unwrap_or(Preset::Tiny).name();
+    let saved = together::saved(ranks, args.resume, || {
+        session::saved(args.out.as_deref(), name)
+    })?;
+    let resumed = saved.as_ref().map(|(dir, _)| dir.clone());
+    let mut run = together::agree(ranks, prepare(ranks, args, saved))?;
     let Task::Pretrain(config) = &run.task else {
         unreachable!("it is prepared so")
     };
     let target = config.objective.target.clone();
-    let name = args.preset.unwrap_or(Preset::Tiny).name();
     // The folder of a new run is made once its data is there.
     train::check_alike(ranks, &run)?;
     run.dir = together::folder(ranks, || {
@@ -48,13 +53,14 @@ fn run_with(ranks: &Ranks, args: &RunArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// The run, whose folder is not known yet, and its folder if it is resumed.
-fn prepare(ranks: &Ranks, args: &RunArgs) -> anyhow::Result<(Run, Option<PathBuf>)> {
+/// The run, whose folder is not known yet.
+fn prepare(ranks: &Ranks, args: &RunArgs, saved: Option<Saved>) -> anyhow::Result<Run> {
     interrupt::listen()?;
     store::stop_when(interrupt::flag());
     let device = session::device(args.compute.device)?;
-    let (mut config, resumed) = configuration(args)?;
-    if resumed.is_none() {
+    let is_new = saved.is_none();
+    let mut config = configuration(args, saved)?;
+    if is_new {
         session::share_batches(ranks, &mut config.common.data);
     }
     let data = sources::open(
@@ -65,23 +71,22 @@ fn prepare(ranks: &Ranks, args: &RunArgs) -> anyhow::Result<(Run, Option<PathBuf
         args.load.cache().as_ref(),
     )?;
     let task = Task::from(config);
-    let loading = args.load.loading(loader_threads_beside_training());
+    let loading = args.load.loading(session::loader_threads(ranks));
     check_options(
         &data,
         &train::task_options(&task, loading, Cursor::default()),
     )?;
-    let run = Run {
+    Ok(Run {
         task,
         data: data.into(),
         validation: None,
         init_weights: None,
         dir: PathBuf::new(),
         device,
-        compute_threads: args.compute.threads(),
+        compute_threads: args.compute.threads(ranks.share_of(physical_cores())),
         loading,
         stop: interrupt::flag(),
-    };
-    Ok((run, resumed))
+    })
 }
 
 /// The command that resumes the run in `dir`.
@@ -97,15 +102,14 @@ fn resume_command(args: &RunArgs, dir: &Path) -> String {
     command
 }
 
-/// The configuration, and the folder of the run if it is resumed. Flags may repeat what a run was
-/// started with, but not change it.
-fn configuration(args: &RunArgs) -> anyhow::Result<(PretrainConfig, Option<PathBuf>)> {
+/// The configuration of a new run, or of the `saved` one. Flags may repeat what that was started
+/// with, but not change it.
+fn configuration(args: &RunArgs, saved: Option<Saved>) -> anyhow::Result<PretrainConfig> {
     let preset = args.preset.unwrap_or(Preset::Tiny);
     let layers = args.settings.layers(args.config.as_deref())?;
-    if !args.resume {
-        return Ok((PretrainConfig::resolve(preset, &layers)?, None));
-    }
-    let (dir, saved) = session::saved(args.out.as_deref(), preset.name())?;
+    let Some((dir, saved)) = saved else {
+        return Ok(PretrainConfig::resolve(preset, &layers)?);
+    };
     let Task::Pretrain(saved) = saved else {
         bail!(
             "{} is a fine-tuning: resume it with `trainer finetune --out {0} --resume`",
@@ -119,5 +123,5 @@ fn configuration(args: &RunArgs) -> anyhow::Result<(PretrainConfig, Option<PathB
     };
     session::refuse_differences(&dir, &asked.differences_that_matter(&saved))?;
     // When to save, and what to do about failures, is as asked for now.
-    Ok((asked, Some(dir)))
+    Ok(asked)
 }

@@ -1,12 +1,12 @@
 //! What every training has around its loop: run folder, progress, and the report at the end.
 
-use crate::cli::DeviceChoice;
 use crate::cli::progress::TrainingProgress;
 use crate::cli::usage;
+use crate::cli::{DeviceChoice, loader_threads_beside_training};
 use anyhow::{Context, bail, ensure};
 use candle_core::Device;
 use console::{interrupt, output};
-use pipeline::atomic_file;
+use pipeline::{all_cores, atomic_file};
 use schemas::report::RunReport;
 use std::fs;
 use std::io::ErrorKind;
@@ -61,7 +61,7 @@ pub fn train(
         Event::InvalidCheckpoint(checkpoint) => progress.say(&format!(
             "warning: skipping an invalid checkpoint: {checkpoint}"
         )),
-        Event::Skipped(clip) => progress.say(&format!("warning: skipped: {}", clip.reason)),
+        Event::Skipped(reason) => progress.say(&format!("warning: skipped: {reason}")),
     });
     progress.finish();
     let outcome = outcome.inspect_err(|error| {
@@ -91,13 +91,8 @@ pub fn train(
 
 /// Trains on a rank that is not 0.
 fn train_beside(ranks: &Ranks, run: &Run) -> anyhow::Result<ExitCode> {
-    let number = ranks.number();
-    let outcome = train::train_with(ranks, run, |event| match event {
-        Event::Skipped(clip) => {
-            output::say(&format!("rank {number}: warning: skipped: {}", clip.reason))
-        }
-        Event::Step(..) | Event::Nonfinite(..) | Event::InvalidCheckpoint(_) => {}
-    })?;
+    // Rank 0 reports.
+    let outcome = train::train_with(ranks, run, |_| {})?;
     Ok(if outcome.steps >= outcome.all_steps {
         ExitCode::SUCCESS
     } else {
@@ -205,6 +200,11 @@ fn losses(dir: &Path) -> Result<(f64, f64), HistoryError> {
     }
 }
 
+/// Loader threads of this rank, beside its training.
+pub fn loader_threads(ranks: &Ranks) -> usize {
+    loader_threads_beside_training(ranks.share_of(all_cores()))
+}
+
 /// Divides the batches of a new run for several ranks, where the configuration does not.
 pub fn share_batches(ranks: &Ranks, data: &mut DataConfig) {
     let wanted = ranks.count().next_power_of_two();
@@ -260,11 +260,14 @@ pub fn create(out: Option<&Path>, name: &str, task: &Task) -> anyhow::Result<Pat
     Ok(dir)
 }
 
-/// The folder of a run to resume, `out` or the last `runs/NAME-N`, and its configuration.
+/// A run to resume: its folder and its configuration.
+pub type Saved = (PathBuf, Task);
+
+/// The run to resume, `out` or the last `runs/NAME-N`.
 ///
 /// # Errors
 /// When there is no such run.
-pub fn saved(out: Option<&Path>, name: &str) -> anyhow::Result<(PathBuf, Task)> {
+pub fn saved(out: Option<&Path>, name: &str) -> anyhow::Result<Saved> {
     let dir = match out {
         Some(dir) => dir.to_owned(),
         None => numbered(name)?.pop().map(|(_, dir)| dir).with_context(|| {

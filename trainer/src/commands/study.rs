@@ -8,8 +8,8 @@ use console::progress::Bars;
 use console::{interrupt, output};
 use pipeline::atomic_file;
 use pipeline::choice::Choice;
-use pipeline::physical_cores;
 use pipeline::store;
+use pipeline::{all_cores, physical_cores};
 use std::collections::HashMap;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
@@ -53,7 +53,7 @@ pub fn study(args: &StudyArgs) -> anyhow::Result<ExitCode> {
         },
         loading: args
             .load
-            .loading((loader_threads_beside_training() / jobs).max(1)),
+            .loading((loader_threads_beside_training(all_cores()) / jobs).max(1)),
         threads: args.threads.map_or_else(physical_cores, as_count),
         jobs,
         stop: interrupt::flag(),
@@ -79,7 +79,7 @@ pub fn study(args: &StudyArgs) -> anyhow::Result<ExitCode> {
             Progress::Event(Event::InvalidCheckpoint(checkpoint)) => {
                 warn(&format!("skipped an invalid checkpoint: {checkpoint}"));
             }
-            Progress::Event(Event::Skipped(clip)) => warn(&format!("skipped: {}", clip.reason)),
+            Progress::Event(Event::Skipped(reason)) => warn(&format!("skipped: {reason}")),
             Progress::Ends => {
                 if let Some(run) = running.remove(name) {
                     run.finish();

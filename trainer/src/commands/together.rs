@@ -1,10 +1,14 @@
 //! What ranks do before and after they train together, so that each error is reported once.
 
+use crate::commands::session::Saved;
 use anyhow::anyhow;
-use console::output;
+use console::{interrupt, output};
+use pipeline::loader::LoadError;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use trainer::ranks::Ranks;
+use trainer::config::Task;
+use trainer::eval::EvaluateError;
+use trainer::ranks::{Ranks, RanksError};
 use trainer::train::RunError;
 
 /// An error that all ranks know, and rank 0 reports.
@@ -34,6 +38,30 @@ pub fn agree<T>(ranks: &Ranks, result: anyhow::Result<T>) -> anyhow::Result<T> {
     })))
 }
 
+/// The run that rank 0 resumes, if it does.
+///
+/// # Errors
+/// When it finds none.
+pub fn saved(
+    ranks: &Ranks,
+    resumes: bool,
+    on_root: impl FnOnce() -> anyhow::Result<Saved>,
+) -> anyhow::Result<Option<Saved>> {
+    let of_root = match resumes && ranks.is_root() {
+        true => on_root().map(Some),
+        false => Ok(None),
+    };
+    let of_root = agree(ranks, of_root)?;
+    if ranks.count() == 1 {
+        return Ok(of_root);
+    }
+    let text = of_root.map(|(dir, task)| (dir, task.to_toml()));
+    let text = serde_json::to_vec(&text)?;
+    let text: Option<(PathBuf, String)> = serde_json::from_slice(&ranks.gather_bytes(&text)[0])?;
+    text.map(|(dir, task)| Ok((dir, Task::parse(&task)?)))
+        .transpose()
+}
+
 /// The folder that rank 0 has made or found.
 ///
 /// # Errors
@@ -54,6 +82,17 @@ pub fn folder(
     Ok(Path::new(of_root.as_ref()).to_owned())
 }
 
+/// What is said when [`is_interrupted`].
+pub const STOPPED: &str = "stopped; nothing was written";
+
+/// Whether Ctrl-C has ended a command that writes its result at the end.
+pub fn is_interrupted(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref(),
+        Some(EvaluateError::Load(LoadError::Interrupted))
+    )
+}
+
 /// The end of a command on all ranks. An error that one rank alone has ends all of them at once;
 /// otherwise none ends before rank 0 has said everything: a launcher kills the others when one ends
 /// with an error code.
@@ -66,10 +105,20 @@ pub fn end(ranks: &Ranks, result: anyhow::Result<ExitCode>) -> anyhow::Result<Ex
     }
     let code = match result {
         Ok(code) => code,
+        Err(error) if is_interrupted(&error) => {
+            if ranks.is_root() {
+                output::say(STOPPED);
+            }
+            ExitCode::from(interrupt::EXIT_CODE)
+        }
         Err(error) => {
             let message = output::render_error(&error);
             let error_of_run = error.downcast_ref();
-            if !error.is::<OfAll>() && !error_of_run.is_some_and(RunError::is_of_all_ranks) {
+            let is_of_all = error.is::<OfAll>()
+                || error.is::<RanksError>()
+                || matches!(error.downcast_ref(), Some(EvaluateError::Ranks(_)))
+                || error_of_run.is_some_and(RunError::is_of_all_ranks);
+            if !is_of_all {
                 output::say(&format!("rank {}: error: {message}", ranks.number()));
                 ranks.abort(1);
             }

@@ -8,6 +8,7 @@ use pipeline::atomic_file::{self, TEMPORARY_ENDING};
 use pipeline::choice::Choice;
 use pipeline::live::LiveSpan;
 use pipeline::loader;
+use pipeline::physical_cores;
 use pipeline::sampling::mask::{MaskKind, MaskRule};
 use pipeline::source::{Source, Timing, WeightedSource};
 use schemas::report::{LookReport, VisualiseReport};
@@ -67,7 +68,12 @@ pub fn visualise(args: &VisualiseArgs) -> anyhow::Result<()> {
     let mut computed = config.clone();
     computed.common.compute.dtype = args.dtype.unwrap_or(Precision::F32);
     computed.common.compute.gradient_checkpointing = false;
-    let mut learner = MaeLearner::from_model(model, &computed, &device, args.compute.threads())?;
+    let mut learner = MaeLearner::from_model(
+        model,
+        &computed,
+        &device,
+        args.compute.threads(physical_cores()),
+    )?;
     let mut views = Vec::with_capacity(batches.len());
     for batch in batches {
         views.extend(reconstruction::masked_view(

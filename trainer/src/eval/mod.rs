@@ -1,15 +1,14 @@
-//! Inference on every clip once, averaged over its views, and classification scores.
+//! Inference on every clip once, and classification scores.
 
 pub mod features;
+mod infer;
 
-use crate::backend::{LearnerError, ModelOutput};
-use crate::model::ops::softmax_of;
-use pipeline::loader::batch::{Batch, Skipped};
-use pipeline::loader::{LoadError, Loader, LoaderOptions};
-use pipeline::source::WeightedSource;
+use crate::backend::LearnerError;
+use crate::ranks::RanksError;
+use pipeline::loader::LoadError;
 use schemas::report::ValidationMetrics;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+
+pub use infer::{ClipOutput, infer_all};
 
 /// Number of classes for top-5.
 const TOP: usize = 5;
@@ -23,108 +22,12 @@ pub enum EvaluateError {
     /// The device failed.
     #[error(transparent)]
     Learner(#[from] LearnerError),
+    /// The ranks together cannot go on.
+    #[error(transparent)]
+    Ranks(#[from] RanksError),
     /// The outputs cannot be written.
     #[error(transparent)]
     Write(#[from] Box<dyn std::error::Error + Send + Sync>),
-}
-
-/// Outputs of a model for a clip.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ClipOutput {
-    /// Index of its data set.
-    pub set: u32,
-    /// Index of the clip in its source.
-    pub clip: u64,
-    /// Class index, if labelled.
-    pub label: Option<i32>,
-    /// `[width]`: features, [`ModelOutput::features`], averaged over the views.
-    pub features: Vec<f32>,
-    /// `[tokens, width]`: tokens averaged over the views; empty if not requested.
-    pub tokens: Vec<f32>,
-    /// `[classes]`: probabilities averaged over the views; empty for an encoder alone.
-    pub probabilities: Vec<f32>,
-}
-
-/// Runs `infer`, the model, on every clip of `data` once, at the views of `options`. Calls `take`
-/// with the outputs in the order of the clips, several at a time, as soon as all of their views are
-/// done, and `on_skipped` for each clip that cannot be read.
-///
-/// # Errors
-/// When too many clips are bad, the device fails, or `take` does; [`LoadError::Interrupted`] when
-/// the options' flag is set.
-pub fn infer_all(
-    data: &Arc<[WeightedSource]>,
-    options: LoaderOptions,
-    mut infer: impl FnMut(Batch) -> Result<ModelOutput, LearnerError>,
-    mut take: impl FnMut(Vec<ClipOutput>) -> Result<(), EvaluateError>,
-    mut on_skipped: impl FnMut(&Skipped),
-) -> Result<(), EvaluateError> {
-    let views = options.repeat;
-    let interrupt = Arc::clone(&options.interrupt);
-    let mut open: Vec<ClipOutput> = Vec::new();
-    for batch in Loader::new(Arc::clone(data), options)? {
-        let batch = batch?;
-        // The loader checks the flag only while it waits.
-        if interrupt.load(Ordering::SeqCst) {
-            return Err(LoadError::Interrupted.into());
-        }
-        batch
-            .skipped
-            .iter()
-            .filter(|skipped| skipped.is_new)
-            .for_each(&mut on_skipped);
-        let samples = batch.samples.clone();
-        let labels = batch.labels.clone();
-        let ModelOutput {
-            features,
-            tokens,
-            logits,
-        } = infer(batch)?;
-        let width = features.len() / samples.len();
-        let values = tokens.len() / samples.len();
-        let classes = logits.len() / samples.len();
-        let view = samples[0].repeat as usize;
-        if view == 0 {
-            let clips = samples.iter().zip(labels);
-            open.extend(clips.map(|(sample, label)| ClipOutput {
-                set: sample.set,
-                clip: sample.clip,
-                label,
-                features: vec![0.0; width],
-                tokens: vec![0.0; values],
-                probabilities: vec![0.0; classes],
-            }));
-        }
-        for (at, clip) in open.iter_mut().enumerate() {
-            add_share(
-                &mut clip.features,
-                &features[at * width..(at + 1) * width],
-                views,
-            );
-            add_share(
-                &mut clip.tokens,
-                &tokens[at * values..(at + 1) * values],
-                views,
-            );
-            if classes > 0 {
-                add_share(
-                    &mut clip.probabilities,
-                    &softmax_of(&logits[at * classes..(at + 1) * classes]),
-                    views,
-                );
-            }
-        }
-        if view + 1 == views {
-            take(std::mem::take(&mut open))?;
-        }
-    }
-    Ok(())
-}
-
-fn add_share(sum: &mut [f32], values: &[f32], of: usize) {
-    sum.iter_mut()
-        .zip(values)
-        .for_each(|(sum, &value)| *sum += value / of as f32);
 }
 
 /// Classification scores: confusion matrix, top-5 accuracy and loss.

@@ -14,8 +14,11 @@ mod world;
 #[path = "mpi.rs"]
 mod world;
 
+use pipeline::loader::Rank;
+use pipeline::simd::InstructionSet;
 use std::cell::RefCell;
 use std::env;
+use std::fs;
 use std::ops::AddAssign;
 use std::sync::mpsc::{self, Sender};
 use std::thread;
@@ -24,6 +27,9 @@ use world::World;
 
 /// Variables that launchers set for each rank: Open MPI's, MPICH's and Intel's, PMIx's.
 const OF_LAUNCHERS: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"];
+
+/// Values of a message, at most: MPI counts in 32 bits.
+const MESSAGE: usize = 1 << 28;
 
 /// Why ranks cannot work together.
 #[derive(Debug, thiserror::Error)]
@@ -46,12 +52,26 @@ pub enum RanksError {
         /// Rank 0's.
         ours: String,
     },
+    /// Too many clips cannot be read, on all ranks together.
+    #[error(
+        "{} clips cannot be read, and at most {limit} may be skipped (--max-bad); the last one: \
+         {last}",
+        limit + 1
+    )]
+    TooManyBad {
+        /// How many may be skipped.
+        limit: usize,
+        /// Why the last one cannot be read.
+        last: String,
+    },
 }
 
 /// All ranks, as one of them sees them.
 #[derive(Debug)]
 pub struct Ranks {
     world: World,
+    /// How many ranks may use the cores of this one, with it.
+    on_same_cores: usize,
     received: RefCell<Vec<f32>>,
 }
 
@@ -80,16 +100,24 @@ impl Ranks {
         if OF_LAUNCHERS.iter().all(|name| env::var_os(name).is_none()) {
             return Ok(Self::alone());
         }
-        Ok(Self {
+        let mut ranks = Self {
             world: World::start()?,
-            received: RefCell::default(),
-        })
+            ..Self::alone()
+        };
+        let cores = own_cores();
+        let all = ranks.gather_bytes(cores.as_bytes());
+        ranks.on_same_cores = all
+            .iter()
+            .filter(|other| *other == cores.as_bytes())
+            .count();
+        Ok(ranks)
     }
 
     /// This process alone, whatever others there are.
     pub fn alone() -> Self {
         Self {
             world: World::alone(),
+            on_same_cores: 1,
             received: RefCell::default(),
         }
     }
@@ -102,6 +130,20 @@ impl Ranks {
     /// How many there are.
     pub fn count(&self) -> usize {
         self.world.count()
+    }
+
+    /// Which part of each batch this rank makes.
+    pub fn rank(&self) -> Rank {
+        Rank {
+            number: self.number(),
+            of: self.count(),
+        }
+    }
+
+    /// This rank's share of `cores`, the number of those that it may use: ranks on the same machine
+    /// may have to share them. At least 1.
+    pub fn share_of(&self, cores: usize) -> usize {
+        (cores / self.on_same_cores).max(1)
     }
 
     /// Whether this is rank 0, which writes and reports.
@@ -154,10 +196,35 @@ impl Ranks {
         if self.count() == 1 {
             return;
         }
-        // MPI counts in 32 bits.
-        for part in values.chunks_mut(1 << 28) {
+        for part in values.chunks_mut(MESSAGE) {
             self.world.broadcast(part);
         }
+    }
+
+    /// Sends values to rank 0, which [receives](Self::receive) them.
+    pub fn send_to_root(&self, values: &[f32]) {
+        values
+            .chunks(MESSAGE)
+            .for_each(|part| self.world.send_to_root(part));
+    }
+
+    /// `length` values that rank `rank` sends to this one, which is rank 0.
+    pub fn receive(&self, rank: usize, length: usize) -> Vec<f32> {
+        let mut values = vec![0.0; length];
+        values
+            .chunks_mut(MESSAGE)
+            .for_each(|part| self.world.receive(rank, part));
+        values
+    }
+
+    /// Checks that all ranks run the same version on the same instruction set.
+    ///
+    /// # Errors
+    /// [`RanksError::Unlike`], on all ranks.
+    pub fn check_program(&self, set: InstructionSet) -> Result<(), RanksError> {
+        // Each rank computes on its own, so roundings have to be the same.
+        self.check("version", env!("CARGO_PKG_VERSION"))?;
+        self.check("instruction set (INSTRUCTION_SET)", &format!("{set:?}"))
     }
 
     /// Checks that all ranks have the same `value`, what `what` says.
@@ -227,6 +294,15 @@ impl Ranks {
     pub fn abort(&self, code: i32) -> ! {
         self.world.abort(code)
     }
+}
+
+/// This machine since its start, and the cores of it that this process may use, as text.
+fn own_cores() -> String {
+    let machine = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mut lines = status.lines();
+    let cores = lines.find(|line| line.starts_with("Cpus_allowed:"));
+    machine + cores.unwrap_or_default()
 }
 
 /// The lines of a text that another one does not have.

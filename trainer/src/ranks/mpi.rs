@@ -5,7 +5,7 @@ use mpi::Threading;
 use mpi::datatype::{Partition, PartitionMut};
 use mpi::environment::Universe;
 use mpi::topology::SimpleCommunicator;
-use mpi::traits::{Communicator, CommunicatorCollectives, Root};
+use mpi::traits::{Communicator, CommunicatorCollectives, Destination, Root, Source};
 use std::fmt::{self, Debug, Formatter};
 
 /// All ranks. MPI ends when this is dropped.
@@ -87,6 +87,15 @@ impl World {
 
     pub(super) fn broadcast(&self, values: &mut [f32]) {
         self.world().process_at_rank(0).broadcast_into(values);
+    }
+
+    pub(super) fn send_to_root(&self, values: &[f32]) {
+        self.world().process_at_rank(0).send(values);
+    }
+
+    pub(super) fn receive(&self, rank: usize, values: &mut [f32]) {
+        let sender = self.world().process_at_rank(rank as i32);
+        sender.receive_into(values);
     }
 
     /// Sends each rank its part of `values`, which have `lengths`; `received` are the parts of this

@@ -29,7 +29,7 @@ use pipeline::loader::{LoadError, Loader, LoaderOptions, Rank};
 use pipeline::simd;
 use pipeline::source::{self, WeightedSource};
 use schemas::report::{RanksFigures, StepMetrics, ValidationMetrics};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -78,7 +78,7 @@ pub fn train(run: &Run, on_event: impl FnMut(Event<'_>)) -> Result<Outcome, RunE
 }
 
 /// [`train`] with other ranks, which all call this after [`check_alike`]. Rank 0 reads and writes
-/// the run's folder; only its events are of steps.
+/// the run's folder, and only it has events.
 ///
 /// # Errors
 /// As [`train`], on the rank that fails: the others wait for it until it aborts them
@@ -120,10 +120,7 @@ pub fn check_alike(ranks: &Ranks, run: &Run) -> Result<(), RunError> {
         state.clips,
         state.data.unwrap_or_default()
     );
-    let simd = simd::chosen().map_err(LoadError::from)?;
-    // Weights are updated by each rank on its own, so roundings have to be the same.
-    ranks.check("version", env!("CARGO_PKG_VERSION"))?;
-    ranks.check("instruction set (INSTRUCTION_SET)", &format!("{simd:?}"))?;
+    ranks.check_program(simd::chosen().map_err(LoadError::from)?)?;
     ranks.check("data", &data)?;
     Ok(ranks.check("configuration", &run.task.to_toml())?)
 }
@@ -159,6 +156,8 @@ struct TrainLoop<'a> {
     objective: Objective<'a>,
     state: RunState,
     saved_step: u64,
+    /// Data set and clip of those that a rank has skipped.
+    bad: HashSet<(u32, u64)>,
     /// The last validation.
     validation: Option<ValidationMetrics>,
 }
@@ -209,6 +208,7 @@ impl<'a> TrainLoop<'a> {
             objective,
             saved_step: state.step,
             state,
+            bad: HashSet::new(),
             validation: None,
         })
     }
@@ -345,10 +345,7 @@ impl<'a> TrainLoop<'a> {
     }
 
     fn validate(&mut self) -> Result<Option<ValidationMetrics>, RunError> {
-        if self.root.is_none() {
-            return Ok(None);
-        }
-        self.objective.validate(self.run, self.on_event)
+        self.objective.validate(self.run, self.ranks, self.on_event)
     }
 
     fn draw(&mut self) -> Result<(), RunError> {

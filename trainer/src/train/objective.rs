@@ -11,6 +11,7 @@ use crate::data::targets::SoftTargets;
 use crate::eval::{self, EvaluateError, Scores};
 use crate::log::{PICTURE_TAG, RunLog};
 use crate::plot::reconstruction;
+use crate::ranks::Ranks;
 use pipeline::loader::batch::Batch;
 use pipeline::loader::{self, LoadError, LoaderOptions};
 use pipeline::sampling::order::Cursor;
@@ -177,14 +178,15 @@ impl<'a> Objective<'a> {
         }
     }
 
-    /// Evaluates a classifier on its validation clips; `None` where there are none, or the run is
-    /// stopped meanwhile.
+    /// Evaluates a classifier on its validation clips, with all ranks; rank 0 gets the metrics. `None`
+    /// where there are no clips, or the run is stopped meanwhile.
     ///
     /// # Errors
     /// When too many clips are bad, or the device fails.
     pub(super) fn validate(
         &mut self,
         run: &Run,
+        ranks: &Ranks,
         on_event: OnEvent<'_>,
     ) -> Result<Option<ValidationMetrics>, RunError> {
         let Self::FineTuning {
@@ -204,6 +206,7 @@ impl<'a> Objective<'a> {
         };
         let mut scores = Scores::new(config.objective.classes.len());
         let evaluated = eval::infer_all(
+            ranks,
             clips,
             options,
             |batch| learner.infer(batch),
@@ -213,12 +216,12 @@ impl<'a> Objective<'a> {
                     .for_each(|clip| scores.add(&clip.probabilities, clip.label));
                 Ok(())
             },
-            |skipped| on_event(Event::Skipped(skipped)),
+            |reason| on_event(Event::Skipped(reason)),
         );
         match evaluated {
             Err(EvaluateError::Load(LoadError::Interrupted)) => Ok(None),
             Err(error) => Err(error.into()),
-            Ok(()) => Ok(Some(scores.metrics())),
+            Ok(()) => Ok(ranks.is_root().then(|| scores.metrics())),
         }
     }
 

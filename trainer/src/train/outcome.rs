@@ -7,7 +7,6 @@ use crate::eval::EvaluateError;
 use crate::log::LogError;
 use crate::ranks::RanksError;
 use pipeline::loader::LoadError;
-use pipeline::loader::batch::Skipped;
 use pipeline::sampling::order::SampleId;
 use schemas::report::{NonfiniteStep, StepMetrics, ValidationMetrics};
 use std::io;
@@ -18,8 +17,8 @@ use std::path::{Path, PathBuf};
 pub enum Event<'a> {
     /// A step is done; with the number of steps of the whole run.
     Step(&'a StepMetrics, u64),
-    /// A clip cannot be read, and was skipped for the first time.
-    Skipped(&'a Skipped),
+    /// A clip cannot be read, for this reason, and was skipped for the first time.
+    Skipped(&'a str),
     /// A checkpoint cannot be used and is not touched; the run resumes from the one before it.
     InvalidCheckpoint(&'a InvalidCheckpoint),
     /// Loss or gradients of a step were not finite, and it changed nothing; it is recorded in the
@@ -172,6 +171,7 @@ impl RunError {
         matches!(
             self,
             Self::Ranks(_)
+                | Self::Validation(EvaluateError::Ranks(_))
                 | Self::UnevenBatch { .. }
                 | Self::Nonfinite { .. }
                 | Self::TooManyNonfinite { .. }

@@ -3,8 +3,8 @@
 use super::TrainLoop;
 use super::outcome::{Event, RunError};
 use crate::cpu::Part;
-use crate::ranks::SumTimes;
-use pipeline::loader::batch::Batch;
+use crate::ranks::{RanksError, SumTimes};
+use pipeline::loader::batch::{Batch, Skipped};
 use pipeline::loader::{LoadError, Loader};
 use pipeline::sampling::order::{Cursor, SampleId};
 use std::time::Duration;
@@ -69,14 +69,18 @@ impl TrainLoop<'_> {
                 batch => Some(batch?),
             };
             let clips = batch.as_ref().map_or(f64::NAN, |batch| batch.len() as f64);
-            let clips: f64 = self.ranks.gather(&[clips]).into_iter().sum();
+            let skipped = batch.iter().flat_map(|batch| &batch.skipped);
+            let skipped: Vec<&Skipped> = skipped.filter(|skipped| skipped.is_new).collect();
+            let counts = self.ranks.gather(&[clips, skipped.len() as f64]);
+            let sum = |of: usize| counts.iter().skip(of).step_by(2).sum::<f64>();
+            let (clips, bad) = (sum(0), sum(1));
+            if bad > 0.0 {
+                self.count_skipped(&skipped)?;
+            }
             let Some(batch) = batch.filter(|_| !clips.is_nan()) else {
                 self.objective.learner_mut().discard();
                 return Ok(None);
             };
-            for skipped in batch.skipped.iter().filter(|skipped| skipped.is_new) {
-                (self.on_event)(Event::Skipped(skipped));
-            }
             step.wait += batch.wait;
             step.next = batch.next;
             if clips == 0.0 {
@@ -94,6 +98,31 @@ impl TrainLoop<'_> {
             learner.discard();
         }
         Ok(Some(step))
+    }
+
+    /// Counts the clips that ranks have skipped, each once, and reports them on rank 0.
+    fn count_skipped(&mut self, own: &[&Skipped]) -> Result<(), RunError> {
+        let own = own.iter();
+        let own = own.map(|clip| (clip.sample.set, clip.sample.clip, &clip.reason));
+        let own = serde_json::to_vec(&own.collect::<Vec<_>>()).expect("plain data becomes JSON");
+        let limit = self.run.loading.max_bad;
+        for of_rank in self.ranks.gather_bytes(&own) {
+            let clips: Vec<(u32, u64, String)> =
+                serde_json::from_slice(&of_rank).expect("as it was written");
+            for (set, clip, reason) in clips {
+                if !self.bad.insert((set, clip)) {
+                    continue;
+                }
+                if self.ranks.is_root() {
+                    (self.on_event)(Event::Skipped(&reason));
+                }
+                if self.bad.len() > limit {
+                    let last = reason;
+                    return Err(RanksError::TooManyBad { limit, last }.into());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Adds the gradients of a batch, of which this rank has a part, to those that wait. Returns

@@ -11,6 +11,7 @@ use crate::train::checkpoint::{
 use candle_core::{Device, Tensor};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use xxhash_rust::xxh3::Xxh3;
 
 /// Weights with their configuration.
 #[derive(Debug)]
@@ -177,6 +178,23 @@ impl Weights {
                 }
             })?;
         Ok((config, model))
+    }
+
+    /// A hash of names, shapes and values.
+    ///
+    /// # Errors
+    /// When a value is not an f32.
+    pub fn fingerprint(&self) -> candle_core::Result<u64> {
+        let mut names: Vec<&String> = self.tensors.keys().collect();
+        names.sort_unstable();
+        let mut hasher = Xxh3::new();
+        for name in names {
+            let tensor = &self.tensors[name];
+            hasher.update(format!("{name} {:?}", tensor.dims()).as_bytes());
+            let values = tensor.flatten_all()?.to_vec1::<f32>()?;
+            hasher.update(bytemuck::cast_slice(&values));
+        }
+        Ok(hasher.digest())
     }
 
     /// The classes that they tell apart; none of a pre-training.

@@ -47,7 +47,7 @@ pub fn loader(args: &BenchLoaderArgs) -> anyhow::Result<()> {
     let open_seconds = began.elapsed().as_secs_f64();
     let data_clips = sources::clips(&data);
     let threads = if args.consumer == Consumer::Step {
-        loader_threads_beside_training()
+        loader_threads_beside_training(all_cores())
     } else {
         all_cores()
     };

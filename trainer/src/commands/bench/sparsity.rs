@@ -9,10 +9,10 @@ use candle_core::Device;
 use console::output;
 use pipeline::loader::Loader;
 use pipeline::loader::batch::{Batch, Form};
-use pipeline::physical_cores;
 use pipeline::sampling::mask::Masks;
 use pipeline::sampling::order::Cursor;
 use pipeline::source::WeightedSource;
+use pipeline::{all_cores, physical_cores};
 use schemas::report::{
     PaperFigures, PaperSparsity, SparsityFigures, SparsityGain, SparsityReport, StepSpeed,
 };
@@ -91,7 +91,9 @@ pub fn sparsity(args: &BenchSparsityArgs) -> anyhow::Result<()> {
     };
     let parameters = bench.model.store().count() as u64;
     let computed = bench.computed()?;
-    let loading = args.load.loading(loader_threads_beside_training());
+    let loading = args
+        .load
+        .loading(loader_threads_beside_training(all_cores()));
     // One after the other: an idle loader would fill its buffers while the other variant trains.
     let loaded = match &data {
         None => None,
