@@ -33,7 +33,8 @@ fn run_command(command: &cli::Command) -> anyhow::Result<ExitCode> {
         cli::Command::DecodeWorker => pipeline::live::worker::run()?,
         cli::Command::Curves(args) => curves::curves(args)?,
         cli::Command::Bench(cli::Bench::Loader(args)) => bench::loader::loader(args)?,
-        cli::Command::Bench(cli::Bench::Step(args)) => bench::step::step(args)?,
+        cli::Command::Bench(cli::Bench::Step(args)) => return bench::step::step(args),
+        cli::Command::Bench(cli::Bench::Scaling(args)) => return bench::scaling::scaling(args),
         cli::Command::Bench(cli::Bench::Sparsity(args)) => bench::sparsity::sparsity(args)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -1,6 +1,6 @@
 //! Reports of `trainer bench`.
 
-use super::{LoaderFigures, WaitFigures};
+use super::{LoaderFigures, RanksFigures, WaitFigures};
 use serde::{Deserialize, Serialize};
 
 /// Report of `trainer bench loader --json`.
@@ -197,18 +197,21 @@ pub struct PaperFigures {
 pub struct StepReport {
     /// Preset of the model.
     pub preset: String,
-    /// Clips per step.
+    /// Clips per step, of each rank.
     pub batch_size: u64,
     /// Fraction of the tokens that is masked.
     pub mask_ratio: f64,
     /// Type of the activations.
     pub dtype: String,
-    /// Number of compute threads.
+    /// Number of compute threads, of each rank.
     pub threads: u64,
     /// Number of trainable parameters of the model.
     pub parameters: u64,
     /// Number of timed steps.
     pub steps: u64,
+    /// On several ranks, the median cost of their sums.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranks: Option<RanksFigures>,
     /// Median seconds of a step: forward, backward and optimizer.
     pub seconds_per_step: f64,
     /// Seconds of the fastest step.
@@ -229,6 +232,80 @@ pub struct StepReport {
     pub product_share: f64,
     /// Peak memory of the process in bytes.
     pub peak_memory_bytes: u64,
+}
+
+/// Report of `trainer bench scaling`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScalingReport {
+    /// Preset of the model.
+    pub preset: String,
+    /// Clips per step, of each rank.
+    pub batch_size: u64,
+    /// Type of the activations.
+    pub dtype: String,
+    /// Number of compute threads, of each rank.
+    pub threads: u64,
+    /// Number of trainable parameters of the model.
+    pub parameters: u64,
+    /// Seconds of a step without sums, while all ranks compute.
+    pub alone_seconds: f64,
+    /// Those of them after the first gradients are complete, in which sums can be hidden.
+    pub overlap_seconds: f64,
+    /// The link between the ranks of this run, if there are several.
+    pub link: Option<LinkFigures>,
+    /// What was measured, by the number of ranks.
+    pub measured: Vec<MeasuredScaling>,
+    /// What the model says for other networks, by bandwidth and number of nodes.
+    pub modelled: Vec<ModelledScaling>,
+}
+
+/// A link between ranks.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkFigures {
+    /// What a rank sends while it receives as much, in 10^9 bits per second.
+    pub gbit_per_second: f64,
+    /// Seconds of a message without bytes.
+    pub latency_seconds: f64,
+}
+
+/// Steps on some ranks.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MeasuredScaling {
+    /// Number of ranks.
+    pub ranks: u64,
+    /// Median seconds of a step.
+    pub seconds_per_step: f64,
+    /// Clips per second of all ranks.
+    pub clips_per_second: f64,
+    /// Clips per second over those of as many ranks without sums.
+    pub efficiency: f64,
+    /// Median seconds of a step's sums, with the wait for slower ranks.
+    pub sum_seconds: f64,
+    /// Those of them after the backward.
+    pub exposed_seconds: f64,
+    /// Seconds of a step as the model says for the measured link.
+    pub modelled_seconds: f64,
+}
+
+/// A step as the model predicts it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelledScaling {
+    /// The link, whose figures are given.
+    pub link: LinkFigures,
+    /// Number of nodes, of one rank each.
+    pub nodes: u64,
+    /// Seconds of a step.
+    pub seconds_per_step: f64,
+    /// Clips per second over those of as many nodes without sums.
+    pub efficiency: f64,
+    /// Seconds of the sums.
+    pub sum_seconds: f64,
+    /// Those of them after the backward.
+    pub exposed_seconds: f64,
 }
 
 /// Seconds of the parts of a step.

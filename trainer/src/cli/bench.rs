@@ -16,6 +16,8 @@ pub enum Bench {
     Step(BenchStepArgs),
     /// Compare masked with dense training steps: multiply-adds, seconds and clips per second.
     Sparsity(BenchSparsityArgs),
+    /// Measure how training scales with ranks, and predict it for other networks.
+    Scaling(BenchScalingArgs),
 }
 
 /// Benchmark the loader: clips per second, time per stage, and waits of a consumer.
@@ -63,24 +65,16 @@ pub struct BenchLoaderArgs {
     pub json: bool,
 }
 
-/// Benchmark a training step: time per part, and GFLOP/s vs one large matrix product.
-///
-/// Trains the model of a preset on one random batch, repeatedly: forward, backward, clipping and
-/// AdamW, without loading.
+/// A training step on random data.
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  trainer bench step                                      ViT-B, two clips, 90 % masked, f32
-  trainer bench step --dtype bf16                         the same in bf16
-  trainer bench step --preset large --batch-size 1 --gradient-checkpointing --json")]
-pub struct BenchStepArgs {
+pub struct StepArgs {
     /// Preset of the model.
     #[arg(long, value_enum, default_value = "base")]
     pub preset: Preset,
     /// TOML file with keys that override the preset's.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Clips per step.
+    /// Clips per step, of each rank.
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub batch_size: usize,
     /// Share of masked tokens [default: the preset's].
@@ -92,7 +86,7 @@ pub struct BenchStepArgs {
     /// Recompute activations in the backward to save memory.
     #[arg(long, alias = "recompute")]
     pub gradient_checkpointing: bool,
-    /// Compute threads [default: physical cores].
+    /// Compute threads of each rank [default: physical cores, shared by the ranks that may use them].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
     /// Timed steps, after one warm-up step.
@@ -103,6 +97,66 @@ pub struct BenchStepArgs {
         value_parser = clap::value_parser!(u32).range(1..),
     )]
     pub steps: u32,
+}
+
+/// Benchmark a training step: time per part, and GFLOP/s vs one large matrix product.
+///
+/// Trains the model of a preset on one random batch, repeatedly: forward, backward, clipping and
+/// AdamW, without loading. Under mpirun all ranks do, and sum their gradients.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  trainer bench step                                      ViT-B, two clips, 90 % masked, f32
+  trainer bench step --dtype bf16                         the same in bf16
+  trainer bench step --preset large --batch-size 1 --gradient-checkpointing --json
+  mpirun -n 4 --bind-to none trainer bench step --preset small")]
+pub struct BenchStepArgs {
+    #[command(flatten)]
+    /// The step.
+    pub step: StepArgs,
+    /// Print the figures as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Measure how training scales with ranks, and predict it for other networks.
+///
+/// Under mpirun, times steps on 1, 2, 4, ... of the ranks, each with its own clips. With or without,
+/// predicts the step on many nodes: from when the gradients of this machine's backward are complete,
+/// the bytes to sum, and the bandwidth and latency of the network. Efficiency is the share of the
+/// clips per second that as many nodes would have without sums.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  trainer bench scaling                                 ViT-B, two clips per node
+  mpirun -n 4 --map-by node --bind-to none trainer bench scaling --batch-size 16
+                                                        four nodes, and the prediction for more
+  trainer bench scaling --preset large --gbits 50,200 --nodes 8,64,512")]
+pub struct BenchScalingArgs {
+    #[command(flatten)]
+    /// The step.
+    pub step: StepArgs,
+    /// Bandwidths of networks, in 10^9 bits per second.
+    #[arg(
+        long,
+        value_name = "GBITS",
+        value_delimiter = ',',
+        default_value = "10,25,100,400",
+        value_parser = positive,
+    )]
+    pub gbits: Vec<f64>,
+    /// Numbers of nodes, of one rank each.
+    #[arg(
+        long,
+        value_name = "N",
+        value_delimiter = ',',
+        default_value = "2,4,8,16,32,64,128,256",
+        value_parser = clap::value_parser!(u32).range(1..=65536),
+    )]
+    pub nodes: Vec<u32>,
+    /// Latency of a message, in microseconds.
+    #[arg(long, value_name = "US", default_value_t = 20.0, value_parser = positive)]
+    pub latency: f64,
     /// Print the figures as JSON.
     #[arg(long)]
     pub json: bool,

@@ -9,7 +9,10 @@ mod study;
 pub mod usage;
 mod visualise;
 
-pub use bench::{Bench, BenchLoaderArgs, BenchSparsityArgs, BenchStepArgs, Consumer, FormArg};
+pub use bench::{
+    Bench, BenchLoaderArgs, BenchScalingArgs, BenchSparsityArgs, BenchStepArgs, Consumer, FormArg,
+    StepArgs,
+};
 pub use classify::{EmbedArgs, EvalArgs, FinetuneArgs, Per, ReadArgs, SpanArg};
 pub use convert::{ExportArgs, ImportArgs};
 pub use settings::{BenchFlags, FinetuneFlags, RunFlags, Settings};

@@ -122,6 +122,18 @@ impl Ranks {
         }
     }
 
+    /// The first `count` ranks, to work without the others; none on those. All ranks call this.
+    pub fn first(&self, count: usize) -> Option<Self> {
+        if self.count() == 1 {
+            return Some(Self::alone());
+        }
+        Some(Self {
+            world: self.world.first(count)?,
+            on_same_cores: self.on_same_cores,
+            received: RefCell::default(),
+        })
+    }
+
     /// Number of this rank.
     pub fn number(&self) -> usize {
         self.world.number()
@@ -189,6 +201,13 @@ impl Ranks {
     /// Waits until all ranks are here.
     pub fn wait(&self) {
         self.any(false);
+    }
+
+    /// [`Self::wait`], which leaves the core to other ranks meanwhile, and may take 5 ms longer.
+    pub fn wait_quietly(&self) {
+        if self.count() > 1 {
+            self.world.wait_quietly();
+        }
     }
 
     /// Replaces the values of all ranks by those of rank 0.
@@ -314,7 +333,7 @@ fn only_in(text: &[u8], other: &[u8]) -> String {
 }
 
 /// Sums parts of `length` values into the first one, as a balanced tree.
-fn sum_tree(parts: &mut [f32], length: usize) {
+pub fn sum_tree(parts: &mut [f32], length: usize) {
     if length == 0 {
         return;
     }

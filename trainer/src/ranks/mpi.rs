@@ -4,14 +4,22 @@ use super::RanksError;
 use mpi::Threading;
 use mpi::datatype::{Partition, PartitionMut};
 use mpi::environment::Universe;
-use mpi::topology::SimpleCommunicator;
+use mpi::topology::{Color, SimpleCommunicator};
 use mpi::traits::{Communicator, CommunicatorCollectives, Destination, Root, Source};
 use std::fmt::{self, Debug, Formatter};
+use std::thread;
+use std::time::Duration;
 
-/// All ranks. MPI ends when this is dropped.
+/// How often a rank that waits quietly looks whether the others are there.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+
+/// All ranks, or some of them.
 pub(super) struct World {
     /// None for one rank that takes no part.
-    mpi: Option<(SimpleCommunicator, Universe)>,
+    communicator: Option<SimpleCommunicator>,
+    /// MPI, which ends when this is dropped; with all ranks only. After the communicator, which has
+    /// to be freed first.
+    _universe: Option<Universe>,
     number: usize,
     count: usize,
 }
@@ -42,25 +50,48 @@ impl World {
             let message = "this MPI does not allow programs with threads (MPI_THREAD_FUNNELED)";
             return Err(RanksError::Start(message.to_owned()));
         }
-        let world = universe.world();
-        Ok(Self {
-            number: world.rank() as usize,
-            count: world.size() as usize,
-            mpi: Some((world, universe)),
-        })
+        Ok(Self::of(universe.world(), Some(universe)))
+    }
+
+    fn of(communicator: SimpleCommunicator, universe: Option<Universe>) -> Self {
+        Self {
+            number: communicator.rank() as usize,
+            count: communicator.size() as usize,
+            communicator: Some(communicator),
+            _universe: universe,
+        }
     }
 
     pub(super) const fn alone() -> Self {
         Self {
-            mpi: None,
+            communicator: None,
+            _universe: None,
             number: 0,
             count: 1,
         }
     }
 
     fn world(&self) -> &SimpleCommunicator {
-        let (world, _) = self.mpi.as_ref().expect("several ranks");
-        world
+        self.communicator.as_ref().expect("several ranks")
+    }
+
+    /// The first ranks, without the others; none on those.
+    pub(super) fn first(&self, count: usize) -> Option<Self> {
+        let color = match self.number < count {
+            true => Color::with_value(0),
+            false => Color::undefined(),
+        };
+        let communicator = self.world().split_by_color(color)?;
+        Some(Self::of(communicator, None))
+    }
+
+    /// Waits until all ranks are here, and leaves the core to others meanwhile.
+    pub(super) fn wait_quietly(&self) {
+        let mut request = self.world().immediate_barrier();
+        while let Err(waiting) = request.test() {
+            request = waiting;
+            thread::sleep(POLL_INTERVAL);
+        }
     }
 
     pub(super) const fn number(&self) -> usize {
@@ -116,8 +147,8 @@ impl World {
     }
 
     pub(super) fn abort(&self, code: i32) -> ! {
-        match &self.mpi {
-            Some((world, _)) => world.abort(code),
+        match &self.communicator {
+            Some(world) => world.abort(code),
             None => std::process::exit(code),
         }
     }

@@ -1,6 +1,7 @@
 //! `trainer bench`: benchmarks of loading and training.
 
 pub mod loader;
+pub mod scaling;
 pub mod sparsity;
 pub mod step;
 

@@ -1,19 +1,22 @@
 //! `trainer bench step`: benchmarks a training step on the CPU.
 
 use super::{format_number, median};
-use crate::cli::BenchStepArgs;
 use crate::cli::usage::peak_memory_bytes;
+use crate::cli::{BenchStepArgs, StepArgs};
+use crate::commands::together;
 use candle_core::Device;
 use console::output;
 use pipeline::physical_cores;
-use schemas::report::{StepParts, StepReport};
+use schemas::report::{RanksFigures, StepParts, StepReport};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use toml::Value;
 use trainer::backend;
 use trainer::config::{ConfigError, Layer, PretrainConfig};
-use trainer::cpu::{CpuMae, Patches, Precision, RandomBatch, StepTimes, gemm_rate};
+use trainer::cpu::{CpuMae, Part, Patches, Precision, RandomBatch, StepTimes, gemm_rate};
 use trainer::model::Mae;
 use trainer::model::flops::{self, ClipTokens};
+use trainer::ranks::{Ranks, SumTimes};
 
 /// Creates the model of a configuration.
 ///
@@ -24,17 +27,44 @@ pub fn model(config: &PretrainConfig, threads: usize) -> anyhow::Result<CpuMae> 
     Ok(backend::cpu_mae(&model, config, threads)?)
 }
 
-/// Runs a step, and returns its seconds and the durations of its parts.
-pub fn timed_step(model: &mut CpuMae, batch: &Patches<'_>, rate: f64) -> (f64, StepTimes) {
+/// What a step took.
+pub struct TimedStep {
+    /// All of it, in seconds.
+    pub seconds: f64,
+    /// Its parts.
+    pub parts: StepTimes,
+    /// Sums over ranks.
+    pub sums: SumTimes,
+}
+
+/// Runs a step, on a batch of each of `ranks`, which begin together.
+pub fn timed_step(ranks: &Ranks, model: &mut CpuMae, batch: &Patches<'_>, rate: f64) -> TimedStep {
     model.take_times();
+    ranks.wait();
     let began = Instant::now();
-    model.accumulate(batch, 1.0);
+    let mut sums = SumTimes::default();
+    if ranks.count() == 1 {
+        model.accumulate(batch, 1.0);
+    } else {
+        let share = 1.0 / ranks.count() as f64;
+        let part = |buckets| Part::Micro {
+            index: 0,
+            count: 1,
+            buckets: Some(buckets),
+        };
+        (_, sums) = ranks.sum_while(|buckets| model.accumulate_part(batch, share, part(buckets)));
+        model.store_mut().add_batch();
+    }
     model.update(rate);
-    (began.elapsed().as_secs_f64(), model.take_times())
+    TimedStep {
+        seconds: began.elapsed().as_secs_f64(),
+        parts: model.take_times(),
+        sums,
+    }
 }
 
 /// The settings of the flags.
-fn layers(args: &BenchStepArgs) -> Result<Vec<Layer>, ConfigError> {
+fn layers(args: &StepArgs) -> Result<Vec<Layer>, ConfigError> {
     let dtype = Value::try_from(args.dtype).expect("plain data becomes TOML");
     let checkpointing = args.gradient_checkpointing;
     let mut layers = vec![
@@ -51,39 +81,57 @@ fn layers(args: &BenchStepArgs) -> Result<Vec<Layer>, ConfigError> {
     Ok(layers)
 }
 
+/// The configuration of the flags, and the number of threads of this rank.
+pub fn settings(ranks: &Ranks, args: &StepArgs) -> anyhow::Result<(PretrainConfig, usize)> {
+    let config = super::config(args.preset, args.config.as_deref(), &layers(args)?)?;
+    let threads = args.threads.map_or_else(
+        || ranks.share_of(physical_cores()),
+        |threads| threads as usize,
+    );
+    Ok((config, threads))
+}
+
 /// Runs the command.
 ///
 /// # Errors
 /// When the flags are invalid.
-pub fn step(args: &BenchStepArgs) -> anyhow::Result<()> {
-    let config = super::config(args.preset, args.config.as_deref(), &layers(args)?)?;
-    let threads = args
-        .threads
-        .map_or_else(physical_cores, |threads| threads as usize);
+pub fn step(args: &BenchStepArgs) -> anyhow::Result<ExitCode> {
+    let ranks = Ranks::start()?;
+    together::end(&ranks, step_with(&ranks, args))
+}
+
+/// [`step`] on each of `ranks`.
+fn step_with(
+    ranks: &Ranks,
+    BenchStepArgs { step: args, json }: &BenchStepArgs,
+) -> anyhow::Result<ExitCode> {
+    let (config, threads) = together::agree(ranks, settings(ranks, args))?;
+    let text = config.to_toml();
+    ranks.check("settings", &format!("{text}steps = {}", args.steps))?;
     let model_config = config.model();
     let clips = config.common.data.batch_size;
-    let mut model = model(&config, threads)?;
-    let batch = RandomBatch::new(
-        &model_config,
-        Some(config.objective.masking),
-        clips,
-        config.common.seed,
-    );
+    let mut model = together::agree(ranks, model(&config, threads))?;
+    let seed = config.common.seed + ranks.number() as u64;
+    let batch = RandomBatch::new(&model_config, Some(config.objective.masking), clips, seed);
     // The first step allocates memory. Rates are those of the first steps of a run.
-    timed_step(&mut model, &batch.patches(), 0.0);
-    let steps: Vec<(f64, StepTimes)> = (0..args.steps)
-        .map(|_| timed_step(&mut model, &batch.patches(), 1e-6))
+    timed_step(ranks, &mut model, &batch.patches(), 0.0);
+    let steps: Vec<TimedStep> = (0..args.steps)
+        .map(|_| timed_step(ranks, &mut model, &batch.patches(), 1e-6))
         .collect();
     let peak_memory_bytes = peak_memory_bytes()?;
     let parameters = model.store().count() as u64;
     drop(model);
-    let seconds: Vec<f64> = steps.iter().map(|(seconds, _)| *seconds).collect();
+    let seconds: Vec<f64> = steps.iter().map(|step| step.seconds).collect();
     let seconds_per_step = median(seconds.clone());
     let masks = batch.patches().masks;
     let tokens = ClipTokens::sparse(masks.visible(), masks.predicted());
+    let all_clips = clips * ranks.count();
     let gflop_per_step =
-        2e-9 * (flops::forward(&model_config, tokens).step() * clips as u64) as f64;
-    let product_gflop_per_second = gemm_rate(args.dtype, threads);
+        2e-9 * (flops::forward(&model_config, tokens).step() * all_clips as u64) as f64;
+    let product_gflop_per_second = ranks.gather(&[gemm_rate(args.dtype, threads)]).iter().sum();
+    if !ranks.is_root() {
+        return Ok(ExitCode::SUCCESS);
+    }
     let gflop_per_second = gflop_per_step / seconds_per_step;
     let report = StepReport {
         preset: args.preset.name().to_owned(),
@@ -97,41 +145,45 @@ pub fn step(args: &BenchStepArgs) -> anyhow::Result<()> {
         threads: threads as u64,
         parameters,
         steps: args.steps.into(),
+        ranks: (ranks.count() > 1).then(|| RanksFigures {
+            count: ranks.count(),
+            sum_seconds: median_of(&steps, |step| step.sums.all),
+            exposed_seconds: median_of(&steps, |step| step.sums.exposed),
+        }),
         seconds_per_step,
         least_seconds: seconds.iter().copied().fold(f64::INFINITY, f64::min),
         most_seconds: seconds.iter().copied().fold(0.0, f64::max),
         parts: median_parts(&steps),
-        clips_per_second: clips as f64 / seconds_per_step,
+        clips_per_second: all_clips as f64 / seconds_per_step,
         gflop_per_step,
         gflop_per_second,
         product_gflop_per_second,
         product_share: gflop_per_second / product_gflop_per_second,
         peak_memory_bytes,
     };
-    let text = if args.json {
+    let text = if *json {
         serde_json::to_string_pretty(&report)?
     } else {
         render_report(&report)
     };
-    Ok(output::print(&text)?)
+    output::print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The median of a duration of steps, in seconds.
+pub fn median_of(steps: &[TimedStep], duration: impl Fn(&TimedStep) -> Duration) -> f64 {
+    let seconds = steps.iter().map(|step| duration(step).as_secs_f64());
+    median(seconds.collect())
 }
 
 /// Median durations of the parts of a step.
-fn median_parts(steps: &[(f64, StepTimes)]) -> StepParts {
-    let part = |of: fn(&StepTimes) -> Duration| {
-        median(
-            steps
-                .iter()
-                .map(|(_, times)| of(times).as_secs_f64())
-                .collect(),
-        )
-    };
+fn median_parts(steps: &[TimedStep]) -> StepParts {
     StepParts {
-        encoder_seconds: part(|times| times.encoder),
-        decoder_seconds: part(|times| times.decoder),
-        decoder_backward_seconds: part(|times| times.decoder_backward),
-        encoder_backward_seconds: part(|times| times.encoder_backward),
-        optimizer_seconds: part(|times| times.optimizer),
+        encoder_seconds: median_of(steps, |step| step.parts.encoder),
+        decoder_seconds: median_of(steps, |step| step.parts.decoder),
+        decoder_backward_seconds: median_of(steps, |step| step.parts.decoder_backward),
+        encoder_backward_seconds: median_of(steps, |step| step.parts.encoder_backward),
+        optimizer_seconds: median_of(steps, |step| step.parts.optimizer),
     }
 }
 
@@ -149,7 +201,7 @@ fn render_report(report: &StepReport) -> String {
         )
     };
     let mut text = format!(
-        "{} ({} parameters), {} clips, {:.0} % masked, {}, {} threads; random data, no loading\n\n\
+        "{} ({} parameters), {}{} clips, {:.0} % masked, {}, {} threads; random data, no loading\n\n\
          step           {:.3} s (median of {}; {:.3} to {:.3})\n\
          trained        {} clips/s\n\
          flops          {:.1} GFLOP per step, counted from shapes; {:.0} GFLOP/s\n\
@@ -159,6 +211,9 @@ fn render_report(report: &StepReport) -> String {
          parts\n",
         report.preset,
         report.parameters,
+        report
+            .ranks
+            .map_or(String::new(), |ranks| format!("{} ranks of ", ranks.count)),
         report.batch_size,
         100.0 * report.mask_ratio,
         report.dtype,
@@ -179,5 +234,9 @@ fn render_report(report: &StepReport) -> String {
     text += &part("decoder backward", parts.decoder_backward_seconds);
     text += &part("encoder backward", parts.encoder_backward_seconds);
     text += &part("optimizer", parts.optimizer_seconds);
+    if let Some(ranks) = &report.ranks {
+        text += &part("sums over ranks", ranks.sum_seconds);
+        text += &part("  not hidden", ranks.exposed_seconds);
+    }
     text
 }
