@@ -5,6 +5,7 @@
 
 mod faults;
 mod inference;
+mod scaling;
 mod training;
 
 use std::env;

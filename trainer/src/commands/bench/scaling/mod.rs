@@ -139,9 +139,12 @@ fn time_alone(model: &mut CpuMae, batch: &Patches<'_>) -> Timeline {
     });
     model.store_mut().add_batch();
     model.update(RATE);
+    // This thread may have been told late.
+    let buckets = buckets.into_iter();
+    let buckets = buckets.map(|(at, values)| (f64::min(at, compute), values));
     Timeline {
         compute,
-        buckets,
+        buckets: buckets.collect(),
         update: began.elapsed().as_secs_f64() - compute,
     }
 }
