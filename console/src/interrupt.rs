@@ -1,5 +1,6 @@
 //! Ctrl-C: the first one asks the program to stop cleanly, the second one ends it.
 
+use signal_hook::consts::SIGUSR1;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 
@@ -12,11 +13,14 @@ static HEEDED: AtomicBool = AtomicBool::new(false);
 /// Exit code after a clean stop, the shell's code for an interrupt.
 pub const EXIT_CODE: u8 = 130;
 
-/// Handles Ctrl-C and a request to terminate from now on.
+/// Handles Ctrl-C and a request to terminate from now on, and SIGUSR1, which only ever asks for a
+/// clean stop: launchers pass it on to all processes, and schedulers send it before a job's time is
+/// over.
 ///
 /// # Errors
 /// When the system refuses the handler.
 pub fn listen() -> anyhow::Result<()> {
+    signal_hook::flag::register(SIGUSR1, Arc::clone(&REQUESTED))?;
     Ok(ctrlc::set_handler(|| {
         if REQUESTED.swap(true, Ordering::SeqCst) || !HEEDED.load(Ordering::SeqCst) {
             std::process::exit(EXIT_CODE.into());

@@ -98,6 +98,23 @@ fn ranks_that_were_started_differently_say_how() {
 }
 
 #[test]
+fn a_signal_that_mpirun_passes_on_stops_all_after_the_step() {
+    let Some(work) = Work::new() else { return };
+    let (mpirun, _) = work.start(3, "stopped", &["--batch-size", "48", "--steps", "100000"]);
+    children(mpirun.id())
+        .into_iter()
+        .for_each(|mpirun| assert!(signal(mpirun, "USR1")));
+    let output = mpirun.wait_with_output().expect("ended");
+    assert_eq!(output.status.code(), Some(130), "{}", shown(&output));
+    let done = work.result("stopped").1.len();
+    let last = last_checkpoint(&work.path("stopped"));
+    assert!(
+        last.ends_with(format!("step-{done:06}")),
+        "{done}: {last:?}"
+    );
+}
+
+#[test]
 fn ctrl_c_at_mpirun_saves_and_ends_all() {
     let Some(work) = Work::new() else { return };
     // mpirun passes the signal on after a second, and kills a second later.

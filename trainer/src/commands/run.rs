@@ -117,7 +117,12 @@ fn configuration(args: &RunArgs, saved: Option<Saved>) -> anyhow::Result<Pretrai
         )
     };
     let asked = if args.preset.is_some() || args.config.is_some() {
-        PretrainConfig::resolve(preset, &layers)?
+        let mut asked = PretrainConfig::resolve(preset, &layers)?;
+        // Ranks have divided the batches of a run that leaves this open.
+        if asked.common.data.micro_batches == 1 {
+            asked.common.data.micro_batches = saved.common.data.micro_batches;
+        }
+        asked
     } else {
         saved.with(&layers)?
     };
