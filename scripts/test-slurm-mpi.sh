@@ -76,7 +76,7 @@ depth = 2
 batch_size = 8
 micro_batches = 4
 [schedule]
-length = { steps = 400 }
+length = { steps = 300 }
 [checkpoints]
 every = 10
 TOML
@@ -108,7 +108,7 @@ is_in_state() { [ "$(state "$1")" = "$2" ]; }
 has_steps() { [ -f "$1/metrics.jsonl" ] && [ "$(wc -l <"$1/metrics.jsonl")" -ge "$2" ]; }
 
 compare() {
-  local last=checkpoints/step-000400 file
+  local last=checkpoints/step-000300 file
   for file in model optimizer; do
     cmp "one/$last/$file.safetensors" "$1/$last/$file.safetensors" || fail "$1 differs from one rank"
   done
