@@ -123,7 +123,12 @@ fn a_loss_that_is_not_finite_stops_all_or_is_skipped_by_all() {
             &[&diverging[..], &["--on-nonfinite", "skip"]].concat(),
         );
         let steps: Vec<serde_json::Value> = json_lines(&work.path(out).join("metrics.jsonl"));
-        (work.result_files(out), steps[5]["nonfinite"].clone())
+        let records = fs::read(work.path(out).join("nonfinite.jsonl")).expect("records");
+        (
+            work.result_files(out),
+            steps[5]["nonfinite"].clone(),
+            records,
+        )
     };
     let one = skipped(1, "skip-1");
     assert!(one.1.as_u64() > Some(0), "{:?}", one.1);

@@ -203,7 +203,7 @@ impl Ranks {
         self.any(false);
     }
 
-    /// [`Self::wait`], which leaves the core to other ranks meanwhile, and may take 5 ms longer.
+    /// [`Self::wait`], which leaves the core to others meanwhile, and may take a little longer.
     pub fn wait_quietly(&self) {
         if self.count() > 1 {
             self.world.wait_quietly();
@@ -297,6 +297,8 @@ impl Ranks {
             let mut all = Duration::ZERO;
             for slice in slices {
                 let began = Instant::now();
+                // MPI itself would wait for slower ranks with a core that the computation needs.
+                self.wait_quietly();
                 self.sum(slice);
                 all += began.elapsed();
             }

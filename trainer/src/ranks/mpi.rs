@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 /// How often a rank that waits quietly looks whether the others are there.
-const POLL_INTERVAL: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_micros(200);
 
 /// All ranks, or some of them.
 pub(super) struct World {

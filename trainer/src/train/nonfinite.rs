@@ -35,7 +35,8 @@ impl TrainLoop<'_> {
         let safety = &self.run.task.common().safety;
         let exceeded = self.exceeded(safety);
         let skipped = safety.on_nonfinite == OnNonfinite::Skip && exceeded.is_none();
-        let record = self.record(step, skipped);
+        let samples = self.samples_of_all(step);
+        let record = self.record(step, &samples, skipped);
         let file = self.run.dir.join(NONFINITE_FILE);
         if self.root.is_some() {
             append(&file, &record).map_err(|source| RunError::Write {
@@ -51,21 +52,14 @@ impl TrainLoop<'_> {
         } = record;
         let checkpoint = self.last_checkpoint();
         match (safety.on_nonfinite, exceeded) {
-            (OnNonfinite::Stop, _) => {
-                let samples = step
-                    .batches
-                    .iter()
-                    .flat_map(|batch| batch.samples.iter().copied())
-                    .collect();
-                Err(RunError::Nonfinite {
-                    step: number,
-                    loss,
-                    grad_norm,
-                    samples,
-                    file,
-                    checkpoint,
-                })
-            }
+            (OnNonfinite::Stop, _) => Err(RunError::Nonfinite {
+                step: number,
+                loss,
+                grad_norm,
+                samples: samples.concat(),
+                file,
+                checkpoint,
+            }),
             (
                 OnNonfinite::Skip,
                 Some(Exceeded {
@@ -113,12 +107,25 @@ impl TrainLoop<'_> {
         }
     }
 
+    /// The samples of each batch of a step, of all ranks.
+    fn samples_of_all(&self, step: &Step) -> Vec<Vec<SampleId>> {
+        let own = step.batches.iter().map(|batch| &batch.samples);
+        let own = serde_json::to_vec(&own.collect::<Vec<_>>()).expect("plain data becomes JSON");
+        let ranks = self.ranks.gather_bytes(&own);
+        let ranks = ranks.iter().map(|rank| serde_json::from_slice(rank));
+        let ranks: Vec<Vec<Vec<SampleId>>> =
+            ranks.collect::<Result<_, _>>().expect("as it was written");
+        (0..step.batches.len())
+            .map(|batch| ranks.iter().flat_map(|rank| rank[batch].clone()).collect())
+            .collect()
+    }
+
     /// The line of the file for a step, which is not counted yet.
-    fn record(&self, step: &Step, skipped: bool) -> NonfiniteStep {
-        let batches = step.batches.iter().map(|batch| NonfiniteBatch {
+    fn record(&self, step: &Step, samples: &[Vec<SampleId>], skipped: bool) -> NonfiniteStep {
+        let batches = step.batches.iter().zip(samples);
+        let batches = batches.map(|(batch, samples)| NonfiniteBatch {
             loss: batch.loss,
-            samples: batch
-                .samples
+            samples: samples
                 .iter()
                 .map(|sample| described(sample, &self.run.data))
                 .collect(),
