@@ -37,6 +37,15 @@ pub struct StudyArgs {
     /// Folder of labelled shards for validation.
     #[arg(long, value_name = "SHARDS", default_value = "./s/val", value_parser = DataArg::parse)]
     pub val: Vec<DataArg>,
+    /// Study real footage instead: a fold of labelled shards, PATH:SPLIT for a split of one. Given
+    /// several times, each is validated on once, with the others to train on.
+    #[arg(
+        long,
+        value_name = "SHARDS",
+        value_parser = DataArg::parse,
+        conflicts_with_all = ["unlabelled", "train", "val", "seeds"],
+    )]
+    pub fold: Vec<DataArg>,
     /// Output folder of all runs, and of the result: NAME.json, NAME.md and NAME.png.
     #[arg(long, value_name = "DIR", default_value = "./study", value_parser = local())]
     pub out: PathBuf,

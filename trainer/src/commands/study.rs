@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use trainer::config::LiveConfig;
 use trainer::plot::png;
-use trainer::study::{self, Budget, Progress, Settings, StudyData, StudyError};
+use trainer::study::{self, Budget, Progress, Settings, StudyData, StudyError, TaskData};
 use trainer::train::Event;
 
 /// Frames per clip in all studies.
@@ -37,16 +37,25 @@ pub fn study(args: &StudyArgs) -> anyhow::Result<ExitCode> {
         Some(open(&args.other)?.into())
     };
     let data = StudyData {
-        unlabelled: open(&args.unlabelled)?.into(),
+        task: if args.fold.is_empty() {
+            TaskData::Shapes {
+                unlabelled: open(&args.unlabelled)?.into(),
+                train: open(&args.train)?,
+                validation: open(&args.val)?,
+            }
+        } else {
+            TaskData::Folds(open(&args.fold)?)
+        },
         other,
-        train: open(&args.train)?,
-        validation: open(&args.val)?,
     };
     let as_count = |count: u32| count as usize;
     let jobs = as_count(args.jobs);
     let settings = Settings {
         out: args.out.clone(),
-        seeds: u64::from(args.seeds),
+        seeds: match args.fold.len() {
+            0 => u64::from(args.seeds),
+            folds => folds as u64,
+        },
         budget: Budget {
             pretrain_steps: args.pretrain_steps,
             finetune_steps: args.finetune_steps,

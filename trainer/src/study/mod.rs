@@ -1,9 +1,10 @@
-//! Small-scale reproductions of the paper's findings about pre-training, on synthetic data.
+//! Small-scale reproductions of the paper's findings about pre-training, on synthetic data or on
+//! folds of real footage.
 
 mod plan;
 mod plot;
 
-pub use plan::{Arm, Budget, Footage, Pretraining, Study};
+pub use plan::{Arm, Budget, Footage, Pretraining, Setup, Study};
 pub use plot::draw;
 
 use crate::config::Task;
@@ -28,14 +29,72 @@ const LAST_STEPS: usize = 50;
 
 /// The data of a study.
 pub struct StudyData {
-    /// Clips to pre-train on.
-    pub unlabelled: Arc<[WeightedSource]>,
+    /// The clips of the task.
+    pub task: TaskData,
     /// Other footage to pre-train on, for [`Study::Footage`].
     pub other: Option<Arc<[WeightedSource]>>,
-    /// Labelled clips to fine-tune on.
-    pub train: Vec<WeightedSource>,
-    /// Labelled clips for validation.
-    pub validation: Vec<WeightedSource>,
+}
+
+/// The clips of a study's task.
+pub enum TaskData {
+    /// Synthetic shapes, the same for all seeds.
+    Shapes {
+        /// Clips to pre-train on.
+        unlabelled: Arc<[WeightedSource]>,
+        /// Labelled clips to fine-tune on.
+        train: Vec<WeightedSource>,
+        /// Labelled clips for validation.
+        validation: Vec<WeightedSource>,
+    },
+    /// Folds of real footage, all labelled. Seed `n` validates on fold `n`, counted in a circle, and
+    /// trains on the others, with and without their labels.
+    Folds(Vec<WeightedSource>),
+}
+
+/// The clips of the runs of a seed.
+struct SeedData {
+    unlabelled: Arc<[WeightedSource]>,
+    train: Vec<WeightedSource>,
+    validation: Vec<WeightedSource>,
+}
+
+impl TaskData {
+    /// The footage that the runs are sized for.
+    const fn setup(&self) -> Setup {
+        match self {
+            Self::Shapes { .. } => Setup::Shapes,
+            Self::Folds(_) => Setup::Real,
+        }
+    }
+
+    /// The names of all classes.
+    fn classes(&self) -> Result<Vec<String>, ClassError> {
+        match self {
+            Self::Shapes { train, .. } => classes::of_all(train),
+            Self::Folds(folds) => classes::of_all(folds),
+        }
+    }
+
+    /// The clips of the runs of `seed`, numbered by the classes `names`.
+    fn of_seed(&self, seed: u64, names: &[String]) -> Result<SeedData, ClassError> {
+        let (unlabelled, train, validation) = match self {
+            Self::Shapes {
+                unlabelled,
+                train,
+                validation,
+            } => (Arc::clone(unlabelled), train.clone(), validation.clone()),
+            Self::Folds(folds) => {
+                let mut train = folds.clone();
+                let validation = train.remove(seed as usize % folds.len());
+                (train.clone().into(), train, vec![validation])
+            }
+        };
+        Ok(SeedData {
+            unlabelled,
+            train: classes::number(train, names, true)?,
+            validation: classes::number(validation, names, true)?,
+        })
+    }
 }
 
 /// Settings of a study.
@@ -123,24 +182,24 @@ pub fn study(
     settings: &Settings,
     report: impl Fn(&str, Progress<'_>) + Sync,
 ) -> Result<StudyReport, StudyError> {
-    let names = classes::of_all(&data.train)?;
-    let train = classes::number(data.train.clone(), &names, true)?;
-    let validation = classes::number(data.validation.clone(), &names, true)?;
-    let arms = study.arms(settings.budget);
+    let setup = data.task.setup();
+    let names = data.task.classes()?;
+    let arms = study.arms(setup, settings.budget);
     let seeds = 0..settings.seeds;
-    let few = data.other.as_ref().map(|other| {
-        spread_over(
-            &data.unlabelled,
-            other.iter().map(WeightedSource::len).sum(),
-        )
-    });
-    let footage = |footage| {
-        let sets = match footage {
-            Footage::OfTheTask => Some(&data.unlabelled),
-            Footage::AsFew => few.as_ref(),
-            Footage::Other => data.other.as_ref(),
-        };
-        sets.cloned().ok_or(StudyError::NoOther)
+    let of_seeds: Vec<SeedData> = seeds
+        .clone()
+        .map(|seed| data.task.of_seed(seed, &names))
+        .collect::<Result<_, _>>()?;
+    let footage = |footage, seed: u64| {
+        let own = &of_seeds[seed as usize].unlabelled;
+        let other = data.other.as_ref().ok_or(StudyError::NoOther);
+        match footage {
+            Footage::OfTheTask => Ok(Arc::clone(own)),
+            Footage::AsFew => {
+                other.map(|other| spread_over(own, other.iter().map(WeightedSource::len).sum()))
+            }
+            Footage::Other => other.cloned(),
+        }
     };
     let mut pretrainings = BTreeMap::new();
     let mut finetunings = BTreeMap::new();
@@ -150,7 +209,7 @@ pub fn study(
     {
         if let Some(pretraining) = &arm.pretraining {
             // Fail before anything is computed.
-            let footage = footage(pretraining.footage)?;
+            let footage = footage(pretraining.footage, seed)?;
             pretrainings.insert(pretraining.run(seed), (pretraining, seed, footage));
         }
         finetunings.insert(arm.run(seed), (arm, seed));
@@ -179,15 +238,18 @@ pub fn study(
         let weights =
             |pretraining: &Pretraining| Weights::open(&settings.out.join(pretraining.run(seed)));
         let start = arm.pretraining.as_ref().map(weights).transpose()?;
+        let SeedData {
+            train, validation, ..
+        } = &of_seeds[seed as usize];
         let split = classes::split(
             train.clone(),
             Some(validation.clone()),
             &names,
             0.0,
-            Some(arm.videos_per_class),
+            arm.videos_per_class,
             seed,
         )?;
-        let task = plan::finetuning(arm, &names, seed).into();
+        let task = setup.finetuning(arm, &names, seed).into();
         let start = start.map(|weights| weights.tensors);
         let outcome = run(name, task, split.train, split.validation, start)?;
         Ok(outcome

@@ -29,6 +29,15 @@ pub enum Study {
     Footage,
 }
 
+/// The footage that the runs of a study are sized for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setup {
+    /// Synthetic shapes of 64 x 64 pixels: 64 tokens a clip.
+    Shapes,
+    /// Real footage of 112 x 112 pixels: 392 tokens a clip.
+    Real,
+}
+
 /// Clips of a pre-training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Footage {
@@ -67,8 +76,8 @@ pub struct Arm {
     pub name: String,
     /// `None` if the classifier has a random initialisation.
     pub pretraining: Option<Pretraining>,
-    /// Labelled videos per class.
-    pub videos_per_class: usize,
+    /// Labelled videos per class; `None` for all of them.
+    pub videos_per_class: Option<usize>,
     /// Steps of the fine-tuning.
     pub steps: u64,
 }
@@ -80,7 +89,10 @@ impl Arm {
             .pretraining
             .as_ref()
             .map_or("scratch", |pretraining| &pretraining.key);
-        format!("{init_from}-{}-{}", self.videos_per_class, self.steps)
+        let videos = self
+            .videos_per_class
+            .map_or("all".to_owned(), |videos| videos.to_string());
+        format!("{init_from}-{videos}-{}", self.steps)
     }
 
     /// Name of its fine-tuning with a seed: its folder in that of the study.
@@ -98,85 +110,120 @@ pub struct Budget {
     pub finetune_steps: u64,
 }
 
-/// Labelled videos per class, unless this is varied.
-const VIDEOS_PER_CLASS: usize = 256;
-
 const PRETRAINED: &str = "pre-trained";
 const SCRATCH: &str = "from scratch";
 const SCRATCH_LONGER: &str = "from scratch, 6 times as long";
 
-/// The common configuration of pre-trainings.
-///
-/// # Panics
-/// Never: a test checks it.
-fn base(budget: Budget) -> PretrainConfig {
-    let mut config = PretrainConfig::resolve(Preset::Tiny, &[]).expect("a valid preset");
-    // Four frames per token show motion, and 64 tokens per clip are fast.
-    config.common.clip = PatchGrid {
-        frames: 16,
-        size: 64,
-        tubelet: 4,
-        patch: 16,
-    };
-    config.common.encoder = TransformerConfig {
-        width: 128,
-        depth: 4,
-        heads: 4,
-    };
-    config.objective.decoder = TransformerConfig {
-        width: 96,
-        depth: 2,
-        heads: 3,
-    };
-    // Of 64 tokens the paper's 90 % would leave six.
-    config.objective.masking.ratio = 0.75;
-    config.common.data.batch_size = 64;
-    // Left and right are different classes.
-    config.common.data.flip = 0.0;
-    config.common.optimizer.base_lr = 0.006;
-    config.common.schedule.length = Length::Steps(budget.pretrain_steps);
-    config.common.checkpoints = CheckpointsConfig {
-        every: 1000,
-        keep: 1,
-    };
-    config
-}
+impl Setup {
+    /// Labelled videos per class, unless this is varied.
+    const fn videos_per_class(self) -> Option<usize> {
+        match self {
+            Self::Shapes => Some(256),
+            Self::Real => None,
+        }
+    }
 
-/// The fine-tuning of an arm, with `classes` classes; the seed is that of the run.
-///
-/// # Panics
-/// Never: a test checks it.
-pub fn finetuning(arm: &Arm, classes: &[String], seed: u64) -> FinetuneConfig {
-    let encoder = EncoderPart::from(&base(Budget {
-        pretrain_steps: 1,
-        finetune_steps: 1,
-    }));
-    let init_from = arm
-        .pretraining
-        .as_ref()
-        .map(|pretraining| pretraining.key.clone());
-    let resolved =
-        FinetuneConfig::resolve(Recipe::Light, &encoder, init_from, classes.to_vec(), &[]);
-    let mut config = resolved.expect("a valid recipe");
-    config.common.seed = seed;
-    config.common.schedule.length = Length::Steps(arm.steps);
-    config.common.data.batch_size = 32;
-    config.common.optimizer.base_lr = 0.008;
-    config.common.data.flip = 0.0;
-    config.objective.split.videos_per_class = Some(arm.videos_per_class);
-    // The same for both initialisations. Early layers detect motion; low rates or dropped branches
-    // would keep them from learning it.
-    config.objective.recipe.layer_decay = 1.0;
-    config.objective.recipe.drop_path = 0.0;
-    config.objective.recipe.smoothing = 0.0;
-    // Small crops would cut off moving shapes.
-    config.common.data.area = [0.8, 1.0];
-    config.common.checkpoints = CheckpointsConfig {
-        every: 100_000,
-        keep: 1,
-    };
-    config.objective.validation.every = 100_000;
-    config
+    /// The mask ratio, unless this is varied.
+    const fn ratio(self) -> f64 {
+        match self {
+            // Of 64 tokens the paper's 90 % would leave six.
+            Self::Shapes => 0.75,
+            Self::Real => 0.9,
+        }
+    }
+
+    /// The common configuration of pre-trainings.
+    ///
+    /// # Panics
+    /// Never: a test checks it.
+    fn base(self, budget: Budget) -> PretrainConfig {
+        let mut config = PretrainConfig::resolve(Preset::Tiny, &[]).expect("a valid preset");
+        config.objective.masking.ratio = self.ratio();
+        config.common.schedule.length = Length::Steps(budget.pretrain_steps);
+        config.common.checkpoints = CheckpointsConfig {
+            every: 1000,
+            keep: 1,
+        };
+        match self {
+            Self::Shapes => {
+                // Four frames per token show motion, and 64 tokens per clip are fast.
+                config.common.clip = PatchGrid {
+                    frames: 16,
+                    size: 64,
+                    tubelet: 4,
+                    patch: 16,
+                };
+                config.common.encoder = TransformerConfig {
+                    width: 128,
+                    depth: 4,
+                    heads: 4,
+                };
+                config.objective.decoder = TransformerConfig {
+                    width: 96,
+                    depth: 2,
+                    heads: 3,
+                };
+                config.common.data.batch_size = 64;
+                // Left and right are different classes.
+                config.common.data.flip = 0.0;
+                config.common.optimizer.base_lr = 0.006;
+            }
+            Self::Real => {
+                config.common.data.batch_size = 32;
+                config.common.data.repeat_aug = 2;
+                config.common.optimizer.base_lr = 0.012;
+            }
+        }
+        config
+    }
+
+    /// The fine-tuning of an arm, with `classes` classes; the seed is that of the run.
+    ///
+    /// # Panics
+    /// Never: a test checks it.
+    pub fn finetuning(self, arm: &Arm, classes: &[String], seed: u64) -> FinetuneConfig {
+        let encoder = EncoderPart::from(&self.base(Budget {
+            pretrain_steps: 1,
+            finetune_steps: 1,
+        }));
+        let init_from = arm
+            .pretraining
+            .as_ref()
+            .map(|pretraining| pretraining.key.clone());
+        let resolved =
+            FinetuneConfig::resolve(Recipe::Light, &encoder, init_from, classes.to_vec(), &[]);
+        let mut config = resolved.expect("a valid recipe");
+        config.common.seed = seed;
+        config.common.schedule.length = Length::Steps(arm.steps);
+        config.objective.split.videos_per_class = arm.videos_per_class;
+        config.common.checkpoints = CheckpointsConfig {
+            every: 100_000,
+            keep: 1,
+        };
+        config.objective.validation.every = 100_000;
+        // The same for both initialisations.
+        let recipe = &mut config.objective.recipe;
+        match self {
+            Self::Shapes => {
+                config.common.data.batch_size = 32;
+                config.common.optimizer.base_lr = 0.008;
+                config.common.data.flip = 0.0;
+                // Early layers detect motion; low rates or dropped branches would keep them from
+                // learning it.
+                recipe.layer_decay = 1.0;
+                recipe.drop_path = 0.0;
+                recipe.smoothing = 0.0;
+                // Small crops would cut off moving shapes.
+                config.common.data.area = [0.8, 1.0];
+            }
+            Self::Real => {
+                config.common.data.batch_size = 16;
+                recipe.drop_path = 0.1;
+                config.common.data.area = [0.4, 1.0];
+            }
+        }
+        config
+    }
 }
 
 impl Study {
@@ -209,11 +256,11 @@ impl Study {
     }
 
     /// Its arms, in the order in which they are drawn.
-    pub fn arms(self, budget: Budget) -> Vec<Arm> {
+    pub fn arms(self, setup: Setup, budget: Budget) -> Vec<Arm> {
         let steps = budget.finetune_steps;
         let pretrained =
             |name: String, key: String, footage: Footage, change: &dyn Fn(&mut PretrainConfig)| {
-                let mut config = base(budget);
+                let mut config = setup.base(budget);
                 change(&mut config);
                 let pretraining = Some(Pretraining {
                     key,
@@ -224,7 +271,7 @@ impl Study {
                     series: PRETRAINED,
                     name,
                     pretraining,
-                    videos_per_class: VIDEOS_PER_CLASS,
+                    videos_per_class: setup.videos_per_class(),
                     steps,
                 }
             };
@@ -240,16 +287,19 @@ impl Study {
         };
         match self {
             Self::Labels => {
-                let budgets = [16, 64, 256];
+                let budgets = match setup {
+                    Setup::Shapes => [Some(16), Some(64), Some(256)],
+                    Setup::Real => [Some(4), Some(8), None],
+                };
                 // Six times as long is about as long as pre-training and fine-tuning together.
                 let arms = [
                     (PRETRAINED, true, 1),
                     (SCRATCH, false, 1),
                     (SCRATCH_LONGER, false, 6),
                 ];
-                let arm = |series, is_pretrained: bool, times, videos_per_class: usize| {
+                let arm = |series, is_pretrained: bool, times, videos_per_class: Option<usize>| {
                     let arm = pretrained(
-                        videos_per_class.to_string(),
+                        videos_per_class.map_or("all".to_owned(), |videos| videos.to_string()),
                         base_key.clone(),
                         Footage::OfTheTask,
                         &|_| (),
@@ -272,7 +322,7 @@ impl Study {
                 .map(|ratio: f64| {
                     varied(
                         format!("{:.0} %", 100.0 * ratio),
-                        ratio == 0.75,
+                        ratio == setup.ratio(),
                         &|config| config.objective.masking.ratio = ratio,
                     )
                 })
@@ -366,11 +416,15 @@ mod tests {
         };
         let mut known: HashMap<String, Pretraining> = HashMap::new();
         let mut finetunings: HashMap<String, FinetuneConfig> = HashMap::new();
-        for study in Study::value_variants() {
-            let arms = study.arms(budget);
+        for (setup, study) in [Setup::Shapes, Setup::Real].into_iter().flat_map(|setup| {
+            Study::value_variants()
+                .iter()
+                .map(move |study| (setup, study))
+        }) {
+            let arms = study.arms(setup, budget);
             assert!(arms.len() > 1, "{study:?}");
             for arm in arms {
-                let finetuning = finetuning(&arm, &["a".to_owned(), "b".to_owned()], 3);
+                let finetuning = setup.finetuning(&arm, &["a".to_owned(), "b".to_owned()], 3);
                 assert_eq!(
                     finetuning.objective.init_from.is_some(),
                     arm.pretraining.is_some()
