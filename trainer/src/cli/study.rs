@@ -15,7 +15,10 @@ Generate synthetic data, in five minutes on two cores:
   shardtool build v/train --labels dirs --out s/train
   shardtool synth v/val --videos 800 --shapes 6 --size 64 --seconds 2.2 --seed 3
   shardtool build v/val --labels dirs --out s/val
-  trainer study labels --unlabelled s/unlabelled --train s/train --val s/val")]
+  trainer study labels --unlabelled s/unlabelled --train s/train --val s/val
+
+Real footage, in folds that a list of videos gives (shardtool build --list, column \"split\"):
+  trainer study labels --fold s:fold0 --fold s:fold1 --fold s:fold2 --fold s:fold3")]
 pub struct StudyArgs {
     /// The finding to reproduce.
     #[arg(value_enum)]

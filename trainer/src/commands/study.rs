@@ -3,7 +3,7 @@
 use crate::cli::progress::TrainingProgress;
 use crate::cli::{StudyArgs, loader_threads_beside_training};
 use crate::commands::sources;
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use console::progress::Bars;
 use console::{interrupt, output};
 use pipeline::atomic_file;
@@ -31,6 +31,10 @@ pub fn study(args: &StudyArgs) -> anyhow::Result<ExitCode> {
     let cache = args.load.cache();
     let (choice, live) = (Choice::default(), LiveConfig::default());
     let open = |data| sources::open(data, &choice, &live, FRAMES, cache.as_ref());
+    ensure!(
+        args.fold.len() != 1,
+        "one fold leaves none to train on: give --fold at least twice"
+    );
     let other = if args.other.is_empty() {
         None
     } else {

@@ -170,7 +170,6 @@ impl Setup {
             }
             Self::Real => {
                 config.common.data.batch_size = 32;
-                config.common.data.repeat_aug = 2;
                 config.common.optimizer.base_lr = 0.012;
             }
         }
@@ -410,17 +409,17 @@ mod tests {
 
     #[test]
     fn every_arm_is_valid_and_equal_keys_are_equal_runs() {
+        [Setup::Shapes, Setup::Real].into_iter().for_each(check);
+    }
+
+    fn check(setup: Setup) {
         let budget = Budget {
             pretrain_steps: 7,
             finetune_steps: 5,
         };
         let mut known: HashMap<String, Pretraining> = HashMap::new();
         let mut finetunings: HashMap<String, FinetuneConfig> = HashMap::new();
-        for (setup, study) in [Setup::Shapes, Setup::Real].into_iter().flat_map(|setup| {
-            Study::value_variants()
-                .iter()
-                .map(move |study| (setup, study))
-        }) {
+        for study in Study::value_variants() {
             let arms = study.arms(setup, budget);
             assert!(arms.len() > 1, "{study:?}");
             for arm in arms {

@@ -132,6 +132,49 @@ fn runs_are_shared_kept_and_not_done_again() {
 }
 
 #[test]
+fn each_fold_of_real_footage_is_validated_on_once() {
+    let dir = with_data();
+    let on = |folds: &[&str]| {
+        let folds = folds.iter().flat_map(|fold| ["--fold", fold]);
+        let briefly = ["--pretrain-steps", "1", "--finetune-steps", "1", "--json"];
+        let arguments: Vec<&str> = ["study", "slices"].into_iter().chain(folds).collect();
+        trainer(dir.path(), &[&arguments[..], &briefly].concat())
+    };
+    // Of 4, 4 and 3 clips.
+    let report = report(&on(&["s/unlabelled", "s/train", "s/val"]));
+    let last_step = |run: &Path| -> serde_json::Value {
+        let metrics: Vec<_> = tests::json_lines(&dir.path().join(run).join("metrics.jsonl"));
+        metrics.into_iter().next_back().expect("a step")
+    };
+    for arm in &report.arms {
+        let validated: Vec<(u64, u64)> = arm
+            .runs
+            .iter()
+            .map(|run| {
+                let clips = &last_step(Path::new(&run.dir))["validation"]["clips"];
+                (run.seed, clips.as_u64().expect("a number"))
+            })
+            .collect();
+        assert_eq!(validated, [(0, 4), (1, 4), (2, 3)], "{}", arm.name);
+    }
+    // The clips of the other folds are pre-trained on: 7, 7 and 8.
+    let epochs = [0, 1, 2].map(|seed| {
+        let run = Path::new("study").join(format!("pretrain-base-{seed}"));
+        last_step(&run)["epoch"].as_f64().expect("a number")
+    });
+    assert!(
+        (epochs[0] * 7.0 - epochs[2] * 8.0).abs() < 1e-9,
+        "{epochs:?}"
+    );
+    assert_eq!(epochs[0], epochs[1]);
+
+    let alone = on(&["s/train"]);
+    assert_eq!(alone.status.code(), Some(1), "{}", shown(&alone));
+    let message = "one fold leaves none to train on: give --fold at least twice";
+    assert!(String::from_utf8_lossy(&alone.stderr).contains(message));
+}
+
+#[test]
 fn invalid_settings_are_refused_by_name() {
     let dir = with_data();
     let said = |arguments: &[&str]| {
