@@ -95,8 +95,8 @@ fn probes_are_the_same_on_1_and_3_ranks() {
 fn clips_that_are_bad_count_on_all_ranks_together() {
     let Some(work) = models() else { return };
     let embed = ["embed", "--weights", "pretrained", "--data", "labelled"];
-    let few = [&embed[..], &["--max-bad", "1", "--batch-size", "3"]].concat();
-    // One on each rank.
+    let few = [&embed[..], &["--max-bad", "1", "--batch-size", "2"]].concat();
+    // Clip 16 on rank 0, clip 3 on rank 1.
     let output = work.command(2, &few).output().expect("started");
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{stderr}");
