@@ -256,8 +256,8 @@ pub struct ScalingReport {
     pub link: Option<LinkFigures>,
     /// What was measured, by the number of ranks.
     pub measured: Vec<MeasuredScaling>,
-    /// What the model says for other networks, by bandwidth and number of nodes.
-    pub modelled: Vec<ModelledScaling>,
+    /// What is predicted for other networks, by bandwidth and number of nodes.
+    pub predicted: Vec<PredictedScaling>,
 }
 
 /// A link between ranks.
@@ -286,14 +286,14 @@ pub struct MeasuredScaling {
     pub sum_seconds: f64,
     /// Those of them after the backward.
     pub exposed_seconds: f64,
-    /// Seconds of a step as the model says for the measured link.
-    pub modelled_seconds: f64,
+    /// Predicted seconds of a step, for the measured link.
+    pub predicted_seconds: f64,
 }
 
-/// A step as the model predicts it.
+/// A predicted step.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ModelledScaling {
+pub struct PredictedScaling {
     /// The link, whose figures are given.
     pub link: LinkFigures,
     /// Number of nodes, of one rank each.

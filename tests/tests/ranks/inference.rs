@@ -116,10 +116,7 @@ fn ranks_with_different_models_or_views_say_so() {
             &embed("other")[..],
             "the model of rank 1 is not that of rank 0",
         ),
-        (
-            &views,
-            "the reading of clips of rank 1 is not that of rank 0",
-        ),
+        (&views, "the configuration of rank 1 is not that of rank 0"),
     ] {
         let parts = [(1, &embed("pretrained")[..]), (1, other)];
         let output = work.commands(&parts).output().expect("started");

@@ -44,14 +44,14 @@ fn scaling_is_measured_on_some_ranks_and_predicted_for_more() {
     assert!(report.link.is_some_and(|link| link.gbit_per_second > 0.0));
     assert_eq!(report.measured[0].sum_seconds, 0.0);
     assert!(report.measured[2].sum_seconds > 0.0);
-    let rows = report.modelled.iter();
+    let rows = report.predicted.iter();
     let rows: Vec<(f64, u64)> = rows
         .map(|row| (row.link.gbit_per_second, row.nodes))
         .collect();
     assert_eq!(rows, [(1.0, 2), (1.0, 16), (100.0, 2), (100.0, 16)]);
-    let sums: Vec<f64> = report.modelled.iter().map(|row| row.sum_seconds).collect();
+    let sums: Vec<f64> = report.predicted.iter().map(|row| row.sum_seconds).collect();
     assert!(sums[0] > sums[2] && sums[1] > sums[0], "{sums:?}");
-    for row in &report.modelled {
+    for row in &report.predicted {
         let step = report.alone_seconds + row.exposed_seconds;
         assert!((row.seconds_per_step - step).abs() < 1e-9, "{row:?}");
         assert!(row.efficiency <= 1.0 && row.exposed_seconds <= row.sum_seconds + 1e-9);
@@ -59,5 +59,5 @@ fn scaling_is_measured_on_some_ranks_and_predicted_for_more() {
 
     let alone: ScalingReport = parse_report(&work.run(1, &bench));
     assert_eq!((alone.link, alone.measured.len()), (None, 1));
-    assert_eq!(alone.modelled.len(), 4);
+    assert_eq!(alone.predicted.len(), 4);
 }

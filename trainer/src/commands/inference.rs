@@ -1,15 +1,15 @@
 //! Inference on every clip of some data, shared by `eval` and `embed`.
 
 use crate::cli::{ReadArgs, SpanArg};
-use crate::commands::sources;
+use crate::commands::{sources, together};
 use anyhow::Context;
 use console::progress::Progress;
 use console::{interrupt, output};
 use pipeline::live::LiveSpan;
 use pipeline::loader::LoaderOptions;
 use pipeline::sampling::sample::Views;
-use pipeline::source::{self, Catalogue, WeightedSource};
-use pipeline::{all_cores, physical_cores, simd};
+use pipeline::source::{Catalogue, WeightedSource};
+use pipeline::{all_cores, physical_cores};
 use std::sync::Arc;
 use std::time::Instant;
 use trainer::backend::InferenceModel;
@@ -154,18 +154,10 @@ impl<'a> ClipInference<'a> {
     /// # Errors
     /// [`RanksError::Unlike`](trainer::ranks::RanksError) where they differ, on all of them.
     pub fn check_alike(&self, weights: &Weights) -> anyhow::Result<()> {
-        if self.ranks.count() == 1 {
-            return Ok(());
-        }
-        self.ranks.check_program(simd::chosen()?)?;
-        let data = source::fingerprint(&self.data);
-        self.ranks.check("data", &format!("{data:016x}"))?;
         let options = &self.options;
         let [views, batch] = [format!("{:?}", self.views), options.batch_size.to_string()];
         let settings = format!("{views}\nbatch of {batch}\n{:?}", options.format);
-        self.ranks.check("reading of clips", &settings)?;
-        let weights = weights.fingerprint()?;
-        Ok(self.ranks.check("model", &format!("{weights:016x}"))?)
+        together::check_inference(self.ranks, &self.data, weights, &settings)
     }
 
     /// Frames per window.

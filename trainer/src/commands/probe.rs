@@ -52,6 +52,11 @@ impl Probe {
             device,
         } = self;
         let task = Task::from(config.clone());
+        let sets = [Some(&split.train), split.validation.as_ref()]
+            .into_iter()
+            .flatten();
+        let all: Vec<WeightedSource> = sets.flat_map(|sets| sets.iter().cloned()).collect();
+        together::check_inference(ranks, &all, weights, &task.to_toml())?;
         let dir = together::folder(ranks, || {
             session::create(args.out.as_deref(), "probe", &task)
         })?;

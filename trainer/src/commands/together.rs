@@ -4,12 +4,15 @@ use crate::commands::session::Saved;
 use anyhow::anyhow;
 use console::{interrupt, output};
 use pipeline::loader::LoadError;
+use pipeline::simd;
+use pipeline::source::{self, WeightedSource};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use trainer::config::Task;
 use trainer::eval::EvaluateError;
 use trainer::ranks::{Ranks, RanksError};
 use trainer::train::RunError;
+use trainer::train::weights::Weights;
 
 /// An error that all ranks know, and rank 0 reports.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +63,28 @@ pub fn saved(
     let text: Option<(PathBuf, String)> = serde_json::from_slice(&ranks.gather_bytes(&text)[0])?;
     text.map(|(dir, task)| Ok((dir, Task::parse(&task)?)))
         .transpose()
+}
+
+/// Checks that all ranks are about to read the same clips with the same model, in the same way.
+///
+/// # Errors
+/// [`RanksError::Unlike`] where they differ, on all of them.
+pub fn check_inference(
+    ranks: &Ranks,
+    data: &[WeightedSource],
+    weights: &Weights,
+    settings: &str,
+) -> anyhow::Result<()> {
+    // The model's hash takes a moment.
+    if ranks.count() == 1 {
+        return Ok(());
+    }
+    ranks.check_program(simd::chosen()?)?;
+    let data = source::fingerprint(data);
+    ranks.check("data", &format!("{data:016x}"))?;
+    ranks.check("configuration", settings)?;
+    let model = weights.fingerprint()?;
+    Ok(ranks.check("model", &format!("{model:016x}"))?)
 }
 
 /// The folder that rank 0 has made or found.

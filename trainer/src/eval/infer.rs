@@ -74,7 +74,7 @@ pub fn infer_all(
                 own.state = State::Stopped;
                 break;
             };
-            own.state = State::Goes;
+            own.state = State::Running;
             own.add(batch, view, views, &mut infer)?;
         }
         let parts = own.of_all(ranks)?;
@@ -115,7 +115,7 @@ enum State {
     /// There are no more clips.
     #[default]
     Ended,
-    Goes,
+    Running,
     /// The user wants to stop.
     Stopped,
 }

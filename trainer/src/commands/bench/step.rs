@@ -27,6 +27,17 @@ pub fn model(config: &PretrainConfig, threads: usize) -> anyhow::Result<CpuMae> 
     Ok(backend::cpu_mae(&model, config, threads)?)
 }
 
+/// Learning rate: that of the first steps of a run.
+pub const RATE: f64 = 1e-6;
+
+/// The name of a type of activations.
+pub const fn dtype_name(dtype: Precision) -> &'static str {
+    match dtype {
+        Precision::F32 => "f32",
+        Precision::Bf16 => "bf16",
+    }
+}
+
 /// What a step took.
 pub struct TimedStep {
     /// All of it, in seconds.
@@ -37,8 +48,19 @@ pub struct TimedStep {
     pub sums: SumTimes,
 }
 
-/// Runs a step, on a batch of each of `ranks`, which begin together.
-pub fn timed_step(ranks: &Ranks, model: &mut CpuMae, batch: &Patches<'_>, rate: f64) -> TimedStep {
+/// Runs `steps` steps after one that allocates memory, on a batch of each of `ranks`.
+pub fn timed_steps(
+    ranks: &Ranks,
+    model: &mut CpuMae,
+    batch: &Patches<'_>,
+    steps: u32,
+) -> Vec<TimedStep> {
+    let steps = (0..=steps).map(|_| timed_step(ranks, model, batch));
+    steps.skip(1).collect()
+}
+
+/// Runs a step, which all of `ranks` begin together.
+fn timed_step(ranks: &Ranks, model: &mut CpuMae, batch: &Patches<'_>) -> TimedStep {
     model.take_times();
     ranks.wait();
     let began = Instant::now();
@@ -55,7 +77,7 @@ pub fn timed_step(ranks: &Ranks, model: &mut CpuMae, batch: &Patches<'_>, rate: 
         (_, sums) = ranks.sum_while(|buckets| model.accumulate_part(batch, share, part(buckets)));
         model.store_mut().add_batch();
     }
-    model.update(rate);
+    model.update(RATE);
     TimedStep {
         seconds: began.elapsed().as_secs_f64(),
         parts: model.take_times(),
@@ -81,9 +103,13 @@ fn layers(args: &StepArgs) -> Result<Vec<Layer>, ConfigError> {
     Ok(layers)
 }
 
-/// The configuration of the flags, and the number of threads of this rank.
+/// The configuration of the flags, the same on all ranks, and the number of threads of this one.
 pub fn settings(ranks: &Ranks, args: &StepArgs) -> anyhow::Result<(PretrainConfig, usize)> {
-    let config = super::config(args.preset, args.config.as_deref(), &layers(args)?)?;
+    let config =
+        layers(args).and_then(|layers| super::config(args.preset, args.config.as_deref(), &layers));
+    let config = together::agree(ranks, config.map_err(Into::into))?;
+    let text = config.to_toml();
+    ranks.check("configuration", &format!("{text}steps = {}", args.steps))?;
     let threads = args.threads.map_or_else(
         || ranks.share_of(physical_cores()),
         |threads| threads as usize,
@@ -105,19 +131,13 @@ fn step_with(
     ranks: &Ranks,
     BenchStepArgs { step: args, json }: &BenchStepArgs,
 ) -> anyhow::Result<ExitCode> {
-    let (config, threads) = together::agree(ranks, settings(ranks, args))?;
-    let text = config.to_toml();
-    ranks.check("settings", &format!("{text}steps = {}", args.steps))?;
+    let (config, threads) = settings(ranks, args)?;
     let model_config = config.model();
     let clips = config.common.data.batch_size;
     let mut model = together::agree(ranks, model(&config, threads))?;
     let seed = config.common.seed + ranks.number() as u64;
     let batch = RandomBatch::new(&model_config, Some(config.objective.masking), clips, seed);
-    // The first step allocates memory. Rates are those of the first steps of a run.
-    timed_step(ranks, &mut model, &batch.patches(), 0.0);
-    let steps: Vec<TimedStep> = (0..args.steps)
-        .map(|_| timed_step(ranks, &mut model, &batch.patches(), 1e-6))
-        .collect();
+    let steps = timed_steps(ranks, &mut model, &batch.patches(), args.steps);
     let peak_memory_bytes = peak_memory_bytes()?;
     let parameters = model.store().count() as u64;
     drop(model);
@@ -137,11 +157,7 @@ fn step_with(
         preset: args.preset.name().to_owned(),
         batch_size: clips as u64,
         mask_ratio: config.objective.masking.ratio,
-        dtype: match args.dtype {
-            Precision::F32 => "f32",
-            Precision::Bf16 => "bf16",
-        }
-        .to_owned(),
+        dtype: dtype_name(args.dtype).to_owned(),
         threads: threads as u64,
         parameters,
         steps: args.steps.into(),

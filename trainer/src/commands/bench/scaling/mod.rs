@@ -8,16 +8,13 @@ use crate::cli::BenchScalingArgs;
 use crate::commands::together;
 use console::output;
 use model::{Costs, Timeline};
-use schemas::report::{LinkFigures, MeasuredScaling, ModelledScaling, ScalingReport};
+use schemas::report::{LinkFigures, MeasuredScaling, PredictedScaling, ScalingReport};
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
-use trainer::cpu::{CpuMae, Part, Patches, Precision, RandomBatch};
+use trainer::cpu::{CpuMae, Part, Patches, RandomBatch};
 use trainer::ranks::{Ranks, sum_tree};
-
-/// Learning rate: that of the first steps of a run.
-const RATE: f64 = 1e-6;
 
 /// Values of the sums that measure the link, in one message for each rank: 64 MB.
 const LINK_VALUES: usize = 1 << 24;
@@ -36,17 +33,15 @@ pub fn scaling(args: &BenchScalingArgs) -> anyhow::Result<ExitCode> {
 
 /// [`scaling`] on each of `ranks`.
 fn scaling_with(ranks: &Ranks, args: &BenchScalingArgs) -> anyhow::Result<ExitCode> {
-    let (config, threads) = together::agree(ranks, step::settings(ranks, &args.step))?;
-    let settings = format!("{}steps = {}", config.to_toml(), args.step.steps);
-    ranks.check("settings", &settings)?;
+    let (config, threads) = step::settings(ranks, &args.step)?;
     let clips = config.common.data.batch_size;
     let mut model = together::agree(ranks, step::model(&config, threads))?;
     let seed = config.common.seed + ranks.number() as u64;
     let batch = RandomBatch::new(&config.model(), Some(config.objective.masking), clips, seed);
     let patches = batch.patches();
-    let steps = args.step.steps as usize;
+    let steps = args.step.steps;
 
-    let timeline = measure_alone(ranks, &mut model, &patches, steps);
+    let timeline = measure_alone(ranks, &mut model, &patches, steps as usize);
     let add_up = measure_additions();
     let mut link = None;
     let mut measured = Vec::new();
@@ -54,14 +49,17 @@ fn scaling_with(ranks: &Ranks, args: &BenchScalingArgs) -> anyhow::Result<ExitCo
         if let Some(some) = ranks.first(count) {
             let costs = measure_link(&some, add_up);
             link = costs.or(link);
-            let timed = measure_step(&some, &mut model, &patches, steps);
+            let steps = step::timed_steps(&some, &mut model, &patches, steps);
+            let seconds = median(steps.iter().map(|step| step.seconds).collect());
             let alone = timeline.alone();
             measured.push(MeasuredScaling {
                 ranks: count as u64,
-                clips_per_second: (count * clips) as f64 / timed.seconds_per_step,
-                efficiency: alone / timed.seconds_per_step,
-                modelled_seconds: costs.map_or(alone, |costs| timeline.on(count, costs).step),
-                ..timed
+                seconds_per_step: seconds,
+                clips_per_second: (count * clips) as f64 / seconds,
+                efficiency: alone / seconds,
+                sum_seconds: step::median_of(&steps, |step| step.sums.all),
+                exposed_seconds: step::median_of(&steps, |step| step.sums.exposed),
+                predicted_seconds: costs.map_or(alone, |costs| timeline.on(count, costs).step),
             });
         }
         ranks.wait_quietly();
@@ -72,11 +70,7 @@ fn scaling_with(ranks: &Ranks, args: &BenchScalingArgs) -> anyhow::Result<ExitCo
     let report = ScalingReport {
         preset: args.step.preset.name().to_owned(),
         batch_size: clips as u64,
-        dtype: match args.step.dtype {
-            Precision::F32 => "f32",
-            Precision::Bf16 => "bf16",
-        }
-        .to_owned(),
+        dtype: step::dtype_name(args.step.dtype).to_owned(),
         threads: threads as u64,
         parameters: model.store().count() as u64,
         alone_seconds: timeline.alone(),
@@ -86,7 +80,7 @@ fn scaling_with(ranks: &Ranks, args: &BenchScalingArgs) -> anyhow::Result<ExitCo
             latency_seconds: costs.latency,
         }),
         measured,
-        modelled: predict(args, &timeline, add_up),
+        predicted: predict(args, &timeline, add_up),
     };
     output::print(&if args.json {
         serde_json::to_string_pretty(&report)?
@@ -138,7 +132,7 @@ fn time_alone(model: &mut CpuMae, batch: &Patches<'_>) -> Timeline {
         (computing.join().expect("no panic"), buckets)
     });
     model.store_mut().add_batch();
-    model.update(RATE);
+    model.update(step::RATE);
     // This thread may have been told late.
     let buckets = buckets.into_iter();
     let buckets = buckets.map(|(at, values)| (f64::min(at, compute), values));
@@ -146,28 +140,6 @@ fn time_alone(model: &mut CpuMae, batch: &Patches<'_>) -> Timeline {
         compute,
         buckets: buckets.collect(),
         update: began.elapsed().as_secs_f64() - compute,
-    }
-}
-
-/// The median step with sums.
-fn measure_step(
-    ranks: &Ranks,
-    model: &mut CpuMae,
-    batch: &Patches<'_>,
-    steps: usize,
-) -> MeasuredScaling {
-    let steps: Vec<step::TimedStep> = (0..=steps)
-        .map(|_| step::timed_step(ranks, model, batch, RATE))
-        .skip(1)
-        .collect();
-    MeasuredScaling {
-        ranks: ranks.count() as u64,
-        seconds_per_step: median(steps.iter().map(|step| step.seconds).collect()),
-        clips_per_second: 0.0,
-        efficiency: 0.0,
-        sum_seconds: step::median_of(&steps, |step| step.sums.all),
-        exposed_seconds: step::median_of(&steps, |step| step.sums.exposed),
-        modelled_seconds: 0.0,
     }
 }
 
@@ -210,7 +182,7 @@ fn measure_link(ranks: &Ranks, add_up: f64) -> Option<Costs> {
 }
 
 /// The steps on other networks.
-fn predict(args: &BenchScalingArgs, timeline: &Timeline, add_up: f64) -> Vec<ModelledScaling> {
+fn predict(args: &BenchScalingArgs, timeline: &Timeline, add_up: f64) -> Vec<PredictedScaling> {
     let latency = 1e-6 * args.latency;
     let of_link = |&gbits: &f64| {
         let costs = Costs {
@@ -220,7 +192,7 @@ fn predict(args: &BenchScalingArgs, timeline: &Timeline, add_up: f64) -> Vec<Mod
         };
         let on = move |&nodes: &u32| {
             let predicted = timeline.on(nodes as usize, costs);
-            ModelledScaling {
+            PredictedScaling {
                 link: LinkFigures {
                     gbit_per_second: gbits,
                     latency_seconds: latency,
@@ -279,12 +251,12 @@ fn render_report(report: &ScalingReport) -> String {
                 100.0 * row.efficiency,
                 row.sum_seconds,
                 row.exposed_seconds,
-                row.modelled_seconds
+                row.predicted_seconds
             );
         }
     }
     text += "\npredicted: seconds of a step, and efficiency\n nodes";
-    let rows = &report.modelled;
+    let rows = &report.predicted;
     let mut links: Vec<f64> = rows.iter().map(|row| row.link.gbit_per_second).collect();
     links.dedup();
     for gbits in &links {
