@@ -128,6 +128,29 @@ fn ranks_with_different_models_or_views_say_so() {
 }
 
 #[test]
+fn probes_of_different_data_are_refused() {
+    let Some(work) = models() else { return };
+    work.write_labelled("other", 12);
+    let probe = |data| {
+        [
+            "finetune",
+            "--freeze",
+            "--weights",
+            "pretrained",
+            "--data",
+            data,
+        ]
+    };
+    let parts = [(1, &probe("labelled")[..]), (1, &probe("other")[..])];
+    let output = work.commands(&parts).output().expect("started");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    let message = "the data of rank 1 is not that of rank 0";
+    assert_eq!(stderr.matches(message).count(), 1, "{stderr}");
+    assert!(!work.path("runs").exists());
+}
+
+#[test]
 fn ctrl_c_on_one_rank_stops_the_inference_of_all() {
     let Some(work) = models() else { return };
     let embed = ["embed", "--weights", "pretrained", "--data", "labelled"];
