@@ -144,7 +144,15 @@ wait_until 60 "the end of the job" is_in_state "$job" COMPLETED
 grep -q "to resume: trainer run" train-stopped.log || fail "it was killed, not stopped"
 compare stopped
 
-log "5. features on two nodes"
+log "5. a job that the user cancels is not started again"
+job=$(submit cancelled)
+wait_until 120 "20 steps" has_steps cancelled 20
+scancel "$job"
+wait_until 60 "the end of the job" is_in_state "$job" CANCELLED
+sleep 10
+is_in_state "$job" CANCELLED || fail "it is $(state "$job")"
+
+log "6. features on two nodes"
 "$TRAINER" embed --weights one --data shards --out one.parquet >/dev/null 2>&1
 salloc -Q --nodes=2 --ntasks-per-node=1 --mem=100M --time=5 mpirun --bind-to none "$TRAINER" embed \
   --weights one --data shards --out two.parquet >embed.log 2>&1 || fail "$(tail embed.log)"
