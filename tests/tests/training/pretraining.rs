@@ -3,7 +3,7 @@
 
 use candle_core::{Device, Tensor};
 use pipeline::loader::batch::{Batch, Form, ValueType};
-use pipeline::loader::{DEFAULT_MEMORY_BYTES, Loader};
+use pipeline::loader::{DEFAULT_MEMORY_BYTES, Loader, LoaderOptions};
 use pipeline::sampling::mask::{MaskKind, MaskRule, MaskScratch, Masks};
 use pipeline::sampling::order::{Cursor, Purpose, stream};
 use pipeline::source::WeightedSource;
@@ -1159,22 +1159,31 @@ fn a_picture_of_a_model_of_histograms_shows_frames_and_masks() {
     }
 }
 
+/// One loader thread.
+const LOADING: Loading = Loading {
+    threads: 1,
+    memory_bytes: DEFAULT_MEMORY_BYTES,
+    max_bad: 0,
+};
+
+fn first_batch(data: &Arc<[WeightedSource]>, options: LoaderOptions) -> Batch {
+    let mut loader = Loader::new(Arc::clone(data), options).expect("a loader");
+    loader.next().expect("a batch").expect("loaded")
+}
+
+/// The first batch of a pre-training.
+fn patches(data: &Arc<[WeightedSource]>, config: &PretrainConfig) -> Batch {
+    let options = train::loader_options(config, LOADING, Cursor::default());
+    first_batch(data, options)
+}
+
 #[test]
 fn a_batch_of_another_form_is_refused_and_changes_nothing() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = data(&dir.path().join("shards"), 4);
     let config = small_pretraining(1);
-    let loading = Loading {
-        threads: 1,
-        memory_bytes: DEFAULT_MEMORY_BYTES,
-        max_bad: 0,
-    };
-    let batch = |options| {
-        let mut loader = Loader::new(Arc::clone(&data), options).expect("a loader");
-        loader.next().expect("a batch").expect("loaded")
-    };
-    let patches = || batch(train::loader_options(&config, loading, Cursor::default()));
-    let tokens = || batch(loading.options(4, config.common.clip));
+    let patches = || patches(&data, &config);
+    let tokens = || first_batch(&data, LOADING.options(4, config.common.clip));
     let model = Mae::seeded(config.model(), config.common.seed, &Device::Cpu).expect("a model");
     let candle = MaeLearner::candle(model, &config, &Device::Cpu).expect("a learner");
     let cpu = MaeLearner::new(&config, &Device::Cpu, 2).expect("a learner");
@@ -1203,16 +1212,7 @@ fn micro_batches_are_a_batch_in_parts() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = data(&dir.path().join("shards"), 4);
     let config = small_pretraining(1);
-    let loading = Loading {
-        threads: 1,
-        memory_bytes: DEFAULT_MEMORY_BYTES,
-        max_bad: 0,
-    };
-    let batch = || {
-        let options = train::loader_options(&config, loading, Cursor::default());
-        let mut loader = Loader::new(Arc::clone(&data), options).expect("a loader");
-        loader.next().expect("a batch").expect("loaded")
-    };
+    let batch = || patches(&data, &config);
     let learners = || {
         let model = Mae::seeded(config.model(), config.common.seed, &Device::Cpu).expect("a model");
         let candle = MaeLearner::candle(model, &config, &Device::Cpu).expect("a learner");
