@@ -68,10 +68,10 @@ impl<'a> Frames<'a> {
     }
 
     /// Other frames of the same kind.
-    const fn alike(self, bytes: &'a [u8]) -> Self {
+    pub(crate) const fn alike(self, bytes: &[u8]) -> Frames<'_> {
         match self {
-            Self::I420(_, color) => Self::I420(bytes, color),
-            Self::Rgb(_) => Self::Rgb(bytes),
+            Self::I420(_, color) => Frames::I420(bytes, color),
+            Self::Rgb(_) => Frames::Rgb(bytes),
         }
     }
 }

@@ -180,6 +180,18 @@ pub fn choose(choice: &Choice, shards: &ShardSet) -> Result<Chosen, ChoiceError>
     Ok(chosen)
 }
 
+/// The names of the splits that clips of `shards` are in; none where a shard is older than splits.
+///
+/// # Errors
+/// When a shard cannot be read.
+pub fn splits(shards: &ShardSet) -> Result<BTreeSet<String>, ChoiceError> {
+    let mut known = Known::default();
+    for shard in shards.shards() {
+        known.add(&read_columns(shard, &Choice::default(), None, None)?);
+    }
+    Ok(known.splits)
+}
+
 /// Reads the columns that the conditions need.
 fn read_columns(
     shard: &Shard,

@@ -2,6 +2,7 @@
 
 use crate::loader::batch::{BatchFormat, Form, ValueType};
 use crate::loader::buffers::MemoryKind;
+use crate::sampling::frame_order::FrameOrder;
 use crate::sampling::mask::MaskRule;
 use crate::sampling::order::Cursor;
 use crate::sampling::sample::{Augmentation, Views};
@@ -50,6 +51,8 @@ pub struct LoaderOptions {
     pub format: BatchFormat,
     /// Ranges of crops and flips.
     pub augmentation: Augmentation,
+    /// The order of the frames.
+    pub frame_order: FrameOrder,
     /// Further augmentation of training samples; for [`Form::Tokens`] only.
     pub policy: AugmentPolicy,
     /// How values that are not bytes are normalised.
@@ -110,6 +113,7 @@ impl LoaderOptions {
             pass: Pass::Training,
             format,
             augmentation: Augmentation::default(),
+            frame_order: FrameOrder::default(),
             policy: AugmentPolicy::default(),
             normalisation: Normalisation::default(),
             seed: 0,

@@ -31,6 +31,8 @@ pub(super) struct Worker {
     /// The view of each repeat of the clip in hand.
     pub(super) views: Vec<View>,
     starts: Vec<usize>,
+    /// The frames of a clip in another order.
+    reordered: Vec<u8>,
 }
 
 /// One clip, and the slot of each batch that it is written to.
@@ -51,6 +53,7 @@ impl Worker {
             scratch: MaskScratch::default(),
             views: Vec::new(),
             starts: Vec::new(),
+            reordered: Vec::new(),
         }
     }
 
@@ -77,6 +80,24 @@ impl Worker {
         )?;
         for (window, (batch, &view)) in clip.batches.iter().zip(&self.views).enumerate() {
             let (frames, first_frame) = loaded.window(window, view.first_frame);
+            let sample = SampleId {
+                repeat: clip.first.repeat + window as u32,
+                ..clip.first
+            };
+            let order = options.frame_order;
+            let (frames, first_frame) = if order.is_time() {
+                (frames, first_frame)
+            } else {
+                let window = frames.window(first_frame, format.grid.frames, info.size);
+                let window = window.expect("as many frames as the view needs");
+                let mut rng = sample.stream(Purpose::FrameOrder, options.seed);
+                let is_training = options.pass == Pass::Training;
+                let buffer = &mut self.reordered;
+                (
+                    order.reorder(window, info.size, &mut rng, is_training, buffer),
+                    0,
+                )
+            };
             let view = ClipView {
                 frames,
                 size: info.size,
@@ -86,10 +107,6 @@ impl Worker {
                 },
             };
             let slot = SlotMut::new(batch.slot(clip.slot).expect("each slot is filled once"));
-            let sample = SampleId {
-                repeat: clip.first.repeat + window as u32,
-                ..clip.first
-            };
             format.draw_mask(sample, options.seed, &mut self.scratch, slot.tokens);
             if options.policy.is_plain() || options.pass != Pass::Training {
                 format.write(&mut self.transform, view, slot);

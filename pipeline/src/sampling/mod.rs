@@ -3,8 +3,10 @@
 //!
 //! - [`order`]: which clip comes when.
 //! - [`sample`]: which window, crop and flip it gets.
+//! - [`frame_order`]: the order of its frames.
 //! - [`mask`]: which tokens stay visible, and which are predicted.
 
+pub mod frame_order;
 pub mod mask;
 pub mod order;
 pub mod sample;

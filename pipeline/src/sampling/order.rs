@@ -41,6 +41,8 @@ pub enum Purpose {
     Erasing = 10,
     /// Which videos are kept for validation, and which are trained on.
     Split = 11,
+    /// The order of a sample's frames, where it is not that of the video.
+    FrameOrder = 12,
 }
 
 /// The random stream for `purpose` of (`seed`, `epoch`, `index`): the same on every thread and

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Report of `trainer study --json`.
+/// Report of a study, `trainer study --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StudyReport {
@@ -10,6 +10,8 @@ pub struct StudyReport {
     pub name: String,
     /// The setting that it varies.
     pub axis: String,
+    /// Names of the classes.
+    pub classes: Vec<String>,
     /// Arms of the study.
     pub arms: Vec<StudyArm>,
 }
@@ -24,26 +26,63 @@ pub struct StudyArm {
     pub name: String,
     /// Runs of the arm, one per seed.
     pub runs: Vec<StudyRun>,
+    /// `[classes, classes]`: videos by true class and predicted class, over all runs.
+    pub confusion: Vec<Vec<u64>>,
+    /// Difference to the arm that it is compared with.
+    pub difference: Option<StudyDifference>,
 }
 
-/// One run of an arm: a pre-training, if there is one, and a fine-tuning.
+/// The difference of an arm to another, over the videos that both were validated on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StudyDifference {
+    /// The other arm.
+    pub from: String,
+    /// Difference of the accuracies by video, in percentage points.
+    pub points: f64,
+    /// Videos that this arm classifies correctly more often than the other.
+    pub better: u64,
+    /// Videos that it classifies correctly less often.
+    pub worse: u64,
+    /// Probability of a difference at least as large, in either direction, by chance: a paired
+    /// sign-flip test over videos.
+    pub p: f64,
+}
+
+/// One run of an arm: a pre-training, if there is one, and an evaluation.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StudyRun {
     /// Random seed.
     pub seed: u64,
-    /// Top-1 accuracy on the validation clips at the end.
+    /// Top-1 accuracy on the validation videos: the mean of the probabilities of a video's clips.
     pub top1: f64,
-    /// Cross entropy on the validation clips.
+    /// Cross entropy on the validation videos.
     pub validation_loss: f64,
     /// Mean loss over the last steps of the pre-training.
     pub pretrain_loss: Option<f64>,
     /// Seconds of the pre-training's steps; 0 if there is no pre-training.
     pub pretrain_seconds: f64,
+    /// Median seconds of a step of the pre-training; 0 if there is no pre-training.
+    pub pretrain_step_seconds: f64,
     /// Seconds of these that were spent waiting for data.
     pub pretrain_wait_seconds: f64,
-    /// Seconds of the fine-tuning's steps.
+    /// Seconds of the fine-tuning's steps; 0 for a probe.
     pub finetune_seconds: f64,
-    /// Folder of the fine-tuning.
+    /// Folder of the evaluation.
     pub dir: String,
+    /// The validation videos.
+    pub videos: Vec<StudyVideo>,
+}
+
+/// A validation video.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StudyVideo {
+    /// Its path, as it was given to the build.
+    pub video: String,
+    /// Its class.
+    pub label: u32,
+    /// The class that was predicted.
+    pub predicted: u32,
 }

@@ -1,29 +1,57 @@
 //! Arguments of `trainer study`.
 
 use super::{DataArg, LoadArgs, local};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use trainer::study::Study;
+
+/// The names of studies that `real` stands for.
+const REAL: &str = "real";
 
 /// Arguments of `trainer study`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Generate synthetic data, in five minutes on two cores:
+Real footage, labelled (400 videos take a night on two cores; --pretrain-steps makes it shorter):
+  shardtool build ./videos --labels dirs --every 0.5 --stride 3 --out s/videos
+  trainer study real --data s/videos --other s/other
+
+Synthetic shapes, generated in five minutes on two cores:
   shardtool synth v/unlabelled --videos 16000 --shapes 6 --size 64 --seconds 2.2 --seed 1
   shardtool build v/unlabelled --out s/unlabelled
   shardtool synth v/train --videos 2048 --shapes 6 --size 64 --seconds 2.2 --seed 2
   shardtool build v/train --labels dirs --out s/train
   shardtool synth v/val --videos 800 --shapes 6 --size 64 --seconds 2.2 --seed 3
   shardtool build v/val --labels dirs --out s/val
-  trainer study labels --unlabelled s/unlabelled --train s/train --val s/val
-
-Real footage, in folds that a list of videos gives (shardtool build --list, column \"split\"):
-  trainer study labels --fold s:fold0 --fold s:fold1 --fold s:fold2 --fold s:fold3")]
+  trainer study labels --unlabelled s/unlabelled --train s/train --val s/val")]
 pub struct StudyArgs {
-    /// The finding to reproduce.
-    #[arg(value_enum)]
-    pub study: Study,
-    /// Folder of shards or of videos for pre-training.
+    /// The findings to reproduce, one or several: labels (pre-trained vs from scratch, by labelled
+    /// videos), probes (linear and attentive), order (shuffled and single frames), ratio, kind (mask
+    /// ratios and kinds), footage (of other videos), slices, depth, width, repeat; or real: the
+    /// first six.
+    #[arg(required = true, value_name = "NAME", value_parser = Questions::parse)]
+    pub studies: Vec<Questions>,
+    /// Folder of labelled shards of real footage. Folds of it are validated on in turn, with the
+    /// others to train on: its splits where it has three or more, blocks of its videos otherwise.
+    #[arg(
+        long,
+        value_name = "SHARDS",
+        value_parser = DataArg::parse,
+        conflicts_with_all = ["unlabelled", "train", "val"],
+    )]
+    pub data: Vec<DataArg>,
+    /// Number of blocks of videos, in the order of their names, that serve as folds of --data
+    /// without splits.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 5,
+        value_parser = clap::value_parser!(u32).range(2..=100),
+    )]
+    pub folds: u32,
+    /// Folder of other footage for pre-training, for the study of footage.
+    #[arg(long, value_name = "PATH", value_parser = DataArg::parse)]
+    pub other: Vec<DataArg>,
+    /// Synthetic shapes: folder of shards or of videos for pre-training.
     #[arg(
         long,
         value_name = "PATH",
@@ -31,51 +59,30 @@ pub struct StudyArgs {
         value_parser = DataArg::parse,
     )]
     pub unlabelled: Vec<DataArg>,
-    /// Folder of other footage for pre-training, for the study of footage.
-    #[arg(long, value_name = "PATH", value_parser = DataArg::parse)]
-    pub other: Vec<DataArg>,
-    /// Folder of labelled shards for fine-tuning.
+    /// Synthetic shapes: folder of labelled shards for fine-tuning.
     #[arg(long, value_name = "SHARDS", default_value = "./s/train", value_parser = DataArg::parse)]
     pub train: Vec<DataArg>,
-    /// Folder of labelled shards for validation.
+    /// Synthetic shapes: folder of labelled shards for validation.
     #[arg(long, value_name = "SHARDS", default_value = "./s/val", value_parser = DataArg::parse)]
     pub val: Vec<DataArg>,
-    /// Study real footage instead: a fold of labelled shards, PATH:SPLIT for a split of one. Given
-    /// several times, each is validated on once, with the others to train on.
-    #[arg(
-        long,
-        value_name = "SHARDS",
-        value_parser = DataArg::parse,
-        conflicts_with_all = ["unlabelled", "train", "val", "seeds"],
-    )]
-    pub fold: Vec<DataArg>,
-    /// Output folder of all runs, and of the result: NAME.json, NAME.md and NAME.png.
+    /// Output folder of all runs, and of the results: NAME.json, NAME.md, NAME.png and, for each arm,
+    /// confusion matrices.
     #[arg(long, value_name = "DIR", default_value = "./study", value_parser = local())]
     pub out: PathBuf,
-    /// Runs of each kind, with seeds 0, 1, ...
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 3,
-        value_parser = clap::value_parser!(u32).range(1..=100),
-    )]
-    pub seeds: u32,
-    /// Steps per pre-training, of 64 clips each.
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 2000,
-        value_parser = clap::value_parser!(u64).range(1..),
-    )]
-    pub pretrain_steps: u64,
-    /// Steps per fine-tuning, of 32 clips each.
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 500,
-        value_parser = clap::value_parser!(u64).range(1..),
-    )]
-    pub finetune_steps: u64,
+    /// Runs of each kind, each with its own seed. Of real footage, seed n validates on fold n
+    /// [default: one per fold; of synthetic shapes 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub seeds: Option<u32>,
+    /// The first seed: of real footage, folds before it are trained on only, as those that settings
+    /// were tuned on.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub first_seed: u32,
+    /// Steps per pre-training [default: 6000 of 32 clips; of synthetic shapes 2000 of 64]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub pretrain_steps: Option<u64>,
+    /// Steps per fine-tuning [default: 400 of 16 clips; of synthetic shapes 500 of 32]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub finetune_steps: Option<u64>,
     /// Runs at a time, which share the threads: small models keep one thread busier than several.
     /// Results do not depend on it, but the seconds in them are those of runs side by side.
     #[arg(
@@ -94,4 +101,22 @@ pub struct StudyArgs {
     /// Print the result as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// The studies that one name stands for.
+#[derive(Debug, Clone)]
+pub struct Questions(pub Vec<Study>);
+
+impl Questions {
+    fn parse(name: &str) -> Result<Self, String> {
+        if name == REAL {
+            return Ok(Self(Study::REAL.into()));
+        }
+        let study = Study::from_str(name, false).map_err(|_| {
+            let known = Study::value_variants().iter().map(|study| study.name());
+            let known: Vec<&str> = known.chain([REAL]).collect();
+            format!("the studies are {}", known.join(", "))
+        })?;
+        Ok(Self(vec![study]))
+    }
 }

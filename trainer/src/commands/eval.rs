@@ -8,10 +8,10 @@ use console::{interrupt, output};
 use pipeline::atomic_file;
 use pipeline::store;
 use schemas::report::{ClassReport, EvalReport};
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 use trainer::data::classes;
 use trainer::eval::Scores;
+use trainer::eval::videos::{self, VideoScores};
 use trainer::plot::{confusion, png};
 use trainer::ranks::Ranks;
 use trainer::train::weights::Weights;
@@ -33,37 +33,26 @@ fn eval_with(ranks: &Ranks, args: &EvalArgs) -> anyhow::Result<ExitCode> {
     let (weights, mut inference) = together::agree(ranks, prepare(ranks, args))?;
     inference.check_alike(&weights)?;
     let mut of_clips = Scores::new(weights.classes().len());
-    let mut of_videos = Scores::new(weights.classes().len());
-    // For each video the sum of its clips' probabilities, and its label.
-    let mut videos: BTreeMap<(u32, u32), (Vec<f32>, Option<i32>)> = BTreeMap::new();
-    let catalogues = inference.catalogues.clone();
+    let mut videos = VideoScores::new(inference.catalogues.clone());
     let stats = inference.run(false, |clips| {
         for clip in clips {
             of_clips.add(&clip.probabilities, clip.label);
-            let video = catalogues[clip.set as usize].clips[clip.clip as usize].video;
-            let (sum, _) = videos
-                .entry((clip.set, video))
-                .or_insert_with(|| (vec![0.0; clip.probabilities.len()], clip.label));
-            sum.iter_mut()
-                .zip(&clip.probabilities)
-                .for_each(|(sum, &probability)| *sum += probability);
+            videos.add_output(&clip);
         }
         Ok(())
     })?;
     if !ranks.is_root() {
         return Ok(ExitCode::SUCCESS);
     }
-    for (mut probabilities, label) in videos.into_values() {
-        let sum: f32 = probabilities.iter().sum();
-        probabilities
-            .iter_mut()
-            .for_each(|probability| *probability /= sum);
-        of_videos.add(&probabilities, label);
-    }
+    let of_videos = videos::scores_of(&videos.finish(), weights.classes().len());
     ensure!(of_clips.count() > 0, "no clip could be read");
     if let Some(path) = &args.confusion {
-        let written = png(&confusion::draw(&of_clips, weights.classes()))
-            .and_then(|png| atomic_file::write(path, &png));
+        let written = png(&confusion::draw(
+            &of_clips.confusion(),
+            weights.classes(),
+            confusion::HEADING,
+        ))
+        .and_then(|png| atomic_file::write(path, &png));
         written.with_context(|| format!("cannot write {}", path.display()))?;
     }
     let report = build_report(args, &weights, &inference, [&of_clips, &of_videos], stats);
@@ -124,13 +113,7 @@ fn build_report(
         clips: of_clips.metrics(),
         videos: of_videos.metrics(),
         classes: names.iter().enumerate().map(of_class).collect(),
-        confusion: (0..names.len())
-            .map(|class| {
-                (0..names.len())
-                    .map(|predicted| of_clips.confused(class, predicted))
-                    .collect()
-            })
-            .collect(),
+        confusion: of_clips.confusion(),
         skipped: stats.skipped,
         seconds: stats.seconds,
         views_per_second: of_clips.count() as f64 * inference.views.count() as f64 / stats.seconds,

@@ -133,6 +133,7 @@ impl<'a> ClipInference<'a> {
         let options = LoaderOptions {
             memory: model.memory(),
             interrupt: interrupt::flag(),
+            frame_order: weights.task.common().data.frame_order,
             ..options
         };
         let catalogues = sets

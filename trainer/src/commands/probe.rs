@@ -2,12 +2,11 @@
 
 use crate::cli::FinetuneArgs;
 use crate::commands::{session, together};
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use candle_core::Device;
 use console::progress::Progress;
 use console::{interrupt, output};
 use pipeline::loader::LoaderOptions;
-use pipeline::sampling::sample::Views;
 use pipeline::source::WeightedSource;
 use pipeline::{all_cores, physical_cores};
 use schemas::report::{ProbeReport, ProbeScores};
@@ -17,10 +16,9 @@ use std::sync::Arc;
 use trainer::backend::InferenceModel;
 use trainer::config::{FinetuneConfig, Task};
 use trainer::data::classes::Split;
-use trainer::eval;
 use trainer::ranks::Ranks;
 use trainer::train::Loading;
-use trainer::train::probes::{self, AttentiveProbe, Features, LinearProbe, TokenFile};
+use trainer::train::probes::{self, AttentiveProbe, Features, LinearProbe};
 use trainer::train::weights::Weights;
 
 /// Clips per batch of inference.
@@ -116,7 +114,7 @@ impl Probe {
         let scores =
             |features: &Features| -> anyhow::Result<[schemas::report::ValidationMetrics; 2]> {
                 Ok([
-                    linear.scores(features)?.metrics(),
+                    linear.scores(features).metrics(),
                     attentive.scores(features)?.metrics(),
                 ])
             };
@@ -155,42 +153,38 @@ impl Extractor<'_> {
         sets: &Arc<[WeightedSource]>,
         name: &str,
     ) -> anyhow::Result<Option<Features>> {
-        let Self {
-            ranks,
-            config,
-            encoder,
-            ..
-        } = self;
-        let grid = config.common.clip;
-        let options = self
-            .loading
-            .options(BATCH * ranks.count(), grid)
-            .once(Views::ONE);
+        let Self { ranks, config, .. } = self;
         let options = LoaderOptions {
-            memory: encoder.memory(),
             interrupt: interrupt::flag(),
-            ..options
+            frame_order: config.common.data.frame_order,
+            ..self
+                .loading
+                .options(BATCH * ranks.count(), config.common.clip)
         };
-        let mut infer = |batch| encoder.infer(batch, true);
-        if !ranks.is_root() {
-            eval::infer_all(ranks, sets, options, infer, |_| Ok(()), |_| {})?;
-            return Ok(None);
-        }
         let clips = sets.iter().map(|set| set.len() as u64).sum();
-        let progress = Progress::new(clips, &format!("features of {name}: clip {{pos}}/{{len}}"));
-        let tokens = TokenFile::create(self.dir, grid.tokens(), config.common.encoder.width)?;
-        let mut features = Features::new(config.common.encoder.width, tokens);
-        let on_skipped = |reason: &str| progress.say(&format!("warning: skipped: {reason}"));
-        let take = |clips: Vec<eval::ClipOutput>| {
-            progress.advance(clips.len() as u64, String::new());
-            clips
-                .iter()
-                .try_for_each(|clip| features.push(clip))
-                .map_err(|error| eval::EvaluateError::Write(error.into()))
-        };
-        eval::infer_all(ranks, sets, options, &mut infer, take, on_skipped)?;
-        progress.finish();
-        Ok(Some(features.finish().context("features")?))
+        let progress = ranks
+            .is_root()
+            .then(|| Progress::new(clips, &format!("features of {name}: clip {{pos}}/{{len}}")));
+        let features = probes::extract(
+            (ranks, &mut self.encoder),
+            (self.dir, config.common.encoder.width),
+            sets,
+            options,
+            |clips| {
+                if let Some(progress) = &progress {
+                    progress.advance(clips as u64, String::new());
+                }
+            },
+            |reason| {
+                if let Some(progress) = &progress {
+                    progress.say(&format!("warning: skipped: {reason}"));
+                }
+            },
+        );
+        if let Some(progress) = progress {
+            progress.finish();
+        }
+        Ok(features?)
     }
 }
 

@@ -3,19 +3,22 @@
 use crate::cli::progress::TrainingProgress;
 use crate::cli::{StudyArgs, loader_threads_beside_training};
 use crate::commands::sources;
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use console::progress::Bars;
 use console::{interrupt, output};
 use pipeline::atomic_file;
 use pipeline::choice::Choice;
 use pipeline::store;
 use pipeline::{all_cores, physical_cores};
+use schemas::report::StudyReport;
 use std::collections::HashMap;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use trainer::config::LiveConfig;
 use trainer::plot::png;
-use trainer::study::{self, Budget, Progress, Settings, StudyData, StudyError, TaskData};
+use trainer::study::{
+    self, Budget, Progress, Settings, Setup, Study, StudyData, StudyError, TaskData,
+};
 use trainer::train::Event;
 
 /// Frames per clip in all studies.
@@ -31,38 +34,39 @@ pub fn study(args: &StudyArgs) -> anyhow::Result<ExitCode> {
     let cache = args.load.cache();
     let (choice, live) = (Choice::default(), LiveConfig::default());
     let open = |data| sources::open(data, &choice, &live, FRAMES, cache.as_ref());
-    ensure!(
-        args.fold.len() != 1,
-        "one fold leaves none to train on: give --fold at least twice"
-    );
     let other = if args.other.is_empty() {
         None
     } else {
         Some(open(&args.other)?.into())
     };
     let data = StudyData {
-        task: if args.fold.is_empty() {
+        task: if args.data.is_empty() {
             TaskData::Shapes {
                 unlabelled: open(&args.unlabelled)?.into(),
                 train: open(&args.train)?,
                 validation: open(&args.val)?,
             }
         } else {
-            TaskData::Folds(open(&args.fold)?)
+            TaskData::Folds(study::folds(&open(&args.data)?, args.folds as usize)?)
         },
         other,
+    };
+    let first_seed = u64::from(args.first_seed);
+    let (seeds, usual) = match &data.task {
+        TaskData::Shapes { .. } => (3, Setup::Shapes.budget()),
+        TaskData::Folds(folds) => {
+            let left = (folds.len() as u64).saturating_sub(first_seed);
+            (left.max(1), Setup::Real.budget())
+        }
     };
     let as_count = |count: u32| count as usize;
     let jobs = as_count(args.jobs);
     let settings = Settings {
         out: args.out.clone(),
-        seeds: match args.fold.len() {
-            0 => u64::from(args.seeds),
-            folds => folds as u64,
-        },
+        seeds: first_seed..first_seed + args.seeds.map_or(seeds, u64::from),
         budget: Budget {
-            pretrain_steps: args.pretrain_steps,
-            finetune_steps: args.finetune_steps,
+            pretrain_steps: args.pretrain_steps.unwrap_or(usual.pretrain_steps),
+            finetune_steps: args.finetune_steps.unwrap_or(usual.finetune_steps),
         },
         loading: args
             .load
@@ -100,34 +104,54 @@ pub fn study(args: &StudyArgs) -> anyhow::Result<ExitCode> {
             }
         }
     };
-    let report = match study::study(args.study, &data, &settings, on_progress) {
-        Err(StudyError::Stopped) => {
-            output::say("stopped; run the same command again to continue");
-            return Ok(ExitCode::from(interrupt::EXIT_CODE));
+    let mut studies: Vec<Study> = Vec::new();
+    for study in args.studies.iter().flat_map(|questions| &questions.0) {
+        if !studies.contains(study) {
+            studies.push(*study);
         }
-        report => report?,
-    };
-    let table = study::render_table(&report);
-    let json = serde_json::to_string_pretty(&report)?;
-    let picture = png(&study::draw(&report))?;
+    }
+    let mut reports = Vec::new();
+    for study in studies {
+        let report = match study::study(study, &data, &settings, on_progress) {
+            Err(StudyError::Stopped) => {
+                output::say("stopped; run the same command again to continue");
+                return Ok(ExitCode::from(interrupt::EXIT_CODE));
+            }
+            report => report?,
+        };
+        write(args, &report)?;
+        if !args.json {
+            let name = &report.name;
+            let plot = args.out.join(format!("{name}.png"));
+            let table = study::render_table(&report);
+            output::print(&format!("{name}\n\n{table}\nplot: {}\n", plot.display()))?;
+        }
+        reports.push(report);
+    }
+    if args.json {
+        output::print(&match &*reports {
+            [report] => serde_json::to_string_pretty(report)?,
+            reports => serde_json::to_string_pretty(reports)?,
+        })?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the table, the plot, the confusion matrices and the JSON of a study.
+fn write(args: &StudyArgs, report: &StudyReport) -> anyhow::Result<()> {
+    let table = study::render_table(report);
+    let json = serde_json::to_string_pretty(report)?;
+    let picture = png(&study::draw(report))?;
+    let matrices = png(&study::draw_confusions(report))?;
     for (ending, contents) in [
-        ("json", json.as_bytes()),
-        ("md", table.as_bytes()),
-        ("png", picture.as_slice()),
+        (".json", json.as_bytes()),
+        (".md", table.as_bytes()),
+        (".png", picture.as_slice()),
+        ("-confusion.png", matrices.as_slice()),
     ] {
-        let path = args.out.join(format!("{}.{ending}", args.study.name()));
+        let path = args.out.join(format!("{}{ending}", report.name));
         atomic_file::write(&path, contents)
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
-    output::print(&if args.json {
-        json
-    } else {
-        format!(
-            "{table}\nplot: {}",
-            args.out
-                .join(format!("{}.png", args.study.name()))
-                .display()
-        )
-    })?;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }

@@ -69,6 +69,7 @@ fn check_model(model: &ModelConfig) -> Result<(), ConfigError> {
         ("model.norm_epsilon", model.norm_epsilon),
         ("model.decoder_norm_epsilon", model.decoder_norm_epsilon),
         ("model.head_norm_epsilon", model.head_norm_epsilon),
+        ("model.position_std", model.position_std),
     ] {
         check(
             key,

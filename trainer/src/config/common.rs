@@ -4,6 +4,7 @@ use crate::cpu::Precision;
 use crate::model::{Conventions, DecoderClassToken, NormalisePer, PositionKind, TransformerConfig};
 use crate::optim::{AdamWConfig, Schedule};
 use pipeline::loader::batch::ValueType;
+use pipeline::sampling::frame_order::FrameOrder;
 use pipeline::sampling::sample::Augmentation;
 use schemas::choice::Choice;
 use schemas::geometry::{PatchGrid, TargetFrames};
@@ -97,6 +98,8 @@ pub struct ModelConfig {
     /// [`Conventions::decoder_positions`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decoder_positions: Option<PositionKind>,
+    /// [`Conventions::position_std`].
+    pub position_std: f64,
     /// [`Conventions::decoder_class_token`].
     pub decoder_class_token: DecoderClassToken,
 }
@@ -109,6 +112,7 @@ impl ModelConfig {
             decoder_norm_epsilon: self.decoder_norm_epsilon,
             head_norm_epsilon: self.head_norm_epsilon,
             decoder_positions: self.decoder_positions,
+            position_std: self.position_std,
             decoder_class_token: self.decoder_class_token,
             normalise_per: NormalisePer::Patch,
             target_frames: TargetFrames::Spread,
@@ -124,6 +128,7 @@ impl ModelConfig {
             decoder_norm_epsilon: conventions.decoder_norm_epsilon,
             head_norm_epsilon: conventions.head_norm_epsilon,
             decoder_positions: conventions.decoder_positions,
+            position_std: conventions.position_std,
             decoder_class_token: conventions.decoder_class_token,
         }
     }
@@ -166,6 +171,10 @@ pub struct DataConfig {
     pub aspect: [f64; 2],
     /// [`Augmentation::flip`].
     pub flip: f64,
+    /// The order of each clip's frames, in validation, too: other than `time` they are controls of
+    /// how much of a task is motion.
+    #[serde(default, skip_serializing_if = "FrameOrder::is_time")]
+    pub frame_order: FrameOrder,
 }
 
 const fn one() -> usize {

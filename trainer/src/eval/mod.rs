@@ -2,6 +2,7 @@
 
 pub mod features;
 mod infer;
+pub mod videos;
 
 use crate::backend::LearnerError;
 use crate::ranks::RanksError;
@@ -66,17 +67,7 @@ impl Scores {
             .enumerate()
             .filter(|&(at, &other)| other > own || (other == own && at < label))
             .count();
-        let predicted = probabilities
-            .iter()
-            .enumerate()
-            .fold(0, |best, (at, &value)| {
-                if value > probabilities[best] {
-                    at
-                } else {
-                    best
-                }
-            });
-        self.confusion[label * self.classes + predicted] += 1;
+        self.confusion[label * self.classes + Self::most_probable(probabilities)] += 1;
         if greater < TOP {
             self.top5 += 1;
             self.top5_of[label] += 1;
@@ -84,30 +75,43 @@ impl Scores {
         self.loss -= f64::from(own.max(f32::MIN_POSITIVE)).ln();
     }
 
+    /// The most probable class; of equal ones the first.
+    pub fn most_probable(probabilities: &[f32]) -> usize {
+        let better = |best: usize, (at, &value): (usize, &f32)| {
+            if value > probabilities[best] {
+                at
+            } else {
+                best
+            }
+        };
+        probabilities.iter().enumerate().fold(0, better)
+    }
+
     /// Number of predictions added.
     pub fn count(&self) -> u64 {
         self.confusion.iter().sum()
     }
 
-    /// Number of clips of class `class` that were classified as `predicted`.
-    pub fn confused(&self, class: usize, predicted: usize) -> u64 {
-        self.confusion[class * self.classes + predicted]
+    /// `[classes, classes]`: predictions by true class and predicted class.
+    pub fn confusion(&self) -> Vec<Vec<u64>> {
+        self.confusion
+            .chunks_exact(self.classes)
+            .map(<[u64]>::to_vec)
+            .collect()
     }
 
     /// Counts for class `class`: all clips, those classified correctly, and those with the class in
     /// the top 5.
     pub fn of_class(&self, class: usize) -> [u64; 3] {
-        let all = (0..self.classes)
-            .map(|predicted| self.confused(class, predicted))
-            .sum();
-        [all, self.confused(class, class), self.top5_of[class]]
+        let row = &self.confusion[class * self.classes..][..self.classes];
+        [row.iter().sum(), row[class], self.top5_of[class]]
     }
 
     /// Loss and accuracy over all predictions; NaN if there are none.
     pub fn metrics(&self) -> ValidationMetrics {
         let count = self.count();
         let correct: u64 = (0..self.classes)
-            .map(|class| self.confused(class, class))
+            .map(|class| self.confusion[class * self.classes + class])
             .sum();
         let share = |part: f64| part / count as f64;
         ValidationMetrics {
@@ -154,7 +158,8 @@ mod tests {
             (scores.of_class(0), scores.of_class(2), scores.of_class(5)),
             ([1, 0, 1], [1, 1, 1], [1, 0, 0])
         );
-        assert_eq!((scores.confused(0, 2), scores.confused(2, 0)), (1, 0));
+        let confusion = scores.confusion();
+        assert_eq!((confusion[0][2], confusion[2][0]), (1, 0));
     }
 
     #[test]

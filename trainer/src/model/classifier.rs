@@ -106,6 +106,7 @@ impl Classifier {
         config: ClassifierConfig,
         mut builder: ParameterBuilder,
     ) -> std::result::Result<Self, ParameterError> {
+        builder.position_std = config.conventions.position_std;
         let epsilons = [
             config.conventions.norm_epsilon,
             config.conventions.head_norm_epsilon,

@@ -2,6 +2,7 @@
 //! reference implementation.
 
 use super::embed::PositionKind;
+use super::parameters::TOKEN_STD;
 use schemas::geometry::TargetFrames;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,8 @@ pub struct Conventions {
     pub head_norm_epsilon: f64,
     /// Kind of the decoder's position embeddings; `None` for the encoder's kind.
     pub decoder_positions: Option<PositionKind>,
+    /// Standard deviation of learned positions at random initialisation.
+    pub position_std: f64,
     /// Source of the decoder's cls token, in a model that has cls tokens.
     pub decoder_class_token: DecoderClassToken,
     /// The values that share a mean and deviation where targets are normalised.
@@ -36,6 +39,7 @@ impl Default for Conventions {
             decoder_norm_epsilon: LAYER_NORM_EPSILON,
             head_norm_epsilon: LAYER_NORM_EPSILON,
             decoder_positions: None,
+            position_std: TOKEN_STD,
             decoder_class_token: DecoderClassToken::Own,
             normalise_per: NormalisePer::Patch,
             target_frames: TargetFrames::Spread,

@@ -102,7 +102,7 @@ impl Positions {
             parameters.get(
                 &format!("{prefix}pos_embed{part}"),
                 &[1, tokens, width],
-                Init::Token,
+                Init::Position,
             )
         };
         Ok(match kind {

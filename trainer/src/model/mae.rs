@@ -49,6 +49,7 @@ impl Mae {
         config: MaeConfig,
         mut builder: ParameterBuilder,
     ) -> std::result::Result<Self, ParameterError> {
+        builder.position_std = config.conventions.position_std;
         let epsilons = [config.conventions.norm_epsilon; 2];
         let encoder = Encoder::new(
             &mut builder,
@@ -190,6 +191,7 @@ mod tests {
             decoder_norm_epsilon: 1e-6,
             head_norm_epsilon: 1e-6,
             decoder_positions: None,
+            position_std: 0.02,
             decoder_class_token: DecoderClassToken::Own,
             normalise_per: NormalisePer::Patch,
             target_frames: TargetFrames::Spread,

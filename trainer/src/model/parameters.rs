@@ -7,9 +7,9 @@ use rand_distr::{Distribution, StandardNormal};
 use std::collections::{BTreeMap, HashMap};
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Standard deviation of the initial positions, cls token and mask token, as in the reference
-/// implementation.
-const TOKEN_STD: f32 = 0.02;
+/// Standard deviation of the initial cls token and mask token, and of learned positions unless
+/// another is given, as in the reference implementation.
+pub(crate) const TOKEN_STD: f64 = 0.02;
 
 /// Standard deviation of a classifier's initial head, as in the reference implementation's
 /// fine-tuning.
@@ -24,6 +24,8 @@ pub(crate) enum Init {
     Ones,
     /// Normal with standard deviation 0.02.
     Token,
+    /// Normal with the standard deviation of positions.
+    Position,
     /// Normal with standard deviation 2e-5.
     Head,
     /// Uniform in ±sqrt(6 / (fan in + fan out)) (Glorot and Bengio 2010), of the tensor flattened
@@ -70,6 +72,8 @@ enum Source {
 pub(crate) struct ParameterBuilder {
     source: Source,
     device: Device,
+    /// Standard deviation of the initial positions.
+    pub(crate) position_std: f64,
     variables: BTreeMap<String, Var>,
     problems: Vec<String>,
 }
@@ -79,6 +83,7 @@ impl ParameterBuilder {
         Self {
             source: Source::Seed(seed),
             device: device.clone(),
+            position_std: TOKEN_STD,
             variables: BTreeMap::new(),
             problems: Vec::new(),
         }
@@ -88,6 +93,7 @@ impl ParameterBuilder {
         Self {
             source: Source::Tensors(values),
             device: device.clone(),
+            position_std: TOKEN_STD,
             variables: BTreeMap::new(),
             problems: Vec::new(),
         }
@@ -102,7 +108,10 @@ impl ParameterBuilder {
     /// [`Self::finish`].
     pub(crate) fn get(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
         let value = match &mut self.source {
-            Source::Seed(seed) => initial(*seed, name, shape, init, &self.device)?,
+            Source::Seed(seed) => {
+                let values = initial(*seed, name, shape, init, self.position_std);
+                Tensor::from_vec(values, shape, &self.device)?
+            }
             Source::Tensors(values) => match values.remove(name) {
                 Some(value) if value.dims() == shape => {
                     value.to_dtype(DType::F32)?.to_device(&self.device)?
@@ -146,13 +155,14 @@ impl ParameterBuilder {
 }
 
 /// The initial value of a parameter: a pure function of seed and name.
-fn initial(seed: u64, name: &str, shape: &[usize], init: Init, device: &Device) -> Result<Tensor> {
+fn initial(seed: u64, name: &str, shape: &[usize], init: Init, position_std: f64) -> Vec<f32> {
     let mut rng = stream(Purpose::Init, seed, 0, xxh3_64(name.as_bytes()));
     let count = shape.iter().product::<usize>();
-    let values = match init {
+    match init {
         Init::Zeros => vec![0.0; count],
         Init::Ones => vec![1.0; count],
-        Init::Token => normal(&mut rng, count, TOKEN_STD),
+        Init::Token => normal(&mut rng, count, TOKEN_STD as f32),
+        Init::Position => normal(&mut rng, count, position_std as f32),
         Init::Head => normal(&mut rng, count, HEAD_STD),
         Init::Xavier => {
             let fan_out = shape[0];
@@ -163,8 +173,7 @@ fn initial(seed: u64, name: &str, shape: &[usize], init: Init, device: &Device) 
             )
         }
         Init::ConvolutionBias { fan_in } => uniform(&mut rng, count, 1.0 / (fan_in as f32).sqrt()),
-    };
-    Tensor::from_vec(values, shape, device)
+    }
 }
 
 fn normal(rng: &mut impl Rng, count: usize, deviation: f32) -> Vec<f32> {

@@ -2,7 +2,6 @@
 //! for a larger share of the row.
 
 use super::canvas::{self, Align, Area, Letters};
-use crate::eval::Scores;
 use image::{Rgb, RgbImage};
 
 /// Size of a cell with a number, and of one without if there are many classes.
@@ -20,8 +19,12 @@ const PAPER: Rgb<u8> = Rgb([255; 3]);
 const INK: Rgb<u8> = Rgb([30, 30, 30]);
 const FULL: Rgb<u8> = Rgb([8, 64, 129]);
 
-/// Draws the confusion matrix of `scores` with the names `classes`.
-pub fn draw(scores: &Scores, classes: &[String]) -> RgbImage {
+/// What the rows and columns are.
+pub const HEADING: &str = "rows: true class; columns: predicted class; in % of the row";
+
+/// Draws a confusion matrix, `[classes, classes]` by true and predicted class, with the names
+/// `classes` and a heading above.
+pub fn draw(confusion: &[Vec<u64>], classes: &[String], heading: &str) -> RgbImage {
     let count = classes.len() as u32;
     let is_numbered = classes.len() <= NUMBERED;
     let cell = if is_numbered { CELL } else { SMALL_CELL };
@@ -50,7 +53,6 @@ pub fn draw(scores: &Scores, classes: &[String]) -> RgbImage {
     } else {
         0
     };
-    let heading = "rows: true class; columns: predicted class; in % of the row";
     let left = MARGIN + names_width;
     let top = MARGIN + Letters::Small.height() + 8;
     // Column names are cut to the width of a cell.
@@ -69,8 +71,8 @@ pub fn draw(scores: &Scores, classes: &[String]) -> RgbImage {
         INK,
         heading,
     );
-    for class in 0..classes.len() {
-        let [all, ..] = scores.of_class(class);
+    for (class, row) in confusion.iter().enumerate() {
+        let all: u64 = row.iter().sum();
         let row_top = top + class as u32 * cell;
         if is_numbered {
             let middle = row_top + (cell - Letters::Small.height()) / 2;
@@ -95,8 +97,7 @@ pub fn draw(scores: &Scores, classes: &[String]) -> RgbImage {
                 &short(&classes[class], cell),
             );
         }
-        for predicted in 0..classes.len() {
-            let clips = scores.confused(class, predicted);
+        for (predicted, &clips) in row.iter().enumerate() {
             let share = if all == 0 {
                 0.0
             } else {
@@ -162,11 +163,8 @@ mod tests {
 
     #[test]
     fn a_cell_is_as_dark_as_its_share_of_the_row() {
-        let mut scores = Scores::new(2);
-        let predicted = |class: usize| if class == 0 { [0.9, 0.1] } else { [0.1, 0.9] };
-        scores.add(&predicted(0), Some(0));
-        (0..4).for_each(|at| scores.add(&predicted(usize::from(at > 0)), Some(1)));
-        let picture = draw(&scores, &["a".to_owned(), "b".to_owned()]);
+        let confusion = [vec![1, 0], vec![1, 3]];
+        let picture = draw(&confusion, &["a".to_owned(), "b".to_owned()], HEADING);
         let left = MARGIN + Letters::Small.width("a") + 8;
         let top = MARGIN + Letters::Small.height() + 8;
         let shade = |class: u32, predicted: u32| {
@@ -186,8 +184,9 @@ mod tests {
         let names: Vec<String> = (0..400)
             .map(|class| format!("a class whose name is long, number {class}"))
             .collect();
-        let picture = draw(&Scores::new(400), &names);
+        let empty = |classes: usize| vec![vec![0; classes]; classes];
+        let picture = draw(&empty(400), &names, HEADING);
         assert_eq!(picture.width(), 2 * MARGIN + 400 * SMALL_CELL);
-        draw(&Scores::new(24), &names[..24]);
+        draw(&empty(24), &names[..24], HEADING);
     }
 }

@@ -1,17 +1,20 @@
-//! The runs of each study, sized so that a study takes less than an hour on two cores.
+//! The arms of each study.
 
-use crate::config::{
-    CheckpointsConfig, EncoderPart, FinetuneConfig, Length, Preset, PretrainConfig, Recipe,
-};
-use crate::model::TransformerConfig;
+use super::setup::{Budget, Setup};
+use crate::config::{Length, PretrainConfig, ScheduleConfig};
+use pipeline::sampling::frame_order::FrameOrder;
 use pipeline::sampling::mask::MaskKind;
-use schemas::geometry::PatchGrid;
+use schemas::report::StudyArm;
 
 /// A finding of the paper, at small scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Study {
     /// Pre-trained vs from scratch, by the number of labelled videos (the paper's Table 2).
     Labels,
+    /// Linear and attentive probes: pre-trained vs random encoder.
+    Probes,
+    /// Frames in time, shuffled, and a single one: how much of the task is motion.
+    Order,
     /// Mask ratios from 50 to 98 % (Figure 6).
     Ratio,
     /// Random, tube, frame and block masks (Table 4a).
@@ -24,18 +27,8 @@ pub enum Study {
     Width,
     /// 1, 2 and 4 samples per read of a clip, in the same number of steps (Table 4b).
     Repeat,
-    /// Pre-trained on other footage, on as few clips of the task's, or on all of the task's (Table
-    /// 5).
+    /// Pre-trained on other footage, or on the task's (Table 5).
     Footage,
-}
-
-/// The footage that the runs of a study are sized for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Setup {
-    /// Synthetic shapes of 64 x 64 pixels: 64 tokens a clip.
-    Shapes,
-    /// Real footage of 112 x 112 pixels: 392 tokens a clip.
-    Real,
 }
 
 /// Clips of a pre-training.
@@ -47,6 +40,8 @@ pub enum Footage {
     AsFew,
     /// Other clips.
     Other,
+    /// Clips of the task and other clips.
+    Both,
 }
 
 /// A pre-training of a study, shared by arms with the same key.
@@ -58,16 +53,48 @@ pub struct Pretraining {
     pub config: PretrainConfig,
     /// Its clips.
     pub footage: Footage,
+    /// Whether all seeds share one run: where neither folds nor labels are in it.
+    pub is_shared: bool,
 }
 
 impl Pretraining {
     /// Name of the run with a seed: its folder in that of the study.
     pub fn run(&self, seed: u64) -> String {
-        format!("pretrain-{}-{seed}", self.key)
+        format!("pretrain-{}-{}", self.key, self.seed(seed))
+    }
+
+    /// The seed of the run for seed `seed` of the study.
+    pub const fn seed(&self, seed: u64) -> u64 {
+        if self.is_shared { 0 } else { seed }
     }
 }
 
-/// One point of a study: an optional pre-training, and a fine-tuning.
+/// How an encoder is evaluated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Measure {
+    /// Fine-tuned for a number of steps.
+    FineTuned {
+        /// The steps.
+        steps: u64,
+    },
+    /// By a linear probe.
+    Linear,
+    /// By an attentive probe.
+    Attentive,
+}
+
+impl Measure {
+    /// Name of its scores among those of a run.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FineTuned { .. } => "fine-tuned",
+            Self::Linear => "linear probe",
+            Self::Attentive => "attentive probe",
+        }
+    }
+}
+
+/// One point of a study: an optional pre-training, and an evaluation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Arm {
     /// Its curve in the plot.
@@ -78,13 +105,16 @@ pub struct Arm {
     pub pretraining: Option<Pretraining>,
     /// Labelled videos per class; `None` for all of them.
     pub videos_per_class: Option<usize>,
-    /// Steps of the fine-tuning.
-    pub steps: u64,
+    /// How it is evaluated.
+    pub measure: Measure,
+    /// The order of the frames in the evaluation.
+    pub frame_order: FrameOrder,
 }
 
 impl Arm {
-    /// Name of its fine-tuning, shared by arms with the same key in all studies.
-    pub fn key(&self) -> String {
+    /// Name of its evaluation with a seed: its folder in that of the study. Arms with the same name
+    /// share the run, in all studies; both probes are of one run.
+    pub fn run(&self, seed: u64) -> String {
         let init_from = self
             .pretraining
             .as_ref()
@@ -92,144 +122,48 @@ impl Arm {
         let videos = self
             .videos_per_class
             .map_or("all".to_owned(), |videos| videos.to_string());
-        format!("{init_from}-{videos}-{}", self.steps)
+        let order = match self.frame_order {
+            FrameOrder::Time => "",
+            FrameOrder::Shuffled => "-shuffled",
+            FrameOrder::Single => "-single",
+        };
+        match self.measure {
+            Measure::FineTuned { steps } => {
+                format!("finetune-{init_from}-{videos}-{steps}{order}-{seed}")
+            }
+            Measure::Linear | Measure::Attentive => {
+                format!("probe-{init_from}-{videos}{order}-{seed}")
+            }
+        }
     }
-
-    /// Name of its fine-tuning with a seed: its folder in that of the study.
-    pub fn run(&self, seed: u64) -> String {
-        format!("finetune-{}-{seed}", self.key())
-    }
-}
-
-/// Steps of the runs of a study.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Budget {
-    /// Steps of a pre-training.
-    pub pretrain_steps: u64,
-    /// Steps of a fine-tuning.
-    pub finetune_steps: u64,
 }
 
 const PRETRAINED: &str = "pre-trained";
 const SCRATCH: &str = "from scratch";
-const SCRATCH_LONGER: &str = "from scratch, 6 times as long";
+const SCRATCH_LONGER: &str = "from scratch, same total time";
 
-impl Setup {
-    /// Labelled videos per class, unless this is varied.
-    const fn videos_per_class(self) -> Option<usize> {
-        match self {
-            Self::Shapes => Some(256),
-            Self::Real => None,
-        }
-    }
-
-    /// The mask ratio, unless this is varied.
-    const fn ratio(self) -> f64 {
-        match self {
-            // Of 64 tokens the paper's 90 % would leave six.
-            Self::Shapes => 0.75,
-            Self::Real => 0.9,
-        }
-    }
-
-    /// The common configuration of pre-trainings.
-    ///
-    /// # Panics
-    /// Never: a test checks it.
-    fn base(self, budget: Budget) -> PretrainConfig {
-        let mut config = PretrainConfig::resolve(Preset::Tiny, &[]).expect("a valid preset");
-        config.objective.masking.ratio = self.ratio();
-        config.common.schedule.length = Length::Steps(budget.pretrain_steps);
-        config.common.checkpoints = CheckpointsConfig {
-            every: 1000,
-            keep: 1,
-        };
-        match self {
-            Self::Shapes => {
-                // Four frames per token show motion, and 64 tokens per clip are fast.
-                config.common.clip = PatchGrid {
-                    frames: 16,
-                    size: 64,
-                    tubelet: 4,
-                    patch: 16,
-                };
-                config.common.encoder = TransformerConfig {
-                    width: 128,
-                    depth: 4,
-                    heads: 4,
-                };
-                config.objective.decoder = TransformerConfig {
-                    width: 96,
-                    depth: 2,
-                    heads: 3,
-                };
-                config.common.data.batch_size = 64;
-                // Left and right are different classes.
-                config.common.data.flip = 0.0;
-                config.common.optimizer.base_lr = 0.006;
-            }
-            Self::Real => {
-                config.common.data.batch_size = 32;
-                config.common.optimizer.base_lr = 0.012;
-            }
-        }
-        config
-    }
-
-    /// The fine-tuning of an arm, with `classes` classes; the seed is that of the run.
-    ///
-    /// # Panics
-    /// Never: a test checks it.
-    pub fn finetuning(self, arm: &Arm, classes: &[String], seed: u64) -> FinetuneConfig {
-        let encoder = EncoderPart::from(&self.base(Budget {
-            pretrain_steps: 1,
-            finetune_steps: 1,
-        }));
-        let init_from = arm
-            .pretraining
-            .as_ref()
-            .map(|pretraining| pretraining.key.clone());
-        let resolved =
-            FinetuneConfig::resolve(Recipe::Light, &encoder, init_from, classes.to_vec(), &[]);
-        let mut config = resolved.expect("a valid recipe");
-        config.common.seed = seed;
-        config.common.schedule.length = Length::Steps(arm.steps);
-        config.objective.split.videos_per_class = arm.videos_per_class;
-        config.common.checkpoints = CheckpointsConfig {
-            every: 100_000,
-            keep: 1,
-        };
-        config.objective.validation.every = 100_000;
-        // The same for both initialisations.
-        let recipe = &mut config.objective.recipe;
-        match self {
-            Self::Shapes => {
-                config.common.data.batch_size = 32;
-                config.common.optimizer.base_lr = 0.008;
-                config.common.data.flip = 0.0;
-                // Early layers detect motion; low rates or dropped branches would keep them from
-                // learning it.
-                recipe.layer_decay = 1.0;
-                recipe.drop_path = 0.0;
-                recipe.smoothing = 0.0;
-                // Small crops would cut off moving shapes.
-                config.common.data.area = [0.8, 1.0];
-            }
-            Self::Real => {
-                config.common.data.batch_size = 16;
-                recipe.drop_path = 0.1;
-                config.common.data.area = [0.4, 1.0];
-            }
-        }
-        config
-    }
-}
+/// Name of the values of the base, which others are compared with.
+const IN_TIME: &str = "in time";
+const NOTHING: &str = "nothing";
+const RANDOM: &str = "random";
 
 impl Study {
+    /// The questions about real footage, in the order of their answers.
+    pub const REAL: [Self; 6] = [
+        Self::Probes,
+        Self::Labels,
+        Self::Order,
+        Self::Footage,
+        Self::Ratio,
+        Self::Kind,
+    ];
+
     /// Its name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Labels => "labels",
+            Self::Probes => "probes",
+            Self::Order => "order",
             Self::Ratio => "ratio",
             Self::Kind => "kind",
             Self::Slices => "slices",
@@ -244,6 +178,8 @@ impl Study {
     pub const fn axis(self) -> &'static str {
         match self {
             Self::Labels => "labelled videos per class",
+            Self::Probes => "encoder",
+            Self::Order => "frames",
             Self::Ratio => "mask ratio",
             Self::Kind => "masks",
             Self::Slices => "predicted frames per tubelet",
@@ -254,161 +190,279 @@ impl Study {
         }
     }
 
+    /// Whether `arm` is to be compared with `other`: each arm with one, and one with none.
+    pub fn compares(self, setup: Setup, arm: &StudyArm, other: &StudyArm) -> bool {
+        let base = match self {
+            Self::Labels => {
+                return arm.series != SCRATCH && other.series == SCRATCH && arm.name == other.name;
+            }
+            Self::Probes | Self::Kind => RANDOM.to_owned(),
+            Self::Order => IN_TIME.to_owned(),
+            Self::Ratio => percent(setup.ratio()),
+            Self::Slices | Self::Repeat => "1".to_owned(),
+            Self::Depth => "2".to_owned(),
+            Self::Width => "96".to_owned(),
+            Self::Footage => NOTHING.to_owned(),
+        };
+        arm.name != base && other.name == base && arm.series == other.series
+    }
+
     /// Its arms, in the order in which they are drawn.
     pub fn arms(self, setup: Setup, budget: Budget) -> Vec<Arm> {
-        let steps = budget.finetune_steps;
-        let pretrained =
-            |name: String, key: String, footage: Footage, change: &dyn Fn(&mut PretrainConfig)| {
-                let mut config = setup.base(budget);
-                change(&mut config);
-                let pretraining = Some(Pretraining {
-                    key,
-                    config,
-                    footage,
-                });
-                Arm {
-                    series: PRETRAINED,
-                    name,
-                    pretraining,
-                    videos_per_class: setup.videos_per_class(),
-                    steps,
-                }
-            };
-        let base_key = "base".to_owned();
-        // The base value has the same key in all studies.
-        let varied = |name: String, is_base: bool, change: &dyn Fn(&mut PretrainConfig)| {
-            let key = if is_base {
-                base_key.clone()
-            } else {
-                format!("{}-{}", self.name(), name.replace([' ', '%'], ""))
-            };
-            pretrained(name, key, Footage::OfTheTask, change)
+        let plan = Plan {
+            study: self,
+            setup,
+            budget,
         };
         match self {
-            Self::Labels => {
-                let budgets = match setup {
-                    Setup::Shapes => [Some(16), Some(64), Some(256)],
-                    Setup::Real => [Some(4), Some(8), None],
-                };
-                // Six times as long is about as long as pre-training and fine-tuning together.
-                let arms = [
-                    (PRETRAINED, true, 1),
-                    (SCRATCH, false, 1),
-                    (SCRATCH_LONGER, false, 6),
+            Self::Labels => plan.labels(),
+            Self::Probes => plan.probes(),
+            Self::Order => plan.orders(),
+            Self::Ratio => plan.vary(setup.ratios(), percent, |ratio, config| {
+                config.objective.masking.ratio = ratio;
+            }),
+            Self::Kind => {
+                let kinds = [
+                    MaskKind::Random,
+                    MaskKind::Tube,
+                    MaskKind::Frame,
+                    MaskKind::Block,
                 ];
-                let arm = |series, is_pretrained: bool, times, videos_per_class: Option<usize>| {
-                    let arm = pretrained(
-                        videos_per_class.map_or("all".to_owned(), |videos| videos.to_string()),
-                        base_key.clone(),
-                        Footage::OfTheTask,
-                        &|_| (),
-                    );
-                    Arm {
-                        series,
-                        videos_per_class,
-                        steps: steps * times,
-                        pretraining: arm.pretraining.filter(|_| is_pretrained),
-                        ..arm
-                    }
+                let name = |kind| match kind {
+                    MaskKind::Random => RANDOM.to_owned(),
+                    MaskKind::Tube => "tube".to_owned(),
+                    MaskKind::Frame => "frame".to_owned(),
+                    MaskKind::Block => "block".to_owned(),
                 };
-                arms.into_iter()
-                    .flat_map(|(series, is, times)| {
-                        budgets.map(|videos| arm(series, is, times, videos))
-                    })
-                    .collect()
+                plan.vary(&kinds, name, |kind, config| {
+                    config.objective.masking.kind = kind;
+                })
             }
-            Self::Ratio => [0.5, 0.75, 0.9, 0.95, 0.98]
-                .map(|ratio: f64| {
-                    varied(
-                        format!("{:.0} %", 100.0 * ratio),
-                        ratio == setup.ratio(),
-                        &|config| config.objective.masking.ratio = ratio,
-                    )
-                })
-                .into(),
-            Self::Kind => [
-                ("random", MaskKind::Random),
-                ("tube", MaskKind::Tube),
-                ("frame", MaskKind::Frame),
-                ("block", MaskKind::Block),
-            ]
-            .map(|(name, kind)| {
-                varied(name.to_owned(), kind == MaskKind::Random, &|config| {
-                    config.objective.masking.kind = kind
-                })
-            })
-            .into(),
-            Self::Slices => [1, 2]
-                .map(|slices| {
-                    varied(slices.to_string(), slices == 1, &|config| {
-                        config.objective.target.pred_frames = slices
-                    })
-                })
-                .into(),
-            Self::Depth => [1, 2, 4]
-                .map(|depth| {
-                    varied(depth.to_string(), depth == 2, &|config| {
-                        config.objective.decoder.depth = depth
-                    })
-                })
-                .into(),
-            Self::Width => [48, 96, 192]
-                .map(|width| {
-                    varied(width.to_string(), width == 96, &|config| {
-                        config.objective.decoder.width = width
-                    })
-                })
-                .into(),
-            Self::Repeat => [1, 2, 4]
-                .map(|repeat| {
-                    varied(repeat.to_string(), repeat == 1, &|config| {
-                        config.common.data.repeat_aug = repeat
-                    })
-                })
-                .into(),
-            Self::Footage => {
-                let scratch = pretrained(
-                    "nothing".to_owned(),
-                    String::new(),
-                    Footage::OfTheTask,
-                    &|_| (),
-                );
-                let scratch = Arm {
-                    pretraining: None,
-                    ..scratch
-                };
-                let other = pretrained(
-                    "any".to_owned(),
-                    "other".to_owned(),
-                    Footage::Other,
-                    &|_| (),
-                );
-                let few = pretrained(
-                    "the task's, as few".to_owned(),
-                    "few".to_owned(),
-                    Footage::AsFew,
-                    &|_| (),
-                );
-                let of_task = pretrained(
-                    "the task's, all".to_owned(),
-                    base_key.clone(),
-                    Footage::OfTheTask,
-                    &|_| (),
-                );
-                vec![scratch, other, few, of_task]
-            }
+            Self::Slices => plan.vary(
+                &[1, 2],
+                |slices| slices.to_string(),
+                |slices, config| {
+                    config.objective.target.pred_frames = slices;
+                },
+            ),
+            Self::Depth => plan.vary(
+                &[1, 2, 4],
+                |depth| depth.to_string(),
+                |depth, config| {
+                    config.objective.decoder.depth = depth;
+                },
+            ),
+            Self::Width => plan.vary(
+                &[48, 96, 192],
+                |width| width.to_string(),
+                |width, config| {
+                    config.objective.decoder.width = width;
+                },
+            ),
+            Self::Repeat => plan.vary(
+                &[1, 2, 4],
+                |repeat| repeat.to_string(),
+                |repeat, config| {
+                    config.common.data.repeat_aug = repeat;
+                },
+            ),
+            Self::Footage => plan.footage(),
         }
+    }
+}
+
+/// A share as the name of a value.
+fn percent(share: f64) -> String {
+    format!("{:.0} %", 100.0 * share)
+}
+
+/// Makes the arms of a study.
+#[derive(Clone, Copy)]
+struct Plan {
+    study: Study,
+    setup: Setup,
+    budget: Budget,
+}
+
+impl Plan {
+    /// The base, evaluated in one way.
+    fn base(self, measure: Measure) -> Arm {
+        Arm {
+            series: measure.name(),
+            name: String::new(),
+            pretraining: Some(Pretraining {
+                key: "base".to_owned(),
+                config: self.setup.base(self.budget),
+                footage: Footage::OfTheTask,
+                is_shared: false,
+            }),
+            videos_per_class: self.setup.videos_per_class(),
+            measure,
+            frame_order: FrameOrder::Time,
+        }
+    }
+
+    const fn fine_tuned(self) -> Measure {
+        Measure::FineTuned {
+            steps: self.budget.finetune_steps,
+        }
+    }
+
+    /// The ways to evaluate an encoder.
+    fn measures(self) -> Vec<Measure> {
+        match self.setup {
+            Setup::Shapes => vec![self.fine_tuned()],
+            Setup::Real => vec![self.fine_tuned(), Measure::Linear, Measure::Attentive],
+        }
+    }
+
+    /// Arms whose pre-trainings differ by `change` to each of `values`, in each way of evaluation.
+    /// The base's own value has the same pre-training in all studies.
+    fn vary<T: Copy>(
+        self,
+        values: &[T],
+        name: impl Fn(T) -> String,
+        change: impl Fn(T, &mut PretrainConfig),
+    ) -> Vec<Arm> {
+        let arm = |measure, &value: &T| {
+            let mut arm = self.base(measure);
+            arm.name = name(value);
+            if let Some(pretraining) = &mut arm.pretraining {
+                let base = pretraining.config.clone();
+                change(value, &mut pretraining.config);
+                if pretraining.config != base {
+                    let name = arm.name.replace([' ', '%'], "");
+                    pretraining.key = format!("{}-{name}", self.study.name());
+                }
+            }
+            arm
+        };
+        let measures = self.measures().into_iter();
+        measures
+            .flat_map(|measure| values.iter().map(move |value| (measure, value)))
+            .map(|(measure, value)| arm(measure, value))
+            .collect()
+    }
+
+    fn labels(self) -> Vec<Arm> {
+        let Budget {
+            pretrain_steps,
+            finetune_steps,
+        } = self.budget;
+        let longer = finetune_steps + (pretrain_steps as f64 * self.setup.cost()).round() as u64;
+        let budgets = self.setup.label_budgets();
+        let series = [
+            (PRETRAINED, finetune_steps, budgets),
+            (SCRATCH, finetune_steps, budgets),
+            (SCRATCH_LONGER, longer, self.setup.longer_label_budgets()),
+        ];
+        let arm = |(series, steps), &videos_per_class: &Option<usize>| {
+            let arm = self.base(Measure::FineTuned { steps });
+            Arm {
+                series,
+                name: videos_per_class.map_or("all".to_owned(), |videos| videos.to_string()),
+                videos_per_class,
+                pretraining: arm.pretraining.filter(|_| series == PRETRAINED),
+                ..arm
+            }
+        };
+        let of_series = |(series, steps, budgets): (_, _, &'static [Option<usize>])| {
+            budgets
+                .iter()
+                .map(move |videos| arm((series, steps), videos))
+        };
+        series.into_iter().flat_map(of_series).collect()
+    }
+
+    fn probes(self) -> Vec<Arm> {
+        let arm = |measure, is_random: bool| {
+            let mut arm = self.base(measure);
+            arm.name = if is_random { RANDOM } else { PRETRAINED }.to_owned();
+            if let Some(pretraining) = arm.pretraining.as_mut().filter(|_| is_random) {
+                // The learning rate begins at 0: a step of warm-up leaves the initial weights.
+                pretraining.config.common.schedule = ScheduleConfig {
+                    length: Length::Steps(1),
+                    warmup: 1.0,
+                };
+                pretraining.key = RANDOM.to_owned();
+            }
+            arm
+        };
+        [Measure::Linear, Measure::Attentive]
+            .into_iter()
+            .flat_map(|measure| [true, false].map(|is_random| arm(measure, is_random)))
+            .collect()
+    }
+
+    fn orders(self) -> Vec<Arm> {
+        let orders = [
+            (IN_TIME, FrameOrder::Time),
+            ("shuffled", FrameOrder::Shuffled),
+            ("a single one", FrameOrder::Single),
+        ];
+        let arm = |series, (name, frame_order): (&str, FrameOrder)| {
+            let arm = self.base(self.fine_tuned());
+            Arm {
+                series,
+                name: name.to_owned(),
+                frame_order,
+                pretraining: arm.pretraining.filter(|_| series == PRETRAINED),
+                ..arm
+            }
+        };
+        [PRETRAINED, SCRATCH]
+            .into_iter()
+            .flat_map(|series| orders.map(|order| arm(series, order)))
+            .collect()
+    }
+
+    fn footage(self) -> Vec<Arm> {
+        let all: &[(&str, &str, Footage)] = match self.setup {
+            Setup::Shapes => &[
+                ("any", "other", Footage::Other),
+                ("the task's, as few", "few", Footage::AsFew),
+                ("the task's, all", "base", Footage::OfTheTask),
+            ],
+            Setup::Real => &[
+                ("other", "other", Footage::Other),
+                ("the task's", "base", Footage::OfTheTask),
+                ("both", "both", Footage::Both),
+            ],
+        };
+        let mut arms = Vec::new();
+        for measure in self.measures() {
+            // Without pre-training there is nothing to probe.
+            if matches!(measure, Measure::FineTuned { .. }) {
+                arms.push(Arm {
+                    name: NOTHING.to_owned(),
+                    pretraining: None,
+                    ..self.base(measure)
+                });
+            }
+            arms.extend(all.iter().map(|&(name, key, footage)| {
+                let mut arm = self.base(measure);
+                arm.name = name.to_owned();
+                if let Some(pretraining) = &mut arm.pretraining {
+                    pretraining.key = key.to_owned();
+                    pretraining.footage = footage;
+                    pretraining.is_shared = self.setup == Setup::Real && footage == Footage::Other;
+                }
+                arm
+            }));
+        }
+        arms
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::FinetuneConfig;
     use clap::ValueEnum;
     use std::collections::HashMap;
 
     #[test]
-    fn every_arm_is_valid_and_equal_keys_are_equal_runs() {
+    fn every_arm_is_valid_and_equal_names_are_equal_runs() {
         [Setup::Shapes, Setup::Real].into_iter().for_each(check);
     }
 
@@ -418,31 +472,65 @@ mod tests {
             finetune_steps: 5,
         };
         let mut known: HashMap<String, Pretraining> = HashMap::new();
-        let mut finetunings: HashMap<String, FinetuneConfig> = HashMap::new();
+        let mut evaluations: HashMap<String, FinetuneConfig> = HashMap::new();
         for study in Study::value_variants() {
             let arms = study.arms(setup, budget);
             assert!(arms.len() > 1, "{study:?}");
             for arm in arms {
-                let finetuning = setup.finetuning(&arm, &["a".to_owned(), "b".to_owned()], 3);
+                let config = setup.finetuning(&arm, &["a".to_owned(), "b".to_owned()], 3);
                 assert_eq!(
-                    finetuning.objective.init_from.is_some(),
+                    config.objective.init_from.is_some(),
                     arm.pretraining.is_some()
                 );
-                let first = finetunings
-                    .entry(arm.key())
-                    .or_insert_with(|| finetuning.clone());
-                assert_eq!(*first, finetuning, "{}", arm.key());
-                let Some(pretraining) = arm.pretraining else {
-                    continue;
-                };
-                pretraining
-                    .config
-                    .check()
-                    .unwrap_or_else(|error| panic!("{study:?}, {}: {error}", arm.name));
-                let first = known
-                    .entry(pretraining.key.clone())
-                    .or_insert_with(|| pretraining.clone());
-                assert_eq!(*first, pretraining);
+                let same = evaluations.entry(arm.run(3)).or_insert(config.clone());
+                assert_eq!(*same, config, "{}", arm.run(3));
+                if let Some(pretraining) = arm.pretraining {
+                    let checked = pretraining.config.check();
+                    checked.unwrap_or_else(|error| panic!("{study:?}, {}: {error}", arm.name));
+                    let of_key = known
+                        .entry(pretraining.key.clone())
+                        .or_insert(pretraining.clone());
+                    assert_eq!(*of_key, pretraining, "{}", pretraining.key);
+                }
+            }
+        }
+        assert!(known.contains_key("base") && known.contains_key("kind-tube"));
+    }
+
+    /// An arm of a report.
+    fn reported(arm: Arm) -> StudyArm {
+        StudyArm {
+            series: arm.series.to_owned(),
+            name: arm.name,
+            runs: Vec::new(),
+            confusion: Vec::new(),
+            difference: None,
+        }
+    }
+
+    #[test]
+    fn each_arm_is_compared_with_one_other_at_most() {
+        let budget = Budget {
+            pretrain_steps: 7,
+            finetune_steps: 5,
+        };
+        for setup in [Setup::Shapes, Setup::Real] {
+            for study in Study::value_variants() {
+                let arms: Vec<StudyArm> = study
+                    .arms(setup, budget)
+                    .into_iter()
+                    .map(reported)
+                    .collect();
+                let mut compared = 0;
+                for arm in &arms {
+                    let others = arms
+                        .iter()
+                        .filter(|other| study.compares(setup, arm, other));
+                    let count = others.count();
+                    assert!(count <= 1, "{study:?} {arm:?}");
+                    compared += count;
+                }
+                assert!(compared > 0, "{study:?}");
             }
         }
     }

@@ -1,10 +1,11 @@
 //! Plot of a study: accuracy over the varied value, with a curve per series, or marks if the values
 //! are not numbers.
 
-use super::accuracy_range;
+use super::accuracies;
 use crate::log::curves::color;
 use crate::plot::canvas::{self, Align, Area, Letters};
-use image::{Rgb, RgbImage};
+use crate::plot::confusion;
+use image::{Rgb, RgbImage, imageops};
 use schemas::report::{StudyArm, StudyReport};
 
 const WIDTH: u32 = 900;
@@ -16,6 +17,9 @@ const BELOW: u32 = 64;
 const PAPER: Rgb<u8> = Rgb([255; 3]);
 const INK: Rgb<u8> = Rgb([30, 30, 30]);
 const GRID: Rgb<u8> = Rgb([228, 228, 228]);
+
+/// Confusion matrices beside each other.
+const COLUMNS: usize = 3;
 
 /// Margin above the highest and below the lowest point, in percentage points of accuracy.
 const ROOM: f64 = 4.0;
@@ -34,10 +38,10 @@ pub fn draw(report: &StudyReport) -> RgbImage {
         }
     }
     let top = draw_legend(&mut picture, &series);
-    let ranges: Vec<[f64; 3]> = report.arms.iter().map(accuracy_range).collect();
+    let ranges: Vec<[f64; 4]> = report.arms.iter().map(accuracies).collect();
     let low = (ranges
         .iter()
-        .map(|[_, least, _]| *least)
+        .map(|[_, _, least, _]| *least)
         .fold(100.0, f64::min)
         - ROOM)
         .max(0.0);
@@ -70,10 +74,40 @@ pub fn draw(report: &StudyReport) -> RgbImage {
     picture
 }
 
+/// Draws the confusion matrix of each arm, all runs together, in rows of three.
+pub fn draw_confusions(report: &StudyReport) -> RgbImage {
+    let of_arm = |arm: &StudyArm| {
+        let heading = format!("{}, {}", arm.series, arm.name);
+        confusion::draw(&arm.confusion, &report.classes, &heading)
+    };
+    let matrices: Vec<RgbImage> = report.arms.iter().map(of_arm).collect();
+    let width = matrices.iter().map(RgbImage::width).max().unwrap_or(1);
+    let height = matrices.iter().map(RgbImage::height).max().unwrap_or(1);
+    let line = Letters::Small.height() + 2 * MARGIN;
+    let rows = matrices.len().div_ceil(COLUMNS) as u32;
+    let size = (width * COLUMNS as u32, line + height * rows);
+    let mut picture = RgbImage::from_pixel(size.0, size.1, PAPER);
+    let place = (MARGIN, MARGIN);
+    canvas::text(
+        &mut picture,
+        place,
+        Align::Left,
+        Letters::Small,
+        INK,
+        &format!("videos; {}", confusion::HEADING),
+    );
+    for (at, matrix) in matrices.iter().enumerate() {
+        let left = (at % COLUMNS) as u32 * width;
+        let top = line + (at / COLUMNS) as u32 * height;
+        imageops::replace(&mut picture, matrix, left.into(), top.into());
+    }
+    picture
+}
+
 /// Draws the legend, and returns the row below it.
 fn draw_legend(picture: &mut RgbImage, series: &[&str]) -> u32 {
     let line = Letters::Large.height() + 6;
-    let heading = "accuracy on validation clips, % (dots: seeds; line: mean)";
+    let heading = "accuracy on validation videos, % (dots: seeds; line: mean)";
     canvas::text(
         picture,
         (MARGIN, MARGIN),
@@ -195,7 +229,7 @@ impl Axes<'_> {
         let place = |arm: &StudyArm, accuracy: f64| (self.x(&arm.name) + shift, self.y(accuracy));
         let means: Vec<(f64, f64)> = arms
             .iter()
-            .map(|arm| place(arm, accuracy_range(arm)[0]))
+            .map(|arm| place(arm, accuracies(arm)[0]))
             .collect();
         // Points are joined only along an axis of numbers.
         if self
@@ -217,7 +251,7 @@ impl Axes<'_> {
             }
         }
         for arm in arms {
-            let [_, least, most] = accuracy_range(arm);
+            let [_, _, least, most] = accuracies(arm);
             canvas::line(
                 picture,
                 whole,
@@ -248,23 +282,20 @@ mod tests {
     /// Draws arms of a series, a name and an accuracy.
     fn picture(arms: &[(&str, &str, f64)]) -> RgbImage {
         let run = |top1| StudyRun {
-            seed: 0,
             top1,
-            validation_loss: 1.0,
-            pretrain_loss: None,
-            pretrain_seconds: 0.0,
-            pretrain_wait_seconds: 0.0,
-            finetune_seconds: 1.0,
-            dir: String::new(),
+            ..StudyRun::default()
         };
         let arm = |&(series, name, top1): &(&str, &str, f64)| StudyArm {
             series: series.to_owned(),
             name: name.to_owned(),
             runs: vec![run(top1)],
+            confusion: Vec::new(),
+            difference: None,
         };
         draw(&StudyReport {
             name: "s".to_owned(),
             axis: "x".to_owned(),
+            classes: Vec::new(),
             arms: arms.iter().map(arm).collect(),
         })
     }

@@ -57,6 +57,7 @@ pub fn loader_options(config: &PretrainConfig, loading: Loading, start: Cursor) 
             values: config.common.data.values,
         },
         augmentation: config.common.augmentation(),
+        frame_order: config.common.data.frame_order,
         seed: config.common.seed,
         start,
         ..loading.options(config.common.data.batch_size, config.common.clip)
@@ -77,6 +78,7 @@ pub(super) fn classifier_options(
             ..options.format
         },
         augmentation: config.common.augmentation(),
+        frame_order: config.common.data.frame_order,
         policy: config.augment_policy(),
         seed: config.common.seed,
         start,

@@ -570,6 +570,7 @@ fn a_run_of_a_version_with_fewer_keys_goes_on() {
     let keys = [
         &keys[..],
         &[
+            "position_std",
             "decoder_class_token",
             "normalise_per",
             "frames = \"spread\"",

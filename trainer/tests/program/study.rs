@@ -101,11 +101,11 @@ fn runs_are_shared_kept_and_not_done_again() {
         arm.runs.iter().map(|run| run.validation_loss).collect()
     };
     assert_eq!(
-        accuracies(&footage, "pre-trained", "the task's, all"),
+        accuracies(&footage, "fine-tuned", "the task's, all"),
         accuracies(&labels, "pre-trained", "256")
     );
     let [any, few] =
-        ["any", "the task's, as few"].map(|name| accuracies(&footage, "pre-trained", name));
+        ["any", "the task's, as few"].map(|name| accuracies(&footage, "fine-tuned", name));
     assert_ne!(any, accuracies(&labels, "pre-trained", "256"));
     assert_ne!(
         few,
@@ -131,47 +131,142 @@ fn runs_are_shared_kept_and_not_done_again() {
     }
 }
 
-#[test]
-fn each_fold_of_real_footage_is_validated_on_once() {
-    let dir = with_data();
-    let on = |folds: &[&str]| {
-        let folds = folds.iter().flat_map(|fold| ["--fold", fold]);
-        let briefly = ["--pretrain-steps", "1", "--finetune-steps", "1", "--json"];
-        let arguments: Vec<&str> = ["study", "slices"].into_iter().chain(folds).collect();
-        trainer(dir.path(), &[&arguments[..], &briefly].concat())
+/// The names of the videos that each run of an arm was validated on.
+fn validated(report: &StudyReport) -> Vec<Vec<Vec<String>>> {
+    let of_run = |run: &schemas::report::StudyRun| {
+        let videos = run.videos.iter().map(|video| video.video.clone());
+        videos.collect()
     };
-    // Of 4, 4 and 3 clips.
-    let report = report(&on(&["s/unlabelled", "s/train", "s/val"]));
-    let last_step = |run: &Path| -> serde_json::Value {
-        let metrics: Vec<_> = tests::json_lines(&dir.path().join(run).join("metrics.jsonl"));
-        metrics.into_iter().next_back().expect("a step")
-    };
-    for arm in &report.arms {
-        let validated: Vec<(u64, u64)> = arm
-            .runs
-            .iter()
-            .map(|run| {
-                let clips = &last_step(Path::new(&run.dir))["validation"]["clips"];
-                (run.seed, clips.as_u64().expect("a number"))
-            })
-            .collect();
-        assert_eq!(validated, [(0, 4), (1, 4), (2, 3)], "{}", arm.name);
-    }
-    // The clips of the other folds are pre-trained on: 7, 7 and 8.
-    let epochs = [0, 1, 2].map(|seed| {
-        let run = Path::new("study").join(format!("pretrain-base-{seed}"));
-        last_step(&run)["epoch"].as_f64().expect("a number")
-    });
-    assert!(
-        (epochs[0] * 7.0 - epochs[2] * 8.0).abs() < 1e-9,
-        "{epochs:?}"
-    );
-    assert_eq!(epochs[0], epochs[1]);
+    let arms = report.arms.iter();
+    arms.map(|arm| arm.runs.iter().map(of_run).collect())
+        .collect()
+}
 
-    let alone = on(&["s/train"]);
-    assert_eq!(alone.status.code(), Some(1), "{}", shown(&alone));
-    let message = "one fold leaves none to train on: give --fold at least twice";
-    assert!(String::from_utf8_lossy(&alone.stderr).contains(message));
+/// Studies real footage, in runs of a step or two.
+fn study_folds(dir: &Path, arguments: &[&str]) -> Output {
+    let briefly = ["--pretrain-steps", "2", "--finetune-steps", "1", "--json"];
+    trainer(dir, &[&["study"], arguments, &briefly].concat())
+}
+
+#[test]
+fn each_block_of_real_footage_is_validated_on_once() {
+    let dir = with_data();
+    let probes = report(&study_folds(
+        dir.path(),
+        &["probes", "--data", "s/train", "--folds", "2"],
+    ));
+    // Four videos, two of each class: the first of each is in the first fold.
+    let folds = [
+        ["video-10.mp4", "video-11.mp4"],
+        ["video-12.mp4", "video-13.mp4"],
+    ];
+    let of_arm: Vec<Vec<String>> = folds
+        .iter()
+        .map(|fold| fold.map(str::to_owned).to_vec())
+        .collect();
+    assert_eq!(validated(&probes), vec![of_arm; 4]);
+    let series: Vec<(&str, &str)> = probes
+        .arms
+        .iter()
+        .map(|arm| (&*arm.series, &*arm.name))
+        .collect();
+    assert_eq!(
+        series,
+        [
+            ("linear probe", "random"),
+            ("linear probe", "pre-trained"),
+            ("attentive probe", "random"),
+            ("attentive probe", "pre-trained"),
+        ]
+    );
+    let losses = |at: usize| -> Vec<f64> {
+        let runs = probes.arms[at].runs.iter();
+        runs.map(|run| run.validation_loss).collect()
+    };
+    for (random, trained) in [(0, 1), (2, 3)] {
+        assert_ne!(losses(random), losses(trained), "another encoder");
+    }
+    // The encoder that is called random has its initial values: those of another seed differ.
+    let [first, second] = [0, 1].map(|seed| {
+        let run = format!("study/pretrain-random-{seed}/metrics.jsonl");
+        let steps: Vec<serde_json::Value> = tests::json_lines(&dir.path().join(run));
+        assert_eq!(steps[0]["lr"], 0.0);
+        steps.len()
+    });
+    assert_eq!((first, second), (1, 1));
+    for arm in &probes.arms {
+        let videos: u64 = arm.confusion.iter().flatten().sum();
+        assert_eq!(videos, 4);
+        let difference = arm.difference.as_ref();
+        assert_eq!(difference.is_some(), arm.name == "pre-trained");
+    }
+    image::open(dir.path().join("study/probes-confusion.png")).expect("a picture");
+}
+
+#[test]
+fn splits_of_a_list_are_folds() {
+    let dir = with_data();
+    let clips: Vec<TestClip> = (0..6)
+        .map(|seed| {
+            let mut clip = TestClip::moving(seed, 16, 64, 64);
+            let label = seed as usize % 2;
+            (clip.meta.label, clip.meta.class) =
+                (Some(label as i32), Some(["a", "b"][label].to_owned()));
+            clip.meta.video_blake3 = format!("hash of {seed}");
+            clip.meta.split = Some(format!("part{}", 2 - seed / 2));
+            clip
+        })
+        .collect();
+    let shards = dir.path().join("folds");
+    let mut manifest = write_shards(&shards, &clips);
+    manifest.classes = vec!["a".to_owned(), "b".to_owned()];
+    let json = serde_json::to_vec(&manifest).expect("JSON");
+    fs::write(shards.join(MANIFEST_FILE), json).expect("written");
+    let found = report(&study_folds(
+        dir.path(),
+        &[
+            "footage", "--data", "folds", "--other", "s/val", "--seeds", "2",
+        ],
+    ));
+    let of_arm: Vec<Vec<String>> = [[4, 5], [2, 3]]
+        .iter()
+        .map(|fold| fold.map(|seed| format!("video-{seed}.mp4")).to_vec())
+        .collect();
+    let names: Vec<&str> = found.arms.iter().map(|arm| &*arm.name).collect();
+    let pretrained = ["other", "the task's", "both"];
+    assert_eq!(
+        names,
+        [&["nothing"], &pretrained[..], &pretrained, &pretrained].concat()
+    );
+    assert_eq!(validated(&found), vec![of_arm; names.len()]);
+    // Other footage has no folds: all seeds share its pre-training.
+    let is_there = |run: &str| dir.path().join("study").join(run).exists();
+    assert!(is_there("pretrain-other-0") && !is_there("pretrain-other-1"));
+    assert!(is_there("pretrain-both-1"));
+}
+
+#[test]
+fn the_order_of_frames_is_a_control() {
+    let dir = with_data();
+    let found = report(&study_folds(
+        dir.path(),
+        &["order", "--data", "s/train", "--folds", "2", "--seeds", "1"],
+    ));
+    let losses: Vec<f64> = found
+        .arms
+        .iter()
+        .map(|arm| arm.runs[0].validation_loss)
+        .collect();
+    assert_eq!(losses.len(), 6);
+    for [time, shuffled, single] in [[0, 1, 2], [3, 4, 5]] {
+        assert_ne!(losses[time], losses[shuffled]);
+        assert_ne!(losses[time], losses[single]);
+    }
+    let config = dir
+        .path()
+        .join("study/finetune-base-all-1-single-0/config.toml");
+    let config = fs::read_to_string(config).expect("a configuration");
+    assert!(config.contains("frame_order = \"single\""), "{config}");
 }
 
 #[test]
@@ -199,6 +294,16 @@ fn invalid_settings_are_refused_by_name() {
             "pretrain-base-0: the run was started with other data, of 4 clips, and this has 4"
         ),
         "{other}"
+    );
+    let few = said(&["slices", "--data", "s/train", "--folds", "3"]);
+    assert!(
+        few.contains("too few videos for 3 folds: give fewer with --folds"),
+        "{few}"
+    );
+    let unknown = said(&["size"]);
+    assert!(
+        unknown.contains("the studies are labels, probes, order,"),
+        "{unknown}"
     );
     fs::remove_dir_all(dir.path().join("s/train")).expect("removed");
     let missing = said(&["slices"]);

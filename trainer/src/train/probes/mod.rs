@@ -1,8 +1,12 @@
 //! Probes of a frozen encoder: a linear classifier of the mean of the tokens, and an attentive
 //! classifier of all of them.
 
+mod features;
+
+pub use features::{Features, TokenFile, extract};
+
 use crate::config::{FinetuneConfig, Task};
-use crate::eval::{ClipOutput, Scores};
+use crate::eval::Scores;
 use crate::log::CONFIG_FILE;
 use crate::model::loss::{cross_entropy, smoothed_targets};
 use crate::model::ops::softmax_of;
@@ -12,14 +16,12 @@ use crate::optim::{AdamW, AdamWConfig};
 use crate::train::checkpoint::MODEL_FILE;
 use crate::train::weights::Weights;
 use candle_core::{Device, Result, Tensor};
-use half::bf16;
-use memmap2::Mmap;
 use pipeline::atomic_file;
 use pipeline::sampling::order::{Purpose, stream};
 use rand::seq::SliceRandom;
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Folder of the linear probe as a classifier, inside the folder of the probes.
@@ -49,116 +51,6 @@ struct Recipe {
     /// Peak learning rate, not scaled with the batch.
     rate: f64,
     weight_decay: f64,
-}
-
-/// Tokens of clips in a temporary file, `[clips, tokens, width]` in bf16.
-#[derive(Debug)]
-pub struct TokenFile {
-    file: BufWriter<File>,
-    tokens: usize,
-    width: usize,
-}
-
-impl TokenFile {
-    /// Creates an empty file in the folder `dir`.
-    ///
-    /// # Errors
-    /// When it cannot be created.
-    pub fn create(dir: &Path, tokens: usize, width: usize) -> io::Result<Self> {
-        Ok(Self {
-            file: BufWriter::with_capacity(1 << 20, tempfile::tempfile_in(dir)?),
-            tokens,
-            width,
-        })
-    }
-}
-
-/// Features of clips, and their classes.
-#[derive(Debug)]
-pub struct Features {
-    width: usize,
-    /// `[clips, width]`
-    means: Vec<f32>,
-    labels: Vec<u32>,
-    tokens: TokenFile,
-    map: Option<Mmap>,
-}
-
-impl Features {
-    /// Features of no clips yet, with their tokens to be written to `tokens`.
-    pub const fn new(width: usize, tokens: TokenFile) -> Self {
-        Self {
-            width,
-            means: Vec::new(),
-            labels: Vec::new(),
-            tokens,
-            map: None,
-        }
-    }
-
-    /// Adds a clip; one without a class is skipped.
-    ///
-    /// # Errors
-    /// When the disk is full.
-    pub fn push(&mut self, clip: &ClipOutput) -> io::Result<()> {
-        let Some(label) = clip.label.and_then(|label| u32::try_from(label).ok()) else {
-            return Ok(());
-        };
-        self.means.extend_from_slice(&clip.features);
-        self.labels.push(label);
-        let rounded: Vec<bf16> = clip
-            .tokens
-            .iter()
-            .map(|&value| bf16::from_f32(value))
-            .collect();
-        self.tokens.file.write_all(bytemuck::cast_slice(&rounded))
-    }
-
-    /// Maps the tokens into memory, when all clips are added.
-    ///
-    /// # Errors
-    /// When the disk is full.
-    pub fn finish(mut self) -> io::Result<Self> {
-        self.tokens.file.flush()?;
-        if !self.labels.is_empty() {
-            // SAFETY: the file has no name: no other process can write to it or truncate it.
-            self.map = Some(unsafe { Mmap::map(self.tokens.file.get_ref()) }?);
-        }
-        Ok(self)
-    }
-
-    /// Number of clips.
-    pub const fn len(&self) -> usize {
-        self.labels.len()
-    }
-
-    /// Whether there are no clips.
-    pub const fn is_empty(&self) -> bool {
-        self.labels.is_empty()
-    }
-
-    /// `[clips, width]`: the means of some clips.
-    fn means_of(&self, clips: &[usize]) -> Result<Tensor> {
-        let values: Vec<f32> = clips
-            .iter()
-            .flat_map(|&clip| &self.means[clip * self.width..][..self.width])
-            .copied()
-            .collect();
-        Tensor::from_vec(values, (clips.len(), self.width), &Device::Cpu)
-    }
-
-    /// `[clips, tokens, width]`: the tokens of some clips.
-    fn tokens_of(&self, clips: &[usize]) -> Result<Tensor> {
-        let (tokens, width) = (self.tokens.tokens, self.tokens.width);
-        let all: &[bf16] = bytemuck::cast_slice(self.map.as_deref().unwrap_or(&[]));
-        let of_clip = tokens * width;
-        let values: Vec<f32> = clips
-            .iter()
-            .flat_map(|&clip| &all[clip * of_clip..][..of_clip])
-            .map(|value| value.to_f32())
-            .collect();
-        Tensor::from_vec(values, (clips.len(), tokens, width), &Device::Cpu)
-    }
 }
 
 /// A linear classifier of features.
@@ -242,30 +134,26 @@ impl LinearProbe {
         })
     }
 
-    /// Scores on clips.
-    ///
-    /// # Errors
-    /// When candle fails.
-    pub fn scores(&self, features: &Features) -> Result<Scores> {
-        let mut scores = Scores::new(self.classes);
-        for (feature, &label) in features
-            .means
-            .chunks_exact(features.width)
-            .zip(&features.labels)
-        {
+    /// `[clips, classes]`: probabilities of clips.
+    pub fn probabilities(&self, features: &Features) -> Vec<Vec<f32>> {
+        let logit = |(row, bias): (&[f32], &f32), feature: &[f32]| {
+            let products = row
+                .iter()
+                .zip(feature)
+                .map(|(weight, value)| weight * value);
+            products.sum::<f32>() + bias
+        };
+        let of_clip = |feature: &[f32]| {
             let rows = self.weight.chunks_exact(features.width).zip(&self.bias);
-            let logits: Vec<f32> = rows
-                .map(|(row, bias)| {
-                    row.iter()
-                        .zip(feature)
-                        .map(|(weight, value)| weight * value)
-                        .sum::<f32>()
-                        + bias
-                })
-                .collect();
-            scores.add(&softmax_of(&logits), Some(label as i32));
-        }
-        Ok(scores)
+            softmax_of(&rows.map(|row| logit(row, feature)).collect::<Vec<f32>>())
+        };
+        let clips = features.means.chunks_exact(features.width);
+        clips.map(of_clip).collect()
+    }
+
+    /// Scores on clips.
+    pub fn scores(&self, features: &Features) -> Scores {
+        features.scores(&self.probabilities(features), self.classes)
     }
 }
 
@@ -307,23 +195,27 @@ impl AttentiveProbe {
         })
     }
 
+    /// `[clips, classes]`: probabilities of clips.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn probabilities(&self, features: &Features) -> Result<Vec<Vec<f32>>> {
+        let all: Vec<usize> = (0..features.len()).collect();
+        let mut probabilities = Vec::with_capacity(all.len());
+        for clips in all.chunks(ATTENTIVE.batch) {
+            let logits = self.pool.forward(&features.tokens_of(clips)?)?;
+            let logits = logits.to_vec2::<f32>()?;
+            probabilities.extend(logits.iter().map(|logits| softmax_of(logits)));
+        }
+        Ok(probabilities)
+    }
+
     /// Scores on clips.
     ///
     /// # Errors
     /// When candle fails.
     pub fn scores(&self, features: &Features) -> Result<Scores> {
-        let mut scores = Scores::new(self.classes);
-        let all: Vec<usize> = (0..features.len()).collect();
-        for clips in all.chunks(ATTENTIVE.batch) {
-            let logits = self
-                .pool
-                .forward(&features.tokens_of(clips)?)?
-                .to_vec2::<f32>()?;
-            clips.iter().zip(logits).for_each(|(&clip, logits)| {
-                scores.add(&softmax_of(&logits), Some(features.labels[clip] as i32))
-            });
-        }
-        Ok(scores)
+        Ok(features.scores(&self.probabilities(features)?, self.classes))
     }
 }
 
