@@ -16,7 +16,7 @@ pub use bench::{
 pub use classify::{EmbedArgs, EvalArgs, FinetuneArgs, Per, ReadArgs, SpanArg};
 pub use convert::{ExportArgs, ImportArgs};
 pub use settings::{BenchFlags, FinetuneFlags, RunFlags, Settings};
-pub use study::StudyArgs;
+pub use study::{Questions, StudyArgs};
 pub use visualise::VisualiseArgs;
 
 use clap::builder::{PathBufValueParser, TypedValueParser};

@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use trainer::study::Study;
 
-/// The names of studies that `real` stands for.
+/// The name that stands for all studies of real footage.
 const REAL: &str = "real";
 
 /// Arguments of `trainer study`.
@@ -103,20 +103,25 @@ pub struct StudyArgs {
     pub json: bool,
 }
 
-/// The studies that one name stands for.
-#[derive(Debug, Clone)]
-pub struct Questions(pub Vec<Study>);
+/// What a name stands for.
+#[derive(Debug, Clone, Copy)]
+pub enum Questions {
+    /// One study.
+    One(Study),
+    /// [`Study::REAL`].
+    Real,
+}
 
 impl Questions {
     fn parse(name: &str) -> Result<Self, String> {
         if name == REAL {
-            return Ok(Self(Study::REAL.into()));
+            return Ok(Self::Real);
         }
         let study = Study::from_str(name, false).map_err(|_| {
             let known = Study::value_variants().iter().map(|study| study.name());
             let known: Vec<&str> = known.chain([REAL]).collect();
             format!("the studies are {}", known.join(", "))
         })?;
-        Ok(Self(vec![study]))
+        Ok(Self::One(study))
     }
 }

@@ -1,9 +1,9 @@
 //! `trainer study`: reproduces findings of the paper at small scale.
 
 use crate::cli::progress::TrainingProgress;
-use crate::cli::{StudyArgs, loader_threads_beside_training};
+use crate::cli::{Questions, StudyArgs, loader_threads_beside_training};
 use crate::commands::sources;
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use console::progress::Bars;
 use console::{interrupt, output};
 use pipeline::atomic_file;
@@ -29,6 +29,7 @@ const FRAMES: usize = 16;
 /// # Errors
 /// Errors that the user can fix: data without labels, a full disk.
 pub fn study(args: &StudyArgs) -> anyhow::Result<ExitCode> {
+    let studies = named(args)?;
     interrupt::listen()?;
     store::stop_when(interrupt::flag());
     let cache = args.load.cache();
@@ -104,12 +105,6 @@ pub fn study(args: &StudyArgs) -> anyhow::Result<ExitCode> {
             }
         }
     };
-    let mut studies: Vec<Study> = Vec::new();
-    for study in args.studies.iter().flat_map(|questions| &questions.0) {
-        if !studies.contains(study) {
-            studies.push(*study);
-        }
-    }
     let mut reports = Vec::new();
     for study in studies {
         let report = match study::study(study, &data, &settings, on_progress) {
@@ -135,6 +130,41 @@ pub fn study(args: &StudyArgs) -> anyhow::Result<ExitCode> {
         })?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The studies that the arguments name, each once.
+fn named(args: &StudyArgs) -> anyhow::Result<Vec<Study>> {
+    let mut studies = Vec::new();
+    for questions in &args.studies {
+        let all: &[Study] = match questions {
+            Questions::One(study) => &[*study],
+            Questions::Real => &Study::REAL,
+        };
+        let has_data = |study: &Study| !args.other.is_empty() || *study != Study::Footage;
+        for study in all {
+            if has_data(study) {
+                if !studies.contains(study) {
+                    studies.push(*study);
+                }
+            } else if matches!(questions, Questions::Real) {
+                output::say("note: without --other, the study of footage is left out");
+            } else {
+                return Err(StudyError::NoOther.into());
+            }
+        }
+    }
+    if args
+        .studies
+        .iter()
+        .any(|questions| matches!(questions, Questions::Real))
+    {
+        ensure!(
+            !args.data.is_empty(),
+            "the studies of real footage need labelled shards: --data; `shardtool build VIDEOS \
+             --labels dirs --every 0.5` makes them"
+        );
+    }
+    Ok(studies)
 }
 
 /// Writes the table, the plot, the confusion matrices and the JSON of a study.

@@ -24,7 +24,7 @@ use crate::train::{Event, Loading, RunError};
 use pipeline::choice::ChoiceError;
 use pipeline::source::WeightedSource;
 use schemas::report::StudyReport;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -267,8 +267,8 @@ pub fn study(
         .clone()
         .map(|seed| Ok((seed, data.task.of_seed(seed, &names)?)))
         .collect::<Result<_, ClassError>>()?;
-    let mut pretrainings = BTreeMap::new();
-    let mut evaluations = BTreeMap::new();
+    let (mut pretrainings, mut evaluations) = (Vec::new(), Vec::new());
+    let mut known = BTreeSet::new();
     for (arm, seed) in arms
         .iter()
         .flat_map(|arm| seeds.clone().map(move |seed| (arm, seed)))
@@ -276,9 +276,15 @@ pub fn study(
         if let Some(pretraining) = &arm.pretraining {
             // Fail before anything is computed.
             let footage = of_seeds[&seed].footage(pretraining.footage, data.other.as_ref())?;
-            pretrainings.insert(pretraining.run(seed), (pretraining, seed, footage));
+            let name = pretraining.run(seed);
+            if known.insert(name.clone()) {
+                pretrainings.push((name, (pretraining, seed, footage)));
+            }
         }
-        evaluations.insert(arm.run(seed), (arm, seed));
+        let name = arm.run(seed);
+        if known.insert(name.clone()) {
+            evaluations.push((name, (arm, seed)));
+        }
     }
     let runs = Runs::new(settings, &report, pretrainings.len() + evaluations.len());
     in_parallel(settings, pretrainings, |name, (pretraining, seed, data)| {

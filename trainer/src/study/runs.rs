@@ -291,11 +291,11 @@ fn catalogues(sets: &[WeightedSource]) -> Result<Vec<Catalogue>, StudyError> {
         .map_err(crate::data::classes::ClassError::from)?)
 }
 
-/// Calls `run` for all runs, `jobs` at a time in the order of their names; returns their results.
+/// Calls `run` for all runs, `jobs` at a time in their order; returns their results by name.
 /// After an error no further run begins, and the others are stopped.
 pub(super) fn in_parallel<J: Send, R: Send>(
     settings: &Settings,
-    runs: BTreeMap<String, J>,
+    runs: Vec<(String, J)>,
     run: impl Fn(&str, J) -> Result<R, StudyError> + Sync,
 ) -> Result<BTreeMap<String, R>, StudyError> {
     let jobs = settings.jobs.min(runs.len());

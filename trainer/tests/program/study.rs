@@ -295,6 +295,15 @@ fn invalid_settings_are_refused_by_name() {
         ),
         "{other}"
     );
+    let real = said(&["real"]);
+    assert!(
+        real.contains("without --other, the study of footage is left out"),
+        "{real}"
+    );
+    assert!(
+        real.contains("the studies of real footage need labelled shards: --data;"),
+        "{real}"
+    );
     let few = said(&["slices", "--data", "s/train", "--folds", "3"]);
     assert!(
         few.contains("too few videos for 3 folds: give fewer with --folds"),

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 /// Tokens of clips in a temporary file, `[clips, tokens, width]` in bf16.
 #[derive(Debug)]
-pub struct TokenFile {
+struct TokenFile {
     file: BufWriter<File>,
     tokens: usize,
     width: usize,
@@ -28,7 +28,7 @@ impl TokenFile {
     ///
     /// # Errors
     /// When it cannot be created.
-    pub fn create(dir: &Path, tokens: usize, width: usize) -> io::Result<Self> {
+    fn create(dir: &Path, tokens: usize, width: usize) -> io::Result<Self> {
         Ok(Self {
             file: BufWriter::with_capacity(1 << 20, tempfile::tempfile_in(dir)?),
             tokens,
@@ -52,7 +52,7 @@ pub struct Features {
 
 impl Features {
     /// Features of no clips yet, with their tokens to be written to `tokens`.
-    pub const fn new(width: usize, tokens: TokenFile) -> Self {
+    const fn new(width: usize, tokens: TokenFile) -> Self {
         Self {
             width,
             means: Vec::new(),
@@ -67,7 +67,7 @@ impl Features {
     ///
     /// # Errors
     /// When the disk is full.
-    pub fn push(&mut self, clip: &ClipOutput) -> io::Result<()> {
+    fn push(&mut self, clip: &ClipOutput) -> io::Result<()> {
         let Some(label) = clip.label.and_then(|label| u32::try_from(label).ok()) else {
             return Ok(());
         };
@@ -86,7 +86,7 @@ impl Features {
     ///
     /// # Errors
     /// When the disk is full.
-    pub fn finish(mut self) -> io::Result<Self> {
+    fn finish(mut self) -> io::Result<Self> {
         self.tokens.file.flush()?;
         if !self.labels.is_empty() {
             // SAFETY: the file has no name: no other process can write to it or truncate it.

@@ -3,7 +3,7 @@
 
 mod features;
 
-pub use features::{Features, TokenFile, extract};
+pub use features::{Features, extract};
 
 use crate::config::{FinetuneConfig, Task};
 use crate::eval::Scores;
