@@ -83,6 +83,10 @@ pub struct StudyArgs {
     /// Steps per fine-tuning [default: 400 of 16 clips; of synthetic shapes 500 of 32]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub finetune_steps: Option<u64>,
+    /// Probability of a flip left to right in all runs; 0 where left and right are different classes
+    /// [default: 0.5; of synthetic shapes 0]
+    #[arg(long, value_name = "P", value_parser = probability)]
+    pub flip: Option<f64>,
     /// Runs at a time, which share the threads: small models keep one thread busier than several.
     /// Results do not depend on it, but the seconds in them are those of runs side by side.
     #[arg(
@@ -101,6 +105,12 @@ pub struct StudyArgs {
     /// Print the result as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+fn probability(text: &str) -> Result<f64, String> {
+    let is_valid = |value: &f64| (0.0..=1.0).contains(value);
+    let value = text.parse().ok().filter(is_valid);
+    value.ok_or_else(|| "a probability, from 0 to 1".to_owned())
 }
 
 /// What a name stands for.

@@ -69,6 +69,7 @@ pub fn study(args: &StudyArgs) -> anyhow::Result<ExitCode> {
             pretrain_steps: args.pretrain_steps.unwrap_or(usual.pretrain_steps),
             finetune_steps: args.finetune_steps.unwrap_or(usual.finetune_steps),
         },
+        flip: args.flip,
         loading: args
             .load
             .loading((loader_threads_beside_training(all_cores()) / jobs).max(1)),

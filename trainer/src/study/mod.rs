@@ -16,6 +16,7 @@ pub use report::{accuracies, render_table};
 pub use setup::{Budget, Setup};
 
 use self::runs::{Evaluation, Runs, in_parallel};
+use crate::config::CommonConfig;
 use crate::data::classes::{self, ClassError};
 use crate::eval::EvaluateError;
 use crate::log::HistoryError;
@@ -155,6 +156,8 @@ pub struct Settings {
     pub seeds: Range<u64>,
     /// Steps of the runs.
     pub budget: Budget,
+    /// Probability of a flip left to right in all runs, in place of the usual one.
+    pub flip: Option<f64>,
     /// Settings of the loader.
     pub loading: Loading,
     /// Compute threads of all runs together.
@@ -163,6 +166,12 @@ pub struct Settings {
     pub jobs: usize,
     /// Set to stop the study. A run that fails sets it.
     pub stop: Arc<AtomicBool>,
+}
+
+impl Settings {
+    fn set_flip(&self, config: &mut CommonConfig) {
+        config.data.flip = self.flip.unwrap_or(config.data.flip);
+    }
 }
 
 /// What a study does while it runs.
@@ -300,7 +309,8 @@ pub fn study(
             arm.videos_per_class,
             seed,
         )?;
-        let config = setup.finetuning(arm, &names, seed);
+        let mut config = setup.finetuning(arm, &names, seed);
+        settings.set_flip(&mut config.common);
         let start = arm.pretraining.as_ref();
         let start = start.map(|pretraining| pretraining.run(seed));
         runs.evaluate(

@@ -70,7 +70,9 @@ impl<'a, R: Fn(&str, Progress<'_>) + Sync> Runs<'a, R> {
         data: Arc<[WeightedSource]>,
     ) -> Result<(), StudyError> {
         self.begin(name);
-        let task = Task::from(pretraining.config.clone()).with_seed(pretraining.seed(seed));
+        let mut config = pretraining.config.clone();
+        self.settings.set_flip(&mut config.common);
+        let task = Task::from(config).with_seed(pretraining.seed(seed));
         let dir = self.prepare(name, &task)?;
         self.train(name, dir, task, data, None)?;
         (self.report)(name, Progress::Ends);

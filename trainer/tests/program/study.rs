@@ -250,7 +250,9 @@ fn the_order_of_frames_is_a_control() {
     let dir = with_data();
     let found = report(&study_folds(
         dir.path(),
-        &["order", "--data", "s/train", "--folds", "2", "--seeds", "1"],
+        &[
+            "order", "--data", "s/train", "--folds", "2", "--seeds", "1", "--flip", "0",
+        ],
     ));
     let losses: Vec<f64> = found
         .arms
@@ -262,11 +264,15 @@ fn the_order_of_frames_is_a_control() {
         assert_ne!(losses[time], losses[shuffled]);
         assert_ne!(losses[time], losses[single]);
     }
-    let config = dir
-        .path()
-        .join("study/finetune-base-all-1-single-0/config.toml");
-    let config = fs::read_to_string(config).expect("a configuration");
-    assert!(config.contains("frame_order = \"single\""), "{config}");
+    let config = |run: &str| {
+        let path = dir.path().join("study").join(run).join("config.toml");
+        fs::read_to_string(path).expect("a configuration")
+    };
+    let single = config("finetune-base-all-1-single-0");
+    assert!(single.contains("frame_order = \"single\""), "{single}");
+    for config in [single, config("pretrain-base-0")] {
+        assert!(config.contains("flip = 0.0"), "{config}");
+    }
 }
 
 #[test]
