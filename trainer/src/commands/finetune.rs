@@ -280,6 +280,12 @@ fn prepared(
     device: Device,
 ) -> anyhow::Result<Prepared> {
     let loading = args.load.loading(session::loader_threads(ranks));
+    let is_balanced = matches!(&task, Task::Finetune(config) if config.objective.split.balance);
+    let train = if is_balanced {
+        classes::balanced(&train)
+    } else {
+        train
+    };
     for sets in std::iter::once(&train).chain(&validation) {
         check_options(
             sets,

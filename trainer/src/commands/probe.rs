@@ -98,18 +98,11 @@ impl Probe {
             config, weights, ..
         } = self;
         ensure!(!train.is_empty(), "no clip could be read");
-        let classes = config.objective.classes.len();
-        let linear = LinearProbe::train(train, classes, config.common.seed)?;
+        let linear = LinearProbe::train(train, config)?;
         let progress = Progress::new(0, "attentive probe: epoch {pos}/{len}");
-        let attentive = AttentiveProbe::train(
-            train,
-            classes,
-            config.common.encoder.heads,
-            config.common.seed,
-            |epoch, epochs| {
-                progress.set(epoch as u64, epochs as u64, String::new());
-            },
-        )?;
+        let attentive = AttentiveProbe::train(train, config, |epoch, epochs| {
+            progress.set(epoch as u64, epochs as u64, String::new());
+        })?;
         progress.finish();
         let scores =
             |features: &Features| -> anyhow::Result<[schemas::report::ValidationMetrics; 2]> {

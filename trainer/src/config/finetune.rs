@@ -100,6 +100,9 @@ pub struct SplitConfig {
     /// Maximum number of videos per class to train on, drawn by the seed; all without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub videos_per_class: Option<usize>,
+    /// Whether each class is trained on as often as any other, whatever its number of clips.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub balance: bool,
 }
 
 /// When and how to validate.

@@ -316,6 +316,35 @@ pub fn split(
     })
 }
 
+/// The clips of numbered sets as one set per class, with weights by which each class is drawn as
+/// often as any other, and each of its clips as often as any other of them.
+pub fn balanced(sets: &[WeightedSource]) -> Arc<[WeightedSource]> {
+    let mut of_class: BTreeMap<Option<i32>, Vec<WeightedSource>> = BTreeMap::new();
+    for set in sets {
+        let mut clips: BTreeMap<Option<i32>, Vec<u32>> = BTreeMap::new();
+        for number in (0..set.len()).map(|index| set.number(index)) {
+            let label = set.clip(number).label;
+            clips.entry(label).or_default().push(number as u32);
+        }
+        for (label, clips) in clips {
+            let part = WeightedSource {
+                chosen: Some(clips.into()),
+                ..set.clone()
+            };
+            of_class.entry(label).or_default().push(part);
+        }
+    }
+    let mut balanced = Vec::new();
+    for parts in of_class.into_values() {
+        let all: usize = parts.iter().map(WeightedSource::len).sum();
+        balanced.extend(parts.into_iter().map(|part| WeightedSource {
+            weight: part.len() as f64 / all as f64,
+            ..part
+        }));
+    }
+    balanced.into()
+}
+
 /// Refuses videos for validation that are among the `trained`.
 fn refuse_overlap(
     trained: &HashSet<&str>,
@@ -336,5 +365,39 @@ fn refuse_overlap(
         Err(ClassError::Overlap {
             videos: videos.into_keys().cloned().collect(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pipeline::shard::synthetic;
+
+    #[test]
+    fn every_class_is_drawn_as_often_and_each_of_its_clips() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let shards = synthetic::write(dir.path(), 8).expect("shards");
+        let labels = [0, 0, 0, 1, 0, 1, 0, 0].map(Some);
+        let all = WeightedSource {
+            labels: Some(labels.into()),
+            ..Source::Shards(shards).into()
+        };
+        let part = |clips: &[u32]| WeightedSource {
+            chosen: Some(clips.into()),
+            ..all.clone()
+        };
+        // Three clips of class 0 and one of class 1, then two and one; clip 7 is in neither.
+        let sets = balanced(&[part(&[0, 1, 2, 3]), part(&[4, 5, 6])]);
+        let found: Vec<(Vec<u32>, f64)> = sets
+            .iter()
+            .map(|set| (set.chosen.clone().expect("some").to_vec(), set.weight))
+            .collect();
+        let expected = [
+            (vec![0, 1, 2], 0.6),
+            (vec![4, 6], 0.4),
+            (vec![3], 0.5),
+            (vec![5], 0.5),
+        ];
+        assert_eq!(found, expected);
     }
 }

@@ -3,7 +3,7 @@
 use super::plan::{Measure, Pretraining};
 use super::{Progress, Settings, StudyError};
 use crate::config::{FinetuneConfig, Task};
-use crate::data::classes::Split;
+use crate::data::classes::{self, ClassError, Split};
 use crate::eval::videos::{VideoPrediction, VideoScores};
 use crate::eval::{EvaluateError, infer_all};
 use crate::log::CONFIG_FILE;
@@ -193,7 +193,12 @@ impl<'a, R: Fn(&str, Progress<'_>) + Sync> Runs<'a, R> {
         } = evaluation;
         let start = start.map(|run| self.weights_of(&run)).transpose()?;
         let start = start.map(|weights| weights.tensors);
-        self.train(name, dir.to_owned(), task, split.train, start)?;
+        let train = if config.objective.split.balance {
+            classes::balanced(&split.train)
+        } else {
+            split.train
+        };
+        self.train(name, dir.to_owned(), task, train, start)?;
         let data = split.validation.expect("the videos of a fold");
         let failed = |source| evaluate_error(dir, source);
         let dtype = config.common.compute.dtype;
@@ -241,10 +246,8 @@ impl<'a, R: Fn(&str, Progress<'_>) + Sync> Runs<'a, R> {
         };
         let data = split.validation.expect("the videos of a fold");
         let (train, validation) = (features(&split.train)?, features(&data)?);
-        let (classes, seed) = (config.objective.classes.len(), config.common.seed);
-        let linear = LinearProbe::train(&train, classes, seed).map_err(tensor)?;
-        let heads = config.common.encoder.heads;
-        let attentive = AttentiveProbe::train(&train, classes, heads, seed, |_, _| {});
+        let linear = LinearProbe::train(&train, &config).map_err(tensor)?;
+        let attentive = AttentiveProbe::train(&train, &config, |_, _| {});
         let attentive = attentive.map_err(tensor)?;
         let of_clips = [
             (Measure::Linear, linear.probabilities(&validation)),
@@ -288,9 +291,7 @@ fn evaluate_error(dir: &Path, source: EvaluateError) -> StudyError {
 
 fn catalogues(sets: &[WeightedSource]) -> Result<Vec<Catalogue>, StudyError> {
     let all = sets.iter().map(|set| set.source.catalogue());
-    Ok(all
-        .collect::<Result<_, _>>()
-        .map_err(crate::data::classes::ClassError::from)?)
+    Ok(all.collect::<Result<_, _>>().map_err(ClassError::from)?)
 }
 
 /// Calls `run` for all runs, `jobs` at a time in their order; returns their results by name.

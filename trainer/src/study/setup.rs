@@ -192,6 +192,8 @@ impl Setup {
                 recipe.drop_path = 0.0;
                 recipe.smoothing = 0.0;
                 config.common.data.area = [0.7, 1.0];
+                // Longer videos have more clips, and actions of some classes take longer.
+                config.objective.split.balance = true;
             }
         }
         config

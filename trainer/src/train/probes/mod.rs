@@ -19,7 +19,7 @@ use candle_core::{Device, Result, Tensor};
 use pipeline::atomic_file;
 use pipeline::sampling::order::{Purpose, stream};
 use rand::seq::SliceRandom;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -69,7 +69,8 @@ impl LinearProbe {
     ///
     /// # Errors
     /// When candle fails.
-    pub fn train(features: &Features, classes: usize, seed: u64) -> Result<Self> {
+    pub fn train(features: &Features, config: &FinetuneConfig) -> Result<Self> {
+        let (classes, seed) = (config.objective.classes.len(), config.common.seed);
         let (width, count) = (features.width, features.len() as f64);
         let (mut mean, mut deviation) = (vec![0f64; width], vec![0f64; width]);
         let rows = || features.means.chunks_exact(width);
@@ -111,8 +112,7 @@ impl LinearProbe {
             LINEAR,
             &parameters,
             &features.labels,
-            classes,
-            seed,
+            config,
             logits,
             |_, _| (),
         )?;
@@ -166,25 +166,25 @@ pub struct AttentiveProbe {
 }
 
 impl AttentiveProbe {
-    /// Trains with `heads` heads; calls `on_epoch` with the epochs done and their total.
+    /// Trains with as many heads as the encoder has; calls `on_epoch` with the epochs done and their
+    /// total.
     ///
     /// # Errors
     /// When candle fails.
     pub fn train(
         features: &Features,
-        classes: usize,
-        heads: usize,
-        seed: u64,
+        config: &FinetuneConfig,
         on_epoch: impl FnMut(usize, usize),
     ) -> Result<Self> {
+        let (classes, seed) = (config.objective.classes.len(), config.common.seed);
+        let heads = config.common.encoder.heads;
         let (pool, parameters) = AttentivePool::seeded(features.width, heads, classes, seed)?;
         let logits = |clips: &[usize]| pool.forward(&features.tokens_of(clips)?);
         fit(
             ATTENTIVE,
             &parameters,
             &features.labels,
-            classes,
-            seed,
+            config,
             logits,
             on_epoch,
         )?;
@@ -224,8 +224,7 @@ fn fit(
     recipe: Recipe,
     parameters: &Parameters,
     labels: &[u32],
-    classes: usize,
-    seed: u64,
+    config: &FinetuneConfig,
     logits: impl Fn(&[usize]) -> Result<Tensor>,
     mut on_epoch: impl FnMut(usize, usize),
 ) -> Result<()> {
@@ -235,21 +234,26 @@ fn fit(
         rate,
         weight_decay,
     } = recipe;
-    let config = AdamWConfig {
+    let adamw = AdamWConfig {
         base_lr: rate,
         betas: [0.9, 0.999],
         epsilon: 1e-8,
         weight_decay,
         clip_norm: f64::INFINITY,
     };
-    let mut optimizer = AdamW::new(parameters, config)?;
-    let steps = (epochs * labels.len().div_ceil(batch)) as u64;
+    let mut optimizer = AdamW::new(parameters, adamw)?;
+    let (classes, seed) = (config.objective.classes.len(), config.common.seed);
+    let mut order = if config.objective.split.balance {
+        balanced(labels)
+    } else {
+        (0..labels.len()).collect()
+    };
+    let steps = (epochs * order.len().div_ceil(batch)) as u64;
     let schedule = Schedule {
         peak: rate,
         warmup_steps: steps / 20,
         steps,
     };
-    let mut order: Vec<usize> = (0..labels.len()).collect();
     for epoch in 0..epochs {
         order.shuffle(&mut stream(Purpose::Order, seed, epoch as u64, 0));
         for clips in order.chunks(batch) {
@@ -263,6 +267,21 @@ fn fit(
         on_epoch(epoch + 1, epochs);
     }
     Ok(())
+}
+
+/// The clips, those of smaller classes several times, so that all classes are of the size of the
+/// largest.
+fn balanced(labels: &[u32]) -> Vec<usize> {
+    let mut of_class: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+    for (clip, &label) in labels.iter().enumerate() {
+        of_class.entry(label).or_default().push(clip);
+    }
+    let largest = of_class.values().map(Vec::len).max().unwrap_or(0);
+    let repeated = |clips: &Vec<usize>| clips.iter().copied().cycle().take(largest).collect();
+    of_class
+        .values()
+        .flat_map(|clips| -> Vec<usize> { repeated(clips) })
+        .collect()
 }
 
 fn values(parameters: &Parameters, name: &str) -> Result<Vec<f32>> {
@@ -320,4 +339,18 @@ pub fn save(
 fn write_tensors(path: &Path, tensors: &HashMap<String, Tensor>) -> io::Result<()> {
     let bytes = safetensors::serialize(tensors, None).map_err(io::Error::other)?;
     atomic_file::write(path, &bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clips_of_small_classes_are_repeated() {
+        assert_eq!(
+            balanced(&[2, 0, 2, 2, 0, 2, 5]),
+            [1, 4, 1, 4, 0, 2, 3, 5, 6, 6, 6, 6]
+        );
+        assert!(balanced(&[]).is_empty());
+    }
 }
