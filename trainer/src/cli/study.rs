@@ -11,8 +11,9 @@ const REAL: &str = "real";
 /// Arguments of `trainer study`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Real footage, labelled (400 videos take a night on two cores; --pretrain-steps makes it shorter):
-  shardtool build ./videos --labels dirs --every 0.5 --stride 3 --out s/videos
+Real footage, labelled. A clip should show a whole action: --stride 6 of 30 fps is 3 seconds. Five
+folds are about 12 hours on two cores (11 minutes per pre-training, 2 per fine-tuning):
+  shardtool build ./videos --labels dirs --stride 6 --every 0.2 --out s/videos
   trainer study real --data s/videos --other s/other
 
 Synthetic shapes, generated in five minutes on two cores:
@@ -77,10 +78,10 @@ pub struct StudyArgs {
     /// were tuned on.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub first_seed: u32,
-    /// Steps per pre-training [default: 6000 of 32 clips; of synthetic shapes 2000 of 64]
+    /// Steps per pre-training [default: 8000 of 16 clips; of synthetic shapes 2000 of 64]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub pretrain_steps: Option<u64>,
-    /// Steps per fine-tuning [default: 400 of 16 clips; of synthetic shapes 500 of 32]
+    /// Steps per fine-tuning [default: 500 of 8 clips; of synthetic shapes 500 of 32]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub finetune_steps: Option<u64>,
     /// Probability of a flip left to right in all runs; 0 where left and right are different classes
@@ -102,7 +103,7 @@ pub struct StudyArgs {
     #[command(flatten)]
     /// Loader settings.
     pub load: LoadArgs,
-    /// Print the result as JSON.
+    /// Print the result as JSON; of several studies, a list of results.
     #[arg(long)]
     pub json: bool,
 }

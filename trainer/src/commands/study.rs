@@ -162,7 +162,7 @@ fn named(args: &StudyArgs) -> anyhow::Result<Vec<Study>> {
         ensure!(
             !args.data.is_empty(),
             "the studies of real footage need labelled shards: --data; `shardtool build VIDEOS \
-             --labels dirs --every 0.5` makes them"
+             --labels dirs --stride 6 --every 0.2` makes them"
         );
     }
     Ok(studies)

@@ -22,11 +22,6 @@ impl VideoPrediction {
     pub fn predicted(&self) -> usize {
         Scores::most_probable(&self.probabilities)
     }
-
-    /// Whether that is its class.
-    pub fn is_correct(&self) -> bool {
-        self.predicted() == self.label as usize
-    }
 }
 
 /// Sums the probabilities of clips by video.
@@ -125,8 +120,8 @@ mod tests {
         assert_eq!((&*videos[0].video, videos[0].label), ("a", 0));
         assert!((videos[0].probabilities[0] - 0.6).abs() < 1e-6);
         assert_eq!(
-            [&videos[0], &videos[1]].map(VideoPrediction::is_correct),
-            [true, false]
+            [&videos[0], &videos[1]].map(VideoPrediction::predicted),
+            [0, 1]
         );
         assert_eq!(scores_of(&videos, 2).metrics().top1, 0.5);
     }

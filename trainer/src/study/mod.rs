@@ -251,6 +251,12 @@ pub enum StudyError {
         /// The differences.
         differences: Vec<String>,
     },
+    /// The folder holds a run on other clips.
+    #[error("{} holds a run on other data; choose another --out", path.display())]
+    OtherData {
+        /// Folder of the run.
+        path: PathBuf,
+    },
     /// The study was stopped.
     #[error("stopped; run the same command again to continue")]
     Stopped,

@@ -14,7 +14,8 @@ use crate::train::{self, Event, Run};
 use candle_core::Device;
 use pipeline::loader::LoaderOptions;
 use pipeline::sampling::sample::Views;
-use pipeline::source::{Catalogue, WeightedSource};
+use pipeline::source::{self, Catalogue, WeightedSource};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::panic::resume_unwind;
@@ -40,6 +41,26 @@ pub(super) struct Evaluation {
     pub(super) start: Option<String>,
     pub(super) measure: Measure,
     pub(super) split: Split,
+}
+
+impl Evaluation {
+    /// Hash of the clips that are trained on and of those that are predicted.
+    fn fingerprint(&self) -> String {
+        let sets = self
+            .split
+            .train
+            .iter()
+            .chain(self.split.validation.iter().flat_map(|sets| sets.iter()));
+        let sets: Vec<WeightedSource> = sets.cloned().collect();
+        format!("{:016x}", source::fingerprint(&sets))
+    }
+}
+
+/// The predictions of a finished evaluation, and the hash of its clips.
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    data: String,
+    predictions: Predictions,
 }
 
 /// Runs trainings in folders of a study.
@@ -90,20 +111,23 @@ impl<'a, R: Fn(&str, Progress<'_>) + Sync> Runs<'a, R> {
         let task = Task::from(evaluation.config.clone());
         let dir = self.prepare(name, &task)?;
         let file = dir.join(PREDICTIONS_FILE);
+        let data = evaluation.fingerprint();
         let saved = fs::read(&file)
             .ok()
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+            .and_then(|bytes| serde_json::from_slice::<Saved>(&bytes).ok());
         let predictions = match saved {
-            Some(predictions) => predictions,
+            Some(saved) if saved.data == data => saved.predictions,
+            Some(_) => return Err(StudyError::OtherData { path: dir }),
             None => {
                 let predictions = match evaluation.measure {
                     Measure::FineTuned { .. } => self.fine_tune(name, &dir, task, evaluation)?,
                     Measure::Linear | Measure::Attentive => self.probe(&dir, evaluation)?,
                 };
-                let json = serde_json::to_vec(&predictions).expect("plain data becomes JSON");
+                let saved = Saved { data, predictions };
+                let json = serde_json::to_vec(&saved).expect("plain data becomes JSON");
                 let written = pipeline::atomic_file::write(&file, &json);
                 written.map_err(|source| StudyError::Write { path: file, source })?;
-                predictions
+                saved.predictions
             }
         };
         (self.report)(name, Progress::Ends);

@@ -310,6 +310,26 @@ fn invalid_settings_are_refused_by_name() {
         real.contains("the studies of real footage need labelled shards: --data;"),
         "{real}"
     );
+    // A finished evaluation is of its own clips, too, where there is no pre-training to say so.
+    let order = [
+        "order", "--data", "s/train", "--folds", "2", "--seeds", "1", "--out", "o",
+    ];
+    report(&study_folds(dir.path(), &order));
+    fs::remove_dir_all(dir.path().join("o/pretrain-base-0")).expect("removed");
+    let order = order.map(|argument| {
+        if argument == "s/train" {
+            "s/unlabelled"
+        } else {
+            argument
+        }
+    });
+    let changed = study_folds(dir.path(), &order);
+    assert_eq!(changed.status.code(), Some(1), "{}", shown(&changed));
+    let changed = String::from_utf8_lossy(&changed.stderr).into_owned();
+    assert!(
+        changed.contains("holds a run on other data; choose another --out"),
+        "{changed}"
+    );
     let few = said(&["slices", "--data", "s/train", "--folds", "3"]);
     assert!(
         few.contains("too few videos for 3 folds: give fewer with --folds"),
