@@ -26,8 +26,6 @@ pub struct StudyArm {
     pub name: String,
     /// Runs of the arm, one per seed.
     pub runs: Vec<StudyRun>,
-    /// `[classes, classes]`: videos by true class and predicted class, over all runs.
-    pub confusion: Vec<Vec<u64>>,
     /// Difference to the arm that it is compared with.
     pub difference: Option<StudyDifference>,
 }

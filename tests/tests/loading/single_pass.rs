@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use tests::{TestClip, damage_clip, shard_sources, write_labelled_shards, write_shards};
+use trainer::config::SplitConfig;
 use trainer::data::classes::{self, ClassError, Split};
 
 const GRID: PatchGrid = PatchGrid {
@@ -262,7 +263,12 @@ fn videos(sets: &[WeightedSource]) -> BTreeMap<i32, BTreeSet<String>> {
 fn split(sets: &[WeightedSource], holdout: f64, per_class: Option<usize>, seed: u64) -> Split {
     let names = classes::of_all(sets).expect("classes");
     let sets = classes::number(sets.to_vec(), &names, true).expect("numbered");
-    classes::split(sets, None, &names, holdout, per_class, seed).expect("a split")
+    let config = SplitConfig {
+        holdout,
+        videos_per_class: per_class,
+        balance: false,
+    };
+    classes::split(sets, None, &names, &config, seed).expect("a split")
 }
 
 #[test]
@@ -335,7 +341,12 @@ fn the_same_video_under_another_name_is_one_video() {
     let number = |sets: &Arc<[WeightedSource]>| {
         classes::number(sets.to_vec(), &names, true).expect("numbered")
     };
-    let error = classes::split(number(&train), Some(number(&val)), &names, 0.3, None, 0)
+    let config = SplitConfig {
+        holdout: 0.3,
+        videos_per_class: None,
+        balance: false,
+    };
+    let error = classes::split(number(&train), Some(number(&val)), &names, &config, 0)
         .expect_err("they overlap");
     let ClassError::Overlap { videos } = &error else {
         panic!("{error}")

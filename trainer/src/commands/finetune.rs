@@ -207,13 +207,11 @@ fn split(
     } else {
         Some(number(open(&args.val, &config.common, &args.load)?)?)
     };
-    let data = &config.objective.split;
     let split = classes::split(
         number(sets)?,
         validation,
         &config.objective.classes,
-        data.holdout,
-        data.videos_per_class,
+        &config.objective.split,
         config.common.seed,
     )?;
     if ranks.is_root() {
@@ -280,12 +278,6 @@ fn prepared(
     device: Device,
 ) -> anyhow::Result<Prepared> {
     let loading = args.load.loading(session::loader_threads(ranks));
-    let is_balanced = matches!(&task, Task::Finetune(config) if config.objective.split.balance);
-    let train = if is_balanced {
-        classes::balanced(&train)
-    } else {
-        train
-    };
     for sets in std::iter::once(&train).chain(&validation) {
         check_options(
             sets,

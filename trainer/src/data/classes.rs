@@ -1,6 +1,7 @@
 //! Classes: their names, the class of each clip, and the split of videos into training and
 //! validation. A split is by whole videos, identified by their content.
 
+use crate::config::SplitConfig;
 use pipeline::sampling::order::{Purpose, stream};
 use pipeline::source::{Catalogue, Source, SourceError, WeightedSource};
 use rand::seq::SliceRandom;
@@ -236,11 +237,12 @@ fn catalogues(sets: &[WeightedSource]) -> Result<Vec<Catalogue>, ClassError> {
 }
 
 /// Splits numbered sets by video. Of the videos of each of `classes`, in an order drawn by `seed`,
-/// the first share `holdout`, rounded, is held out for validation: at least one video if there are
-/// two or more, and never all. Of the others at most `per_class` are trained on. With `validation`,
-/// that is used instead, and none is held out.
+/// the first share `config.holdout`, rounded, is held out for validation: at least one video if there
+/// are two or more, and never all. Of the others at most `config.videos_per_class` are trained on.
+/// With `validation`, that is used instead, and none is held out. With `config.balance`, there is a
+/// set per class to train on.
 ///
-/// Equal videos under several names count as one. A smaller `per_class` takes some of the videos
+/// Equal videos under several names count as one. A smaller `videos_per_class` takes some of the videos
 /// that a larger one takes.
 ///
 /// # Errors
@@ -249,10 +251,14 @@ pub fn split(
     sets: Vec<WeightedSource>,
     validation: Option<Vec<WeightedSource>>,
     classes: &[String],
-    holdout: f64,
-    per_class: Option<usize>,
+    config: &SplitConfig,
     seed: u64,
 ) -> Result<Split, ClassError> {
+    let SplitConfig {
+        holdout,
+        videos_per_class: per_class,
+        balance,
+    } = *config;
     let catalogues = catalogues(&sets)?;
     // Of each class its videos by identity.
     let mut of_class: Vec<BTreeSet<&str>> = vec![BTreeSet::new(); classes.len()];
@@ -310,7 +316,11 @@ pub fn split(
         None => Some(chosen(&kept)).filter(|kept| !kept.is_empty()),
     };
     Ok(Split {
-        train: train.into(),
+        train: if balance {
+            balanced(&train)
+        } else {
+            train.into()
+        },
         validation: validation.map(Into::into),
         videos,
     })
@@ -318,7 +328,7 @@ pub fn split(
 
 /// The clips of numbered sets as one set per class, with weights by which each class is drawn as
 /// often as any other, and each of its clips as often as any other of them.
-pub fn balanced(sets: &[WeightedSource]) -> Arc<[WeightedSource]> {
+fn balanced(sets: &[WeightedSource]) -> Arc<[WeightedSource]> {
     let mut of_class: BTreeMap<Option<i32>, Vec<WeightedSource>> = BTreeMap::new();
     for set in sets {
         let mut clips: BTreeMap<Option<i32>, Vec<u32>> = BTreeMap::new();

@@ -47,7 +47,7 @@ fn mean(values: &[f64]) -> f64 {
 /// The share of random sign flips of `differences` whose sum is at least as far from 0.
 fn sign_flip_p(differences: &[f64]) -> f64 {
     let observed = differences.iter().sum::<f64>().abs();
-    let mut rng = stream(Purpose::Split, 0, 0, 0);
+    let mut rng = stream(Purpose::SignFlips, 0, 0, 0);
     let mut as_far = 0;
     for _ in 0..FLIPS {
         let flipped = differences
@@ -76,7 +76,6 @@ mod tests {
         StudyArm {
             series: "s".to_owned(),
             name: "n".to_owned(),
-            confusion: Vec::new(),
             difference: None,
             runs: vec![StudyRun {
                 videos: correct.iter().enumerate().map(video).collect(),

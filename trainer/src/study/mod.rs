@@ -307,16 +307,15 @@ pub fn study(
     })?;
     let evaluations = in_parallel(settings, evaluations, |name, (arm, seed)| {
         let of_seed = &of_seeds[&seed];
+        let mut config = setup.finetuning(arm, &names, seed);
+        settings.set_flip(&mut config.common);
         let split = classes::split(
             of_seed.train.clone(),
             Some(of_seed.validation.clone()),
             &names,
-            0.0,
-            arm.videos_per_class,
+            &config.objective.split,
             seed,
         )?;
-        let mut config = setup.finetuning(arm, &names, seed);
-        settings.set_flip(&mut config.common);
         let start = arm.pretraining.as_ref();
         let start = start.map(|pretraining| pretraining.run(seed));
         runs.evaluate(

@@ -503,7 +503,6 @@ mod tests {
             series: arm.series.to_owned(),
             name: arm.name,
             runs: Vec::new(),
-            confusion: Vec::new(),
             difference: None,
         }
     }

@@ -78,7 +78,12 @@ pub fn draw(report: &StudyReport) -> RgbImage {
 pub fn draw_confusions(report: &StudyReport) -> RgbImage {
     let of_arm = |arm: &StudyArm| {
         let heading = format!("{}, {}", arm.series, arm.name);
-        confusion::draw(&arm.confusion, &report.classes, &heading)
+        let classes = report.classes.len();
+        let mut videos = vec![vec![0; classes]; classes];
+        for video in arm.runs.iter().flat_map(|run| &run.videos) {
+            videos[video.label as usize][video.predicted as usize] += 1;
+        }
+        confusion::draw(&videos, &report.classes, &heading)
     };
     let matrices: Vec<RgbImage> = report.arms.iter().map(of_arm).collect();
     let width = matrices.iter().map(RgbImage::width).max().unwrap_or(1);
@@ -289,7 +294,6 @@ mod tests {
             series: series.to_owned(),
             name: name.to_owned(),
             runs: vec![run(top1)],
-            confusion: Vec::new(),
             difference: None,
         };
         draw(&StudyReport {

@@ -55,15 +55,10 @@ pub(super) fn build(
             .clone()
             .map(|seed| of_run(arm, seed))
             .collect::<Result<Vec<_>, StudyError>>()?;
-        let mut confusion = vec![vec![0; classes.len()]; classes.len()];
-        for video in runs.iter().flat_map(|run| &run.videos) {
-            confusion[video.label as usize][video.predicted as usize] += 1;
-        }
         Ok(StudyArm {
             series: arm.series.to_owned(),
             name: arm.name.clone(),
             runs,
-            confusion,
             difference: None,
         })
     };

@@ -3,7 +3,7 @@
 use super::plan::{Measure, Pretraining};
 use super::{Progress, Settings, StudyError};
 use crate::config::{FinetuneConfig, Task};
-use crate::data::classes::{self, ClassError, Split};
+use crate::data::classes::{ClassError, Split};
 use crate::eval::videos::{VideoPrediction, VideoScores};
 use crate::eval::{EvaluateError, infer_all};
 use crate::log::CONFIG_FILE;
@@ -217,12 +217,7 @@ impl<'a, R: Fn(&str, Progress<'_>) + Sync> Runs<'a, R> {
         } = evaluation;
         let start = start.map(|run| self.weights_of(&run)).transpose()?;
         let start = start.map(|weights| weights.tensors);
-        let train = if config.objective.split.balance {
-            classes::balanced(&split.train)
-        } else {
-            split.train
-        };
-        self.train(name, dir.to_owned(), task, train, start)?;
+        self.train(name, dir.to_owned(), task, split.train, start)?;
         let data = split.validation.expect("the videos of a fold");
         let failed = |source| evaluate_error(dir, source);
         let dtype = config.common.compute.dtype;

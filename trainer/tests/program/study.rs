@@ -195,8 +195,6 @@ fn each_block_of_real_footage_is_validated_on_once() {
     });
     assert_eq!((first, second), (1, 1));
     for arm in &probes.arms {
-        let videos: u64 = arm.confusion.iter().flatten().sum();
-        assert_eq!(videos, 4);
         let difference = arm.difference.as_ref();
         assert_eq!(difference.is_some(), arm.name == "pre-trained");
     }
