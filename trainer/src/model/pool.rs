@@ -32,12 +32,16 @@ impl Head {
 
 /// Attention of one learned query to the tokens of a clip, and a linear head on the result
 /// (attentive probing: Yu et al. 2022, Bardes et al. 2024).
+///
+/// With a single query no token has to be projected: `q (W x) = (q W) x`, and the sum of `a (W x)`
+/// over tokens is `W` times the sum of `a x`. A bias of k would add the same to all scores.
 #[derive(Debug)]
 pub struct AttentivePool {
     query: Tensor,
     norm: LayerNorm,
-    k: Linear,
-    v: Linear,
+    k: Tensor,
+    v: Tensor,
+    v_bias: Tensor,
     proj: Linear,
     pooled_norm: LayerNorm,
     head: Linear,
@@ -59,8 +63,9 @@ impl AttentivePool {
         let pool = Self {
             query: builder.get("query", &[1, 1, width], Init::Token)?,
             norm: LayerNorm::new(&mut builder, "norm", width, LAYER_NORM_EPSILON)?,
-            k: Linear::new(&mut builder, "k", width, width)?,
-            v: Linear::new(&mut builder, "v", width, width)?,
+            k: builder.get("k.weight", &[width, width], Init::Xavier)?,
+            v: builder.get("v.weight", &[width, width], Init::Xavier)?,
+            v_bias: builder.get("v.bias", &[width], Init::Zeros)?,
             proj: Linear::new(&mut builder, "proj", width, width)?,
             pooled_norm: LayerNorm::new(&mut builder, "pooled_norm", width, LAYER_NORM_EPSILON)?,
             head: Linear::with_init(&mut builder, "head", width, classes, Init::Head)?,
@@ -74,20 +79,64 @@ impl AttentivePool {
     /// # Errors
     /// When the shapes do not fit.
     pub fn forward(&self, tokens: &Tensor) -> Result<Tensor> {
-        let (clips, _, width) = tokens.dims3()?;
+        let (clips, count, width) = tokens.dims3()?;
+        let (heads, of_head) = (self.heads, width / self.heads);
+        let by_head = |weight: &Tensor| weight.reshape((heads, of_head, width));
         let tokens = self.norm.forward(tokens)?;
-        let query = self.query.broadcast_as((clips, 1, width))?.contiguous()?;
-        let pooled = ops::attention(
-            &query,
-            &self.k.forward(&tokens)?,
-            &self.v.forward(&tokens)?,
-            self.heads,
-        )?;
-        self.head.forward(
-            &self
-                .pooled_norm
-                .forward(&self.proj.forward(&pooled)?)?
-                .squeeze(1)?,
-        )
+        let query = self.query.reshape((heads, 1, of_head))?;
+        let query = (query * (of_head as f64).powf(-0.5))?.matmul(&by_head(&self.k)?)?;
+        let scores = tokens
+            .reshape((clips * count, width))?
+            .matmul(&query.reshape((heads, width))?.t()?)?
+            .reshape((clips, count, heads))?
+            .transpose(1, 2)?
+            .contiguous()?;
+        // One mean of the tokens per head.
+        let means = ops::softmax(&scores)?.matmul(&tokens)?;
+        let means = means.transpose(0, 1)?.contiguous()?;
+        let pooled = means
+            .matmul(&by_head(&self.v)?.t()?)?
+            .transpose(0, 1)?
+            .reshape((clips, width))?
+            .broadcast_add(&self.v_bias)?;
+        self.head
+            .forward(&self.pooled_norm.forward(&self.proj.forward(&pooled)?)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Logits of attention as it is usually computed, with k and v of each token.
+    fn of_projected_tokens(pool: &AttentivePool, tokens: &Tensor) -> Result<Tensor> {
+        let (clips, _, width) = tokens.dims3()?;
+        let tokens = pool.norm.forward(tokens)?;
+        let query = pool.query.broadcast_as((clips, 1, width))?.contiguous()?;
+        let k = tokens.broadcast_matmul(&pool.k.t()?)?;
+        let v = tokens.broadcast_matmul(&pool.v.t()?)?;
+        let v = v.broadcast_add(&pool.v_bias)?;
+        let pooled = ops::attention(&query, &k, &v, pool.heads)?.squeeze(1)?;
+        let pooled = pool.pooled_norm.forward(&pool.proj.forward(&pooled)?)?;
+        pool.head.forward(&pooled)
+    }
+
+    #[test]
+    fn logits_are_those_of_attention_to_projected_tokens() -> Result<()> {
+        let (pool, parameters) = AttentivePool::seeded(12, 3, 4, 7)?;
+        // Biases begin at zero, and weights of attention near uniform.
+        for (_, variable) in parameters.iter() {
+            let random = Tensor::randn(0f32, 1.0, variable.shape(), &Device::Cpu)?;
+            variable.set(&random)?;
+        }
+        let tokens = Tensor::randn(0f32, 1.0, (2, 5, 12), &Device::Cpu)?;
+        let logits = pool.forward(&tokens)?.to_vec2::<f32>()?.concat();
+        let expected = of_projected_tokens(&pool, &tokens)?;
+        let expected = expected.to_vec2::<f32>()?.concat();
+        assert_eq!(logits.len(), 8);
+        for (logit, expected) in logits.iter().zip(&expected) {
+            assert!((logit - expected).abs() < 1e-4, "{logits:?} {expected:?}");
+        }
+        Ok(())
     }
 }
