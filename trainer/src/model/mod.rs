@@ -30,6 +30,6 @@ pub(crate) use embed::sinusoid_table;
 pub use mae::Mae;
 pub use masking::Masking;
 pub use parameters::{ParameterError, Parameters};
-pub use pool::{AttentivePool, Head};
+pub use pool::{AttentivePool, Head, normalise};
 pub use target::Target;
 pub(crate) use target::{CHANNEL_EPSILON, PATCH_EPSILON};

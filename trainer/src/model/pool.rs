@@ -33,12 +33,14 @@ impl Head {
 /// Attention of one learned query to the tokens of a clip, and a linear head on the result
 /// (attentive probing: Yu et al. 2022, Bardes et al. 2024).
 ///
-/// With a single query no token has to be projected: `q (W x) = (q W) x`, and the sum of `a (W x)`
-/// over tokens is `W` times the sum of `a x`. A bias of k would add the same to all scores.
+/// With a single query no token has to be scaled, shifted or projected: `q (W x) = (q W) x`, and the
+/// sum of `a (W x)` over tokens is `W` times the sum of `a x`. Biases of the scores would add the
+/// same to all of them.
 #[derive(Debug)]
 pub struct AttentivePool {
     query: Tensor,
-    norm: LayerNorm,
+    norm: Tensor,
+    norm_bias: Tensor,
     k: Tensor,
     v: Tensor,
     v_bias: Tensor,
@@ -62,7 +64,8 @@ impl AttentivePool {
         let mut builder = ParameterBuilder::seeded(seed, &Device::Cpu);
         let pool = Self {
             query: builder.get("query", &[1, 1, width], Init::Token)?,
-            norm: LayerNorm::new(&mut builder, "norm", width, LAYER_NORM_EPSILON)?,
+            norm: builder.get("norm.weight", &[width], Init::Ones)?,
+            norm_bias: builder.get("norm.bias", &[width], Init::Zeros)?,
             k: builder.get("k.weight", &[width, width], Init::Xavier)?,
             v: builder.get("v.weight", &[width, width], Init::Xavier)?,
             v_bias: builder.get("v.bias", &[width], Init::Zeros)?,
@@ -74,7 +77,8 @@ impl AttentivePool {
         Ok((pool, builder.finish().map_err(Error::wrap)?))
     }
 
-    /// Logits `[clips, classes]` of `[clips, tokens, width]`.
+    /// Logits `[clips, classes]` of `[clips, tokens, width]`, tokens that [`normalise`] has been
+    /// applied to.
     ///
     /// # Errors
     /// When the shapes do not fit.
@@ -82,17 +86,19 @@ impl AttentivePool {
         let (clips, count, width) = tokens.dims3()?;
         let (heads, of_head) = (self.heads, width / self.heads);
         let by_head = |weight: &Tensor| weight.reshape((heads, of_head, width));
-        let tokens = self.norm.forward(tokens)?;
         let query = self.query.reshape((heads, 1, of_head))?;
         let query = (query * (of_head as f64).powf(-0.5))?.matmul(&by_head(&self.k)?)?;
+        let query = query.reshape((heads, width))?.broadcast_mul(&self.norm)?;
         let scores = tokens
             .reshape((clips * count, width))?
-            .matmul(&query.reshape((heads, width))?.t()?)?
+            .matmul(&query.t()?)?
             .reshape((clips, count, heads))?
             .transpose(1, 2)?
             .contiguous()?;
         // One mean of the tokens per head.
-        let means = ops::softmax(&scores)?.matmul(&tokens)?;
+        let means = ops::softmax(&scores)?.matmul(tokens)?;
+        let means = means.broadcast_mul(&self.norm)?;
+        let means = means.broadcast_add(&self.norm_bias)?;
         let means = means.transpose(0, 1)?.contiguous()?;
         let pooled = means
             .matmul(&by_head(&self.v)?.t()?)?
@@ -104,6 +110,16 @@ impl AttentivePool {
     }
 }
 
+/// Normalises a token to mean 0 and variance 1: layer normalisation up to its weight and bias.
+pub fn normalise(token: &mut [f32]) {
+    let count = token.len() as f32;
+    let mean = token.iter().sum::<f32>() / count;
+    token.iter_mut().for_each(|value| *value -= mean);
+    let variance = token.iter().map(|value| value * value).sum::<f32>() / count;
+    let scale = 1.0 / (variance + LAYER_NORM_EPSILON as f32).sqrt();
+    token.iter_mut().for_each(|value| *value *= scale);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,7 +127,7 @@ mod tests {
     /// Logits of attention as it is usually computed, with k and v of each token.
     fn of_projected_tokens(pool: &AttentivePool, tokens: &Tensor) -> Result<Tensor> {
         let (clips, _, width) = tokens.dims3()?;
-        let tokens = pool.norm.forward(tokens)?;
+        let tokens = ops::layer_norm(tokens, &pool.norm, &pool.norm_bias, LAYER_NORM_EPSILON)?;
         let query = pool.query.broadcast_as((clips, 1, width))?.contiguous()?;
         let k = tokens.broadcast_matmul(&pool.k.t()?)?;
         let v = tokens.broadcast_matmul(&pool.v.t()?)?;
@@ -130,7 +146,10 @@ mod tests {
             variable.set(&random)?;
         }
         let tokens = Tensor::randn(0f32, 1.0, (2, 5, 12), &Device::Cpu)?;
-        let logits = pool.forward(&tokens)?.to_vec2::<f32>()?.concat();
+        let mut normal = tokens.flatten_all()?.to_vec1::<f32>()?;
+        normal.chunks_exact_mut(12).for_each(normalise);
+        let normal = Tensor::from_vec(normal, tokens.shape(), &Device::Cpu)?;
+        let logits = pool.forward(&normal)?.to_vec2::<f32>()?.concat();
         let expected = of_projected_tokens(&pool, &tokens)?;
         let expected = expected.to_vec2::<f32>()?.concat();
         assert_eq!(logits.len(), 8);

@@ -3,9 +3,11 @@
 use crate::backend::InferenceModel;
 use crate::eval::videos::{VideoPrediction, VideoScores};
 use crate::eval::{ClipOutput, EvaluateError, Scores, infer_all};
+use crate::model::normalise;
 use crate::ranks::Ranks;
 use candle_core::{Device, Result as CandleResult, Tensor};
 use half::bf16;
+use half::slice::HalfFloatSliceExt;
 use memmap2::Mmap;
 use pipeline::loader::LoaderOptions;
 use pipeline::sampling::sample::Views;
@@ -140,16 +142,16 @@ impl Features {
         Tensor::from_vec(values, (clips.len(), self.width), &Device::Cpu)
     }
 
-    /// `[clips, tokens, width]`: the tokens of some clips.
-    pub(super) fn tokens_of(&self, clips: &[usize]) -> CandleResult<Tensor> {
+    /// `[clips, tokens, width]`: the tokens of some clips, each normalised.
+    pub(super) fn normal_tokens_of(&self, clips: &[usize]) -> CandleResult<Tensor> {
         let (tokens, width) = (self.tokens.tokens, self.tokens.width);
         let all: &[bf16] = bytemuck::cast_slice(self.map.as_deref().unwrap_or(&[]));
         let of_clip = tokens * width;
-        let values: Vec<f32> = clips
-            .iter()
-            .flat_map(|&clip| &all[clip * of_clip..][..of_clip])
-            .map(|value| value.to_f32())
-            .collect();
+        let mut values = vec![0.0; clips.len() * of_clip];
+        for (values, &clip) in values.chunks_exact_mut(of_clip).zip(clips) {
+            all[clip * of_clip..][..of_clip].convert_to_f32_slice(values);
+            values.chunks_exact_mut(width).for_each(normalise);
+        }
         Tensor::from_vec(values, (clips.len(), tokens, width), &Device::Cpu)
     }
 }

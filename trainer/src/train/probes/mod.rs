@@ -179,7 +179,7 @@ impl AttentiveProbe {
         let (classes, seed) = (config.objective.classes.len(), config.common.seed);
         let heads = config.common.encoder.heads;
         let (pool, parameters) = AttentivePool::seeded(features.width, heads, classes, seed)?;
-        let logits = |clips: &[usize]| pool.forward(&features.tokens_of(clips)?);
+        let logits = |clips: &[usize]| pool.forward(&features.normal_tokens_of(clips)?);
         fit(
             ATTENTIVE,
             &parameters,
@@ -203,7 +203,7 @@ impl AttentiveProbe {
         let all: Vec<usize> = (0..features.len()).collect();
         let mut probabilities = Vec::with_capacity(all.len());
         for clips in all.chunks(ATTENTIVE.batch) {
-            let logits = self.pool.forward(&features.tokens_of(clips)?)?;
+            let logits = self.pool.forward(&features.normal_tokens_of(clips)?)?;
             let logits = logits.to_vec2::<f32>()?;
             probabilities.extend(logits.iter().map(|logits| softmax_of(logits)));
         }
