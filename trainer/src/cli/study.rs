@@ -81,7 +81,7 @@ pub struct StudyArgs {
     /// Steps per pre-training [default: 8000 of 16 clips; of synthetic shapes 2000 of 64]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub pretrain_steps: Option<u64>,
-    /// Steps per fine-tuning [default: 500 of 8 clips; of synthetic shapes 500 of 32]
+    /// Steps per fine-tuning [default: 1000 of 8 clips; of synthetic shapes 500 of 32]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub finetune_steps: Option<u64>,
     /// Probability of a flip left to right in all runs; 0 where left and right are different classes

@@ -10,7 +10,7 @@ use pipeline::sampling::order::Cursor;
 use pipeline::{physical_cores, store};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use trainer::config::{Preset, PretrainConfig, Task};
+use trainer::config::{Layer, Preset, PretrainConfig, Task};
 use trainer::plot::reconstruction;
 use trainer::ranks::Ranks;
 use trainer::train::{self, Run};
@@ -117,6 +117,10 @@ fn configuration(args: &RunArgs, saved: Option<Saved>) -> anyhow::Result<Pretrai
         )
     };
     let asked = if args.preset.is_some() || args.config.is_some() {
+        // A preset of an older version had another one, and initial weights are there already.
+        let std = saved.common.model.position_std;
+        let mut layers = layers;
+        layers.insert(0, Layer::key("the run", "model.position_std", std)?);
         let mut asked = PretrainConfig::resolve(preset, &layers)?;
         // Ranks have divided the batches of a run that leaves this open.
         if asked.common.data.micro_batches == 1 {

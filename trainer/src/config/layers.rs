@@ -15,6 +15,13 @@ const RENAMED: [(&str, &str); 7] = [
     ("target.slices", "target.pred_frames"),
 ];
 
+/// A key that version 0.1 did not have, and the value that its runs were computed with: presets may
+/// have another.
+const ADDED: (&str, f64) = ("model.position_std", 0.02);
+
+/// A key of every configuration that a run has kept, and of no preset.
+const KEPT: &str = "model.norm_epsilon";
+
 /// Settings from one place: a preset, a file, or a flag.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Layer {
@@ -24,7 +31,7 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// The settings of a TOML file.
+    /// The settings of a TOML file. That of an older run means what it did.
     ///
     /// # Errors
     /// When the file cannot be read or is not TOML.
@@ -33,7 +40,12 @@ impl Layer {
             path: path.to_owned(),
             source,
         })?;
-        Self::text(path.display().to_string(), &text)
+        let mut layer = Self::text(path.display().to_string(), &text)?;
+        let (added, value) = ADDED;
+        if lookup(&layer.table, KEPT).is_some() && lookup(&layer.table, added).is_none() {
+            insert(&mut layer.table, added, value.into());
+        }
+        Ok(layer)
     }
 
     /// The settings of a TOML text.

@@ -25,6 +25,7 @@ use crate::train::{Event, Loading, RunError};
 use pipeline::choice::ChoiceError;
 use pipeline::source::WeightedSource;
 use schemas::report::StudyReport;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
@@ -301,6 +302,8 @@ pub fn study(
             evaluations.push((name, (arm, seed)));
         }
     }
+    // The longest first, so that jobs end at about the same time.
+    evaluations.sort_by_key(|(_, (arm, _))| Reverse(arm.measure.steps()));
     let runs = Runs::new(settings, &report, pretrainings.len() + evaluations.len());
     in_parallel(settings, pretrainings, |name, (pretraining, seed, data)| {
         runs.pretrain(name, pretraining, seed, data)

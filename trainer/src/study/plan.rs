@@ -92,6 +92,14 @@ impl Measure {
             Self::Attentive => "attentive probe",
         }
     }
+
+    /// Steps of the training of the encoder, if there is one.
+    pub const fn steps(self) -> u64 {
+        match self {
+            Self::FineTuned { steps } => steps,
+            Self::Linear | Self::Attentive => 0,
+        }
+    }
 }
 
 /// One point of a study: an optional pre-training, and an evaluation.
@@ -400,20 +408,12 @@ impl Plan {
             ("shuffled", FrameOrder::Shuffled),
             ("a single one", FrameOrder::Single),
         ];
-        let arm = |series, (name, frame_order): (&str, FrameOrder)| {
-            let arm = self.base(self.fine_tuned());
-            Arm {
-                series,
-                name: name.to_owned(),
-                frame_order,
-                pretraining: arm.pretraining.filter(|_| series == PRETRAINED),
-                ..arm
-            }
+        let arm = |(name, frame_order): (&str, FrameOrder)| Arm {
+            name: name.to_owned(),
+            frame_order,
+            ..self.base(self.fine_tuned())
         };
-        [PRETRAINED, SCRATCH]
-            .into_iter()
-            .flat_map(|series| orders.map(|order| arm(series, order)))
-            .collect()
+        orders.map(arm).into()
     }
 
     fn footage(self) -> Vec<Arm> {
