@@ -5,7 +5,7 @@ use super::canvas::{self, Align, Area, Letters};
 use image::{Rgb, RgbImage};
 
 /// Size of a cell with a number, and of one without if there are many classes.
-const CELL: u32 = 64;
+const CELL: u32 = 72;
 const SMALL_CELL: u32 = 8;
 
 /// Maximum number of classes for which cells have numbers and names.

@@ -112,7 +112,7 @@ pub fn draw_confusions(report: &StudyReport) -> RgbImage {
 /// Draws the legend, and returns the row below it.
 fn draw_legend(picture: &mut RgbImage, series: &[&str]) -> u32 {
     let line = Letters::Large.height() + 6;
-    let heading = "accuracy on validation videos, % (dots: seeds; line: mean)";
+    let heading = "accuracy on validation videos, % (dots: runs; line: mean)";
     canvas::text(
         picture,
         (MARGIN, MARGIN),

@@ -128,6 +128,15 @@ pub fn accuracies(arm: &StudyArm) -> [f64; 4] {
     ]
 }
 
+/// A probability with three digits, as tables have it.
+fn probability(p: f64) -> String {
+    if p < 0.001 {
+        "< 0.001".to_owned()
+    } else {
+        format!("{p:.3}")
+    }
+}
+
 /// Renders the result as a Markdown table: the accuracy by video with its standard deviation over
 /// the runs, and the difference to the arm that each is compared with.
 pub fn render_table(report: &StudyReport) -> String {
@@ -153,12 +162,12 @@ pub fn render_table(report: &StudyReport) -> String {
             || "- | - | -".to_owned(),
             |difference| {
                 format!(
-                    "{:+.1} from {} | {}, {} | {:.3}",
+                    "{:+.1} vs {} | {}, {} | {}",
                     difference.points,
                     difference.from,
                     difference.better,
                     difference.worse,
-                    difference.p
+                    probability(difference.p)
                 )
             },
         );
