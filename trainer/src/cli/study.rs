@@ -12,9 +12,9 @@ const REAL: &str = "real";
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Real footage, labelled. A clip should show a whole action: --stride 6 of 30 fps is 3 seconds. Five
-folds are about 12 hours on two cores (11 minutes per pre-training, 2 per fine-tuning):
+folds are about 12 hours on two cores (18 minutes per pre-training, 7 per fine-tuning, in pairs):
   shardtool build ./videos --labels dirs --stride 6 --every 0.2 --out s/videos
-  trainer study real --data s/videos --other s/other
+  trainer study real --data s/videos --other s/other --jobs 2
 
 Synthetic shapes, generated in five minutes on two cores:
   shardtool synth v/unlabelled --videos 16000 --shapes 6 --size 64 --seconds 2.2 --seed 1
@@ -66,8 +66,8 @@ pub struct StudyArgs {
     /// Synthetic shapes: folder of labelled shards for validation.
     #[arg(long, value_name = "SHARDS", default_value = "./s/val", value_parser = DataArg::parse)]
     pub val: Vec<DataArg>,
-    /// Output folder of all runs, and of the results: NAME.json, NAME.md, NAME.png and, for each arm,
-    /// confusion matrices.
+    /// Output folder of all runs, and of the results: NAME.json, NAME.md, NAME.png and
+    /// NAME-confusion.png, the confusion matrices of all arms.
     #[arg(long, value_name = "DIR", default_value = "./study", value_parser = local())]
     pub out: PathBuf,
     /// Runs of each kind, each with its own seed. Of real footage, seed n validates on fold n

@@ -237,13 +237,13 @@ fn catalogues(sets: &[WeightedSource]) -> Result<Vec<Catalogue>, ClassError> {
 }
 
 /// Splits numbered sets by video. Of the videos of each of `classes`, in an order drawn by `seed`,
-/// the first share `config.holdout`, rounded, is held out for validation: at least one video if there
-/// are two or more, and never all. Of the others at most `config.videos_per_class` are trained on.
+/// the first share `config.holdout`, rounded, is held out for validation: at least one video if
+/// there are two or more, and never all. Of the others at most `config.videos_per_class` are trained on.
 /// With `validation`, that is used instead, and none is held out. With `config.balance`, there is a
 /// set per class to train on.
 ///
-/// Equal videos under several names count as one. A smaller `videos_per_class` takes some of the videos
-/// that a larger one takes.
+/// Equal videos under several names count as one. A smaller `videos_per_class` takes some of the
+/// videos that a larger one takes.
 ///
 /// # Errors
 /// When a shard cannot be read, a video is in both, or none is left to train on.

@@ -33,8 +33,8 @@ impl Head {
 /// Attention of one learned query to the tokens of a clip, and a linear head on the result
 /// (attentive probing: Yu et al. 2022, Bardes et al. 2024).
 ///
-/// With a single query no token has to be scaled, shifted or projected: `q (W x) = (q W) x`, and the
-/// sum of `a (W x)` over tokens is `W` times the sum of `a x`. Biases of the scores would add the
+/// With a single query no token has to be scaled, shifted or projected: `q (W x) = (q W) x`, and
+/// the sum of `a (W x)` over tokens is `W` times the sum of `a x`. Biases of the scores would add the
 /// same to all of them.
 #[derive(Debug)]
 pub struct AttentivePool {

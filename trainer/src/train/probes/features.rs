@@ -156,9 +156,9 @@ impl Features {
     }
 }
 
-/// Runs the encoder, `width` wide, on every clip of `sets` with all `ranks`, in batches as `options` says. Rank 0
-/// gets the features, with the tokens in a temporary file in the folder `dir`; `on_clips` gets the
-/// number of clips done at a time, `on_skipped` why a clip cannot be read.
+/// Runs the encoder, `width` wide, on every clip of `sets` with all `ranks`, in batches as `options`
+/// says. Rank 0 gets the features, with the tokens in a temporary file in the folder `dir`;
+/// `on_clips` gets the number of clips done at a time, `on_skipped` why a clip cannot be read.
 ///
 /// # Errors
 /// When too many clips are bad, the device fails, or the disk is full.
