@@ -49,6 +49,14 @@ impl Bars {
     pub fn say(&self, line: &str) {
         self.0.suspend(|| output::say(line));
     }
+
+    /// Prints text to standard output, above all bars.
+    ///
+    /// # Errors
+    /// When standard output is closed.
+    pub fn print(&self, text: &str) -> io::Result<()> {
+        self.0.suspend(|| output::print(text))
+    }
 }
 
 impl Default for Bars {

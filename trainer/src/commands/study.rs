@@ -3,7 +3,7 @@
 use crate::cli::progress::TrainingProgress;
 use crate::cli::{Questions, StudyArgs, loader_threads_beside_training};
 use crate::commands::sources;
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use console::progress::Bars;
 use console::{interrupt, output};
 use pipeline::atomic_file;
@@ -107,23 +107,28 @@ pub fn study(args: &StudyArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let mut reports = Vec::new();
-    for study in studies {
-        let report = match study::study(study, &data, &settings, on_progress) {
-            Err(StudyError::Stopped) => {
-                output::say("stopped; run the same command again to continue");
-                return Ok(ExitCode::from(interrupt::EXIT_CODE));
-            }
-            report => report?,
-        };
+    let on_report = |report: StudyReport| {
         write(args, &report)?;
         if !args.json {
             let name = &report.name;
             let plot = args.out.join(format!("{name}.png"));
             let table = study::render_table(&report);
-            output::print(&format!("{name}\n\n{table}\nplot: {}\n", plot.display()))?;
+            let text = format!("{name}\n\n{table}\nplot: {}\n", plot.display());
+            let path = "standard output".into();
+            bars.print(&text)
+                .map_err(|source| StudyError::Write { path, source })?;
         }
         reports.push(report);
+        Ok(())
+    };
+    match study::study(&studies, &data, &settings, on_progress, on_report) {
+        Err(StudyError::Stopped) => {
+            output::say("stopped; run the same command again to continue");
+            return Ok(ExitCode::from(interrupt::EXIT_CODE));
+        }
+        ended => ended?,
     }
+    reports.sort_by_key(|report| studies.iter().position(|study| study.name() == report.name));
     if args.json {
         output::print(&match &*reports {
             [report] => serde_json::to_string_pretty(report)?,
@@ -169,20 +174,19 @@ fn named(args: &StudyArgs) -> anyhow::Result<Vec<Study>> {
 }
 
 /// Writes the table, the plot, the confusion matrices and the JSON of a study.
-fn write(args: &StudyArgs, report: &StudyReport) -> anyhow::Result<()> {
+fn write(args: &StudyArgs, report: &StudyReport) -> Result<(), StudyError> {
     let table = study::render_table(report);
-    let json = serde_json::to_string_pretty(report)?;
-    let picture = png(&study::draw(report))?;
-    let matrices = png(&study::draw_confusions(report))?;
+    let json = serde_json::to_string_pretty(report).expect("plain data becomes JSON");
     for (ending, contents) in [
-        (".json", json.as_bytes()),
-        (".md", table.as_bytes()),
-        (".png", picture.as_slice()),
-        ("-confusion.png", matrices.as_slice()),
+        (".json", Ok(json.into_bytes())),
+        (".md", Ok(table.into_bytes())),
+        (".png", png(&study::draw(report))),
+        ("-confusion.png", png(&study::draw_confusions(report))),
     ] {
         let path = args.out.join(format!("{}{ending}", report.name));
-        atomic_file::write(&path, contents)
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        contents
+            .and_then(|contents| atomic_file::write(&path, &contents))
+            .map_err(|source| StudyError::Write { path, source })?;
     }
     Ok(())
 }

@@ -2,20 +2,25 @@
 //! folds of real footage.
 
 mod compare;
+mod data;
 mod folds;
 mod plan;
 mod plot;
+mod queue;
 mod report;
 mod runs;
 mod setup;
 
+pub use data::{StudyData, TaskData};
 pub use folds::folds;
 pub use plan::{Arm, Footage, Measure, Pretraining, Study};
 pub use plot::{draw, draw_confusions};
 pub use report::{accuracies, render_table};
 pub use setup::{Budget, Setup};
 
-use self::runs::{Evaluation, Runs, in_parallel};
+use self::data::SeedData;
+use self::queue::{Waiting, run_all};
+use self::runs::{Evaluation, Predictions, Runs};
 use crate::config::CommonConfig;
 use crate::data::classes::{self, ClassError};
 use crate::eval::EvaluateError;
@@ -32,122 +37,6 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-
-/// The data of a study.
-pub struct StudyData {
-    /// The clips of the task.
-    pub task: TaskData,
-    /// Other footage to pre-train on, for [`Study::Footage`].
-    pub other: Option<Arc<[WeightedSource]>>,
-}
-
-/// The clips of a study's task.
-pub enum TaskData {
-    /// Synthetic shapes, the same for all seeds.
-    Shapes {
-        /// Clips to pre-train on.
-        unlabelled: Arc<[WeightedSource]>,
-        /// Labelled clips to fine-tune on.
-        train: Vec<WeightedSource>,
-        /// Labelled clips for validation.
-        validation: Vec<WeightedSource>,
-    },
-    /// Folds of real footage, all labelled ([`folds()`]). Seed `n` validates on fold `n`, counted in
-    /// a circle, and trains on the others, with and without their labels.
-    Folds(Vec<Vec<WeightedSource>>),
-}
-
-/// The clips of the runs of a seed.
-struct SeedData {
-    unlabelled: Arc<[WeightedSource]>,
-    train: Vec<WeightedSource>,
-    validation: Vec<WeightedSource>,
-}
-
-impl TaskData {
-    /// The footage that the runs are sized for.
-    pub const fn setup(&self) -> Setup {
-        match self {
-            Self::Shapes { .. } => Setup::Shapes,
-            Self::Folds(_) => Setup::Real,
-        }
-    }
-
-    /// The names of all classes.
-    fn classes(&self) -> Result<Vec<String>, ClassError> {
-        match self {
-            Self::Shapes { train, .. } => classes::of_all(train),
-            Self::Folds(folds) => classes::of_all(&folds.concat()),
-        }
-    }
-
-    /// The clips of the runs of `seed`, numbered by the classes `names`.
-    fn of_seed(&self, seed: u64, names: &[String]) -> Result<SeedData, ClassError> {
-        let (unlabelled, train, validation) = match self {
-            Self::Shapes {
-                unlabelled,
-                train,
-                validation,
-            } => (Arc::clone(unlabelled), train.clone(), validation.clone()),
-            Self::Folds(folds) => {
-                let mut others = folds.clone();
-                let validation = others.remove(seed as usize % folds.len());
-                let train = others.concat();
-                (train.clone().into(), train, validation)
-            }
-        };
-        Ok(SeedData {
-            unlabelled,
-            train: classes::number(train, names, true)?,
-            validation: classes::number(validation, names, true)?,
-        })
-    }
-}
-
-impl SeedData {
-    /// The clips of a pre-training.
-    fn footage(
-        &self,
-        footage: Footage,
-        other: Option<&Arc<[WeightedSource]>>,
-    ) -> Result<Arc<[WeightedSource]>, StudyError> {
-        let own = &self.unlabelled;
-        let other = || other.ok_or(StudyError::NoOther);
-        Ok(match footage {
-            Footage::OfTheTask => Arc::clone(own),
-            Footage::Other => Arc::clone(other()?),
-            Footage::AsFew => {
-                let wanted = other()?.iter().map(WeightedSource::len).sum();
-                spread_over(own, wanted)
-            }
-            Footage::Both => {
-                // Each clip as often as any other.
-                let all = own.iter().chain(other()?.iter());
-                let of_its_size = |set: &WeightedSource| WeightedSource {
-                    weight: set.len() as f64,
-                    ..set.clone()
-                };
-                all.map(of_its_size).collect()
-            }
-        })
-    }
-}
-
-/// About `wanted` clips of `sets`, evenly spread, and at least one per set.
-fn spread_over(sets: &[WeightedSource], wanted: usize) -> Arc<[WeightedSource]> {
-    let all: usize = sets.iter().map(WeightedSource::len).sum();
-    let some_of = |set: &WeightedSource| {
-        let count = (set.len() * wanted / all.max(1)).max(1).min(set.len());
-        let chosen = (0..count)
-            .map(|at| set.number(at * set.len() / count) as u32)
-            .collect();
-        WeightedSource {
-            chosen: Some(chosen),
-            ..set.clone()
-        }
-    };
-    sets.iter().map(some_of).collect()
-}
 
 /// Settings of a study.
 pub struct Settings {
@@ -263,73 +152,147 @@ pub enum StudyError {
     Stopped,
 }
 
-/// Runs a study: every arm with every seed, `jobs` runs at a time. All pre-trainings come before the
-/// evaluations, and arms share those that are equal. Finished runs are not repeated, and an
-/// interrupted one is resumed. Calls `report` with the name of a run and what it does.
+/// A run of one or several studies.
+enum Work<'a> {
+    Pretrain(&'a Pretraining, Arc<[WeightedSource]>),
+    Evaluate(&'a Arm),
+}
+
+/// Runs studies: every arm with every seed, `jobs` runs at a time, those of the first study first.
+/// Arms share the runs that are equal, in all studies. Finished runs are not repeated, and an
+/// interrupted one is resumed. Calls `progress` with the name of a run and what it does, and
+/// `report` with the result of each study as soon as it is there.
 ///
 /// # Errors
-/// When a run fails, or the study is stopped.
+/// When a run or `report` fails, or the studies are stopped.
 pub fn study(
-    study: Study,
+    studies: &[Study],
     data: &StudyData,
     settings: &Settings,
-    report: impl Fn(&str, Progress<'_>) + Sync,
-) -> Result<StudyReport, StudyError> {
+    progress: impl Fn(&str, Progress<'_>) + Sync,
+    mut report: impl FnMut(StudyReport) -> Result<(), StudyError>,
+) -> Result<(), StudyError> {
     let setup = data.task.setup();
     let names = data.task.classes()?;
-    let arms = study.arms(setup, settings.budget);
     let seeds = settings.seeds.clone();
     let of_seeds: BTreeMap<u64, SeedData> = seeds
-        .clone()
         .map(|seed| Ok((seed, data.task.of_seed(seed, &names)?)))
         .collect::<Result<_, ClassError>>()?;
-    let (mut pretrainings, mut evaluations) = (Vec::new(), Vec::new());
-    let mut known = BTreeSet::new();
-    for (arm, seed) in arms
+    let arms = studies
         .iter()
-        .flat_map(|arm| seeds.clone().map(move |seed| (arm, seed)))
+        .map(|study| study.arms(setup, settings.budget));
+    let arms: Vec<Vec<Arm>> = arms.collect();
+    let mut waiting = Vec::new();
+    for arms in &arms {
+        let known: BTreeSet<String> = waiting
+            .iter()
+            .map(|run: &Waiting<_>| run.name.clone())
+            .collect();
+        waiting.extend(runs_of(arms, &of_seeds, data.other.as_ref(), known)?);
+    }
+    // The studies that are not reported, and the runs of each that are not done.
+    let mut open: Vec<(Study, &[Arm], BTreeSet<String>)> = Vec::new();
+    for (&study, arms) in studies.iter().zip(&arms) {
+        let of_seed = |seed| arms.iter().map(move |arm| arm.run(seed));
+        open.push((
+            study,
+            arms,
+            settings.seeds.clone().flat_map(of_seed).collect(),
+        ));
+    }
+    let runs = Runs::new(settings, &progress, waiting.len());
+    let run = |name: &str, (work, seed): (Work<'_>, u64)| match work {
+        Work::Pretrain(pretraining, data) => {
+            runs.pretrain(name, pretraining, seed, data)?;
+            Ok(None)
+        }
+        Work::Evaluate(arm) => {
+            let of_seed = &of_seeds[&seed];
+            let mut config = setup.finetuning(arm, &names, seed);
+            settings.set_flip(&mut config.common);
+            let split = classes::split(
+                of_seed.train.clone(),
+                Some(of_seed.validation.clone()),
+                &names,
+                &config.objective.split,
+                seed,
+            )?;
+            let start = arm.pretraining.as_ref();
+            let evaluation = Evaluation {
+                config,
+                start: start.map(|pretraining| pretraining.run(seed)),
+                measure: arm.measure,
+                split,
+            };
+            runs.evaluate(name, evaluation).map(Some)
+        }
+    };
+    let mut evaluations: BTreeMap<String, Predictions> = BTreeMap::new();
+    let done = |name: &str, predictions: Option<Predictions>| {
+        evaluations.extend(predictions.map(|predictions| (name.to_owned(), predictions)));
+        let mut left = Vec::new();
+        for (study, arms, mut missing) in open.drain(..) {
+            missing.remove(name);
+            if missing.is_empty() {
+                let names = names.clone();
+                report(report::build(
+                    study,
+                    setup,
+                    settings,
+                    names,
+                    arms,
+                    &evaluations,
+                )?)?;
+            } else {
+                left.push((study, arms, missing));
+            }
+        }
+        open = left;
+        Ok(())
+    };
+    run_all(settings.jobs, &settings.stop, waiting, run, done)
+}
+
+/// The runs of a study that are not `known` from another: its pre-trainings, then its evaluations.
+fn runs_of<'a>(
+    arms: &'a [Arm],
+    of_seeds: &BTreeMap<u64, SeedData>,
+    other: Option<&Arc<[WeightedSource]>>,
+    mut known: BTreeSet<String>,
+) -> Result<Vec<Waiting<(Work<'a>, u64)>>, StudyError> {
+    let (mut pretrainings, mut evaluations) = (Vec::new(), Vec::new());
+    for (arm, (&seed, data)) in arms
+        .iter()
+        .flat_map(|arm| of_seeds.iter().map(move |of_seed| (arm, of_seed)))
     {
-        if let Some(pretraining) = &arm.pretraining {
+        let start = arm.pretraining.as_ref();
+        if let Some(pretraining) = start {
             // Fail before anything is computed.
-            let footage = of_seeds[&seed].footage(pretraining.footage, data.other.as_ref())?;
+            let footage = data.footage(pretraining.footage, other)?;
             let name = pretraining.run(seed);
             if known.insert(name.clone()) {
-                pretrainings.push((name, (pretraining, seed, footage)));
+                pretrainings.push(Waiting {
+                    name,
+                    needs: None,
+                    work: (Work::Pretrain(pretraining, footage), seed),
+                });
             }
         }
         let name = arm.run(seed);
         if known.insert(name.clone()) {
-            evaluations.push((name, (arm, seed)));
+            evaluations.push(Waiting {
+                name,
+                needs: start.map(|pretraining| pretraining.run(seed)),
+                work: (Work::Evaluate(arm), seed),
+            });
         }
     }
     // The longest first, so that jobs end at about the same time.
-    evaluations.sort_by_key(|(_, (arm, _))| Reverse(arm.measure.steps()));
-    let runs = Runs::new(settings, &report, pretrainings.len() + evaluations.len());
-    in_parallel(settings, pretrainings, |name, (pretraining, seed, data)| {
-        runs.pretrain(name, pretraining, seed, data)
-    })?;
-    let evaluations = in_parallel(settings, evaluations, |name, (arm, seed)| {
-        let of_seed = &of_seeds[&seed];
-        let mut config = setup.finetuning(arm, &names, seed);
-        settings.set_flip(&mut config.common);
-        let split = classes::split(
-            of_seed.train.clone(),
-            Some(of_seed.validation.clone()),
-            &names,
-            &config.objective.split,
-            seed,
-        )?;
-        let start = arm.pretraining.as_ref();
-        let start = start.map(|pretraining| pretraining.run(seed));
-        runs.evaluate(
-            name,
-            Evaluation {
-                config,
-                start,
-                measure: arm.measure,
-                split,
-            },
-        )
-    })?;
-    report::build(study, setup, settings, names, &arms, &evaluations)
+    let steps = |run: &Waiting<(Work<'_>, u64)>| match run.work.0 {
+        Work::Pretrain(..) => 0,
+        Work::Evaluate(arm) => arm.measure.steps(),
+    };
+    evaluations.sort_by_key(|run| Reverse(steps(run)));
+    pretrainings.append(&mut evaluations);
+    Ok(pretrainings)
 }

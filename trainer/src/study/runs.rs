@@ -18,11 +18,9 @@ use pipeline::source::{self, Catalogue, WeightedSource};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 
 /// File of the predictions of a finished evaluation, in its folder.
 const PREDICTIONS_FILE: &str = "predictions.json";
@@ -311,55 +309,4 @@ fn evaluate_error(dir: &Path, source: EvaluateError) -> StudyError {
 fn catalogues(sets: &[WeightedSource]) -> Result<Vec<Catalogue>, StudyError> {
     let all = sets.iter().map(|set| set.source.catalogue());
     Ok(all.collect::<Result<_, _>>().map_err(ClassError::from)?)
-}
-
-/// Calls `run` for all runs, `jobs` at a time in their order; returns their results by name.
-/// After an error no further run begins, and the others are stopped.
-pub(super) fn in_parallel<J: Send, R: Send>(
-    settings: &Settings,
-    runs: Vec<(String, J)>,
-    run: impl Fn(&str, J) -> Result<R, StudyError> + Sync,
-) -> Result<BTreeMap<String, R>, StudyError> {
-    let jobs = settings.jobs.min(runs.len());
-    let waiting = Mutex::new(runs.into_iter());
-    let next = || {
-        waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .next()
-    };
-    let work = || -> Result<Vec<(String, R)>, StudyError> {
-        let mut results = Vec::new();
-        while let Some((name, job)) = next() {
-            if settings.stop.load(Ordering::SeqCst) {
-                return Err(StudyError::Stopped);
-            }
-            let result =
-                run(&name, job).inspect_err(|_| settings.stop.store(true, Ordering::SeqCst))?;
-            results.push((name, result));
-        }
-        Ok(results)
-    };
-    let results: Vec<_> = thread::scope(|scope| {
-        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
-        workers
-            .into_iter()
-            .map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)))
-            .collect()
-    });
-    // The error that stopped the others comes first.
-    let mut all = BTreeMap::new();
-    let mut stopped = false;
-    for result in results {
-        match result {
-            Ok(results) => all.extend(results),
-            Err(StudyError::Stopped) => stopped = true,
-            Err(error) => return Err(error),
-        }
-    }
-    if stopped {
-        Err(StudyError::Stopped)
-    } else {
-        Ok(all)
-    }
 }

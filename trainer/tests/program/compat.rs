@@ -236,6 +236,8 @@ fn a_pretraining_is_resumed_with_the_flags_that_it_had() {
         ("--repeat 3", "repeat"),
         ("--slices 1", "slices"),
         ("--steps 9", "schedule.length"),
+        ("--set model.position_std=0.3", "position_std"),
+        ("--preset tiny --set model.position_std=0.3", "position_std"),
     ] {
         let error = refused(dir.path(), &format!("{resume} {flag}"));
         let (old, new) = RENAMED

@@ -2,7 +2,7 @@
 
 use crate::trainer;
 use schemas::manifest::MANIFEST_FILE;
-use schemas::report::StudyReport;
+use schemas::report::{EvalReport, StudyReport};
 use std::fs;
 use std::path::Path;
 use std::process::Output;
@@ -262,6 +262,19 @@ fn the_order_of_frames_is_a_control() {
     };
     assert_ne!(time, shuffled);
     assert_ne!(time, single);
+    // A classifier is evaluated with the order that it was trained with.
+    for (run, loss) in [("1", time), ("1-shuffled", shuffled), ("1-single", single)] {
+        let weights = format!("study/finetune-base-all-{run}-0");
+        let of_fold = "video = 'video-10.mp4' or video = 'video-11.mp4'";
+        let of_fold = [
+            "--data", "s/train", "--where", of_fold, "--dtype", "bf16", "--json",
+        ];
+        let eval = [&["eval", "--weights", &weights], &of_fold[..]].concat();
+        let found: EvalReport = tests::parse_report(&trainer(dir.path(), &eval));
+        assert_eq!(found.videos.clips, 2);
+        let off = (found.videos.loss - loss).abs();
+        assert!(off < 1e-6, "{run}: {} for {loss}", found.videos.loss);
+    }
     let config = |run: &str| {
         let path = dir.path().join("study").join(run).join("config.toml");
         fs::read_to_string(path).expect("a configuration")
@@ -270,6 +283,30 @@ fn the_order_of_frames_is_a_control() {
     assert!(single.contains("frame_order = \"single\""), "{single}");
     for config in [single, config("pretrain-base-0")] {
         assert!(config.contains("flip = 0.0"), "{config}");
+    }
+}
+
+#[test]
+fn studies_of_one_command_share_runs() {
+    let dir = with_data();
+    let data = ["--data", "s/train", "--folds", "2", "--jobs", "2"];
+    let output = study_folds(dir.path(), &[&["order", "probes"], &data[..]].concat());
+    let found: Vec<StudyReport> = tests::parse_report(&output);
+    let names: Vec<&str> = found.iter().map(|report| &*report.name).collect();
+    assert_eq!(names, ["order", "probes"]);
+    // Two pre-trainings and six fine-tunings; two random encoders, and two times two probes.
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("run 14 of 14: "), "{said}");
+    // As each of them alone, whose runs are all there.
+    for report_of_both in found {
+        let name = report_of_both.name.as_str();
+        let alone = report(&study_folds(dir.path(), &[&[name], &data[..]].concat()));
+        assert_eq!(validated(&alone), validated(&report_of_both));
+        let losses = |report: &StudyReport| -> Vec<f64> {
+            let runs = report.arms.iter().flat_map(|arm| &arm.runs);
+            runs.map(|run| run.validation_loss).collect()
+        };
+        assert_eq!(losses(&alone), losses(&report_of_both));
     }
 }
 
