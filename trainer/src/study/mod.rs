@@ -174,32 +174,26 @@ pub fn study(
 ) -> Result<(), StudyError> {
     let setup = data.task.setup();
     let names = data.task.classes()?;
-    let seeds = settings.seeds.clone();
-    let of_seeds: BTreeMap<u64, SeedData> = seeds
+    let of_seeds = settings.seeds.clone();
+    let of_seeds: BTreeMap<u64, SeedData> = of_seeds
         .map(|seed| Ok((seed, data.task.of_seed(seed, &names)?)))
         .collect::<Result<_, ClassError>>()?;
-    let arms = studies
+    let arms: Vec<Vec<Arm>> = studies
         .iter()
-        .map(|study| study.arms(setup, settings.budget));
-    let arms: Vec<Vec<Arm>> = arms.collect();
-    let mut waiting = Vec::new();
+        .map(|study| study.arms(setup, settings.budget))
+        .collect();
+    let (mut waiting, mut known) = (Vec::new(), BTreeSet::new());
     for arms in &arms {
-        let known: BTreeSet<String> = waiting
-            .iter()
-            .map(|run: &Waiting<_>| run.name.clone())
-            .collect();
-        waiting.extend(runs_of(arms, &of_seeds, data.other.as_ref(), known)?);
+        waiting.extend(runs_of(arms, &of_seeds, data.other.as_ref(), &mut known)?);
     }
-    // The studies that are not reported, and the runs of each that are not done.
-    let mut open: Vec<(Study, &[Arm], BTreeSet<String>)> = Vec::new();
-    for (&study, arms) in studies.iter().zip(&arms) {
-        let of_seed = |seed| arms.iter().map(move |arm| arm.run(seed));
-        open.push((
-            study,
-            arms,
-            settings.seeds.clone().flat_map(of_seed).collect(),
-        ));
-    }
+    // The studies that are not reported, and the evaluations that each waits for.
+    let of_arm =
+        |arm: &Arm| -> Vec<String> { of_seeds.keys().map(|&seed| arm.run(seed)).collect() };
+    let mut open: Vec<(Study, &[Arm], BTreeSet<String>)> = studies
+        .iter()
+        .zip(&arms)
+        .map(|(&study, arms)| (study, &**arms, arms.iter().flat_map(of_arm).collect()))
+        .collect();
     let runs = Runs::new(settings, &progress, waiting.len());
     let run = |name: &str, (work, seed): (Work<'_>, u64)| match work {
         Work::Pretrain(pretraining, data) => {
@@ -230,35 +224,33 @@ pub fn study(
     let mut evaluations: BTreeMap<String, Predictions> = BTreeMap::new();
     let done = |name: &str, predictions: Option<Predictions>| {
         evaluations.extend(predictions.map(|predictions| (name.to_owned(), predictions)));
-        let mut left = Vec::new();
-        for (study, arms, mut missing) in open.drain(..) {
+        for (.., missing) in &mut open {
             missing.remove(name);
-            if missing.is_empty() {
-                let names = names.clone();
-                report(report::build(
-                    study,
-                    setup,
-                    settings,
-                    names,
-                    arms,
-                    &evaluations,
-                )?)?;
-            } else {
-                left.push((study, arms, missing));
-            }
         }
-        open = left;
+        while let Some(at) = open.iter().position(|(.., missing)| missing.is_empty()) {
+            let (study, arms, _) = open.remove(at);
+            let classes = names.clone();
+            report(report::build(
+                study,
+                setup,
+                settings,
+                classes,
+                arms,
+                &evaluations,
+            )?)?;
+        }
         Ok(())
     };
     run_all(settings.jobs, &settings.stop, waiting, run, done)
 }
 
-/// The runs of a study that are not `known` from another: its pre-trainings, then its evaluations.
+/// The runs of a study that are not `known` from another, which makes them known: its pre-trainings,
+/// then its evaluations.
 fn runs_of<'a>(
     arms: &'a [Arm],
     of_seeds: &BTreeMap<u64, SeedData>,
     other: Option<&Arc<[WeightedSource]>>,
-    mut known: BTreeSet<String>,
+    known: &mut BTreeSet<String>,
 ) -> Result<Vec<Waiting<(Work<'a>, u64)>>, StudyError> {
     let (mut pretrainings, mut evaluations) = (Vec::new(), Vec::new());
     for (arm, (&seed, data)) in arms
