@@ -10,7 +10,7 @@ use std::sync::Arc;
 pub struct StudyData {
     /// The clips of the task.
     pub task: TaskData,
-    /// Other footage to pre-train on, for [`Study::Footage`].
+    /// Other footage to pre-train on, for [`super::Study::Footage`].
     pub other: Option<Arc<[WeightedSource]>>,
 }
 
@@ -25,8 +25,8 @@ pub enum TaskData {
         /// Labelled clips for validation.
         validation: Vec<WeightedSource>,
     },
-    /// Folds of real footage, all labelled ([`folds()`]). Seed `n` validates on fold `n`, counted in
-    /// a circle, and trains on the others, with and without their labels.
+    /// Folds of real footage, all labelled ([`super::folds()`]). Seed `n` validates on fold `n`,
+    /// counted in a circle, and trains on the others, with and without their labels.
     Folds(Vec<Vec<WeightedSource>>),
 }
 

@@ -244,8 +244,8 @@ pub fn study(
     run_all(settings.jobs, &settings.stop, waiting, run, done)
 }
 
-/// The runs of a study that are not `known` from another, which makes them known: its pre-trainings,
-/// then its evaluations.
+/// The runs of a study that are not `known` from another, which makes them known: pre-trainings,
+/// then evaluations.
 fn runs_of<'a>(
     arms: &'a [Arm],
     of_seeds: &BTreeMap<u64, SeedData>,

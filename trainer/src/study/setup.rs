@@ -83,9 +83,9 @@ impl Setup {
         }
     }
 
-    /// The time of a step of pre-training over that of a step of fine-tuning, on two cores of an AMD
-    /// EPYC: of real footage 84 and 225 ms; of shapes 69 and 62 ms, and some more, so that training
-    /// from scratch is not the shorter.
+    /// The time of a step of pre-training over that of a step of fine-tuning, on two cores of an
+    /// AMD EPYC: of real footage 84 and 225 ms; of shapes 69 and 62 ms, and some more, so that
+    /// training from scratch is not the shorter.
     pub const fn cost(self) -> f64 {
         match self {
             Self::Shapes => 1.25,
