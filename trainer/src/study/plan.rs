@@ -382,23 +382,39 @@ impl Plan {
         series.into_iter().flat_map(of_series).collect()
     }
 
+    /// An encoder that is not pre-trained: a classifier with a random initialisation if it is
+    /// fine-tuned, and the initial weights of a pre-training if it is probed.
+    fn random(self, measure: Measure) -> Arm {
+        let mut arm = self.base(measure);
+        if let Measure::FineTuned { .. } = measure {
+            arm.pretraining = None;
+        }
+        if let Some(pretraining) = &mut arm.pretraining {
+            // The learning rate begins at 0: a step of warm-up leaves the initial weights.
+            pretraining.config.common.schedule = ScheduleConfig {
+                length: Length::Steps(1),
+                warmup: 1.0,
+            };
+            pretraining.key = RANDOM.to_owned();
+        }
+        arm
+    }
+
     fn probes(self) -> Vec<Arm> {
-        let arm = |measure, is_random: bool| {
-            let mut arm = self.base(measure);
-            arm.name = if is_random { RANDOM } else { PRETRAINED }.to_owned();
-            if let Some(pretraining) = arm.pretraining.as_mut().filter(|_| is_random) {
-                // The learning rate begins at 0: a step of warm-up leaves the initial weights.
-                pretraining.config.common.schedule = ScheduleConfig {
-                    length: Length::Steps(1),
-                    warmup: 1.0,
-                };
-                pretraining.key = RANDOM.to_owned();
-            }
-            arm
+        let arms = |measure| {
+            let random = Arm {
+                name: RANDOM.to_owned(),
+                ..self.random(measure)
+            };
+            let pretrained = Arm {
+                name: PRETRAINED.to_owned(),
+                ..self.base(measure)
+            };
+            [random, pretrained]
         };
         [Measure::Linear, Measure::Attentive]
             .into_iter()
-            .flat_map(|measure| [true, false].map(|is_random| arm(measure, is_random)))
+            .flat_map(arms)
             .collect()
     }
 
@@ -431,14 +447,10 @@ impl Plan {
         };
         let mut arms = Vec::new();
         for measure in self.measures() {
-            // Without pre-training there is nothing to probe.
-            if matches!(measure, Measure::FineTuned { .. }) {
-                arms.push(Arm {
-                    name: NOTHING.to_owned(),
-                    pretraining: None,
-                    ..self.base(measure)
-                });
-            }
+            arms.push(Arm {
+                name: NOTHING.to_owned(),
+                ..self.random(measure)
+            });
             arms.extend(all.iter().map(|&(name, key, footage)| {
                 let mut arm = self.base(measure);
                 arm.name = name.to_owned();

@@ -231,16 +231,19 @@ fn splits_of_a_list_are_folds() {
         .map(|fold| fold.map(|seed| format!("video-{seed}.mp4")).to_vec())
         .collect();
     let names: Vec<&str> = found.arms.iter().map(|arm| &*arm.name).collect();
-    let pretrained = ["other", "the task's", "both"];
-    assert_eq!(
-        names,
-        [&["nothing"], &pretrained[..], &pretrained, &pretrained].concat()
-    );
+    let pretrained_on = ["nothing", "other", "the task's", "both"];
+    assert_eq!(names, [pretrained_on; 3].concat());
     assert_eq!(validated(&found), vec![of_arm; names.len()]);
+    // Each encoder is compared with one that is not pre-trained, in the same evaluation.
+    for arm in &found.arms {
+        let compared = arm.difference.as_ref().map(|difference| &*difference.from);
+        assert_eq!(compared, (arm.name != "nothing").then_some("nothing"));
+    }
     // Other footage has no folds: all seeds share its pre-training.
     let is_there = |run: &str| dir.path().join("study").join(run).exists();
     assert!(is_there("pretrain-other-0") && !is_there("pretrain-other-1"));
     assert!(is_there("pretrain-both-1"));
+    assert!(is_there("probe-random-all-1"));
 }
 
 #[test]
