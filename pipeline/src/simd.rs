@@ -124,6 +124,7 @@ pub fn chosen() -> Result<InstructionSet, InstructionSetError> {
 ///
 /// # Panics
 /// When `INSTRUCTION_SET` is unknown, or the CPU lacks that set.
+#[inline]
 pub fn instruction_set() -> InstructionSet {
     match &*CHOSEN {
         Ok(set) => *set,

@@ -107,8 +107,10 @@ fn in_tiles<T: Element, A: Send, B: Send, const ROWS: usize, const LANES: usize>
                     let left = left.panel(panel);
                     let rows = first..rows.end.min(first + ROWS);
                     if block.is_last {
-                        rows.clone()
-                            .for_each(|row| out.prefetch(row, column, width));
+                        for row in rows.clone() {
+                            out.prefetch(row, column, width);
+                            second.prefetch(row, column, width);
+                        }
                     }
                     kernel::tiles::<T, ROWS, LANES>(&tiles, left, right, sums);
                     if block.is_last {

@@ -40,13 +40,19 @@ impl<'a, A> Shared<'a, A> {
         unsafe { std::slice::from_raw_parts_mut(self.values.add(first), length) }
     }
 
-    /// Loads [`Self::part`] into the innermost cache, where it will be written.
+    /// Loads [`Self::part`] into the innermost cache, where it will be read or written.
     pub(crate) fn prefetch(&self, row: usize, column: usize, width: usize) {
-        let first = self.values.wrapping_add(row * self.columns + column);
         let bytes = width * size_of::<A>();
-        for byte in (0..bytes).step_by(CACHE_LINE) {
-            prefetch(first.cast::<u8>().wrapping_add(byte));
+        if self.length == 0 || bytes == 0 {
+            return;
         }
+        let first = self.values.wrapping_add(row * self.columns + column);
+        let first = first.cast::<u8>();
+        for byte in (0..bytes).step_by(CACHE_LINE) {
+            prefetch(first.wrapping_add(byte));
+        }
+        // Rows need not begin where a cache line does.
+        prefetch(first.wrapping_add(bytes - 1));
     }
 
     /// `width` values of `row` from `column` on; empty for an empty matrix.
