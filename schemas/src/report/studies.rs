@@ -51,8 +51,11 @@ pub struct StudyDifference {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StudyRun {
-    /// Random seed.
+    /// Random seed of the pre-training; of real footage also the fold.
     pub seed: u64,
+    /// Which evaluation of the same pre-training it is, from 0.
+    #[serde(default)]
+    pub repeat: u64,
     /// Top-1 accuracy on the validation videos: the mean of the probabilities of a video's clips.
     pub top1: f64,
     /// Cross entropy on the validation videos.

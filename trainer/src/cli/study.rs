@@ -78,6 +78,15 @@ pub struct StudyArgs {
     /// were tuned on.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub first_seed: u32,
+    /// Fine-tunings and probes of each pre-training, each with its own seed. Fine-tuned on some
+    /// hundred videos, accuracies differ by ten points between them.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=100),
+    )]
+    pub repeats: u32,
     /// Steps per pre-training [default: 8000 of 16 clips; of synthetic shapes 2000 of 64]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub pretrain_steps: Option<u64>,

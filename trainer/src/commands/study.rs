@@ -65,6 +65,7 @@ pub fn study(args: &StudyArgs) -> anyhow::Result<ExitCode> {
     let settings = Settings {
         out: args.out.clone(),
         seeds: first_seed..first_seed + args.seeds.map_or(seeds, u64::from),
+        repeats: u64::from(args.repeats),
         budget: Budget {
             pretrain_steps: args.pretrain_steps.unwrap_or(usual.pretrain_steps),
             finetune_steps: args.finetune_steps.unwrap_or(usual.finetune_steps),

@@ -13,7 +13,7 @@ mod setup;
 
 pub use data::{StudyData, TaskData};
 pub use folds::folds;
-pub use plan::{Arm, Footage, Measure, Pretraining, Study};
+pub use plan::{Arm, Draw, Footage, Measure, Pretraining, Study};
 pub use plot::{draw, draw_confusions};
 pub use report::{accuracies, render_table};
 pub use setup::{Budget, Setup};
@@ -42,8 +42,10 @@ use std::sync::atomic::AtomicBool;
 pub struct Settings {
     /// Folder of all its runs.
     pub out: PathBuf,
-    /// Seeds of the runs of each arm.
+    /// Seeds of the pre-trainings of each arm, and folds of real footage.
     pub seeds: Range<u64>,
+    /// Evaluations of each pre-training, with different seeds.
+    pub repeats: u64,
     /// Steps of the runs.
     pub budget: Budget,
     /// Probability of a flip left to right in all runs, in place of the usual one.
@@ -59,6 +61,12 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The evaluations of an arm.
+    fn draws(&self) -> impl Iterator<Item = Draw> {
+        let of_seed = |seed| (0..self.repeats).map(move |repeat| Draw { seed, repeat });
+        self.seeds.clone().flat_map(of_seed)
+    }
+
     fn set_flip(&self, config: &mut CommonConfig) {
         config.data.flip = self.flip.unwrap_or(config.data.flip);
     }
@@ -154,8 +162,9 @@ pub enum StudyError {
 
 /// A run of one or several studies.
 enum Work<'a> {
-    Pretrain(&'a Pretraining, Arc<[WeightedSource]>),
-    Evaluate(&'a Arm),
+    /// With a seed.
+    Pretrain(&'a Pretraining, u64, Arc<[WeightedSource]>),
+    Evaluate(&'a Arm, Draw),
 }
 
 /// Runs studies: every arm with every seed, `jobs` runs at a time, those of the first study first.
@@ -184,24 +193,26 @@ pub fn study(
         .collect();
     let (mut waiting, mut known) = (Vec::new(), BTreeSet::new());
     for arms in &arms {
-        waiting.extend(runs_of(arms, &of_seeds, data.other.as_ref(), &mut known)?);
+        let other = data.other.as_ref();
+        waiting.extend(runs_of(arms, settings, &of_seeds, other, &mut known)?);
     }
     // The studies that are not reported, and the evaluations that each waits for.
     let of_arm =
-        |arm: &Arm| -> Vec<String> { of_seeds.keys().map(|&seed| arm.run(seed)).collect() };
+        |arm: &Arm| -> Vec<String> { settings.draws().map(|draw| arm.run(draw)).collect() };
     let mut open: Vec<(Study, &[Arm], BTreeSet<String>)> = studies
         .iter()
         .zip(&arms)
         .map(|(&study, arms)| (study, &**arms, arms.iter().flat_map(of_arm).collect()))
         .collect();
     let runs = Runs::new(settings, &progress, waiting.len());
-    let run = |name: &str, (work, seed): (Work<'_>, u64)| match work {
-        Work::Pretrain(pretraining, data) => {
+    let run = |name: &str, work: Work<'_>| match work {
+        Work::Pretrain(pretraining, seed, data) => {
             runs.pretrain(name, pretraining, seed, data)?;
             Ok(None)
         }
-        Work::Evaluate(arm) => {
-            let of_seed = &of_seeds[&seed];
+        Work::Evaluate(arm, draw) => {
+            let of_seed = &of_seeds[&draw.seed];
+            let seed = draw.evaluation_seed();
             let mut config = setup.finetuning(arm, &names, seed);
             settings.set_flip(&mut config.common);
             let split = classes::split(
@@ -214,7 +225,7 @@ pub fn study(
             let start = arm.pretraining.as_ref();
             let evaluation = Evaluation {
                 config,
-                start: start.map(|pretraining| pretraining.run(seed)),
+                start: start.map(|pretraining| pretraining.run(draw.seed)),
                 measure: arm.measure,
                 split,
             };
@@ -248,41 +259,43 @@ pub fn study(
 /// then evaluations.
 fn runs_of<'a>(
     arms: &'a [Arm],
+    settings: &Settings,
     of_seeds: &BTreeMap<u64, SeedData>,
     other: Option<&Arc<[WeightedSource]>>,
     known: &mut BTreeSet<String>,
-) -> Result<Vec<Waiting<(Work<'a>, u64)>>, StudyError> {
+) -> Result<Vec<Waiting<Work<'a>>>, StudyError> {
     let (mut pretrainings, mut evaluations) = (Vec::new(), Vec::new());
-    for (arm, (&seed, data)) in arms
+    for (arm, draw) in arms
         .iter()
-        .flat_map(|arm| of_seeds.iter().map(move |of_seed| (arm, of_seed)))
+        .flat_map(|arm| settings.draws().map(move |draw| (arm, draw)))
     {
+        let seed = draw.seed;
         let start = arm.pretraining.as_ref();
         if let Some(pretraining) = start {
             // Fail before anything is computed.
-            let footage = data.footage(pretraining.footage, other)?;
+            let footage = of_seeds[&seed].footage(pretraining.footage, other)?;
             let name = pretraining.run(seed);
             if known.insert(name.clone()) {
                 pretrainings.push(Waiting {
                     name,
                     needs: None,
-                    work: (Work::Pretrain(pretraining, footage), seed),
+                    work: Work::Pretrain(pretraining, seed, footage),
                 });
             }
         }
-        let name = arm.run(seed);
+        let name = arm.run(draw);
         if known.insert(name.clone()) {
             evaluations.push(Waiting {
                 name,
                 needs: start.map(|pretraining| pretraining.run(seed)),
-                work: (Work::Evaluate(arm), seed),
+                work: Work::Evaluate(arm, draw),
             });
         }
     }
     // The longest first, so that jobs end at about the same time.
-    let steps = |run: &Waiting<(Work<'_>, u64)>| match run.work.0 {
+    let steps = |run: &Waiting<Work<'_>>| match run.work {
         Work::Pretrain(..) => 0,
-        Work::Evaluate(arm) => arm.measure.steps(),
+        Work::Evaluate(arm, _) => arm.measure.steps(),
     };
     evaluations.sort_by_key(|run| Reverse(steps(run)));
     pretrainings.append(&mut evaluations);

@@ -69,6 +69,22 @@ impl Pretraining {
     }
 }
 
+/// One evaluation of an arm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Draw {
+    /// The seed of the pre-training, and the fold.
+    pub seed: u64,
+    /// Which evaluation of this pre-training it is, from 0.
+    pub repeat: u64,
+}
+
+impl Draw {
+    /// The seed of the evaluation.
+    pub const fn evaluation_seed(self) -> u64 {
+        self.seed + (self.repeat << 32)
+    }
+}
+
 /// How an encoder is evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Measure {
@@ -120,9 +136,9 @@ pub struct Arm {
 }
 
 impl Arm {
-    /// Name of its evaluation with a seed: its folder in that of the study. Arms with the same name
+    /// Name of one of its evaluations: its folder in that of the study. Arms with the same name
     /// share the run, in all studies; both probes are of one run.
-    pub fn run(&self, seed: u64) -> String {
+    pub fn run(&self, Draw { seed, repeat }: Draw) -> String {
         let init_from = self
             .pretraining
             .as_ref()
@@ -135,12 +151,16 @@ impl Arm {
             FrameOrder::Shuffled => "-shuffled",
             FrameOrder::Single => "-single",
         };
+        let repeat = match repeat {
+            0 => String::new(),
+            repeat => format!("-{repeat}"),
+        };
         match self.measure {
             Measure::FineTuned { steps } => {
-                format!("finetune-{init_from}-{videos}-{steps}{order}-{seed}")
+                format!("finetune-{init_from}-{videos}-{steps}{order}-{seed}{repeat}")
             }
             Measure::Linear | Measure::Attentive => {
-                format!("probe-{init_from}-{videos}{order}-{seed}")
+                format!("probe-{init_from}-{videos}{order}-{seed}{repeat}")
             }
         }
     }
@@ -494,8 +514,9 @@ mod tests {
                     config.objective.init_from.is_some(),
                     arm.pretraining.is_some()
                 );
-                let same = evaluations.entry(arm.run(3)).or_insert(config.clone());
-                assert_eq!(*same, config, "{}", arm.run(3));
+                let name = arm.run(Draw { seed: 3, repeat: 0 });
+                let same = evaluations.entry(name.clone()).or_insert(config.clone());
+                assert_eq!(*same, config, "{name}");
                 if let Some(pretraining) = arm.pretraining {
                     let checked = pretraining.config.check();
                     checked.unwrap_or_else(|error| panic!("{study:?}, {}: {error}", arm.name));

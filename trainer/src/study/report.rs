@@ -1,7 +1,7 @@
 //! The report of a study: accuracies, differences, times; and a table of it.
 
 use super::compare::difference;
-use super::plan::{Arm, Study};
+use super::plan::{Arm, Draw, Study};
 use super::runs::Predictions;
 use super::setup::Setup;
 use super::{Settings, StudyError};
@@ -23,21 +23,22 @@ pub(super) fn build(
     arms: &[Arm],
     evaluations: &BTreeMap<String, Predictions>,
 ) -> Result<StudyReport, StudyError> {
-    let of_run = |arm: &Arm, seed| {
-        let dir = settings.out.join(arm.run(seed));
+    let of_run = |arm: &Arm, draw: Draw| {
+        let dir = settings.out.join(arm.run(draw));
         let pretraining = arm.pretraining.as_ref();
         let pretrained = pretraining
-            .map(|pretraining| Figures::read(&settings.out.join(pretraining.run(seed))))
+            .map(|pretraining| Figures::read(&settings.out.join(pretraining.run(draw.seed))))
             .transpose()?;
         let finetune = match arm.measure {
             super::Measure::FineTuned { .. } => Figures::read(&dir)?.seconds,
             super::Measure::Linear | super::Measure::Attentive => 0.0,
         };
-        let videos = &evaluations[&arm.run(seed)][arm.measure.name()];
+        let videos = &evaluations[&arm.run(draw)][arm.measure.name()];
         let scores = scores_of(videos, classes.len()).metrics();
         let pretrained_or_0 = |figure: fn(&Figures) -> f64| pretrained.as_ref().map_or(0.0, figure);
         Ok(StudyRun {
-            seed,
+            seed: draw.seed,
+            repeat: draw.repeat,
             top1: scores.top1,
             validation_loss: scores.loss,
             pretrain_loss: pretrained.as_ref().map(|figures| figures.loss),
@@ -51,9 +52,8 @@ pub(super) fn build(
     };
     let of_arm = |arm: &Arm| -> Result<StudyArm, StudyError> {
         let runs = settings
-            .seeds
-            .clone()
-            .map(|seed| of_run(arm, seed))
+            .draws()
+            .map(|draw| of_run(arm, draw))
             .collect::<Result<Vec<_>, StudyError>>()?;
         Ok(StudyArm {
             series: arm.series.to_owned(),

@@ -247,6 +247,29 @@ fn splits_of_a_list_are_folds() {
 }
 
 #[test]
+fn a_pretraining_is_evaluated_several_times() {
+    let dir = with_data();
+    let once = [
+        "order", "--data", "s/train", "--folds", "2", "--seeds", "1", "--flip", "0",
+    ];
+    let twice = [&once[..], &["--repeats", "2"]].concat();
+    let [once, twice] = [&once[..], &twice].map(|arguments| {
+        let found = report(&study_folds(dir.path(), arguments));
+        found.arms
+    });
+    assert_eq!(once.len(), twice.len());
+    for (once, twice) in once.iter().zip(&twice) {
+        let [first, second] = &twice.runs[..] else {
+            panic!("{twice:?}");
+        };
+        assert_eq!([first], [&once.runs[0]], "the run that was there");
+        assert_eq!((second.seed, second.repeat), (first.seed, 1));
+        assert_ne!(second.validation_loss, first.validation_loss);
+        assert_eq!(second.pretrain_seconds, first.pretrain_seconds);
+    }
+}
+
+#[test]
 fn the_order_of_frames_is_a_control() {
     let dir = with_data();
     let found = report(&study_folds(
