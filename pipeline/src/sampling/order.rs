@@ -43,8 +43,8 @@ pub enum Purpose {
     Split = 11,
     /// The order of a sample's frames, where it is not that of the video.
     FrameOrder = 12,
-    /// The sign flips of a test of significance.
-    SignFlips = 13,
+    /// The draws of a test of significance.
+    Significance = 13,
 }
 
 /// The random stream for `purpose` of (`seed`, `epoch`, `index`): the same on every thread and

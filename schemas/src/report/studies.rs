@@ -42,9 +42,12 @@ pub struct StudyDifference {
     pub better: u64,
     /// Videos that it classifies correctly less often.
     pub worse: u64,
-    /// Probability of a difference at least as large, in either direction, by chance: a paired
-    /// sign-flip test over videos.
-    pub p: f64,
+    /// Probability of a difference at least as large, in either direction, by chance of the videos:
+    /// a paired sign-flip test over them.
+    pub p_videos: f64,
+    /// The same by chance of training: a permutation test over the runs of each seed. One run per
+    /// seed decides little: three seeds have no probability below 0.25.
+    pub p_runs: f64,
 }
 
 /// One run of an arm: a pre-training, if there is one, and an evaluation.

@@ -1,16 +1,19 @@
-//! The difference of two arms, and whether it may be chance: a paired sign-flip test over videos.
+//! The difference of two arms, and whether it may be chance: that of the videos, by a paired
+//! sign-flip test, or that of training, by a permutation test of runs.
 
 use pipeline::sampling::order::{Purpose, stream};
-use rand::RngExt;
+use rand::seq::SliceRandom;
+use rand::{Rng, RngExt};
 use schemas::report::{StudyArm, StudyDifference, StudyRun};
 use std::collections::BTreeMap;
 
-/// Random sign flips from which the probability is estimated; its least value is one in this.
-const FLIPS: usize = 20_000;
+/// Random draws from which a probability is estimated; its least value is one in this.
+const DRAWS: usize = 20_000;
 
 /// The difference of `arm` to `other`, in accuracy by video over the runs of equal seeds. The
-/// probability is that of a difference at least as large, in either direction, if for each video it
-/// were chance which of the two classifies it better.
+/// probabilities are those of a difference at least as large, in either direction: `p_videos` if
+/// for each video it were chance which of the two classifies it better, `p_runs` if for each seed
+/// it were chance which runs are of which arm.
 pub fn difference(arm: &StudyArm, other: &StudyArm) -> StudyDifference {
     let (own, others) = (correct(&arm.runs), correct(&other.runs));
     let paired: Vec<f64> = own
@@ -26,7 +29,8 @@ pub fn difference(arm: &StudyArm, other: &StudyArm) -> StudyDifference {
         points: 100.0 * mean(&paired),
         better: paired.iter().filter(|&&value| value > 0.0).count() as u64,
         worse: paired.iter().filter(|&&value| value < 0.0).count() as u64,
-        p: sign_flip_p(&paired),
+        p_videos: videos_p(&paired),
+        p_runs: runs_p(&arm.runs, &other.runs),
     }
 }
 
@@ -44,21 +48,54 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// The share of random sign flips of `differences` whose sum is at least as far from 0.
-fn sign_flip_p(differences: &[f64]) -> f64 {
-    let observed = differences.iter().sum::<f64>().abs();
-    let mut rng = stream(Purpose::SignFlips, 0, 0, 0);
-    let mut as_far = 0;
-    for _ in 0..FLIPS {
+/// The probability if the signs of `differences`, one per video, were random.
+fn videos_p(differences: &[f64]) -> f64 {
+    let observed = differences.iter().sum::<f64>();
+    share_as_far(observed, |rng| {
         let flipped = differences
             .iter()
-            .map(|&value| if rng.random::<bool>() { value } else { -value });
-        // Sums of the same values in another order differ in the last bits.
-        if flipped.sum::<f64>().abs() >= observed - 1e-9 {
-            as_far += 1;
-        }
+            .map(|&value| if rng.random() { value } else { -value });
+        flipped.sum()
+    })
+}
+
+/// The probability if the runs of each seed, as many of each arm, were distributed among the two
+/// at random.
+fn runs_p(own: &[StudyRun], others: &[StudyRun]) -> f64 {
+    let mut of_seed: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+    for run in own.iter().chain(others) {
+        of_seed
+            .entry(run.seed)
+            .or_default()
+            .push(correct_videos(run));
     }
-    f64::from(as_far + 1) / (FLIPS + 1) as f64
+    let difference = |runs: &Vec<f64>| {
+        let (own, others) = runs.split_at(runs.len() / 2);
+        mean(own) - mean(others)
+    };
+    let observed = of_seed.values().map(difference).sum();
+    share_as_far(observed, |mut rng| {
+        of_seed.values_mut().for_each(|runs| runs.shuffle(&mut rng));
+        of_seed.values().map(difference).sum()
+    })
+}
+
+fn correct_videos(run: &StudyRun) -> f64 {
+    let correct = run
+        .videos
+        .iter()
+        .filter(|video| video.label == video.predicted);
+    correct.count() as f64
+}
+
+/// The share of random draws that are at least as far from 0 as what was observed, which counts as
+/// one of them.
+fn share_as_far(observed: f64, mut draw: impl FnMut(&mut dyn Rng) -> f64) -> f64 {
+    let mut rng = stream(Purpose::Significance, 0, 0, 0);
+    // Sums of the same values in another order differ in the last bits.
+    let least = observed.abs() - 1e-9;
+    let as_far = (0..DRAWS).filter(|_| draw(&mut rng).abs() >= least).count();
+    (as_far + 1) as f64 / (DRAWS + 1) as f64
 }
 
 #[cfg(test)]
@@ -66,8 +103,9 @@ mod tests {
     use super::*;
     use schemas::report::StudyVideo;
 
-    /// An arm with one run, of videos that are classified correctly or not.
-    fn arm(correct: &[bool]) -> StudyArm {
+    /// An arm with a run per element of `runs`, all of one seed, with videos that are classified
+    /// correctly or not.
+    fn arm(runs: &[&[bool]]) -> StudyArm {
         let video = |(at, &is_correct): (usize, &bool)| StudyVideo {
             video: at.to_string(),
             label: 1,
@@ -77,10 +115,13 @@ mod tests {
             series: "s".to_owned(),
             name: "n".to_owned(),
             difference: None,
-            runs: vec![StudyRun {
-                videos: correct.iter().enumerate().map(video).collect(),
-                ..StudyRun::default()
-            }],
+            runs: runs
+                .iter()
+                .map(|correct| StudyRun {
+                    videos: correct.iter().enumerate().map(video).collect(),
+                    ..StudyRun::default()
+                })
+                .collect(),
         }
     }
 
@@ -92,11 +133,44 @@ mod tests {
         let mut other = own.clone();
         other[..10].fill(false);
         own[10..12].fill(false);
-        let found = difference(&arm(&own), &arm(&other));
+        let found = difference(&arm(&[&own]), &arm(&[&other]));
         assert_eq!((found.better, found.worse), (10, 2));
         assert!((found.points - 100.0 * 8.0 / 30.0).abs() < 1e-9);
-        assert!((found.p - 0.0386).abs() < 0.006, "{}", found.p);
-        let none = difference(&arm(&own), &arm(&own));
-        assert_eq!((none.points, none.p), (0.0, 1.0));
+        assert!(
+            (found.p_videos - 0.0386).abs() < 0.006,
+            "{}",
+            found.p_videos
+        );
+        let none = difference(&arm(&[&own]), &arm(&[&own]));
+        assert_eq!((none.points, none.p_videos, none.p_runs), (0.0, 1.0, 1.0));
+    }
+
+    #[test]
+    fn the_probability_of_runs_is_that_of_permutations_within_seeds() {
+        // Correct videos of three runs of each arm. With one seed, all own runs better than all
+        // others: 2 of the C(6,3) = 20 ways are as far. With a second seed without a difference,
+        // whose ways all leave the sum alone, it is the same.
+        let videos = |correct: usize| -> Vec<bool> { (0..10).map(|at| at < correct).collect() };
+        let of_seed = |seed: u64, correct: [usize; 3]| {
+            let runs = correct.map(videos);
+            let mut arm = arm(&[&runs[0], &runs[1], &runs[2]]);
+            arm.runs.iter_mut().for_each(|run| run.seed = seed);
+            arm
+        };
+        let (mut own, mut other) = (of_seed(0, [7, 8, 9]), of_seed(0, [1, 2, 3]));
+        let p = difference(&own, &other).p_runs;
+        assert!((p - 0.1).abs() < 0.01, "{p}");
+        own.runs.extend(of_seed(1, [5, 5, 5]).runs);
+        other.runs.extend(of_seed(1, [5, 5, 5]).runs);
+        let p = difference(&own, &other).p_runs;
+        assert!((p - 0.1).abs() < 0.01, "{p}");
+    }
+
+    #[test]
+    fn one_run_per_seed_does_not_decide() {
+        // All videos better, and yet a run like the other is one of two ways.
+        let found = difference(&arm(&[&[true; 30]]), &arm(&[&[false; 30]]));
+        assert!(found.p_videos < 0.001, "{}", found.p_videos);
+        assert_eq!(found.p_runs, 1.0);
     }
 }

@@ -138,14 +138,15 @@ fn probability(p: f64) -> String {
 }
 
 /// Renders the result as a Markdown table: the accuracy by video with its standard deviation over
-/// the runs, and the difference to the arm that each is compared with.
+/// the runs, and the difference to the arm that each is compared with, with the probabilities of
+/// one as large by chance of the videos and by chance of training.
 pub fn render_table(report: &StudyReport) -> String {
     let mut text = format!(
-        "| | {} | accuracy, % | difference, points | better, worse | p | pre-training loss | \
-         pre-training, s | ms per step | fine-tuning, s |\n",
+        "| | {} | accuracy, % | difference, points | better, worse | p, videos | \
+         p, runs | pre-training loss | pre-training, s | ms per step | fine-tuning, s |\n",
         report.axis
     );
-    text += "|---|---|---|---|---|---|---|---|---|---|\n";
+    text += "|---|---|---|---|---|---|---|---|---|---|---|\n";
     for arm in &report.arms {
         let [mean, deviation, ..] = accuracies(arm);
         let average = |value: &dyn Fn(&StudyRun) -> f64| {
@@ -159,15 +160,16 @@ pub fn render_table(report: &StudyReport) -> String {
             }
         };
         let difference = arm.difference.as_ref().map_or_else(
-            || "- | - | -".to_owned(),
+            || "- | - | - | -".to_owned(),
             |difference| {
                 format!(
-                    "{:+.1} vs {} | {}, {} | {}",
+                    "{:+.1} vs {} | {}, {} | {} | {}",
                     difference.points,
                     difference.from,
                     difference.better,
                     difference.worse,
-                    probability(difference.p)
+                    probability(difference.p_videos),
+                    probability(difference.p_runs)
                 )
             },
         );
