@@ -162,8 +162,9 @@ pub enum StudyError {
 
 /// A run of one or several studies.
 enum Work<'a> {
-    /// With a seed.
+    /// A pre-training with a seed, and its clips.
     Pretrain(&'a Pretraining, u64, Arc<[WeightedSource]>),
+    /// An evaluation of an arm.
     Evaluate(&'a Arm, Draw),
 }
 
