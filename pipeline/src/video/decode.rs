@@ -11,7 +11,7 @@ use super::frame::{
 use super::graph::{Graph, HeldPad, Output};
 use super::measure::picture::SmallPicture;
 use super::probe::exact_ns;
-use super::{POLL, VideoError, lock, media_type};
+use super::{VideoError, lock, media_type};
 use crate::frames::Color;
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -20,7 +20,7 @@ use schemas::geometry::FrameSize;
 use schemas::manifest::BuildOptions;
 use std::path::Path;
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Options of a decoder.
 #[derive(Debug, Clone, Copy)]
@@ -294,30 +294,13 @@ impl VideoDecoder {
     /// The errors that elements report; [`VideoError::NoVideo`]; [`VideoError::Stalled`] after the
     /// timeout.
     pub fn next_frame(&mut self) -> Result<Option<DecodedFrame>, VideoError> {
-        let mut deadline = Instant::now() + self.timeout;
-        loop {
-            if let Some(sample) = self.graph.sink.try_pull_sample(POLL) {
-                match self.frame(sample)? {
-                    Some(frame) => return Ok(Some(frame)),
-                    // Outside the edit list: decoded, but not shown.
-                    None => {
-                        deadline = Instant::now() + self.timeout;
-                        continue;
-                    }
-                }
-            }
-            if let Some(error) = self.graph.failure() {
-                return Err(error);
-            }
-            if self.graph.sink.is_eos() {
-                return Ok(None);
-            }
-            if Instant::now() > deadline {
-                return Err(VideoError::Stalled {
-                    timeout: self.timeout,
-                });
+        while let Some(sample) = self.graph.pull(self.timeout)? {
+            // None is outside the edit list: decoded, but not shown.
+            if let Some(frame) = self.frame(sample)? {
+                return Ok(Some(frame));
             }
         }
+        Ok(None)
     }
 
     /// Returns the rotation and mirroring that make the picture upright. Known after the first

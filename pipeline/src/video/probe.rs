@@ -9,12 +9,12 @@ use super::gaps::{Gap, GapFinder};
 use super::graph::{Graph, Output};
 use super::nal::{NalFormat, PacketKind};
 use super::ticks::gap_limit_ns;
-use super::{POLL, VideoError, media_type};
+use super::{VideoError, media_type};
 use gstreamer as gst;
 use schemas::manifest::BuildOptions;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Minimum distance of entries: nearer ones are not recorded.
@@ -117,42 +117,32 @@ fn read_packets(
     probe: &mut VideoProbe,
 ) -> Result<(), VideoError> {
     let picture_rate = DecodeOptions::of_build(1, timeout, options).picture_rate;
-    let graph = Graph::new(path, picture_rate, Output::Packets, None)?;
+    let mut graph = Graph::new(path, picture_rate, Output::Packets, None)?;
     graph.pipeline.start()?;
     let mut entries = Entries::default();
     let mut shown: Vec<ShownPacket> = Vec::new();
-    let mut deadline = Instant::now() + timeout;
     loop {
-        if let Some(sample) = graph.sink.try_pull_sample(POLL) {
-            deadline = Instant::now() + timeout;
-            let after = shown
-                .last()
-                .zip(frame_ns)
-                .map(|(&(ns, duration_ns), frame_ns)| {
-                    ns.saturating_add(duration_ns.filter(|&ns| ns > 0).unwrap_or(frame_ns))
-                });
-            shown.extend(shown_packet(
-                &sample,
-                graph.is_elementary,
-                after,
-                frame_ns,
-                &mut entries,
-            ));
-            continue;
-        }
-        if let Some(error) = graph.failure() {
+        let sample = match graph.pull(timeout) {
+            Ok(Some(sample)) => sample,
+            Ok(None) => break,
+            Err(error @ VideoError::Stalled { .. }) => return Err(error),
             // The file is broken further on: a build gets the packets before.
-            if shown.is_empty() {
-                return Err(error);
-            }
-            break;
-        }
-        if graph.sink.is_eos() {
-            break;
-        }
-        if Instant::now() > deadline {
-            return Err(VideoError::Stalled { timeout });
-        }
+            Err(error) if shown.is_empty() => return Err(error),
+            Err(_) => break,
+        };
+        let after = shown
+            .last()
+            .zip(frame_ns)
+            .map(|(&(ns, duration_ns), frame_ns)| {
+                ns.saturating_add(duration_ns.filter(|&ns| ns > 0).unwrap_or(frame_ns))
+            });
+        shown.extend(shown_packet(
+            &sample,
+            graph.is_elementary,
+            after,
+            frame_ns,
+            &mut entries,
+        ));
     }
     if shown.is_empty() {
         return Err(VideoError::NoFrames);

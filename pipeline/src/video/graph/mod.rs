@@ -20,7 +20,7 @@ mod links;
 
 use super::facts::Facts;
 use super::pictures::{self, PictureSource};
-use super::{RunningPipeline, VideoError, lock, spliced};
+use super::{POLL, RunningPipeline, VideoError, lock, spliced};
 use elements::{demultiplexer, make, sink_for};
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -29,6 +29,7 @@ use links::Links;
 use std::path::Path;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 /// Name of the element that deinterlaces, if the stream is interlaced.
 const DEINTERLACE: &str = "deinterlacer";
@@ -58,6 +59,8 @@ pub(super) struct Graph {
     /// Whether the file is an elementary stream: its packets have no times of their own.
     pub(super) is_elementary: bool,
     links: Arc<Links>,
+    /// The error that the graph has failed with: the bus gives it once.
+    failed: Option<VideoError>,
 }
 
 impl Graph {
@@ -139,12 +142,44 @@ impl Graph {
             sink,
             is_elementary,
             links,
+            failed: None,
         })
+    }
+
+    /// Returns the next packet or frame, or `None` at the end of the stream. An error comes after
+    /// all that was output before it.
+    ///
+    /// # Errors
+    /// The errors that elements report, also when no stream could be linked;
+    /// [`VideoError::Stalled`] when nothing comes within `timeout`.
+    pub(super) fn pull(&mut self, timeout: Duration) -> Result<Option<gst::Sample>, VideoError> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            // Checked before the wait: what was output before an error, or before the end, is
+            // waiting in the sink by then. The end is checked first, since an element reports its
+            // error before it ends the stream.
+            let has_ended = self.sink.is_eos();
+            if self.failed.is_none() {
+                self.failed = self.failure();
+            }
+            if let Some(sample) = self.sink.try_pull_sample(POLL) {
+                return Ok(Some(sample));
+            }
+            if let Some(error) = &self.failed {
+                return Err(error.clone());
+            }
+            if has_ended {
+                return Ok(None);
+            }
+            if Instant::now() > deadline {
+                return Err(VideoError::Stalled { timeout });
+            }
+        }
     }
 
     /// Returns why no more packets or frames come, if the graph has failed: no stream could be
     /// linked, or an element reported an error.
-    pub(super) fn failure(&self) -> Option<VideoError> {
+    fn failure(&self) -> Option<VideoError> {
         let found = lock(&self.links.found);
         if let Some(Err(error)) = &found.chosen {
             return Some(error.clone());
@@ -168,5 +203,37 @@ impl Graph {
     /// frame.
     pub(super) fn is_deinterlaced(&self) -> bool {
         self.pipeline.0.by_name(DEINTERLACE).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An element that fails after some packets. The source then ends the stream.
+    #[test]
+    fn an_error_comes_after_all_packets_and_stays() {
+        crate::video::init().expect("GStreamer");
+        let source = make("videotestsrc").expect("a source");
+        let failing = make("identity").expect("an element");
+        failing.set_property("error-after", 4);
+        let facts = Facts::of_caps(gst::Caps::new_any());
+        let mut graph = Graph::link(facts, &[&source, &failing], false, Output::Packets, None)
+            .expect("a graph");
+        graph.pipeline.start().expect("started");
+        // Long enough that the error waits beside the packets.
+        std::thread::sleep(4 * Duration::from(POLL));
+        let timeout = Duration::from_secs(30);
+        for packet in 0..3 {
+            let sample = graph.pull(timeout).expect("no error yet");
+            assert!(sample.is_some(), "packet {packet}");
+        }
+        for _ in 0..2 {
+            let error = graph.pull(timeout).expect_err("the element's error");
+            assert!(
+                error.to_string().contains("Failed after iterations"),
+                "{error}"
+            );
+        }
     }
 }
