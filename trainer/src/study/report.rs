@@ -138,7 +138,7 @@ fn probability(p: f64) -> String {
 }
 
 /// Renders the result as a Markdown table: the accuracy by video with its standard deviation over
-/// the runs, and the difference to the arm that each is compared with, with the probabilities of
+/// several runs, and the difference to the arm that each is compared with, with the probabilities of
 /// one as large by chance of the videos and by chance of training.
 pub fn render_table(report: &StudyReport) -> String {
     let mut text = format!(
@@ -149,6 +149,12 @@ pub fn render_table(report: &StudyReport) -> String {
     text += "|---|---|---|---|---|---|---|---|---|---|---|\n";
     for arm in &report.arms {
         let [mean, deviation, ..] = accuracies(arm);
+        // One run has no deviation.
+        let accuracy = if arm.runs.len() > 1 {
+            format!("{mean:.1} ± {deviation:.1}")
+        } else {
+            format!("{mean:.1}")
+        };
         let average = |value: &dyn Fn(&StudyRun) -> f64| {
             arm.runs.iter().map(value).sum::<f64>() / arm.runs.len() as f64
         };
@@ -174,7 +180,7 @@ pub fn render_table(report: &StudyReport) -> String {
             },
         );
         text += &format!(
-            "| {} | {} | {mean:.1} ± {deviation:.1} | {difference} | {} | {} | {} | {} |\n",
+            "| {} | {} | {accuracy} | {difference} | {} | {} | {} | {} |\n",
             arm.series,
             arm.name,
             or_dash(average(&|run| run.pretrain_loss.unwrap_or(0.0)), 3),

@@ -255,6 +255,9 @@ fn a_pretraining_is_evaluated_several_times() {
     let twice = [&once[..], &["--repeats", "2"]].concat();
     let [once, twice] = [&once[..], &twice].map(|arguments| {
         let found = report(&study_folds(dir.path(), arguments));
+        let table = fs::read_to_string(dir.path().join("study/order.md")).expect("a table");
+        // One run has no deviation.
+        assert_eq!(table.contains('±'), found.arms[0].runs.len() > 1, "{table}");
         found.arms
     });
     assert_eq!(once.len(), twice.len());
