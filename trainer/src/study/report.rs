@@ -138,8 +138,8 @@ fn probability(p: f64) -> String {
 }
 
 /// Renders the result as a Markdown table: the accuracy by video with its standard deviation over
-/// several runs, and the difference to the arm that each is compared with, with the probabilities of
-/// one as large by chance of the videos and by chance of training.
+/// several runs, and the difference to the arm that each is compared with, with the probabilities
+/// of one as large by chance of the videos and by chance of training.
 pub fn render_table(report: &StudyReport) -> String {
     let mut text = format!(
         "| | {} | accuracy, % | difference, points | better, worse | p, videos | \

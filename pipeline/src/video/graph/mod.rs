@@ -155,18 +155,18 @@ impl Graph {
     pub(super) fn pull(&mut self, timeout: Duration) -> Result<Option<gst::Sample>, VideoError> {
         let deadline = Instant::now() + timeout;
         loop {
-            // Checked before the wait: what was output before an error, or before the end, is
-            // waiting in the sink by then. The end is checked first, since an element reports its
-            // error before it ends the stream.
+            if let Some(sample) = self.sink.try_pull_sample(POLL) {
+                return Ok(Some(sample));
+            }
+            // In this order, since an element reports its error before it ends the stream.
             let has_ended = self.sink.is_eos();
             if self.failed.is_none() {
                 self.failed = self.failure();
             }
-            if let Some(sample) = self.sink.try_pull_sample(POLL) {
-                return Ok(Some(sample));
-            }
             if let Some(error) = &self.failed {
-                return Err(error.clone());
+                // What was output before the error is in the sink by now.
+                let sample = self.sink.try_pull_sample(gst::ClockTime::ZERO);
+                return sample.map_or_else(|| Err(error.clone()), |sample| Ok(Some(sample)));
             }
             if has_ended {
                 return Ok(None);
