@@ -1,6 +1,6 @@
 //! The clips of a study, and those of each run.
 
-use super::plan::Footage;
+use super::arm::Footage;
 use super::{Setup, StudyError};
 use crate::data::classes::{self, ClassError};
 use pipeline::source::WeightedSource;

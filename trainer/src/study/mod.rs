@@ -1,6 +1,7 @@
 //! Small-scale reproductions of the paper's findings about pre-training, on synthetic data or on
 //! folds of real footage.
 
+mod arm;
 mod compare;
 mod data;
 mod folds;
@@ -11,9 +12,10 @@ mod report;
 mod runs;
 mod setup;
 
+pub use arm::{Arm, Draw, Footage, Measure, Pretraining};
 pub use data::{StudyData, TaskData};
 pub use folds::folds;
-pub use plan::{Arm, Draw, Footage, Measure, Pretraining, Study};
+pub use plan::Study;
 pub use plot::{draw, draw_confusions};
 pub use report::{accuracies, render_table};
 pub use setup::{Budget, Setup};

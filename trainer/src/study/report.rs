@@ -1,7 +1,8 @@
 //! The report of a study: accuracies, differences, times; and a table of it.
 
+use super::arm::{Arm, Draw};
 use super::compare::difference;
-use super::plan::{Arm, Draw, Study};
+use super::plan::Study;
 use super::runs::Predictions;
 use super::setup::Setup;
 use super::{Settings, StudyError};

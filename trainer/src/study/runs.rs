@@ -1,6 +1,6 @@
 //! The runs of a study: pre-trainings, fine-tunings and probes, each in its own folder.
 
-use super::plan::{Measure, Pretraining};
+use super::arm::{Measure, Pretraining};
 use super::{Progress, Settings, StudyError};
 use crate::config::{FinetuneConfig, Task};
 use crate::data::classes::{ClassError, Split};

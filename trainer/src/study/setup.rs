@@ -1,6 +1,6 @@
 //! The configurations that the runs of all studies have in common, sized for two cores.
 
-use super::plan::{Arm, Measure};
+use super::arm::{Arm, Measure};
 use crate::config::{
     CheckpointsConfig, EncoderPart, FinetuneConfig, Length, Preset, PretrainConfig, Recipe,
 };
